@@ -1,0 +1,285 @@
+"""``deploy.toml`` as frozen structs: every key, its type, its range and its default.
+
+Decoding is strict: an unknown key, a wrong type or an impossible value is a ``ConfigError`` that names the path,
+the value seen, the rule and, for a misspelt key, the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from dlx_deploy.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "Compile",
+    "Config",
+    "Data",
+    "Distill",
+    "Export",
+    "Gate",
+    "Package",
+    "Prune",
+    "Quantize",
+    "Teacher",
+    "Training",
+    "Verify",
+    "decode",
+    "load_config",
+    "nearest",
+]
+
+Fraction = Annotated[float, Meta(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Meta(gt=0.0)]
+Count = Annotated[int, Meta(ge=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=80)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of ``deploy.toml``."""
+
+
+class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the images come from and how they are split.
+
+    ``kind = "digits"``: scikit-learn's 1,797 scanned digits, 8 x 8, one channel.
+    ``kind = "imagefolder"``: ``path/train/CLASS/*.jpg`` (PNG or JPEG, any size) with optional ``path/test`` and
+    ``path/validation``; a split that has no folder is drawn from ``train``, stratified by class.
+    """
+
+    kind: Literal["digits", "imagefolder"] = "digits"
+    path: str = ""
+    height: Count = 0  # 0: 8 for digits; an imagefolder must say
+    width: Count = 0  # 0: as height
+    channels: Literal[0, 1, 3] = 0  # 0: 1 for digits, 3 for an imagefolder
+    validation_fraction: Fraction = 0.1  # of the training images, where there is no validation folder
+    test_fraction: Fraction = 1 / 3  # of the training images, where there is no test folder
+    calibration_images: AtLeastOne = 256  # drawn from train, stratified
+    limit_train: Count = 0  # at most so many training images, stratified; 0: all
+    limit_test: Count = 0  # likewise for the test split
+    mean: tuple[float, ...] = ()  # per channel on the 0..1 scale; empty: measured on the training split
+    std: tuple[Positive, ...] = ()
+
+
+class Training(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One training run: SGD with Nesterov momentum under a one-cycle cosine schedule."""
+
+    epochs: Count = 10
+    batch_size: AtLeastOne = 64
+    learning_rate: Positive = 0.1  # the peak
+    warmup_fraction: Fraction = 0.25  # of all steps
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Meta(ge=0.0)] = 5e-4
+    label_smoothing: Fraction = 0.0
+    clip_norm: Annotated[float, Meta(ge=0.0)] = 5.0  # 0: no clipping
+    shift_px: Count = 1  # random translation, each axis, per image
+    flip: bool = False  # random horizontal flip, per image
+
+
+class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The network to learn from. With a ``checkpoint`` it is loaded, and trained further only if ``epochs`` > 0."""
+
+    model: str = "resnet20"
+    arguments: dict[str, Any] = {}
+    checkpoint: str = ""
+
+
+class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The student, and Hinton et al. 2015: ``alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE``."""
+
+    model: str = "resnet8"
+    arguments: dict[str, Any] = {}
+    temperature: Positive = 4.0
+    alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.7
+
+
+class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Structured pruning: whole channels are removed, smallest L2 norm first, then a short distilled fine-tune."""
+
+    enabled: bool = True
+    reduce_macs: Fraction = 0.3  # the share of multiply-accumulates to remove
+    round_to: AtLeastOne = 8  # channel counts stay multiples of this
+    keep_trunk: bool = True  # leave channels that a residual sum ties together
+    temperature: Positive = 4.0
+    alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.7
+
+
+class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """ONNX: uint8 NHWC in, logits out, normalisation and layout inside the graph."""
+
+    opset: Count = 0  # 0: the newest that the target's parser reads
+    batch: Literal["dynamic"] | AtLeastOne = "dynamic"
+    parity_images: AtLeastOne = 64
+    parity_tolerance: Positive = 1e-3  # max |ONNX Runtime - torch|, relative to the largest |logit|
+
+
+class Quantize(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Static INT8 with explicit Q/DQ, in the style that the target's profile asks for."""
+
+    precision: Literal["auto", "int8", "fp32"] = "auto"  # auto: int8 where the target runs it, and where it is faster
+    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
+    exclude: tuple[str, ...] = ()  # node-name patterns (fnmatch) that stay in floating point
+
+
+class Compile(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the target loads, chosen by measurement where this machine is the target."""
+
+    min_speedup: Positive = 1.05  # INT8 must be so many times faster than FP32, else FP32 is shipped
+    rounds: AtLeastOne = 300  # interleaved timings per candidate
+
+
+class Verify(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Teacher against candidate on the test split, and latency where this machine is the target."""
+
+    rounds: AtLeastOne = 400  # interleaved timings per model
+    threads: AtLeastOne = 1  # intra-op threads while timing
+
+
+class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The budgets. ``max_drop``: accuracy may fall by so much (0.02 is two points), shown at ``confidence``."""
+
+    max_drop: Fraction = 0.02
+    confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95
+    max_latency_p90_ms: Annotated[float, Meta(ge=0.0)] = 0.0  # 0: no latency budget
+
+
+class Package(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``.dlx`` file."""
+
+    golden_images: AtLeastOne = 8  # test images whose outputs the self-test compares
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole of ``deploy.toml``."""
+
+    name: Identifier = "digits"
+    version: Identifier = "0.1.0"
+    seed: Count = 0
+    threads: Count = 0  # 0: every core
+    targets: Annotated[tuple[str, ...], Meta(min_length=1)] = ("jetson",)
+    data: Data = Data()
+    teacher: Teacher = Teacher()
+    distill: Distill = Distill()
+    prune: Prune = Prune()
+    export: Export = Export()
+    quantize: Quantize = Quantize()
+    compile: Compile = Compile()
+    verify: Verify = Verify()
+    gate: Gate = Gate()
+    package: Package = Package()
+
+
+T = TypeVar("T")
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A hint for a misspelt name: ``; nearest: 'epochs'``, or what there is to choose from."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"nearest valid name: {close[0]!r}" if close else "valid names: " + ", ".join(sorted(names))
+
+
+def decode(raw: dict[str, Any], kind: type[T], origin: str) -> T:
+    """``raw`` as a ``kind``.
+
+    Raises:
+        ConfigError: names ``origin``, the path of the key, the value seen, the rule and the nearest valid name.
+    """
+    _refuse_unknown(raw, kind, origin, ())
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as e:
+        rule, _, where = str(e).partition(" - at `$")
+        path = where.rstrip("`").lstrip(".")
+        raise ConfigError(f"{origin}: {path or 'the file'} is {_look_up(raw, path)!r}; rule: {rule}") from e
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in ``path`` (``None``: the built-in default) with ``KEY.PATH=VALUE`` overrides applied.
+
+    Relative paths in the file are relative to the file's folder.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a key or value is not valid.
+    """
+    raw: dict[str, Any] = {}
+    origin = "built-in configuration"
+    if path is not None:
+        origin = str(path)
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as e:
+            raise ConfigError(f"{path}: no such file; write one with: dlx-deploy init") from e
+        except OSError as e:
+            raise ConfigError(f"{path}: cannot be read ({e.strerror})") from e
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+            raise ConfigError(f"{path}: not valid TOML: {e}") from e
+    decode(raw, Config, origin)
+    for override in overrides:
+        raw = _override(raw, override)
+        origin = f"--set {override}"
+        decode(raw, Config, origin)
+    return decode(_anchored(raw, path.parent if path else Path()), Config, origin)
+
+
+def _refuse_unknown(raw: Any, kind: Any, origin: str, path: tuple[str, ...]) -> None:
+    if not (isinstance(raw, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return
+    fields = {f.encode_name: f.type for f in msgspec.structs.fields(kind)}
+    for key, value in raw.items():
+        here = (*path, key)
+        if key not in fields:
+            raise ConfigError(f"{origin}: unknown key {'.'.join(here)!r} ({value!r}); {nearest(key, list(fields))}")
+        _refuse_unknown(value, fields[key], origin, here)
+
+
+def _look_up(raw: Any, path: str) -> Any:
+    for part in re.findall(r"[^.\[\]]+", path):
+        try:
+            raw = raw[int(part)] if isinstance(raw, list) else raw[part]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return "missing"
+    return raw
+
+
+def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
+    key, sign, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(parts):
+        raise ConfigError(f"--set {text!r} is not KEY=VALUE; for instance: --set distill.epochs=5")
+    try:
+        parsed: Any = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # a bare word is a string: --set data.kind=digits
+    return _assign(raw, parts, parsed)
+
+
+def _assign(raw: Any, parts: Sequence[str], value: Any) -> dict[str, Any]:
+    table = dict(raw) if isinstance(raw, dict) else {}
+    head, *rest = parts
+    table[head] = _assign(table.get(head, {}), rest, value) if rest else value
+    return table
+
+
+def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """``raw`` with every path in it made relative to where the file lies."""
+    for section, key in (("data", "path"), ("teacher", "checkpoint"), ("teacher", "model"), ("distill", "model")):
+        value = raw.get(section, {}).get(key, "")
+        is_path = bool(value) and (key != "model" or ".py:" in value)
+        if is_path and not Path(value).is_absolute():
+            raw = _assign(raw, [section, key], str(folder / value))
+    if "targets" in raw:
+        raw = {**raw, "targets": [str(folder / t) if t.endswith(".toml") else t for t in raw["targets"]]}
+    return raw

@@ -1,0 +1,75 @@
+"""The manifest: one JSON per build, replaced atomically after every step, so that a dead build can be read."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+import msgspec
+
+from dlx_deploy.errors import StoreError
+from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.pipeline.key import KeyDocument
+from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.pipeline.store import Store, StoredOutput
+
+__all__ = ["Manifest", "StepEntry", "latest_manifests", "now"]
+
+SCHEMA = 1
+
+
+class StepEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a build: what it was given, what it gave, and whether it ran.
+
+    ``started`` and ``seconds`` are those of the run that made the outputs.
+    """
+
+    step: str
+    status: Literal["ran", "cached"]
+    why: str
+    key: str
+    document: KeyDocument
+    outputs: dict[str, StoredOutput]
+    metrics: Metrics
+    started: str
+    seconds: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A build: schema, tool version, configuration, target, steps so far, gates, and how it ended."""
+
+    schema: int
+    dlx_deploy: str
+    target_name: str
+    target: Any
+    config: Any
+    host: dict[str, Any]
+    started: str
+    status: Literal["running", "done", "failed", "stopped by a gate", "interrupted"]
+    error: str = ""
+    steps: tuple[StepEntry, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+    seconds: float = 0.0
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, to the microsecond."""
+    return datetime.now(timezone.utc).isoformat()
+
+
+def latest_manifests(store: Store) -> dict[str, Manifest]:
+    """Target name → the manifest of its newest build.
+
+    Raises:
+        StoreError: a manifest was written by a newer dlx-deploy.
+    """
+    found: dict[str, Manifest] = {}
+    for path in sorted(store.root.glob("builds/*.json")):  # names begin with the time
+        try:
+            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        except (OSError, msgspec.MsgspecError):
+            continue
+        if manifest.schema > SCHEMA:
+            raise StoreError(f"{path}: schema {manifest.schema}, and this dlx-deploy reads up to {SCHEMA}")
+        found[manifest.target_name] = manifest
+    return found

@@ -1,0 +1,150 @@
+"""What a build would do: for each step *hit*, or *run* and why. Nothing is executed and nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.key import KeyDocument, differences, key_document, key_of
+from dlx_deploy.pipeline.stage import Output, Provenance, Source, Step
+from dlx_deploy.pipeline.store import Corrupt, Record, Store
+
+__all__ = ["Build", "Planned", "Resolver", "plan"]
+
+
+@dataclass(frozen=True)
+class Build:
+    """One target's steps, in an order in which each comes after what it needs."""
+
+    target_name: str
+    target: Any
+    steps: Sequence[Step]
+    config: Any
+    """The whole configuration and the whole profile go into the manifest, not into any key."""
+    host: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What will become of one step. ``key`` is None while an input is not known yet."""
+
+    step: Step
+    action: Literal["hit", "run"]
+    why: str
+    key: str | None = None
+    document: KeyDocument | None = None
+    record: Record | None = None
+    """The finished step on a hit; after damage, the record that the redone outputs are expected to match."""
+
+
+class Resolver:
+    """Walks the steps of one build, learning the outputs of each, to give each its key."""
+
+    def __init__(self, store: Store, build: Build) -> None:
+        self._store = store
+        self._build = build
+        self._done: dict[str, Record] = {}
+        self._steps = {step.name: step for step in build.steps}
+
+    def learn(self, step: Step, record: Record) -> None:
+        """Remember what ``step`` gave: its digests are the inputs of later keys."""
+        self._done[step.name] = record
+
+    def examine(self, step: Step) -> Planned:
+        """Look ``step`` up.
+
+        Raises:
+            ConfigError: a file or folder that the configuration names does not exist.
+        """
+        waiting = sorted(name for name in self._upstream(step) if name not in self._done)
+        if waiting:
+            return Planned(step, "run", f"needs {', '.join(waiting)}, not built yet")
+        digests = {name: self._digest(step, name, source) for name, source in step.inputs.items()}
+        build = self._build
+        document = key_document(step.stage, step.params, digests, build.target, step.seed, build.host)
+        key = key_of(document)
+        found = self._store.find(key)
+        if isinstance(found, Record):
+            return Planned(step, "hit", "cached", key, document, found)
+        if isinstance(found, Corrupt):
+            return Planned(step, "run", f"its entry in the store is damaged: {found.what}", key, document, found.record)
+        return Planned(step, "run", self._explain(step, document), key, document)
+
+    def provenance(self, step: Step) -> bytes:
+        """Canonical JSON of the key and key document of every step that ``step`` rests on."""
+        ancestors: dict[str, dict[str, Any]] = {}
+        todo = sorted(self._upstream(step))
+        while todo:
+            name = todo.pop()
+            if name not in ancestors:
+                record = self._done[name]
+                ancestors[name] = {"key": record.key, **msgspec.to_builtins(record.document)}
+                todo += sorted(self._upstream(self._steps[name]))
+        return canonical_json({"schema": 1, "steps": ancestors})
+
+    def path(self, source: Source) -> Path:
+        """Where an input lies; not for ``Provenance``, which the run loop writes itself."""
+        if isinstance(source, Output):
+            return self._store.output_path(self._done[source.step].key, source.name)
+        assert isinstance(source, Path)
+        return source
+
+    def outputs(self, step: Step) -> dict[str, Path]:
+        """Output name → path of a finished step."""
+        return {name: self.path(Output(step.name, name)) for name in step.stage.outputs}
+
+    def _upstream(self, step: Step) -> set[str]:
+        return {source.step for source in step.inputs.values() if isinstance(source, Output)}
+
+    def _digest(self, step: Step, name: str, source: Source) -> str:
+        if isinstance(source, Output):
+            return self._done[source.step].outputs[source.name].digest
+        if isinstance(source, Provenance):
+            return hashlib.sha256(self.provenance(step)).hexdigest()
+        try:
+            return self._store.digest_of(source)
+        except FileNotFoundError as e:
+            raise ConfigError(f"{step.name}: {name} {source} does not exist; correct the path in deploy.toml") from e
+        except OSError as e:
+            raise ConfigError(f"{step.name}: {name} {source} cannot be read: {e.strerror}") from e
+
+    def _explain(self, step: Step, document: KeyDocument) -> str:
+        earlier = [r for r in self._store.records() if r.step == step.name]
+        if not earlier:
+            return "never built"
+        phrases = min((differences(r.document, document) for r in earlier), key=len)
+        named = [self._name_source(step, phrase) for phrase in phrases]
+        return "; ".join(named[:4]) + (f"; and {len(named) - 4} more" if len(named) > 4 else "")
+
+    def _name_source(self, step: Step, phrase: str) -> str:
+        path, _, values = phrase.partition(": ")
+        source = step.inputs.get(path.removeprefix("inputs."))
+        if not path.startswith("inputs.") or source is None:
+            return phrase
+        origin = f"from {source.step}" if isinstance(source, Output) else "how it was made"
+        if isinstance(source, Path):
+            origin = str(source)
+        return f"input {path.removeprefix('inputs.')} ({origin}) changed: {values}"
+
+
+def plan(build: Build, store: Store) -> list[Planned]:
+    """Each step of ``build`` with *hit* or *run because …*.
+
+    After a damaged entry the later steps are planned as if redoing it gave the recorded bytes again.
+    """
+    resolver = Resolver(store, build)
+    planned = []
+    for step in build.steps:
+        one = resolver.examine(step)
+        planned.append(one)
+        if one.record is not None:
+            resolver.learn(step, one.record)
+    return planned

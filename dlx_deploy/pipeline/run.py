@@ -1,0 +1,225 @@
+"""The run loop: each step is found in the store or run, judged by its gates, and written to the manifest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+import dlx_deploy
+from dlx_deploy.errors import DlxError, EnvironmentMissing, GateStopped, StageFailed, StoreError
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.gate import GateResult, stop_unless_passed
+from dlx_deploy.pipeline.key import tool_versions
+from dlx_deploy.pipeline.manifest import Manifest, StepEntry, now
+from dlx_deploy.pipeline.plan import Build, Planned, Resolver
+from dlx_deploy.pipeline.stage import Job, Provenance, Step
+from dlx_deploy.pipeline.store import Record, Store
+
+__all__ = ["BuildResult", "Watcher", "run_build"]
+
+_log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """Told what happens, as it happens; draws it for a person, or does nothing."""
+
+    def started(self, planned: Planned) -> None:
+        """The step begins to run."""
+
+    def waiting(self, step: Step) -> None:
+        """Another process is running the very same step; this one waits for its result."""
+
+    def progress(self, step: Step, done: float, total: float, text: str) -> None:
+        """The step has done so much of its work."""
+
+    def finished(self, entry: StepEntry, gates: Sequence[GateResult]) -> None:
+        """The step ran, or was found in the store."""
+
+
+class BuildResult(msgspec.Struct, frozen=True):
+    """A finished build: its manifest, and where the outputs of each step lie (step → output → path)."""
+
+    manifest: Manifest
+    outputs: dict[str, dict[str, Path]]
+
+
+class _Recorder:
+    """Keeps the manifest on disk up to date. Without a writable store it warns once: the manifest is then lost."""
+
+    def __init__(self, store: Store, build: Build) -> None:
+        started = now()
+        stamp = started.replace("-", "").replace(":", "").replace("+0000", "Z")
+        self._store = store
+        self._name = f"{stamp}-{build.target_name}-{os.getpid()}.json"
+        self._clock = time.monotonic()
+        self._writable = True
+        self.manifest = Manifest(
+            schema=1,
+            dlx_deploy=dlx_deploy.__version__,
+            target_name=build.target_name,
+            target=msgspec.to_builtins(build.target),
+            config=msgspec.to_builtins(build.config),
+            host=dict(build.host),
+            started=started,
+            status="running",
+        )
+
+    def update(self, **changes: Any) -> None:
+        seconds = round(time.monotonic() - self._clock, 3)
+        self.manifest = msgspec.structs.replace(self.manifest, seconds=seconds, **changes)
+        if not self._writable:
+            return
+        try:
+            self._store.write_build(self._name, canonical_json(self.manifest))
+        except StoreError as e:
+            self._writable = False
+            _log.warning("the manifest of this build is not recorded: %s", e)
+
+
+def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
+    """Bring every step of ``build`` into the store, in order.
+
+    Raises:
+        EnvironmentMissing: a distribution that a step needs is not installed; said before any step runs.
+        StageFailed: a stage could not do its work. GateFailed, GateUndecided: a gate did not pass.
+        In each case the finished steps are kept and the manifest says how far the build came.
+    """
+    recorder = _Recorder(store, build)
+    resolver = Resolver(store, build)
+    try:
+        for step in build.steps:
+            _one_step(step, build, store, resolver, recorder, watch)
+    except BaseException as e:
+        recorder.update(status=_status_of(e), error=str(e) or type(e).__name__)
+        raise
+    finally:
+        store.save_digests()
+    recorder.update(status="done")
+    return BuildResult(recorder.manifest, {step.name: resolver.outputs(step) for step in build.steps})
+
+
+def _one_step(step: Step, build: Build, store: Store, resolver: Resolver, recorder: _Recorder, watch: Watcher) -> None:
+    planned = resolver.examine(step)
+    status: str = "cached"
+    if planned.action == "run":
+        assert planned.key is not None
+        _require_tools(build)
+        with store.lock(planned.key, lambda: watch.waiting(step)):
+            again = resolver.examine(step)  # another process may have finished it while we waited
+            if again.action == "run":
+                watch.started(planned)
+                again = _run(again, build, store, resolver, watch)
+                status = "ran"
+            else:
+                planned = again
+    else:
+        again = planned
+    assert again.record is not None
+    resolver.learn(step, again.record)
+    why = planned.why if status == "ran" else "cached"
+    entry = _entry(again.record, step, status, why)
+    gates = step.gates(resolver.outputs(step), again.record.metrics) if step.gates else ()
+    recorder.update(steps=(*recorder.manifest.steps, entry), gates=(*recorder.manifest.gates, *gates))
+    watch.finished(entry, gates)
+    stop_unless_passed(step.name, gates)
+
+
+def _run(planned: Planned, build: Build, store: Store, resolver: Resolver, watch: Watcher) -> Planned:
+    step, key, document = planned.step, planned.key, planned.document
+    assert key is not None
+    assert document is not None
+
+    def fill(folder: Path) -> Record:
+        started, clock = now(), time.monotonic()
+        job = _job(step, key, folder, build, store, resolver, watch)
+        try:
+            metrics = step.stage.run(job)
+            _check_outputs(folder, step)
+            outputs = store.outputs_in(folder, sorted(step.stage.outputs))
+        except DlxError as e:
+            raise type(e)(f"{step.name}: {e}") from e
+        except OSError as e:
+            if e.filename is None or str(folder) in str(e.filename):
+                raise  # the store's own trouble: it knows what to say
+            raise StageFailed(f"{step.name}: {e}") from e
+        except Exception as e:
+            raise StageFailed(f"{step.name}: {type(e).__name__}: {e}") from e
+        return Record(
+            schema=1,
+            step=step.name,
+            key=key,
+            document=document,
+            outputs=outputs,
+            metrics=metrics,
+            started=started,
+            seconds=round(time.monotonic() - clock, 3),
+        )
+
+    record = store.write(fill, key)
+    return Planned(step, "hit", planned.why, key, document, record)
+
+
+def _job(step: Step, key: str, folder: Path, build: Build, store: Store, resolver: Resolver, watch: Watcher) -> Job:
+    inputs = {}
+    for name, source in step.inputs.items():
+        if isinstance(source, Provenance):
+            inputs[name] = folder / f".{name}.json"
+            inputs[name].write_bytes(resolver.provenance(step))
+        else:
+            inputs[name] = resolver.path(source)
+    return Job(
+        params=step.params,
+        inputs=inputs,
+        out=folder,
+        target=build.target,
+        seed=step.seed,
+        threads=build.threads,
+        progress=lambda done, total, text="": watch.progress(step, done, total, text),
+        checkpoints=store.checkpoints(key),
+    )
+
+
+def _check_outputs(folder: Path, step: Step) -> None:
+    for name, source in step.inputs.items():
+        if isinstance(source, Provenance):
+            (folder / f".{name}.json").unlink()
+    written, declared = {p.name for p in folder.iterdir()}, set(step.stage.outputs)
+    if written != declared:
+        raise StageFailed(
+            f"stage {step.stage.name!r} wrote {sorted(written)} and declares {sorted(declared)}; correct its outputs"
+        )
+
+
+def _require_tools(build: Build) -> None:
+    needed = sorted({tool for step in build.steps for tool in step.stage.tools})
+    missing = [tool for tool, version in tool_versions(needed).items() if version == "missing"]
+    if missing:
+        raise EnvironmentMissing(
+            f"building needs {', '.join(missing)}, not installed here; install with: pip install 'dlx-deploy[build]'"
+        )
+
+
+def _entry(record: Record, step: Step, status: Any, why: str) -> StepEntry:
+    return StepEntry(
+        step=step.name,
+        status=status,
+        why=why,
+        key=record.key,
+        document=record.document,
+        outputs=record.outputs,
+        metrics=record.metrics,
+        started=record.started,
+        seconds=record.seconds,
+    )
+
+
+def _status_of(error: BaseException) -> str:
+    if isinstance(error, GateStopped):
+        return "stopped by a gate"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

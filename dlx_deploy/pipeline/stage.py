@@ -1,0 +1,102 @@
+"""What a stage is, and all that its ``run`` gets to see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from dlx_deploy.pipeline.gate import GateResult
+
+__all__ = ["Job", "Metrics", "Output", "Progress", "Provenance", "Source", "Stage", "Step", "silent"]
+
+Metrics = dict[str, float]
+"""Metric name → value, the unit in the name: ``latency_p90_ms``, ``top1``, ``size_bytes``."""
+
+
+class Progress(Protocol):
+    """Called by a stage as it works; must be cheap and must not raise."""
+
+    def __call__(self, done: float, total: float, text: str = "") -> None:
+        """``done`` of ``total`` units are finished; ``text`` is a short remark (loss, images/s)."""
+
+
+def silent(done: float, total: float, text: str = "") -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a stage's ``run`` gets.
+
+    ``inputs`` maps input names to read-only paths (a file or a folder of an earlier stage, or a user's file).
+    ``out`` is an empty folder: write one file or folder per declared output there, and nothing elsewhere except
+    below ``checkpoints``, which survives a kill and belongs to this key alone.
+    """
+
+    params: Any
+    inputs: Mapping[str, Path]
+    out: Path
+    target: Any = None
+    seed: int = 0
+    threads: int = 0
+    progress: Progress = silent
+    checkpoints: Path = Path()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of step: a frozen record, not a class hierarchy."""
+
+    name: str
+    version: int
+    """Bumped by hand when ``run`` would give other bytes for the same inputs; a fingerprint test asks."""
+    params: type[msgspec.Struct]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    run: Callable[[Job], Metrics]
+    uses: Sequence[str] = ()
+    """Fields of the target's profile that enter the key; ``run`` may look at no others."""
+    tools: Sequence[str] = ()
+    """Distributions whose versions enter the key; one that is missing stops the build before any work."""
+    measures_host: bool = False
+    """True where the result depends on this machine (timings): its description then enters the key."""
+    modules: Sequence[str] = ()
+    """Modules whose source the fingerprint test watches for a forgotten ``version``; never part of the key."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A reference to what an earlier step wrote."""
+
+    step: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Stands for a generated JSON input: the key documents of every step that this one rests on."""
+
+
+Source = Output | Provenance | Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage at its place in one build: parameters, and where each input comes from."""
+
+    name: str
+    stage: Stage
+    params: msgspec.Struct
+    inputs: Mapping[str, Source]
+    seed: int = 0
+    gates: Callable[[Mapping[str, Path], Metrics], Sequence[GateResult]] | None = None
+    """Judges the step's outputs after it ran or was found; a pure function, so a new budget reruns nothing."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.inputs) - set(self.stage.inputs)
+        if unknown:
+            raise ValueError(f"step {self.name!r} binds {sorted(unknown)}, which stage {self.stage.name!r} has not")
