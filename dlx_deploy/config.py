@@ -1,5 +1,7 @@
 """``deploy.toml`` as frozen structs: every key, its type, its range and its default.
 
+What each key means stands in ``deploy.toml`` beside this file, which ``dlx-deploy init`` writes.
+
 Decoding is strict: an unknown key, a wrong type or an impossible value is a ``ConfigError`` that names the path,
 the value seen, the rule and, for a misspelt key, the nearest valid one.
 """
@@ -11,7 +13,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -33,6 +35,7 @@ __all__ = [
     "Package",
     "Prune",
     "Quantize",
+    "Section",
     "Teacher",
     "Training",
     "Verify",
@@ -62,15 +65,15 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     kind: Literal["digits", "imagefolder"] = "digits"
     path: str = ""
-    height: Count = 0  # 0: 8 for digits; an imagefolder must say
-    width: Count = 0  # 0: as height
-    channels: Literal[0, 1, 3] = 0  # 0: 1 for digits, 3 for an imagefolder
-    validation_fraction: Fraction = 0.1  # of the training images, where there is no validation folder
-    test_fraction: Fraction = 1 / 3  # of the training images, where there is no test folder
-    calibration_images: AtLeastOne = 256  # drawn from train, stratified
-    limit_train: Count = 0  # at most so many training images, stratified; 0: all
-    limit_test: Count = 0  # likewise for the test split
-    mean: tuple[float, ...] = ()  # per channel on the 0..1 scale; empty: measured on the training split
+    height: Count = 0
+    width: Count = 0
+    channels: Literal[0, 1, 3] = 0
+    validation_fraction: Fraction = 0.1
+    test_fraction: Fraction = 1 / 3
+    calibration_images: AtLeastOne = 256
+    limit_train: Count = 0
+    limit_test: Count = 0
+    mean: tuple[float, ...] = ()
     std: tuple[Positive, ...] = ()
 
 
@@ -79,27 +82,28 @@ class Training(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     epochs: Count = 10
     batch_size: AtLeastOne = 64
-    learning_rate: Positive = 0.1  # the peak
-    warmup_fraction: Fraction = 0.25  # of all steps
+    learning_rate: Positive = 0.1
+    warmup_fraction: Fraction = 0.25
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Meta(ge=0.0)] = 5e-4
-    label_smoothing: Fraction = 0.0
-    clip_norm: Annotated[float, Meta(ge=0.0)] = 5.0  # 0: no clipping
-    shift_px: Count = 1  # random translation, each axis, per image
-    flip: bool = False  # random horizontal flip, per image
+    clip_norm: Annotated[float, Meta(ge=0.0)] = 5.0
+    shift_px: Count = 1
+    flip: bool = False
 
 
 class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The network to learn from. With a ``checkpoint`` it is loaded, and trained further only if ``epochs`` > 0."""
 
     model: str = "resnet20"
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = msgspec.field(default_factory=lambda: {"width": 2.0})
     checkpoint: str = ""
+    label_smoothing: Fraction = 0.0
 
 
 class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The student, and Hinton et al. 2015: ``alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE``."""
 
+    enabled: bool = True
     model: str = "resnet8"
     arguments: dict[str, Any] = {}
     temperature: Positive = 4.0
@@ -110,9 +114,9 @@ class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Structured pruning: whole channels are removed, smallest L2 norm first, then a short distilled fine-tune."""
 
     enabled: bool = True
-    reduce_macs: Fraction = 0.3  # the share of multiply-accumulates to remove
-    round_to: AtLeastOne = 8  # channel counts stay multiples of this
-    keep_trunk: bool = True  # leave channels that a residual sum ties together
+    reduce_macs: Fraction = 0.3
+    round_to: AtLeastOne = 8
+    keep_trunk: bool = True
     temperature: Positive = 4.0
     alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.7
 
@@ -120,32 +124,32 @@ class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """ONNX: uint8 NHWC in, logits out, normalisation and layout inside the graph."""
 
-    opset: Count = 0  # 0: the newest that the target's parser reads
+    opset: Count = 0
     batch: Literal["dynamic"] | AtLeastOne = "dynamic"
     parity_images: AtLeastOne = 64
-    parity_tolerance: Positive = 1e-3  # max |ONNX Runtime - torch|, relative to the largest |logit|
+    parity_tolerance: Positive = 1e-3
 
 
 class Quantize(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Static INT8 with explicit Q/DQ, in the style that the target's profile asks for."""
 
-    precision: Literal["auto", "int8", "fp32"] = "auto"  # auto: int8 where the target runs it, and where it is faster
+    precision: Literal["auto", "int8", "fp32"] = "auto"
     calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
-    exclude: tuple[str, ...] = ()  # node-name patterns (fnmatch) that stay in floating point
+    exclude: tuple[str, ...] = ()
 
 
 class Compile(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the target loads, chosen by measurement where this machine is the target."""
 
-    min_speedup: Positive = 1.05  # INT8 must be so many times faster than FP32, else FP32 is shipped
-    rounds: AtLeastOne = 300  # interleaved timings per candidate
+    min_speedup: Positive = 1.05
+    rounds: AtLeastOne = 300
 
 
 class Verify(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Teacher against candidate on the test split, and latency where this machine is the target."""
 
-    rounds: AtLeastOne = 400  # interleaved timings per model
-    threads: AtLeastOne = 1  # intra-op threads while timing
+    rounds: AtLeastOne = 400
+    threads: AtLeastOne = 1
 
 
 class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,13 +157,13 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     max_drop: Fraction = 0.02
     confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95
-    max_latency_p90_ms: Annotated[float, Meta(ge=0.0)] = 0.0  # 0: no latency budget
+    max_latency_p90_ms: Annotated[float, Meta(ge=0.0)] = 0.0
 
 
 class Package(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``.dlx`` file."""
 
-    golden_images: AtLeastOne = 8  # test images whose outputs the self-test compares
+    golden_images: AtLeastOne = 8
 
 
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -168,7 +172,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Identifier = "digits"
     version: Identifier = "0.1.0"
     seed: Count = 0
-    threads: Count = 0  # 0: every core
+    threads: Count = 0
     targets: Annotated[tuple[str, ...], Meta(min_length=1)] = ("jetson",)
     data: Data = Data()
     teacher: Teacher = Teacher()
@@ -186,7 +190,7 @@ T = TypeVar("T")
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint for a misspelt name: ``; nearest: 'epochs'``, or what there is to choose from."""
+    """A hint for a misspelt name: the nearest valid one, or all there are where none is near."""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"nearest valid name: {close[0]!r}" if close else "valid names: " + ", ".join(sorted(names))
 
@@ -203,7 +207,10 @@ def decode(raw: dict[str, Any], kind: type[T], origin: str) -> T:
     except msgspec.ValidationError as e:
         rule, _, where = str(e).partition(" - at `$")
         path = where.rstrip("`").lstrip(".")
-        raise ConfigError(f"{origin}: {path or 'the file'} is {_look_up(raw, path)!r}; rule: {rule}") from e
+        value = _look_up(raw, path)
+        choices = _choices(kind, path) if rule.startswith("Invalid enum value") else []
+        rule = nearest(str(value), choices) if choices else f"rule: {rule}"
+        raise ConfigError(f"{origin}: {path or 'the file'} is {value!r}; {rule}") from e
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -243,6 +250,17 @@ def _refuse_unknown(raw: Any, kind: Any, origin: str, path: tuple[str, ...]) -> 
         if key not in fields:
             raise ConfigError(f"{origin}: unknown key {'.'.join(here)!r} ({value!r}); {nearest(key, list(fields))}")
         _refuse_unknown(value, fields[key], origin, here)
+
+
+def _choices(kind: Any, path: str) -> list[str]:
+    """The strings that a ``Literal`` field allows; empty where the field is something else."""
+    for part in path.split("."):
+        fields = (
+            {f.encode_name: f.type for f in msgspec.structs.fields(kind)} if hasattr(kind, "__struct_fields__") else {}
+        )
+        kind = fields.get(part)
+    options = [kind, *get_args(kind)]
+    return [str(c) for option in options if get_origin(option) is Literal for c in get_args(option)]
 
 
 def _look_up(raw: Any, path: str) -> Any:

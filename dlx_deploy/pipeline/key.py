@@ -60,11 +60,11 @@ def key_document(
         stage=stage.name,
         version=stage.version,
         seed=seed,
-        params=msgspec.to_builtins(params),
+        params=_plain(params),
         inputs=dict(inputs),
         outputs=sorted(stage.outputs),
         tools=tool_versions(stage.tools),
-        target={name: msgspec.to_builtins(getattr(target, name)) for name in stage.uses},
+        target={name: _plain(getattr(target, name)) for name in stage.uses},
         host=dict(host) if stage.measures_host else {},
     )
 
@@ -79,10 +79,14 @@ def differences(old: KeyDocument, new: KeyDocument) -> list[str]:
     before, after = (dict(_flatten(msgspec.to_builtins(d), ())) for d in (old, new))
     phrases = []
     for path in sorted(before.keys() | after.keys()):
-        a, b = before.get(path, "absent"), after.get(path, "absent")
-        if a != b:
-            phrases.append(f"{'.'.join(path)}: {_short(path, a)} → {_short(path, b)}")
+        if before.get(path, _ABSENT) != after.get(path, _ABSENT):
+            phrases.append(f"{'.'.join(path)}: {_short(path, before)} → {_short(path, after)}")
     return phrases
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as what JSON can hold, so that a document read back equals the one written (tuples become lists)."""
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def _flatten(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -93,5 +97,10 @@ def _flatten(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
         yield path, value
 
 
-def _short(path: tuple[str, ...], value: Any) -> str:
-    return str(value)[:12] if path[0] == "inputs" else repr(value)
+def _short(path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> str:
+    if path not in values:
+        return "absent"
+    return str(values[path])[:12] if path[0] == "inputs" else repr(values[path])
+
+
+_ABSENT = object()

@@ -29,6 +29,8 @@ class Build:
     config: Any
     """The whole configuration and the whole profile go into the manifest, not into any key."""
     host: Mapping[str, Any] = field(default_factory=dict)
+    """This machine; it enters the keys of the stages that measure it, where the target is this machine."""
+    target_is_host: bool = False
     threads: int = 0
 
 
@@ -69,7 +71,8 @@ class Resolver:
             return Planned(step, "run", f"needs {', '.join(waiting)}, not built yet")
         digests = {name: self._digest(step, name, source) for name, source in step.inputs.items()}
         build = self._build
-        document = key_document(step.stage, step.params, digests, build.target, step.seed, build.host)
+        host = build.host if build.target_is_host else {}
+        document = key_document(step.stage, step.params, digests, build.target, step.seed, host)
         key = key_of(document)
         found = self._store.find(key)
         if isinstance(found, Record):
@@ -120,6 +123,10 @@ class Resolver:
         earlier = [r for r in self._store.records() if r.step == step.name]
         if not earlier:
             return "never built"
+        if step.stage.uses:  # what was built for another target explains nothing about this one
+            earlier = [r for r in earlier if r.target_name == self._build.target_name]
+        if not earlier:
+            return f"never built for {self._build.target_name}"
         phrases = min((differences(r.document, document) for r in earlier), key=len)
         named = [self._name_source(step, phrase) for phrase in phrases]
         return "; ".join(named[:4]) + (f"; and {len(named) - 4} more" if len(named) > 4 else "")

@@ -153,10 +153,11 @@ def _run(planned: Planned, build: Build, store: Store, resolver: Resolver, watch
         return Record(
             schema=1,
             step=step.name,
+            target_name=build.target_name,
             key=key,
             document=document,
             outputs=outputs,
-            metrics=metrics,
+            metrics=dict(sorted(metrics.items())),
             started=started,
             seconds=round(time.monotonic() - clock, 3),
         )

@@ -43,10 +43,11 @@ class StoredOutput(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``record.json`` holds. ``started`` is ISO 8601, UTC."""
+    """What ``record.json`` holds. ``target_name``: for which it was first built. ``started`` is ISO 8601, UTC."""
 
     schema: int
     step: str
+    target_name: str
     key: str
     document: KeyDocument
     outputs: dict[str, StoredOutput]

@@ -57,7 +57,7 @@ def test_differences_name_path_and_values() -> None:
     assert differences(document(), new) == [
         "inputs.data: ab → cccccccccccc",
         "params.epochs: 5 → 6",
-        "params.lr: 'absent' → 0.1",
+        "params.lr: absent → 0.1",
     ]
 
 

@@ -48,6 +48,14 @@ def test_the_target(toy: Toy, store: Store, events: Events) -> None:
     }
 
 
+def test_another_target(toy: Toy, store: Store, events: Events) -> None:
+    run_build(toy.build(3), store, events)
+    other = Build("other", Board(factor=7), toy.steps(3), {})
+    assert reasons(plan(other, store)) == {"number": "hit", "parity": "hit", "scale": "never built for other"}
+    changed = Build("other", Board(factor=7), toy.steps(4), {})
+    assert reasons(plan(changed, store))["number"] == "params.value: 3 → 4"
+
+
 def test_an_input_says_where_it_comes_from(toy: Toy, store: Store, events: Events) -> None:
     run_build(Build("b", Board(), toy.steps(3)[:2], {}), store, events)
     run_build(Build("b", Board(), toy.steps(4)[:1], {}), store, events)

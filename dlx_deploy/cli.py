@@ -1,0 +1,317 @@
+"""The command line: parse, call, print, exit code. No work here.
+
+Results go to stdout (``--json`` everywhere), talk and progress to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+import dlx_deploy
+from dlx_deploy.errors import ConfigError, DlxError
+
+if TYPE_CHECKING:
+    from dlx_deploy.runtime.commands import Outcome
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="dlx-deploy",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Turns a PyTorch model into a verified inference package for an edge device.",
+    epilog="Exit codes: 0 done, 1 our bug, 2 usage or configuration, 3 a gate failed, 4 something is not installed, "
+    "5 a stage failed, 6 undecided, 130 interrupted.",
+)
+targets_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="The boards and CPUs that can be built for."
+)
+app.add_typer(targets_app, name="targets")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Configuration file; ./deploy.toml if it is there.")
+]
+TargetOption = Annotated[
+    list[str] | None, typer.Option("--target", "-t", help="Target name, alias or board.toml; repeatable.")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override one key: --set distill.epochs=5")]
+StoreOption = Annotated[Path, typer.Option("--store", help="Where finished stages are kept.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+PackageArgument = Annotated[Path, typer.Argument(help="The .dlx file.", metavar="PACKAGE")]
+ThreadsOption = Annotated[int, typer.Option(help="0: ONNX Runtime's choice.", min=0)]
+
+DEFAULT_STORE = Path(".dlx")
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command line; every error ends here as a message on stderr."""
+    try:
+        code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted; finished stages are kept: build again to go on", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader, for instance `head`, has what it wanted
+        return 0
+    except Exception as e:
+        return _report(e)
+
+
+def _report(error: Exception) -> int:
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # the parser's own: usage
+        error.show()
+        return int(error.exit_code)
+    if isinstance(error, DlxError) or type(error).__module__ == "dlx_deploy.runtime.errors":
+        typer.echo(f"error: {error}", err=True)
+        if error.__cause__ is not None and not isinstance(error.__cause__, (DlxError, OSError)):
+            _log_cause(error.__cause__)
+        return int(getattr(error, "exit_code", 1))
+    traceback.print_exception(error, file=sys.stderr)
+    typer.echo("error: this is a bug in dlx-deploy; please report it with the lines above", err=True)
+    return 1
+
+
+def _log_cause(cause: BaseException) -> None:
+    import logging
+
+    logging.getLogger(__name__).debug("caused by", exc_info=cause)
+
+
+@app.callback(invoke_without_command=True)
+def _globals(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside, to stderr.")] = False,
+) -> None:
+    import logging
+
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("dlx_deploy").setLevel(level)
+    if version:
+        typer.echo(dlx_deploy.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("deploy.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a commented deploy.toml that builds as it stands."""
+    from dlx_deploy.template import render
+
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already; name another file, or replace it with --force")
+    try:
+        path.write_text(render(), encoding="utf-8")
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be written ({e.strerror}); name another file") from e
+    typer.echo(f"{path} written; build with: dlx-deploy build -c {path}", err=True)
+
+
+@app.command()
+def build(
+    config: ConfigOption = None,
+    target: TargetOption = None,
+    overrides: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the packages go.")] = Path("dist"),
+    deep: Annotated[bool, typer.Option("--deep", help="Read every stored byte again, trusting no time stamp.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the pipeline for each target and write its package."""
+    from dlx_deploy.building import build_packages, load_job
+
+    job = load_job(config, target, overrides, store, deep)
+    for note in job.notes:
+        typer.echo(note, err=True)
+    for built in build_packages(job, output, quiet=as_json):
+        _print(built.summary, as_json, built.text)
+
+
+@app.command()
+def plan(
+    config: ConfigOption = None,
+    target: TargetOption = None,
+    overrides: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a build would do: each stage is a hit, or runs because of something."""
+    from dlx_deploy.building import describe_plan, load_job
+
+    job = load_job(config, target, overrides, store)
+    for note in job.notes:
+        typer.echo(note, err=True)
+    data, text = describe_plan(job)
+    _print(data, as_json, text)
+
+
+@app.command()
+def why(
+    stage: Annotated[str, typer.Argument(help="The stage, as `plan` names it.")],
+    config: ConfigOption = None,
+    target: TargetOption = None,
+    overrides: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a stage would run, and what its key is made of."""
+    from dlx_deploy.building import explain_stage, load_job
+
+    data, text = explain_stage(load_job(config, target, overrides, store), stage)
+    _print(data, as_json, text)
+
+
+@app.command()
+def status(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Say how the newest build of each target went, or how far it is."""
+    from dlx_deploy.building import describe_status
+
+    data, text = describe_status(store)
+    _print(data, as_json, text)
+
+
+@app.command()
+def gc(
+    config: ConfigOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what neither the newest builds nor the configuration need."""
+    from dlx_deploy.building import collect
+
+    data, text = collect(load_config_file(config), store, dry_run)
+    _print(data, as_json, text)
+
+
+@app.command()
+def verify(
+    package: PackageArgument,
+    data: Annotated[str, typer.Option("--data", help="Folder of CLASS/IMAGE, test/CLASS/IMAGE, or `digits`.")],
+    max_drop: Annotated[
+        float | None, typer.Option(help="Budget, 0.01 is one point; the package's own by default.")
+    ] = None,
+    confidence: Annotated[float | None, typer.Option(help="For instance 0.95; the package's own by default.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Teacher's ONNX, for images the package does not know.")] = None,
+    threads: ThreadsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge the shipped bytes again: package against teacher, image by image."""
+    from dlx_deploy.building import labelled_data
+    from dlx_deploy.runtime import commands
+    from dlx_deploy.runtime.predictor import load
+
+    predictor = load(package, threads)
+    options = commands.VerifyOptions(max_drop, confidence, teacher, threads)
+    with labelled_data(data, package) as folder:
+        _finish(commands.verify(predictor, folder, options), as_json)
+
+
+@app.command(name="run")
+def run_package(
+    package: PackageArgument,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
+    top: Annotated[int, typer.Option(help="Classes per image.", min=1)] = 1,
+    threads: ThreadsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is on image files."""
+    from dlx_deploy.runtime import commands
+    from dlx_deploy.runtime.predictor import load
+
+    _finish(commands.predict(load(package, threads), images, top), as_json)
+
+
+@app.command()
+def bench(
+    package: PackageArgument,
+    rounds: Annotated[int, typer.Option(help="Timed runs.", min=1)] = 300,
+    batch: Annotated[int, typer.Option(help="Images per run.", min=1)] = 1,
+    max_p90_ms: Annotated[float | None, typer.Option(help="Budget; the package's own by default.")] = None,
+    threads: ThreadsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a package's latency on this machine; exit 3 if it misses its budget."""
+    from dlx_deploy.runtime import commands
+    from dlx_deploy.runtime.bench import BenchOptions
+    from dlx_deploy.runtime.predictor import load
+
+    predictor = load(package, threads)
+    budget = predictor.package.max_latency_p90_ms if max_p90_ms is None else max_p90_ms
+    _finish(commands.bench(predictor, BenchOptions(rounds=rounds, batch=batch, max_p90_ms=budget)), as_json)
+
+
+@app.command()
+def inspect(
+    package: PackageArgument,
+    selftest: Annotated[bool, typer.Option("--selftest", help="Also compare the golden images' outputs.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a package is, every digest checked."""
+    from dlx_deploy.runtime import commands
+    from dlx_deploy.runtime.package import open_package
+    from dlx_deploy.runtime.predictor import Predictor
+
+    opened = open_package(package)
+    _finish(commands.info(opened) if not selftest else commands.selftest(Predictor(opened)), as_json)
+
+
+@targets_app.command(name="list")
+def targets_list(as_json: JsonOption = False) -> None:
+    """List every target and alias."""
+    from dlx_deploy.report.targets import describe_targets
+
+    data, text = describe_targets()
+    _print(data, as_json, text)
+
+
+@targets_app.command(name="show")
+def targets_show(
+    target: Annotated[str, typer.Argument(help="Name, alias or board.toml.")], as_json: JsonOption = False
+) -> None:
+    """Show one target's profile."""
+    from dlx_deploy.report.targets import describe_target
+
+    data, text = describe_target(target)
+    _print(data, as_json, text)
+
+
+def load_config_file(config: Path | None) -> Any:
+    """The configuration that ``--config`` names, ./deploy.toml, or the built-in one."""
+    from dlx_deploy.building import find_config
+
+    return find_config(config)
+
+
+def _finish(outcome: Outcome, as_json: bool) -> None:
+    _print(outcome.data, as_json, outcome.text)
+    if outcome.failure is not None:
+        raise outcome.failure
+
+
+def _print(data: Any, as_json: bool, text: str) -> None:
+    if as_json:
+        import msgspec
+
+        text = msgspec.json.format(msgspec.json.encode(data, order="sorted", enc_hook=str), indent=1).decode()
+    typer.echo(text)
+
+
+if __name__ == "__main__":
+    main()

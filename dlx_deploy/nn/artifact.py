@@ -1,0 +1,197 @@
+"""The model artifact between torch stages: ``architecture.json``, ``weights.safetensors``, no pickle.
+
+A pruned network is recorded as its base architecture and the channel counts of the layers that pruning changed.
+A network from a user's file carries a copy of that file, so that the folder loads by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from msgspec import field
+from msgspec.structs import replace
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.checkpoint import load_into
+from dlx_deploy.nn.models.registry import build_model
+from dlx_deploy.nn.models.user import is_user, source_path
+
+__all__ = [
+    "SCHEMA",
+    "Architecture",
+    "Channels",
+    "build",
+    "channel_counts",
+    "load_model",
+    "portable",
+    "resize",
+    "save_model",
+]
+
+SCHEMA = 1
+_SOURCE = "model.py"
+
+
+class Channels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The channel counts of a convolution, a linear layer or a batch normalisation (where ``in`` equals ``out``)."""
+
+    inputs: int = field(name="in")
+    outputs: int = field(name="out")
+    groups: int = 1
+
+
+class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that is needed to build the network without its weights.
+
+    ``model`` of a user's file is a path that can be opened while in memory, and ``model.py:FUNCTION`` on disk.
+    """
+
+    model: str
+    classes: int
+    channels: int
+    height: int
+    width: int
+    arguments: dict[str, Any] = {}
+    pruned: dict[str, Channels] = {}
+    source_sha256: str | None = None
+    schema: int = SCHEMA
+
+
+def save_model(folder: Path, model: nn.Module, architecture: Architecture) -> None:
+    """Write ``model`` into ``folder``: the same weights give the same bytes.
+
+    Raises:
+        ConfigError: the user's file that the architecture names cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_user(architecture.model):
+        architecture = _copy_source(folder, architecture)
+    text = json.dumps(msgspec.to_builtins(architecture), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    (folder / "architecture.json").write_text(text, encoding="utf-8")
+    (folder / "weights.safetensors").write_bytes(save(portable(model.state_dict())))
+
+
+def load_model(folder: Path) -> tuple[nn.Module, Architecture]:
+    """The network in ``folder``, in evaluation mode, and its architecture. Torch's random state is left as it was.
+
+    Raises:
+        ConfigError: a file is missing, damaged or newer than this version, or the weights do not fit.
+    """
+    architecture = _read_architecture(folder)
+    model = build(architecture)
+    path = folder / "weights.safetensors"
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as e:
+        raise ConfigError(f"{path}: cannot be read ({e}); the model artifact is damaged") from e
+    load_into(model, state, path)
+    return model.eval(), architecture
+
+
+def build(architecture: Architecture) -> nn.Module:
+    """The network of ``architecture``, resized as pruning left it, with weights that mean nothing yet."""
+    a = architecture
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(a.model, a.arguments, a.classes, a.channels, a.height, a.width)
+    resize(model, a.pruned)
+    return model
+
+
+def channel_counts(model: nn.Module) -> dict[str, Channels]:
+    """The channels of every convolution, linear layer and batch normalisation, by module name."""
+    counts = ((name, _channels(module)) for name, module in model.named_modules())
+    return {name: channels for name, channels in counts if channels is not None}
+
+
+def resize(model: nn.Module, pruned: Mapping[str, Channels]) -> None:
+    """Give the named layers of ``model`` the channel counts in ``pruned``; their weights are fresh zeros.
+
+    Raises:
+        ConfigError: ``pruned`` names a module that is not there or has no channels.
+    """
+    modules = dict(model.named_modules())
+    for name, channels in pruned.items():
+        module = modules.get(name)
+        if module is None or _channels(module) is None:
+            raise ConfigError(f"architecture.json: pruned module {name!r} is not in the model; it belongs to another")
+        _resize(module, channels)
+
+
+def portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` as independent, contiguous CPU tensors, sorted by name: what safetensors can hold."""
+    return {k: state[k].detach().to("cpu").clone(memory_format=torch.contiguous_format) for k in sorted(state)}
+
+
+def _channels(module: nn.Module) -> Channels | None:
+    if isinstance(module, nn.Conv2d):
+        return Channels(inputs=module.in_channels, outputs=module.out_channels, groups=module.groups)
+    if isinstance(module, nn.Linear):
+        return Channels(inputs=module.in_features, outputs=module.out_features)
+    if isinstance(module, _BatchNorm):
+        return Channels(inputs=module.num_features, outputs=module.num_features)
+    return None
+
+
+def _resize(module: nn.Module, channels: Channels) -> None:
+    shapes: dict[str, tuple[int, ...]]
+    if isinstance(module, nn.Conv2d):
+        module.in_channels, module.out_channels, module.groups = channels.inputs, channels.outputs, channels.groups
+        kernel = module.weight.shape[2:]
+        shapes = {"weight": (channels.outputs, channels.inputs // channels.groups, *kernel)}
+    elif isinstance(module, nn.Linear):
+        module.in_features, module.out_features = channels.inputs, channels.outputs
+        shapes = {"weight": (channels.outputs, channels.inputs)}
+    else:
+        module.num_features = channels.outputs  # type: ignore[assignment]
+        shapes = dict.fromkeys(("weight", "running_mean", "running_var"), (channels.outputs,))
+    shapes["bias"] = (channels.outputs,)
+    for key, shape in shapes.items():
+        old = getattr(module, key, None)
+        if isinstance(old, nn.Parameter):
+            setattr(module, key, nn.Parameter(torch.zeros(shape, dtype=old.dtype), requires_grad=old.requires_grad))
+        elif isinstance(old, Tensor):
+            setattr(module, key, torch.zeros(shape, dtype=old.dtype))
+
+
+def _copy_source(folder: Path, architecture: Architecture) -> Architecture:
+    path = source_path(architecture.model)
+    try:
+        source = path.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read ({e.strerror}); the model artifact needs a copy of it") from e
+    (folder / _SOURCE).write_bytes(source)
+    function = architecture.model.rpartition(":")[2]
+    return replace(architecture, model=f"{_SOURCE}:{function}", source_sha256=hashlib.sha256(source).hexdigest())
+
+
+def _read_architecture(folder: Path) -> Architecture:
+    path = folder / "architecture.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
+            raise ConfigError(f"{path}: schema {raw['schema']} is newer than {SCHEMA}; update dlx-deploy")
+        architecture = msgspec.convert(raw, Architecture)
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read ({e.strerror}); this is no model artifact") from e
+    except (ValueError, msgspec.ValidationError) as e:
+        raise ConfigError(f"{path}: not an architecture ({e}); the model artifact is damaged") from e
+    return _anchor(folder, architecture) if is_user(architecture.model) else architecture
+
+
+def _anchor(folder: Path, architecture: Architecture) -> Architecture:
+    """``architecture`` with the path of its copied source file, checked against the recorded digest."""
+    path = folder / _SOURCE
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+    if digest != architecture.source_sha256:
+        raise ConfigError(f"{path}: sha256 is {digest}, recorded is {architecture.source_sha256}; the copy is damaged")
+    return replace(architecture, model=f"{path}:{architecture.model.rpartition(':')[2]}")

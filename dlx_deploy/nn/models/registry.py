@@ -1,0 +1,76 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlx_deploy.config import nearest
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.resnet_cifar import DEPTHS, build_cifar_resnet
+from dlx_deploy.nn.models.torchvision_models import build_torchvision, torchvision_names
+from dlx_deploy.nn.models.user import build_user, is_user
+
+__all__ = ["build_model", "check_output", "model_names"]
+
+
+def model_names() -> list[str]:
+    """Every name that ``build_model`` knows, sorted."""
+    return sorted({*DEPTHS, *torchvision_names()})
+
+
+def build_model(
+    model: str, arguments: Mapping[str, Any], classes: int, channels: int, height: int, width: int
+) -> nn.Module:
+    """The untrained network ``model`` for images float32[N, channels, height, width], with logits [N, classes].
+
+    ``model`` is a name of the CIFAR ResNet family, a torchvision classifier, or ``path/to/file.py:function``.
+    Initial weights come from torch's global generator: seed it first.
+
+    Raises:
+        ConfigError: an unknown name, arguments it does not take, or a user's file that does not give a network.
+    """
+    if is_user(model):
+        return build_user(model, arguments, classes, channels)
+    if model in DEPTHS:
+        _refuse_unknown(model, arguments)
+        return build_cifar_resnet(model, channels, classes, **arguments)
+    names = torchvision_names()
+    if model not in names:
+        raise ConfigError(
+            f"unknown model {model!r}; {nearest(model, [*DEPTHS, *names])}; "
+            "a model is one of these, any torchvision classifier, or FILE.py:FUNCTION"
+        )
+    return build_torchvision(model, arguments, classes, channels, height)
+
+
+def check_output(model: nn.Module, classes: int, channels: int, height: int, width: int) -> None:
+    """Nothing, once ``model`` has given logits [2, classes] for two images.
+
+    Raises:
+        ConfigError: it raised, or gave something else: the shape seen.
+    """
+    training = model.training
+    model.eval()
+    shape = (2, channels, height, width)
+    try:
+        with torch.no_grad():
+            output = model(torch.zeros(shape))
+    except Exception as e:  # a network's forward may raise anything
+        raise ConfigError(f"the model does not take images {list(shape)}: {type(e).__name__}: {e}") from e
+    finally:
+        model.train(training)
+    seen = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    if seen != [2, classes]:
+        raise ConfigError(f"the model gives {seen} for images {list(shape)}; it must give logits [N, {classes}]")
+
+
+def _refuse_unknown(model: str, arguments: Mapping[str, Any]) -> None:
+    known = [p.name for p in inspect.signature(build_cifar_resnet).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for key, value in arguments.items():
+        if key not in known:
+            raise ConfigError(f"{model}: unknown argument {key!r} ({value!r}); {nearest(key, known)}")

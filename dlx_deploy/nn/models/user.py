@@ -1,0 +1,73 @@
+"""A network from a function in a user's own file: ``path/to/file.py:function``."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dlx_deploy.config import nearest
+from dlx_deploy.errors import ConfigError
+
+__all__ = ["build_user", "is_user", "source_path"]
+
+
+def is_user(model: str) -> bool:
+    """Whether ``model`` names a function in a file rather than a network of ours or torchvision's."""
+    return ".py:" in model
+
+
+def source_path(model: str) -> Path:
+    """The file of ``path/to/file.py:function``."""
+    return Path(model.rpartition(":")[0])
+
+
+def build_user(model: str, arguments: Mapping[str, Any], classes: int, channels: int) -> nn.Module:
+    """What the function gives for ``num_classes`` and ``arguments`` (and ``in_channels``, where it names it).
+
+    The file is executed; it must not import its neighbours, since it travels alone.
+
+    Raises:
+        ConfigError: no such file or function, one that raises, or a result that is no ``torch.nn.Module``.
+    """
+    path, name = source_path(model), model.rpartition(":")[2]
+    module = _execute(path)
+    function = getattr(module, name, None)
+    if not callable(function):
+        own = [k for k, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+        hint = nearest(name, own) if own else "the file defines no function"
+        raise ConfigError(f"{path}: no function {name!r}; {hint}")
+    given: dict[str, Any] = {"num_classes": classes}
+    if "in_channels" in inspect.signature(function).parameters:
+        given["in_channels"] = channels
+    try:
+        result = function(**{**given, **arguments})
+    except Exception as e:  # a user's function may raise anything
+        raise ConfigError(f"{path}: {name}(**{ {**given, **arguments} }) raised {type(e).__name__}: {e}") from e
+    if not isinstance(result, nn.Module):
+        raise ConfigError(f"{path}: {name}() gave a {type(result).__name__}; it must give a torch.nn.Module")
+    return result
+
+
+def _execute(path: Path) -> types.ModuleType:
+    """The file as a module. Not through the import system, which would leave ``__pycache__`` beside it."""
+    try:
+        source = path.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read ({e.strerror}); a model is a name or FILE.py:FUNCTION") from e
+    name = f"dlx_user_model_{hashlib.sha256(source).hexdigest()[:16]}"
+    module = types.ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # dataclasses and pickling look their module up
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except Exception as e:  # a user's file may raise anything
+        del sys.modules[name]
+        raise ConfigError(f"{path}: cannot be executed: {type(e).__name__}: {e}") from e
+    return module

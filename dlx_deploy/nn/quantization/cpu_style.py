@@ -1,0 +1,91 @@
+"""Q/DQ as ONNX Runtime's CPU kernels want it: uint8 activations with a zero point, int8 weights per output channel.
+
+Placed by ONNX Runtime's own quantizer, so that Conv, Gemm, MatMul, residual sums and pooling become QLinear kernels.
+``reduce_range`` keeps a bit unused: x86 without VNNI sums products of 8-bit values in 16 bits, which overflow.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto
+
+from dlx_deploy.nn.onnx_model import Index, load, tidy, to_bytes
+from dlx_deploy.nn.quantization.calibrate import Ranges
+from dlx_deploy.nn.quantization.placement import excluded, quantizable, residuals
+
+__all__ = ["quantize", "tensors_to_quantize"]
+
+FOLLOWERS = ("Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape")
+"""Operators that stay in INT8 where their input already is."""
+
+
+def tensors_to_quantize(model: ModelProto, exclude: Sequence[str] = ()) -> list[str]:
+    """The activations whose range the quantizer may ask for: what to calibrate."""
+    index = Index(model)
+    names = [
+        name
+        for node in _chosen(index, excluded(model, exclude))
+        for name in [*node.input, *node.output]
+        if name in index.producer
+    ]
+    return list(dict.fromkeys(names))
+
+
+def quantize(model: ModelProto, ranges: Ranges, reduce_range: bool, exclude: Sequence[str] = ()) -> ModelProto:
+    """A copy of ``model`` (float32) with Q/DQ pairs around what runs faster in INT8, but for nodes excluded.
+
+    Raises:
+        ConfigError: a pattern in ``exclude`` matches no node.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data
+
+    chosen = _chosen(Index(model), excluded(model, exclude))
+    if not chosen:
+        return tidy(load(model))
+    with tempfile.TemporaryDirectory() as folder:
+        source, out, cache = (Path(folder) / name for name in ("source.onnx", "out.onnx", "ranges.json"))
+        source.write_bytes(to_bytes(_marked(model)))
+        bounds = {name: [np.asarray(v, dtype=np.float32) for v in pair] for name, pair in ranges.items()}
+        data = {name: TensorData(lowest=low, highest=high) for name, (low, high) in bounds.items()}
+        save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), cache)  # whatever method made them
+        quantize_static(
+            source,
+            out,
+            None,
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=sorted({node.op_type for node in chosen}),
+            nodes_to_quantize=[node.name for node in chosen],
+            per_channel=True,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},  # logits keep their resolution
+            reduce_range=reduce_range,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            calibration_cache_path=cache,
+        )
+        return tidy(load(out))
+
+
+def _chosen(index: Index, left_out: set[str]) -> list[NodeProto]:
+    """Layers, residual sums, and what follows them without leaving INT8; in graph order."""
+    layers = quantizable(index, left_out)
+    outputs = {node.output[0] for node in layers}
+    sums = residuals(index, layers)
+    for node in index.model.graph.node:
+        follows = node.op_type in FOLLOWERS and node.input[0] in outputs
+        if node.name not in left_out and (follows or node.output[0] in sums):
+            outputs.add(node.output[0])
+    return [node for node in index.model.graph.node if node.output[0] in outputs]
+
+
+def _marked(model: ModelProto) -> ModelProto:
+    """A copy that says that it needs no pre-processing: the exporter has folded constants and batch norms."""
+    model = load(model)
+    onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    return model

@@ -1,0 +1,112 @@
+"""Which layers and which tensors of a graph are quantized; both styles ask here.
+
+A layer is a Conv, Gemm or MatMul with constant weights. The product of two activations (attention), Softmax,
+LayerNormalization and gates stay in floating point. Of a residual sum behind a convolution one input is quantized: the
+identity, so that a runtime can fuse convolution, sum and activation and read the other input in INT8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from onnx import ModelProto, NodeProto, TensorProto
+
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.onnx_model import Index, attribute, int_attribute
+
+__all__ = ["LAYERS", "excluded", "layer_precision", "quantizable", "residuals", "through_qdq", "weight_axis"]
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+
+
+def weight_axis(node: NodeProto, rank: int) -> int:
+    """The axis of the output channels in the layer's weights, whose rank is ``rank``."""
+    if node.op_type == "MatMul":
+        return rank - 1
+    if node.op_type == "Gemm":
+        return 0 if int_attribute(node, "transB", 0) else 1
+    return 1 if node.op_type == "ConvTranspose" else 0
+
+
+def excluded(model: ModelProto, patterns: Sequence[str]) -> set[str]:
+    """The names of the nodes that a pattern (fnmatch, case-sensitive) matches.
+
+    Raises:
+        ConfigError: a pattern matches no node.
+    """
+    names = [node.name for node in model.graph.node]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            layers = [node.name for node in model.graph.node if node.op_type in LAYERS]
+            raise ConfigError(
+                f"quantize.exclude: {pattern!r} matches no node of the graph; its layers: {', '.join(layers[:40])}"
+            )
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def quantizable(index: Index, left_out: set[str]) -> list[NodeProto]:
+    """The layers to quantize, in graph order."""
+    return [n for n in index.model.graph.node if n.name not in left_out and _has_plain_weights(n, index)]
+
+
+def residuals(index: Index, layers: Sequence[NodeProto]) -> dict[str, str]:
+    """Output of a residual sum → the tensor that is its identity, for sums fed by a convolution of ``layers``.
+
+    Where both inputs come from convolutions, the one with fewer nodes before it is the shortcut and plays the identity;
+    of two with as many, the second input does.
+    """
+    convolutions = {node.output[0] for node in layers if node.op_type == "Conv"}
+    depth = _depths(index)
+    found = {}
+    for node in index.model.graph.node:
+        if node.op_type != "Add" or any(name in index.initializers for name in node.input):
+            continue
+        inputs = list(node.input)
+        fusable = [n for n in inputs if n in convolutions and len(index.readers(n)) == 1 and inputs.count(n) == 1]
+        if fusable:
+            main = max(fusable, key=lambda name: depth[name])  # the first of equals
+            found[node.output[0]] = inputs[1 - inputs.index(main)]
+    return found
+
+
+def through_qdq(index: Index, name: str) -> str | None:
+    """The tensor behind a DequantizeLinear and its QuantizeLinear, if any; ``None`` if ``name`` is not dequantized."""
+    node = index.made_by(name, "DequantizeLinear")
+    if node is None:
+        return None
+    quantize = index.made_by(node.input[0], "QuantizeLinear")
+    return str(quantize.input[0] if quantize is not None else node.input[0])
+
+
+def layer_precision(model: ModelProto) -> dict[str, str]:
+    """Node name → ``int8`` or ``fp32`` for every layer with constant weights."""
+    index = Index(model)
+    found = {}
+    for node in model.graph.node:
+        if node.op_type not in (*LAYERS, "ConvTranspose"):
+            continue
+        weight = through_qdq(index, node.input[1])
+        if (weight or node.input[1]) in index.initializers:
+            int8 = weight is not None and through_qdq(index, node.input[0]) is not None
+            found[node.name] = "int8" if int8 else "fp32"
+    return found
+
+
+def _has_plain_weights(node: NodeProto, index: Index) -> bool:
+    if node.op_type not in LAYERS or node.input[0] in index.initializers:
+        return False
+    weight = index.initializers.get(node.input[1])
+    if weight is None or weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
+        return False
+    plain_gemm = all(attribute(node, name, 1.0) == 1.0 for name in ("alpha", "beta"))
+    return node.op_type != "Gemm" or (plain_gemm and not int_attribute(node, "transA", 0))
+
+
+def _depths(index: Index) -> dict[str, int]:
+    """Tensor → the number of nodes on the longest way to it."""
+    depth: dict[str, int] = {}
+    for node in index.model.graph.node:
+        here = 1 + max((depth.get(name, 0) for name in node.input), default=0)
+        depth.update((name, here) for name in node.output)
+    return depth

@@ -1,0 +1,101 @@
+"""The result of a build as the table that people want to see: accuracy, size, latency, the drop and its bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from dlx_deploy.config import Gate
+from dlx_deploy.report.table import format_bytes, format_ms, format_table
+from dlx_deploy.stages.verify import Accuracy, Latencies, Row, Timing
+
+__all__ = ["ResultRow", "Results", "draw_results", "read_results"]
+
+
+class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One model: accuracy on the test split, paired with the teacher; size of its ONNX; latency at batch 1."""
+
+    model: str
+    shipped: bool
+    top1: float
+    drop: float
+    drop_upper: float
+    size_bytes: int
+    parameters: int
+    macs: int
+    latency: Timing
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verification found, for ``--json`` and for the table."""
+
+    target: str
+    test_images: int
+    judge: str
+    confidence: float
+    latency_kind: str
+    latency_where: str
+    rows: tuple[ResultRow, ...]
+
+
+def read_results(target: str, outputs: Mapping[str, Path], budgets: Gate) -> Results:
+    """The outputs of a finished ``verify`` step, with each model's drop and its upper bound."""
+    accuracy = msgspec.json.decode(outputs["accuracy.json"].read_bytes(), type=Accuracy)
+    latencies = msgspec.json.decode(outputs["latency.json"].read_bytes(), type=Latencies)
+    timings = {timing.model: timing for timing in latencies.rows}
+    return Results(
+        target=target,
+        test_images=accuracy.n,
+        judge=accuracy.judge,
+        confidence=budgets.confidence,
+        latency_kind=latencies.kind,
+        latency_where=latencies.where,
+        rows=tuple(_row(r, accuracy, timings[r.model], budgets) for r in accuracy.rows),
+    )
+
+
+def draw_results(results: Results) -> str:
+    """The table and the lines that say how to read it."""
+    percent = f"{100 * results.confidence:g} %"
+    header = ["model", "top-1", "drop", f"at most ({percent})", "size", "p50", "p90"]
+    rows = [_cells(row) for row in results.rows]
+    arithmetic = "exact Q/DQ arithmetic" if results.judge == "exact-qdq" else "this machine's own kernels"
+    notes = [
+        f"→ is shipped. Top-1 on {results.test_images} test images, {arithmetic}; drop against the teacher, in points.",
+        f"Latency at batch 1: {results.latency_kind}, {results.latency_where}.",
+    ]
+    if results.latency_kind != "measured":
+        notes.append("The measured latency is pending until the board measures it: python PACKAGE bench")
+    return "\n".join([format_table(header, rows, right=(1, 2, 3, 4, 5, 6)), *notes])
+
+
+def _row(row: Row, accuracy: Accuracy, timing: Timing, budgets: Gate) -> ResultRow:
+    from dlx_deploy.runtime.statistics import drop_upper_bound
+
+    return ResultRow(
+        model=row.model,
+        shipped=row.model == accuracy.shipped,
+        top1=row.top1,
+        drop=(row.b - row.c) / accuracy.n,
+        drop_upper=drop_upper_bound(row.b, row.c, accuracy.n, budgets.confidence),
+        size_bytes=row.size_bytes,
+        parameters=row.parameters,
+        macs=row.macs,
+        latency=timing,
+    )
+
+
+def _cells(row: ResultRow) -> list[str]:
+    teacher = row.model == "teacher"
+    estimate = row.latency.low_ms is not None
+    return [
+        ("→ " if row.shipped else "  ") + row.model,
+        f"{100 * row.top1:.2f} %",
+        "" if teacher else f"{100 * row.drop:.2f}",
+        "" if teacher else f"{100 * row.drop_upper:.2f}",
+        format_bytes(row.size_bytes),
+        ("~" if estimate else "") + format_ms(row.latency.p50_ms),
+        "pending" if estimate else format_ms(row.latency.p90_ms),
+    ]

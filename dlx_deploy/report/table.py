@@ -1,0 +1,44 @@
+"""Tables for the terminal: the result of a build, a plan, a listing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+__all__ = ["format_bytes", "format_ms", "format_seconds", "format_table"]
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """``rows`` under ``header`` in aligned columns; the columns numbered in ``right`` are aligned to the right."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+
+    def draw(line: Sequence[str]) -> str:
+        cells = [
+            text.rjust(w) if i in right else text.ljust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    rule = "  ".join("─" * w for w in widths)
+    return os.linesep.join([draw(lines[0]), rule, *map(draw, lines[1:])])
+
+
+def format_bytes(count: float) -> str:
+    """A size for a person, in powers of 1024: ``4.1 MiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def format_ms(value: float | None) -> str:
+    """Milliseconds with three significant digits, ``-`` where there is none."""
+    return "-" if value is None else f"{value:.3g} ms"
+
+
+def format_seconds(value: float) -> str:
+    """Seconds or minutes for a person: ``0.4 s``, ``12 s``, ``3 min 05 s``."""
+    if value < 10:
+        return f"{value:.1f} s"
+    return f"{value:.0f} s" if value < 60 else f"{value // 60:.0f} min {value % 60:02.0f} s"

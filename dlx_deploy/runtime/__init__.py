@@ -1,0 +1,49 @@
+"""The device side: a package read, checked and run with numpy and onnxruntime alone. Copied into every package.
+
+    from dlx_deploy.runtime import load
+    predictor = load("digits-0.1.0-jetson.dlx")
+    predictor.predict(images).labels        # images: uint8[N, H, W, C], NHWC, 0..255, or paths of image files
+
+Importing this costs nothing: a name's module is imported when the name is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, List
+
+if TYPE_CHECKING:
+    from .errors import (
+        BackendMissing,
+        BudgetMissed,
+        InputError,
+        PackageError,
+        RuntimeFault,
+        SelfTestFailed,
+        Undecided,
+    )
+    from .predictor import Predictions, Predictor, load
+
+__all__ = [
+    "BackendMissing",
+    "BudgetMissed",
+    "InputError",
+    "PackageError",
+    "Predictions",
+    "Predictor",
+    "RuntimeFault",
+    "SelfTestFailed",
+    "Undecided",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "predictor" if name in ("Predictions", "Predictor", "load") else "errors"
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> List[str]:
+    return sorted(__all__)

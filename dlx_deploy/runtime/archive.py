@@ -1,0 +1,219 @@
+"""The ``.dlx`` container: a zip whose every member is listed, with size and SHA-256, in its ``package.json``.
+
+Nothing is ever extracted to disk: members are read into memory and checked there. The digests find damage; they do
+not show who made a package (whoever can rewrite a member can rewrite its digest), which is what signatures are for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from typing import Any, Dict, Mapping, Union
+
+from .errors import PackageError
+
+__all__ = ["INDEX", "SCHEMA", "parse_archive", "read_archive", "to_json", "write_archive"]
+
+INDEX = "package.json"
+SCHEMA = 1
+MAX_BYTES = 2 * 1024**3  # of the file, and of all members together: ONNX's own limit for one model
+MAX_MEMBERS = 10_000
+MAX_EXPANSION = 64  # text deflates about 4 times; more than this is a bomb
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+SAFE_NAME = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9._-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)*")
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,  # a compression method or zip version that zipfile does not know
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+)
+
+Path = Union[str, "os.PathLike[str]"]
+
+
+def to_json(value: Any) -> bytes:
+    """``value`` as canonical JSON: sorted keys, UTF-8, newline at the end."""
+    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+
+
+def write_archive(path: Path, files: Mapping[str, bytes], deflate: bool = False) -> None:
+    """Writes ``files`` as a zip at ``path``, all or nothing; the same files give the same bytes.
+
+    Members are stored, so the bytes depend on nothing else; ``deflate`` makes the file smaller, and its bytes then
+    also depend on the zlib of this Python. ``package.json`` comes first, the others sorted.
+
+    Raises:
+        PackageError: a member's name is not a safe relative path.
+        OSError: the disk is full or not writable; ``path`` is then as it was before.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(files, key=lambda n: (n != INDEX, n)):
+            _check_name(os.fspath(path), name)
+            archive.writestr(_header(name), files[name], zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED, 9)
+    _replace(os.fspath(path), buffer.getvalue())
+
+
+def read_archive(path: Path) -> Dict[str, bytes]:
+    """Every member of the package at ``path``, by name, each one's size and digest checked.
+
+    Raises:
+        PackageError: no such file, or any of the reasons of ``parse_archive``.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as f:
+            size = os.fstat(f.fileno()).st_size
+            if size > MAX_BYTES:
+                raise PackageError(f"{name}: has {size} bytes; a package has at most {MAX_BYTES}")
+            data = f.read()
+    except FileNotFoundError as e:
+        raise PackageError(f"{name}: no such file; give the path of a .dlx package") from e
+    except OSError as e:
+        raise PackageError(f"{name}: cannot be read ({e.strerror})") from e
+    return parse_archive(data, name)
+
+
+def parse_archive(data: bytes, origin: str) -> Dict[str, bytes]:
+    """As ``read_archive``, for bytes in memory; ``origin`` names them in messages.
+
+    Raises:
+        PackageError: not a zip or cut short; no ``package.json``; a newer schema; an unsafe, doubled, encrypted or
+            linked member; a member that is not listed, or listed and missing; a size or digest that differs.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _check_members(origin, archive, len(data))
+            if INDEX not in archive.namelist():
+                raise PackageError(
+                    f"{origin}: a zip without {INDEX}, so no dlx package; build one with: dlx-deploy build"
+                )
+            files = {info.filename: _member(origin, archive, info) for info in archive.infolist()}
+    except ZIP_ERRORS as e:
+        raise PackageError(
+            f"{origin}: not a readable zip ({e}): cut short, damaged, or no dlx package ({len(data)} bytes); "
+            "copy or download it again"
+        ) from e
+    _check_digests(origin, _listed(origin, files[INDEX]), files)
+    return files
+
+
+def _header(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, EPOCH)
+    info.create_system = 3  # Unix on every host, so that the bytes do not depend on it
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    return info
+
+
+def _replace(path: str, data: bytes) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".dlx-")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:  # Ctrl-C too must leave no litter
+        os.unlink(temporary)
+        raise
+
+
+def _check_name(origin: str, name: str) -> None:
+    if not SAFE_NAME.fullmatch(name):
+        raise PackageError(
+            f"{origin}: unsafe member name {name!r}; names are relative, of letters, digits and ._- joined by /, "
+            "without . or .. as a part"
+        )
+
+
+def _check_members(origin: str, archive: zipfile.ZipFile, size: int) -> None:
+    infos = archive.infolist()
+    if len(infos) > MAX_MEMBERS:
+        raise PackageError(f"{origin}: has {len(infos)} members; at most {MAX_MEMBERS} are read")
+    seen = set()
+    for info in infos:
+        _check_name(origin, info.filename)
+        if info.filename in seen:
+            raise PackageError(f"{origin}: member {info.filename!r} is there twice; refused")
+        seen.add(info.filename)
+        _check_kind(origin, info)
+    total = sum(info.file_size for info in infos)
+    if total > min(MAX_BYTES, MAX_EXPANSION * size):
+        raise PackageError(
+            f"{origin}: {size} bytes claim to hold {total}; at most {MAX_EXPANSION} times the file and {MAX_BYTES} "
+            "bytes are read"
+        )
+
+
+def _check_kind(origin: str, info: zipfile.ZipInfo) -> None:
+    if info.flag_bits & 0x1:
+        raise PackageError(f"{origin}: member {info.filename!r} is encrypted; packages are never encrypted")
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+        raise PackageError(f"{origin}: member {info.filename!r} is a link or special file; only plain files are read")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise PackageError(
+            f"{origin}: member {info.filename!r} uses compression method {info.compress_type}; stored (0) and "
+            "deflated (8) are read"
+        )
+
+
+def _member(origin: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    try:
+        data = archive.read(info)  # at most info.file_size bytes come out
+    except ZIP_ERRORS as e:
+        raise PackageError(f"{origin}: member {info.filename!r} is damaged ({e}); copy or download it again") from e
+    return data
+
+
+def _listed(origin: str, index: bytes) -> Mapping[str, Any]:
+    """The ``files`` table of ``package.json``, its schema checked first."""
+    try:
+        meta = json.loads(index.decode("utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise PackageError(f"{origin}: {INDEX} is not JSON ({e})") from e
+    schema = meta.get("schema") if isinstance(meta, dict) else None
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise PackageError(f"{origin}: {INDEX}: schema is {schema!r}; must be a whole number from 1, so no dlx package")
+    if schema > SCHEMA:
+        raise PackageError(
+            f"{origin}: {INDEX} has schema {schema}; this runtime reads up to {SCHEMA}. Update it (pip install -U "
+            f"dlx-deploy) or use the runtime inside: python {os.path.basename(origin)}"
+        )
+    files = meta.get("files")
+    if not isinstance(files, dict):
+        raise PackageError(f"{origin}: {INDEX}: files is {files!r}; must be a table of name: {{sha256, size}}")
+    return files
+
+
+def _check_digests(origin: str, listed: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    present = set(files) - {INDEX}
+    for name in sorted(set(listed) - present):
+        raise PackageError(f"{origin}: {name!r} is listed in {INDEX} but missing; the package is incomplete")
+    for name in sorted(present - set(listed)):
+        raise PackageError(f"{origin}: {name!r} is not listed in {INDEX}; the package was changed after it was built")
+    for name in sorted(present):
+        entry = listed[name] if isinstance(listed[name], dict) else {}
+        size, digest = len(files[name]), hashlib.sha256(files[name]).hexdigest()
+        if entry.get("size") != size:
+            raise PackageError(
+                f"{origin}: {name!r} has {size} bytes, {INDEX} says {entry.get('size')!r}; tampered with?"
+            )
+        if entry.get("sha256") != digest:
+            raise PackageError(
+                f"{origin}: {name!r} has SHA-256 {digest}, {INDEX} says {entry.get('sha256')!r}; tampered with?"
+            )

@@ -1,0 +1,129 @@
+"""The commands as functions: each gives back its data, its text and its failure, and prints nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from .bench import BenchOptions, bench_package
+from .errors import RuntimeFault
+from .package import Package
+from .predictor import PathLike, Predictor
+from .selftest import self_test
+from .verify import load_labelled, teacher_predictions, verify_package
+
+__all__ = ["Outcome", "VerifyOptions", "bench", "info", "predict", "selftest", "verify"]
+
+BLOCK = 64  # images decoded and run at a time
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found: ``data`` for ``--json``, ``text`` for people, ``failure`` if a gate did not pass."""
+
+    data: Mapping[str, Any]
+    text: str
+    failure: Optional[RuntimeFault] = None
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What ``verify`` compares with; ``None`` takes the package's own budgets and reference table."""
+
+    max_drop: Optional[float] = None
+    confidence: Optional[float] = None
+    teacher: Optional[PathLike] = None
+    threads: int = 0
+
+
+def info(package: Package) -> Outcome:
+    """What the package is, without opening a session."""
+    meta = {key: value for key, value in package.meta.items() if key != "files"}
+    target = package.meta["target"]
+    shape = ", ".join(str(n) for n in (package.batch or "N", *package.shape))
+    lines = [
+        f"{package.name} {package.version} for {target.get('title') or package.target}",
+        f"input    uint8[{shape}], NHWC, 0..255",
+        f"classes  {len(package.labels)}: {', '.join(package.labels[:10])}{', …' if len(package.labels) > 10 else ''}",
+        f"model    {len(package.model)} bytes{', run in exact Q/DQ arithmetic' if package.exact_qdq else ''}",
+        f"budgets  accuracy drop {100 * package.max_drop:g} points at {package.confidence:g} confidence, p90 "
+        + (f"{package.max_latency_p90_ms:g} ms" if package.max_latency_p90_ms else "unlimited"),
+        f"digest   {package.digest}",
+    ]
+    return Outcome({**meta, "digest": package.digest, "model_bytes": len(package.model)}, "\n".join(lines))
+
+
+def predict(predictor: Predictor, paths: Sequence[PathLike], top: int = 1) -> Outcome:
+    """The ``top`` classes of every image file.
+
+    Raises:
+        InputError, BackendMissing: as ``Predictor.predict``.
+    """
+    names = predictor.package.labels
+    found: List[Dict[str, Any]] = []
+    for start in range(0, len(paths), BLOCK):
+        block = list(paths[start : start + BLOCK])
+        for i, best in enumerate(predictor.predict(block).top(top)):
+            ranked = [{"class": names.index(label), "label": label, "probability": p} for label, p in best]
+            found.append({"image": str(block[i]), "top": ranked})
+    lines = [
+        "\t".join([row["image"], *(f"{best['label']} {best['probability']:.4f}" for best in row["top"])])
+        for row in found
+    ]
+    return Outcome({**_head(predictor.package), "predictions": found}, "\n".join(lines))
+
+
+def selftest(predictor: Predictor) -> Outcome:
+    """The golden images, compared.
+
+    Raises:
+        SelfTestFailed: an image differs.
+    """
+    result = self_test(predictor)
+    text = (
+        f"self-test passed: {result.images} golden images, every top-1 the same, logits within "
+        f"{result.max_abs_diff:.3g} (allowed: {result.atol:g} + {result.rtol:g} * |golden|)"
+    )
+    return Outcome({**_head(predictor.package), "verdict": "pass", **asdict(result)}, text)
+
+
+def bench(predictor: Predictor, options: BenchOptions) -> Outcome:
+    """The latency here, and the verdict if there is a budget.
+
+    Raises:
+        InputError: an option out of range.
+    """
+    result = bench_package(predictor, options)
+    seen = result.latency
+    lines = [
+        f"measured on {result.machine['label']} (package built for {predictor.package.target})",
+        f"batch {result.batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
+        f"{result.images_per_second:.0f} images/s",
+    ]
+    text = "\n".join(lines + [result.explain()] * bool(result.verdict))
+    return Outcome({**_head(predictor.package), **result.to_dict()}, text, result.failure())
+
+
+def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Outcome:
+    """The accuracy gate on the labelled images at ``data``.
+
+    Raises:
+        InputError, BackendMissing: as ``load_labelled``, ``teacher_predictions`` and ``verify_package``.
+    """
+    images, labels = load_labelled(data, predictor.package)
+    images = predictor.decode(images)
+    teacher = None if options.teacher is None else teacher_predictions(options.teacher, images, options.threads)
+    result = verify_package(predictor, images, labels, options.max_drop, options.confidence, teacher)
+    lines = [
+        f"teacher {100 * result.teacher_accuracy:.2f} %, package {100 * result.accuracy:.2f} % of {len(images)} images "
+        f"({result.b} only the teacher has right, {result.c} only the package)",
+        result.verdict.explain(),
+    ]
+    if result.relabelled:
+        lines.append(f"{result.relabelled} images have another label than when the package was built")
+    return Outcome({**_head(predictor.package), **result.to_dict()}, "\n".join(lines), result.verdict.failure())
+
+
+def _head(package: Package) -> Dict[str, Any]:
+    own = {"name": package.name, "version": package.version, "target": package.target, "digest": package.digest}
+    return {"schema": 1, "package": own}

@@ -1,0 +1,66 @@
+"""Every error that the runtime raises on purpose, and the exit code it ends with.
+
+RuntimeFault
+├── PackageError      2   a .dlx that is truncated, tampered with, foreign, newer than this reader, or unsafe
+├── InputError        2   an image, array, folder or option that cannot be used
+├── BudgetMissed      3   the accuracy or latency budget is missed
+├── BackendMissing    4   a library or execution provider that is not here
+├── SelfTestFailed    5   the golden inputs do not give the golden outputs on this machine
+└── Undecided         6   too few images or timings to say
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BackendMissing",
+    "BudgetMissed",
+    "InputError",
+    "PackageError",
+    "RuntimeFault",
+    "SelfTestFailed",
+    "Undecided",
+]
+
+
+class RuntimeFault(Exception):
+    """What all errors of the runtime have in common: a message for a person and an exit code."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class PackageError(RuntimeFault):
+    """Raised when a package cannot be trusted or read; nothing of it is used."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class InputError(RuntimeFault):
+    """Raised when what the caller gave cannot be used: what, value seen, rule, remedy."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class BudgetMissed(RuntimeFault):
+    """Raised when the measurement shows, at the confidence asked for, that a budget is missed."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class BackendMissing(RuntimeFault):
+    """Raised when onnxruntime, Pillow or an execution provider is not on this machine."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class SelfTestFailed(RuntimeFault):
+    """Raised when the golden inputs do not give the golden outputs."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class Undecided(RuntimeFault):
+    """Raised when there are too few measurements to decide at the confidence asked for."""
+
+    exit_code: ClassVar[int] = 6

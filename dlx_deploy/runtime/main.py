@@ -1,0 +1,117 @@
+"""The command line of a package: ``python X.dlx predict cat.jpg``. The only module that prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any, Optional, Sequence
+
+from . import commands
+from .archive import to_json
+from .bench import BenchOptions
+from .commands import Outcome
+from .errors import RuntimeFault
+from .package import Package, open_package
+from .predictor import Predictor
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
+    """Runs a command on the package at ``archive_path`` (``None``: named by the first argument); gives the exit code.
+
+    Results go to stdout, talk to stderr. 0 done, 2 unusable input or package, 3 a budget missed, 4 a library missing,
+    5 the self-test failed, 6 undecided, 130 interrupted.
+    """
+    try:
+        arguments = _parser(archive_path).parse_args(argv)
+        outcome = _run(arguments, archive_path or arguments.package)
+        if arguments.command is None:
+            outcome = Outcome(outcome.data, f"{outcome.text}\n\n{_parser(archive_path).format_help().rstrip()}")
+        _print(to_json(outcome.data).decode("utf-8") if arguments.json else outcome.text + "\n")
+    except RuntimeFault as e:
+        return _fail(e)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    return _fail(outcome.failure) if outcome.failure else 0
+
+
+def _run(arguments: argparse.Namespace, path: str) -> Outcome:
+    package = open_package(path)
+    if arguments.command in (None, "info"):
+        return commands.info(package)
+    predictor = Predictor(package, arguments.threads)
+    return _with_predictor(arguments, predictor, package)
+
+
+def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package: Package) -> Outcome:
+    if arguments.command == "predict":
+        return commands.predict(predictor, arguments.images, arguments.top)
+    if arguments.command == "bench":
+        budget = package.max_latency_p90_ms if arguments.max_p90_ms is None else arguments.max_p90_ms
+        options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget)
+        return commands.bench(predictor, options)
+    if arguments.command == "verify":
+        given = commands.VerifyOptions(arguments.max_drop, arguments.confidence, arguments.teacher, arguments.threads)
+        return commands.verify(predictor, arguments.data, given)
+    return commands.selftest(predictor)
+
+
+def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
+    program = f"python {os.path.basename(archive_path)}" if archive_path else "python -m dlx_deploy.runtime.main"
+    parser = argparse.ArgumentParser(prog=program, description="Runs this inference package.")
+    if archive_path is None:
+        parser.add_argument("package", help="the .dlx file")
+    parser.set_defaults(json=False)
+    actions = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    predict = _command(actions, "predict", "say what is on image files")
+    predict.add_argument("images", nargs="+", metavar="IMAGE")
+    predict.add_argument("--top", type=int, default=1, metavar="K", help="classes per image (default: 1)")
+
+    _command(actions, "selftest", "compare the golden images' outputs with those of the builder")
+
+    bench = _command(actions, "bench", "measure the latency on this machine")
+    bench.add_argument("--rounds", type=int, default=300, metavar="N", help="timed runs (default: 300)")
+    bench.add_argument("--batch", type=int, default=1, metavar="N", help="images per run (default: 1)")
+    bench.add_argument("--max-p90-ms", type=float, metavar="MS", help="budget (default: the package's, if it has one)")
+
+    verify = _command(actions, "verify", "compare with the teacher on labelled images")
+    verify.add_argument("--data", required=True, metavar="DIR", help="folder of CLASS/IMAGE or test/CLASS/IMAGE")
+    verify.add_argument(
+        "--max-drop", type=float, metavar="X", help="budget, 0.01 is one point (default: the package's)"
+    )
+    verify.add_argument("--confidence", type=float, metavar="X", help="for instance 0.95 (default: the package's)")
+    verify.add_argument("--teacher", metavar="ONNX", help="answers for images that the package does not know")
+
+    _command(actions, "info", "say what this package is", session=False)
+    return parser
+
+
+def _command(actions: Any, name: str, text: str, session: bool = True) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text.capitalize() + ".")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    if session:
+        parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: ONNX Runtime's choice (default)")
+    return parser
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, for instance `head`, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(fault: RuntimeFault) -> int:
+    sys.stderr.write(f"error: {fault}\n")
+    return fault.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

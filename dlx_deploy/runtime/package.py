@@ -1,0 +1,219 @@
+"""A package as values: what ``package.json`` says, the model's bytes, the golden arrays and the reference table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from . import archive
+from .errors import PackageError
+from .fields import Fields, npy_array, npy_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Package",
+    "PackageContents",
+    "assemble",
+    "image_digests",
+    "make_reference",
+    "open_package",
+    "parse_package",
+]
+
+MODEL, MANIFEST, CARD = "model.onnx", "manifest.json", "MODEL_CARD.md"
+GOLDEN_INPUTS, GOLDEN_LOGITS, REFERENCE = "golden/inputs.npy", "golden/logits.npy", "reference.npy"
+INPUT, OUTPUT = "images", "logits"
+RUNTIME = "dlx_runtime"  # the folder of this code inside a package
+
+MAIN = b"""\
+import sys
+
+if sys.version_info < (3, 8):
+    sys.exit("error: this package needs Python 3.8 or newer; this is " + sys.version.split()[0])
+try:
+    from dlx_runtime.main import main
+except KeyboardInterrupt:
+    sys.exit(130)
+except ImportError as e:
+    if (e.name or "").split(".")[0] != "numpy":
+        raise
+    sys.stderr.write("error: numpy is not installed; install it with: pip install numpy onnxruntime\\n")
+    sys.exit(4)
+sys.exit(main(sys.argv[1:], sys.path[0]))
+"""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package whose digests were checked. ``meta`` is the whole of ``package.json``; treat it as read-only.
+
+    ``shape`` is (H, W, C) of one image; ``batch`` is the model's fixed batch size, ``None`` if any is fine.
+    ``golden_inputs``: uint8[n, H, W, C], 0..255; ``golden_logits``: float32[n, classes]; ``reference``:
+    uint64[m, 3], as ``make_reference`` makes it. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal.
+    """
+
+    name: str
+    version: str
+    target: str
+    shape: Tuple[int, int, int]
+    batch: Optional[int]
+    labels: Tuple[str, ...]
+    exact_qdq: bool
+    atol: float
+    rtol: float
+    max_drop: float
+    confidence: float
+    max_latency_p90_ms: Optional[float]
+    model: bytes
+    golden_inputs: NDArray[np.uint8]
+    golden_logits: NDArray[np.float32]
+    reference: NDArray[np.uint64]
+    meta: Mapping[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True)
+class PackageContents:
+    """All that ``assemble`` needs.
+
+    ``metadata`` holds the fields of ``package.json`` (docs/package.md) but ``schema``, ``task``, ``input``,
+    ``outputs``, ``golden.images``, ``golden.top1`` and ``files``, which follow from the rest. Arrays as in ``Package``.
+    """
+
+    metadata: Mapping[str, Any]
+    model: bytes
+    golden_inputs: NDArray[np.uint8]
+    golden_logits: NDArray[np.float32]
+    reference: NDArray[np.uint64]
+    manifest: bytes
+    model_card: str
+    batch: Optional[int] = None
+
+
+def open_package(path: Union[str, os.PathLike[str]]) -> Package:
+    """The package at ``path``, every digest checked.
+
+    Raises:
+        PackageError: as ``archive.read_archive`` and ``parse_package``.
+    """
+    return parse_package(archive.read_archive(path), os.fspath(path))
+
+
+def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
+    """The members of an archive as a ``Package``; ``origin`` names it in messages.
+
+    Raises:
+        PackageError: a field of ``package.json`` is missing or of the wrong kind, or an array does not fit it.
+    """
+    for name in (MODEL, GOLDEN_INPUTS, GOLDEN_LOGITS, REFERENCE):
+        if name not in files:
+            raise PackageError(f"{origin}: {name!r} is missing; a package of schema {archive.SCHEMA} has it")
+    meta = json.loads(files[archive.INDEX].decode("utf-8"))
+    field = Fields(meta, origin)
+    shape, batch = field.image_shape()
+    labels = field.labels()
+    field.exactly("task", "image-classification")
+    field.exactly("input", _input(shape, batch))
+    field.exactly("outputs", _outputs(len(labels), batch))
+    for table in ("preprocessing", "precision", "recipe", "accuracy"):
+        field.get(table, dict)
+    inputs = npy_array(files, GOLDEN_INPUTS, origin, np.uint8, (None, *shape))
+    field.exactly("golden.images", len(inputs))
+    if not len(inputs):
+        raise field.wrong("golden.images", 0, "must be at least 1, or the self-test would test nothing")
+    return Package(
+        name=field.get("name", str),
+        version=field.get("version", str),
+        target=field.get("target.name", str),
+        shape=shape,
+        batch=batch,
+        labels=labels,
+        exact_qdq=field.get("execution.exact_qdq", bool),
+        atol=field.number("golden.atol"),
+        rtol=field.number("golden.rtol"),
+        max_drop=field.number("budgets.max_drop"),
+        confidence=field.number("budgets.confidence"),
+        max_latency_p90_ms=field.number("budgets.max_latency_p90_ms") or None,
+        model=files[MODEL],
+        golden_inputs=inputs,
+        golden_logits=npy_array(files, GOLDEN_LOGITS, origin, np.float32, (len(inputs), len(labels))),
+        reference=npy_array(files, REFERENCE, origin, np.uint64, (None, 3)),
+        meta=meta,
+        digest=hashlib.sha256(files[archive.INDEX]).hexdigest(),
+    )
+
+
+def assemble(contents: PackageContents) -> Dict[str, bytes]:
+    """Every member of the package, ``package.json`` with their digests and this runtime's own sources included.
+
+    Write them with ``archive.write_archive``. The same contents give the same bytes.
+
+    Raises:
+        PackageError: the metadata is incomplete or no JSON, or an array does not fit it.
+    """
+    files = {
+        MODEL: contents.model,
+        MANIFEST: contents.manifest,
+        CARD: contents.model_card.encode("utf-8"),
+        GOLDEN_INPUTS: npy_bytes(contents.golden_inputs),
+        GOLDEN_LOGITS: npy_bytes(contents.golden_logits),
+        REFERENCE: npy_bytes(contents.reference),
+        "__main__.py": MAIN,
+    }
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        files[f"{RUNTIME}/{source.name}"] = source.read_bytes()
+    meta = {**_derived(contents), "files": {name: _entry(data) for name, data in files.items()}}
+    try:
+        files[archive.INDEX] = archive.to_json(meta)
+    except (TypeError, ValueError) as e:
+        raise PackageError(f"the new package's metadata cannot be written as JSON: {e}") from e
+    parse_package(files, "the new package")
+    return files
+
+
+def make_reference(images: NDArray[np.uint8], labels: Sequence[int], teacher_top1: Sequence[int]) -> NDArray[np.uint64]:
+    """The table that lets the gate be run again without the teacher: uint64[N, 3].
+
+    A row is an image's digest (``image_digests``), its label and the teacher's top-1 class.
+    ``images``: uint8[N, H, W, C], 0..255; ``labels`` and ``teacher_top1``: N class numbers.
+    """
+    columns = [image_digests(images), np.asarray(labels, np.uint64), np.asarray(teacher_top1, np.uint64)]
+    return np.stack(columns, axis=1)
+
+
+def image_digests(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Per image of uint8[N, H, W, C] the first 8 bytes of its pixels' SHA-256, little-endian, as uint64[N]."""
+    heads = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
+    return np.frombuffer(heads, "<u8").astype(np.uint64)
+
+
+def _derived(contents: PackageContents) -> Dict[str, Any]:
+    golden = {**contents.metadata.get("golden", {}), "images": len(contents.golden_inputs), "top1": "must agree"}
+    return {
+        **contents.metadata,
+        "schema": archive.SCHEMA,
+        "task": "image-classification",
+        "input": _input(contents.golden_inputs.shape[1:], contents.batch),
+        "outputs": _outputs(contents.golden_logits.shape[-1], contents.batch),
+        "golden": golden,
+    }
+
+
+def _input(shape: Sequence[int], batch: Optional[int]) -> Dict[str, Any]:
+    return {"name": INPUT, "dtype": "uint8", "layout": "NHWC", "shape": [batch or "batch", *shape]}
+
+
+def _outputs(classes: int, batch: Optional[int]) -> List[Dict[str, Any]]:
+    return [{"name": OUTPUT, "dtype": "float32", "shape": [batch or "batch", classes]}]
+
+
+def _entry(data: bytes) -> Dict[str, Any]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}

@@ -1,0 +1,71 @@
+"""ONNX Runtime as the backend: a session that does what was asked for, or an error that says why not."""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Sequence, Tuple
+
+from .errors import BackendMissing, InputError, PackageError
+
+__all__ = ["open_session"]
+
+CPU = ("CPUExecutionProvider",)
+
+
+def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Optional[Sequence[str]] = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` of ``model`` on the CPU, or on ``providers``; it never falls back.
+
+    ``exact_qdq`` runs the arithmetic that the Q/DQ nodes describe, in floating point, instead of this host's integer
+    kernels: what a TensorRT-style graph means, though slower. ``threads`` is the intra-op count, 0: ONNX Runtime's own.
+
+    Raises:
+        BackendMissing: onnxruntime or a provider is not here.
+        InputError: ``threads`` is negative.
+        PackageError: ONNX Runtime cannot load the model.
+    """
+    if threads < 0:
+        raise InputError(f"threads is {threads}; must be 0 (ONNX Runtime's choice) or more")
+    ort = _import()
+    wanted = list(providers or CPU)
+    _check_providers(wanted, ort.get_available_providers())
+    try:
+        session = ort.InferenceSession(model, _options(ort, exact_qdq, threads), providers=wanted)
+    except _load_errors(ort) as e:
+        raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {e}") from e
+    _check_providers(wanted, session.get_providers())
+    session.disable_fallback()
+    return session
+
+
+def _import() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as e:
+        raise BackendMissing(f"onnxruntime cannot be imported ({e}); install it with: pip install onnxruntime") from e
+    return onnxruntime
+
+
+def _options(ort: Any, exact_qdq: bool, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; a failed load is raised, not printed
+    if exact_qdq:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return options
+
+
+def _check_providers(wanted: Sequence[str], there: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in there:
+            raise BackendMissing(
+                f"the execution provider {name!r} is not available; this onnxruntime has {', '.join(there)}; install "
+                "the onnxruntime build for it, or leave the provider out to run on the CPU"
+            )
+
+
+def _load_errors(ort: Any) -> Tuple[Any, ...]:
+    """ONNX Runtime's own exceptions: they share no base class but ``Exception``."""
+    state = ort.capi.onnxruntime_pybind11_state
+    names = "EPFail Fail InvalidArgument InvalidGraph InvalidProtobuf ModelLoaded NoModel NoSuchFile NotImplemented"
+    own = [getattr(state, name) for name in [*names.split(), "RuntimeException"] if hasattr(state, name)]
+    return (*own, ValueError, RuntimeError)

@@ -1,0 +1,215 @@
+"""The accuracy gate run again on the shipped bytes: the package against its teacher, image by image."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from .errors import InputError, PackageError
+from .images import SUFFIXES, load_image
+from .package import INPUT, Package, image_digests
+from .predictor import Predictor
+from .session import open_session
+from .statistics import Verdict, non_inferiority
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Verification", "load_labelled", "load_labelled_folder", "teacher_predictions", "verify_package"]
+
+BLOCK = 128  # images per run: bounds the memory, not the result
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The gate's verdict and the two accuracies behind it, as fractions.
+
+    ``b``: teacher right and package wrong; ``c``: the reverse. ``relabelled`` counts images whose label differs from
+    the one that the package was built with.
+    """
+
+    verdict: Verdict
+    teacher_accuracy: float
+    accuracy: float
+    b: int
+    c: int
+    relabelled: int
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The result as JSON-ready values."""
+        return asdict(self)
+
+
+def verify_package(
+    predictor: Predictor,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    max_drop: Optional[float] = None,
+    confidence: Optional[float] = None,
+    teacher_top1: Optional[NDArray[np.int64]] = None,
+) -> Verification:
+    """The verdict on ``images``: uint8[N, H, W, C], 0..255, with ``labels``: int[N], against the teacher's answers.
+
+    The teacher's answers are ``teacher_top1``: int[N], or else those in the package, found by the images' pixels.
+    ``max_drop`` and ``confidence`` default to the package's budgets.
+
+    Raises:
+        InputError: no images, counts or labels that do not fit, an option out of range, or images whose teacher's
+            answer is not in the package.
+    """
+    package = predictor.package
+    _check_labels(images, labels, package)
+    known, teacher, expected = _look_up(package, images)
+    if teacher_top1 is not None:
+        if len(teacher_top1) != len(images):
+            raise InputError(f"there are {len(teacher_top1)} answers of the teacher for {len(images)} images")
+        teacher = np.asarray(teacher_top1)
+    elif not known.all():
+        raise InputError(
+            f"{int((~known).sum())} of {len(images)} images (first: number {int(np.flatnonzero(~known)[0])}) are not "
+            "in the package's reference table, so the teacher's answers for them are unknown; use the test split of "
+            "the build, or give the teacher: --teacher model.onnx"
+        )
+    student = np.concatenate([predictor.predict(images[i : i + BLOCK]).classes for i in range(0, len(images), BLOCK)])
+    right, teacher_right = student == labels, teacher == labels
+    b, c = int((teacher_right & ~right).sum()), int((right & ~teacher_right).sum())
+    return Verification(
+        verdict=non_inferiority(
+            b,
+            c,
+            len(images),
+            package.max_drop if max_drop is None else max_drop,
+            package.confidence if confidence is None else confidence,
+        ),
+        teacher_accuracy=float(teacher_right.mean()),
+        accuracy=float(right.mean()),
+        b=b,
+        c=c,
+        relabelled=int((known & (expected != labels)).sum()),
+    )
+
+
+def teacher_predictions(path: PathLike, images: NDArray[np.uint8], threads: int = 0) -> NDArray[np.int64]:
+    """The top-1 classes, int64[N], of the ONNX classifier at ``path``, which reads ``images`` as the package does.
+
+    Raises:
+        InputError: no such file, or a model that is not one or does not take these images.
+        BackendMissing: onnxruntime is not here.
+    """
+    try:
+        model = Path(path).read_bytes()
+    except OSError as e:
+        raise InputError(f"{os.fspath(path)}: the teacher cannot be read ({e.strerror}); give an .onnx file") from e
+    try:
+        session = open_session(model, exact_qdq=False, threads=threads)
+    except PackageError as e:
+        raise InputError(f"{os.fspath(path)}: {e}") from e
+    wanted = (INPUT, "tensor(uint8)", images.shape[1:])
+    found = [(x.name, x.type, tuple(x.shape[1:])) for x in session.get_inputs()]
+    batch = session.get_inputs()[0].shape[0] if found else None
+    if found != [wanted] or isinstance(batch, int):
+        raise InputError(
+            f"{os.fspath(path)}: the teacher reads {found} at batch {batch}; must read {wanted} at any batch"
+        )
+    blocks = [images[i : i + BLOCK] for i in range(0, len(images), BLOCK)]
+    return np.concatenate([session.run(None, {INPUT: block})[0].argmax(axis=1) for block in blocks])
+
+
+def load_labelled(path: PathLike, package: Package) -> Tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The labelled test images at ``path``: a folder of class folders, or a data folder with a ``dataset.json``.
+
+    Gives uint8[N, H, W, C], 0..255, and int64[N], class numbers in the package's order.
+
+    Raises:
+        InputError: as ``load_labelled_folder``, or other classes than the package's.
+        BackendMissing: Pillow is not here.
+    """
+    if (Path(path) / "dataset.json").is_file():
+        return _load_arrays(Path(path), package)
+    return load_labelled_folder(path, package.labels, *package.shape)
+
+
+def load_labelled_folder(
+    path: PathLike, labels: Sequence[str], height: int, width: int, channels: int
+) -> Tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The images of ``path/test/CLASS/*`` or ``path/CLASS/*`` and their class numbers, in the order of their names.
+
+    Gives uint8[N, height, width, channels], 0..255, and int64[N]. Hidden files and other suffixes are passed over.
+
+    Raises:
+        InputError: no such folder, a class folder with an unknown name or no images, or an image that cannot be read.
+        BackendMissing: Pillow is not here.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give one that holds a folder of images per class")
+    if (root / "test").is_dir() and "test" not in labels:
+        root = root / "test"
+    paths: List[Path] = []
+    classes: List[int] = []
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        number = _class_number(folder, labels)
+        files = _image_files(folder)
+        classes += [number] * len(files)
+        paths += files
+    if not paths:
+        raise InputError(
+            f"{root}: holds no class folders with images; it needs CLASS/NAME.jpg, CLASS one of: {_few(labels)}"
+        )
+    return np.stack([load_image(p, height, width, channels) for p in paths]), np.array(classes, np.int64)
+
+
+def _load_arrays(path: Path, package: Package) -> Tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    try:
+        meta = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
+        classes = tuple(meta["classes"])
+        images = np.load(path / "test.images.npy", allow_pickle=False)
+        labels = np.load(path / "test.labels.npy", allow_pickle=False)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise InputError(f"{path}: not a readable data folder ({type(e).__name__}: {e})") from e
+    if classes != package.labels:
+        raise InputError(f"{path}: its classes are {_few(classes)}; the package's are {_few(package.labels)}")
+    return images, labels
+
+
+def _class_number(folder: Path, labels: Sequence[str]) -> int:
+    if folder.name in labels:
+        return list(labels).index(folder.name)
+    close = difflib.get_close_matches(folder.name, labels, n=1, cutoff=0.5)
+    hint = f"nearest: {close[0]!r}" if close else f"the package knows: {_few(labels)}"
+    raise InputError(f"{folder}: {folder.name!r} is no class of the package; {hint}")
+
+
+def _image_files(folder: Path) -> List[Path]:
+    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    if not files:
+        raise InputError(f"{folder}: the class has no images ({', '.join(SUFFIXES)}); add some or remove the folder")
+    return files
+
+
+def _check_labels(images: NDArray[np.uint8], labels: NDArray[np.int64], package: Package) -> None:
+    if len(images) != len(labels) or not len(images):
+        raise InputError(f"there are {len(images)} images and {len(labels)} labels; must be as many, and at least one")
+    low, high, classes = int(np.min(labels)), int(np.max(labels)), len(package.labels)
+    if low < 0 or high >= classes:
+        raise InputError(f"labels run from {low} to {high}; the package has {classes} classes, 0 to {classes - 1}")
+
+
+def _look_up(package: Package, images: NDArray[np.uint8]) -> Tuple[Any, Any, Any]:
+    """Per image: whether the reference table has it, the teacher's top-1, and the label it was built with."""
+    table: Mapping[int, Tuple[int, int]] = {int(d): (int(label), int(top1)) for d, label, top1 in package.reference}
+    rows = [table.get(int(d)) for d in image_digests(images)]
+    known = np.array([row is not None for row in rows])
+    answers = np.array([row or (-1, -1) for row in rows], np.int64)
+    return known, answers[:, 1], answers[:, 0]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f", … ({len(names)})" if len(names) > 10 else "")

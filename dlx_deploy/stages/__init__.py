@@ -1,0 +1,1 @@
+"""One file per stage: its specification and a thin run(). Heavy libraries are imported inside run()."""

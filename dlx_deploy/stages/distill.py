@@ -1,0 +1,36 @@
+"""distill: a smaller student that learns from the teacher's answers (Hinton, Vinyals and Dean 2015)."""
+
+from __future__ import annotations
+
+from dlx_deploy.config import Distill
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, distilling, new_model, train_and_save
+
+__all__ = ["STAGE"]
+
+
+def run(job: Job) -> Metrics:
+    """Write ``model``.
+
+    Raises:
+        ConfigError: the network cannot be made. StageFailed: training diverged.
+    """
+    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.training import set_threads
+
+    set_threads(job.threads)
+    data = open_data(job.inputs["data"])
+    model, architecture = new_model(job, data)
+    return train_and_save(job, data, model, architecture, distilling(job, data))
+
+
+STAGE = Stage(
+    name="distill",
+    version=1,
+    params=Distill,
+    inputs=("data", "source", "teacher"),
+    outputs=("model",),
+    run=run,
+    tools=TORCH_TOOLS,
+    modules=("dlx_deploy.stages.distill", *TORCH_MODULES),
+)

@@ -1,0 +1,131 @@
+"""package: one self-contained ``.dlx`` file, the same bytes for the same inputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dlx_deploy.config import Gate, Package
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.verify import Accuracy, judge_accuracy
+
+if TYPE_CHECKING:
+    from dlx_deploy.nn.data.artifact import DataArtifact
+
+__all__ = ["STAGE", "PackageParams"]
+
+ATOL, RTOL = 1e-3, 1e-3
+"""The self-test's tolerances in exact arithmetic: kernels of other CPUs sum in another order."""
+ATOL_NATIVE_STEPS = 0.05
+"""With native INT8 kernels one rounding step may flip: this share of the largest logit is allowed."""
+
+
+class PackageParams(Package, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section's keys, the package's name and version, the budgets it was judged by."""
+
+    name: str
+    version: str
+    gate: Gate
+
+
+def run(job: Job) -> Metrics:
+    """Write ``package.dlx``."""
+    import numpy as np
+
+    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.evaluation import run_onnx
+    from dlx_deploy.runtime.archive import write_archive
+    from dlx_deploy.runtime.package import PackageContents, assemble, make_reference
+
+    data = open_data(job.inputs["data"])
+    images, labels = data.split("test")
+    model = job.inputs["model"].read_bytes()
+    golden = np.ascontiguousarray(images[: job.params.golden_images])
+    exact = job.target.judge == "exact-qdq"
+    recipe = msgspec.json.decode(job.inputs["recipe"].read_bytes())
+    accuracy = msgspec.json.decode(job.inputs["accuracy"].read_bytes(), type=Accuracy)
+    logits = run_onnx(model, golden, exact_qdq=exact, threads=1)
+    contents = PackageContents(
+        metadata=_metadata(job, data, recipe, accuracy, float(np.abs(logits).max())),
+        model=model,
+        golden_inputs=golden,
+        golden_logits=logits,
+        reference=make_reference(images, labels.tolist(), np.load(job.inputs["teacher"]).tolist()),
+        manifest=job.inputs["provenance"].read_bytes(),
+        model_card=_card(job, recipe, accuracy),
+        batch=recipe.get("fixed_batch"),
+    )
+    out = job.out / "package.dlx"
+    write_archive(out, assemble(contents))
+    return {"size_bytes": float(out.stat().st_size)}
+
+
+def _metadata(
+    job: Job, data: DataArtifact, recipe: dict[str, Any], accuracy: Accuracy, largest: float
+) -> dict[str, Any]:
+    params, target = job.params, job.target
+    native_int8 = target.judge == "native" and recipe["precision"] == "int8"
+    layers = msgspec.json.decode(job.inputs["layers"].read_bytes())["layers"] if recipe["precision"] == "int8" else {}
+    return {
+        "name": params.name,
+        "version": params.version,
+        "target": {"name": target.name, "kind": target.kind, "title": target.title},
+        "preprocessing": {
+            "height": data.height,
+            "width": data.width,
+            "channels": data.channels,
+            "resize": "bilinear",
+            "normalisation": "in the graph",
+            "mean": list(data.mean),
+            "std": list(data.std),
+        },
+        "labels": list(data.classes),
+        "precision": {"plan": recipe["precision"], "style": target.quantization.style, "layers": layers},
+        "execution": {"exact_qdq": target.judge == "exact-qdq"},
+        "recipe": recipe,
+        "budgets": {
+            "max_drop": params.gate.max_drop,
+            "confidence": params.gate.confidence,
+            "max_latency_p90_ms": params.gate.max_latency_p90_ms,
+        },
+        "accuracy": {
+            **msgspec.to_builtins(accuracy),
+            "gate": msgspec.to_builtins(judge_accuracy(params.gate, accuracy)),
+        },
+        "golden": {"atol": ATOL_NATIVE_STEPS * largest if native_int8 else ATOL, "rtol": RTOL},
+    }
+
+
+def _card(job: Job, recipe: dict[str, Any], accuracy: Accuracy) -> str:
+    shipped, teacher = accuracy.row(accuracy.shipped), accuracy.row("teacher")
+    gate = judge_accuracy(job.params.gate, accuracy)
+    style = f", {job.target.quantization.style} style" if recipe["precision"] == "int8" else ""
+    return f"""# {job.params.name} {job.params.version} for {job.target.title}
+
+Image classification. Input: uint8 NHWC images; resizing is done by the package, normalisation by the graph.
+
+| model | top-1 | parameters | multiply-accumulates | ONNX bytes |
+|---|---|---|---|---|
+| teacher | {100 * teacher.top1:.2f} % | {teacher.parameters} | {teacher.macs} | {teacher.size_bytes} |
+| shipped | {100 * shipped.top1:.2f} % | {shipped.parameters} | {shipped.macs} | {shipped.size_bytes} |
+
+- Precision: {recipe["precision"]}{style} ({recipe["reason"]}).
+- Accuracy gate: **{gate.verdict}**. {gate.text[0].upper()}{gate.text[1:]}.
+- Judged on {accuracy.n} test images that no stage tuned on, {accuracy.judge} arithmetic.
+- Latency is not part of this file: measure it where it counts, with `python PACKAGE bench`.
+- How it was made: `manifest.json` (every stage's parameters, input digests and tool versions).
+"""
+
+
+STAGE = Stage(
+    name="package",
+    version=1,
+    params=PackageParams,
+    inputs=("model", "recipe", "layers", "accuracy", "teacher", "data", "provenance"),
+    outputs=("package.dlx",),
+    run=run,
+    uses=("name", "kind", "title", "judge", "quantization"),
+    tools=("numpy", "onnxruntime"),
+    modules=("dlx_deploy.stages.package", "dlx_deploy.runtime"),
+)

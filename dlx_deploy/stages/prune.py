@@ -1,0 +1,54 @@
+"""prune: whole channels removed, smallest first, then a short fine-tune under the teacher."""
+
+from __future__ import annotations
+
+from dlx_deploy.config import Prune
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, distilling, train_and_save
+
+__all__ = ["STAGE"]
+
+
+def run(job: Job) -> Metrics:
+    """Write ``model``.
+
+    Raises:
+        StageFailed: the network's channels cannot be traced, or training diverged.
+    """
+    from msgspec.structs import replace
+
+    from dlx_deploy.nn.artifact import channel_counts, load_model
+    from dlx_deploy.nn.augment import Normalise
+    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.pruning import prune_channels, recalibrate_batchnorm
+    from dlx_deploy.nn.training import set_threads
+
+    set_threads(job.threads)
+    params, data = job.params, open_data(job.inputs["data"])
+    model, architecture = load_model(job.inputs["model"])
+    shape = (2, data.channels, data.height, data.width)
+    pruned, report = prune_channels(
+        model, shape, params.reduce_macs, round_to=params.round_to, keep_trunk=params.keep_trunk
+    )
+    images, _ = data.split("train")
+    recalibrate_batchnorm(pruned, images[:_RECALIBRATION_IMAGES], Normalise(data.mean, data.std))
+    changed = {**architecture.pruned, **report.channels}
+    counts = channel_counts(pruned)
+    architecture = replace(architecture, pruned={name: counts[name] for name in changed})
+    metrics = train_and_save(job, data, pruned, architecture, distilling(job, data))
+    return {"macs_removed": report.reduction, "macs": float(report.macs_after), **metrics}
+
+
+_RECALIBRATION_IMAGES = 1024
+"""Enough for stable batch-normalisation statistics."""
+
+STAGE = Stage(
+    name="prune",
+    version=1,
+    params=Prune,
+    inputs=("data", "model", "teacher"),
+    outputs=("model",),
+    run=run,
+    tools=(*TORCH_TOOLS, "torch-pruning"),
+    modules=("dlx_deploy.stages.prune", "dlx_deploy.nn.pruning", *TORCH_MODULES),
+)

@@ -1,0 +1,134 @@
+"""The recipe: which stages a configuration asks for, in order, and what each is given."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from dlx_deploy.config import Config, Distill, Teacher
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.plan import Build
+from dlx_deploy.pipeline.stage import Output, Provenance, Source, Stage, Step
+from dlx_deploy.stages.compile import CompileParams
+from dlx_deploy.stages.package import PackageParams
+from dlx_deploy.stages.verify import judge
+from dlx_deploy.targets import Profile, is_this_host, read_host
+
+__all__ = ["STAGES", "build_for", "load_stage", "steps_for"]
+
+STAGES = {
+    name: f"dlx_deploy.stages.{name}:STAGE"
+    for name in ("data", "teacher", "distill", "prune", "export", "quantize", "compile", "verify", "package")
+}
+"""Stage name → ``module:NAME``; a stage's module imports nothing heavy."""
+
+
+def load_stage(name: str) -> Stage:
+    """The built-in stage ``name``."""
+    module, _, attribute = STAGES[name].partition(":")
+    stage: Stage = getattr(importlib.import_module(module), attribute)
+    return stage
+
+
+def build_for(config: Config, profile: Profile) -> Build:
+    """Everything that a build of ``config`` for one target needs."""
+    return Build(
+        target_name=profile.name,
+        target=profile,
+        steps=steps_for(config, profile),
+        config=config,
+        host=msgspec.to_builtins(read_host()),
+        target_is_host=is_this_host(profile),
+        threads=config.threads,
+    )
+
+
+def steps_for(config: Config, profile: Profile) -> list[Step]:
+    """The steps of ``config`` for one target; steps that do not look at the target are shared by all of them."""
+    recipe = _Recipe(config)
+    data = Output(recipe.add("data", replace(config.data, path=""), _images(config)), "data")
+    teacher = student = recipe.network("teacher", config.teacher, data)
+    models = {"teacher": recipe.export("export-teacher", teacher, data)}
+    if config.distill.enabled:
+        student = recipe.network("distill", config.distill, data, teacher)
+        models["student"] = recipe.export("export-student", student, data)
+    if config.prune.enabled:
+        inputs = {"data": data, "teacher": Output(teacher, "model"), "model": Output(student, "model")}
+        models["pruned"] = recipe.export("export-pruned", recipe.add("prune", config.prune, inputs), data)
+    smallest = next(reversed(models.values()))
+    quantized = recipe.add("quantize", config.quantize, {"onnx": smallest, "data": data})
+    candidates = {"onnx": smallest, "quantized": Output(quantized, "model.onnx"), "data": data}
+    compiled = recipe.add("compile", _compile_params(config), candidates)
+    shipped = Output(compiled, "model.onnx")
+    models["quantized"] = candidates["quantized"]
+    verified = recipe.add("verify", config.verify, {**models, "shipped": shipped, "data": data})
+    contents: dict[str, Source] = {
+        "model": shipped,
+        "recipe": Output(compiled, "recipe.json"),
+        "layers": Output(quantized, "layers.json"),
+        "accuracy": Output(verified, "accuracy.json"),
+        "teacher": Output(verified, "teacher.npy"),
+        "data": data,
+        "provenance": Provenance(),
+    }
+    recipe.add("package", _package_params(config), contents)
+    return recipe.steps
+
+
+class _Recipe:
+    """Collects steps; each method gives back the name, or the output, of the step it added."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.steps: list[Step] = []
+
+    def add(self, stage: str, params: msgspec.Struct, inputs: Mapping[str, Source], name: str = "") -> str:
+        gates = functools.partial(judge, self._config.gate) if stage == "verify" else None
+        self.steps.append(Step(name or stage, load_stage(stage), params, inputs, self._config.seed, gates))
+        return self.steps[-1].name
+
+    def network(self, stage: str, section: Teacher | Distill, data: Output, teacher: str = "") -> str:
+        """A step whose section names a model and perhaps a checkpoint: files become inputs, hashed by content."""
+        inputs: dict[str, Source] = {"data": data}
+        if teacher:
+            inputs["teacher"] = Output(teacher, "model")
+        path, is_file, function = section.model.rpartition(".py:")
+        if is_file:
+            inputs["source"] = Path(f"{path}.py")
+            section = replace(section, model=f"model.py:{function}")
+        if isinstance(section, Teacher) and section.checkpoint:
+            inputs["checkpoint"] = Path(section.checkpoint)
+            section = replace(section, checkpoint=Path(section.checkpoint).suffix)
+        return self.add(stage, section, inputs)
+
+    def export(self, name: str, model: str, data: Output) -> Output:
+        inputs = {"model": Output(model, "model"), "data": data}
+        return Output(self.add("export", self._config.export, inputs, name), "model.onnx")
+
+
+def _compile_params(config: Config) -> CompileParams:
+    return CompileParams(
+        **msgspec.structs.asdict(config.compile),
+        precision=config.quantize.precision,
+        threads=config.verify.threads,
+        batch=config.export.batch,
+    )
+
+
+def _package_params(config: Config) -> PackageParams:
+    return PackageParams(
+        **msgspec.structs.asdict(config.package), name=config.name, version=config.version, gate=config.gate
+    )
+
+
+def _images(config: Config) -> dict[str, Source]:
+    if config.data.kind != "imagefolder":
+        return {}
+    if not config.data.path:
+        raise ConfigError("data.path is ''; data.kind 'imagefolder' needs the folder that holds train/CLASS/*.jpg")
+    return {"images": Path(config.data.path)}

@@ -1,0 +1,45 @@
+"""teacher: the network to learn from, trained here or loaded from a checkpoint."""
+
+from __future__ import annotations
+
+from dlx_deploy.config import Teacher
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, new_model, train_and_save
+
+__all__ = ["STAGE"]
+
+
+def run(job: Job) -> Metrics:
+    """Write ``model``.
+
+    Raises:
+        ConfigError: the network, or a checkpoint that does not fit it. StageFailed: training diverged.
+    """
+    from dlx_deploy.nn.checkpoint import load_into, read_checkpoint
+    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.losses import cross_entropy
+    from dlx_deploy.nn.training import set_threads
+
+    set_threads(job.threads)
+    data = open_data(job.inputs["data"])
+    model, architecture = new_model(job, data)
+    if "checkpoint" in job.inputs:
+        path = job.inputs["checkpoint"]
+        load_into(model, read_checkpoint(path), path)
+
+    smoothing = job.params.label_smoothing
+    return train_and_save(
+        job, data, model, architecture, lambda logits, images, labels: cross_entropy(logits, labels, smoothing)
+    )
+
+
+STAGE = Stage(
+    name="teacher",
+    version=1,
+    params=Teacher,
+    inputs=("data", "source", "checkpoint"),
+    outputs=("model",),
+    run=run,
+    tools=TORCH_TOOLS,
+    modules=("dlx_deploy.stages.teacher", *TORCH_MODULES),
+)

@@ -1,0 +1,88 @@
+"""What the stages that train have in common: a network from its section, its data, one training run, the artifact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dlx_deploy.pipeline.stage import Job, Metrics
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dlx_deploy.nn.artifact import Architecture
+    from dlx_deploy.nn.data.artifact import DataArtifact
+    from dlx_deploy.nn.training import LossFn
+
+__all__ = ["TORCH_MODULES", "TORCH_TOOLS", "distilling", "new_model", "train_and_save"]
+
+TORCH_TOOLS = ("numpy", "safetensors", "torch", "torchvision")
+TORCH_MODULES = (
+    "dlx_deploy.stages.training",
+    "dlx_deploy.nn.artifact",
+    "dlx_deploy.nn.checkpoint",
+    "dlx_deploy.nn.losses",
+    "dlx_deploy.nn.models",
+    "dlx_deploy.nn.training",
+)
+
+
+def new_model(job: Job, data: DataArtifact) -> tuple[nn.Module, Architecture]:
+    """The section's network with weights drawn from the job's seed, once it has shown that it gives logits.
+
+    Raises:
+        ConfigError: the network is unknown, cannot be made, or gives something else than [N, classes].
+    """
+    from dlx_deploy.nn.artifact import Architecture
+    from dlx_deploy.nn.models.registry import build_model, check_output
+    from dlx_deploy.nn.training import seed_all
+
+    params = job.params
+    name = params.model
+    if "source" in job.inputs:
+        name = f"{job.inputs['source']}:{name.rpartition(':')[2]}"
+    shape = (len(data.classes), data.channels, data.height, data.width)
+    seed_all(job.seed)
+    model = build_model(name, params.arguments, *shape)
+    check_output(model, *shape)
+    classes, channels, height, width = shape
+    architecture = Architecture(
+        model=name, arguments=params.arguments, classes=classes, channels=channels, height=height, width=width
+    )
+    return model, architecture
+
+
+def distilling(job: Job, data: DataArtifact) -> LossFn:
+    """The section's distillation loss: the teacher answers on the very images that the student sees."""
+    import torch
+
+    from dlx_deploy.nn.artifact import load_model
+    from dlx_deploy.nn.losses import distillation_loss
+
+    teacher, _ = load_model(job.inputs["teacher"])
+    teacher.to(memory_format=torch.channels_last)
+    temperature, alpha = job.params.temperature, job.params.alpha
+
+    def loss(logits: Any, images: Any, labels: Any) -> Any:
+        with torch.no_grad():
+            answers = teacher(images)
+        return distillation_loss(logits, answers, labels, temperature, alpha)
+
+    return loss
+
+
+def train_and_save(job: Job, data: DataArtifact, model: nn.Module, architecture: Architecture, loss: LossFn) -> Metrics:
+    """Train (no epochs: only measure), write ``model``, and give the run's metrics."""
+    from dlx_deploy.nn.artifact import save_model
+    from dlx_deploy.nn.training import RunContext, TrainData, train
+
+    run = RunContext(checkpoints=job.checkpoints, seed=job.seed, progress=job.progress)
+    report = train(model, TrainData.of(data), job.params, loss, run)
+    save_model(job.out / "model", model, architecture)
+    metrics = {
+        "validation_top1": report.last_top1,
+        "epochs": float(report.epochs),
+        "parameters": float(sum(p.numel() for p in model.parameters())),
+    }
+    if report.epochs:
+        metrics |= {"loss": report.losses[-1], "images_per_s": report.images_per_s}
+    return metrics

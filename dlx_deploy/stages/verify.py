@@ -1,0 +1,218 @@
+"""verify: every candidate against the teacher on the test split, image by image, and latency.
+
+Latency is measured where this machine is the target, and estimated (and labelled so) elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dlx_deploy.config import Gate, Verify
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["MODELS", "STAGE", "Accuracy", "Latencies", "Row", "Timing", "judge", "judge_accuracy"]
+
+MODELS = ("teacher", "student", "pruned", "quantized")
+"""The candidates in the order of the table; ``shipped`` is one of them, found by its bytes."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One model on the test split. b: teacher right and model wrong; c: the reverse."""
+
+    model: str
+    top1: float
+    b: int
+    c: int
+    size_bytes: int
+    macs: int
+    parameters: int
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """``accuracy.json``: deterministic, so it can be shipped. ``judge``: how the graphs were run."""
+
+    schema: int
+    judge: str
+    n: int
+    shipped: str
+    rows: tuple[Row, ...]
+
+    def row(self, model: str) -> Row:
+        """The row of ``model``."""
+        return next(r for r in self.rows if r.model == model)
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's latency at batch 1. A measurement has a bound on p90, an estimate a range."""
+
+    model: str
+    p50_ms: float
+    p90_ms: float | None = None
+    p90_upper_ms: float | None = None
+    low_ms: float | None = None
+    high_ms: float | None = None
+
+
+class Latencies(msgspec.Struct, frozen=True, kw_only=True):
+    """``latency.json``: ``kind`` says what the numbers are, ``where`` on what they hold."""
+
+    schema: int
+    kind: str
+    where: str
+    rows: tuple[Timing, ...]
+
+
+def run(job: Job) -> Metrics:
+    """Write ``accuracy.json``, ``teacher.npy`` (int64[n], the teacher's top-1 classes) and ``latency.json``."""
+    models = {name: job.inputs[name] for name in MODELS if name in job.inputs}
+    accuracy = _accuracy(job, models)
+    latencies = _measured(job, models) if _here(job) else _estimated(job, models)
+    (job.out / "accuracy.json").write_bytes(canonical_json(accuracy))
+    (job.out / "latency.json").write_bytes(canonical_json(latencies))
+    metrics = {f"{row.model}_top1": row.top1 for row in accuracy.rows}
+    return {**metrics, "test_images": float(accuracy.n)}
+
+
+def judge(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:
+    """The gates of a finished verification: accuracy always, latency where a budget is set."""
+    accuracy = msgspec.json.decode(outputs["accuracy.json"].read_bytes(), type=Accuracy)
+    results = [judge_accuracy(budgets, accuracy)]
+    if budgets.max_latency_p90_ms:
+        latencies = msgspec.json.decode(outputs["latency.json"].read_bytes(), type=Latencies)
+        results.append(_judge_latency(budgets.max_latency_p90_ms, latencies, accuracy.shipped))
+    return results
+
+
+def judge_accuracy(budgets: Gate, accuracy: Accuracy) -> GateResult:
+    """Non-inferiority of the shipped model to its teacher (Tango's score bound, see ``runtime.statistics``)."""
+    from dlx_deploy.runtime.statistics import non_inferiority
+
+    row = accuracy.row(accuracy.shipped)
+    verdict = non_inferiority(row.b, row.c, accuracy.n, budgets.max_drop, budgets.confidence)
+    text = verdict.explain()
+    if verdict.verdict != "pass":
+        text += "; or train and distill longer, prune less, or raise gate.max_drop"
+    return GateResult(
+        gate="accuracy",
+        metric="top1_drop",
+        value=verdict.drop,
+        bound=verdict.upper,
+        limit=budgets.max_drop,
+        verdict=verdict.verdict,
+        text=text,
+    )
+
+
+def _judge_latency(limit_ms: float, latencies: Latencies, shipped: str) -> GateResult:
+    timing = next(t for t in latencies.rows if t.model == shipped)
+    upper = timing.p90_upper_ms
+    if latencies.kind != "measured" or upper is None:
+        text = (
+            f"not measured: only {latencies.where} can; run on it: dlx-deploy bench PACKAGE --max-p90-ms {limit_ms:g}"
+        )
+        return _latency_result(limit_ms, None, None, "pending", text)
+    text = f"p90 is {timing.p90_ms:.4g} ms, at most {upper:.4g} ms at 95 % confidence; budget {limit_ms:g} ms"
+    if upper <= limit_ms:
+        return _latency_result(limit_ms, timing.p90_ms, upper, "pass", text)
+    above = timing.p90_ms is not None and timing.p90_ms > limit_ms
+    return _latency_result(limit_ms, timing.p90_ms, upper, "fail" if above else "undecided", text)
+
+
+def _latency_result(limit: float, value: float | None, bound: float | None, verdict: Any, text: str) -> GateResult:
+    return GateResult(
+        gate="latency", metric="latency_p90_ms", value=value, bound=bound, limit=limit, verdict=verdict, text=text
+    )
+
+
+def _accuracy(job: Job, models: Mapping[str, Path]) -> Accuracy:
+    import numpy as np
+
+    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.evaluation import run_onnx
+
+    images, labels = open_data(job.inputs["data"]).split("test")
+    shipped, answers = _name_of(job.inputs["shipped"], models), {}
+    for done, (name, path) in enumerate(models.items()):
+        job.progress(done, len(models), f"{name} on {len(images)} images")
+        exact = job.target.judge == "exact-qdq"
+        answers[name] = run_onnx(path, images, exact_qdq=exact, threads=job.threads).argmax(axis=1)
+    np.save(job.out / "teacher.npy", answers["teacher"].astype(np.int64), allow_pickle=False)
+    rows = tuple(_row(name, path, answers, labels) for name, path in models.items())
+    return Accuracy(schema=1, judge=job.target.judge, n=len(labels), shipped=shipped, rows=rows)
+
+
+def _row(name: str, path: Path, answers: Mapping[str, np.ndarray], labels: np.ndarray) -> Row:
+    from dlx_deploy.nn.graph import model_summary
+
+    right, teacher_right = answers[name] == labels, answers["teacher"] == labels
+    summary = model_summary(path)
+    return Row(
+        model=name,
+        top1=float(right.mean()),
+        b=int((teacher_right & ~right).sum()),
+        c=int((right & ~teacher_right).sum()),
+        size_bytes=summary.size_bytes,
+        macs=summary.macs,
+        parameters=summary.parameters,
+    )
+
+
+def _name_of(shipped: Path, models: Mapping[str, Path]) -> str:
+    digest = hashlib.sha256(shipped.read_bytes()).digest()
+    same = [name for name, path in models.items() if hashlib.sha256(path.read_bytes()).digest() == digest]
+    return same[-1]
+
+
+def _here(job: Job) -> bool:
+    from dlx_deploy.targets import is_this_host
+
+    return is_this_host(job.target)
+
+
+def _measured(job: Job, models: Mapping[str, Path]) -> Latencies:
+    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.latency import interleaved_latency
+    from dlx_deploy.targets import read_host
+
+    images, _ = open_data(job.inputs["data"]).split("test")
+    job.progress(0, 1, f"timing {len(models)} models in turn")
+    found = interleaved_latency(models, images[:1], job.params.rounds, job.params.threads)
+    rows = tuple(
+        Timing(model=name, p50_ms=t.p50_ms, p90_ms=t.p90_ms, p90_upper_ms=t.p90_upper_ms) for name, t in found.items()
+    )
+    return Latencies(schema=1, kind="measured", where=f"this machine ({read_host().cpu_model})", rows=rows)
+
+
+def _estimated(job: Job, models: Mapping[str, Path]) -> Latencies:
+    from dlx_deploy.nn.graph import layer_costs
+    from dlx_deploy.targets.roofline import estimate
+
+    rows = []
+    for name, path in models.items():
+        guess = estimate(layer_costs(path), job.target)
+        rows.append(Timing(model=name, p50_ms=guess.latency_ms, low_ms=guess.low_ms, high_ms=guess.high_ms))
+    return Latencies(schema=1, kind="estimate (roofline, not measured)", where=job.target.title, rows=tuple(rows))
+
+
+STAGE = Stage(
+    name="verify",
+    version=1,
+    params=Verify,
+    inputs=(*MODELS, "shipped", "data"),
+    outputs=("accuracy.json", "latency.json", "teacher.npy"),
+    run=run,
+    uses=("judge", "kind", "arch", "device_tree_model", "title", "name", "roofline", "power_mode", "precisions"),
+    tools=("numpy", "onnx", "onnxruntime"),
+    measures_host=True,
+    modules=("dlx_deploy.stages.verify", "dlx_deploy.nn.evaluation", "dlx_deploy.nn.graph"),
+)

@@ -1,0 +1,81 @@
+"""A build small enough to run in a test, shared by those that only read it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dlx_deploy import cli
+
+TINY = [
+    "threads=1",
+    "data.test_fraction=0.2",
+    "data.calibration_images=64",
+    "teacher.model=resnet8",
+    "teacher.arguments={width=0.5}",
+    "teacher.epochs=3",
+    "distill.arguments={width=0.5}",
+    "distill.epochs=3",
+    "prune.epochs=2",
+    "prune.round_to=4",
+    "verify.rounds=60",
+    "compile.rounds=60",
+    "gate.max_drop=0.9",
+]
+
+
+def tiny(*more: str) -> list[str]:
+    """``--set`` options of a build that takes seconds; later ones win."""
+    return [part for override in (*TINY, *more) for part in ("--set", override)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished command line."""
+
+    code: int
+    out: str
+    err: str
+
+
+def dlx(*arguments: str | os.PathLike[str], cwd: Path, timeout_s: float = 300) -> Run:
+    """``dlx-deploy`` in a process of its own."""
+    command = [sys.executable, "-m", "dlx_deploy.cli", *map(os.fspath, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+class Here:
+    """``dlx-deploy`` in this process, in a folder of its own: faster, as torch is imported once."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | os.PathLike[str]) -> Run:
+        self._capsys.readouterr()
+        code = cli.run([os.fspath(a) for a in arguments])
+        captured = self._capsys.readouterr()
+        return Run(code, captured.out, captured.err)
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    monkeypatch.chdir(tmp_path)
+    return Here(capsys)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished tiny build: ``.dlx`` and ``dist/digits-0.1.0-jetson-orin-nano-8gb.dlx``; read only."""
+    folder = tmp_path_factory.mktemp("built")
+    done = dlx("build", *tiny(), cwd=folder)
+    assert done.code == 0, done.err
+    return folder
+
+
+PACKAGE = "dist/digits-0.1.0-jetson-orin-nano-8gb.dlx"

@@ -1,0 +1,74 @@
+"""Runs ``dlx-deploy`` and kills its own process (SIGKILL) at one moment of one step: kill_at.py STEP MOMENT ARGUMENTS…
+
+MOMENT: ``start`` (its work folder is there, nothing in it), ``epoch`` (after the checkpoint of its first epoch in this
+process), ``written`` (outputs and record are written, not yet visible), ``visible`` (renamed, manifest not yet updated).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from dlx_deploy import cli
+from dlx_deploy.pipeline import run as run_module
+from dlx_deploy.pipeline import store as store_module
+from dlx_deploy.pipeline.plan import Planned
+from dlx_deploy.report.live import LiveWatcher
+
+STEP, MOMENT, *ARGUMENTS = sys.argv[1:]
+current = ""
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+started = LiveWatcher.started
+settle = store_module._settle
+job = run_module._job
+entry = run_module._entry
+
+
+def note_start(self: LiveWatcher, planned: Planned) -> None:
+    global current
+    current = planned.step.name
+    started(self, planned)
+
+
+def make_job(step: Any, *rest: Any) -> Any:
+    made = job(step, *rest)
+    if step.name == STEP and MOMENT == "start":
+        die()
+    if step.name == STEP and MOMENT == "epoch":
+        from dlx_deploy.nn import train_state
+
+        write = train_state.write
+
+        def write_and_die(*arguments: Any) -> None:
+            write(*arguments)
+            die()
+
+        train_state.write = write_and_die
+    return made
+
+
+def settle_and_die(folder: Path) -> None:
+    settle(folder)
+    if current == STEP and MOMENT == "written":
+        die()
+
+
+def make_entry(record: Any, step: Any, *rest: Any) -> Any:
+    if step.name == STEP and MOMENT == "visible":
+        die()
+    return entry(record, step, *rest)
+
+
+LiveWatcher.started = note_start  # type: ignore[method-assign]
+store_module._settle = settle_and_die
+run_module._job = make_job
+run_module._entry = make_entry
+sys.exit(cli.run(ARGUMENTS))

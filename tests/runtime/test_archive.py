@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import stat
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dlx_deploy.runtime import archive
+from dlx_deploy.runtime.archive import parse_archive, read_archive, write_archive
+from dlx_deploy.runtime.errors import PackageError
+
+
+def indexed(files: Mapping[str, bytes], **changes: Any) -> dict[str, bytes]:
+    """``files`` with a ``package.json`` that lists them."""
+    listed = {n: {"sha256": hashlib.sha256(d).hexdigest(), "size": len(d)} for n, d in files.items()}
+    return {**files, "package.json": archive.to_json({"schema": 1, "files": listed, **changes})}
+
+
+def zipped(members: list[tuple[str | zipfile.ZipInfo, bytes]], method: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as f:
+        for name, data in members:
+            f.writestr(name, data)
+    return buffer.getvalue()
+
+
+FILES = indexed({"model.onnx": bytes(range(256)) * 2, "dlx_runtime/main.py": b"print()\n" * 9, "empty": b""})
+
+
+def written(deflate: bool = False, files: Mapping[str, bytes] = FILES) -> bytes:
+    buffer: dict[str, bytes] = {}
+
+    def keep(path: str, data: bytes) -> None:
+        buffer["data"] = data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "_replace", keep)
+        write_archive("x.dlx", files, deflate)
+    return buffer["data"]
+
+
+STORED, DEFLATED = written(), written(deflate=True)
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_round_trip(tmp_path: Path, deflate: bool) -> None:
+    path = tmp_path / "x.dlx"
+    write_archive(path, FILES, deflate)
+    assert read_archive(path) == FILES
+    assert [p.name for p in tmp_path.iterdir()] == ["x.dlx"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@given(st.dictionaries(st.from_regex(r"[a-zA-Z0-9_]{1,9}(/[a-zA-Z0-9_]{1,9}){0,2}", fullmatch=True), st.binary()))
+def test_round_trip_of_any_files(files: dict[str, bytes]) -> None:
+    files = indexed(files)
+    assert parse_archive(written(files=files), "x.dlx") == files
+
+
+def test_same_files_same_bytes_in_any_order() -> None:
+    assert written(files=dict(sorted(FILES.items()))) == written(files=dict(sorted(FILES.items(), reverse=True)))
+
+
+def test_layout_is_fixed() -> None:
+    """The bytes depend on nothing but the files: a change of this digest is a change of the format."""
+    infos = zipfile.ZipFile(io.BytesIO(STORED)).infolist()
+    assert [i.filename for i in infos] == ["package.json", "dlx_runtime/main.py", "empty", "model.onnx"]
+    assert {(i.date_time, i.compress_type, i.create_system, i.external_attr >> 16) for i in infos} == {
+        ((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, 3, 0o100644)
+    }
+    golden = hashlib.sha256(STORED).hexdigest()
+    assert golden == "37baed6c47551f685ecec9aa0c4ffe4afaff7c6c5b07501ed7ed496ba7756c4f"
+
+
+def test_deflate_is_smaller() -> None:
+    assert len(DEFLATED) < len(STORED)
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.dlx"
+    write_archive(path, FILES)
+    before = path.read_bytes()
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_archive(path, indexed({"other": b"1"}))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.dlx"]
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match=r"x\.dlx: no such file; give the path of a \.dlx package"):
+        read_archive(tmp_path / "x.dlx")
+    with pytest.raises(PackageError, match="cannot be read"):
+        read_archive(tmp_path)
+
+
+def test_file_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_archive(tmp_path / "x.dlx", FILES)
+    monkeypatch.setattr(archive, "MAX_BYTES", 100)
+    with pytest.raises(PackageError, match=r"has \d+ bytes; a package has at most 100"):
+        read_archive(tmp_path / "x.dlx")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.8, 0.95, 0.999])
+def test_truncated(share: float) -> None:
+    with pytest.raises(PackageError, match=r"x\.dlx: not a readable zip .*cut short, damaged, or no dlx package"):
+        parse_archive(STORED[: int(share * len(STORED))], "x.dlx")
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from([STORED, DEFLATED]), st.integers(0, 10**6), st.integers(1, 255))
+def test_a_flipped_byte_is_found_or_harmless(data: bytes, position: int, mask: int) -> None:
+    damaged = bytearray(data)
+    damaged[position % len(data)] ^= mask
+    try:
+        files = parse_archive(bytes(damaged), "x.dlx")
+    except PackageError:
+        return
+    assert files == FILES
+
+
+def test_a_flipped_byte_in_a_member_names_it() -> None:
+    position = STORED.index(FILES["model.onnx"]) + 100
+    damaged = bytearray(STORED)
+    damaged[position] ^= 1
+    with pytest.raises(PackageError, match=r"member 'model\.onnx' is damaged \(Bad CRC-32"):
+        parse_archive(bytes(damaged), "x.dlx")
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+@example(b"PK\x05\x06" + bytes(18))
+def test_any_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(PackageError):
+        parse_archive(data, "x.dlx")
+
+
+def test_tampered_with_and_zipped_again() -> None:
+    same_size = {**FILES, "model.onnx": bytes(512)}
+    with pytest.raises(PackageError, match=r"'model\.onnx' has SHA-256 \w{64}, package\.json says '\w{64}'; tampered"):
+        parse_archive(zipped(list(same_size.items())), "x.dlx")
+    longer = {**FILES, "model.onnx": bytes(513)}
+    with pytest.raises(PackageError, match=r"'model\.onnx' has 513 bytes, package\.json says 512; tampered"):
+        parse_archive(zipped(list(longer.items())), "x.dlx")
+
+
+def test_extra_and_missing_members() -> None:
+    with pytest.raises(PackageError, match=r"'extra\.py' is not listed in package\.json"):
+        parse_archive(zipped([*FILES.items(), ("extra.py", b"")]), "x.dlx")
+    fewer = [(n, d) for n, d in FILES.items() if n != "empty"]
+    with pytest.raises(PackageError, match=r"'empty' is listed in package\.json but missing"):
+        parse_archive(zipped(fewer), "x.dlx")
+
+
+def test_foreign_zip() -> None:
+    with pytest.raises(PackageError, match=r"a zip without package\.json, so no dlx package"):
+        parse_archive(zipped([("word/document.xml", b"<x/>")]), "x.dlx")
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (b"{", r"package\.json is not JSON"),
+        (b"\xff", r"package\.json is not JSON"),
+        (b"[" * 100_000, r"package\.json is not JSON|claim to hold"),
+        (b"[]", "schema is None; must be a whole number"),
+        (b'{"schema": true}', "schema is True; must be a whole number"),
+        (b'{"schema": "1"}', "schema is '1'; must be a whole number"),
+        (b'{"schema": 0}', "schema is 0; must be a whole number"),
+        (b'{"schema": 1}', "files is None; must be a table"),
+        (b'{"schema": 1, "files": ["x"]}', r"files is \['x'\]; must be a table"),
+    ],
+)
+def test_malformed_index(index: bytes, message: str) -> None:
+    with pytest.raises(PackageError, match=message):
+        parse_archive(zipped([("package.json", index)]), "x.dlx")
+
+
+def test_malformed_entry() -> None:
+    index = b'{"schema": 1, "files": {"a": 3}}'
+    with pytest.raises(PackageError, match=r"'a' has 1 bytes, package\.json says None"):
+        parse_archive(zipped([("package.json", index), ("a", b"1")]), "x.dlx")
+
+
+def test_newer_schema_is_refused_by_name() -> None:
+    newer = json.dumps({"schema": 7, "files": "in another form"}).encode()
+    with pytest.raises(PackageError, match=r"schema 7; this runtime reads up to 1\. Update it .* python x\.dlx") as e:
+        parse_archive(zipped([("package.json", newer)]), "some/where/x.dlx")
+    assert e.value.exit_code == 2
+
+
+UNSAFE = ["../x", "a/../../x", "/etc/x", "a//b", "C:/x", "a\\b", "./x", "a/.", "..", "a/", "x y", "ü", "a\n"]
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_unsafe_names(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="unsafe member name"):
+        parse_archive(zipped([*FILES.items(), (name, b"")]), "x.dlx")
+    with pytest.raises(PackageError, match="unsafe member name"):
+        write_archive(tmp_path / "x.dlx", {**FILES, name: b""})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["..a", "a..", "...", ".hidden/x", "a/..b/c"])
+def test_names_with_dots_that_are_safe(name: str) -> None:
+    files = indexed({name: b"1"})
+    assert parse_archive(zipped(list(files.items())), "x.dlx") == files
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR])
+def test_links_and_special_files(kind: int) -> None:
+    link = zipfile.ZipInfo("link")
+    link.external_attr = (kind | 0o777) << 16
+    with pytest.raises(PackageError, match="member 'link' is a link or special file"):
+        parse_archive(zipped([*FILES.items(), (link, b"/etc/passwd")]), "x.dlx")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_the_same_name_twice() -> None:
+    with pytest.raises(PackageError, match="member 'empty' is there twice"):
+        parse_archive(zipped([*FILES.items(), ("empty", b"other")]), "x.dlx")
+
+
+def test_encrypted() -> None:
+    data = bytearray(STORED)
+    central = data.index(b"PK\x01\x02")
+    data[central + 8] |= 1
+    with pytest.raises(PackageError, match=r"member 'package\.json' is encrypted"):
+        parse_archive(bytes(data), "x.dlx")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compression(method: int) -> None:
+    with pytest.raises(PackageError, match=f"uses compression method {method}; stored"):
+        parse_archive(zipped(list(FILES.items()), method), "x.dlx")
+
+
+def test_zip_bomb_is_refused_before_it_is_inflated() -> None:
+    bomb = indexed({"bomb": bytes(10_000_000)})
+    with pytest.raises(PackageError, match=r"\d+ bytes claim to hold 1\d{7}; at most 64 times the file"):
+        parse_archive(zipped(list(bomb.items()), zipfile.ZIP_DEFLATED), "x.dlx")
+
+
+def test_a_member_that_lies_about_its_size_gives_no_more() -> None:
+    """The central directory says 10 bytes, the stream inflates to a million."""
+    data = bytearray(zipped([*FILES.items(), ("bomb", bytes(1_000_000))], zipfile.ZIP_DEFLATED))
+    central = data.rindex(b"PK\x01\x02")
+    struct.pack_into("<I", data, central + 24, 10)
+    with pytest.raises(PackageError, match="member 'bomb' is damaged"):
+        parse_archive(bytes(data), "x.dlx")
+
+
+def test_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
+    with pytest.raises(PackageError, match="has 4 members; at most 3 are read"):
+        parse_archive(STORED, "x.dlx")

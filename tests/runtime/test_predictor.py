@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+from PIL import Image
+
+from dlx_deploy.runtime.errors import InputError, PackageError
+from dlx_deploy.runtime.predictor import Predictions, Predictor, load
+
+
+def test_predictions_of_arrays(dlx: Path, data: Any, helpers: Any) -> None:
+    images, labels = data
+    found = load(dlx, threads=1).predict(images)
+    assert len(found) == 300
+    np.testing.assert_allclose(found.logits, helpers.expected_logits(images), rtol=1e-5)
+    assert found.logits.dtype == np.float32
+    np.testing.assert_array_equal(found.classes, labels)
+    assert found.classes.dtype == np.int64
+    assert found.labels[:4] == ["cat", "dog", "owl", "cat"]
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-6)
+    assert repr(found).startswith("Predictions(300 images: cat, dog, owl, cat")
+
+
+def test_one_image_gets_a_batch_axis(predictor: Predictor, data: Any) -> None:
+    one, many = predictor.predict(data[0][0]), predictor.predict(data[0][:1])
+    np.testing.assert_array_equal(one.logits, many.logits)
+    assert one.logits.shape == (1, 3)
+
+
+def test_probabilities_do_not_overflow() -> None:
+    found = Predictions(np.array([[1000.0, 999.0, -1000.0]], np.float32), ("a", "b", "c"))
+    np.testing.assert_allclose(found.probabilities, [[0.7310586, 0.2689414, 0]], rtol=1e-6)
+
+
+def test_top() -> None:
+    found = Predictions(np.log(np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4]], np.float32)), ("a", "b", "c"))
+    assert [[label for label, _ in row] for row in found.top(2)] == [["b", "c"], ["a", "c"]]
+    assert found.top(2)[0][0][1] == pytest.approx(0.5)
+    assert len(found.top(9)[0]) == 3
+    with pytest.raises(InputError, match="top is 0; must be 1 or more"):
+        found.top(0)
+
+
+def test_predictions_have_no_room_for_more() -> None:
+    with pytest.raises(AttributeError):
+        Predictions(np.zeros((1, 2), np.float32), ("a", "b")).other = 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: np.asfortranarray(x),
+        lambda x: x[::-1][::-1],
+        lambda x: np.repeat(x, 2, axis=0)[::2],
+        lambda x: x.transpose(0, 2, 1, 3).copy().transpose(0, 2, 1, 3),
+        lambda x: x.tobytes() and np.frombuffer(x.tobytes(), np.uint8).reshape(x.shape),
+        lambda x: np.kron(x, np.ones((1, 1, 1, 2), np.uint8))[..., ::2],
+        lambda x: x.view(type("Sub", (np.ndarray,), {})),
+        lambda x: x.tolist() and [np.array(i) for i in x],
+    ],
+    ids=["fortran", "reversed", "strided", "transposed", "read-only", "channels strided", "subclass", "list of images"],
+)
+@pytest.mark.parametrize("count", [1, 10])
+def test_every_memory_layout_gives_the_same(predictor: Predictor, data: Any, view: Any, count: int) -> None:
+    images = data[0][:count]
+    np.testing.assert_array_equal(predictor.predict(view(images)).logits, predictor.predict(images).logits)
+
+
+def test_input_is_only_read_and_output_is_owned(predictor: Predictor, data: Any) -> None:
+    images = data[0][:2].copy()
+    first = predictor.predict(images)
+    before = first.logits.copy()
+    images[:] = 0
+    predictor.predict(images)
+    np.testing.assert_array_equal(first.logits, before)
+    assert first.logits.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            np.zeros((1, 6, 4, 3), np.float32),
+            r"images are float32\[1, 6, 4, 3\]; must be uint8\[N, 6, 4, 3\].*in the graph",
+        ),
+        (np.zeros((1, 6, 4, 3), np.int64), r"images are int64.*for instance images\.astype"),
+        (np.zeros((1, 3, 6, 4), np.uint8), r"images are uint8\[1, 3, 6, 4\].*these look like NCHW"),
+        (np.zeros((3, 6, 4), np.uint8), "these look like NCHW"),
+        (np.zeros((1, 8, 8, 3), np.uint8), r"images are uint8\[1, 8, 8, 3\]; must be .*resize them"),
+        (np.zeros((0, 6, 4, 3), np.uint8), r"images are uint8\[0, 6, 4, 3\]; must be .* N at least 1"),
+        (np.zeros((), np.uint8), r"images are uint8\[\]; must be"),
+        ([], r"images are float64\[0\]"),
+        (None, r"images are object\[\]"),
+        (np.zeros((1, 1, 6, 4, 3), np.uint8), r"images are uint8\[1, 1, 6, 4, 3\]"),
+    ],
+)
+def test_arrays_that_do_not_fit(predictor: Predictor, images: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as e:
+        predictor.predict(images)
+    assert e.value.exit_code == 2
+
+
+def test_files(predictor: Predictor, data: Any, tmp_path: Path) -> None:
+    images = data[0][:3]
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    expected = predictor.predict(images).logits
+    np.testing.assert_array_equal(predictor.predict(paths).logits, expected)
+    np.testing.assert_array_equal(predictor.predict(str(paths[1])).logits, expected[1:2])
+    with pytest.raises(InputError, match=r"none\.png: no such image file"):
+        predictor.predict([paths[0], tmp_path / "none.png"])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
+def test_fixed_batch_runs_in_blocks(make_predictor: Any, predictor: Predictor, helpers: Any, data: Any, n: int) -> None:
+    fixed = make_predictor(model=helpers.tiny_model(batch=3), batch=3)
+    images = data[0][:n]
+    np.testing.assert_allclose(fixed.predict(images).logits, predictor.predict(images).logits, rtol=1e-6)
+
+
+def test_threads_share_a_predictor(predictor: Predictor, data: Any) -> None:
+    images = data[0]
+    expected = predictor.predict(images).logits
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: predictor.predict(images[i]).logits[0], list(range(300)) * 3))
+    np.testing.assert_array_equal(found, np.concatenate([expected] * 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": TensorProto.FLOAT}, r"the model has images: tensor\(float\).*; must have images: tensor\(uint8\)"),
+        ({"classes": 5}, r"the model has logits: tensor\(float\)\['batch', 5\]; must have logits: .*3\]"),
+        ({"batch": 4}, "the model's batch size is 4, the package says any"),
+    ],
+)
+def test_model_that_is_not_the_package_s(make_predictor: Any, helpers: Any, changes: Any, message: str) -> None:
+    with pytest.raises(PackageError, match=message):
+        make_predictor(model=helpers.tiny_model(**changes))
+
+
+def test_model_that_is_no_model(make_predictor: Any) -> None:
+    with pytest.raises(PackageError, match="cannot load the model"):
+        make_predictor(model=b"nothing")

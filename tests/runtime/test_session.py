@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dlx_deploy.runtime.errors import BackendMissing, InputError, PackageError
+from dlx_deploy.runtime.session import open_session
+
+
+def quantized_sum() -> bytes:
+    """x → Q/DQ at scale 1 → MatMul with saturating weights: native u8s8 kernels may round, exact arithmetic cannot."""
+    scale, zero = numpy_helper.from_array(np.float32(0.5), "s"), numpy_helper.from_array(np.uint8(0), "z")
+    weight = numpy_helper.from_array(np.full((4, 2), 127, np.int8), "w")
+    ws, wz = numpy_helper.from_array(np.float32(0.01), "ws"), numpy_helper.from_array(np.int8(0), "wz")
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"]),
+        helper.make_node("MatMul", ["d", "wd"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "q",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+        [scale, zero, weight, ws, wz],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+class Spy:
+    """onnxruntime with the options of the last session kept."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.options: Any = None
+        real = onnxruntime.InferenceSession
+
+        def keep(model: bytes, options: Any, providers: Any) -> Any:
+            self.options = options
+            return real(model, options, providers=providers)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", keep)
+
+
+def test_exact_arithmetic_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy(monkeypatch)
+    session = open_session(quantized_sum(), exact_qdq=True, threads=2)
+    assert spy.options.get_session_config_entry("session.disable_quant_qdq") == "1"
+    assert spy.options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    assert spy.options.intra_op_num_threads == 2
+    x = np.array([[0.26, 1, 50, 200]], np.float32)  # 0.5, 1, 50, 127.5 after the Q/DQ
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], [[179 * 1.27] * 2], rtol=1e-6)
+
+
+def test_native_arithmetic_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy(monkeypatch)
+    open_session(quantized_sum(), exact_qdq=False)
+    with pytest.raises(RuntimeError, match="disable_quant_qdq"):
+        spy.options.get_session_config_entry("session.disable_quant_qdq")
+    assert spy.options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+
+@pytest.mark.parametrize("model", [b"", b"not a model", quantized_sum()[:100]])
+def test_model_that_cannot_be_loaded(model: bytes) -> None:
+    with pytest.raises(PackageError, match=r"ONNX Runtime \S+ cannot load the model: "):
+        open_session(model, exact_qdq=False)
+
+
+def test_unknown_operator() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Nonsense", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    with pytest.raises(PackageError, match="Nonsense"):
+        open_session(helper.make_model(graph, ir_version=8).SerializeToString(), exact_qdq=False)
+
+
+def test_no_silent_fallback_to_another_provider() -> None:
+    with pytest.raises(BackendMissing, match=r"'NoSuchProvider' is not available; this onnxruntime has .*CPUExec") as e:
+        open_session(quantized_sum(), exact_qdq=False, providers=["NoSuchProvider", "CPUExecutionProvider"])
+    assert e.value.exit_code == 4
+
+
+def test_provider_that_is_listed_but_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda m, o, providers: real(m, o, ["CPUExecutionProvider"]))
+    with pytest.raises(BackendMissing, match="'CUDAExecutionProvider' is not available; this onnxruntime has CPU"):
+        open_session(quantized_sum(), exact_qdq=False, providers=["CUDAExecutionProvider"])
+
+
+def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendMissing, match="install it with: pip install onnxruntime"):
+        open_session(b"", exact_qdq=False)
+
+
+def test_negative_threads() -> None:
+    with pytest.raises(InputError, match="threads is -1; must be 0"):
+        open_session(b"", exact_qdq=False, threads=-1)

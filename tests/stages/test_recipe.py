@@ -1,0 +1,82 @@
+"""The list of steps that a configuration makes, and the fingerprints of the stages' code."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dlx_deploy.config import Config, load_config
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.stage import Output
+from dlx_deploy.stages.recipe import STAGES, load_stage, steps_for
+from dlx_deploy.targets import load_target
+
+from .fingerprints import PATH, all_fingerprints
+
+JETSON = load_target("jetson").profile
+
+
+def inputs_of(config: Config, step: str) -> dict[str, Any]:
+    return dict(next(s for s in steps_for(config, JETSON) if s.name == step).inputs)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_code_behind_a_stage_is_what_its_version_says(name: str) -> None:
+    expected, seen = json.loads(PATH.read_text())[name], all_fingerprints()[name]
+    assert seen == expected, (
+        f"the code behind stage {name!r} changed: if it gives other bytes for the same inputs, raise its version; "
+        "then run: python tests/stages/fingerprints.py"
+    )
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_declares_what_it_uses(name: str) -> None:
+    stage = load_stage(name)
+    assert stage.name == name
+    assert stage.modules
+    assert set(stage.uses) <= set(JETSON.__struct_fields__)
+    assert len(set(stage.inputs)) == len(stage.inputs)
+
+
+def test_each_step_comes_after_what_it_needs() -> None:
+    done: set[str] = set()
+    for step in steps_for(Config(), JETSON):
+        needs = {s.step for s in step.inputs.values() if isinstance(s, Output)}
+        assert needs <= done, step.name
+        done.add(step.name)
+
+
+def test_what_is_left_out_is_bridged() -> None:
+    full = load_config(None)
+    assert inputs_of(full, "quantize")["onnx"] == Output("export-pruned", "model.onnx")
+    unpruned = load_config(None, ["prune.enabled=false"])
+    assert inputs_of(unpruned, "quantize")["onnx"] == Output("export-student", "model.onnx")
+    bare = load_config(None, ["prune.enabled=false", "distill.enabled=false"])
+    assert inputs_of(bare, "quantize")["onnx"] == Output("export-teacher", "model.onnx")
+    undistilled = load_config(None, ["distill.enabled=false"])
+    assert inputs_of(undistilled, "prune")["model"] == Output("teacher", "model")
+    assert set(inputs_of(undistilled, "verify")) == {"teacher", "pruned", "quantized", "shipped", "data"}
+
+
+def test_paths_are_inputs_and_never_parameters() -> None:
+    config = load_config(
+        None,
+        [
+            "data.kind=imagefolder",
+            "data.path=/data/here",
+            "teacher.model=/models/net.py:make",
+            "teacher.checkpoint=/models/w.pt",
+        ],
+    )
+    steps = {s.name: s for s in steps_for(config, JETSON)}
+    assert "/" not in repr(steps["data"].params) + repr(steps["teacher"].params)
+    assert str(steps["data"].inputs["images"]) == "/data/here"
+    assert str(steps["teacher"].inputs["source"]) == "/models/net.py"
+    assert str(steps["teacher"].inputs["checkpoint"]) == "/models/w.pt"
+
+
+def test_an_image_folder_needs_a_path() -> None:
+    with pytest.raises(ConfigError, match=r"data\.path is ''; data\.kind 'imagefolder' needs the folder"):
+        steps_for(load_config(None, ["data.kind=imagefolder"]), JETSON)

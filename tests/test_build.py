@@ -1,0 +1,166 @@
+"""The whole pipeline on a small scale: what runs, what is found, what comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .conftest import PACKAGE, Here, dlx, tiny
+
+STEPS = [
+    "data",
+    "teacher",
+    "export-teacher",
+    "distill",
+    "export-student",
+    "prune",
+    "export-pruned",
+    "quantize",
+    "compile",
+    "verify",
+    "package",
+]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def copy_of(built: Path, folder: Path) -> None:
+    shutil.copytree(built, folder, dirs_exist_ok=True)
+
+
+def ran(folder: Path) -> list[str]:
+    """The steps that the newest build ran."""
+    manifest = json.loads(max((folder / ".dlx" / "builds").glob("*.json")).read_text())
+    return [entry["step"] for entry in manifest["steps"] if entry["status"] == "ran"]
+
+
+def test_a_cold_build_runs_every_stage_and_delivers(built: Path) -> None:
+    assert ran(built) == STEPS
+    manifest = json.loads((built / PACKAGE).with_suffix(".manifest.json").read_text())
+    assert manifest["status"] == "done"
+    assert [entry["step"] for entry in manifest["steps"]] == STEPS
+    assert manifest["gates"][0]["verdict"] == "pass"
+
+
+def test_a_warm_build_finds_every_stage_and_imports_nothing_heavy(built: Path, tmp_path: Path) -> None:
+    copy_of(built, tmp_path)
+    before = sha256(tmp_path / PACKAGE)
+    code = (
+        "import sys; from dlx_deploy import cli; code = cli.run(sys.argv[1:]);"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'sklearn'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-c", code, "build", "--json", *tiny()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["ran"], summary["cached"]) == (0, len(STEPS))
+    assert sha256(tmp_path / PACKAGE) == before
+
+
+def test_the_same_inputs_give_the_same_package(built: Path, tmp_path: Path) -> None:
+    done = dlx("build", *tiny(), cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert sha256(tmp_path / PACKAGE) == sha256(built / PACKAGE)
+
+
+def test_one_parameter_reruns_only_what_depends_on_it(built: Path, tmp_path: Path, here: Here) -> None:
+    copy_of(built, tmp_path)
+    assert here("build", *tiny("prune.epochs=1")).code == 0
+    assert ran(tmp_path) == STEPS[STEPS.index("prune") :]
+    before = sha256(tmp_path / PACKAGE)
+    assert here("build", *tiny()).code == 0
+    assert ran(tmp_path) == []
+    assert sha256(tmp_path / PACKAGE) == sha256(built / PACKAGE) != before
+
+
+def test_a_new_budget_reruns_only_the_package(built: Path, tmp_path: Path, here: Here) -> None:
+    copy_of(built, tmp_path)
+    assert here("build", *tiny("gate.max_drop=0.8")).code == 0
+    assert ran(tmp_path) == ["package"]
+
+
+def test_targets_share_what_does_not_look_at_them(built: Path, tmp_path: Path, here: Here) -> None:
+    copy_of(built, tmp_path)
+    done = here("build", "--target", "cpu-x86_64", "--target", "jetson-agx-orin-64gb", "--json", *tiny())
+    assert done.code == 0, done.err
+    manifests = sorted((tmp_path / ".dlx" / "builds").glob("*.json"))[-2:]
+    steps = [json.loads(m.read_text())["steps"] for m in manifests]
+    assert [[s["step"] for s in one if s["status"] == "ran"] for one in steps] == [
+        ["quantize", "compile", "verify", "package"],
+        ["compile", "verify", "package"],
+    ]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_flipped_byte_redoes_that_stage_alone(built: Path, tmp_path: Path, here: Here, step: str) -> None:
+    copy_of(built, tmp_path)
+    manifest = json.loads(max((tmp_path / ".dlx" / "builds").glob("*.json")).read_text())
+    entry = next(e for e in manifest["steps"] if e["step"] == step)
+    stored = tmp_path / ".dlx" / "store" / entry["key"]
+    victim = max(
+        (f for f in stored.rglob("*") if f.is_file() and f.name != "record.json"), key=lambda f: f.stat().st_size
+    )
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    victim.chmod(0o644)
+    victim.write_bytes(data)
+    done = here("build", *tiny())
+    assert done.code == 0, done.err
+    assert "its entry in the store is damaged" in done.err
+    assert str(victim.relative_to(stored)) in done.err
+    assert ran(tmp_path) == [step]
+    assert sha256(tmp_path / PACKAGE) == sha256(built / PACKAGE)
+
+
+def test_a_damaged_student_fails_the_gate_and_is_not_packaged(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    done = here("build", *tiny("distill.epochs=0", "prune.enabled=false", "gate.max_drop=0.02"))
+    assert done.code == 3
+    assert "error: verify: accuracy: top-1 falls by" in done.err
+    assert not (tmp_path / "dist").exists()
+    status = here("status")
+    assert "stopped by a gate" in status.out
+    assert "gate accuracy: fail." in status.out
+
+
+def test_a_small_test_split_is_undecided(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    done = here(
+        "build", *tiny("distill.enabled=false", "prune.enabled=false", "data.limit_test=40", "gate.max_drop=0.02")
+    )
+    assert done.code == 6, done.err
+    assert "test images would decide" in done.err
+
+
+def test_without_student_and_pruning_the_teacher_is_quantized(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    done = here("build", "--json", *tiny("distill.enabled=false", "prune.enabled=false"))
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)["results"]["rows"]
+    assert [(r["model"], r["shipped"]) for r in rows] == [("teacher", False), ("quantized", True)]
+
+
+def test_why_plan_and_gc(built: Path, tmp_path: Path, here: Here) -> None:
+    copy_of(built, tmp_path)
+    planned = here("plan", *tiny("distill.epochs=5"), "--json")
+    actions = {p["step"]: (p["action"], p["why"]) for p in json.loads(planned.out)}
+    assert actions["teacher"] == ("hit", "cached")
+    assert actions["distill"] == ("run", "params.epochs: 3 → 5")
+    assert actions["prune"] == ("run", "needs distill, not built yet")
+    why = here("why", "distill", *tiny("distill.epochs=5"))
+    assert why.out.startswith("distill for jetson-orin-nano-8gb: run: params.epochs: 3 → 5\nkey ")
+    assert here("build", *tiny("prune.epochs=1")).code == 0
+    collected = here("gc", "--json")
+    assert len(json.loads(collected.out)["removed"]) == 6  # prune … package of the build before, and no more
+    assert here("build", *tiny("prune.epochs=1")).code == 0
+    assert ran(tmp_path) == []

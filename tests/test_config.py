@@ -1,0 +1,117 @@
+"""deploy.toml: strict, with errors that name path, value, rule and the nearest valid name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dlx_deploy.config import Config, decode, load_config, nearest
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.template import render
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "deploy.toml"
+    path.write_text(text)
+    return path
+
+
+def test_no_file_is_the_default() -> None:
+    assert load_config(None) == Config()
+
+
+def test_every_default_is_valid_when_written_out() -> None:
+    assert decode(msgspec.to_builtins(Config()), Config, "round trip") == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[distill]\nepoch = 3", r"unknown key 'distill\.epoch' \(3\); nearest valid name: 'epochs'"),
+        ("[destill]\nepochs = 3", r"unknown key 'destill' \(.*\); nearest valid name: 'distill'"),
+        ("xyzzy = 1", r"unknown key 'xyzzy' \(1\); valid names: compile, data, "),
+        ("[distill]\nepochs = 'three'", r"distill\.epochs is 'three'; rule: Expected `int`, got `str`"),
+        ("[distill]\nepochs = -1", r"distill\.epochs is -1; rule: Expected `int` >= 0"),
+        ("[distill]\nalpha = 1.5", r"distill\.alpha is 1\.5; rule: Expected `float` <= 1\.0"),
+        ("[gate]\nmax_drop = 1.0", r"gate\.max_drop is 1\.0; rule: Expected `float` < 1\.0"),
+        ("[data]\nkind = 'digit'", r"data\.kind is 'digit'; nearest valid name: 'digits'"),
+        ("[export]\nbatch = 'fixed'", r"export\.batch is 'fixed'; valid names: dynamic"),
+        ("[data]\nmean = ['a']", r"data\.mean\[0\] is 'a'; rule: Expected `float`, got `str`"),
+        ("name = 'a b'", r"name is 'a b'; rule: Expected `str` matching regex"),
+        ("targets = []", r"targets is \[\]; rule: Expected `array` of length >= 1"),
+        ("distill = 3", r"distill is 3; rule: Expected `object`, got `int`"),
+        ("[distill", r"not valid TOML: "),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(write(tmp_path, text))
+    assert str(tmp_path / "deploy.toml") in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no such file; write one with: dlx-deploy init"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, "[distill]\nepochs = 3\nbatch_size = 32")
+    config = load_config(path, ["distill.epochs=5", "name=other", "data.mean=[0.5]", "prune.enabled=false"])
+    assert (config.distill.epochs, config.distill.batch_size) == (5, 32)
+    assert (config.name, config.data.mean, config.prune.enabled) == ("other", (0.5,), False)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "distill.epoch=5",
+            r"--set distill\.epoch=5: unknown key 'distill\.epoch' \(5\); nearest valid name: 'epochs'",
+        ),
+        ("distill.epochs=many", r"--set distill\.epochs=many: distill\.epochs is 'many'; rule: Expected `int`"),
+        ("distill.epochs", r"--set 'distill\.epochs' is not KEY=VALUE; for instance: --set distill\.epochs=5"),
+        ("=5", r"--set '=5' is not KEY=VALUE"),
+    ],
+)
+def test_bad_overrides(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, [override])
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        'targets = ["jetson", "board.toml"]\n[data]\npath = "images"\nkind = "imagefolder"\n'
+        '[teacher]\nmodel = "net.py:make"\ncheckpoint = "/abs/w.pt"\n[distill]\nmodel = "resnet8"',
+    )
+    config = load_config(path)
+    assert config.data.path == str(tmp_path / "images")
+    assert config.targets == ("jetson", str(tmp_path / "board.toml"))
+    assert config.teacher.model == str(tmp_path / "net.py:make")
+    assert config.teacher.checkpoint == "/abs/w.pt"
+    assert config.distill.model == "resnet8"
+
+
+def test_nearest() -> None:
+    assert nearest("jetsn", ["jetson", "rpi5"]) == "nearest valid name: 'jetson'"
+    assert nearest("zzz", ["b", "a"]) == "valid names: a, b"
+
+
+def test_the_template_shows_every_key_at_its_default(tmp_path: Path) -> None:
+    text = render()
+    assert load_config(write(tmp_path, text)) == Config()
+    raw = tomllib.loads(text)
+    for field in msgspec.structs.fields(Config):
+        default = getattr(Config(), field.name)
+        shown = set(raw[field.name]) if isinstance(default, msgspec.Struct) else {field.name}
+        wanted = set(default.__struct_fields__) if isinstance(default, msgspec.Struct) else {field.name}
+        assert shown == wanted, field.name

@@ -1,0 +1,90 @@
+"""kill -9 at any moment, build again: it goes on, and ends with the bytes of a build that was never killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import PACKAGE, tiny
+from .test_build import STEPS
+
+SCRIPT = Path(__file__).parent / "kill_at.py"
+TRAINING = ["teacher", "distill", "prune"]
+ORDER = ["start", "epoch", "written", "visible"]
+
+
+def in_order(moments: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return sorted(moments, key=lambda m: (STEPS.index(m[0]), ORDER.index(m[1])))
+
+
+EPOCHS = [(step, "epoch") for step in TRAINING]
+ONCE = in_order([*EPOCHS, *((step, "written") for step in STEPS), ("quantize", "start"), ("quantize", "visible")])
+ALWAYS = in_order([*EPOCHS, *((step, moment) for step in STEPS for moment in ORDER if moment != "epoch")])
+
+
+def killed_at(folder: Path, step: str, moment: str) -> int:
+    command = [sys.executable, SCRIPT, step, moment, "build", *tiny()]
+    return subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=False).returncode
+
+
+def finish(folder: Path) -> dict[str, str]:
+    """Build to the end: step → ran or cached."""
+    command = [sys.executable, "-m", "dlx_deploy.cli", "build", *tiny()]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((folder / PACKAGE).with_suffix(".manifest.json").read_text())
+    return {entry["step"]: entry["status"] for entry in manifest["steps"]}
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256((folder / PACKAGE).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("moments", [ONCE, pytest.param(ALWAYS, marks=pytest.mark.slow)], ids=["once", "always"])
+def test_killed_in_every_stage(built: Path, tmp_path: Path, moments: list[tuple[str, str]]) -> None:
+    """One build, killed at moment after moment, each time going on from the last."""
+    assert {step for step, _ in moments} == set(STEPS)
+    codes = {moment: killed_at(tmp_path, *moment) for moment in moments}
+    assert set(codes.values()) == {-signal.SIGKILL}, codes
+    finish(tmp_path)
+    assert digest(tmp_path) == digest(built)
+    assert not list((tmp_path / ".dlx" / "store").glob(".work-*"))
+
+
+@pytest.mark.parametrize("step", ["distill", *(pytest.param(s, marks=pytest.mark.slow) for s in ("teacher", "prune"))])
+def test_training_goes_on_from_its_last_epoch(built: Path, tmp_path: Path, step: str) -> None:
+    assert killed_at(tmp_path, step, "epoch") == -signal.SIGKILL
+    checkpoints = [f for f in (tmp_path / ".dlx" / "checkpoints").rglob("*") if f.is_file()]
+    assert checkpoints
+    assert all(f.stat().st_size > 0 for f in checkpoints)
+    statuses = finish(tmp_path)
+    before = STEPS[: STEPS.index(step)]
+    assert {s for s, status in statuses.items() if status == "cached"} == set(before)
+    assert digest(tmp_path) == digest(built)
+
+
+@pytest.mark.slow
+def test_killed_by_the_clock(built: Path, tmp_path: Path) -> None:
+    """Killed from outside, ever later after its start, until it comes through."""
+    command = [sys.executable, "-m", "dlx_deploy.cli", "build", *tiny()]
+    kills = 0
+    while True:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 1.0 + 0.37 * kills
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    assert process.returncode == 0
+    assert kills > 3
+    assert digest(tmp_path) == digest(built)
