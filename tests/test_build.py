@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,9 +58,6 @@ def test_a_warm_build_finds_every_stage_and_imports_nothing_heavy(built: Path, t
         "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'sklearn'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )
-    import subprocess
-    import sys
-
     command = [sys.executable, "-c", code, "build", "--json", *tiny()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -71,6 +70,18 @@ def test_the_same_inputs_give_the_same_package(built: Path, tmp_path: Path) -> N
     done = dlx("build", *tiny(), cwd=tmp_path)
     assert done.code == 0, done.err
     assert sha256(tmp_path / PACKAGE) == sha256(built / PACKAGE)
+
+
+def test_two_builds_at_once_share_the_work(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    command = [sys.executable, "-m", "dlx_deploy.cli", "build", *tiny("prune.epochs=1")]
+    both = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    talk = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], talk
+    manifests = sorted((tmp_path / ".dlx" / "builds").glob("*.json"))[-2:]
+    entries = [e for m in manifests for e in json.loads(m.read_text())["steps"] if e["status"] == "ran"]
+    assert sorted(e["step"] for e in entries) == sorted(STEPS[STEPS.index("prune") :])
+    assert "another build is running this step" in "".join(talk)
 
 
 def test_one_parameter_reruns_only_what_depends_on_it(built: Path, tmp_path: Path, here: Here) -> None:

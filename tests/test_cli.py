@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -285,8 +286,6 @@ def test_a_model_whose_output_is_not_logits(here: Here, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs root on Linux")
 def test_a_full_disk_loses_nothing(built: Path, here: Here, tmp_path: Path) -> None:
-    import subprocess
-
     small = tmp_path / "small"
     small.mkdir()
     mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], check=False)
@@ -303,6 +302,23 @@ def test_a_full_disk_loses_nothing(built: Path, here: Here, tmp_path: Path) -> N
         assert manifest["steps"][0]["status"] == "cached"
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a disk needs root on Linux")
+def test_a_read_only_store(built: Path, here: Here, tmp_path: Path) -> None:
+    store = tmp_path / ".dlx"
+    shutil.copytree(built / ".dlx", store)
+    if subprocess.run(["mount", "--bind", str(store), str(store)], check=False).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(store)], check=True)
+        warm = here("build", *tiny())
+        assert warm.code == 0, warm.err
+        cold = here("build", *tiny("seed=1"))
+        assert cold.code == 5
+        assert "the file system is read-only; name another folder with --store" in cold.err
+    finally:
+        subprocess.run(["umount", "-l", str(store)], check=True)
 
 
 def test_a_store_in_the_way_of_a_file(here: Here, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ __all__ = [
     "train",
 ]
 
+_TELL_EVERY_S = 0.5
+
 LossFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits [N, classes], the normalised images [N, C, H, W] that gave them, labels [N]) → a scalar to minimise."""
 
@@ -155,7 +157,7 @@ class _Loop:
         count = len(self.images)
         # No batch of one image, which batch normalisation cannot take.
         self.batches = max(min(math.ceil(count / settings.batch_size), count // 2), 1)
-        self.seconds, self.seen = 0.0, 0
+        self.seconds, self.seen, self.told = 0.0, 0, time.monotonic()
 
     def run_epochs(self) -> TrainReport:
         epochs, run_digest = self.settings.epochs, _digest(self.settings, self.run.seed, len(self.images))
@@ -192,7 +194,9 @@ class _Loop:
         total, began = 0.0, time.perf_counter()
         # Batches of equal size (give or take one) rather than full ones and a short rest.
         for step, rows in enumerate(torch.tensor_split(order, self.batches)):
-            total += self._step(epoch, step, rows, generator) * len(rows)
+            value = self._step(epoch, step, rows, generator)
+            total += value * len(rows)
+            self._tick(epoch + (step + 1) / self.batches, value)
         self.seconds += time.perf_counter() - began
         self.seen += len(order)
         return total / len(order)
@@ -220,6 +224,13 @@ class _Loop:
     def _validate(self) -> float:
         d = self.data
         return evaluate(self.model, d.validation_images, d.validation_labels, self.normalise)
+
+    def _tick(self, done: float, loss: float) -> None:
+        """Progress within an epoch, now and then."""
+        now = time.monotonic()
+        if now - self.told >= _TELL_EVERY_S and done % 1:
+            self.told = now
+            self.run.progress(done, self.settings.epochs, f"loss {loss:.3f}")
 
     def _say(self, epoch: int) -> None:
         rate = self.seen / self.seconds if self.seconds else 0.0

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from dlx_deploy.config import Export
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.stages.training import TORCH_TOOLS
 
 __all__ = ["STAGE"]
+
+_log = logging.getLogger(__name__)
 
 
 def run(job: Job) -> Metrics:
@@ -39,6 +43,8 @@ def run(job: Job) -> Metrics:
     job.progress(1, 2, "parity with torch")
     images, _ = data.split("validation")
     parity = check_parity(out, model, spec, images[: job.params.parity_images], job.params.parity_tolerance)
+    if parity.vacuous:
+        _log.warning("parity of %s says nothing: torch gives the same logits for every image", job.inputs["model"])
     summary = model_summary(out)
     return {
         "parity_max_abs_diff": parity.max_abs_diff,

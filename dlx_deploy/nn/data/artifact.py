@@ -2,7 +2,7 @@
 
 A folder with ``dataset.json`` and, for each split, ``SPLIT.images.npy`` (uint8[N, H, W, C], NHWC, 0..255) and
 ``SPLIT.labels.npy`` (int64[N], 0..classes - 1). Calibration is drawn from train; train, validation and test are
-disjoint.
+disjoint; each is shuffled, so that the first so many images of a split stand for all of it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ __all__ = ["prepare"]
 log = logging.getLogger(__name__)
 
 # The generator of each draw has its own stream, so that changing one fraction moves no other split's draw order.
-_TEST, _LIMIT_TEST, _LIMIT_TRAIN, _VALIDATION, _LIMIT_VALIDATION, _CALIBRATION = range(6)
+_TEST, _LIMIT_TEST, _LIMIT_TRAIN, _VALIDATION, _LIMIT_VALIDATION, _CALIBRATION, _ORDER = range(7)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,9 @@ def _split(config: Data, source: _Source, seed: int) -> dict[str, _Part]:
         parts["validation"] = _Part("train", taken)
     parts["train"] = _Part("train", pool)
     _refuse_empty(config, source.labels["train"], parts)
-    return parts
+    # Folders come class by class; shuffled, the first so many images of a split stand for all of it.
+    rng = np.random.default_rng([seed, _ORDER])
+    return {name: _Part(part.origin, rng.permutation(part.positions)) for name, part in sorted(parts.items())}
 
 
 def _take(labels: Labels, pool: Indices, fraction: float, rng: np.random.Generator) -> tuple[Indices, Indices]:
