@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dlx_deploy.config import Config, Data, load_config, nearest
+from dlx_deploy.config import Config, Data, load_config
 from dlx_deploy.errors import ConfigError, StoreError
 from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.digest import canonical_json
@@ -27,6 +27,7 @@ from dlx_deploy.report.live import LiveWatcher, QuietWatcher
 from dlx_deploy.report.results import draw_results, read_results
 from dlx_deploy.report.table import format_bytes, format_seconds, format_table
 from dlx_deploy.stages.recipe import build_for
+from dlx_deploy.strict import nearest
 from dlx_deploy.targets import load_target
 
 __all__ = [

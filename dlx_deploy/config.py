@@ -8,22 +8,15 @@ the value seen, the rule and, for a misspelt key, the nearest valid one.
 
 from __future__ import annotations
 
-import difflib
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from dlx_deploy.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from dlx_deploy.strict import decode, parse_toml, read_toml
 
 __all__ = [
     "Compile",
@@ -39,9 +32,7 @@ __all__ = [
     "Teacher",
     "Training",
     "Verify",
-    "decode",
     "load_config",
-    "nearest",
 ]
 
 Fraction = Annotated[float, Meta(ge=0.0, lt=1.0)]
@@ -186,33 +177,6 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     package: Package = Package()
 
 
-T = TypeVar("T")
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint for a misspelt name: the nearest valid one, or all there are where none is near."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"nearest valid name: {close[0]!r}" if close else "valid names: " + ", ".join(sorted(names))
-
-
-def decode(raw: dict[str, Any], kind: type[T], origin: str) -> T:
-    """``raw`` as a ``kind``.
-
-    Raises:
-        ConfigError: names ``origin``, the path of the key, the value seen, the rule and the nearest valid name.
-    """
-    _refuse_unknown(raw, kind, origin, ())
-    try:
-        return msgspec.convert(raw, kind)
-    except msgspec.ValidationError as e:
-        rule, _, where = str(e).partition(" - at `$")
-        path = where.rstrip("`").lstrip(".")
-        value = _look_up(raw, path)
-        choices = _choices(kind, path) if rule.startswith("Invalid enum value") else []
-        rule = nearest(str(value), choices) if choices else f"rule: {rule}"
-        raise ConfigError(f"{origin}: {path or 'the file'} is {value!r}; {rule}") from e
-
-
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """The configuration in ``path`` (``None``: the built-in default) with ``KEY.PATH=VALUE`` overrides applied.
 
@@ -225,14 +189,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     origin = "built-in configuration"
     if path is not None:
         origin = str(path)
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as e:
-            raise ConfigError(f"{path}: no such file; write one with: dlx-deploy init") from e
-        except OSError as e:
-            raise ConfigError(f"{path}: cannot be read ({e.strerror})") from e
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-            raise ConfigError(f"{path}: not valid TOML: {e}") from e
+        raw = read_toml(path, origin, "write one with: dlx-deploy init")
     decode(raw, Config, origin)
     for override in overrides:
         raw = _override(raw, override)
@@ -241,47 +198,12 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     return decode(_anchored(raw, path.parent if path else Path()), Config, origin)
 
 
-def _refuse_unknown(raw: Any, kind: Any, origin: str, path: tuple[str, ...]) -> None:
-    if not (isinstance(raw, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
-        return
-    fields = {f.encode_name: f.type for f in msgspec.structs.fields(kind)}
-    for key, value in raw.items():
-        here = (*path, key)
-        if key not in fields:
-            raise ConfigError(f"{origin}: unknown key {'.'.join(here)!r} ({value!r}); {nearest(key, list(fields))}")
-        _refuse_unknown(value, fields[key], origin, here)
-
-
-def _choices(kind: Any, path: str) -> list[str]:
-    """The strings that a ``Literal`` field allows; empty where the field is something else."""
-    for part in path.split("."):
-        fields = (
-            {f.encode_name: f.type for f in msgspec.structs.fields(kind)} if hasattr(kind, "__struct_fields__") else {}
-        )
-        kind = fields.get(part)
-    options = [kind, *get_args(kind)]
-    return [str(c) for option in options if get_origin(option) is Literal for c in get_args(option)]
-
-
-def _look_up(raw: Any, path: str) -> Any:
-    for part in re.findall(r"[^.\[\]]+", path):
-        try:
-            raw = raw[int(part)] if isinstance(raw, list) else raw[part]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return "missing"
-    return raw
-
-
 def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
     key, sign, value = text.partition("=")
     parts = key.strip().split(".")
     if not sign or not all(parts):
         raise ConfigError(f"--set {text!r} is not KEY=VALUE; for instance: --set distill.epochs=5")
-    try:
-        parsed: Any = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word is a string: --set data.kind=digits
-    return _assign(raw, parts, parsed)
+    return _assign(raw, parts, parse_toml(value))
 
 
 def _assign(raw: Any, parts: Sequence[str], value: Any) -> dict[str, Any]:

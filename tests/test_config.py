@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dlx_deploy.config import Config, decode, load_config, nearest
+from dlx_deploy.config import Config, load_config
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.strict import decode, nearest
 from dlx_deploy.template import render
 
 if sys.version_info >= (3, 11):

@@ -18,6 +18,7 @@ class Normalise:
         self.inverse = 1 / (torch.tensor(std, dtype=torch.float32).view(-1, 1, 1) * 255)
 
     def __call__(self, images: Tensor) -> Tensor:
+        """The normalised ``images``, a new tensor."""
         # Permuting NHWC gives channels-last strides without a copy; the arithmetic keeps them.
         return images.permute(0, 3, 1, 2).to(torch.float32).sub_(self.mean).mul_(self.inverse)
 

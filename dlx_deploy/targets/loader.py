@@ -16,15 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dlx_deploy.config import decode, nearest
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.strict import decode, nearest, read_toml
 from dlx_deploy.targets.checks import check
 from dlx_deploy.targets.profile import SCHEMA, Profile
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     if sys.version_info >= (3, 11):
@@ -181,14 +176,7 @@ def _builtin(name: str) -> Profile:
 
 
 def _parse(source: Traversable, origin: str) -> dict[str, Any]:
-    try:
-        raw = tomllib.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise ConfigError(f"{origin}: no such board file; the built-in targets: dlx-deploy targets list") from e
-    except OSError as e:
-        raise ConfigError(f"{origin}: cannot be read ({e.strerror})") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{origin}: not valid TOML: {e}") from e
+    raw = read_toml(source, origin, "the built-in targets: dlx-deploy targets list")
     schema = raw.get("schema", SCHEMA)
     if schema != SCHEMA:
         raise ConfigError(

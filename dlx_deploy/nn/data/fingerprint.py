@@ -26,8 +26,6 @@ _SCHEMA = 1
 # looked at it is read again next time.
 _SETTLE_NS = 2_000_000_000
 
-Stamp = list[int]
-
 
 def image_names(folder: Path) -> list[str]:
     """The sorted names, relative to ``folder`` and with ``/``, of the images below its split folders.
@@ -49,23 +47,35 @@ def tree_digest(folder: Path, cache: Path | None = None) -> str:
     Raises:
         DataError: ``folder`` is not there, or an image cannot be read.
     """
-    known = _read_cache(cache)
+    now = time.time_ns()
+    listing = _listing(folder)
+    summary = _summary(listing)
+    head, files = _read_cache(cache, summary)
+    if head is not None:
+        return head
     fresh: dict[str, list[Any]] = {}
     whole = hashlib.sha256(b"dlx-deploy image tree 1\n")
-    now = time.time_ns()
-    settled = True
-    for name, status in _listing(folder):
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
-        entry = known.get(name)
+    for name, status in listing:
+        stamp = _stamp(status)
+        entry = files.get(name)
         hit = isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp and isinstance(entry[1], str)
         digest = entry[1] if hit and entry else _file_digest(folder / name)
         if max(status.st_mtime_ns, status.st_ctime_ns) < now - _SETTLE_NS:
             fresh[name] = [stamp, digest]
-            settled = settled and hit
         whole.update(f"{name}\0{digest}\n".encode("utf-8", "surrogateescape"))
-    if cache is not None and not (settled and len(fresh) == len(known)):
-        _write_cache(cache, fresh)
+    if cache is not None:
+        _write_cache(cache, fresh, summary if len(fresh) == len(listing) else "", whole.hexdigest())
     return whole.hexdigest()
+
+
+def _stamp(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
+
+
+def _summary(listing: list[tuple[str, os.stat_result]]) -> str:
+    """A digest of all names and stamps: where it is as it was, no file needs to be looked at alone."""
+    text = "\n".join([f"{name}\0{_stamp(status)}" for name, status in listing])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _listing(folder: Path) -> list[tuple[str, os.stat_result]]:
@@ -109,27 +119,33 @@ def _chunked(file: Any) -> str:
     return digest.hexdigest()
 
 
-def _read_cache(cache: Path | None) -> dict[str, Any]:
+def _read_cache(cache: Path | None, summary: str) -> tuple[str | None, dict[str, Any]]:
+    """The tree's digest if ``summary`` is the one it was taken at, else ``None`` and what is known of each file."""
     if cache is None:
-        return {}
+        return None, {}
     try:
-        stored = json.loads(cache.read_text(encoding="utf-8", errors="surrogateescape"))
+        with cache.open(encoding="utf-8", errors="surrogateescape") as f:
+            head = json.loads(f.readline())
+            if head["schema"] != _SCHEMA:
+                return None, {}
+            if head["listing"] == summary:
+                return str(head["tree"]), {}
+            return None, dict(json.loads(f.readline()))
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as e:
+        return None, {}
+    except (OSError, ValueError, KeyError, TypeError) as e:
         log.warning("%s: not usable (%s); the images are read again", cache, e)
-        return {}
-    usable = isinstance(stored, dict) and stored.get("schema") == _SCHEMA and isinstance(stored.get("files"), dict)
-    return dict(stored["files"]) if usable else {}
+        return None, {}
 
 
-def _write_cache(cache: Path, files: dict[str, list[Any]]) -> None:
+def _write_cache(cache: Path, files: dict[str, list[Any]], summary: str, tree: str) -> None:
+    """Two lines of JSON: the tree's digest, which is all that an unchanged tree needs, and the files' digests."""
     aside = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
+    head = {"listing": summary, "schema": _SCHEMA, "tree": tree}
+    lines = [json.dumps(part, sort_keys=True, ensure_ascii=False) + "\n" for part in (head, files)]
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        # json.dumps without an indent takes the C encoder: 60,000 entries in a fraction of a second.
-        text = json.dumps({"files": files, "schema": _SCHEMA}, sort_keys=True, ensure_ascii=False) + "\n"
-        aside.write_text(text, encoding="utf-8", errors="surrogateescape")
+        aside.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         os.replace(aside, cache)
     except OSError as e:
         with contextlib.suppress(OSError):

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlx_deploy.config import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS, build_cifar_resnet
 from dlx_deploy.nn.models.torchvision_models import build_torchvision, torchvision_names
 from dlx_deploy.nn.models.user import build_user, is_user
+from dlx_deploy.strict import nearest
 
 __all__ = ["build_model", "check_output", "model_names"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from dlx_deploy.config import nearest
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.strict import nearest
 
 __all__ = ["build_user", "is_user", "source_path"]
 
