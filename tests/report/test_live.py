@@ -1,0 +1,59 @@
+"""Live progress: lines without a terminal, a bar with one, the gates' verdicts in both."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.pipeline.key import KeyDocument
+from dlx_deploy.pipeline.manifest import StepEntry
+from dlx_deploy.pipeline.plan import Planned
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage, Step
+from dlx_deploy.report import live
+from dlx_deploy.report.live import LiveWatcher
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    pass
+
+
+def run(job: Job) -> Metrics:
+    return {}
+
+
+STEP = Step("teacher", Stage("teacher", 1, Nothing, (), (), run), Nothing(), {})
+ENTRY = StepEntry(
+    step="teacher",
+    status="ran",
+    why="never built",
+    key="0" * 64,
+    document=KeyDocument(1, "teacher", 1, 0, {}, {}, [], {}, {}, {}),
+    outputs={},
+    metrics={"top1": 0.98},
+    started="",
+    seconds=12.3,
+)
+GATE = GateResult(
+    gate="accuracy", metric="top1_drop", value=0.0, bound=0.01, limit=0.02, verdict="pass", text="[all] is well"
+)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_build_is_told(terminal: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(live, "_QUIET_INTERVAL_S", 0.0)
+    out = io.StringIO()
+    with LiveWatcher(Console(file=out, force_terminal=terminal, width=200)) as watch:
+        watch.started(Planned(STEP, "run", "params.epochs: 5 → 6"))
+        watch.progress(STEP, 3, 10, "loss 0.5")
+        watch.waiting(STEP)
+        watch.finished(ENTRY, [GATE])
+    told = out.getvalue()
+    for text in ("params.epochs: 5 → 6", "another build is running this step", "12 s", "top1 0.98", "[all] is well"):
+        assert text in told
+    assert "gate accuracy: PASS" in told
+    assert ("3/10 loss 0.5" in told) is not terminal
