@@ -88,7 +88,8 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: str = "resnet20"
     arguments: dict[str, Any] = msgspec.field(default_factory=lambda: {"width": 2.0})
     checkpoint: str = ""
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = 0.1
+    epochs: Count = 14
 
 
 class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,9 +97,10 @@ class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     enabled: bool = True
     model: str = "resnet8"
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = msgspec.field(default_factory=lambda: {"width": 1.5})
     temperature: Positive = 4.0
-    alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.7
+    alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
+    epochs: Count = 30
 
 
 class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,7 +111,9 @@ class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     round_to: AtLeastOne = 8
     keep_trunk: bool = True
     temperature: Positive = 4.0
-    alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.7
+    alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
+    epochs: Count = 15
+    learning_rate: Positive = 0.05
 
 
 class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

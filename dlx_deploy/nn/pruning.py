@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # Channel counts move in steps, so the share of operations does too: this near to it counts as reached.
 _TOLERANCE = 0.02
-_BISECTIONS = 16
+_BISECTIONS = 10
 
 Group = Any  # torch_pruning's, which is untyped
 

@@ -138,9 +138,9 @@ def train(model: nn.Module, data: TrainData, settings: Training, loss: LossFn, r
         StageFailed: the loss or its gradient is not finite.
         StoreError: a checkpoint cannot be written.
     """
-    _check_batch(len(data.images), settings.batch_size)
-    loop = _Loop(model, data, settings, loss, run)
-    return loop.run_epochs()
+    if settings.epochs:
+        _check_batch(len(data.images), settings.batch_size)
+    return _Loop(model, data, settings, loss, run).run_epochs()
 
 
 class _Loop:

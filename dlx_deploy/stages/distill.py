@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlx_deploy.config import Distill
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, distilling, new_model, train_and_save
+from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, distilling, new_model, train_and_save, use_threads
 
 __all__ = ["STAGE"]
 
@@ -16,10 +16,9 @@ def run(job: Job) -> Metrics:
         ConfigError: the network cannot be made. StageFailed: training diverged.
     """
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.training import set_threads
 
-    set_threads(job.threads)
     data = open_data(job.inputs["data"])
+    use_threads(job, data)
     model, architecture = new_model(job, data)
     return train_and_save(job, data, model, architecture, distilling(job, data))
 

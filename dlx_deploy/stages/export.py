@@ -6,7 +6,7 @@ import logging
 
 from dlx_deploy.config import Export
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.training import TORCH_TOOLS
+from dlx_deploy.stages.training import TORCH_TOOLS, use_threads
 
 __all__ = ["STAGE"]
 
@@ -23,10 +23,9 @@ def run(job: Job) -> Metrics:
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.export import ExportSpec, check_parity, export_onnx
     from dlx_deploy.nn.graph import model_summary
-    from dlx_deploy.nn.training import set_threads
 
-    set_threads(job.threads)
     data = open_data(job.inputs["data"])
+    use_threads(job, data)
     model, _ = load_model(job.inputs["model"])
     spec = ExportSpec(
         height=data.height,

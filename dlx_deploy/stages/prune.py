@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlx_deploy.config import Prune
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, distilling, train_and_save
+from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, distilling, train_and_save, use_threads
 
 __all__ = ["STAGE"]
 
@@ -21,10 +21,9 @@ def run(job: Job) -> Metrics:
     from dlx_deploy.nn.augment import Normalise
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.pruning import prune_channels, recalibrate_batchnorm
-    from dlx_deploy.nn.training import set_threads
 
-    set_threads(job.threads)
     params, data = job.params, open_data(job.inputs["data"])
+    use_threads(job, data)
     model, architecture = load_model(job.inputs["model"])
     shape = (2, data.channels, data.height, data.width)
     pruned, report = prune_channels(

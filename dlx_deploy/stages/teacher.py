@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlx_deploy.config import Teacher
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, new_model, train_and_save
+from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, new_model, train_and_save, use_threads
 
 __all__ = ["STAGE"]
 
@@ -18,10 +18,9 @@ def run(job: Job) -> Metrics:
     from dlx_deploy.nn.checkpoint import load_into, read_checkpoint
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.losses import cross_entropy
-    from dlx_deploy.nn.training import set_threads
 
-    set_threads(job.threads)
     data = open_data(job.inputs["data"])
+    use_threads(job, data)
     model, architecture = new_model(job, data)
     if "checkpoint" in job.inputs:
         path = job.inputs["checkpoint"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.data.artifact import DataArtifact
     from dlx_deploy.nn.training import LossFn
 
-__all__ = ["TORCH_MODULES", "TORCH_TOOLS", "distilling", "new_model", "train_and_save"]
+__all__ = ["TORCH_MODULES", "TORCH_TOOLS", "distilling", "new_model", "train_and_save", "use_threads"]
 
 TORCH_TOOLS = ("numpy", "safetensors", "torch", "torchvision")
 TORCH_MODULES = (
@@ -49,6 +49,18 @@ def new_model(job: Job, data: DataArtifact) -> tuple[nn.Module, Architecture]:
         model=name, arguments=params.arguments, classes=classes, channels=channels, height=height, width=width
     )
     return model, architecture
+
+
+_SMALL_PX = 16 * 16
+"""Images of up to so many pixels are trained on one thread: two wait for each other more than they compute."""
+
+
+def use_threads(job: Job, data: DataArtifact) -> None:
+    """Make torch use the configured number of threads; where it is 0, one for small images, else every core."""
+    from dlx_deploy.nn.training import set_threads
+
+    small = data.height * data.width <= _SMALL_PX
+    set_threads(job.threads or (1 if small else 0))
 
 
 def distilling(job: Job, data: DataArtifact) -> LossFn:

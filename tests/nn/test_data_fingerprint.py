@@ -66,7 +66,17 @@ def test_files_touched_just_now_are_not_trusted(make_folder: Make, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("settled")
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"schema": 1, "files": {"train/a/000.png": 7}}', b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b'{"schema": 1}',
+        b'{"listing": "", "schema": 1, "tree": ""}\n{"train/a/000.png": 7}\n',
+        b"\xff",
+        b"",
+    ],
+)
 def test_a_damaged_cache_only_costs_time(make_folder: Make, tmp_path: Path, content: bytes) -> None:
     root, cache = make_folder({"train/a": 1}), tmp_path / "cache.json"
     cache.write_bytes(content)

@@ -55,10 +55,11 @@ def test_digits_pixels_are_the_scans_stretched_to_bytes(tmp_path: Path) -> None:
     scans = load_digits()
     prepare(Data(), tmp_path, 0)
     data = open_data(tmp_path)
-    stretched = {(np.rint(s * 255 / 16).astype(np.uint8).tobytes(), int(t)) for s, t in zip(scans.images, scans.target)}
+    pairs = zip(scans.images, scans.target, strict=True)
+    stretched = {(np.rint(scan * 255 / 16).astype(np.uint8).tobytes(), int(label)) for scan, label in pairs}
     for name in SPLITS:
         images, labels = data.split(name)
-        assert {(i.tobytes(), int(n)) for i, n in zip(images, labels)} <= stretched
+        assert {(i.tobytes(), int(n)) for i, n in zip(images, labels, strict=True)} <= stretched
 
 
 def test_splits_are_disjoint_stratified_and_calibration_is_part_of_train(tmp_path: Path) -> None:

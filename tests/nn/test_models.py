@@ -46,7 +46,7 @@ def test_option_a_has_the_names_of_public_checkpoints() -> None:
     names = set(cifar("resnet20", shortcut="A").state_dict())
     assert {"conv1.weight", "bn1.running_var", "layer1.0.conv1.weight", "layer3.2.bn2.bias", "linear.bias"} <= names
     assert not any("shortcut" in n for n in names)
-    assert len([n for n in names if n.endswith("conv1.weight") or n.endswith("conv2.weight")]) == 19
+    assert len([n for n in names if n.endswith(("conv1.weight", "conv2.weight"))]) == 19
 
 
 def test_pad_shortcut_is_the_identity_convolution() -> None:
