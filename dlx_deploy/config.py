@@ -184,7 +184,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """The configuration in ``path`` (``None``: the built-in default) with ``KEY.PATH=VALUE`` overrides applied.
 
-    Relative paths in the file are relative to the file's folder.
+    Relative paths in the file are relative to the file's folder, those in overrides to the working directory.
 
     Raises:
         ConfigError: the file is missing or no TOML, or a key or value is not valid.
@@ -194,12 +194,13 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     if path is not None:
         origin = str(path)
         raw = read_toml(path, origin, "write one with: dlx-deploy init")
-    decode(raw, Config, origin)
+        decode(raw, Config, origin)
+        raw = _anchored(raw, path.parent)
     for override in overrides:
         raw = _override(raw, override)
         origin = f"--set {override}"
         decode(raw, Config, origin)
-    return decode(_anchored(raw, path.parent if path else Path()), Config, origin)
+    return decode(raw, Config, origin)
 
 
 def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:

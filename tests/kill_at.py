@@ -1,7 +1,7 @@
 """Runs ``dlx-deploy`` and kills its own process (SIGKILL) at one moment of one step: kill_at.py STEP MOMENT ARGUMENTS…
 
 MOMENT: ``start`` (its work folder is there, nothing in it), ``epoch`` (after the checkpoint of its first epoch in this
-process), ``written`` (outputs and record are written, not yet visible), ``visible`` (renamed, manifest not yet updated).
+process), ``written`` (outputs and record are there, not yet visible), ``visible`` (renamed, manifest not yet updated).
 """
 
 from __future__ import annotations

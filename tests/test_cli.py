@@ -158,7 +158,11 @@ def test_image_folder_and_own_model_with_checkpoint(here: Here, tmp_path: Path) 
         (["build", *tiny("teacher.model=resnet2")], 2, "nearest valid name: 'resnet"),
         (["build", *tiny("teacher.model=net.py:make")], 2, "teacher: source net.py does not exist"),
         (["build", *tiny("teacher.checkpoint=w.pt")], 2, "teacher: checkpoint w.pt does not exist"),
-        (["build", *tiny("data.kind=imagefolder", "data.path=none", "data.height=8")], 2, "images none does not exist"),
+        (
+            ["build", *tiny("data.kind=imagefolder", "data.path=none", "data.height=8")],
+            2,
+            "data.path: none is not a folder",
+        ),
         (["build", *tiny("data.kind=imagefolder")], 2, "data.path is ''"),
         (["build", "--target", "jetson-nano", *tiny("quantize.precision=int8")], 2, "quantize.precision is 'int8'"),
         (["build", *tiny("teacher.learning_rate=1e9", "teacher.clip_norm=0")], 5, "teacher: training diverged"),

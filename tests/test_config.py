@@ -102,6 +102,11 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.distill.model == "resnet8"
 
 
+def test_paths_in_overrides_are_relative_to_here(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, '[data]\npath = "images"'), ["data.path=other"])
+    assert config.data.path == "other"
+
+
 def test_nearest() -> None:
     assert nearest("jetsn", ["jetson", "rpi5"]) == "nearest valid name: 'jetson'"
     assert nearest("zzz", ["b", "a"]) == "valid names: a, b"

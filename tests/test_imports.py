@@ -36,6 +36,13 @@ def test_light(code: str) -> None:
     assert imported_by(code) == set()
 
 
+def test_threads_sleep_while_they_wait() -> None:
+    code = (
+        "import os; os.environ.pop('OMP_WAIT_POLICY', None); import dlx_deploy.nn; print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "PASSIVE"
+
+
 def test_the_public_names_are_lazy() -> None:
     import dlx_deploy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,14 @@ class DigestCache:
         self._known: dict[str, tuple[_Stamp, str]] = self._load()
         self._changed = False
 
-    def of(self, path: Path) -> dict[str, FileDigest]:
-        """The files of ``path``: ``{"": …}`` for a file, relative names for a folder.
+    def of(self, path: Path, names: Sequence[str] | None = None) -> dict[str, FileDigest]:
+        """The files of ``path``: ``{"": …}`` for a file, relative names for a folder (all, or only ``names``).
 
         Raises:
             FileNotFoundError: ``path`` does not exist.
         """
+        if names is not None:
+            return {name: self._file(os.path.join(path.absolute(), name)) for name in names}
         if path.is_file():
             return {"": self._file(str(path.absolute()))}
         if not path.is_dir():

@@ -13,7 +13,7 @@ import msgspec
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.key import KeyDocument, differences, key_document, key_of
-from dlx_deploy.pipeline.stage import Output, Provenance, Source, Step
+from dlx_deploy.pipeline.stage import Output, Provenance, Source, Step, Tree
 from dlx_deploy.pipeline.store import Corrupt, Record, Store
 
 __all__ = ["Build", "Planned", "Resolver", "plan"]
@@ -97,8 +97,8 @@ class Resolver:
         """Where an input lies; not for ``Provenance``, which the run loop writes itself."""
         if isinstance(source, Output):
             return self._store.output_path(self._done[source.step].key, source.name)
-        assert isinstance(source, Path)
-        return source
+        assert not isinstance(source, Provenance)
+        return source.root if isinstance(source, Tree) else source
 
     def outputs(self, step: Step) -> dict[str, Path]:
         """Output name → path of a finished step."""
@@ -113,6 +113,8 @@ class Resolver:
         if isinstance(source, Provenance):
             return hashlib.sha256(self.provenance(step)).hexdigest()
         try:
+            if isinstance(source, Tree):
+                return self._store.digest_of(source.root, source.names(source.root))
             return self._store.digest_of(source)
         except FileNotFoundError as e:
             raise ConfigError(f"{step.name}: {name} {source} does not exist; correct the path in deploy.toml") from e
@@ -137,8 +139,8 @@ class Resolver:
         if not path.startswith("inputs.") or source is None:
             return phrase
         origin = f"from {source.step}" if isinstance(source, Output) else "how it was made"
-        if isinstance(source, Path):
-            origin = str(source)
+        if isinstance(source, Path | Tree):
+            origin = str(self.path(source))
         return f"input {path.removeprefix('inputs.')} ({origin}) changed: {values}"
 
 

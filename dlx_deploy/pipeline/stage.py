@@ -11,7 +11,7 @@ import msgspec
 
 from dlx_deploy.pipeline.gate import GateResult
 
-__all__ = ["Job", "Metrics", "Output", "Progress", "Provenance", "Source", "Stage", "Step", "silent"]
+__all__ = ["Job", "Metrics", "Output", "Progress", "Provenance", "Source", "Stage", "Step", "Tree", "silent"]
 
 Metrics = dict[str, float]
 """Metric name → value, the unit in the name: ``latency_p90_ms``, ``top1``, ``size_bytes``."""
@@ -81,7 +81,15 @@ class Provenance:
     """Stands for a generated JSON input: the key documents of every step that this one rests on."""
 
 
-Source = Output | Provenance | Path
+@dataclass(frozen=True)
+class Tree:
+    """A user's folder of which only some files count: ``names`` lists them, relative to ``root``."""
+
+    root: Path
+    names: Callable[[Path], Sequence[str]]
+
+
+Source = Output | Provenance | Path | Tree
 
 
 @dataclass(frozen=True)

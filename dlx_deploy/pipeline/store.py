@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +72,9 @@ class Store:
         self._entries = root / "store"
         self._digests = DigestCache(root / "digests.json", deep=deep)
 
-    def digest_of(self, path: Path) -> str:
-        """The digest of a user's file or folder, as hex."""
-        return combine(self._digests.of(path))
+    def digest_of(self, path: Path, names: Sequence[str] | None = None) -> str:
+        """The digest of a user's file or folder (of all its files, or only of ``names``), as hex."""
+        return combine(self._digests.of(path, names))
 
     def output_path(self, key: str, name: str) -> Path:
         """Where the entry ``key`` keeps its output ``name``."""

@@ -34,7 +34,9 @@ def format_bytes(count: float) -> str:
 
 def format_ms(value: float | None) -> str:
     """Milliseconds with three significant digits, ``-`` where there is none."""
-    return "-" if value is None else f"{value:.3g} ms"
+    if value is None:
+        return "-"
+    return f"{value:.0f} ms" if value >= 100 else f"{value:#.3g} ms"
 
 
 def format_seconds(value: float) -> str:

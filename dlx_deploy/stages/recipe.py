@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from dlx_deploy.config import Config, Distill, Teacher
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.plan import Build
-from dlx_deploy.pipeline.stage import Output, Provenance, Source, Stage, Step
+from dlx_deploy.pipeline.stage import Output, Provenance, Source, Stage, Step, Tree
 from dlx_deploy.stages.compile import CompileParams
 from dlx_deploy.stages.package import PackageParams
 from dlx_deploy.stages.verify import judge
@@ -131,4 +131,6 @@ def _images(config: Config) -> dict[str, Source]:
         return {}
     if not config.data.path:
         raise ConfigError("data.path is ''; data.kind 'imagefolder' needs the folder that holds train/CLASS/*.jpg")
-    return {"images": Path(config.data.path)}
+    from dlx_deploy.nn.data.listing import image_names
+
+    return {"images": Tree(Path(config.data.path), image_names)}

@@ -7,7 +7,7 @@ from pathlib import Path
 from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.plan import Build, Planned, plan
 from dlx_deploy.pipeline.run import run_build
-from dlx_deploy.pipeline.stage import Job, Metrics, Stage, Step
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage, Step, Tree
 from dlx_deploy.pipeline.store import Store
 
 from .conftest import Board, Events, NumberParams, Toy
@@ -75,6 +75,24 @@ def test_a_user_file(store: Store, events: Events, tmp_path: Path) -> None:
     run_build(build, store, events)
     file.write_text("two")
     assert reasons(plan(build, store))["load"].startswith(f"input file ({file}) changed: ")
+
+
+def test_only_the_files_that_count(store: Store, events: Events, tmp_path: Path) -> None:
+    def copy(job: Job) -> Metrics:
+        (job.out / "x").write_bytes((job.inputs["folder"] / "a.png").read_bytes())
+        return {}
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.png").write_text("one")
+    tree = Tree(folder, lambda root: sorted(p.name for p in root.glob("*.png")))
+    stage = Stage("load", 1, NumberParams, ("folder",), ("x",), copy)
+    build = Build("b", None, [Step("load", stage, NumberParams(), {"folder": tree})], {})
+    run_build(build, store, events)
+    (folder / "notes.txt").write_text("does not count")
+    assert reasons(plan(build, store)) == {"load": "hit"}
+    (folder / "b.png").write_text("counts")
+    assert reasons(plan(build, store))["load"].startswith(f"input folder ({folder}) changed: ")
 
 
 def test_collection_keeps_the_newest_build_of_each_target(toy: Toy, store: Store, events: Events) -> None:

@@ -27,7 +27,10 @@ def test_bytes(count: float, text: str) -> None:
     assert format_bytes(count) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.02929, "0.0293 ms"), (12.34, "12.3 ms")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.02929, "0.0293 ms"), (12.34, "12.3 ms"), (0.24, "0.240 ms"), (1234.5, "1234 ms")],
+)
 def test_ms(value: float | None, text: str) -> None:
     assert format_ms(value) == text
 

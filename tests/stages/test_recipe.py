@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dlx_deploy.config import Config, load_config
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.pipeline.stage import Output
+from dlx_deploy.nn.data.listing import image_names
+from dlx_deploy.pipeline.stage import Output, Tree
 from dlx_deploy.stages.recipe import STAGES, load_stage, steps_for
 from dlx_deploy.targets import load_target
 
@@ -72,7 +74,7 @@ def test_paths_are_inputs_and_never_parameters() -> None:
     )
     steps = {s.name: s for s in steps_for(config, JETSON)}
     assert "/" not in repr(steps["data"].params) + repr(steps["teacher"].params)
-    assert str(steps["data"].inputs["images"]) == "/data/here"
+    assert steps["data"].inputs["images"] == Tree(Path("/data/here"), image_names)
     assert str(steps["teacher"].inputs["source"]) == "/models/net.py"
     assert str(steps["teacher"].inputs["checkpoint"]) == "/models/w.pt"
 

@@ -73,12 +73,12 @@ def test_no_latency_budget_no_latency_gate(tmp_path: Path) -> None:
 def test_the_table(tmp_path: Path) -> None:
     measured = draw_results(read_results("board", outputs(tmp_path, 5, 2), Gate()))
     assert "→ quantized  97.70 %  0.30" in measured
-    assert "1.2 ms" in measured
+    assert "1.20 ms" in measured
     assert "pending" not in measured
     kind = "estimate (roofline, not measured)"
     estimated = draw_results(
         read_results("board", outputs(tmp_path, 5, 2, kind=kind, p90_ms=None, low_ms=0.5, high_ms=1.5), Gate())
     )
-    assert "~1 ms" in estimated
+    assert "~1.00 ms" in estimated
     assert f"Latency at batch 1: {kind}, a board." in estimated
     assert "pending until the board measures it" in estimated

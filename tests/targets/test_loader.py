@@ -151,9 +151,7 @@ def test_circle_of_two(board: Board) -> None:
 
 
 def test_board_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"none\.toml: no such file; the built-in targets: dlx-deploy targets list"
-    ):
+    with pytest.raises(ConfigError, match=r"none\.toml: no such file; the built-in targets: dlx-deploy targets list"):
         load_target(tmp_path / "none.toml")
 
 

@@ -1,0 +1,144 @@
+"""examples/device/run_on_device.py on a small package, and examples/ci/github-workflow.yml."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from dlx_deploy.runtime.archive import write_archive
+from dlx_deploy.runtime.package import PackageContents, assemble, make_reference
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCRIPT = EXAMPLES / "device" / "run_on_device.py"
+
+
+def colour_model() -> bytes:
+    """Logits of a 1 x 1 RGB image: its three values, so that class 0 is red, 1 green, 2 blue."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["logits"]),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 1, 1, 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
+    graph = helper.make_graph(nodes, "colour", [images], [logits])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def make_package(tmp_path: Path) -> Callable[[float], Path]:
+    """Writes a package whose golden logits are off by so much."""
+    images = (np.eye(3) * 200).astype(np.uint8).reshape(3, 1, 1, 3)
+    metadata: dict[str, Any] = {
+        "name": "colour",
+        "version": "1",
+        "target": {"name": "cpu-x86_64", "kind": "cpu", "title": "any"},
+        "preprocessing": {},
+        "labels": ["red", "green", "blue"],
+        "precision": {},
+        "execution": {"exact_qdq": False},
+        "recipe": {},
+        "budgets": {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0},
+        "accuracy": {},
+        "golden": {"atol": 1e-4, "rtol": 1e-4},
+    }
+
+    def make(error: float) -> Path:
+        contents = PackageContents(
+            metadata=metadata,
+            model=colour_model(),
+            golden_inputs=images,
+            golden_logits=images.reshape(3, 3).astype(np.float32) + np.float32(error),
+            reference=make_reference(images, [0, 1, 2], [0, 1, 2]),
+            manifest=b'{"schema": 1}\n',
+            model_card="# colour\n",
+        )
+        path = tmp_path / "colour.dlx"
+        write_archive(path, assemble(contents))
+        return path
+
+    return make
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The script away from this repository, so that it can use nothing of dlx-deploy but the package."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", check=False)
+
+
+def test_device_script_checks_times_and_classifies(make_package: Callable[[float], Path], tmp_path: Path) -> None:
+    image = tmp_path / "grass.png"
+    Image.new("RGB", (5, 4), (10, 240, 30)).save(image)
+    done = run(make_package(0), image)
+    assert done.returncode == 0, done.stderr
+    latency, answer = done.stdout.splitlines()
+    assert latency.startswith("p90 ")
+    assert " ms on " in latency
+    assert answer == f"{image}: green (100%)"
+
+
+def test_device_script_stops_where_the_self_test_fails(make_package: Callable[[float], Path]) -> None:
+    done = run(make_package(3))
+    assert done.returncode == 5
+    assert "golden" in done.stderr
+    assert done.stdout == ""
+
+
+def test_device_script_in_process(make_package: Callable[[float], Path], tmp_path: Path) -> None:
+    image = tmp_path / "sky.png"
+    Image.new("RGB", (1, 1), (10, 20, 200)).save(image)
+    namespace: dict[str, Any] = {"__name__": "script"}
+    exec(compile(SCRIPT.read_text(encoding="utf-8"), str(SCRIPT), "exec"), namespace)
+    assert namespace["classify_in_process"](str(make_package(0)), [str(image)]) == ["blue"]
+
+
+def test_device_script_without_a_package_says_how_to_use_it() -> None:
+    done = run()
+    assert done.returncode == 1
+    assert "PACKAGE.dlx" in done.stderr
+
+
+@pytest.fixture
+def build_step() -> dict[str, Any]:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: the workflow is not parsed")
+    workflow = yaml.safe_load((EXAMPLES / "ci" / "github-workflow.yml").read_text(encoding="utf-8"))
+    step: dict[str, Any] = next(s for s in workflow["jobs"]["build"]["steps"] if s.get("name") == "Build")
+    return step
+
+
+@pytest.mark.parametrize(
+    ("code", "allow", "expected", "said"),
+    [
+        (0, "0", 0, ""),
+        (3, "0", 3, "::error title=Budget missed"),
+        (3, "1", 3, "::error title=Budget missed"),
+        (5, "1", 5, "::error title=Build failed::exit code 5"),
+        (6, "0", 6, "::warning title=Undecided"),
+        (6, "1", 0, "::warning title=Undecided"),
+    ],
+)
+def test_workflow_ends_as_the_gate_says(
+    build_step: dict[str, Any], tmp_path: Path, code: int, allow: str, expected: int, said: str
+) -> None:
+    fake = tmp_path / "dlx-deploy"
+    fake.write_text(f"#!/bin/sh\nexit {code}\n")
+    fake.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ALLOW_UNDECIDED": allow}
+    # As GitHub runs a step: bash that stops at the first error.
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", build_step["run"]]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == expected
+    assert done.stdout.startswith(said)
+    assert bool(done.stdout) == bool(said)
