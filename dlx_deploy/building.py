@@ -14,20 +14,17 @@ from typing import Any
 import msgspec
 
 from dlx_deploy.config import Config, Data, load_config
-from dlx_deploy.errors import ConfigError, StoreError
+from dlx_deploy.errors import GateStopped, StoreError
 from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.key import key_of
-from dlx_deploy.pipeline.manifest import Manifest, latest_manifests
-from dlx_deploy.pipeline.plan import Build, Planned
+from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.plan import plan as plan_build
 from dlx_deploy.pipeline.run import BuildResult, Watcher, run_build
 from dlx_deploy.pipeline.store import Store
+from dlx_deploy.report.builds import summarise
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher
-from dlx_deploy.report.results import draw_results, read_results
-from dlx_deploy.report.table import format_bytes, format_seconds, format_table
+from dlx_deploy.report.table import format_bytes
 from dlx_deploy.stages.recipe import build_for
-from dlx_deploy.strict import nearest
 from dlx_deploy.targets import load_target
 
 __all__ = [
@@ -35,9 +32,6 @@ __all__ = [
     "Work",
     "build_packages",
     "collect",
-    "describe_plan",
-    "describe_status",
-    "explain_stage",
     "find_config",
     "labelled_data",
     "load_job",
@@ -56,11 +50,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Built:
-    """One finished package: where it is, and its summary for ``--json`` and for people."""
+    """One target's build: its summary for ``--json`` and for people, and the gate that stopped it, if one did."""
 
-    path: Path
     summary: dict[str, Any]
     text: str
+    failure: GateStopped | None
 
 
 def find_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -93,11 +87,12 @@ def load_job(
 
 
 def build_packages(work: Work, output: Path, quiet: bool = False) -> Iterator[Built]:
-    """Build target after target; what they share is built once."""
+    """Build target after target; what they share is built once, and a gate that stops one does not stop the others."""
     for build in work.builds:
         with _watcher(quiet) as watch:
             result = run_build(build, work.store, watch)
-        yield _deliver(work, build, result, output)
+        package = None if result.stopped else _deliver(work.config, build, result, output)
+        yield Built(*summarise(work.config, result, package), result.stopped)
 
 
 @contextlib.contextmanager
@@ -111,36 +106,16 @@ def _watcher(quiet: bool) -> Iterator[Watcher]:
         yield live
 
 
-def _deliver(work: Work, build: Build, result: BuildResult, output: Path) -> Built:
-    config = work.config
-    name = f"{config.name}-{config.version}-{build.target_name}"
-    package, manifest = output / f"{name}.dlx", output / f"{name}.manifest.json"
+def _deliver(config: Config, build: Build, result: BuildResult, output: Path) -> Path:
+    """Copy the package, and its manifest beside it, out of the store; the package's path."""
+    package = output / f"{config.name}-{config.version}-{build.target_name}.dlx"
     try:
         output.mkdir(parents=True, exist_ok=True)
         _copy(result.outputs["package"]["package.dlx"], package)
-        manifest.write_bytes(canonical_json(result.manifest))
+        package.with_suffix(".manifest.json").write_bytes(canonical_json(result.manifest))
     except OSError as e:
         raise StoreError(f"{output}: {e.strerror}; the stages are kept: name another folder with --output") from e
-    results = read_results(build.target_name, result.outputs["verify"], config.gate)
-    size, teacher = package.stat().st_size, next(r for r in results.rows if r.model == "teacher")
-    ran = sum(entry.status == "ran" for entry in result.manifest.steps)
-    summary = {
-        "package": str(package),
-        "manifest": str(manifest),
-        "size_bytes": size,
-        "teacher_size_ratio": teacher.size_bytes / size,
-        "seconds": result.manifest.seconds,
-        "ran": ran,
-        "cached": len(result.manifest.steps) - ran,
-        "results": msgspec.to_builtins(results),
-        "gates": msgspec.to_builtins(result.manifest.gates),
-    }
-    text = (
-        f"{draw_results(results)}\n{package}  {format_bytes(size)}, the teacher's ONNX is "
-        f"{teacher.size_bytes / size:.1f} times as large; {ran} stages ran, {len(result.manifest.steps) - ran} cached, "
-        f"{format_seconds(result.manifest.seconds)}"
-    )
-    return Built(package, summary, text)
+    return package
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -154,78 +129,6 @@ def _copy(source: Path, target: Path) -> None:
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise
-
-
-def describe_plan(work: Work) -> tuple[Any, str]:
-    """Each step of each target with hit or run and why, as data and as a table."""
-    data, rows, seen = [], [], set[Any]()
-    for build in work.builds:
-        for planned in plan_build(build, work.store):
-            data.append({"target": build.target_name, **_planned(planned)})
-            stage = planned.step.stage
-            looks_at = [getattr(build.target, field) for field in stage.uses]
-            shared = repr((planned.step.name, looks_at, build.target_is_host and stage.measures_host, planned.why))
-            if shared not in seen:
-                seen.add(shared)
-                rows.append([planned.step.name, planned.action, planned.why, build.target_name])
-    work.store.save_digests()
-    return data, format_table(["stage", "", "why", "first needed for"], rows)
-
-
-def _planned(planned: Planned) -> dict[str, Any]:
-    return {"step": planned.step.name, "action": planned.action, "why": planned.why, "key": planned.key}
-
-
-def explain_stage(work: Work, name: str) -> tuple[Any, str]:
-    """Why the step ``name`` would run or not, and its key document.
-
-    Raises:
-        ConfigError: there is no such step.
-    """
-    names = list(dict.fromkeys(step.name for build in work.builds for step in build.steps))
-    if name not in names:
-        raise ConfigError(f"no stage {name!r}; {nearest(name, names)}")
-    data, lines = [], []
-    for build in work.builds:
-        planned = next(p for p in plan_build(build, work.store) if p.step.name == name)
-        document = msgspec.to_builtins(planned.document)
-        data.append({"target": build.target_name, **_planned(planned), "document": document})
-        lines.append(f"{name} for {build.target_name}: {planned.action}: {planned.why}")
-        if planned.document is not None:
-            assert planned.key == key_of(planned.document)
-            lines += [f"key {planned.key}", canonical_json(planned.document).decode().rstrip()]
-    return data, "\n".join(lines)
-
-
-def describe_status(store: Path) -> tuple[Any, str]:
-    """The newest build of each target, as data and as text.
-
-    Raises:
-        ConfigError: nothing was built in this store.
-    """
-    manifests = latest_manifests(Store(store))
-    if not manifests:
-        raise ConfigError(f"no build in {store}; start one with: dlx-deploy build --target jetson")
-    return msgspec.to_builtins(manifests), "\n\n".join(map(_draw_manifest, manifests.values()))
-
-
-def _draw_manifest(manifest: Manifest) -> str:
-    rows = [
-        [
-            e.step,
-            e.status,
-            format_seconds(e.seconds),
-            format_bytes(sum(o.size_bytes for o in e.outputs.values())),
-            e.why,
-        ]
-        for e in manifest.steps
-    ]
-    lines = [
-        f"{manifest.target_name}: {manifest.status}, started {manifest.started}, {format_seconds(manifest.seconds)}",
-        format_table(["stage", "", "took", "size", "why"], rows, right=(2, 3)),
-        *(f"gate {gate.gate}: {gate.verdict}. {gate.text}" for gate in manifest.gates),
-    ]
-    return "\n".join([*lines, f"error: {manifest.error}"] if manifest.error else lines)
 
 
 def collect(config: Config, store: Path, dry_run: bool) -> tuple[Any, str]:

@@ -139,8 +139,16 @@ def build(
     job = load_job(config, target, overrides, store, deep)
     for note in job.notes:
         typer.echo(note, err=True)
+    summaries, failures = [], []
     for built in build_packages(job, output, quiet=as_json):
-        _print(built.summary, as_json, built.text)
+        summaries.append(built.summary)
+        failures += [built.failure] if built.failure else []
+        if not as_json:
+            typer.echo(built.text)
+    if as_json:
+        _print(summaries, as_json, "")
+    if failures:
+        raise min(failures, key=lambda failure: failure.exit_code)  # a failed gate says more than an undecided one
 
 
 @app.command()
@@ -152,12 +160,13 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a build would do: each stage is a hit, or runs because of something."""
-    from dlx_deploy.building import describe_plan, load_job
+    from dlx_deploy.building import load_job
+    from dlx_deploy.report.builds import describe_plan
 
     job = load_job(config, target, overrides, store)
     for note in job.notes:
         typer.echo(note, err=True)
-    data, text = describe_plan(job)
+    data, text = describe_plan(job.builds, job.store)
     _print(data, as_json, text)
 
 
@@ -171,16 +180,18 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Say why a stage would run, and what its key is made of."""
-    from dlx_deploy.building import explain_stage, load_job
+    from dlx_deploy.building import load_job
+    from dlx_deploy.report.builds import explain_stage
 
-    data, text = explain_stage(load_job(config, target, overrides, store), stage)
+    job = load_job(config, target, overrides, store)
+    data, text = explain_stage(job.builds, job.store, stage)
     _print(data, as_json, text)
 
 
 @app.command()
 def status(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """Say how the newest build of each target went, or how far it is."""
-    from dlx_deploy.building import describe_status
+    from dlx_deploy.report.builds import describe_status
 
     data, text = describe_status(store)
     _print(data, as_json, text)

@@ -89,7 +89,7 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     arguments: dict[str, Any] = msgspec.field(default_factory=lambda: {"width": 2.0})
     checkpoint: str = ""
     label_smoothing: Fraction = 0.1
-    epochs: Count = 14
+    epochs: Count = 25
 
 
 class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -61,7 +61,7 @@ def test_a_warm_build_finds_every_stage_and_imports_nothing_heavy(built: Path, t
     command = [sys.executable, "-c", code, "build", "--json", *tiny()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    (summary,) = json.loads(done.stdout)
     assert (summary["ran"], summary["cached"]) == (0, len(STEPS))
     assert sha256(tmp_path / PACKAGE) == before
 
@@ -135,13 +135,26 @@ def test_a_flipped_byte_redoes_that_stage_alone(built: Path, tmp_path: Path, her
 
 def test_a_damaged_student_fails_the_gate_and_is_not_packaged(built: Path, tmp_path: Path, here: Here) -> None:
     shutil.copytree(built / ".dlx", tmp_path / ".dlx")
-    done = here("build", *tiny("distill.epochs=0", "prune.enabled=false", "gate.max_drop=0.02"))
+    done = here("build", "--json", *tiny("distill.epochs=0", "prune.enabled=false", "gate.max_drop=0.02"))
     assert done.code == 3
+    (summary,) = json.loads(done.out)
+    assert (summary["status"], summary["package"]) == ("stopped by a gate", None)
+    assert {r["model"] for r in summary["results"]["rows"]} == {"teacher", "student", "quantized"}
     assert "error: verify: accuracy: top-1 falls by" in done.err
     assert not (tmp_path / "dist").exists()
     status = here("status")
     assert "stopped by a gate" in status.out
     assert "gate accuracy: fail." in status.out
+
+
+def test_a_gate_stops_its_own_target_only(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    budget = ["--set", "gate.max_latency_p90_ms=1e-6"]  # no CPU is so fast; the Jetson's latency is pending
+    done = here("build", "--target", "cpu-x86_64", "--target", "jetson", *tiny(), *budget)
+    assert done.code == 3
+    assert [p.name for p in (tmp_path / "dist").glob("*.dlx")] == [Path(PACKAGE).name]
+    assert "no package: a gate did not pass" in done.out
+    assert "gate latency: PENDING" in done.err
 
 
 def test_a_small_test_split_is_undecided(built: Path, tmp_path: Path, here: Here) -> None:
@@ -157,7 +170,7 @@ def test_without_student_and_pruning_the_teacher_is_quantized(built: Path, tmp_p
     shutil.copytree(built / ".dlx", tmp_path / ".dlx")
     done = here("build", "--json", *tiny("distill.enabled=false", "prune.enabled=false"))
     assert done.code == 0, done.err
-    rows = json.loads(done.out)["results"]["rows"]
+    rows = json.loads(done.out)[0]["results"]["rows"]
     assert [(r["model"], r["shipped"]) for r in rows] == [("teacher", False), ("quantized", True)]
 
 

@@ -76,6 +76,16 @@ def test_the_alias_is_said(built: Path, here: Here) -> None:
     assert "jetson is an alias of jetson-orin-nano-8gb" in here("plan").err
 
 
+def test_a_board_of_one_s_own(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text('name = "robot-arm"\nextends = "jetson-orin-nx-16gb"\n')
+    planned = here("plan", "--target", "./board.toml", "--json")
+    assert planned.code == 0, planned.err
+    assert {p["target"] for p in json.loads(planned.out)} == {"robot-arm"}
+    (tmp_path / "board.toml").write_text('name = "robot-arm"\nextends = "jetson-orin-nx-16gb"\nopsett = 3\n')
+    wrong = here("plan", "--target", "./board.toml")
+    assert (wrong.code, "nearest valid name: 'opset'" in wrong.err) == (2, True)
+
+
 def test_package_commands(built: Path, here: Here, tmp_path: Path) -> None:
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -131,7 +141,7 @@ def test_image_folder_and_own_model_with_checkpoint(here: Here, tmp_path: Path) 
     options += ["--set", "prune.enabled=false", "--set", "gate.max_drop=0.9", "--set", "threads=1"]
     done = here("build", "--json", *options)
     assert done.code == 0, done.err
-    package = Path(json.loads(done.out)["package"])
+    package = Path(json.loads(done.out)[0]["package"])
     verified = here("verify", package, "--data", "data")
     assert verified.code == 0, verified.err
     assert here("build", *options).err.count("cached") >= 6
@@ -372,7 +382,7 @@ def test_our_bug_is_exit_1_with_a_traceback(here: Here, monkeypatch: pytest.Monk
     def explode(*arguments: Any) -> None:
         raise RuntimeError("unexpected")
 
-    monkeypatch.setattr("dlx_deploy.building.describe_plan", explode)
+    monkeypatch.setattr("dlx_deploy.report.builds.describe_plan", explode)
     done = here("plan")
     assert done.code == 1
     assert "Traceback" in done.err
@@ -383,14 +393,14 @@ def test_interrupt_is_130(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dlx_deploy.building.describe_plan", interrupt)
+    monkeypatch.setattr("dlx_deploy.report.builds.describe_plan", interrupt)
     assert here("plan").code == 130
 
 
 def test_json_keeps_talk_off_stdout(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built / ".dlx", tmp_path / ".dlx")
     done = dlx("build", "--json", *tiny(), cwd=tmp_path)
-    assert json.loads(done.out)["cached"] == 11
+    assert json.loads(done.out)[0]["cached"] == 11
     assert "alias" in done.err
 
 

@@ -61,6 +61,9 @@ def test_killed_in_every_stage(built: Path, tmp_path: Path, moments: list[tuple[
 @pytest.mark.parametrize("step", ["distill", *(pytest.param(s, marks=pytest.mark.slow) for s in ("teacher", "prune"))])
 def test_training_goes_on_from_its_last_epoch(built: Path, tmp_path: Path, step: str) -> None:
     assert killed_at(tmp_path, step, "epoch") == -signal.SIGKILL
+    command = [sys.executable, "-m", "dlx_deploy.cli", "status", "--json"]
+    (status,) = json.loads(subprocess.check_output(command, cwd=tmp_path)).values()
+    assert status["status"] == "killed"
     checkpoints = [f for f in (tmp_path / ".dlx" / "checkpoints").rglob("*") if f.is_file()]
     assert checkpoints
     assert all(f.stat().st_size > 0 for f in checkpoints)

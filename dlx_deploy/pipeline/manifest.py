@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -45,7 +47,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     config: Any
     host: dict[str, Any]
     started: str
-    status: Literal["running", "done", "failed", "stopped by a gate", "interrupted"]
+    status: Literal["running", "done", "failed", "stopped by a gate", "interrupted", "killed"]
     error: str = ""
     steps: tuple[StepEntry, ...] = ()
     gates: tuple[GateResult, ...] = ()
@@ -58,7 +60,7 @@ def now() -> str:
 
 
 def latest_manifests(store: Store) -> dict[str, Manifest]:
-    """Target name → the manifest of its newest build.
+    """Target name → the manifest of its newest build; one that still says ``running`` and is dead says ``killed``.
 
     Raises:
         StoreError: a manifest was written by a newer dlx-deploy.
@@ -71,5 +73,18 @@ def latest_manifests(store: Store) -> dict[str, Manifest]:
             continue
         if manifest.schema > SCHEMA:
             raise StoreError(f"{path}: schema {manifest.schema}, and this dlx-deploy reads up to {SCHEMA}")
+        if manifest.status == "running" and not _is_alive(path):
+            manifest = msgspec.structs.replace(manifest, status="killed", error="its process is gone: build again")
         found[manifest.target_name] = manifest
     return found
+
+
+def _is_alive(manifest: Path) -> bool:
+    """Whether the process that wrote this manifest, whose number ends its name, is still there."""
+    try:
+        os.kill(int(manifest.stem.rpartition("-")[2]), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, ValueError):
+        return False
+    return True

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,11 +43,16 @@ class Watcher(Protocol):
         """The step ran, or was found in the store."""
 
 
-class BuildResult(msgspec.Struct, frozen=True):
-    """A finished build: its manifest, and where the outputs of each step lie (step → output → path)."""
+@dataclass(frozen=True)
+class BuildResult:
+    """A build at its end: its manifest, and where the outputs of each finished step lie (step → output → path).
+
+    ``stopped`` is set where a gate did not pass: the steps after it were not run.
+    """
 
     manifest: Manifest
     outputs: dict[str, dict[str, Path]]
+    stopped: GateStopped | None = None
 
 
 class _Recorder:
@@ -83,28 +89,37 @@ class _Recorder:
 
 
 def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
-    """Bring every step of ``build`` into the store, in order.
+    """Bring the steps of ``build`` into the store, in order, up to the end or to a gate that does not pass.
 
     Raises:
         EnvironmentMissing: a distribution that a step needs is not installed; said before any step runs.
-        StageFailed: a stage could not do its work. GateFailed, GateUndecided: a gate did not pass.
+        StageFailed: a stage could not do its work.
         In each case the finished steps are kept and the manifest says how far the build came.
     """
     recorder = _Recorder(store, build)
     resolver = Resolver(store, build)
+    outputs: dict[str, dict[str, Path]] = {}
     try:
         for step in build.steps:
-            _one_step(step, build, store, resolver, recorder, watch)
+            gates = _one_step(step, build, store, resolver, recorder, watch)
+            outputs[step.name] = resolver.outputs(step)
+            stop_unless_passed(step.name, gates)
+    except GateStopped as e:
+        recorder.update(status="stopped by a gate", error=str(e))
+        return BuildResult(recorder.manifest, outputs, e)
     except BaseException as e:
-        recorder.update(status=_status_of(e), error=str(e) or type(e).__name__)
+        status = "interrupted" if isinstance(e, KeyboardInterrupt) else "failed"
+        recorder.update(status=status, error=str(e) or type(e).__name__)
         raise
     finally:
         store.save_digests()
     recorder.update(status="done")
-    return BuildResult(recorder.manifest, {step.name: resolver.outputs(step) for step in build.steps})
+    return BuildResult(recorder.manifest, outputs)
 
 
-def _one_step(step: Step, build: Build, store: Store, resolver: Resolver, recorder: _Recorder, watch: Watcher) -> None:
+def _one_step(
+    step: Step, build: Build, store: Store, resolver: Resolver, recorder: _Recorder, watch: Watcher
+) -> Sequence[GateResult]:
     planned = resolver.examine(step)
     status: str = "cached"
     if planned.action == "run":
@@ -127,7 +142,7 @@ def _one_step(step: Step, build: Build, store: Store, resolver: Resolver, record
     gates = step.gates(resolver.outputs(step), again.record.metrics) if step.gates else ()
     recorder.update(steps=(*recorder.manifest.steps, entry), gates=(*recorder.manifest.gates, *gates))
     watch.finished(entry, gates)
-    stop_unless_passed(step.name, gates)
+    return gates
 
 
 def _run(planned: Planned, build: Build, store: Store, resolver: Resolver, watch: Watcher) -> Planned:
@@ -218,9 +233,3 @@ def _entry(record: Record, step: Step, status: Any, why: str) -> StepEntry:
         started=record.started,
         seconds=record.seconds,
     )
-
-
-def _status_of(error: BaseException) -> str:
-    if isinstance(error, GateStopped):
-        return "stopped by a gate"
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

@@ -20,7 +20,7 @@ def run(job: Job) -> Metrics:
     data = open_data(job.inputs["data"])
     use_threads(job, data)
     model, architecture = new_model(job, data)
-    return train_and_save(job, data, model, architecture, distilling(job, data))
+    return train_and_save(job, data, model, architecture, distilling(job))
 
 
 STAGE = Stage(

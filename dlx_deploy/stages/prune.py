@@ -34,7 +34,7 @@ def run(job: Job) -> Metrics:
     changed = {**architecture.pruned, **report.channels}
     counts = channel_counts(pruned)
     architecture = replace(architecture, pruned={name: counts[name] for name in changed})
-    metrics = train_and_save(job, data, pruned, architecture, distilling(job, data))
+    metrics = train_and_save(job, data, pruned, architecture, distilling(job))
     return {"macs_removed": report.reduction, "macs": float(report.macs_after), **metrics}
 
 

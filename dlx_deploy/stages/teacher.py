@@ -17,7 +17,7 @@ def run(job: Job) -> Metrics:
     """
     from dlx_deploy.nn.checkpoint import load_into, read_checkpoint
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.losses import cross_entropy
+    from dlx_deploy.nn.losses import supervised
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)
@@ -25,11 +25,7 @@ def run(job: Job) -> Metrics:
     if "checkpoint" in job.inputs:
         path = job.inputs["checkpoint"]
         load_into(model, read_checkpoint(path), path)
-
-    smoothing = job.params.label_smoothing
-    return train_and_save(
-        job, data, model, architecture, lambda logits, images, labels: cross_entropy(logits, labels, smoothing)
-    )
+    return train_and_save(job, data, model, architecture, supervised(job.params.label_smoothing))
 
 
 STAGE = Stage(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlx_deploy.pipeline.stage import Job, Metrics
 
@@ -19,9 +19,12 @@ TORCH_TOOLS = ("numpy", "safetensors", "torch", "torchvision")
 TORCH_MODULES = (
     "dlx_deploy.stages.training",
     "dlx_deploy.nn.artifact",
+    "dlx_deploy.nn.augment",
     "dlx_deploy.nn.checkpoint",
+    "dlx_deploy.nn.data.artifact",
     "dlx_deploy.nn.losses",
     "dlx_deploy.nn.models",
+    "dlx_deploy.nn.train_state",
     "dlx_deploy.nn.training",
 )
 
@@ -63,23 +66,13 @@ def use_threads(job: Job, data: DataArtifact) -> None:
     set_threads(job.threads or (1 if small else 0))
 
 
-def distilling(job: Job, data: DataArtifact) -> LossFn:
+def distilling(job: Job) -> LossFn:
     """The section's distillation loss: the teacher answers on the very images that the student sees."""
-    import torch
-
     from dlx_deploy.nn.artifact import load_model
-    from dlx_deploy.nn.losses import distillation_loss
+    from dlx_deploy.nn.losses import distilled
 
     teacher, _ = load_model(job.inputs["teacher"])
-    teacher.to(memory_format=torch.channels_last)
-    temperature, alpha = job.params.temperature, job.params.alpha
-
-    def loss(logits: Any, images: Any, labels: Any) -> Any:
-        with torch.no_grad():
-            answers = teacher(images)
-        return distillation_loss(logits, answers, labels, temperature, alpha)
-
-    return loss
+    return distilled(teacher, job.params.temperature, job.params.alpha)
 
 
 def train_and_save(job: Job, data: DataArtifact, model: nn.Module, architecture: Architecture, loss: LossFn) -> Metrics:

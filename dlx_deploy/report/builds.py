@@ -1,0 +1,120 @@
+"""Builds as people look at them: what one came to, what one would do, why, and how the newest ones went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dlx_deploy.config import Config
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.manifest import Manifest, latest_manifests
+from dlx_deploy.pipeline.plan import Build, Planned
+from dlx_deploy.pipeline.plan import plan as plan_build
+from dlx_deploy.pipeline.run import BuildResult
+from dlx_deploy.pipeline.store import Store
+from dlx_deploy.report.results import draw_results, read_results
+from dlx_deploy.report.table import format_bytes, format_seconds, format_table
+from dlx_deploy.strict import nearest
+
+__all__ = ["describe_plan", "describe_status", "explain_stage", "summarise"]
+
+
+def summarise(config: Config, result: BuildResult, package: Path | None) -> tuple[dict[str, Any], str]:
+    """What a build came to, as data and as text; ``package`` is None where a gate stopped it."""
+    manifest = result.manifest
+    ran = sum(entry.status == "ran" for entry in manifest.steps)
+    cached = len(manifest.steps) - ran
+    results = read_results(manifest.target_name, result.outputs["verify"], config.gate)
+    summary: dict[str, Any] = {
+        "target": manifest.target_name,
+        "status": manifest.status,
+        "package": None,
+        "seconds": manifest.seconds,
+        "ran": ran,
+        "cached": cached,
+        "results": msgspec.to_builtins(results),
+        "gates": msgspec.to_builtins(manifest.gates),
+    }
+    made = "no package: a gate did not pass"
+    if package is not None:
+        size, teacher = package.stat().st_size, next(r for r in results.rows if r.model == "teacher")
+        ratio = teacher.size_bytes / size
+        made = f"{package}  {format_bytes(size)}, the teacher's ONNX is {ratio:.1f} times as large"
+        summary |= {"package": str(package), "size_bytes": size, "teacher_size_ratio": ratio}
+    text = f"{draw_results(results)}\n{made}; {ran} stages ran, {cached} cached, {format_seconds(manifest.seconds)}"
+    return summary, text
+
+
+def describe_plan(builds: Sequence[Build], store: Store) -> tuple[Any, str]:
+    """Each step of each target with hit or run and why, as data and as a table."""
+    data, rows, seen = [], [], set[Any]()
+    for build in builds:
+        for planned in plan_build(build, store):
+            data.append({"target": build.target_name, **_planned(planned)})
+            stage = planned.step.stage
+            looks_at = [getattr(build.target, field) for field in stage.uses]
+            shared = repr((planned.step.name, looks_at, build.target_is_host and stage.measures_host, planned.why))
+            if shared not in seen:
+                seen.add(shared)
+                rows.append([planned.step.name, planned.action, planned.why, build.target_name])
+    store.save_digests()
+    return data, format_table(["stage", "", "why", "first needed for"], rows)
+
+
+def _planned(planned: Planned) -> dict[str, Any]:
+    return {"step": planned.step.name, "action": planned.action, "why": planned.why, "key": planned.key}
+
+
+def explain_stage(builds: Sequence[Build], store: Store, name: str) -> tuple[Any, str]:
+    """Why the step ``name`` would run or not, and its key document.
+
+    Raises:
+        ConfigError: there is no such step.
+    """
+    names = list(dict.fromkeys(step.name for build in builds for step in build.steps))
+    if name not in names:
+        raise ConfigError(f"no stage {name!r}; {nearest(name, names)}")
+    data, lines = [], []
+    for build in builds:
+        planned = next(p for p in plan_build(build, store) if p.step.name == name)
+        document = msgspec.to_builtins(planned.document)
+        data.append({"target": build.target_name, **_planned(planned), "document": document})
+        lines.append(f"{name} for {build.target_name}: {planned.action}: {planned.why}")
+        if planned.document is not None:
+            lines += [f"key {planned.key}", canonical_json(planned.document).decode().rstrip()]
+    return data, "\n".join(lines)
+
+
+def describe_status(store: Path) -> tuple[Any, str]:
+    """The newest build of each target, as data and as text.
+
+    Raises:
+        ConfigError: nothing was built in this store.
+    """
+    manifests = latest_manifests(Store(store))
+    if not manifests:
+        raise ConfigError(f"no build in {store}; start one with: dlx-deploy build --target jetson")
+    return msgspec.to_builtins(manifests), "\n\n".join(map(_draw_manifest, manifests.values()))
+
+
+def _draw_manifest(manifest: Manifest) -> str:
+    rows = [
+        [
+            e.step,
+            e.status,
+            format_seconds(e.seconds),
+            format_bytes(sum(o.size_bytes for o in e.outputs.values())),
+            e.why,
+        ]
+        for e in manifest.steps
+    ]
+    lines = [
+        f"{manifest.target_name}: {manifest.status}, started {manifest.started}, {format_seconds(manifest.seconds)}",
+        format_table(["stage", "", "took", "size", "why"], rows, right=(2, 3)),
+        *(f"gate {gate.gate}: {gate.verdict}. {gate.text}" for gate in manifest.gates),
+    ]
+    return "\n".join([*lines, f"error: {manifest.error}"] if manifest.error else lines)
