@@ -37,6 +37,6 @@ def stop_unless_passed(step: str, results: Sequence[GateResult]) -> None:
     """
     kinds: tuple[tuple[Verdict, type[GateStopped]], ...] = (("fail", GateFailed), ("undecided", GateUndecided))
     for verdict, error in kinds:
-        texts = [f"{r.gate}: {r.text}" for r in results if r.verdict == verdict]
+        texts = [r.text for r in results if r.verdict == verdict]
         if texts:
             raise error(f"{step}: " + "; ".join(texts))

@@ -127,5 +127,5 @@ STAGE = Stage(
     run=run,
     uses=("name", "kind", "title", "judge", "quantization"),
     tools=("numpy", "onnxruntime"),
-    modules=("dlx_deploy.stages.package", "dlx_deploy.runtime"),
+    modules=("dlx_deploy.stages.package", "dlx_deploy.stages.verify", "dlx_deploy.runtime"),
 )

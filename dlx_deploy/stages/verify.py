@@ -101,7 +101,7 @@ def judge_accuracy(budgets: Gate, accuracy: Accuracy) -> GateResult:
     verdict = non_inferiority(row.b, row.c, accuracy.n, budgets.max_drop, budgets.confidence)
     text = verdict.explain()
     if verdict.verdict != "pass":
-        text += "; or train and distill longer, prune less, or raise gate.max_drop"
+        text += "; to improve: train and distill longer, prune less, or raise gate.max_drop"
     return GateResult(
         gate="accuracy",
         metric="top1_drop",

@@ -233,7 +233,7 @@ def test_gates_stop_the_build_but_keep_the_measurement(toy: Toy, store: Store, e
     for verdict, error in (("fail", GateFailed), ("undecided", GateUndecided)):
         stopped = run_build(toy.build(3, gates=gate(verdict)), store, events).stopped
         assert type(stopped) is error
-        assert str(stopped) == "scale: accuracy: as it is"
+        assert str(stopped) == "scale: as it is"
         manifest = latest_manifests(store)["board"]
         assert manifest.status == "stopped by a gate"
         assert [g.verdict for g in manifest.gates] == [verdict]

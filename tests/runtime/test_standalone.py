@@ -125,7 +125,14 @@ def test_a_deflated_package_runs_too(bare_python: Path, elsewhere: Path, files: 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc to see when the measuring has begun")
 def test_ctrl_c_is_130(bare_python: Path, elsewhere: Path) -> None:
     command = [str(bare_python), "tiny.dlx", "bench", "--rounds", "100000000"]
-    process = subprocess.Popen(command, cwd=elsewhere, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=elsewhere,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
+    )
     maps = Path(f"/proc/{process.pid}/maps")
     deadline = time.monotonic() + 30
     while "onnxruntime" not in maps.read_text() and time.monotonic() < deadline:

@@ -37,7 +37,7 @@ def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) 
     ("b", "c", "verdict", "text"),
     [
         (2, 1, "pass", "at most"),
-        (90, 10, "fail", "train and distill longer, prune less, or raise gate.max_drop"),
+        (90, 10, "fail", "to improve: train and distill longer, prune less, or raise gate.max_drop"),
         (25, 10, "undecided", "images would decide"),
     ],
 )
