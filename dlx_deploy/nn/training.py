@@ -25,7 +25,7 @@ from dlx_deploy.errors import ConfigError, DataError, StageFailed
 from dlx_deploy.nn import train_state
 from dlx_deploy.nn.augment import Normalise, shifted
 from dlx_deploy.nn.data.artifact import DataArtifact, Images, Labels
-from dlx_deploy.nn.progress import Progress, silent
+from dlx_deploy.progress import Progress, silent
 
 __all__ = [
     "LossFn",

@@ -5,27 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.progress import Progress, silent
 
-__all__ = ["Job", "Metrics", "Output", "Progress", "Provenance", "Source", "Stage", "Step", "Tree", "silent"]
+__all__ = ["Job", "Metrics", "Output", "Provenance", "Source", "Stage", "Step", "Tree"]
 
 Metrics = dict[str, float]
 """Metric name → value, the unit in the name: ``latency_p90_ms``, ``top1``, ``size_bytes``."""
-
-
-class Progress(Protocol):
-    """Called by a stage as it works; must be cheap and must not raise."""
-
-    def __call__(self, done: float, total: float, text: str = "") -> None:
-        """``done`` of ``total`` units are finished; ``text`` is a short remark (loss, images/s)."""
-
-
-def silent(done: float, total: float, text: str = "") -> None:
-    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from dlx_deploy.errors import DataError, EnvironmentMissing
 from dlx_deploy.nn.data.artifact import Images, Labels
 from dlx_deploy.nn.data.listing import image_names
-from dlx_deploy.nn.progress import Progress
+from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.errors import BackendMissing, InputError
 from dlx_deploy.runtime.images import load_image
 

@@ -15,7 +15,7 @@ from dlx_deploy.nn.data import digits
 from dlx_deploy.nn.data.artifact import Header, Images, Labels, write_header
 from dlx_deploy.nn.data.imagefolder import decode_images, list_images
 from dlx_deploy.nn.data.splits import Indices, stratified, without
-from dlx_deploy.nn.progress import Progress, silent
+from dlx_deploy.progress import Progress, silent
 
 __all__ = ["prepare"]
 
