@@ -107,12 +107,12 @@ class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Structured pruning: whole channels are removed, smallest L2 norm first, then a short distilled fine-tune."""
 
     enabled: bool = True
-    reduce_macs: Fraction = 0.3
+    reduce_macs: Fraction = 0.2
     round_to: AtLeastOne = 8
     keep_trunk: bool = True
     temperature: Positive = 4.0
     alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
-    epochs: Count = 15
+    epochs: Count = 25
     learning_rate: Positive = 0.05
 
 
