@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dlx_deploy import cli
@@ -32,6 +33,19 @@ TINY = [
 def tiny(*more: str) -> list[str]:
     """``--set`` options of a build that takes seconds; later ones win."""
     return [part for override in (*TINY, *more) for part in ("--set", override)]
+
+
+def image_folder(folder: Path, classes: dict[str, int], side: int = 12, split: str = "train") -> Path:
+    """An image folder: class → number of PNG files; a class is a brightness, so it can be learned."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number, (name, count) in enumerate(classes.items()):
+        (folder / split / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            pixels = rng.integers(0, 90, (side, side + 3, 3)) + 80 * number
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name / f"{i:03}.png")
+    return folder
 
 
 @dataclass(frozen=True)
