@@ -141,26 +141,27 @@ def _accuracy(job: Job, models: Mapping[str, Path]) -> Accuracy:
     from dlx_deploy.nn.evaluation import run_onnx
 
     images, labels = open_data(job.inputs["data"]).split("test")
-    shipped, answers = _name_of(job.inputs["shipped"], models), {}
+    shipped, logits = _name_of(job.inputs["shipped"], models), {}
     for done, (name, path) in enumerate(models.items()):
         job.progress(done, len(models), f"{name} on {len(images)} images")
         exact = job.target.judge == "exact-qdq"
-        answers[name] = run_onnx(path, images, exact_qdq=exact, threads=job.threads).argmax(axis=1)
-    np.save(job.out / "teacher.npy", answers["teacher"].astype(np.int64), allow_pickle=False)
-    rows = tuple(_row(name, path, answers, labels) for name, path in models.items())
+        logits[name] = run_onnx(path, images, exact_qdq=exact, threads=job.threads)
+    np.save(job.out / "teacher.npy", logits["teacher"].argmax(axis=1).astype(np.int64), allow_pickle=False)
+    rows = tuple(_row(name, path, logits, labels) for name, path in models.items())
     return Accuracy(schema=1, judge=job.target.judge, n=len(labels), shipped=shipped, rows=rows)
 
 
-def _row(name: str, path: Path, answers: Mapping[str, np.ndarray], labels: np.ndarray) -> Row:
+def _row(name: str, path: Path, logits: Mapping[str, np.ndarray], labels: np.ndarray) -> Row:
+    from dlx_deploy.nn.evaluation import paired_counts, top1
     from dlx_deploy.nn.graph import model_summary
 
-    right, teacher_right = answers[name] == labels, answers["teacher"] == labels
+    b, c, _ = paired_counts(logits["teacher"], logits[name], labels)
     summary = model_summary(path)
     return Row(
         model=name,
-        top1=float(right.mean()),
-        b=int((teacher_right & ~right).sum()),
-        c=int((right & ~teacher_right).sum()),
+        top1=top1(logits[name], labels),
+        b=b,
+        c=c,
         size_bytes=summary.size_bytes,
         macs=summary.macs,
         parameters=summary.parameters,

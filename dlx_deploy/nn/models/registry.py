@@ -42,7 +42,7 @@ def build_model(
     names = torchvision_names()
     if model not in names:
         raise ConfigError(
-            f"unknown model {model!r}; {nearest(model, [*DEPTHS, *names])}; "
+            f"unknown model {model!r}; {nearest(model, model_names())}; "
             "a model is one of these, any torchvision classifier, or FILE.py:FUNCTION"
         )
     return build_torchvision(model, arguments, classes, channels, height)
