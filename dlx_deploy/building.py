@@ -24,6 +24,7 @@ from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.builds import summarise
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher
 from dlx_deploy.report.table import format_bytes
+from dlx_deploy.stages.engine import missing_builder
 from dlx_deploy.stages.recipe import build_for
 from dlx_deploy.targets import load_target
 
@@ -82,7 +83,8 @@ def load_job(
     loaded = find_config(config, overrides or ())
     found = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]
     builds = tuple(build_for(loaded, target.profile) for target in found)
-    notes = tuple(target.note for target in found if target.note)
+    said = [note for target in found for note in (target.note, missing_builder(loaded, target.profile)) if note]
+    notes = tuple(dict.fromkeys(said))
     return Work(loaded, builds, Store(store, deep), notes)
 
 

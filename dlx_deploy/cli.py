@@ -17,6 +17,7 @@ from dlx_deploy.errors import ConfigError, DlxError
 
 if TYPE_CHECKING:
     from dlx_deploy.runtime.commands import Outcome
+    from dlx_deploy.runtime.predictor import Predictor
 
 __all__ = ["app", "main"]
 
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Turns a PyTorch model into a verified inference package for an edge device.",
     epilog="Exit codes: 0 done, 1 our bug, 2 usage or configuration, 3 a gate failed, 4 something is not installed, "
-    "5 a stage failed, 6 undecided, 130 interrupted.",
+    "5 a stage failed, 6 undecided, 7 no engine that may be used, 130 interrupted.",
 )
 targets_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="The boards and CPUs that can be built for."
@@ -47,6 +48,12 @@ StoreOption = Annotated[Path, typer.Option("--store", help="Where finished stage
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 PackageArgument = Annotated[Path, typer.Argument(help="The .dlx file.", metavar="PACKAGE")]
 ThreadsOption = Annotated[int, typer.Option(help="0: ONNX Runtime's choice.", min=0)]
+
+BackendOption = Annotated[
+    str | None, typer.Option("--backend", help="What runs the package; the first of its own that is here by default.")
+]
+NoBuildOption = Annotated[bool, typer.Option("--no-build", help="Refuse if an engine would have to be built.")]
+CacheOption = Annotated[Path | None, typer.Option("--cache", help="Where engines are kept.")]
 
 DEFAULT_STORE = Path(".dlx")
 
@@ -221,14 +228,15 @@ def verify(
     confidence: Annotated[float | None, typer.Option(help="For instance 0.95; the package's own by default.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Teacher's ONNX, for images the package does not know.")] = None,
     threads: ThreadsOption = 0,
+    backend: BackendOption = None,
+    no_build: NoBuildOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Judge the shipped bytes again: package against teacher, image by image."""
     from dlx_deploy.building import labelled_data
     from dlx_deploy.runtime import commands
-    from dlx_deploy.runtime.predictor import load
 
-    predictor = load(package, threads)
+    predictor = _predictor(package, threads, backend, no_build)
     options = commands.VerifyOptions(max_drop, confidence, teacher, threads)
     with labelled_data(data, package) as folder:
         _finish(commands.verify(predictor, folder, options), as_json)
@@ -240,13 +248,14 @@ def run_package(
     images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
     top: Annotated[int, typer.Option(help="Classes per image.", min=1)] = 1,
     threads: ThreadsOption = 0,
+    backend: BackendOption = None,
+    no_build: NoBuildOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is on image files."""
     from dlx_deploy.runtime import commands
-    from dlx_deploy.runtime.predictor import load
 
-    _finish(commands.predict(load(package, threads), images, top), as_json)
+    _finish(commands.predict(_predictor(package, threads, backend, no_build), images, top), as_json)
 
 
 @app.command()
@@ -256,14 +265,15 @@ def bench(
     batch: Annotated[int, typer.Option(help="Images per run.", min=1)] = 1,
     max_p90_ms: Annotated[float | None, typer.Option(help="Budget; the package's own by default.")] = None,
     threads: ThreadsOption = 0,
+    backend: BackendOption = None,
+    no_build: NoBuildOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a package's latency on this machine; exit 3 if it misses its budget."""
     from dlx_deploy.runtime import commands
     from dlx_deploy.runtime.bench import BenchOptions
-    from dlx_deploy.runtime.predictor import load
 
-    predictor = load(package, threads)
+    predictor = _predictor(package, threads, backend, no_build)
     budget = predictor.package.max_latency_p90_ms if max_p90_ms is None else max_p90_ms
     _finish(commands.bench(predictor, BenchOptions(rounds=rounds, batch=batch, max_p90_ms=budget)), as_json)
 
@@ -277,10 +287,25 @@ def inspect(
     """Say what a package is, every digest checked."""
     from dlx_deploy.runtime import commands
     from dlx_deploy.runtime.package import open_package
-    from dlx_deploy.runtime.predictor import Predictor
 
-    opened = open_package(package)
-    _finish(commands.info(opened) if not selftest else commands.selftest(Predictor(opened)), as_json)
+    if selftest:
+        _finish(commands.selftest(_predictor(package, 0, None, False)), as_json)
+    else:
+        _finish(commands.info(open_package(package)), as_json)
+
+
+@app.command()
+def engine(
+    package: PackageArgument,
+    no_build: NoBuildOption = False,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a package's TensorRT engine for this machine if need be, and describe it."""
+    from dlx_deploy.runtime import commands
+    from dlx_deploy.runtime.package import open_package
+
+    _finish(commands.engine(open_package(package), not no_build, str(cache) if cache else None, _say), as_json)
 
 
 @targets_app.command(name="list")
@@ -308,6 +333,18 @@ def load_config_file(config: Path | None) -> Any:
     from dlx_deploy.building import find_config
 
     return find_config(config)
+
+
+def _predictor(package: Path, threads: int, backend: str | None, no_build: bool) -> Predictor:
+    from dlx_deploy.runtime.backends import BackendOptions
+    from dlx_deploy.runtime.package import open_package
+    from dlx_deploy.runtime.predictor import Predictor
+
+    return Predictor(open_package(package), BackendOptions(backend, threads, not no_build), _say)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 def _finish(outcome: Outcome, as_json: bool) -> None:

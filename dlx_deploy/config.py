@@ -126,18 +126,33 @@ class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Quantize(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Static INT8 with explicit Q/DQ, in the style that the target's profile asks for."""
+    """The precision plan: static INT8 with explicit Q/DQ in the style that the target's profile asks for, or FP16."""
 
-    precision: Literal["auto", "int8", "fp32"] = "auto"
+    precision: Literal["auto", "int8", "fp16", "fp32"] = "auto"
+    elsewhere: Literal["auto", "fp16", "fp32"] = "auto"
     calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
     exclude: tuple[str, ...] = ()
 
 
 class Compile(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the target loads, chosen by measurement where this machine is the target."""
+    """What the target loads: INT8 or FP32 by measurement where this CPU is the target, else a TensorRT engine.
+
+    ``dla_core`` and ``optimization_level``: -1 leaves them alone.
+    """
 
     min_speedup: Positive = 1.05
     rounds: AtLeastOne = 300
+    engine: Literal["auto", "required", "off"] = "auto"
+    opt_batch: AtLeastOne = 1
+    max_batch: AtLeastOne = 16
+    dla_core: Annotated[int, Meta(ge=-1)] = -1
+    optimization_level: Annotated[int, Meta(ge=-1, le=5)] = -1
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        if self.opt_batch > self.max_batch:
+            raise ValueError(f"opt_batch is {self.opt_batch}; rule: at most max_batch, {self.max_batch}")
 
 
 class Verify(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import (
         BackendMissing,
         BudgetMissed,
+        EngineError,
         InputError,
         PackageError,
         RuntimeFault,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackendMissing",
     "BudgetMissed",
+    "EngineError",
     "InputError",
     "PackageError",
     "Predictions",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from .bench import BenchOptions, bench_package
 from .errors import RuntimeFault
@@ -12,7 +12,7 @@ from .predictor import PathLike, Predictor
 from .selftest import self_test
 from .verify import load_labelled, teacher_predictions, verify_package
 
-__all__ = ["Outcome", "VerifyOptions", "bench", "info", "predict", "selftest", "verify"]
+__all__ = ["Outcome", "VerifyOptions", "bench", "engine", "info", "predict", "selftest", "verify"]
 
 BLOCK = 64  # images decoded and run at a time
 
@@ -51,6 +51,30 @@ def info(package: Package) -> Outcome:
         f"digest   {package.digest}",
     ]
     return Outcome({**meta, "digest": package.digest, "model_bytes": len(package.model)}, "\n".join(lines))
+
+
+def engine(package: Package, build: bool, cache: Optional[str], say: Callable[[str], None]) -> Outcome:
+    """The engine for this machine: what it is, what its layers compute in, and where it came from.
+
+    Raises:
+        BackendMissing, EngineError, PackageError: as ``engine.open.prepare_engine``.
+    """
+    from .engine.open import prepare_engine
+    from .engine.sidecar import to_dict
+    from .engine.table import PrecisionTable
+
+    prepared = prepare_engine(package, build, cache, say)
+    sidecar = prepared.sidecar
+    table = PrecisionTable.from_dict(sidecar.precision)
+    lines = [
+        f"{sidecar.key.flavour} {sidecar.key.version} for {sidecar.key.gpu or sidecar.key.compute_capability}, "
+        f"{len(prepared.plan)} bytes, from the {'build' if prepared.origin == 'built' else prepared.origin}",
+        f"layers   {table.describe()}",
+    ]
+    if sidecar.build_s is not None and sidecar.peak_memory_mib is not None:
+        lines.append(f"built in {sidecar.build_s:.1f} s, at most {sidecar.peak_memory_mib:.0f} MiB")
+    data = {**_head(package), "origin": prepared.origin, "sidecar": to_dict(sidecar)}
+    return Outcome(data, "\n".join(lines))
 
 
 def predict(predictor: Predictor, paths: Sequence[PathLike], top: int = 1) -> Outcome:

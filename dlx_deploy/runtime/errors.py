@@ -6,7 +6,8 @@ RuntimeFault
 ├── BudgetMissed      3   the accuracy or latency budget is missed
 ├── BackendMissing    4   a library or execution provider that is not here
 ├── SelfTestFailed    5   the golden inputs do not give the golden outputs on this machine
-└── Undecided         6   too few images or timings to say
+├── Undecided         6   too few images or timings to say
+└── EngineError       7   an engine that cannot be built, is not what was asked for, or must not be loaded here
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import ClassVar
 __all__ = [
     "BackendMissing",
     "BudgetMissed",
+    "EngineError",
     "InputError",
     "PackageError",
     "RuntimeFault",
@@ -64,3 +66,9 @@ class Undecided(RuntimeFault):
     """Raised when there are too few measurements to decide at the confidence asked for."""
 
     exit_code: ClassVar[int] = 6
+
+
+class EngineError(RuntimeFault):
+    """Raised when a TensorRT engine cannot be built, is not what its plan asked for, or must not be loaded here."""
+
+    exit_code: ClassVar[int] = 7

@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional
 
 import numpy as np
 
-__all__ = ["machine_info"]
+__all__ = ["machine_info", "power_mode"]
 
 
 def machine_info() -> Dict[str, Any]:
@@ -28,11 +28,16 @@ def machine_info() -> Dict[str, Any]:
         "cores": cores,
         "system": system,
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "power_mode": _text("/var/lib/nvpmodel/status"),  # Jetson: nvpmodel's current mode
+        "power_mode": power_mode(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "onnxruntime": _onnxruntime_version(),
     }
+
+
+def power_mode() -> Optional[str]:
+    """A Jetson's current power mode as nvpmodel keeps it, ``None`` elsewhere."""
+    return _text("/var/lib/nvpmodel/status")
 
 
 def _text(path: str) -> Optional[str]:

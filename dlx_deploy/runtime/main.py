@@ -9,6 +9,7 @@ from typing import Any, Optional, Sequence
 
 from . import commands
 from .archive import to_json
+from .backends import BACKENDS, BackendOptions
 from .bench import BenchOptions
 from .commands import Outcome
 from .errors import RuntimeFault
@@ -24,7 +25,7 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
     """Runs a command on the package at ``archive_path`` (``None``: named by the first argument); gives the exit code.
 
     Results go to stdout, talk to stderr. 0 done, 2 unusable input or package, 3 a budget missed, 4 a library missing,
-    5 the self-test failed, 6 undecided, 130 interrupted.
+    5 the self-test failed, 6 undecided, 7 no engine that may be used, 130 interrupted.
     """
     try:
         arguments = _parser(archive_path).parse_args(argv)
@@ -44,7 +45,10 @@ def _run(arguments: argparse.Namespace, path: str) -> Outcome:
     package = open_package(path)
     if arguments.command in (None, "info"):
         return commands.info(package)
-    predictor = Predictor(package, arguments.threads)
+    if arguments.command == "engine":
+        return commands.engine(package, not arguments.no_build, arguments.cache, _say)
+    options = BackendOptions(arguments.backend, arguments.threads, not arguments.no_build, arguments.cache)
+    predictor = Predictor(package, options, _say)
     return _with_predictor(arguments, predictor, package)
 
 
@@ -88,6 +92,9 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     verify.add_argument("--confidence", type=float, metavar="X", help="for instance 0.95 (default: the package's)")
     verify.add_argument("--teacher", metavar="ONNX", help="answers for images that the package does not know")
 
+    engine = _command(actions, "engine", "build this machine's engine if need be, and describe it", session=False)
+    _engine_options(engine)
+
     _command(actions, "info", "say what this package is", session=False)
     return parser
 
@@ -97,7 +104,19 @@ def _command(actions: Any, name: str, text: str, session: bool = True) -> argpar
     parser.add_argument("--json", action="store_true", help="print JSON")
     if session:
         parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: ONNX Runtime's choice (default)")
+        parser.add_argument("--backend", metavar="NAME", help=f"one of {', '.join(BACKENDS)} (default: the first here)")
+        _engine_options(parser)
     return parser
+
+
+def _engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-build", action="store_true", help="refuse if an engine would have to be built")
+    parser.add_argument("--cache", metavar="DIR", help="where engines are kept (default: the user's cache folder)")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def _print(text: str) -> None:

@@ -31,6 +31,7 @@ __all__ = [
 MODEL, MANIFEST, CARD = "model.onnx", "manifest.json", "MODEL_CARD.md"
 GOLDEN_INPUTS, GOLDEN_LOGITS, REFERENCE = "golden/inputs.npy", "golden/logits.npy", "reference.npy"
 INPUT, OUTPUT = "images", "logits"
+ENGINE, ENGINE_SIDECAR = "engine/engine.plan", "engine/engine.json"
 RUNTIME = "dlx_runtime"  # the folder of this code inside a package
 
 MAIN = b"""\
@@ -57,7 +58,8 @@ class Package:
 
     ``shape`` is (H, W, C) of one image; ``batch`` is the model's fixed batch size, ``None`` if any is fine.
     ``golden_inputs``: uint8[n, H, W, C], 0..255; ``golden_logits``: float32[n, classes]; ``reference``:
-    uint64[m, 3], as ``make_reference`` makes it. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal.
+    uint64[m, 3], as ``make_reference`` makes it. ``engine`` and ``engine_sidecar`` are a TensorRT engine that was built
+    ahead and the JSON beside it, or both ``None``. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal.
     """
 
     name: str
@@ -78,6 +80,8 @@ class Package:
     reference: NDArray[np.uint64]
     meta: Mapping[str, Any]
     digest: str
+    engine: Optional[bytes] = None
+    engine_sidecar: Optional[bytes] = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class PackageContents:
     manifest: bytes
     model_card: str
     batch: Optional[int] = None
+    engine: Optional[bytes] = None
+    engine_sidecar: Optional[bytes] = None
 
 
 def open_package(path: Union[str, os.PathLike[str]]) -> Package:
@@ -116,6 +122,8 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
     for name in (MODEL, GOLDEN_INPUTS, GOLDEN_LOGITS, REFERENCE):
         if name not in files:
             raise PackageError(f"{origin}: {name!r} is missing; a package of schema {archive.SCHEMA} has it")
+    if (ENGINE in files) != (ENGINE_SIDECAR in files):
+        raise PackageError(f"{origin}: of {ENGINE!r} and {ENGINE_SIDECAR!r} only one is there; both or none must be")
     meta = json.loads(files[archive.INDEX].decode("utf-8"))
     field = Fields(meta, origin)
     shape, batch = field.image_shape()
@@ -148,6 +156,8 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         reference=npy_array(files, REFERENCE, origin, np.uint64, (None, 3)),
         meta=meta,
         digest=hashlib.sha256(files[archive.INDEX]).hexdigest(),
+        engine=files.get(ENGINE),
+        engine_sidecar=files.get(ENGINE_SIDECAR),
     )
 
 
@@ -168,8 +178,11 @@ def assemble(contents: PackageContents) -> Dict[str, bytes]:
         REFERENCE: npy_bytes(contents.reference),
         "__main__.py": MAIN,
     }
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        files[f"{RUNTIME}/{source.name}"] = source.read_bytes()
+    if contents.engine is not None and contents.engine_sidecar is not None:
+        files.update({ENGINE: contents.engine, ENGINE_SIDECAR: contents.engine_sidecar})
+    here = Path(__file__).parent
+    for source in sorted(here.rglob("*.py")):
+        files[f"{RUNTIME}/{source.relative_to(here).as_posix()}"] = source.read_bytes()
     meta = {**_derived(contents), "files": {name: _entry(data) for name, data in files.items()}}
     try:
         files[archive.INDEX] = archive.to_json(meta)

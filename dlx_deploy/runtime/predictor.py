@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from .backends import BackendOptions, open_backend
 from .errors import InputError, PackageError
 from .images import load_image
 from .package import INPUT, OUTPUT, Package, open_package
-from .session import open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Predictions", "Predictor", "load"]
 
+_log = logging.getLogger(__name__)
+
+DEFAULTS = BackendOptions()
 PathLike = Union[str, "os.PathLike[str]"]
 NDARRAY = np.ndarray
 UINT8 = np.dtype(np.uint8)
@@ -73,18 +77,29 @@ class Predictions:
 
 
 class Predictor:
-    """A package with its session open; ``predict`` may be called from several threads at once.
+    """A package with its backend open; ``predict`` may be called from several threads at once.
+
+    ``say`` hears which backend was chosen and how an engine's build goes; by default that is logged, a fallback as a
+    warning.
 
     Raises:
-        PackageError: ONNX Runtime cannot load the model, or its input or output is not what the package says.
-        BackendMissing: onnxruntime or a provider is not here.
+        PackageError: the model cannot be loaded, or its input or output is not what the package says.
+        BackendMissing: no backend of the package's, or not the one asked for, is here.
+        EngineError: an engine cannot be built, or must not be.
     """
 
-    def __init__(self, package: Package, threads: int = 0, providers: Optional[Sequence[str]] = None) -> None:
+    def __init__(
+        self, package: Package, options: BackendOptions = DEFAULTS, say: Optional[Callable[[str], None]] = None
+    ) -> None:
         self.package = package
-        self.session = open_session(package.model, package.exact_qdq, threads, providers)
-        _check_model(self.session, package)
-        self._run = self.session.run
+        self.backend = open_backend(package, options, say or _log.info)
+        if self.backend.skipped and say is None:
+            _log.warning(self.backend.describe())
+        elif self.backend.chosen and say is not None:
+            say(self.backend.describe())
+        if self.backend.name.startswith("onnxruntime"):
+            _check_model(self.backend.session, package)
+        self._run = self.backend.session.run
         self._shape = package.shape
         self._batch = package.batch
         self._frame = (package.batch or 1, *package.shape)
@@ -138,14 +153,13 @@ class Predictor:
         return np.concatenate(blocks)
 
 
-def load(path: PathLike, threads: int = 0) -> Predictor:
-    """A predictor for the package at ``path``, every digest checked first.
+def load(path: PathLike, threads: int = 0, backend: Optional[str] = None, build: bool = True) -> Predictor:
+    """A predictor for the package at ``path``, every digest checked first; the options are those of ``BackendOptions``.
 
     Raises:
-        PackageError: the package is missing, damaged or cannot be run.
-        BackendMissing: onnxruntime is not here.
+        PackageError, BackendMissing, EngineError: as ``Predictor``, and a package that is missing or damaged.
     """
-    return Predictor(open_package(path), threads)
+    return Predictor(open_package(path), BackendOptions(backend, threads, build))
 
 
 def _check_model(session: Any, package: Package) -> None:

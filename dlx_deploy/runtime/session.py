@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Optional, Sequence, Tuple
 
 from .errors import BackendMissing, InputError, PackageError
 
-__all__ = ["open_session"]
+__all__ = ["open_plugin_session", "open_session"]
 
 CPU = ("CPUExecutionProvider",)
 
@@ -33,6 +34,36 @@ def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Opt
         raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {e}") from e
     _check_providers(wanted, session.get_providers())
     session.disable_fallback()
+    return session
+
+
+def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Any:
+    """A session of ``model`` on the execution provider that the Python package ``plugin`` brings along.
+
+    Raises:
+        BackendMissing: onnxruntime or the plugin is not here, or it finds no device.
+        PackageError: ONNX Runtime cannot load the model.
+    """
+    ort = _import()
+    try:
+        brought = importlib.import_module(plugin)
+    except ImportError as e:
+        raise BackendMissing(f"{plugin} cannot be imported ({e}); it comes with the plugin's own package") from e
+    name = brought.get_ep_name()
+    try:
+        ort.register_execution_provider_library(name, brought.get_library_path())
+    except _load_errors(ort) as e:
+        raise BackendMissing(f"the plugin {name} cannot be loaded ({e}); it needs the NVIDIA driver") from e
+    devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
+    if not devices:
+        raise BackendMissing(f"the plugin {name} finds no device that it runs on")
+    options = _options(ort, False, threads)
+    options.add_provider_for_devices(devices, {})
+    try:
+        session = ort.InferenceSession(model, options)
+    except _load_errors(ort) as e:
+        raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {e}") from e
+    _check_providers([name], session.get_providers())
     return session
 
 

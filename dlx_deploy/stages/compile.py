@@ -1,7 +1,8 @@
 """compile: what the target loads.
 
 For a CPU that is this machine, INT8 and FP32 are timed in turn and INT8 is shipped only if it is faster. For a TensorRT
-target the engine is built where it runs, so the ONNX travels with the recipe that the builder follows.
+target the ONNX travels with the recipe that the builder on the device follows; an engine goes along where it can be
+built here, and otherwise TensorRT-RTX, where it is installed, compiles the graph as a check.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 from dlx_deploy.config import Compile, Quantize
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.runtime.engine.settings import BuildSettings
+from dlx_deploy.stages.engine import build_settings, compile_engine
+from dlx_deploy.stages.quantize import PrecisionPlan, read_plan
 
 __all__ = ["STAGE", "CompileParams"]
 
@@ -22,29 +26,32 @@ class CompileParams(Compile, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     precision: str = Quantize().precision
     threads: int = 1
     batch: int | str = "dynamic"
+    builder: str = ""
 
 
 def run(job: Job) -> Metrics:
-    """Write ``model.onnx``, ``recipe.json`` (no timings: it is shipped) and ``timings.json``."""
-    quantized = job.inputs["quantized"].read_bytes() != job.inputs["onnx"].read_bytes()
-    precision, reason = "fp32", "the quantize stage kept FP32"
-    metrics: Metrics = {}
-    if quantized:
-        precision, reason, metrics = _choose(job)
-    chosen = job.inputs["quantized" if precision == "int8" else "onnx"]
+    """Write ``model.onnx``, ``recipe.json`` (no timings: it is shipped), ``timings.json`` and ``engine/``."""
+    plan = read_plan(job.inputs["layers"])
+    precision, reason, metrics = _choose(job, plan)
+    chosen = job.inputs["onnx" if precision == "fp32" else "quantized"]
     shutil.copyfile(chosen, job.out / "model.onnx")
-    (job.out / "recipe.json").write_bytes(canonical_json(_recipe(job, precision, reason)))
+    settings = build_settings(job, plan)
+    (job.out / "recipe.json").write_bytes(canonical_json(_recipe(job, plan, settings, precision, reason)))
+    engine, found = compile_engine(job, settings)
+    metrics = {**metrics, **found}
     (job.out / "timings.json").write_bytes(canonical_json({"schema": 1, **metrics}))
-    return {**metrics, "int8": float(precision == "int8")}
+    return {**metrics, "int8": float(precision == "int8"), "engine_shipped": float(engine == "shipped")}
 
 
-def _choose(job: Job) -> tuple[str, str, Metrics]:
+def _choose(job: Job, plan: PrecisionPlan) -> tuple[str, str, Metrics]:
     from dlx_deploy.targets import is_this_host
 
+    if plan.precision == "fp32":
+        return "fp32", "the quantize stage kept FP32", {}
+    if job.target.kind != "cpu":
+        return plan.precision, f"the target runs {plan.precision.upper()}; its speed is measured on the board", {}
     if job.params.precision == "int8":
         return "int8", "the configuration asks for INT8", {}
-    if job.target.kind != "cpu":
-        return "int8", "the target runs INT8; its speed is measured on the board", {}
     if not is_this_host(job.target):
         return "int8", "this machine is not the target, so INT8's speed is not measured", {}
     speedup, metrics = _measure(job)
@@ -69,36 +76,40 @@ def _measure(job: Job) -> tuple[float, Metrics]:
     }
 
 
-def _recipe(job: Job, precision: str, reason: str) -> dict[str, Any]:
-    """What a builder on the device needs to know; deterministic."""
-    target = job.target
-    batch = job.params.batch
-    recipe: dict[str, Any] = {"schema": 1, "kind": target.kind, "precision": precision, "reason": reason}
-    if batch != "dynamic":
-        recipe["fixed_batch"] = batch
-    if target.kind == "cpu":
-        return {**recipe, "runtime": "onnxruntime"}
-    sizes = {"min": 1, "opt": 1, "max": 16} if batch == "dynamic" else dict.fromkeys(("min", "opt", "max"), batch)
-    return {
-        **recipe,
-        "runtime": "tensorrt",
-        "strongly_typed": True,
-        "batch": sizes,
-        "workspace_mib": target.workspace_mib,
-        "compute_capability": target.compute_capability,
-        "tensorrt": target.software.tensorrt,
+def _recipe(
+    job: Job, plan: PrecisionPlan, settings: BuildSettings | None, precision: str, reason: str
+) -> dict[str, Any]:
+    """What the package's runtime needs to know; deterministic."""
+    recipe: dict[str, Any] = {
+        "schema": 2,
+        "kind": job.target.kind,
+        "precision": precision,
+        "elsewhere": plan.elsewhere if precision != "fp32" else "fp32",
+        "reason": reason,
+        "backends": list(job.target.backend_order),
+        "engine": settings.to_dict() if settings else None,
     }
+    return recipe if job.params.batch == "dynamic" else {**recipe, "fixed_batch": job.params.batch}
 
 
 STAGE = Stage(
     name="compile",
-    version=1,
+    version=2,
     params=CompileParams,
-    inputs=("onnx", "quantized", "data"),
-    outputs=("model.onnx", "recipe.json", "timings.json"),
+    inputs=("onnx", "quantized", "layers", "data"),
+    outputs=("engine", "model.onnx", "recipe.json", "timings.json"),
     run=run,
-    uses=("kind", "arch", "device_tree_model", "workspace_mib", "compute_capability", "software"),
+    uses=(
+        "kind",
+        "arch",
+        "backends",
+        "device_tree_model",
+        "workspace_mib",
+        "compute_capability",
+        "engine_capabilities",
+        "sparsity_2_4",
+    ),
     tools=("onnxruntime",),
     measures_host=True,
-    modules=("dlx_deploy.stages.compile",),
+    modules=("dlx_deploy.stages.compile", "dlx_deploy.stages.engine", "dlx_deploy.runtime.engine"),
 )

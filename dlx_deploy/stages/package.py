@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dlx_deploy.config import Gate, Package
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.quantize import read_plan
 from dlx_deploy.stages.verify import Accuracy, judge_accuracy
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ __all__ = ["STAGE", "PackageParams"]
 RTOL = 1e-3
 ATOL = 1e-3
 """The self-test's tolerances for FP32: another CPU sums in another order."""
+HALF_SHARE = 0.01
+"""For FP16 this share of the largest golden logit: eleven bits per step, and sums in another order."""
 INT8_SHARE = 0.05
 """For INT8 this share of the largest golden logit: where sums differ in the last bit, a value on the edge is rounded to
 the next step, with native INT8 kernels and in exact Q/DQ arithmetic alike. The top-1 class must agree in any case."""
@@ -48,6 +52,7 @@ def run(job: Job) -> Metrics:
     recipe = msgspec.json.decode(job.inputs["recipe"].read_bytes())
     accuracy = msgspec.json.decode(job.inputs["accuracy"].read_bytes(), type=Accuracy)
     logits = run_onnx(model, golden, exact_qdq=exact, threads=1)
+    engine = job.inputs["engine"]
     contents = PackageContents(
         metadata=_metadata(job, data, recipe, accuracy, float(np.abs(logits).max())),
         model=model,
@@ -57,18 +62,25 @@ def run(job: Job) -> Metrics:
         manifest=job.inputs["provenance"].read_bytes(),
         model_card=_card(job, recipe, accuracy),
         batch=recipe.get("fixed_batch"),
+        engine=_optional(engine / "engine.plan"),
+        engine_sidecar=_optional(engine / "engine.json"),
     )
     out = job.out / "package.dlx"
     write_archive(out, assemble(contents))
     return {"size_bytes": float(out.stat().st_size)}
 
 
+def _optional(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
 def _metadata(
     job: Job, data: DataArtifact, recipe: dict[str, Any], accuracy: Accuracy, largest: float
 ) -> dict[str, Any]:
     params, target = job.params, job.target
-    int8 = recipe["precision"] == "int8"
-    layers = msgspec.json.decode(job.inputs["layers"].read_bytes())["layers"] if int8 else {}
+    plan = read_plan(job.inputs["layers"])
+    layers = plan.layers if recipe["precision"] == plan.precision else dict.fromkeys(plan.layers, "fp32")
+    compiled = msgspec.json.decode((job.inputs["engine"] / "report.json").read_bytes())
     return {
         "name": params.name,
         "version": params.version,
@@ -84,6 +96,7 @@ def _metadata(
         },
         "labels": list(data.classes),
         "precision": {"plan": recipe["precision"], "style": target.quantization.style, "layers": layers},
+        "engine": compiled,
         "execution": {"exact_qdq": target.judge == "exact-qdq"},
         "recipe": recipe,
         "budgets": {
@@ -95,8 +108,14 @@ def _metadata(
             **msgspec.to_builtins(accuracy),
             "gate": msgspec.to_builtins(judge_accuracy(params.gate, accuracy)),
         },
-        "golden": {"atol": INT8_SHARE * largest if int8 else ATOL, "rtol": RTOL},
+        "golden": {"atol": _tolerance(recipe, largest), "rtol": RTOL},
     }
+
+
+def _tolerance(recipe: dict[str, Any], largest: float) -> float:
+    half = "fp16" in (recipe["precision"], recipe["elsewhere"])
+    share = INT8_SHARE if recipe["precision"] == "int8" else HALF_SHARE if half else 0.0
+    return max(share * largest, ATOL)
 
 
 def _card(job: Job, recipe: dict[str, Any], accuracy: Accuracy) -> str:
@@ -122,9 +141,9 @@ Image classification. Input: uint8 NHWC images; resizing is done by the package,
 
 STAGE = Stage(
     name="package",
-    version=1,
+    version=2,
     params=PackageParams,
-    inputs=("model", "recipe", "layers", "accuracy", "teacher", "data", "provenance"),
+    inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),
     run=run,
     uses=("name", "kind", "title", "judge", "quantization"),

@@ -1,60 +1,113 @@
-"""quantize: static INT8 with explicit Q/DQ, or the same ONNX again where the target or the configuration wants FP32."""
+"""quantize: the precision plan written into the graph: explicit Q/DQ for INT8, FP16 where an engine runs it."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from dlx_deploy.config import Quantize
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 
-__all__ = ["STAGE"]
+__all__ = ["STAGE", "PrecisionPlan", "read_plan"]
+
+Precision = Literal["int8", "fp16", "fp32"]
+
+
+class PrecisionPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """``layers.json``: what the graph asks for.
+
+    ``precision`` is the lowest, ``elsewhere`` what the rest is in. ``strongly_typed`` is false where the parser's opset
+    has no FP16 Q/DQ: the rest is then FP32 in the graph, and ``elsewhere`` is what the builder may choose.
+    """
+
+    schema: int = 1
+    precision: Precision
+    elsewhere: Literal["fp16", "fp32"]
+    strongly_typed: bool = True
+    layers: Mapping[str, str]
+
+
+def read_plan(path: Path) -> PrecisionPlan:
+    """The plan in ``layers.json``."""
+    return msgspec.json.decode(path.read_bytes(), type=PrecisionPlan)
 
 
 def run(job: Job) -> Metrics:
-    """Write ``model.onnx`` and ``layers.json`` (node → precision)."""
+    """Write ``model.onnx`` and ``layers.json``."""
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.quantization import QuantizationPlan, quantize_static
+    from dlx_deploy.nn.onnx_model import load, opset
+    from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_static
 
     source, out = job.inputs["onnx"], job.out / "model.onnx"
-    layers: dict[str, str] = {}
-    if _wants_int8(job):
+    precision, elsewhere = _precisions(job)
+    in_graph = _half_in_graph(precision, elsewhere, opset(load(source)))
+    if precision == "fp32":
+        shutil.copyfile(source, out)
+        layers = layer_precision(load(source))
+    else:
         images, _ = open_data(job.inputs["data"]).split("calibration")
-        style = job.target.quantization
         plan = QuantizationPlan(
-            style=style.style,
-            reduce_range=style.reduce_range,
+            style=job.target.quantization.style,
+            int8=precision == "int8",
+            half=in_graph,
+            reduce_range=job.target.quantization.reduce_range,
             method=job.params.calibration,
             exclude=job.params.exclude,
         )
-        job.progress(0, 1, f"{len(images)} calibration images")
-        layers = dict(quantize_static(source, out, images, plan).layers)
-    else:
-        shutil.copyfile(source, out)
-    (job.out / "layers.json").write_bytes(canonical_json({"schema": 1, "layers": layers}))
-    int8 = sum(precision == "int8" for precision in layers.values())
-    return {"int8_layers": float(int8), "size_bytes": float(out.stat().st_size)}
+        job.progress(0, 1, f"{precision}, {elsewhere} elsewhere; {len(images)} calibration images")
+        layers = quantize_static(source, out, images, plan).layers
+    written = PrecisionPlan(
+        precision=precision,
+        elsewhere=elsewhere,
+        strongly_typed=in_graph or elsewhere == "fp32",
+        layers=layers,
+    )
+    (job.out / "layers.json").write_bytes(canonical_json(written))
+    counts = {f"{kind}_layers": float(sum(p == kind for p in layers.values())) for kind in ("int8", "fp16", "fp32")}
+    return {**counts, "size_bytes": float(out.stat().st_size)}
 
 
-def _wants_int8(job: Job) -> bool:
-    runs_int8 = "int8" in job.target.precisions
-    if job.params.precision == "int8" and not runs_int8:
-        allowed = ", ".join(job.target.precisions)
-        raise ConfigError(
-            f"quantize.precision is 'int8', which this target does not run; it runs {allowed}; use 'auto'"
-        )
-    return runs_int8 and job.params.precision != "fp32"
+def _precisions(job: Job) -> tuple[Precision, Literal["fp16", "fp32"]]:
+    """The lowest precision of the plan, and that of the rest."""
+    params, target = job.params, job.target
+    runs = [p for p in ("int8", "fp16") if p in target.precisions and (p == "int8" or target.builds_engines)]
+    _refuse("precision", params.precision, runs, target)
+    _refuse("elsewhere", params.elsewhere, runs, target)
+    half: Literal["fp16", "fp32"] = "fp16" if "fp16" in runs and params.elsewhere != "fp32" else "fp32"
+    if params.precision == "int8" or (params.precision == "auto" and "int8" in runs):
+        return "int8", half
+    if params.precision == "fp16" or (params.precision == "auto" and half == "fp16"):
+        return "fp16", "fp16"
+    return "fp32", "fp32"
+
+
+def _refuse(key: str, value: str, runs: list[str], target: object) -> None:
+    if value not in ("auto", "fp32", *runs):
+        allowed = ", ".join(["fp32", *runs])
+        raise ConfigError(f"quantize.{key} is {value!r}, which this target does not run; it runs {allowed}; use 'auto'")
+
+
+def _half_in_graph(precision: str, elsewhere: str, opset: int) -> bool:
+    """Whether FP16 can be written into the graph: Q/DQ know it from opset 19 on, everything else always."""
+    from dlx_deploy.nn.half import QDQ_IN_HALF
+
+    return elsewhere == "fp16" and (precision == "fp16" or opset >= QDQ_IN_HALF)
 
 
 STAGE = Stage(
     name="quantize",
-    version=1,
+    version=2,
     params=Quantize,
     inputs=("onnx", "data"),
     outputs=("layers.json", "model.onnx"),
     run=run,
-    uses=("precisions", "quantization"),
+    uses=("kind", "backends", "precisions", "quantization"),
     tools=("numpy", "onnx", "onnxruntime"),
-    modules=("dlx_deploy.stages.quantize", "dlx_deploy.nn.quantization"),
+    modules=("dlx_deploy.stages.quantize", "dlx_deploy.nn.quantization", "dlx_deploy.nn.half"),
 )

@@ -15,6 +15,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.stage import Output, Provenance, Source, Stage, Step, Tree
 from dlx_deploy.stages.compile import CompileParams
+from dlx_deploy.stages.engine import builder_for
 from dlx_deploy.stages.package import PackageParams
 from dlx_deploy.stages.verify import judge
 from dlx_deploy.targets import Profile, is_this_host, read_host
@@ -62,15 +63,17 @@ def steps_for(config: Config, profile: Profile) -> list[Step]:
         models["pruned"] = recipe.export("export-pruned", recipe.add("prune", config.prune, inputs), data)
     smallest = next(reversed(models.values()))
     quantized = recipe.add("quantize", config.quantize, {"onnx": smallest, "data": data})
-    candidates = {"onnx": smallest, "quantized": Output(quantized, "model.onnx"), "data": data}
-    compiled = recipe.add("compile", _compile_params(config), candidates)
+    layers = Output(quantized, "layers.json")
+    candidates = {"onnx": smallest, "quantized": Output(quantized, "model.onnx"), "layers": layers, "data": data}
+    compiled = recipe.add("compile", _compile_params(config, profile), candidates)
     shipped = Output(compiled, "model.onnx")
     models["quantized"] = candidates["quantized"]
     verified = recipe.add("verify", config.verify, {**models, "shipped": shipped, "data": data})
     contents: dict[str, Source] = {
         "model": shipped,
         "recipe": Output(compiled, "recipe.json"),
-        "layers": Output(quantized, "layers.json"),
+        "engine": Output(compiled, "engine"),
+        "layers": layers,
         "accuracy": Output(verified, "accuracy.json"),
         "teacher": Output(verified, "teacher.npy"),
         "data": data,
@@ -111,12 +114,13 @@ class _Recipe:
         return Output(self.add("export", self._config.export, inputs, name), "model.onnx")
 
 
-def _compile_params(config: Config) -> CompileParams:
+def _compile_params(config: Config, profile: Profile) -> CompileParams:
     return CompileParams(
         **msgspec.structs.asdict(config.compile),
         precision=config.quantize.precision,
         threads=config.verify.threads,
         batch=config.export.batch,
+        builder=builder_for(config, profile),
     )
 
 

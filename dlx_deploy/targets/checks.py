@@ -100,6 +100,13 @@ def _hardware(p: Profile) -> Iterator[str]:
                 yield f"{key} is {value!r} but kind is 'cpu'; rule: a CPU has none; remove it"
     elif not p.compute_capability:
         yield f"compute_capability is '' but kind is {p.kind!r}; rule: engines are built for one; write it, as in '8.7'"
+    if p.kind == "cpu" and set(p.backends) - {"onnxruntime-cpu"}:
+        yield f"backends is {list(p.backends)} but kind is 'cpu'; rule: only 'onnxruntime-cpu' runs there; remove it"
+    if p.engine_capabilities and p.compute_capability not in p.engine_capabilities:
+        yield (
+            f"engine_capabilities is {list(p.engine_capabilities)}, compute_capability {p.compute_capability!r}; "
+            "rule: the engine runs on the hardware that the profile describes; add it"
+        )
     if p.dla.cores and not (p.dla.version and p.dla.tensorrt_ranges):
         yield (
             f"dla.cores is {p.dla.cores} without dla.version or dla.tensorrt_ranges; rule: which TensorRT can use a "

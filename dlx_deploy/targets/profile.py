@@ -11,7 +11,18 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-__all__ = ["SCHEMA", "Dla", "Precision", "Profile", "QuantizationStyle", "Roofline", "Software"]
+__all__ = [
+    "BACKENDS",
+    "SCHEMA",
+    "Backend",
+    "Dla",
+    "Kind",
+    "Precision",
+    "Profile",
+    "QuantizationStyle",
+    "Roofline",
+    "Software",
+]
 
 SCHEMA = 1
 """The version of the profile format that this code reads."""
@@ -19,6 +30,19 @@ SCHEMA = 1
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "fp4"]
 """What layers may run in; ``int4`` means 4-bit weights with half-precision arithmetic."""
 
+Backend = Literal["tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu"]
+"""What can run a package: an engine by TensorRT itself, or the ONNX by an execution provider of ONNX Runtime."""
+
+Kind = Literal["tensorrt", "tensorrt-rtx", "cpu"]
+
+BACKENDS: dict[Kind, tuple[Backend, ...]] = {
+    "tensorrt": ("tensorrt", "onnxruntime-cuda", "onnxruntime-cpu"),
+    "tensorrt-rtx": ("tensorrt-rtx", "onnxruntime-tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu"),
+    "cpu": ("onnxruntime-cpu",),
+}
+"""The order in which a package tries them, where the profile has no order of its own."""
+
+ComputeCapability = Annotated[str, Meta(pattern=r"^[0-9]+\.[0-9]$")]
 NotNegative = Annotated[float, Meta(ge=0.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Efficiency = Annotated[float, Meta(gt=0.0, le=1.0)]
@@ -97,7 +121,7 @@ class Profile(_Table, frozen=True, kw_only=True):
     schema: int
     name: Name
     title: Annotated[str, Meta(min_length=1)]
-    kind: Literal["tensorrt", "tensorrt-rtx", "cpu"]
+    kind: Kind
     arch: Literal["aarch64", "x86_64"]  # of the CPU that runs the package
     opset: int  # the newest that is safe for its parser
     precisions: Annotated[tuple[Precision, ...], Meta(min_length=1)]
@@ -105,6 +129,8 @@ class Profile(_Table, frozen=True, kw_only=True):
     quantization: QuantizationStyle
     roofline: Roofline
     compute_capability: Annotated[str, Meta(pattern=r"^([0-9]+\.[0-9])?$")] = ""  # "" without an NVIDIA GPU
+    engine_capabilities: tuple[ComputeCapability, ...] = ()  # of one engine for several; empty: compute_capability
+    backends: tuple[Backend, ...] = ()  # what runs the package, best first; empty: as all of its kind
     sm_count: Count = 0  # streaming multiprocessors that are on in this power mode
     clock_mhz: NotNegative = 0.0  # of the GPU, or of the CPU where the kind is cpu, in this power mode
     memory_gib: NotNegative = 0.0  # shared with the CPU on a Jetson; 0: not known
@@ -115,3 +141,13 @@ class Profile(_Table, frozen=True, kw_only=True):
     device_tree_model: str = ""  # a CPU target is this host only if /proc/device-tree/model holds this text
     dla: Dla = Dla()
     software: Software = Software()
+
+    @property
+    def backend_order(self) -> tuple[Backend, ...]:
+        """What runs the package, best first."""
+        return self.backends or BACKENDS[self.kind]
+
+    @property
+    def builds_engines(self) -> bool:
+        """Whether TensorRT itself runs the package, so that an engine is built from its ONNX."""
+        return self.backend_order[0] in ("tensorrt", "tensorrt-rtx")

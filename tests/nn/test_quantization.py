@@ -86,6 +86,6 @@ def test_nothing_left_to_quantize(source: Path, tmp_path: Path) -> None:
 def test_a_graph_of_ours_that_breaks_a_rule_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.onnx").write_bytes(residual_net().SerializeToString())
     monkeypatch.setattr(quantization, "check_tensorrt_rules", lambda model: ["scale: node 'x': it is 0"])
-    with pytest.raises(StageFailed, match=r"net\.onnx: the quantized graph breaks 1 rules: scale: node 'x': it is 0"):
+    with pytest.raises(StageFailed, match=r"net\.onnx: the planned graph breaks 1 rules: scale: node 'x': it is 0"):
         quantize_static(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(8), QuantizationPlan("tensorrt"))
     assert not (tmp_path / "int8.onnx").exists()

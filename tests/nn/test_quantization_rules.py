@@ -156,6 +156,37 @@ BROKEN: list[tuple[Callable[[ModelProto], None], str]] = [
 ]
 
 
+def test_mixed_types_need_a_cast() -> None:
+    model = load(clean())
+    bias = next(n for n in model.graph.node if n.name == "conv2/Conv").input[2]
+    store(model, bias, np.zeros(8, np.float16))
+    found = check_tensorrt_rules(model)
+    assert found == ["mixed-types: node 'conv2/Conv' (Conv): its inputs are float and float16; cast them to one type"]
+
+
+def test_a_bfloat16_graph_with_float32_weights() -> None:
+    """What an exporter writes that folds batch norm after it has cast."""
+    kind = TensorProto.BFLOAT16
+    ends = [helper.make_tensor_value_info(name, kind, [1, 2, 4, 4]) for name in ("x", "y")]
+    weight = numpy_helper.from_array(np.ones((2, 2, 1, 1), np.float32), "w")
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], name="conv/Conv")
+    model = helper.make_model(
+        helper.make_graph([conv], "g", ends[:1], ends[1:], [weight]), opset_imports=[helper.make_opsetid("", 22)]
+    )
+    found = check_tensorrt_rules(model)
+    assert found == ["mixed-types: node 'conv/Conv' (Conv): its inputs are bfloat16 and float; cast them to one type"]
+
+
+def test_attention_that_splits_its_heads_itself() -> None:
+    names = ("q", "k", "v", "y")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 8]) for name in names]
+    attention = helper.make_node("Attention", ["q", "k", "v"], ["y"], name="a/Attention", q_num_heads=2, kv_num_heads=2)
+    model = helper.make_model(
+        helper.make_graph([attention], "g", ends[:3], ends[3:]), opset_imports=[helper.make_opsetid("", 23)]
+    )
+    assert any(text.startswith("attention: node 'a/Attention'") for text in check_tensorrt_rules(model))
+
+
 def test_a_clean_graph_has_no_findings() -> None:
     assert check_tensorrt_rules(clean()) == []
     assert check_tensorrt_rules(residual_net()) == []  # nothing quantized, nothing wrong

@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dlx_deploy.runtime.archive import write_archive
+from dlx_deploy.runtime.backends import BackendOptions
 from dlx_deploy.runtime.package import Package, PackageContents, assemble, make_reference, parse_package
 from dlx_deploy.runtime.predictor import Predictor
 
@@ -129,7 +130,7 @@ def package(files: dict[str, bytes]) -> Package:
 
 @pytest.fixture(scope="session")
 def predictor(package: Package) -> Predictor:
-    return Predictor(package, threads=1)
+    return Predictor(package, BackendOptions(threads=1))
 
 
 @pytest.fixture
@@ -137,7 +138,9 @@ def make_predictor(data: tuple[np.ndarray, np.ndarray]) -> Any:
     """A predictor of the tiny package with some contents changed."""
 
     def make(**changes: Any) -> Predictor:
-        return Predictor(parse_package(assemble(tiny_contents(*data, **changes)), "tiny.dlx"), threads=1)
+        return Predictor(
+            parse_package(assemble(tiny_contents(*data, **changes)), "tiny.dlx"), BackendOptions(threads=1)
+        )
 
     return make
 

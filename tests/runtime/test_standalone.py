@@ -21,7 +21,7 @@ from PIL import Image
 from dlx_deploy.runtime.archive import write_archive
 from dlx_deploy.runtime.package import MAIN
 
-SOURCES = sorted((Path(__file__).parents[2] / "dlx_deploy" / "runtime").glob("*.py"))
+SOURCES = sorted((Path(__file__).parents[2] / "dlx_deploy" / "runtime").rglob("*.py"))
 NEEDED = ("numpy", "onnxruntime", "PIL")
 
 
@@ -207,6 +207,7 @@ def test_public_names() -> None:
     assert runtime.__all__ == [
         "BackendMissing",
         "BudgetMissed",
+        "EngineError",
         "InputError",
         "PackageError",
         "Predictions",
@@ -223,7 +224,8 @@ def test_public_names() -> None:
 
 @pytest.mark.parametrize("source", [p for p in SOURCES if p.stem not in ("__init__",)], ids=lambda p: p.stem)
 def test_every_module_has_an_exact_all(source: Path) -> None:
-    module = importlib.import_module(f"dlx_deploy.runtime.{source.stem}")
+    name = source.relative_to(Path(__file__).parents[2]).with_suffix("").as_posix().replace("/", ".")
+    module = importlib.import_module(name)
     assert all(hasattr(module, name) for name in module.__all__)
     tree = ast.parse(source.read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.ClassDef)
@@ -243,4 +245,5 @@ def test_exit_codes() -> None:
         "RuntimeFault": 1,
         "SelfTestFailed": 5,
         "Undecided": 6,
+        "EngineError": 7,
     }

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import helper
 
+from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.bench import summarise
+from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages import compile as compile_stage
 from dlx_deploy.stages.compile import STAGE, CompileParams
+from dlx_deploy.stages.quantize import PrecisionPlan
 from dlx_deploy.targets import load_target
 
 
@@ -20,6 +24,11 @@ def run(folder: Path, target: str, **params: Any) -> tuple[bytes, dict[str, Any]
     inputs = {"onnx": folder / "fp32.onnx", "quantized": folder / "int8.onnx", "data": folder / "data"}
     inputs["onnx"].write_bytes(b"fp32")
     inputs["quantized"].write_bytes(params.pop("quantized", b"int8"))
+    inputs["layers"] = folder / "layers.json"
+    precision = inputs["quantized"].read_bytes().decode()
+    half = "fp16" if target == "jetson" else "fp32"
+    plan = PrecisionPlan(precision=precision, elsewhere=half, layers={"a/Conv": precision, "b/Conv": "fp32"})
+    inputs["layers"].write_bytes(canonical_json(plan))
     out = folder / "out"
     out.mkdir()
     metrics = STAGE.run(Job(CompileParams(**params), inputs, out, load_target(target).profile))
@@ -62,7 +71,7 @@ def test_the_faster_is_shipped(
 
 def test_what_is_not_this_machine_is_not_timed(tmp_path: Path, times: dict[str, float]) -> None:
     model, recipe, metrics = run(tmp_path, "rpi5")
-    assert (model, metrics) == (b"int8", {"int8": 1.0})
+    assert (model, metrics) == (b"int8", {"int8": 1.0, "engine_shipped": 0.0})
     assert "not the target" in recipe["reason"]
 
 
@@ -76,12 +85,19 @@ def test_nothing_to_choose(tmp_path: Path, times: dict[str, float]) -> None:
     assert (model, recipe["reason"]) == (b"fp32", "the quantize stage kept FP32")
 
 
-def test_tensorrt_gets_a_build_recipe(tmp_path: Path, times: dict[str, float]) -> None:
-    profile = load_target("jetson").profile
+def test_tensorrt_gets_a_build_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "dlx_deploy.nn.onnx_model.load", lambda path: helper.make_model(helper.make_graph([], "g", [], []))
+    )
     model, recipe, _ = run(tmp_path, "jetson", batch=4)
     assert model == b"int8"
-    assert recipe["batch"] == {"min": 4, "opt": 4, "max": 4}
     assert recipe["fixed_batch"] == 4
-    assert recipe["compute_capability"] == profile.compute_capability == "8.7"
-    assert recipe["strongly_typed"] is True
+    assert recipe["backends"] == ["tensorrt", "onnxruntime-cuda", "onnxruntime-cpu"]
+    assert (recipe["precision"], recipe["elsewhere"]) == ("int8", "fp16")
+    settings = BuildSettings.from_dict(recipe["engine"], "recipe")
+    assert settings.batch == (4, 4, 4)
+    assert settings.strongly_typed
+    assert settings.workspace_mib == load_target("jetson").profile.workspace_mib
+    assert settings.layers == {"a/Conv": "int8"}
+    assert not settings.sparse_weights  # the graph has no weights that are 2:4
     assert compile_stage.STAGE.measures_host

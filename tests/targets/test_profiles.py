@@ -9,7 +9,7 @@ import dlx_deploy.targets
 from dlx_deploy.targets import Profile, list_aliases, list_targets, load_target
 
 FOLDER = Path(dlx_deploy.targets.__file__).parent / "profiles"
-FILES = sorted(FOLDER.glob("*.toml"))
+FILES = sorted(FOLDER.glob("*.toml"), key=lambda path: path.stem)
 NAMES = [path.stem for path in FILES]
 SOURCE = re.compile(r"# (sheet|docs|measured|derived|choice|unsourced): \S")
 DERIVED = re.compile(r"# derived: (\d+) (?:cores?|SM) x ([\d.]+) GHz x (\d+) OP")
@@ -38,6 +38,7 @@ REQUIRED = {
     "l4",
     "h100-pcie",
     "h100-sxm",
+    "rtx",
     "rtx-3090",
     "rtx-4090",
     "rtx-5090",
@@ -57,7 +58,7 @@ PER_SM = {
     "12.0": (512, 2048),
     "12.1": (1024, 2048),
 }
-GEFORCE = {"rtx-3090", "rtx-4090", "rtx-5090"}  # FP32 accumulation at half rate
+GEFORCE = {"rtx", "rtx-3090", "rtx-4090", "rtx-5090"}  # FP32 accumulation at half rate
 
 
 def gpus() -> list[Profile]:

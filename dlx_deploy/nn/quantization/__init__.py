@@ -1,4 +1,4 @@
-"""Static INT8 quantization of ONNX classifiers, in two styles; no torch.
+"""The precision plan of an ONNX classifier written into its graph: static INT8 in two styles, FP16 elsewhere; no torch.
 
 ``tensorrt``: explicit symmetric Q/DQ that TensorRT 8.5 to 11 read alike. ``cpu``: what ONNX Runtime's kernels run fast.
 """
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from dlx_deploy.errors import StageFailed
+from dlx_deploy.nn.half import float_tensors, half_precision
 from dlx_deploy.nn.onnx_model import load, to_bytes
 from dlx_deploy.nn.quantization import cpu_style, tensorrt_style
 from dlx_deploy.nn.quantization.calibrate import Method, Ranges, activation_ranges
@@ -32,15 +33,24 @@ __all__ = [
     "quantize_static",
 ]
 
+OVERFLOW_IMAGES = 64
+"""Images on which tensors are looked at for overflow in half precision, which has headroom for what they miss."""
+
+OVERFLOW_BATCH = 4
+"""Every tensor of the network is in memory at once while all are looked at."""
+
 
 @dataclass(frozen=True)
 class QuantizationPlan:
     """What to do: the style, how ranges are found, and node-name patterns (fnmatch) that stay in floating point.
 
-    ``reduce_range`` concerns the CPU style alone.
+    ``reduce_range`` concerns the CPU style alone. ``int8`` and ``half`` say which precisions are used beside float32;
+    the graph becomes strongly typed, that is, holds every type itself.
     """
 
     style: Literal["tensorrt", "cpu"]
+    int8: bool = True
+    half: bool = False
     reduce_range: bool = False
     method: Method = "minmax"
     exclude: tuple[str, ...] = ()
@@ -48,7 +58,8 @@ class QuantizationPlan:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """What was done: node name → ``int8`` or ``fp32`` for each layer with weights, and how many tensors got Q/DQ."""
+    """What was done: node name → ``int8``, ``fp16`` or ``fp32`` for each layer with weights, and how many tensors got
+    Q/DQ."""
 
     layers: dict[str, str]
     activations: int
@@ -60,20 +71,22 @@ class QuantizationReport:
 
 
 def quantize_static(source: Path, out: Path, images: NDArray[np.uint8], plan: QuantizationPlan) -> QuantizationReport:
-    """Quantize the float32 model in ``source`` with calibration ``images`` (uint8[N, H, W, C], NHWC, 0..255).
+    """Write the float32 model in ``source`` as ``plan`` says, with calibration ``images`` (uint8[N, H, W, C], 0..255).
 
     Raises:
         ConfigError: no images, or a pattern in ``plan.exclude`` matches no node.
         StageFailed: nothing was left to quantize, or the result breaks a rule of the target's parser.
     """
     model = load(source)
-    quantized = _quantized(model, images, plan)
-    onnx.checker.check_model(quantized, full_check=True)
-    if plan.style == "tensorrt" and (findings := check_tensorrt_rules(quantized)):
-        raise StageFailed(f"{source.name}: the quantized graph breaks {len(findings)} rules: {'; '.join(findings[:5])}")
-    out.write_bytes(to_bytes(quantized))
-    activations = sum(n.op_type == "QuantizeLinear" for n in quantized.graph.node)
-    return QuantizationReport(layers=layer_precision(quantized), activations=activations)
+    planned = _quantized(model, images, plan) if plan.int8 else model
+    if plan.half:
+        planned = half_precision(planned, _magnitudes(model, images))
+    onnx.checker.check_model(planned, full_check=True)
+    if plan.style == "tensorrt" and (findings := check_tensorrt_rules(planned)):
+        raise StageFailed(f"{source.name}: the planned graph breaks {len(findings)} rules: {'; '.join(findings[:5])}")
+    out.write_bytes(to_bytes(planned))
+    activations = sum(n.op_type == "QuantizeLinear" for n in planned.graph.node)
+    return QuantizationReport(layers=layer_precision(planned), activations=activations)
 
 
 def _quantized(model: ModelProto, images: NDArray[np.uint8], plan: QuantizationPlan) -> ModelProto:
@@ -85,5 +98,12 @@ def _quantized(model: ModelProto, images: NDArray[np.uint8], plan: QuantizationP
         )
     ranges = activation_ranges(model, images, tensors, plan.method, symmetric=tensorrt)
     if tensorrt:
-        return tensorrt_style.insert_qdq(model, ranges, plan.exclude)
+        return tensorrt_style.insert_qdq(model, ranges, plan.exclude, plan.half)
     return cpu_style.quantize(model, ranges, plan.reduce_range, plan.exclude)
+
+
+def _magnitudes(model: ModelProto, images: NDArray[np.uint8]) -> dict[str, float]:
+    """The largest magnitude of every float32 tensor on some of the images."""
+    some, tensors = images[:OVERFLOW_IMAGES], float_tensors(model)
+    ranges = activation_ranges(model, some, tensors, "minmax", symmetric=False, largest_batch=OVERFLOW_BATCH)
+    return {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items()}

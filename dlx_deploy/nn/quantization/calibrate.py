@@ -28,9 +28,14 @@ LARGEST_BATCH = 32
 
 
 def activation_ranges(
-    model: ModelProto, images: NDArray[np.uint8], tensors: Collection[str], method: Method, symmetric: bool
+    model: ModelProto,
+    images: NDArray[np.uint8],
+    tensors: Collection[str],
+    method: Method,
+    symmetric: bool,
+    largest_batch: int = LARGEST_BATCH,
 ) -> Ranges:
-    """The range of each of ``tensors`` over ``images`` (uint8[N, H, W, C], NHWC, 0..255).
+    """The range of each of ``tensors`` over ``images`` (uint8[N, H, W, C], NHWC, 0..255), ``largest_batch`` at a time.
 
     ``percentile`` keeps 99.99 % of the values; ``entropy`` minimises the Kullback-Leibler divergence between the values
     and their quantized form (Migacz, GTC 2017). With ``symmetric``, ranges are centred on zero.
@@ -47,7 +52,7 @@ def activation_ranges(
     fixed = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # ONNX Runtime prints
         calibrator = _calibrator(model, Path(folder), sorted(tensors), method, symmetric)
-        for batch in batches(images, fixed or LARGEST_BATCH, fill=bool(fixed)):
+        for batch in batches(images, fixed or largest_batch, fill=bool(fixed)):
             # One batch per call: all outputs of a call are held in memory, and a ragged one among them is refused.
             calibrator.collect_data(_OneBatch({model.graph.input[0].name: batch}))
         found = calibrator.compute_data()

@@ -80,7 +80,7 @@ def through_qdq(index: Index, name: str) -> str | None:
 
 
 def layer_precision(model: ModelProto) -> dict[str, str]:
-    """Node name → ``int8`` or ``fp32`` for every layer with constant weights."""
+    """Node name → ``int8``, ``fp16`` or ``fp32`` for every layer with constant weights."""
     index = Index(model)
     found = {}
     for node in model.graph.node:
@@ -89,7 +89,8 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
         weight = through_qdq(index, node.input[1])
         if (weight or node.input[1]) in index.initializers:
             int8 = weight is not None and through_qdq(index, node.input[0]) is not None
-            found[node.name] = "int8" if int8 else "fp32"
+            half = index.initializers[weight or node.input[1]].data_type == TensorProto.FLOAT16
+            found[node.name] = "int8" if int8 else "fp16" if half else "fp32"
     return found
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, defs
 
 from dlx_deploy.nn.onnx_model import Index, attribute, int_attribute, opset
 from dlx_deploy.nn.opset import OLDEST
@@ -19,6 +20,7 @@ __all__ = ["check_tensorrt_rules"]
 
 UNSUPPORTED = ("QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger", "DynamicQuantizeLinear")
 QDQ = ("QuantizeLinear", "DequantizeLinear")
+FLOATING = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def check_tensorrt_rules(model: ModelProto) -> list[str]:
@@ -168,6 +170,41 @@ def _operators(index: Index) -> Iterator[str]:
             )
 
 
+def _mixed_types(index: Index) -> Iterator[str]:
+    """A strongly typed network takes no float32 beside float16: also what a half-converted BF16 export looks like."""
+    types = _element_types(index.model)
+    for node in index.model.graph.node:
+        if node.domain not in ("", "ai.onnx") or not defs.has(node.op_type, opset(index.model)):
+            continue
+        formal = defs.get_schema(node.op_type, opset(index.model)).inputs
+        seen: dict[str, set[int]] = {}
+        for i, name in enumerate(node.input):
+            if types.get(name, 0) in FLOATING:
+                seen.setdefault(formal[min(i, len(formal) - 1)].type_str, set()).add(types[name])
+        for kinds in seen.values():
+            if len(kinds) > 1:
+                names = " and ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in kinds))
+                yield _says(node, f"its inputs are {names}; cast them to one type")
+
+
+def _element_types(model: ModelProto) -> dict[str, int]:
+    """The type of every tensor as far as it can be inferred from a graph that may be wrong."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+    except onnx.shape_inference.InferenceError:  # another rule says what is wrong with this graph
+        inferred = model.graph
+    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    types = {value.name: int(value.type.tensor_type.elem_type) for value in values}
+    return {**types, **{t.name: int(t.data_type) for t in inferred.initializer}}
+
+
+def _attention(index: Index) -> Iterator[str]:
+    """The parser of TensorRT-RTX 1.7 does not refuse this form: its process dies."""
+    for node in _nodes(index, "Attention"):
+        if int_attribute(node, "q_num_heads", 0):
+            yield _says(node, "it takes 3-D inputs and splits the heads itself; reshape to 4-D q, k and v before it")
+
+
 def _operator_set(index: Index) -> Iterator[str]:
     if any(_nodes(index, *QDQ)) and opset(index.model) < OLDEST:
         yield f"the graph is at opset {opset(index.model)}; per-channel scales need {OLDEST}"
@@ -190,4 +227,6 @@ _RULES: dict[str, Callable[[Index], Iterator[str]]] = {
     "float64": _double_precision,
     "residual-sum": _residual_sums,
     "uint8-input": _uint8_input,
+    "mixed-types": _mixed_types,
+    "attention": _attention,
 }

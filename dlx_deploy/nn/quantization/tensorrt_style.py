@@ -25,6 +25,8 @@ __all__ = ["insert_qdq", "tensors_to_quantize"]
 LEVELS = 127
 NOTHING = 1e-12
 """A range below this is none: such a tensor gets the scale of a range of ±1."""
+SMALLEST_HALF_SCALE = 2.0**-20
+"""Of the scales that float16 holds: below, where it is subnormal, fewer than four bits would be left of a scale."""
 
 
 def tensors_to_quantize(model: ModelProto, exclude: Sequence[str] = ()) -> list[str]:
@@ -32,8 +34,11 @@ def tensors_to_quantize(model: ModelProto, exclude: Sequence[str] = ()) -> list[
     return list(_wanted(Index(model), excluded(model, exclude)))
 
 
-def insert_qdq(model: ModelProto, ranges: Ranges, exclude: Sequence[str] = ()) -> ModelProto:
+def insert_qdq(model: ModelProto, ranges: Ranges, exclude: Sequence[str] = (), half_scales: bool = False) -> ModelProto:
     """A copy of ``model`` (float32, opset 13 or newer) whose layers compute on int8, but for those excluded.
+
+    With ``half_scales`` every scale is a number that float16 holds: the graph can be written in half precision later,
+    and its integers are those that fit the rounded scales.
 
     Raises:
         ConfigError: the opset is too old, or a pattern in ``exclude`` matches no node.
@@ -44,8 +49,8 @@ def insert_qdq(model: ModelProto, ranges: Ranges, exclude: Sequence[str] = ()) -
     index = Index(model)
     left_out = excluded(model, exclude)
     wanted = _wanted(index, left_out)
-    pairs = {name: _activation_pair(name, ranges[name], model) for name in wanted}
-    weights = _Weights(index, quantizable(index, left_out))
+    pairs = {name: _activation_pair(name, ranges[name], model, half_scales) for name in wanted}
+    weights = _Weights(index, quantizable(index, left_out), half_scales)
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         for position, name in enumerate(node.input):
@@ -73,9 +78,9 @@ def _wanted(index: Index, left_out: set[str]) -> dict[str, set[str]]:
     return wanted
 
 
-def _activation_pair(name: str, bounds: tuple[float, float], model: ModelProto) -> list[NodeProto]:
+def _activation_pair(name: str, bounds: tuple[float, float], model: ModelProto, half: bool) -> list[NodeProto]:
     """Quantize and dequantize; their two constants are added to the model."""
-    scale = _scales(np.asarray(max(abs(bounds[0]), abs(bounds[1])), dtype=np.float32))
+    scale = _scales(np.asarray(max(abs(bounds[0]), abs(bounds[1])), dtype=np.float32), half)
     constants = [f"{name}/scale", f"{name}/zero_point"]
     model.graph.initializer.append(numpy_helper.from_array(scale, constants[0]))
     model.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.int8), constants[1]))
@@ -86,16 +91,18 @@ def _activation_pair(name: str, bounds: tuple[float, float], model: ModelProto) 
     ]
 
 
-def _scales(largest: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 scales for the largest magnitudes, same shape, all above 0."""
-    return np.asarray(np.where(largest < NOTHING, 1.0, largest) / LEVELS, dtype=np.float32)
+def _scales(largest: NDArray[np.float32], half: bool) -> NDArray[np.float32]:
+    """float32 scales for the largest magnitudes, same shape, all above 0; with ``half`` float16 holds them."""
+    scales = np.asarray(np.where(largest < NOTHING, 1.0, largest) / LEVELS, dtype=np.float32)
+    return np.maximum(scales, SMALLEST_HALF_SCALE).astype(np.float16).astype(np.float32) if half else scales
 
 
 class _Weights:
     """Folds each weight once per axis, before its first reader; weights that several layers share stay shared."""
 
-    def __init__(self, index: Index, layers: Sequence[NodeProto]) -> None:
+    def __init__(self, index: Index, layers: Sequence[NodeProto], half: bool) -> None:
         self._index = index
+        self._half = half
         self._layers = {node.output[0] for node in layers}
         self._done: dict[tuple[str, int], str] = {}
 
@@ -112,7 +119,7 @@ class _Weights:
     def _fold(self, name: str, axis: int) -> NodeProto:
         weight = self._index.array(name).astype(np.float32)
         others = tuple(i for i in range(weight.ndim) if i != axis)
-        scale = _scales(np.abs(weight).max(axis=others))
+        scale = _scales(np.abs(weight).max(axis=others), self._half)
         steps = np.rint(weight / np.expand_dims(scale, others)).clip(-LEVELS, LEVELS).astype(np.int8)
         stem = name if axis == 0 else f"{name}/axis{axis}"
         values: dict[str, NDArray[Any]] = {

@@ -1,0 +1,108 @@
+"""The engine of a package for this machine: the one that it ships, one from the cache, or one built now."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from ..errors import EngineError, PackageError
+from ..package import ENGINE_SIDECAR, Package
+from .api import Api, load_api
+from .build import BuiltEngine, build_engine
+from .cache import EngineCache, check_shipped, default_folder
+from .execute import EngineSession
+from .settings import BuildSettings
+from .sidecar import EngineKey, Sidecar, read_sidecar, this_machine
+
+__all__ = ["PreparedEngine", "engine_settings", "open_engine", "prepare_engine"]
+
+SAY_EVERY_S = 5.0
+"""How often a build that takes minutes says how far it is."""
+
+
+@dataclass(frozen=True)
+class PreparedEngine:
+    """An engine that may be loaded here; ``origin`` is ``package``, ``cache`` or ``built``."""
+
+    plan: bytes
+    sidecar: Sidecar
+    origin: str
+
+
+def open_engine(package: Package, build: bool, cache: Optional[str], say: Callable[[str], None]) -> EngineSession:
+    """A session of the package's engine, built first if need be and if ``build`` allows it.
+
+    Raises:
+        BackendMissing: TensorRT, cuda-python, the driver or a GPU is not here.
+        EngineError: the engine cannot be built, or would have to be and must not.
+        PackageError: the recipe or the shipped engine is damaged.
+    """
+    settings = engine_settings(package)
+    api = load_api(settings.flavour)
+    prepared = prepare_engine(package, build, cache, say, api)
+    folder = Path(cache) if cache else default_folder()
+    runtime_cache = folder / "runtime" / f"{prepared.sidecar.plan_sha256}.cache"
+    rtx = settings.flavour == "tensorrt-rtx"
+    return EngineSession(api, prepared.plan, runtime_cache=runtime_cache if rtx else None)
+
+
+def prepare_engine(
+    package: Package, build: bool, cache: Optional[str], say: Callable[[str], None], api: Optional[Api] = None
+) -> PreparedEngine:
+    """The package's engine for this machine, without loading it; errors as ``open_engine``."""
+    settings = engine_settings(package)
+    api = api or load_api(settings.flavour)
+    here = this_machine(package.digest, api.flavour, api.version)
+    shipped = _shipped(package, here, say)
+    if shipped is not None:
+        return shipped
+
+    def builder(timing_cache: Path) -> BuiltEngine:
+        say(f"building the engine for this machine with {api.flavour} {api.version}; this can take minutes")
+        return build_engine(package.model, settings, timing_cache, _talk(say))
+
+    store = EngineCache(Path(cache) if cache else default_folder())
+    found = store.get(here, settings, builder if build else None, say)
+    return PreparedEngine(found.plan, found.sidecar, found.origin)
+
+
+def engine_settings(package: Package) -> BuildSettings:
+    """The build settings in the package's recipe.
+
+    Raises:
+        EngineError: the package's target builds no engine.
+        PackageError: the recipe is damaged.
+    """
+    values: Any = package.meta["recipe"].get("engine")
+    if values is None:
+        raise EngineError(
+            f"the package is for {package.target}, which runs no TensorRT engine; leave --backend out, or build it for "
+            "a target with a GPU"
+        )
+    if not isinstance(values, dict):
+        raise PackageError(f"recipe.engine is {values!r}; must be a table of build settings")
+    return BuildSettings.from_dict(values, "recipe.engine")
+
+
+def _shipped(package: Package, here: EngineKey, say: Callable[[str], None]) -> Optional[PreparedEngine]:
+    """The engine in the package if it is for this machine; otherwise ``say`` hears what differs."""
+    if package.engine is None or package.engine_sidecar is None:
+        return None
+    different = check_shipped(package.engine, package.engine_sidecar, here, ENGINE_SIDECAR)
+    if different:
+        say(f"the engine in the package is not for this machine: {'; '.join(different)}")
+        return None
+    return PreparedEngine(package.engine, read_sidecar(package.engine_sidecar, ENGINE_SIDECAR), "package")
+
+
+def _talk(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
+    last = [time.monotonic()]
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if time.monotonic() - last[0] >= SAY_EVERY_S:
+            last[0] = time.monotonic()
+            say(f"building the engine: {phase}, {done} of {total}")
+
+    return progress

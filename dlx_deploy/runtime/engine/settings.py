@@ -1,0 +1,86 @@
+"""What a builder is told; the part of a package's recipe that concerns TensorRT."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from ..errors import PackageError
+
+__all__ = ["FLAVOURS", "BuildSettings"]
+
+FLAVOURS = ("tensorrt", "tensorrt-rtx")
+PRECISIONS = ("int8", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """One engine's build; equal settings and an equal ONNX ask for the same engine.
+
+    ``precision`` is the plan's lowest, ``layers`` what each named layer must compute in. ``strongly_typed``: the graph
+    holds every type; otherwise (TensorRT 8) ``weak_types`` names the types that the builder may choose beside FP32.
+    ``batch``: the optimisation profile's min, opt and max. ``workspace_mib``: 0 for no limit.
+    ``compute_capabilities``: of TensorRT-RTX, what the ahead-of-time engine must run on; empty for its default.
+    """
+
+    flavour: str
+    precision: str
+    batch: Tuple[int, int, int]
+    strongly_typed: bool = True
+    weak_types: Tuple[str, ...] = ()
+    layers: Mapping[str, str] = field(default_factory=dict)
+    workspace_mib: int = 0
+    sparse_weights: bool = False
+    dla_core: Optional[int] = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    optimization_level: Optional[int] = None
+    compute_capabilities: Tuple[str, ...] = ()
+
+    def to_dict(self) -> Dict[str, Any]:
+        """As JSON values; ``from_dict`` gives the settings back."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], origin: str) -> BuildSettings:
+        """The settings in ``values``; ``origin`` names them in messages.
+
+        Raises:
+            PackageError: a field is missing, unknown or of the wrong kind.
+        """
+        known = {f.name for f in fields(cls)}
+        for name in sorted(set(values) - known):
+            raise PackageError(f"{origin}: {name!r} is not a build setting; known: {', '.join(sorted(known))}")
+        missing = {"flavour", "precision", "batch"} - set(values)
+        if missing:
+            raise PackageError(f"{origin}: {', '.join(sorted(missing))} missing; a recipe of an engine has it")
+        plain: Dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        settings = cls(**plain)
+        settings._check(origin)
+        return settings
+
+    def _check(self, origin: str) -> None:
+        rules = {
+            "flavour": (self.flavour in FLAVOURS, f"one of {', '.join(FLAVOURS)}"),
+            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            "batch": (_ascending(self.batch), "three whole numbers, 1 <= min <= opt <= max"),
+            "workspace_mib": (_count(self.workspace_mib), "a whole number of MiB, 0 for no limit"),
+            "dla_core": (self.dla_core is None or _count(self.dla_core), "absent, or the number of a DLA core"),
+            "layers": (
+                isinstance(self.layers, dict) and set(self.layers.values()) <= set(PRECISIONS),
+                f"node name -> one of {', '.join(PRECISIONS)}",
+            ),
+            "weak_types": (set(self.weak_types) <= {"fp16", "int8"}, "of fp16 and int8"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise PackageError(f"{origin}: {name} is {getattr(self, name)!r}; must be {rule}")
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _ascending(batch: Any) -> bool:
+    numbers = isinstance(batch, tuple) and len(batch) == 3 and all(_count(n) for n in batch)
+    return numbers and 1 <= batch[0] <= batch[1] <= batch[2]

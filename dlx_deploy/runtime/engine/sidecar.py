@@ -1,0 +1,160 @@
+"""What an engine was built for: the JSON beside the plan, this machine in the same terms, and how they differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Dict, List, Mapping, Optional
+
+from ..archive import to_json
+from ..errors import PackageError
+from ..machine import power_mode
+from .build import BuiltEngine
+from .settings import BuildSettings
+
+__all__ = [
+    "SCHEMA",
+    "EngineKey",
+    "Sidecar",
+    "differences",
+    "make_sidecar",
+    "read_sidecar",
+    "this_machine",
+    "to_bytes",
+    "to_dict",
+]
+
+SCHEMA = 1
+RECORDED = ("driver",)
+"""Fields that are written down and compared with nothing: any driver that runs this CUDA loads the plan."""
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """What must be equal for an engine to be loaded; a stored ``None`` says that the engine does not depend on it.
+
+    ``compute_capability`` of an engine for several GPUs is a list with commas: any of them will do.
+    """
+
+    flavour: str
+    version: str
+    system: str
+    arch: str
+    package_digest: Optional[str] = None
+    compute_capability: Optional[str] = None
+    gpu: Optional[str] = None
+    sm_count: Optional[int] = None
+    power_mode: Optional[str] = None
+    driver: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """``engine.json``. ``build_s`` and ``peak_memory_mib`` are ``None`` in a package, whose bytes hold no timings."""
+
+    key: EngineKey
+    settings: Mapping[str, Any]
+    precision: Mapping[str, Any]
+    build_s: Optional[float]
+    peak_memory_mib: Optional[float]
+    plan_sha256: str
+    plan_size: int
+
+
+def differences(stored: EngineKey, here: EngineKey) -> List[str]:
+    """Each field in which an engine's key does not fit this machine, with both values."""
+    found = []
+    for field in fields(EngineKey):
+        wanted, seen = getattr(stored, field.name), getattr(here, field.name)
+        if wanted is None or field.name in RECORDED:
+            continue
+        allowed = wanted.split(",") if field.name == "compute_capability" else [wanted]
+        if seen not in allowed:
+            found.append(f"{field.name}: the engine is for {wanted}, here is {seen}")
+    return found
+
+
+def make_sidecar(key: EngineKey, settings: BuildSettings, built: BuiltEngine, timed: bool = True) -> Sidecar:
+    """The sidecar of an engine that was just built; without ``timed`` it is the same for the same plan."""
+    return Sidecar(
+        key=key,
+        settings=settings.to_dict(),
+        precision=built.table.to_dict(),
+        build_s=built.build_s if timed else None,
+        peak_memory_mib=built.peak_memory_mib if timed else None,
+        plan_sha256=hashlib.sha256(built.plan).hexdigest(),
+        plan_size=len(built.plan),
+    )
+
+
+def to_dict(sidecar: Sidecar) -> Dict[str, Any]:
+    """The sidecar as JSON values."""
+    return {"schema": SCHEMA, **asdict(sidecar)}
+
+
+def to_bytes(sidecar: Sidecar) -> bytes:
+    """``engine.json``: sorted keys, UTF-8, newline at the end."""
+    return to_json(to_dict(sidecar))
+
+
+def read_sidecar(data: bytes, origin: str) -> Sidecar:
+    """The sidecar in ``data``; ``origin`` names it in messages.
+
+    Raises:
+        PackageError: no JSON, a newer schema, or a field that is missing, unknown or of the wrong kind.
+    """
+    try:
+        values = json.loads(data.decode("utf-8"))
+    except ValueError as e:
+        raise PackageError(f"{origin}: no JSON ({e}); the engine beside it is not used") from e
+    if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
+        raise PackageError(f"{origin}: no engine sidecar; it has no schema number")
+    schema = values.pop("schema")
+    if schema > SCHEMA:
+        raise PackageError(f"{origin}: schema is {schema}; this version reads up to {SCHEMA}; use a newer dlx-deploy")
+    try:
+        key = EngineKey(**values.pop("key"))
+        sidecar = Sidecar(key=key, **values)
+    except (TypeError, KeyError, AttributeError) as e:
+        raise PackageError(f"{origin}: a field is missing or unknown ({e}); the engine beside it is not used") from e
+    _check(sidecar, origin)
+    return sidecar
+
+
+def this_machine(package_digest: Optional[str], flavour: str, version: str) -> EngineKey:
+    """The key that an engine for this machine has.
+
+    Raises:
+        BackendMissing: cuda-python, the driver or a GPU is not here.
+    """
+    from .cuda import gpu_facts
+
+    facts = gpu_facts()
+    return EngineKey(
+        flavour=flavour,
+        version=version,
+        system=platform.system(),
+        arch=platform.machine(),
+        package_digest=package_digest,
+        compute_capability=facts.compute_capability,
+        gpu=facts.name,
+        sm_count=facts.sm_count,
+        power_mode=power_mode(),
+        driver=facts.driver,
+    )
+
+
+def _check(sidecar: Sidecar, origin: str) -> None:
+    kinds = {
+        "plan_sha256": isinstance(sidecar.plan_sha256, str) and len(sidecar.plan_sha256) == 64,
+        "plan_size": isinstance(sidecar.plan_size, int) and sidecar.plan_size > 0,
+        "settings": isinstance(sidecar.settings, dict),
+        "precision": isinstance(sidecar.precision, dict),
+        "build_s": sidecar.build_s is None or isinstance(sidecar.build_s, (int, float)),
+        "key": all(isinstance(getattr(sidecar.key, n), str) for n in ("flavour", "version", "system", "arch")),
+    }
+    for name, holds in kinds.items():
+        if not holds:
+            raise PackageError(f"{origin}: {name} is {getattr(sidecar, name)!r}, which is of the wrong kind")

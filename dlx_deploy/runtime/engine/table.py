@@ -1,0 +1,109 @@
+"""What the layers of an engine compute in, and whether that is what the plan asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, List, Mapping, Tuple
+
+from ..errors import PackageError
+
+__all__ = ["COMPUTE", "OPAQUE", "WIDTH", "EngineLayer", "PrecisionTable", "violations"]
+
+COMPUTE = ("convolution", "deconvolution", "gemm")
+"""The kinds of layers whose precision decides the speed: the others move or change numbers."""
+OPAQUE = "opaque"
+"""The kind of a layer that hides what is in it: TensorRT 8's compiled subgraphs."""
+WIDTH = {"int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32, "fp64": 64}
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """One layer of an engine.
+
+    ``kind``: convolution, deconvolution, gemm, fusion, opaque, reformat or other. ``precision``: int8, fp8, fp16, bf16,
+    fp32, fp64 or other, which it computes in. ``nodes``: the ONNX nodes that are in it, as far as the engine says.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    nodes: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PrecisionTable:
+    """Every layer of an engine; ``source`` is ``inspector`` or ``plan``: who says so."""
+
+    source: str
+    layers: Tuple[EngineLayer, ...]
+
+    @property
+    def reformats(self) -> int:
+        """How many layers only change a tensor's type or layout."""
+        return sum(layer.kind == "reformat" for layer in self.layers)
+
+    def counts(self) -> Dict[str, int]:
+        """Precision → how many convolutions and matrix products compute in it."""
+        return dict(sorted(Counter(layer.precision for layer in self.layers if layer.kind in COMPUTE).items()))
+
+    def shares(self) -> Dict[str, float]:
+        """As ``counts``, as shares of 1."""
+        counts = self.counts()
+        total = sum(counts.values())
+        return {precision: count / total for precision, count in counts.items()}
+
+    def describe(self) -> str:
+        """The counts as a phrase: ``int8 20 of 21 (95 %), fp16 1 of 21 (5 %); 2 reformats``."""
+        counts = self.counts()
+        total = sum(counts.values())
+        hidden = sum(layer.kind == OPAQUE for layer in self.layers)
+        parts = [f"{p} {n} of {total} ({100 * n / total:.0f} %)" for p, n in counts.items()]
+        return f"{', '.join(parts) or 'no convolution and no matrix product'}; {self.reformats} reformats" + (
+            f"; {hidden} layers that TensorRT compiled as a whole and does not open" if hidden else ""
+        )
+
+    def to_dict(self) -> Dict[str, Any]:
+        """As JSON values; ``from_dict`` gives the table back."""
+        return {
+            "source": self.source,
+            "counts": self.counts(),
+            "reformats": self.reformats,
+            "layers": [{**asdict(layer), "nodes": list(layer.nodes)} for layer in self.layers],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PrecisionTable:
+        """The table in ``values``.
+
+        Raises:
+            PackageError: a field is missing or unknown.
+        """
+        try:
+            layers = tuple(EngineLayer(**{**layer, "nodes": tuple(layer["nodes"])}) for layer in values["layers"])
+            return cls(str(values["source"]), layers)
+        except (KeyError, TypeError) as e:
+            raise PackageError(f"the engine's precision table is damaged ({e}); build the engine again") from e
+
+
+def violations(table: PrecisionTable, asked: Mapping[str, str]) -> List[str]:
+    """Each ONNX node of ``asked`` (node name → precision) that computes wider than asked, as a sentence.
+
+    A node that no compute layer of the engine names is one too: what cannot be found is not proven. Those inside an
+    opaque layer are left out: nothing can be said of them.
+    """
+    where: Dict[str, EngineLayer] = {}
+    hidden = {node for layer in table.layers if layer.kind == OPAQUE for node in layer.nodes}
+    for layer in table.layers:
+        if layer.kind in COMPUTE:
+            where.update((node, layer) for node in layer.nodes)
+    found = []
+    for node, precision in asked.items():
+        layer_of = where.get(node)
+        if layer_of is None and node in hidden:
+            continue
+        if layer_of is None:
+            found.append(f"{node}: asked for {precision}, and no layer of the engine names it")
+        elif WIDTH.get(layer_of.precision, 64) > WIDTH[precision]:
+            found.append(f"{node}: asked for {precision}, the engine computes it in {layer_of.precision}")
+    return found

@@ -1,0 +1,194 @@
+"""What the compile stage does with TensorRT: which builder is here, what it is told, and what came of it.
+
+Three outcomes: the engine is *shipped* (TensorRT-RTX builds ahead of time for a GPU that is not here; TensorRT where
+the target's GPU is here), or the graph is only *checked* (TensorRT-RTX stands in for the TensorRT of a board), or
+there is *none*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from dlx_deploy.config import Config
+from dlx_deploy.errors import ConfigError, EnvironmentMissing
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.stage import Job, Metrics
+from dlx_deploy.runtime.engine.settings import BuildSettings
+from dlx_deploy.stages.quantize import PrecisionPlan
+from dlx_deploy.targets import Profile
+
+__all__ = ["Outcome", "build_settings", "builder_for", "compile_engine", "missing_builder"]
+
+Outcome = Literal["shipped", "checked", "none"]
+RTX, TENSORRT = "tensorrt-rtx", "tensorrt"
+INSTALL = "install it with: pip install 'dlx-deploy[tensorrt-rtx]'"
+
+
+def builder_for(config: Config, profile: Profile) -> str:
+    """The builder that the compile stage uses, as ``flavour version``; empty where there is none or none is wanted.
+
+    Raises:
+        EnvironmentMissing: ``compile.engine`` is 'required' and no builder is here.
+        ConfigError: the configuration asks for a DLA core that the target has not.
+    """
+    _refuse_dla(config, profile)
+    if config.compile.engine == "off" or not profile.builds_engines:
+        return ""
+    here = _installed(TENSORRT) if profile.kind == TENSORRT and _gpu_is_here(profile) else ""
+    here = here or _installed(RTX)
+    if not here and config.compile.engine == "required":
+        raise EnvironmentMissing(f"compile.engine is 'required', and tensorrt-rtx is not installed; {INSTALL}")
+    return here
+
+
+def missing_builder(config: Config, profile: Profile) -> str:
+    """What to say before a build that wants an engine and has no builder; empty if there is nothing to say."""
+    if config.compile.engine != "auto" or not profile.builds_engines or builder_for(config, profile):
+        return ""
+    effect = "the package holds no engine" if profile.kind == RTX else "the graph is not compiled as a check"
+    return f"{profile.name}: tensorrt-rtx is not installed, so {effect}; {INSTALL}"
+
+
+def build_settings(job: Job, plan: PrecisionPlan) -> BuildSettings | None:
+    """What the device's builder is told; ``None`` where nothing builds an engine."""
+    from dlx_deploy.nn.onnx_model import load
+    from dlx_deploy.nn.sparsity import two_four_layers
+
+    target, params = job.target, job.params
+    if not target.builds_engines:
+        return None
+    sizes = (1, params.opt_batch, params.max_batch) if params.batch == "dynamic" else (params.batch,) * 3
+    sparse = bool(target.sparsity_2_4 and two_four_layers(load(job.inputs["quantized"])))
+    rtx = target.kind == RTX
+    return BuildSettings(
+        flavour=target.kind,
+        precision=plan.precision,
+        batch=sizes,
+        strongly_typed=plan.strongly_typed,
+        weak_types=() if plan.strongly_typed else (plan.precision, plan.elsewhere),
+        layers={name: kind for name, kind in plan.layers.items() if kind != "fp32"},
+        workspace_mib=target.workspace_mib,
+        sparse_weights=sparse,
+        dla_core=params.dla_core if params.dla_core >= 0 else None,
+        version_compatible=params.version_compatible,
+        hardware_compatible=params.hardware_compatible,
+        optimization_level=params.optimization_level if params.optimization_level >= 0 else None,
+        compute_capabilities=(target.engine_capabilities or (target.compute_capability,)) if rtx else (),
+    )
+
+
+def compile_engine(job: Job, settings: BuildSettings | None) -> tuple[Outcome, Metrics]:
+    """Write ``engine/`` (``report.json``, and the engine with its sidecar if it is shipped); the outcome and metrics.
+
+    Raises:
+        EngineError: the graph cannot be built, or a layer came out in another precision than the plan asks.
+    """
+    folder = job.out / "engine"
+    folder.mkdir()
+    flavour = job.params.builder.partition(" ")[0]
+    if settings is None or not flavour:
+        reason = "nothing on the target builds one" if settings is None else "no builder is installed, or none wanted"
+        _report(folder, {"status": "none", "reason": reason})
+        return "none", {}
+    shipped = flavour == settings.flavour
+    built = _build(job, settings if shipped else _as_check(settings), folder, shipped)
+    shares = {f"engine_{kind}_share": share for kind, share in built.table.shares().items()}
+    metrics = {
+        **shares,
+        "engine_reformats": float(built.table.reformats),
+        "engine_build_s": built.build_s,
+        "engine_peak_memory_mib": built.peak_memory_mib,
+        "engine_size_bytes": float(len(built.plan)),
+    }
+    return ("shipped" if shipped else "checked"), metrics
+
+
+def _build(job: Job, settings: BuildSettings, folder: Path, shipped: bool) -> Any:
+    from dlx_deploy.runtime.engine.build import build_engine
+
+    def watch(phase: str, done: int, total: int) -> None:
+        job.progress(done, max(total, 1), f"{settings.flavour}: {phase}")
+
+    job.progress(0, 1, f"{settings.flavour} starts")
+    built = build_engine((job.out / "model.onnx").read_bytes(), settings, progress=watch)
+    report = {
+        "status": "shipped" if shipped else "checked",
+        "builder": f"{built.flavour} {built.version}",
+        "precision": built.table.to_dict(),
+        "warnings": list(dict.fromkeys(built.warnings)),
+        "ignored": list(built.ignored),
+    }
+    _report(folder, report)
+    if shipped:
+        _ship(job, built, settings, folder)
+    return built
+
+
+def _ship(job: Job, built: Any, settings: BuildSettings, folder: Path) -> None:
+    from dlx_deploy.runtime.engine.sidecar import EngineKey, make_sidecar, this_machine, to_bytes
+
+    if settings.flavour == RTX:
+        key = EngineKey(
+            flavour=RTX,
+            version=built.version,
+            compute_capability=",".join(settings.compute_capabilities),
+            system="Linux",
+            arch=job.target.arch,
+        )
+    else:
+        key = this_machine(None, built.flavour, built.version)
+    (folder / "engine.plan").write_bytes(built.plan)
+    (folder / "engine.json").write_bytes(to_bytes(make_sidecar(key, settings, built, timed=settings.flavour != RTX)))
+
+
+def _report(folder: Path, values: dict[str, Any]) -> None:
+    (folder / "report.json").write_bytes(canonical_json({"schema": 1, **values}))
+
+
+def _as_check(settings: BuildSettings) -> BuildSettings:
+    """The same graph for TensorRT-RTX's default GPU, without what only a board's own TensorRT knows."""
+    return replace(
+        settings,
+        flavour=RTX,
+        strongly_typed=True,
+        weak_types=(),
+        sparse_weights=False,
+        dla_core=None,
+        version_compatible=False,
+        hardware_compatible=False,
+        optimization_level=None,
+        compute_capabilities=(),
+    )
+
+
+def _installed(flavour: str) -> str:
+    """``flavour version`` if its Python package is installed; nothing is imported."""
+    try:
+        return f"{flavour} {metadata.version(flavour)}"
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _gpu_is_here(profile: Profile) -> bool:
+    """Whether the GPU that the profile describes is the one of this machine."""
+    if not _installed(TENSORRT):
+        return False
+    from dlx_deploy.runtime.engine.sidecar import this_machine
+    from dlx_deploy.runtime.errors import RuntimeFault
+
+    try:
+        here = this_machine(None, TENSORRT, "")
+    except RuntimeFault:
+        return False
+    return (here.compute_capability, here.arch) == (profile.compute_capability, profile.arch)
+
+
+def _refuse_dla(config: Config, profile: Profile) -> None:
+    core = config.compile.dla_core
+    if core >= profile.dla.cores and core >= 0:
+        raise ConfigError(
+            f"compile.dla_core is {core}; {profile.name} has {profile.dla.cores} DLA cores, numbered from 0; set -1"
+        )

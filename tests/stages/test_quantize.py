@@ -1,0 +1,88 @@
+"""Which precision plan each target gets, and what is refused; what the graph then holds is tested in tests/nn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx import TensorProto, helper
+
+from dlx_deploy.config import Quantize
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.stage import Job
+from dlx_deploy.stages.quantize import STAGE, PrecisionPlan, read_plan
+from dlx_deploy.targets import load_target
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The plan that a target gets at an opset, and the arguments that the conversion was called with."""
+    seen: dict[str, Any] = {}
+
+    def convert(source: Path, out: Path, images: Any, plan: Any) -> Any:
+        seen.update(int8=plan.int8, half=plan.half)
+        out.write_bytes(b"converted")
+        return type("Report", (), {"layers": {"a/Conv": "int8" if plan.int8 else "fp16"}})
+
+    class Data:
+        def split(self, name: str) -> Any:
+            assert name == "calibration"
+            return [None] * 4, None
+
+    monkeypatch.setattr("dlx_deploy.nn.quantization.quantize_static", convert)
+    monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
+
+    def run(target: str, opset: int = 20, **params: Any) -> tuple[PrecisionPlan, dict[str, Any]]:
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+        source = tmp_path / "m.onnx"
+        source.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]).SerializeToString())
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        seen.clear()
+        inputs = {"onnx": source, "data": tmp_path}
+        STAGE.run(Job(Quantize(**params), inputs, out, load_target(target).profile))
+        assert sorted(p.name for p in out.iterdir()) == sorted(STAGE.outputs)
+        return read_plan(out / "layers.json"), dict(seen)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("target", "opset", "params", "precision", "elsewhere", "typed"),
+    [
+        ("jetson", 20, {}, "int8", "fp16", True),
+        ("jetson", 20, {"elsewhere": "fp32"}, "int8", "fp32", True),
+        ("jetson", 20, {"precision": "fp16"}, "fp16", "fp16", True),
+        ("jetson", 20, {"precision": "fp32"}, "fp32", "fp32", True),
+        ("jetson-xavier-nx", 16, {}, "int8", "fp16", False),  # no FP16 Q/DQ at opset 16: the builder is told
+        ("jetson-xavier-nx", 16, {"precision": "fp16"}, "fp16", "fp16", True),
+        ("rtx", 20, {}, "int8", "fp16", True),
+        ("jetson-nano", 13, {}, "fp32", "fp32", True),  # its TensorRT runs no package
+        ("cpu-x86_64", 20, {}, "int8", "fp32", True),
+        ("rpi4", 20, {"precision": "fp32"}, "fp32", "fp32", True),
+    ],
+)
+def test_the_plan(
+    plan: Any, target: str, opset: int, params: dict[str, str], precision: str, elsewhere: str, typed: bool
+) -> None:
+    found, asked = plan(target, opset, **params)
+    if precision != "fp32":
+        assert asked == {"int8": precision == "int8", "half": elsewhere == "fp16" and typed}
+    assert (found.precision, found.elsewhere) == (precision, elsewhere if precision != "fp32" else "fp32")
+    assert found.strongly_typed is typed
+
+
+@pytest.mark.parametrize(
+    ("target", "params", "message"),
+    [
+        ("jetson-nano", {"precision": "int8"}, r"quantize\.precision is 'int8', .*it runs fp32; use 'auto'"),
+        ("jetson-nano", {"precision": "fp16"}, r"quantize\.precision is 'fp16', which this target does not run"),
+        ("cpu-x86_64", {"precision": "fp16"}, r"quantize\.precision is 'fp16', .*it runs fp32, int8"),
+        ("cpu-x86_64", {"elsewhere": "fp16"}, r"quantize\.elsewhere is 'fp16', which this target does not run"),
+    ],
+)
+def test_what_the_target_does_not_run(plan: Any, target: str, params: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(target, **params)
