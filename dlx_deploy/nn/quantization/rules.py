@@ -199,7 +199,7 @@ def _element_types(model: ModelProto) -> dict[str, int]:
 
 
 def _attention(index: Index) -> Iterator[str]:
-    """The parser of TensorRT-RTX 1.7 does not refuse this form: its process dies."""
+    """Seen to kill the process of TensorRT-RTX's parser, and refused by its builder with a dynamic batch."""
     for node in _nodes(index, "Attention"):
         if int_attribute(node, "q_num_heads", 0):
             yield _says(node, "it takes 3-D inputs and splits the heads itself; reshape to 4-D q, k and v before it")

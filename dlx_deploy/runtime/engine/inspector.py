@@ -42,7 +42,7 @@ def read_inspection(text: str) -> PrecisionTable:
         layers = json.loads(text)["Layers"]
     except (ValueError, KeyError, TypeError) as e:
         raise EngineError(f"the engine inspector's answer cannot be read ({e}); its precision cannot be proven") from e
-    if not layers or not all(isinstance(layer, dict) for layer in layers):
+    if not isinstance(layers, list) or not layers or not all(isinstance(layer, dict) for layer in layers):
         raise EngineError(
             "the engine inspector names no details of the layers; build the engine with profiling verbosity DETAILED"
         )

@@ -59,7 +59,7 @@ def _parse_error(error: Any) -> str:
     name = error.node_name() if hasattr(error, "node_name") else ""
     operator = error.node_operator() if hasattr(error, "node_operator") else ""
     node = f"node {name!r}" if name else f"node number {error.node()}"
-    return f"{node}{f' ({operator})' if operator else ''}: {str(error.desc()).strip()}"
+    return f"{node}{f' ({operator})' if operator else ''}: {' '.join(str(error.desc()).split())}"
 
 
 def without_memory(text: str) -> str:

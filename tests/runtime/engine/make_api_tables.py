@@ -1,11 +1,13 @@
 """Records what a TensorRT version's Python API has: ``python make_api_tables.py 10.3 path/to/tensorrt.so``.
 
 The bindings' wheels on PyPI (``tensorrt-bindings``, ``tensorrt-cu12-bindings``, ``tensorrt-cu13-bindings``,
-``tensorrt-rtx-cu13-bindings``) hold one extension module each. It is imported with stand-ins for NVIDIA's libraries: empty
-shared objects with the names that it needs, which define the symbols that it leaves undefined. No library and no GPU takes
-part, so what is recorded are names: of methods and their documented arguments, of properties and whether they can be set,
-and of enumeration members. Version 8.5 has no wheel on PyPI: its table is that of 8.6 without what NVIDIA's headers and
-release notes say came with 8.6 (``NEW_IN_8_6``); ``python make_api_tables.py 8.5`` writes it.
+``tensorrt-rtx-cu13-bindings``) hold one extension module each. It is imported with stand-ins for NVIDIA's libraries:
+shared objects of the names that it needs, which define the symbols that it leaves undefined. No library and no GPU
+takes part, so what is recorded are names: of methods and their documented arguments, of properties and whether they
+can be set, and of enumeration members.
+
+Version 8.5 has no wheel on PyPI: its table is that of 8.6 without what NVIDIA's headers and release notes say came with
+8.6 (``NEW_IN_8_6``); ``python make_api_tables.py 8.5`` writes it.
 """
 
 from __future__ import annotations
@@ -18,8 +20,34 @@ from pathlib import Path
 from typing import Any
 
 PATH = Path(__file__).with_name("api_tables.json")
-CLASSES = ["Builder", "IBuilderConfig", "INetworkDefinition", "ITensor", "OnnxParser", "ParserError", "Runtime", "ICudaEngine", "IExecutionContext", "IOptimizationProfile", "EngineInspector", "ITimingCache", "IRuntimeConfig", "IRuntimeCache"]
-ENUMS = ["BuilderFlag", "NetworkDefinitionCreationFlag", "MemoryPoolType", "DeviceType", "HardwareCompatibilityLevel", "ProfilingVerbosity", "LayerInformationFormat", "TensorIOMode", "DataType", "ComputeCapability"]
+CLASSES = [
+    "Builder",
+    "IBuilderConfig",
+    "INetworkDefinition",
+    "ITensor",
+    "OnnxParser",
+    "ParserError",
+    "Runtime",
+    "ICudaEngine",
+    "IExecutionContext",
+    "IOptimizationProfile",
+    "EngineInspector",
+    "ITimingCache",
+    "IRuntimeConfig",
+    "IRuntimeCache",
+]
+ENUMS = [
+    "BuilderFlag",
+    "NetworkDefinitionCreationFlag",
+    "MemoryPoolType",
+    "DeviceType",
+    "HardwareCompatibilityLevel",
+    "ProfilingVerbosity",
+    "LayerInformationFormat",
+    "TensorIOMode",
+    "DataType",
+    "ComputeCapability",
+]
 NAMES = ["ILogger", "IProgressMonitor", *CLASSES, *ENUMS]
 NEW_IN_8_6 = {
     "BuilderFlag": ["VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME", "FP8", "DISABLE_TIMING_CACHE_OF_LEAN_RUNTIME"],

@@ -154,7 +154,7 @@ def test_capabilities_are_for_tensorrt_rtx() -> None:
     assert [(c.name, i) for c, i in world.made("set_compute_capability")] == [("SM86", 0), ("SM120", 1)]
     with pytest.raises(EngineError, match=r"builds for no GPU of compute capability 9\.0; it knows .*SM89"):
         build("rtx-1.7", replace(INT8, compute_capabilities=("9.0",)))
-    with pytest.raises(EngineError, match="compute_capabilities is set; tensorrt 10.3.0 builds for the GPU of this"):
+    with pytest.raises(EngineError, match=r"compute_capabilities is set; tensorrt 10.3.0 builds for the GPU of this"):
         build("10.3", replace(INT8, compute_capabilities=("8.6",)))
 
 
@@ -202,7 +202,7 @@ def test_a_failed_build_says_why_and_what_helps() -> None:
     ):
         build("10.3", INT8, world)
     world.says = [("WARNING", "odd"), ("INTERNAL_ERROR", "no implementation")]
-    with pytest.raises(EngineError, match="cannot build the engine: odd; no implementation$"):
+    with pytest.raises(EngineError, match=r"cannot build the engine: odd; no implementation$"):
         build("10.3", INT8, world)
 
 
@@ -245,7 +245,7 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(BackendMissing, match="tensorrt_rtx cannot be imported .*pip install tensorrt-rtx"):
+    with pytest.raises(BackendMissing, match=r"tensorrt_rtx cannot be imported .*pip install tensorrt-rtx"):
         load_api("tensorrt-rtx")
     with pytest.raises(BackendMissing, match="JetPack brings it on a Jetson"):
         load_api("tensorrt")
