@@ -113,7 +113,7 @@ class EngineCache:
             sidecar = read_sidecar((entry / SIDECAR).read_bytes(), str(entry / SIDECAR))
             plan = (entry / PLAN).read_bytes()
         except FileNotFoundError:
-            return None, ""
+            return None, "the plan beside the sidecar is missing" if (entry / SIDECAR).exists() else ""
         except (OSError, PackageError) as e:
             return None, str(e)
         why = [_damage(plan, sidecar)] if _damage(plan, sidecar) else differences(sidecar.key, here)

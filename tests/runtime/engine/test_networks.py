@@ -1,0 +1,84 @@
+"""Whole networks in every precision by TensorRT-RTX: ResNet, MobileNet, torchvision's ViT, a Transformer encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from dlx_deploy.nn.export import ExportSpec, export_onnx
+from dlx_deploy.nn.onnx_model import load
+from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_static
+from dlx_deploy.runtime.engine.build import build_engine
+from dlx_deploy.runtime.engine.settings import BuildSettings
+
+pytestmark = pytest.mark.usefixtures("installed")
+SIDE = 32
+
+
+class Encoder(nn.Module):
+    """Two layers of width 32 and 2 heads over 4 x 4 patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 4, 4)
+        layer = nn.TransformerEncoderLayer(32, 2, 64, activation="gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, planes: Any) -> Any:
+        tokens = self.patches(planes).flatten(2).transpose(1, 2)
+        return self.head(self.encoder(tokens).mean(dim=1))
+
+
+NETWORKS = {
+    "resnet": lambda: models.resnet18(weights=None, num_classes=4),
+    "mobilenet": lambda: models.mobilenet_v2(weights=None, num_classes=4, width_mult=0.5),
+    "vit": lambda: models.VisionTransformer(SIDE, 8, 2, 2, 32, 64, num_classes=4),
+    "transformer": Encoder,
+}
+
+
+@pytest.fixture(scope="module")
+def installed() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install '.[tensorrt-rtx]'")
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = NETWORKS[request.param]().eval()
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    path = tmp_path_factory.mktemp(request.param) / f"{request.param}.onnx"
+    export_onnx(network, path, ExportSpec(SIDE, SIDE, 3, (0.5,) * 3, (0.25,) * 3, 20))
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_every_layer_computes_as_planned(source: Path, precision: str, tmp_path: Path) -> None:
+    out, layers = source, layer_precision(load(source))
+    if precision != "fp32":
+        images = np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)
+        out = tmp_path / "m.onnx"
+        layers = quantize_static(
+            source, out, images, QuantizationPlan("tensorrt", int8=precision == "int8", half=True)
+        ).layers
+    assert set(layers.values()) == {precision}
+    asked = {name: kind for name, kind in layers.items() if kind != "fp32"}
+    settings = BuildSettings(
+        "tensorrt-rtx", precision, (1, 1, 4), layers=asked, compute_capabilities=("8.6", "8.9", "12.0")
+    )
+    table = build_engine(out.read_bytes(), settings).table  # raises where a layer came out wider
+    computed = {
+        node: layer.precision for layer in table.layers for node in layer.nodes if layer.kind in ("convolution", "gemm")
+    }
+    assert {computed[name] for name in layers} == {precision}
+    allowed = {"fp32": {"fp32"}, "fp16": {"fp16"}, "int8": {"int8", "fp16"}}  # products of activations stay FP16
+    assert set(table.counts()) <= allowed[precision]
