@@ -1,204 +1,102 @@
-"""What the kernels of a TensorRT-RTX engine compute in, read from the serialized plan.
+"""The layers of a TensorRT-RTX plan, read from the plan itself: it cannot be inspected on a machine without its GPU.
 
-TensorRT-RTX builds engines where there is no GPU but cannot load them there, so that its inspector cannot be asked. The
-plan holds its kernels as text, in a form that NVIDIA documents nowhere; this reads what 1.7 writes. Every graph is
-``NLYM``, four bytes, a length (uint64, little-endian) and the text: ``header``, ``descriptors`` (name and type of each
-tensor) and ``main`` (a statement for each kernel, with its tensors and the ONNX nodes in it). A kernel that is compiled
-on the device (``runtime_fusion``) has a graph of its own further on, numbered ``binary=`` and marked
-``accelerators={*}``. Anything else than this is refused: an empty or guessed table would prove nothing.
+A plan holds, beside its binaries, a text that lists tensors with their types and kernels with their operands and the
+ONNX nodes that each comes from. That text is not documented: it was read off plans of TensorRT-RTX 1.7.1. A plan that
+does not look like them is an error, never an empty table.
 """
 
 from __future__ import annotations
 
 import re
-import struct
-from dataclasses import dataclass
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from ..errors import EngineError
-from .table import EngineLayer, PrecisionTable
+from .table import COMPUTE, WIDTH, EngineLayer, PrecisionTable
 
-__all__ = ["onnx_layers", "read_rtx_plan"]
+__all__ = ["read_rtx_plan"]
 
-_GRAPH = re.compile(rb"NLYM.{4}(.{8})header \{\n", re.DOTALL)
-_TEXT_AT = 16  # bytes from the mark to the text
-_SECTION = re.compile(r"^(header|descriptors|main) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
-_TENSOR = re.compile(r'^  tensor=\{.* name="([^"]*)" .*\btype=(\w+) \}$')
-_STATEMENT = re.compile(r"^  (\w+)=\{ (.*)\}\s*$")
-_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\[ONNX Layer: |[\x1e\x1f]|$)")
-_COMPUTE = {"corrltn": "convolution", "deconvolution": "deconvolution", "fully_connected": "gemm"}
-_PRECISION = {
-    "float": "fp32",
-    "half": "fp16",
-    "bf16": "bf16",
-    "bfloat16": "bf16",
-    "int8": "int8",
-    "fp8": "fp8",
-    "fp8_e4m3": "fp8",
+START = b"header {\n  version = "
+STATEMENT = re.compile(r"^ +(\w+) ?= ?\{ (.*?) \}$", re.MULTILINE | re.DOTALL)
+NAME = re.compile(r'name=(?:"([^"]*)"|(\S+))')
+LAYERS = re.compile(r'layers="([^"]*)"')
+NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+TYPE = re.compile(r"\btype=(\w+)")
+QUOTED = re.compile(r'"([^"]*)"')
+KINDS = {
+    "corrltn": "convolution",
+    "convolution": "convolution",
+    "deconvolution": "deconvolution",
+    "bwd_data": "deconvolution",
+    "dgrad": "deconvolution",
+    "fully_connected": "gemm",
+    "mma": "gemm",
+    "gemm": "gemm",
 }
-_MOVES = {"Cast", "Conc", "Copy", "Move", "Repl", "Resh", "Slic", "Tran"}
-"""Of generated kernels, whose names list what they do (``__myl_CastTran``): those steps that compute nothing."""
-_WORDS = re.compile(r"[A-Z][a-z0-9]*")
-
-
-@dataclass(frozen=True)
-class _Statement:
-    op: str
-    text: str
-
-    def names(self, *keys: str) -> Tuple[str, ...]:
-        """The tensors listed under the first of ``keys`` that is there."""
-        for key in keys:
-            found = re.search(rf"(?:^| ){key}=\{{([^}}]*)\}}", self.text)
-            if found:
-                return tuple(re.findall(r'"([^"]*)"', found.group(1)))
-        return ()
-
-    def value(self, key: str) -> str:
-        found = re.search(rf'(?:^| ){key} ?= ?(?:"([^"]*)"|(\S+))', self.text)
-        return (found.group(1) or found.group(2) or "") if found else ""
-
-
-@dataclass(frozen=True)
-class _Graph:
-    on_device: bool
-    types: Dict[str, str]
-    statements: Tuple[_Statement, ...]
+FUSION = "fusion"
+ATTENTION = re.compile(r"_gemm_mha|_mha_|fmha")
+PRECISIONS = {"int8": "int8", "half": "fp16", "float": "fp32", "bfloat16": "bf16", "bf16": "bf16", "double": "fp64"}
+MOVES = re.compile(r"__myl_((Cast|Move|Tran|Resh|Repl)+)$")
+"""Generated kernels that only cast, copy or transpose; their name is made of what they do."""
 
 
 def read_rtx_plan(plan: bytes) -> PrecisionTable:
-    """The kernels in a serialized TensorRT-RTX engine, in its order; their ``nodes`` are ONNX node names.
+    """What each kernel of the plan computes in.
 
     Raises:
-        EngineError: the plan does not hold them in the form that is known here.
+        EngineError: the plan has no such text, or one that names no kernel.
     """
-    graphs = [_graph(text) for text in _texts(plan)]
-    if not graphs or graphs[0].on_device:
-        raise _unreadable("no list of kernels was found in it")
     layers: List[EngineLayer] = []
-    for at, graph in enumerate(graphs):
-        if not graph.on_device:
-            layers += _layers(graph, _compiled_on_device(graphs[at + 1 :]))
+    for text in _texts(plan):
+        statements = STATEMENT.findall(text)
+        types = _tensor_types(statements)
+        layers += [layer for kind, body in statements for layer in [_layer(kind, body, types)] if layer]
+    inside = {node for layer in layers if layer.kind != FUSION for node in layer.nodes if layer.kind in COMPUTE}
+    layers = [layer for layer in layers if layer.kind != FUSION or not inside.intersection(layer.nodes)]
     if not layers:
-        raise _unreadable("its list of kernels is empty")
+        raise EngineError(
+            "the kernels of this TensorRT-RTX plan cannot be read, so its precision cannot be proven; use the "
+            "version that the target's profile names"
+        )
     return PrecisionTable("plan", tuple(layers))
 
 
-def onnx_layers(text: str) -> Tuple[str, ...]:
-    """The node names in ``[ONNX Layer: a][ONNX Layer: b]``, in order and each once, however they are separated."""
-    return tuple(dict.fromkeys(_NODE.findall(text)))
+def _texts(plan: bytes) -> Iterator[str]:
+    start = plan.find(START)
+    while start >= 0:
+        end = plan.find(b"\0", start)
+        yield plan[start : end if end >= 0 else len(plan)].decode("latin-1")
+        start = plan.find(START, start + 1)
 
 
-def _texts(plan: bytes) -> List[str]:
-    texts = []
-    for mark in _GRAPH.finditer(plan):
-        start = mark.start() + _TEXT_AT
-        size = struct.unpack("<Q", mark.group(1))[0]
-        if start + size > len(plan):
-            raise _unreadable(f"a list of kernels of {size} bytes goes past its end")
-        try:
-            texts.append(plan[start : start + size].decode("utf-8"))
-        except UnicodeDecodeError as e:
-            raise _unreadable(f"a list of kernels is no text ({e.reason})") from e
-    return texts
+def _tensor_types(statements: List[Tuple[str, str]]) -> Dict[str, str]:
+    """Tensor → its type, as the plan spells it."""
+    tensors = [body for kind, body in statements if kind in ("tensor", "sub_tensor")]
+    found = [(_name(body), TYPE.search(body)) for body in tensors]
+    return {name: match.group(1) for name, match in found if match}
 
 
-def _graph(text: str) -> _Graph:
-    sections = dict(_SECTION.findall(text))
-    missing = {"header", "descriptors", "main"} - set(sections)
-    if missing:
-        raise _unreadable(f"its list of kernels has no section {' and '.join(sorted(missing))}")
-    return _Graph(
-        on_device="accelerators={*}" in sections["header"],
-        types=_types(sections["descriptors"]),
-        statements=tuple(_statement(line) for line in sections["main"].split("\n") if "={" in line),
-    )
+def _layer(kind: str, body: str, types: Dict[str, str]) -> Optional[EngineLayer]:
+    listed = LAYERS.search(body)
+    nodes = tuple(NODE.findall(listed.group(1))) if listed else ()
+    name = _name(body)
+    if kind in KINDS:
+        return EngineLayer(name, KINDS[kind], _operand_precision(body, "input", types), nodes)
+    if kind == "runtime_fusion":  # what it computes in stands in a text of its own
+        return EngineLayer(name, FUSION, "other", nodes)
+    if kind == "function":
+        compute = "gemm" if ATTENTION.search(name) else "reformat" if MOVES.match(name) else "other"
+        return EngineLayer(name, compute, _operand_precision(body, "input_args", types), nodes)
+    return EngineLayer(name, "reformat", "other", nodes) if kind in ("copy", "reformat") and nodes else None
 
 
-def _types(descriptors: str) -> Dict[str, str]:
-    types: Dict[str, str] = {}
-    for line in descriptors.strip("\n").split("\n"):
-        tensor = _TENSOR.match(line)
-        if tensor is None:
-            raise _unreadable(f"the tensor {line.strip()[:120]!r} has no name or no type")
-        types[tensor.group(1)] = tensor.group(2)
-    return types
+def _operand_precision(body: str, key: str, types: Dict[str, str]) -> str:
+    """The wider type of the first two operands: the activation and the weights, or two activations."""
+    listed = re.search(key + r" ?= ?\{([^}]*)\}", body)
+    operands = [types.get(name, "") for name in QUOTED.findall(listed.group(1))] if listed else []
+    found = [PRECISIONS[kind] for kind in operands if kind in PRECISIONS][:2]
+    return max(found, key=WIDTH.__getitem__) if found else "other"
 
 
-def _statement(line: str) -> _Statement:
-    found = _STATEMENT.match(line)
-    if found is None:
-        raise _unreadable(f"the kernel {line.strip()[:120]!r} is not understood")
-    return _Statement(found.group(1), found.group(2))
-
-
-def _compiled_on_device(graphs: Sequence[_Graph]) -> List[_Graph]:
-    """The graphs that follow one of the engine and belong to it."""
-    own = []
-    for graph in graphs:
-        if not graph.on_device:
-            break
-        own.append(graph)
-    return own
-
-
-def _layers(graph: _Graph, fused: Sequence[_Graph]) -> List[EngineLayer]:
-    layers: List[EngineLayer] = []
-    for statement in graph.statements:
-        if statement.op == "runtime_fusion":
-            layers += _fusion(statement, graph, fused)
-        elif statement.op in _COMPUTE:
-            layers.append(_computing(statement, graph))
-        elif statement.op not in ("shape_call", "signal", "wait"):
-            layers.append(_other(statement, graph))
-    return layers
-
-
-def _computing(statement: _Statement, graph: _Graph) -> EngineLayer:
-    """A convolution or a matrix product: int8 only if it reads both its data and its weights in int8."""
-    name, operands = statement.value("name"), statement.names("input")[:2]
-    types = [graph.types.get(operand, "") for operand in operands]
-    if len(types) < 2 or "" in types:
-        raise _unreadable(f"the kernel {name!r} reads {operands!r}, whose types it does not tell")
-    data, weights = (_PRECISION.get(kind, "other") for kind in types)
-    weight_only = data in ("fp16", "bf16", "fp32") and weights in ("int8", "fp8", "other")
-    precision = data if data == weights or weight_only else "other"
-    return EngineLayer(name, _COMPUTE[statement.op], precision, onnx_layers(statement.value("layers")))
-
-
-def _fusion(statement: _Statement, graph: _Graph, fused: Sequence[_Graph]) -> List[EngineLayer]:
-    """The kernels of one that is compiled on the device: what it is built around, if that is known, computes."""
-    name, nodes = statement.value("name"), onnx_layers(statement.value("layers"))
-    number = statement.value("binary")
-    if not number.isdigit() or int(number) >= len(fused):
-        raise _unreadable(f"the kernel {name!r} is compiled on the device, and its graph {number!r} is not in the plan")
-    inner = fused[int(number)]
-    found = [_computing(s, inner) for s in inner.statements if s.op in _COMPUTE]
-    strangers = [node for layer in found for node in layer.nodes if node not in nodes]
-    if strangers or (statement.value("backbone") and not found):
-        raise _unreadable(f"the kernel {name!r} and its graph {number} do not fit each other")
-    return found or [_other(statement, graph)]
-
-
-def _other(statement: _Statement, graph: _Graph) -> EngineLayer:
-    name = statement.value("name")
-    nodes = onnx_layers(statement.value("layers"))
-    precision = _widest([graph.types.get(n, "") for n in statement.names("input_args", "input")])
-    if name.startswith("_gemm"):  # attention in one kernel, made for the graph
-        return EngineLayer(name, "gemm", precision, nodes)
-    steps = _WORDS.findall(name) if name.startswith("__myl_") else [statement.op.capitalize()[:4]]
-    moves = bool(steps) and set(steps) <= _MOVES
-    return EngineLayer(name, "reformat" if moves else "other", precision, nodes)
-
-
-def _widest(types: Sequence[str]) -> str:
-    """Of the arithmetic types that a kernel reads; shapes, which are whole numbers, do not count."""
-    found = [_PRECISION[kind] for kind in types if kind in _PRECISION]
-    return next((p for p in ("fp32", "bf16", "fp16", "fp8", "int8") if p in found), "other")
-
-
-def _unreadable(what: str) -> EngineError:
-    return EngineError(
-        f"the plan of this TensorRT-RTX version cannot be read: {what}; so nothing proves the engine's precision. "
-        "Install tensorrt-rtx 1.7, whose plans are known"
-    )
+def _name(body: str) -> str:
+    found = NAME.search(body)
+    return (found.group(1) or found.group(2) or "") if found else ""
