@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dlx_deploy.runtime.engine.api import load_api
-from dlx_deploy.runtime.engine.cache import EngineCache
-from dlx_deploy.runtime.engine.execute import EngineSession
-from dlx_deploy.runtime.engine.sidecar import this_machine
 from engine_models import MODELS, PRECISIONS, images, network, planned, settings
 
 from dlx_deploy.runtime.bench import sample, summarise
+from dlx_deploy.runtime.engine.api import load_api
 from dlx_deploy.runtime.engine.build import build_engine
+from dlx_deploy.runtime.engine.cache import EngineCache
+from dlx_deploy.runtime.engine.execute import EngineSession
+from dlx_deploy.runtime.engine.sidecar import this_machine
 from dlx_deploy.runtime.errors import BackendMissing
 from dlx_deploy.runtime.machine import machine_info
 from dlx_deploy.runtime.session import open_session

@@ -48,11 +48,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(request: pytest.FixtureRequest, tools: Any, folder: Path) -> Engine:
     """A ResNet-18's session, its ONNX, and how its engine was got."""
     from dlx_deploy.runtime.engine.api import load_api
+    from dlx_deploy.runtime.engine.build import build_engine
     from dlx_deploy.runtime.engine.cache import EngineCache
     from dlx_deploy.runtime.engine.execute import EngineSession
     from dlx_deploy.runtime.engine.sidecar import this_machine
-
-    from dlx_deploy.runtime.engine.build import build_engine
 
     flavour = tools.gpu.flavour_here()
     path, layers = tools.models.planned("resnet18", request.param, folder)
