@@ -45,8 +45,20 @@ def summarise(config: Config, result: BuildResult, package: Path | None) -> tupl
         ratio = teacher.size_bytes / size
         made = f"{package}  {format_bytes(size)}, the teacher's ONNX is {ratio:.1f} times as large"
         summary |= {"package": str(package), "size_bytes": size, "teacher_size_ratio": ratio}
-    text = f"{draw_results(results)}\n{made}; {ran} stages ran, {cached} cached, {format_seconds(manifest.seconds)}"
+    engine = msgspec.json.decode((result.outputs["compile"]["engine"] / "report.json").read_bytes())
+    summary["engine"] = {
+        key: value for key, value in engine.items() if key in ("status", "builder", "layers", "reason")
+    }
+    said = f"{_engine_line(engine)}\n" if engine["status"] != "none" else ""
+    text = (
+        f"{draw_results(results)}\n{said}{made}; {ran} stages ran, {cached} cached, {format_seconds(manifest.seconds)}"
+    )
     return summary, text
+
+
+def _engine_line(engine: dict[str, Any]) -> str:
+    done = "in the package, built" if engine["status"] == "shipped" else "built on the board; compiled here as a check"
+    return f"Engine: {done} by {engine['builder']}: {engine['layers']}."
 
 
 def describe_plan(builds: Sequence[Build], store: Store) -> tuple[Any, str]:

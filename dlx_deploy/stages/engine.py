@@ -117,6 +117,7 @@ def _build(job: Job, settings: BuildSettings, folder: Path, shipped: bool) -> An
     report = {
         "status": "shipped" if shipped else "checked",
         "builder": f"{built.flavour} {built.version}",
+        "layers": built.table.describe(),
         "precision": built.table.to_dict(),
         "warnings": list(dict.fromkeys(built.warnings)),
         "ignored": list(built.ignored),
