@@ -81,14 +81,14 @@ def _scales(index: Index) -> Iterator[str]:
 
 
 def _per_tensor_activations(index: Index) -> Iterator[str]:
-    """*Silent*: with one scale per channel the layer runs in floating point."""
+    """*Silent*: with one scale per channel, or one in a vector of one, a convolution runs in floating point."""
     for quantize in _nodes(index, "QuantizeLinear"):
         if quantize.input[0] in index.initializers:
             continue
         for node in [quantize, *index.readers(quantize.output[0])]:
             stored = index.initializers.get(node.input[1]) if node.op_type in QDQ else None
-            if stored is not None and int(np.prod(stored.dims)) != 1:
-                yield _says(node, f"it has {int(np.prod(stored.dims))} scales for an activation; only one")
+            if stored is not None and stored.dims:
+                yield _says(node, f"its scale for an activation has the shape {list(stored.dims)}; it must be a scalar")
 
 
 def _weight_axes(index: Index) -> Iterator[str]:
@@ -199,10 +199,12 @@ def _element_types(model: ModelProto) -> dict[str, int]:
 
 
 def _attention(index: Index) -> Iterator[str]:
-    """Seen to kill the process of TensorRT-RTX's parser, and refused by its builder with a dynamic batch."""
+    """One tensor as two inputs kills TensorRT-RTX's process; 3-D inputs are refused with a dynamic batch."""
     for node in _nodes(index, "Attention"):
         if int_attribute(node, "q_num_heads", 0):
             yield _says(node, "it takes 3-D inputs and splits the heads itself; reshape to 4-D q, k and v before it")
+        if len(set(node.input[:3])) < 3:
+            yield _says(node, "q, k and v are not three tensors; put an Identity before each")
 
 
 def _operator_set(index: Index) -> Iterator[str]:

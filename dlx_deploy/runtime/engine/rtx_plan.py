@@ -15,11 +15,12 @@ from .table import COMPUTE, WIDTH, EngineLayer, PrecisionTable
 
 __all__ = ["read_rtx_plan"]
 
-START = b"header {\n  version = "
+MAGIC, HEADER = b"NLYM", b"header {\n  version = "
 STATEMENT = re.compile(r"^ +(\w+) ?= ?\{ (.*?) \}$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r'name=(?:"([^"]*)"|(\S+))')
 LAYERS = re.compile(r'layers="([^"]*)"')
-NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\w*(?:\[ONNX Layer: |[\x1e\x1f|]|$))")
+"""A name may hold brackets, and a remark may follow it."""
 TYPE = re.compile(r"\btype=(\w+)")
 QUOTED = re.compile(r'"([^"]*)"')
 KINDS = {
@@ -43,7 +44,7 @@ def read_rtx_plan(plan: bytes) -> PrecisionTable:
     """What each kernel of the plan computes in.
 
     Raises:
-        EngineError: the plan has no such text, or one that names no kernel.
+        EngineError: the plan is cut short, has no such text, or one that names no kernel.
     """
     layers: List[EngineLayer] = []
     for text in _texts(plan):
@@ -61,11 +62,21 @@ def read_rtx_plan(plan: bytes) -> PrecisionTable:
 
 
 def _texts(plan: bytes) -> Iterator[str]:
-    start = plan.find(START)
+    """Each text in turn: the magic, four bytes, the length as a little-endian number, then so many bytes.
+
+    Raises:
+        EngineError: a text is shorter than its length says.
+    """
+    start = plan.find(MAGIC)
     while start >= 0:
-        end = plan.find(b"\0", start)
-        yield plan[start : end if end >= 0 else len(plan)].decode("latin-1")
-        start = plan.find(START, start + 1)
+        head = start + len(MAGIC) + 4
+        body = head + 8
+        if plan.startswith(HEADER, body):  # else four bytes of a kernel that happen to be the magic
+            length = int.from_bytes(plan[head:body], "little")
+            if body + length > len(plan):
+                raise EngineError("this TensorRT-RTX plan is cut short, so its precision cannot be proven")
+            yield plan[body : body + length].decode("latin-1")
+        start = plan.find(MAGIC, start + 1)
 
 
 def _tensor_types(statements: List[Tuple[str, str]]) -> Dict[str, str]:
@@ -92,9 +103,9 @@ def _layer(kind: str, body: str, types: Dict[str, str]) -> Optional[EngineLayer]
 def _operand_precision(body: str, key: str, types: Dict[str, str]) -> str:
     """The wider type of the first two operands: the activation and the weights, or two activations."""
     listed = re.search(key + r" ?= ?\{([^}]*)\}", body)
-    operands = [types.get(name, "") for name in QUOTED.findall(listed.group(1))] if listed else []
-    found = [PRECISIONS[kind] for kind in operands if kind in PRECISIONS][:2]
-    return max(found, key=WIDTH.__getitem__) if found else "other"
+    operands = [types.get(name, "") for name in QUOTED.findall(listed.group(1))[:2]] if listed else []
+    found = [PRECISIONS.get(kind, "other") for kind in operands]
+    return "other" if "other" in found or not found else max(found, key=WIDTH.__getitem__)
 
 
 def _name(body: str) -> str:

@@ -92,18 +92,23 @@ def violations(table: PrecisionTable, asked: Mapping[str, str]) -> List[str]:
     A node that no compute layer of the engine names is one too: what cannot be found is not proven. Those inside an
     opaque layer are left out: nothing can be said of them.
     """
-    where: Dict[str, EngineLayer] = {}
+    where: Dict[str, str] = {}
     hidden = {node for layer in table.layers if layer.kind == OPAQUE for node in layer.nodes}
     for layer in table.layers:
-        if layer.kind in COMPUTE:
-            where.update((node, layer) for node in layer.nodes)
+        for node in layer.nodes if layer.kind in COMPUTE else ():
+            where[node] = max(where.get(node, layer.precision), layer.precision, key=_width)
     found = []
     for node, precision in asked.items():
-        layer_of = where.get(node)
-        if layer_of is None and node in hidden:
+        computed = where.get(node)
+        if computed is None and node in hidden:
             continue
-        if layer_of is None:
+        if computed is None:
             found.append(f"{node}: asked for {precision}, and no layer of the engine names it")
-        elif WIDTH.get(layer_of.precision, 64) > WIDTH[precision]:
-            found.append(f"{node}: asked for {precision}, the engine computes it in {layer_of.precision}")
+        elif _width(computed) > WIDTH[precision]:
+            found.append(f"{node}: asked for {precision}, the engine computes it in {computed}")
     return found
+
+
+def _width(precision: str) -> int:
+    """In bits; what is not known counts as the widest."""
+    return WIDTH.get(precision, 128)

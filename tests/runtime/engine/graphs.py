@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["attention_3d", "bfloat16_with_float32_weights", "layer"]
+__all__ = ["attention_3d", "attention_of_itself", "bfloat16_with_float32_weights", "layer"]
 
 FLOAT = TensorProto.FLOAT
 LAYER = {"Conv": "a/Conv", "ConvTranspose": "a/ConvTranspose", "MatMul": "a/MatMul"}
@@ -17,7 +17,7 @@ def layer(
     op: str = "Conv",
     quantized: bool = True,
     activation: Any = np.int8,
-    activation_scales: int = 1,
+    activation_scales: int = 0,
     zero_point: int = 0,
     weight_axis: int | None = None,
     bias: str = "float",
@@ -31,7 +31,7 @@ def layer(
     right_axis = 1 if op in ("MatMul", "ConvTranspose") else 0
     x, weight = "x", "w"
     if quantized:
-        shape = (activation_scales,) if activation_scales > 1 else ()
+        shape = (activation_scales,) if activation_scales else ()
         constants["xs"] = np.full(shape, 0.05, np.float32)
         constants["xz"] = np.full(shape, zero_point, activation)
         nodes += [
@@ -66,7 +66,17 @@ def attention_3d() -> bytes:
     """ONNX Attention with 3-D inputs, which the checker takes."""
     ends = [helper.make_tensor_value_info(name, FLOAT, ["n", 4, 8]) for name in ("q", "k", "v", "y")]
     node = helper.make_node("Attention", ["q", "k", "v"], ["y"], name="a/Attention", q_num_heads=2, kv_num_heads=2)
-    graph = helper.make_graph([node], "g", ends[:3], ends[3:])
+    return _attention(node, ends)
+
+
+def attention_of_itself() -> bytes:
+    """ONNX Attention with one tensor as q, k and v, which the checker takes."""
+    ends = [helper.make_tensor_value_info(name, FLOAT, [1, 2, 16, 64]) for name in ("q", "y")]
+    return _attention(helper.make_node("Attention", ["q", "q", "q"], ["y"], name="a/Attention"), ends)
+
+
+def _attention(node: Any, ends: list[Any]) -> bytes:
+    graph = helper.make_graph([node], "g", ends[:-1], ends[-1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     return bytes(model.SerializeToString())
 

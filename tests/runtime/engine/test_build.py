@@ -20,7 +20,7 @@ from dlx_deploy.runtime.engine.build import BuiltEngine, build_engine
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.runtime.errors import BackendMissing, EngineError
 
-from .graphs import LAYER, attention_3d, bfloat16_with_float32_weights, layer
+from .graphs import LAYER, attention_3d, attention_of_itself, bfloat16_with_float32_weights, layer
 
 RTX = BuildSettings("tensorrt-rtx", "int8", (1, 1, 4))
 rtx = pytest.mark.usefixtures("installed")
@@ -73,6 +73,7 @@ def test_one_plan_for_several_gpus() -> None:
     ("wrong", "op", "rule"),
     [
         ({"activation_scales": 8}, "Conv", "per-tensor"),
+        ({"activation_scales": 1}, "Conv", "per-tensor"),
         ({"weight_axis": 1}, "Conv", "weight-axis"),
         ({}, "ConvTranspose", "transposed-convolution"),
     ],
@@ -122,8 +123,16 @@ def test_what_the_parser_refuses_is_named(model: bytes, rule: str, message: str)
 
 
 @rtx
+def test_a_builder_that_really_crashes_takes_only_its_own_process() -> None:
+    assert "attention: node 'a/Attention' (Attention): q, k and v are not three tensors" in rules(attention_of_itself())
+    with pytest.raises(
+        EngineError, match=r"the engine builder was ended by SIGSEGV in the phase .*TensorRT crashed on"
+    ):
+        build(attention_of_itself(), batch=(1, 1, 1))
+
+
+@rtx
 def test_attention_with_3d_inputs() -> None:
-    """Seen to kill the parser's process; this version refuses it with a dynamic batch, in words."""
     assert "attention: node 'a/Attention'" in rules(attention_3d())
     with pytest.raises(EngineError, match=r"tensorrt-rtx .* cannot build the engine: .*[Aa]ttention"):
         build(attention_3d())

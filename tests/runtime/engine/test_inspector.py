@@ -124,14 +124,17 @@ def test_violations() -> None:
         EngineLayer("3", "gemm", "bf16", ("c/Gemm",)),
         EngineLayer("4", "other", "fp32", ("d/Conv",)),
         EngineLayer("5", "gemm", "other", ("e/Gemm",)),
+        EngineLayer("6", "convolution", "fp32", ("f/Conv",)),  # one node in two kernels: the wider counts
+        EngineLayer("7", "convolution", "int8", ("f/Conv",)),
     )
     table = PrecisionTable("plan", layers)
     assert violations(table, {"a/Conv": "fp32", "b/Conv": "fp16", "c/Gemm": "fp16"}) == []
-    assert violations(table, dict.fromkeys(("a/Conv", "b/Conv", "c/Gemm", "d/Conv", "e/Gemm"), "int8")) == [
+    assert violations(table, dict.fromkeys(("a/Conv", "b/Conv", "c/Gemm", "d/Conv", "e/Gemm", "f/Conv"), "int8")) == [
         "a/Conv: asked for int8, the engine computes it in fp32",
         "c/Gemm: asked for int8, the engine computes it in bf16",
         "d/Conv: asked for int8, and no layer of the engine names it",
         "e/Gemm: asked for int8, the engine computes it in other",
+        "f/Conv: asked for int8, the engine computes it in fp32",
     ]
 
 

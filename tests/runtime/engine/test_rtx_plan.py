@@ -38,9 +38,18 @@ main {
 """
 
 
+def plan_of(*texts: str) -> bytes:
+    """A plan around ``texts``: between binaries, each behind the magic and its length."""
+    bodies = [text.encode("latin-1") for text in texts]
+    return (
+        b"ftrt\x00"
+        + b"\xff\x00".join(b"NLYM\xa1\xda\x1e\x00" + len(b).to_bytes(8, "little") + b for b in bodies)
+        + b"\x00"
+    )
+
+
 def test_kernels_their_types_and_nodes() -> None:
-    plan = b"\x00binary\xff" + TEXT.encode("latin-1") + b"\x00more" + NESTED.encode("latin-1") + b"\x00"
-    table = read_rtx_plan(plan)
+    table = read_rtx_plan(plan_of(TEXT, NESTED))
     found = [(layer.kind, layer.precision) for layer in table.layers]
     assert found == [
         ("convolution", "fp16"),  # the wider of the activation and the weights
@@ -55,13 +64,23 @@ def test_kernels_their_types_and_nodes() -> None:
 
 
 def test_a_fusion_that_does_not_say_what_it_computes_in() -> None:
-    table = read_rtx_plan(TEXT.encode("latin-1"))
+    table = read_rtx_plan(plan_of(TEXT))
     assert [layer.precision for layer in table.layers if layer.kind == "fusion"] == ["other"]
 
 
-@pytest.mark.parametrize("plan", [b"", b"ftrt\x00\x00", b"header {\n  version = 9\n}\n\x00", TEXT[:60].encode()])
+@pytest.mark.parametrize(
+    "plan", [b"", b"ftrt", plan_of("header {\n  version = 9\n}\n"), plan_of(TEXT)[:-90], TEXT.encode()]
+)
 def test_what_cannot_be_read_proves_nothing(plan: bytes) -> None:
-    with pytest.raises(
-        EngineError, match="kernels of this TensorRT-RTX plan cannot be read, so its precision cannot be"
-    ):
+    with pytest.raises(EngineError, match=r"this TensorRT-RTX plan (cannot be read|is cut short), so its"):
         read_rtx_plan(plan)
+
+
+def test_names_with_brackets_and_remarks() -> None:
+    text = TEXT.replace("[ONNX Layer: a/Conv]", "[ONNX Layer: a[0]/Conv]__gemm_from_conv1x1")
+    assert read_rtx_plan(plan_of(text)).layers[0].nodes == ("a[0]/Conv", "a/Q")
+
+
+def test_an_operand_of_an_unknown_type_is_not_looked_over() -> None:
+    text = TEXT.replace('name="w" type=int8', 'name="w" type=int4')
+    assert read_rtx_plan(plan_of(text)).layers[0].precision == "other"
