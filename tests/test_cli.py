@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -22,7 +23,20 @@ from .conftest import PACKAGE, Here, dlx, image_folder, tiny
 def test_version_and_help(here: Here) -> None:
     assert here("--version").out.strip() == __version__
     shown = here("--help").out
-    for command in ("init", "build", "plan", "status", "why", "verify", "run", "bench", "inspect", "targets", "gc"):
+    for command in (
+        "init",
+        "build",
+        "plan",
+        "status",
+        "why",
+        "verify",
+        "run",
+        "bench",
+        "inspect",
+        "engine",
+        "targets",
+        "gc",
+    ):
         assert f"  {command} " in shown or f" {command} " in shown
 
 
@@ -169,3 +183,25 @@ def test_every_error_of_ours_has_an_exit_code() -> None:
     assert codes["ConfigError"] == codes["DataError"] == 2
     assert (codes["EnvironmentMissing"], codes["StageFailed"], codes["StoreError"]) == (4, 5, 5)
     assert cli._report(DlxError("x")) == 1
+
+
+def test_an_engine_needs_tensorrt(built: Path, here: Here) -> None:
+    if importlib.util.find_spec("tensorrt"):
+        pytest.skip("tensorrt is installed")
+    for command in (["engine"], ["engine", "--no-build", "--json"], ["bench", "--backend", "tensorrt"]):
+        done = here(command[0], built / PACKAGE, *command[1:])
+        assert (done.code, done.out) == (4, "")
+        assert "tensorrt cannot be imported" in done.err
+    done = here("inspect", built / PACKAGE, "--selftest")
+    assert done.code == 0
+    assert "backend: onnxruntime-cpu (passed over: tensorrt: " in done.err
+    done = here("run", built / PACKAGE, "x.png", "--backend", "magic")
+    assert (done.code, "backend is 'magic'" in done.err) == (2, True)
+
+
+def test_inspect_says_what_runs_in_what(built: Path, here: Here) -> None:
+    done = here("inspect", built / PACKAGE)
+    assert "plan     int8, fp16 elsewhere" in done.out
+    if importlib.util.find_spec("tensorrt_rtx"):
+        assert "; engine checked, tensorrt-rtx " in done.out
+        assert ": int8 10 of 10 (100 %); 0 reformats" in done.out

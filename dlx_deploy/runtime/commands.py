@@ -46,11 +46,24 @@ def info(package: Package) -> Outcome:
         f"input    uint8[{shape}], NHWC, 0..255",
         f"classes  {len(package.labels)}: {', '.join(package.labels[:10])}{', …' if len(package.labels) > 10 else ''}",
         f"model    {len(package.model)} bytes{', run in exact Q/DQ arithmetic' if package.exact_qdq else ''}",
+        f"plan     {_plan(package.meta)}",
         f"budgets  accuracy drop {100 * package.max_drop:g} points at {package.confidence:g} confidence, p90 "
         + (f"{package.max_latency_p90_ms:g} ms" if package.max_latency_p90_ms else "unlimited"),
         f"digest   {package.digest}",
     ]
     return Outcome({**meta, "digest": package.digest, "model_bytes": len(package.model)}, "\n".join(lines))
+
+
+def _plan(meta: Mapping[str, Any]) -> str:
+    """The precision plan, and what compiling it at build time showed."""
+    recipe, compiled = meta["recipe"], meta.get("engine", {})
+    elsewhere = recipe.get("elsewhere", meta["precision"]["plan"])
+    plan = str(meta["precision"]["plan"]) + (
+        f", {elsewhere} elsewhere" if elsewhere != meta["precision"]["plan"] else ""
+    )
+    if compiled.get("status") in ("shipped", "checked"):
+        plan += f"; engine {compiled['status']}, {compiled['builder']}: {compiled['layers']}"
+    return plan
 
 
 def engine(package: Package, build: bool, cache: Optional[str], say: Callable[[str], None]) -> Outcome:

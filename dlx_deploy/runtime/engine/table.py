@@ -8,10 +8,11 @@ from typing import Any, Dict, List, Mapping, Tuple
 
 from ..errors import PackageError
 
-__all__ = ["COMPUTE", "OPAQUE", "WIDTH", "EngineLayer", "PrecisionTable", "violations"]
+__all__ = ["COMPUTE", "OPAQUE", "OTHER", "WIDTH", "EngineLayer", "PrecisionTable", "violations"]
 
 COMPUTE = ("convolution", "deconvolution", "gemm")
 """The kinds of layers whose precision decides the speed: the others move or change numbers."""
+OTHER = "other"
 OPAQUE = "opaque"
 """The kind of a layer that hides what is in it: TensorRT 8's compiled subgraphs."""
 WIDTH = {"int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32, "fp64": 64}
@@ -89,7 +90,7 @@ class PrecisionTable:
 def violations(table: PrecisionTable, asked: Mapping[str, str]) -> List[str]:
     """Each ONNX node of ``asked`` (node name → precision) that computes wider than asked, as a sentence.
 
-    A node that no compute layer of the engine names is one too: what cannot be found is not proven. Those inside an
+    A node that no layer of the engine names is one too: what cannot be found is not proven. Those inside an
     opaque layer are left out: nothing can be said of them.
     """
     where: Dict[str, str] = {}
@@ -97,6 +98,8 @@ def violations(table: PrecisionTable, asked: Mapping[str, str]) -> List[str]:
     for layer in table.layers:
         for node in layer.nodes if layer.kind in COMPUTE else ():
             where[node] = max(where.get(node, layer.precision), layer.precision, key=_width)
+    for layer in table.layers:  # a small product may be part of a generated kernel: what that computes in counts
+        where.update((node, layer.precision) for node in layer.nodes if layer.kind == OTHER and node not in where)
     found = []
     for node, precision in asked.items():
         computed = where.get(node)

@@ -129,12 +129,15 @@ def test_violations() -> None:
     )
     table = PrecisionTable("plan", layers)
     assert violations(table, {"a/Conv": "fp32", "b/Conv": "fp16", "c/Gemm": "fp16"}) == []
-    assert violations(table, dict.fromkeys(("a/Conv", "b/Conv", "c/Gemm", "d/Conv", "e/Gemm", "f/Conv"), "int8")) == [
+    assert violations(
+        table, dict.fromkeys(("a/Conv", "b/Conv", "c/Gemm", "d/Conv", "e/Gemm", "f/Conv", "g/Conv"), "int8")
+    ) == [
         "a/Conv: asked for int8, the engine computes it in fp32",
         "c/Gemm: asked for int8, the engine computes it in bf16",
-        "d/Conv: asked for int8, and no layer of the engine names it",
+        "d/Conv: asked for int8, the engine computes it in fp32",
         "e/Gemm: asked for int8, the engine computes it in other",
         "f/Conv: asked for int8, the engine computes it in fp32",
+        "g/Conv: asked for int8, and no layer of the engine names it",
     ]
 
 
