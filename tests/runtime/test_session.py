@@ -9,8 +9,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from dlx_deploy.runtime import session as session_module
 from dlx_deploy.runtime.errors import BackendMissing, InputError, PackageError
-from dlx_deploy.runtime.session import open_session
+from dlx_deploy.runtime.session import open_plugin_session, open_session
 
 
 def quantized_sum() -> bytes:
@@ -108,3 +109,59 @@ def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_negative_threads() -> None:
     with pytest.raises(InputError, match="threads is -1; must be 0"):
         open_session(b"", exact_qdq=False, threads=-1)
+
+
+class Plugin:
+    """ONNX Runtime and an execution provider that comes as a plugin, as far as opening a session goes."""
+
+    __version__ = "1.32"
+
+    def __init__(self, loads: bool = True, devices: int = 1, runs_on: str = "Nv") -> None:
+        self.loads, self.devices, self.runs_on, self.given = loads, devices, runs_on, []
+        self.capi = onnxruntime.capi
+        self.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel
+
+    def get_ep_name(self) -> str:
+        return "Nv"
+
+    def get_library_path(self) -> str:
+        return "libnv.so"
+
+    def register_execution_provider_library(self, name: str, path: str) -> None:
+        if not self.loads:
+            raise RuntimeError("libcuda.so.1: cannot open shared object file")
+
+    def get_ep_devices(self) -> list[Any]:
+        kind = type("Device", (), {"ep_name": "Nv"})
+        return [kind() for _ in range(self.devices)] + [type("Device", (), {"ep_name": "Cpu"})()]
+
+    def SessionOptions(self) -> Any:
+        return type("Options", (), {"add_provider_for_devices": lambda _, found, options: self.given.extend(found)})()
+
+    def InferenceSession(self, model: bytes, options: Any) -> Any:
+        return type("Session", (), {"get_providers": lambda _: [self.runs_on]})()
+
+
+@pytest.mark.parametrize(
+    ("plugin", "message"),
+    [
+        (Plugin(loads=False), r"the plugin Nv cannot be loaded \(libcuda.* it needs the NVIDIA driver"),
+        (Plugin(devices=0), "the plugin Nv finds no device that it runs on"),
+        (Plugin(runs_on="CPUExecutionProvider"), "the execution provider 'Nv' is not available"),
+        (None, "no_such_plugin cannot be imported .* it comes with the plugin's own package"),
+    ],
+)
+def test_a_plugin_that_cannot_run(plugin: Plugin | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if plugin:
+        monkeypatch.setattr(session_module, "_import", lambda: plugin)
+        monkeypatch.setitem(sys.modules, "no_such_plugin", plugin)
+    with pytest.raises(BackendMissing, match=message):
+        open_plugin_session(b"", "no_such_plugin")
+
+
+def test_a_plugin_gets_its_own_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = Plugin(devices=2)
+    monkeypatch.setattr(session_module, "_import", lambda: plugin)
+    monkeypatch.setitem(sys.modules, "plugin", plugin)
+    assert open_plugin_session(b"", "plugin").get_providers() == ["Nv"]
+    assert [device.ep_name for device in plugin.given] == ["Nv", "Nv"]

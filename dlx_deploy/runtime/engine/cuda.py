@@ -127,7 +127,8 @@ class Cuda:
         """What was recorded, as a graph that can be launched."""
         graph = self._call("cudaStreamEndCapture", stream)
         try:
-            return self._call("cudaGraphInstantiate", graph, 0)
+            # CUDA 11's plain form takes a log buffer; this one is the same from 11.4 to 13.
+            return self._call("cudaGraphInstantiateWithFlags", graph, 0)
         finally:
             self._call("cudaGraphDestroy", graph)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -240,3 +241,11 @@ def test_this_machine_says_what_it_lacks() -> None:
         assert "driver" in str(e) or "GPU" in str(e)  # noqa: PT017
     else:
         assert cuda_module.gpu_facts().sm_count > 0
+
+
+def test_every_cuda_call_is_one_of_cuda_python() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    source = Path(cuda_module.__file__).read_text(encoding="utf-8")
+    called = set(re.findall(r'_call\(\s*"(\w+)"', source)) | set(re.findall(r"self\._rt\.(\w+)", source))
+    assert len(called) > 15
+    assert {name for name in called if not hasattr(runtime, name)} == set()
