@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -264,3 +265,19 @@ def test_the_workspace_leaves_half_of_the_free_memory(
 
 def test_signals_have_names() -> None:
     assert "SIGSEGV" in building._death(-signal.SIGSEGV, "x", "")
+
+
+@rtx
+def test_a_package_builds_with_its_own_code(dlx: Path, tmp_path: Path) -> None:
+    """As on a device: the runtime and its child process come out of the ``.dlx``."""
+    (tmp_path / "m.onnx").write_bytes(layer())
+    code = (
+        f"import sys; sys.path.insert(0, {str(dlx)!r})\n"
+        "from dlx_runtime.engine.build import build_engine\n"
+        "from dlx_runtime.engine.settings import BuildSettings\n"
+        "settings = BuildSettings('tensorrt-rtx', 'int8', (1, 1, 4), layers={'a/Conv': 'int8'})\n"
+        "built = build_engine(open('m.onnx', 'rb').read(), settings)\n"
+        "print(built.table.describe(), any(name.startswith('dlx_deploy.runtime') for name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "int8 1 of 1 (100 %); 0 reformats False\n", done.stderr
