@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.registry import build_model, check_output, model_names
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS, PadShortcut
+from dlx_deploy.nn.models.scaling import scaled
 from dlx_deploy.nn.models.torchvision_models import torchvision_names
 
 
@@ -74,6 +76,10 @@ def test_width_scales_every_stage() -> None:
         ("shufflenet_v2_x0_5", 33, {}, 3),
         ("googlenet", 32, {}, 3),
         ("vit_b_16", 32, {"dropout": 0.1}, 3),
+        ("vit_b_16", 32, {"stem": "small", "width": 0.0625}, 1),
+        ("resnet18", 32, {"stem": "small", "width": 0.25}, 3),
+        ("resnext50_32x4d", 32, {"width": 0.5}, 3),
+        ("vit", 16, {"patch": 4, "depth": 2, "heads": 2, "width": 16}, 1),
     ],
 )
 def test_every_kind_gives_logits_and_gradients(name: str, size: int, arguments: dict[str, Any], channels: int) -> None:
@@ -88,6 +94,40 @@ def test_small_stem_is_the_usual_one() -> None:
     assert params(model) == 11_173_962  # the count of the common CIFAR ResNet-18
     assert model.get_submodule("layer1")(model.get_submodule("conv1")(torch.zeros(1, 3, 32, 32))).shape[2:] == (32, 32)
     assert params(build_model("resnet18", {}, 1000, 3, 224, 224)) == 11_689_512
+
+
+@pytest.mark.parametrize("name", [n for n in torchvision_names() if not n.startswith("regnet")])  # not without memory
+def test_torchvision_s_published_counts(name: str) -> None:
+    """Every classifier with published weights has as many parameters as those."""
+    from torchvision import models
+
+    weights = next(iter(models.get_model_weights(name)))
+    arguments = {"image_size": weights.meta["min_size"][0]} if name.startswith("vit_") else {}
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = models.get_model(name, **arguments)
+    assert params(model) == weights.meta["num_params"] or name in ("googlenet", "inception_v3")  # auxiliary heads
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2", "resnext50_32x4d", "vit_b_16"])
+def test_a_width_scales_what_torchvision_builds(name: str) -> None:
+    def built(width: float) -> nn.Module:
+        with torch.device("meta"):
+            return build_model(name, {"width": width} if width else {}, 1000, 3, 224, 224)
+
+    usual = built(0)
+    assert [(n, p.shape) for n, p in scaled(name, 1.0, 1000).state_dict().items()] == [
+        (n, p.shape) for n, p in usual.state_dict().items()
+    ]
+    assert 3.2 < params(built(2.0)) / params(usual) < 4.1
+    assert 0.2 < params(built(0.5)) / params(usual) < 0.35
+
+
+def test_a_vit_has_the_parameters_of_its_sizes() -> None:
+    tokens, width, hidden = 8 * 8 + 1, 128, 256
+    layer = 4 * width * width + 4 * width + 2 * width * hidden + hidden + width + 4 * width
+    embedding = 3 * 16 * width + width + width + tokens * width
+    assert params(build_model("vit", {}, 10, 3, 32, 32)) == embedding + 6 * layer + 2 * width + width * 10 + 10
 
 
 def test_names_hold_both_families_without_a_clash() -> None:
@@ -106,6 +146,16 @@ def test_names_hold_both_families_without_a_clash() -> None:
         ("resnet20", {"shortcut": "C"}, r"resnet20: argument shortcut is 'C'; must be 'A'"),
         ("resnet18", {"stem": "tiny"}, r"resnet18: argument stem is 'tiny'; must be 'standard' or 'small'"),
         ("vgg11", {"stem": "small"}, r"vgg11: argument stem = 'small' is for the ResNet families"),
+        ("vgg11", {"width": 2}, r"vgg11: argument width is for the ResNet and ViT families"),
+        ("resnet18", {"width": 0}, r"resnet18: argument width is 0; must be a number from 0\.0625 to 16"),
+        (
+            "vit",
+            {"patch": 5},
+            r"vit: the images are 32 x 32 and argument patch is 5; images must be square and patches",
+        ),
+        ("vit", {"heads": 3}, r"vit: argument width is 128; must be a multiple of heads, 3"),
+        ("vit", {"depth": 0}, r"vit: argument depth is 0; must be a whole number from 1"),
+        ("vit", {"layers": 3}, r"vit: unknown argument 'layers'"),
         ("resnet18", {"depth": 3}, r"resnet18: torchvision does not build it with arguments \{'depth': 3\}: .*depth"),
     ],
 )

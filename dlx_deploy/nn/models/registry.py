@@ -11,16 +11,19 @@ from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS, build_cifar_resnet
+from dlx_deploy.nn.models.scaling import VIT_DEFAULTS, build_vit
 from dlx_deploy.nn.models.torchvision_models import build_torchvision, torchvision_names
 from dlx_deploy.nn.models.user import build_user, is_user
 from dlx_deploy.strict import nearest
 
+VIT = "vit"
+"""A Vision Transformer of any size, for small images."""
 __all__ = ["build_model", "check_output", "model_names"]
 
 
 def model_names() -> list[str]:
     """Every name that ``build_model`` knows, sorted."""
-    return sorted({*DEPTHS, *torchvision_names()})
+    return sorted({*DEPTHS, VIT, *torchvision_names()})
 
 
 def build_model(
@@ -28,7 +31,7 @@ def build_model(
 ) -> nn.Module:
     """The untrained network ``model`` for images float32[N, channels, height, width], with logits [N, classes].
 
-    ``model`` is a name of the CIFAR ResNet family, a torchvision classifier, or ``path/to/file.py:function``.
+    ``model`` is a name of the CIFAR ResNet family, ``vit``, a torchvision classifier, or ``path/to/file.py:function``.
     Initial weights come from torch's global generator: seed it first.
 
     Raises:
@@ -36,8 +39,12 @@ def build_model(
     """
     if is_user(model):
         return build_user(model, arguments, classes, channels)
+    if model == VIT:
+        _refuse_unknown(model, arguments, list(VIT_DEFAULTS))
+        return build_vit(arguments, classes, channels, height, width)
     if model in DEPTHS:
-        _refuse_unknown(model, arguments)
+        parameters = inspect.signature(build_cifar_resnet).parameters.values()
+        _refuse_unknown(model, arguments, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
         return build_cifar_resnet(model, channels, classes, **arguments)
     names = torchvision_names()
     if model not in names:
@@ -69,8 +76,7 @@ def check_output(model: nn.Module, classes: int, channels: int, height: int, wid
         raise ConfigError(f"the model gives {seen} for images {list(shape)}; it must give logits [N, {classes}]")
 
 
-def _refuse_unknown(model: str, arguments: Mapping[str, Any]) -> None:
-    known = [p.name for p in inspect.signature(build_cifar_resnet).parameters.values() if p.kind is p.KEYWORD_ONLY]
+def _refuse_unknown(model: str, arguments: Mapping[str, Any], known: list[str]) -> None:
     for key, value in arguments.items():
         if key not in known:
             raise ConfigError(f"{model}: unknown argument {key!r} ({value!r}); {nearest(key, known)}")

@@ -9,9 +9,11 @@ from typing import Any
 from torch import nn
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.scaling import scaled
 
 __all__ = ["build_torchvision", "torchvision_names"]
 
+SMALL_PATCH = 4
 # The auxiliary heads are for training from nothing at 299 px; the default initialisation of these two takes seconds.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False},
@@ -27,7 +29,10 @@ def torchvision_names() -> list[str]:
 
 
 def build_torchvision(name: str, arguments: Mapping[str, Any], classes: int, channels: int, height: int) -> nn.Module:
-    """torchvision's ``name`` with ``arguments`` for its own builder, and with our ``stem`` ("small" or "standard").
+    """torchvision's ``name`` with ``arguments`` for its own builder, and with our ``stem`` and ``width``.
+
+    ``stem = "small"``, for images up to 64 px: a ResNet starts with a 3 x 3 convolution at full resolution, a ViT with
+    patches of 4 px. ``width`` multiplies the channels of ResNets and ViTs.
 
     Raises:
         ConfigError: an argument is not one that this network takes.
@@ -38,14 +43,18 @@ def build_torchvision(name: str, arguments: Mapping[str, Any], classes: int, cha
     stem = given.pop("stem", "standard")
     if stem not in ("standard", "small"):
         raise ConfigError(f"{name}: argument stem is {stem!r}; must be 'standard' or 'small'")
-    defaults = dict(_DEFAULTS.get(name, {}))
-    if name.startswith("vit_"):
-        defaults["image_size"] = height
+    width = given.pop("width", 1.0)
+    given = {**_DEFAULTS.get(name, {}), **({"image_size": height} if name.startswith("vit_") else {}), **given}
+    patch = SMALL_PATCH if stem == "small" and name.startswith("vit_") else 0
     try:
-        model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **{**defaults, **given})
+        model: nn.Module = (
+            models.get_model(name, weights=None, num_classes=classes, **given)
+            if width == 1.0 and not patch
+            else scaled(name, width, classes, patch, **given)
+        )
     except (TypeError, ValueError, RuntimeError) as e:
         raise ConfigError(f"{name}: torchvision does not build it with arguments {given}: {e}") from e
-    if stem == "small":
+    if stem == "small" and not patch:
         _small_stem(model, name)
     if channels != 3:
         _take_channels(model, channels)
