@@ -118,9 +118,10 @@ class Evil:
 def checkpoint(path: Path, kind: str) -> Path:
     import torch
 
+    from dlx_deploy.nn.models.inputs import ImageInput
     from dlx_deploy.nn.models.registry import build_model
 
-    model = build_model("resnet8", {"width": 1.0 if kind == "too wide" else 0.5}, 10, 1, 8, 8)
+    model = build_model("resnet8", {"width": 1.0 if kind == "too wide" else 0.5}, 10, ImageInput(1, 8, 8))
     if kind == "pickle":
         path.write_bytes(pickle.dumps(Evil()))
     elif kind == "torch pickle":

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.checkpoint import load_into
+from dlx_deploy.nn.models.inputs import InputSpec
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.models.user import is_user, source_path
 
@@ -38,7 +39,7 @@ __all__ = [
     "save_model",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 _SOURCE = "model.py"
 
 
@@ -58,9 +59,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     model: str
     classes: int
-    channels: int
-    height: int
-    width: int
+    input: InputSpec
     arguments: dict[str, Any] = {}
     pruned: dict[str, Channels] = {}
     source_sha256: str | None = None
@@ -102,7 +101,7 @@ def build(architecture: Architecture) -> nn.Module:
     """The network of ``architecture``, resized as pruning left it, with weights that mean nothing yet."""
     a = architecture
     with torch.random.fork_rng(devices=[]):
-        model = build_model(a.model, a.arguments, a.classes, a.channels, a.height, a.width)
+        model = build_model(a.model, a.arguments, a.classes, a.input)
     resize(model, a.pruned)
     return model
 

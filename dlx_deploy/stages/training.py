@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
     from dlx_deploy.nn.artifact import Architecture
     from dlx_deploy.nn.data.artifact import DataArtifact
+    from dlx_deploy.nn.models.inputs import InputSpec
     from dlx_deploy.nn.training import LossFn
 
-__all__ = ["TORCH_MODULES", "TORCH_TOOLS", "distilling", "new_model", "train_and_save", "use_threads"]
+__all__ = ["TORCH_MODULES", "TORCH_TOOLS", "distilling", "input_spec", "new_model", "train_and_save", "use_threads"]
 
 TORCH_TOOLS = ("numpy", "safetensors", "torch", "torchvision")
 TORCH_MODULES = (
@@ -27,6 +28,13 @@ TORCH_MODULES = (
     "dlx_deploy.nn.train_state",
     "dlx_deploy.nn.training",
 )
+
+
+def input_spec(data: DataArtifact) -> InputSpec:
+    """What a network for ``data`` reads."""
+    from dlx_deploy.nn.models.inputs import ImageInput
+
+    return ImageInput(data.channels, data.height, data.width)
 
 
 def new_model(job: Job, data: DataArtifact) -> tuple[nn.Module, Architecture]:
@@ -43,14 +51,11 @@ def new_model(job: Job, data: DataArtifact) -> tuple[nn.Module, Architecture]:
     name = params.model
     if "source" in job.inputs:
         name = f"{job.inputs['source']}:{name.rpartition(':')[2]}"
-    shape = (len(data.classes), data.channels, data.height, data.width)
+    spec = input_spec(data)
     seed_all(job.seed)
-    model = build_model(name, params.arguments, *shape)
-    check_output(model, *shape)
-    classes, channels, height, width = shape
-    architecture = Architecture(
-        model=name, arguments=params.arguments, classes=classes, channels=channels, height=height, width=width
-    )
+    model = build_model(name, params.arguments, len(data.classes), spec)
+    check_output(model, len(data.classes), spec)
+    architecture = Architecture(model=name, arguments=params.arguments, classes=len(data.classes), input=spec)
     return model, architecture
 
 

@@ -17,6 +17,7 @@ from dlx_deploy.config import Config, load_config
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.checkpoint import load_into, read_checkpoint
 from dlx_deploy.nn.export import ExportSpec, check_parity, export_onnx
+from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model, check_output
 from dlx_deploy.nn.pruning import prune_channels
 
@@ -28,7 +29,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 def resnet20(seed: int = 0, **arguments: Any) -> nn.Module:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    return build_model(f"{SOURCE}:resnet20", arguments, classes=10, channels=3, height=32, width=32).eval()
+    return build_model(f"{SOURCE}:resnet20", arguments, classes=10, spec=ImageInput(3, 32, 32)).eval()
 
 
 def logits(model: nn.Module) -> torch.Tensor:
@@ -41,12 +42,12 @@ def logits(model: nn.Module) -> torch.Tensor:
 def test_size_of_the_paper() -> None:
     model = resnet20()
     assert sum(p.numel() for p in model.parameters()) == 269_722
-    check_output(model, classes=10, channels=3, height=32, width=32)
+    check_output(model, classes=10, spec=ImageInput(3, 32, 32))
 
 
 def test_half_width_and_grey() -> None:
-    model = build_model(f"{SOURCE}:resnet20", {"width": 0.5}, classes=4, channels=1, height=28, width=28)
-    check_output(model, classes=4, channels=1, height=28, width=28)
+    model = build_model(f"{SOURCE}:resnet20", {"width": 0.5}, classes=4, spec=ImageInput(1, 28, 28))
+    check_output(model, classes=4, spec=ImageInput(1, 28, 28))
     assert 269_722 / sum(p.numel() for p in model.parameters()) == pytest.approx(4, rel=0.02)
 
 

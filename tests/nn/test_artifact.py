@@ -20,8 +20,9 @@ from dlx_deploy.nn.artifact import (
     resize,
     save_model,
 )
+from dlx_deploy.nn.models.inputs import ImageInput
 
-RESNET8 = Architecture(model="resnet8", classes=4, channels=1, height=8, width=8, arguments={"width": 0.5})
+RESNET8 = Architecture(model="resnet8", classes=4, input=ImageInput(1, 8, 8), arguments={"width": 0.5})
 
 
 def network(architecture: Architecture = RESNET8) -> nn.Module:
@@ -55,13 +56,11 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     text = (tmp_path / "a" / "architecture.json").read_text()
     assert text == json.dumps(json.loads(text), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     assert json.loads(text) == {
-        "schema": 1,
+        "schema": 2,
         "model": "resnet8",
         "arguments": {"width": 0.5},
         "classes": 4,
-        "channels": 1,
-        "height": 8,
-        "width": 8,
+        "input": {"type": "image", "channels": 1, "height": 8, "width": 8},
         "pruned": {},
         "source_sha256": None,
     }
@@ -130,7 +129,7 @@ def user_file(tmp_path: Path) -> Path:
 
 
 def test_a_users_file_travels_with_its_weights(tmp_path: Path, user_file: Path) -> None:
-    architecture = Architecture(model=f"{user_file}:make", classes=4, channels=1, height=8, width=8)
+    architecture = Architecture(model=f"{user_file}:make", classes=4, input=ImageInput(1, 8, 8))
     model, images = network(architecture), torch.randn(2, 1, 8, 8)
     save_model(tmp_path / "first", model, architecture)
     source = user_file.read_bytes()
@@ -148,7 +147,7 @@ def test_a_users_file_travels_with_its_weights(tmp_path: Path, user_file: Path) 
 
 
 def test_a_missing_source_is_named(tmp_path: Path, user_file: Path) -> None:
-    architecture = Architecture(model=f"{user_file}:make", classes=4, channels=1, height=8, width=8)
+    architecture = Architecture(model=f"{user_file}:make", classes=4, input=ImageInput(1, 8, 8))
     model = network(architecture)
     user_file.unlink()
     with pytest.raises(ConfigError, match=r"net\.py: cannot be read .*needs a copy of it"):
@@ -160,7 +159,7 @@ def test_damaged_artifacts_are_named(tmp_path: Path) -> None:
     path = tmp_path / "architecture.json"
     good = json.loads(path.read_text())
     for change, message in (
-        ({"schema": 2}, r"schema 2 is newer than 1; update dlx-deploy"),
+        ({"schema": 3}, r"schema 3 is newer than 2; update dlx-deploy"),
         ({"colour": 1}, r"not an architecture \(.*colour"),
         (
             {"classes": 5},

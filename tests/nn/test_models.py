@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model, check_output, model_names
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS, PadShortcut
 from dlx_deploy.nn.models.scaling import scaled
@@ -21,7 +22,7 @@ def params(model: nn.Module) -> int:
 
 
 def cifar(name: str, **arguments: Any) -> nn.Module:
-    return build_model(name, arguments, 10, 3, 32, 32)
+    return build_model(name, arguments, 10, ImageInput(3, 32, 32))
 
 
 # He et al. 2015, table 6, in millions: 0.27, 0.46, 0.66, 0.85, 1.7; the exact counts are those of public option-A code.
@@ -83,8 +84,8 @@ def test_width_scales_every_stage() -> None:
     ],
 )
 def test_every_kind_gives_logits_and_gradients(name: str, size: int, arguments: dict[str, Any], channels: int) -> None:
-    model = build_model(name, arguments, 7, channels, size, size)
-    check_output(model, 7, channels, size, size)
+    model = build_model(name, arguments, 7, ImageInput(channels, size, size))
+    check_output(model, 7, ImageInput(channels, size, size))
     model(torch.randn(2, channels, size, size)).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -93,7 +94,7 @@ def test_small_stem_is_the_usual_one() -> None:
     model = cifar("resnet18", stem="small")
     assert params(model) == 11_173_962  # the count of the common CIFAR ResNet-18
     assert model.get_submodule("layer1")(model.get_submodule("conv1")(torch.zeros(1, 3, 32, 32))).shape[2:] == (32, 32)
-    assert params(build_model("resnet18", {}, 1000, 3, 224, 224)) == 11_689_512
+    assert params(build_model("resnet18", {}, 1000, ImageInput(3, 224, 224))) == 11_689_512
 
 
 @pytest.mark.parametrize("name", [n for n in torchvision_names() if not n.startswith("regnet")])  # not without memory
@@ -113,7 +114,7 @@ def test_torchvision_s_published_counts(name: str) -> None:
 def test_a_width_scales_what_torchvision_builds(name: str) -> None:
     def built(width: float) -> nn.Module:
         with torch.device("meta"):
-            return build_model(name, {"width": width} if width else {}, 1000, 3, 224, 224)
+            return build_model(name, {"width": width} if width else {}, 1000, ImageInput(3, 224, 224))
 
     usual = built(0)
     assert [(n, p.shape) for n, p in scaled(name, 1.0, 1000).state_dict().items()] == [
@@ -127,7 +128,9 @@ def test_a_vit_has_the_parameters_of_its_sizes() -> None:
     tokens, width, hidden = 8 * 8 + 1, 128, 256
     layer = 4 * width * width + 4 * width + 2 * width * hidden + hidden + width + 4 * width
     embedding = 3 * 16 * width + width + width + tokens * width
-    assert params(build_model("vit", {}, 10, 3, 32, 32)) == embedding + 6 * layer + 2 * width + width * 10 + 10
+    assert (
+        params(build_model("vit", {}, 10, ImageInput(3, 32, 32))) == embedding + 6 * layer + 2 * width + width * 10 + 10
+    )
 
 
 def test_names_hold_both_families_without_a_clash() -> None:
@@ -161,7 +164,7 @@ def test_names_hold_both_families_without_a_clash() -> None:
 )
 def test_what_cannot_be_built(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_model(name, arguments, 10, 3, 32, 32)
+        build_model(name, arguments, 10, ImageInput(3, 32, 32))
 
 
 @pytest.fixture
@@ -186,15 +189,15 @@ def user_file(tmp_path: Path) -> Path:
 
 
 def test_a_function_in_a_users_file(user_file: Path) -> None:
-    model = build_model(f"{user_file}:build", {"hidden": 9}, 4, 1, 8, 8)
+    model = build_model(f"{user_file}:build", {"hidden": 9}, 4, ImageInput(1, 8, 8))
     assert model[2].in_features == 9
-    check_output(model, 4, 1, 8, 8)
-    check_output(build_model(f"{user_file}:with_channels", {}, 4, 2, 8, 8), 4, 2, 8, 8)
+    check_output(model, 4, ImageInput(1, 8, 8))
+    check_output(build_model(f"{user_file}:with_channels", {}, 4, ImageInput(2, 8, 8)), 4, ImageInput(2, 8, 8))
 
 
 def test_a_users_file_leaves_no_bytecode_beside_it(user_file: Path) -> None:
     before = list(sys.path)
-    build_model(f"{user_file}:build", {}, 4, 1, 8, 8)
+    build_model(f"{user_file}:build", {}, 4, ImageInput(1, 8, 8))
     assert [p.name for p in user_file.parent.iterdir()] == ["net.py"]
     assert sys.path == before
 
@@ -210,15 +213,15 @@ def test_a_users_file_leaves_no_bytecode_beside_it(user_file: Path) -> None:
 )
 def test_bad_functions(user_file: Path, function: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_model(f"{user_file}:{function}", arguments, 4, 1, 8, 8)
+        build_model(f"{user_file}:{function}", arguments, 4, ImageInput(1, 8, 8))
 
 
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.py: cannot be read \(No such file"):
-        build_model(f"{tmp_path}/missing.py:build", {}, 4, 1, 8, 8)
+        build_model(f"{tmp_path}/missing.py:build", {}, 4, ImageInput(1, 8, 8))
     (tmp_path / "broken.py").write_text("def build(:\n")
     with pytest.raises(ConfigError, match=r"broken\.py: cannot be executed: SyntaxError"):
-        build_model(f"{tmp_path}/broken.py:build", {}, 4, 1, 8, 8)
+        build_model(f"{tmp_path}/broken.py:build", {}, 4, ImageInput(1, 8, 8))
 
 
 class Odd(nn.Module):
@@ -245,5 +248,5 @@ class Odd(nn.Module):
 def test_output_of_another_shape(give: Any, message: str) -> None:
     model = Odd(give)
     with pytest.raises(ConfigError, match=message):
-        check_output(model, 10, 3, 8, 8)
+        check_output(model, 10, ImageInput(3, 8, 8))
     assert model.training

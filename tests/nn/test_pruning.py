@@ -13,6 +13,7 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.artifact import Architecture, Channels, load_model, save_model
 from dlx_deploy.nn.augment import Normalise
 from dlx_deploy.nn.losses import supervised
+from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.pruning import count_macs, prune_channels, recalibrate_batchnorm
 from dlx_deploy.nn.training import RunContext, TrainData, evaluate, train
@@ -22,7 +23,7 @@ SHAPES = {"resnet8": (1, 3, 8, 8), "mobilenet_v3_small": (1, 3, 32, 32), "resnex
 
 def network(name: str, **arguments: Any) -> nn.Module:
     _, channels, height, width = SHAPES[name]
-    return build_model(name, arguments, 10, channels, height, width).eval()
+    return build_model(name, arguments, 10, ImageInput(channels, height, width)).eval()
 
 
 def test_macs_are_those_of_the_layers() -> None:
@@ -104,7 +105,7 @@ def test_a_classifier_behind_a_convolution_is_left_alone() -> None:
 
 
 def test_attention_and_normalised_trunks_are_left_alone() -> None:
-    model = build_model("vit_b_16", {}, 10, 3, 32, 32)
+    model = build_model("vit_b_16", {}, 10, ImageInput(3, 32, 32))
     model.encoder.layers = model.encoder.layers[:1]
     _, report = prune_channels(model, (1, 3, 32, 32), 0.15)
     assert set(report.channels) == {f"encoder.layers.encoder_layer_0.mlp.{i}" for i in (0, 3)}
@@ -137,9 +138,7 @@ def test_a_pruned_network_survives_the_artifact_bit_for_bit(
         model=name,
         arguments=arguments,
         classes=10,
-        channels=channels,
-        height=height,
-        width=width,
+        input=ImageInput(channels, height, width),
         pruned=report.channels,
     )
     save_model(tmp_path, pruned, architecture)
@@ -202,7 +201,7 @@ def test_recalibration_takes_the_plain_average() -> None:
 
 
 def test_recalibration_wins_accuracy_back(train_data: TrainData) -> None:
-    model = build_model("resnet8", {"width": 2}, 10, 1, 8, 8)
+    model = build_model("resnet8", {"width": 2}, 10, ImageInput(1, 8, 8))
     train(model, train_data, Teacher(epochs=8, batch_size=32), supervised(0), RunContext())
     normalise = Normalise(train_data.mean, train_data.std)
     pruned, _ = prune_channels(model, (1, 1, 8, 8), 0.6)

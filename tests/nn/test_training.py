@@ -22,6 +22,7 @@ from dlx_deploy.config import Distill, Teacher
 from dlx_deploy.errors import ConfigError, DataError, StageFailed, StoreError
 from dlx_deploy.nn.augment import Normalise
 from dlx_deploy.nn.losses import cross_entropy, distilled, supervised
+from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training import (
     LossFn,
@@ -42,7 +43,7 @@ SETTINGS = Teacher(epochs=4, batch_size=48, learning_rate=0.1, flip=True)
 def student() -> nn.Module:
     """A small network with batch normalisation and dropout."""
     seed_all(0)
-    body = build_model("resnet8", {"width": 0.5}, 10, 1, 8, 8)
+    body = build_model("resnet8", {"width": 0.5}, 10, ImageInput(1, 8, 8))
     return nn.Sequential(body, nn.Dropout(0.1))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 import torch
 from torch import Tensor
@@ -9,8 +11,10 @@ from torch import Tensor
 __all__ = ["ImageInput", "InputSpec", "TokenInput"]
 
 
-class ImageInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="image"):
+class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="image"):
     """Normalised images: float32[N, channels, height, width]."""
+
+    noun: ClassVar[str] = "images"
 
     channels: int
     height: int
@@ -21,8 +25,10 @@ class ImageInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return torch.zeros(count, self.channels, self.height, self.width)
 
 
-class TokenInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tokens"):
+class TokenInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="tokens"):
     """Token sequences: int32 or int64[N, L], 0..vocabulary - 1, L at most ``max_length``, ``pad_id`` after the end."""
+
+    noun: ClassVar[str] = "tokens"
 
     vocabulary: int
     max_length: int

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.inputs import ImageInput, InputSpec
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS, build_cifar_resnet
 from dlx_deploy.nn.models.scaling import VIT_DEFAULTS, build_vit
 from dlx_deploy.nn.models.torchvision_models import build_torchvision, torchvision_names
 from dlx_deploy.nn.models.user import build_user, is_user
 from dlx_deploy.strict import nearest
 
+__all__ = ["build_model", "check_output", "model_names"]
+
 VIT = "vit"
 """A Vision Transformer of any size, for small images."""
-__all__ = ["build_model", "check_output", "model_names"]
 
 
 def model_names() -> list[str]:
@@ -26,54 +28,59 @@ def model_names() -> list[str]:
     return sorted({*DEPTHS, VIT, *torchvision_names()})
 
 
-def build_model(
-    model: str, arguments: Mapping[str, Any], classes: int, channels: int, height: int, width: int
-) -> nn.Module:
-    """The untrained network ``model`` for images float32[N, channels, height, width], with logits [N, classes].
+def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: InputSpec) -> nn.Module:
+    """The untrained network ``model`` for what ``spec`` describes, with logits float32[N, classes].
 
-    ``model`` is a name of the CIFAR ResNet family, ``vit``, a torchvision classifier, or ``path/to/file.py:function``.
-    Initial weights come from torch's global generator: seed it first.
+    ``model`` is one of ``model_names`` or ``path/to/file.py:function``. Initial weights come from torch's global
+    generator: seed it first.
 
     Raises:
-        ConfigError: an unknown name, arguments it does not take, or a user's file that does not give a network.
+        ConfigError: an unknown name, arguments it does not take, a network for another kind of input, or a user's file
+            that does not give a network.
     """
     if is_user(model):
-        return build_user(model, arguments, classes, channels)
-    if model == VIT:
-        _refuse_unknown(model, arguments, list(VIT_DEFAULTS))
-        return build_vit(arguments, classes, channels, height, width)
-    if model in DEPTHS:
-        parameters = inspect.signature(build_cifar_resnet).parameters.values()
-        _refuse_unknown(model, arguments, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
-        return build_cifar_resnet(model, channels, classes, **arguments)
-    names = torchvision_names()
-    if model not in names:
-        raise ConfigError(
-            f"unknown model {model!r}; {nearest(model, model_names())}; "
-            "a model is one of these, any torchvision classifier, or FILE.py:FUNCTION"
-        )
-    return build_torchvision(model, arguments, classes, channels, height)
+        return build_user(model, arguments, classes, spec)
+    if not isinstance(spec, ImageInput):
+        raise ConfigError(f"model {model!r} is for images; the data are texts")
+    return _build_image_model(model, arguments, classes, spec)
 
 
-def check_output(model: nn.Module, classes: int, channels: int, height: int, width: int) -> None:
-    """Nothing, once ``model`` has given logits [2, classes] for two images.
+def check_output(model: nn.Module, classes: int, spec: InputSpec) -> None:
+    """Nothing, once ``model`` has given logits [2, classes] for two examples of ``spec``.
 
     Raises:
         ConfigError: it raised, or gave something else: the shape seen.
     """
     training = model.training
     model.eval()
-    shape = (2, channels, height, width)
+    example = spec.example(2)
+    given = f"{spec.noun} {list(example.shape)}"
     try:
         with torch.no_grad():
-            output = model(torch.zeros(shape))
+            output = model(example)
     except Exception as e:  # a network's forward may raise anything
-        raise ConfigError(f"the model does not take images {list(shape)}: {type(e).__name__}: {e}") from e
+        raise ConfigError(f"the model does not take {given}: {type(e).__name__}: {e}") from e
     finally:
         model.train(training)
     seen = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
     if seen != [2, classes]:
-        raise ConfigError(f"the model gives {seen} for images {list(shape)}; it must give logits [N, {classes}]")
+        raise ConfigError(f"the model gives {seen} for {given}; it must give logits [N, {classes}]")
+
+
+def _build_image_model(model: str, arguments: Mapping[str, Any], classes: int, spec: ImageInput) -> nn.Module:
+    if model == VIT:
+        _refuse_unknown(model, arguments, list(VIT_DEFAULTS))
+        return build_vit(arguments, classes, spec.channels, spec.height, spec.width)
+    if model in DEPTHS:
+        parameters = inspect.signature(build_cifar_resnet).parameters.values()
+        _refuse_unknown(model, arguments, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
+        return build_cifar_resnet(model, spec.channels, classes, **arguments)
+    if model not in torchvision_names():
+        raise ConfigError(
+            f"unknown model {model!r}; {nearest(model, model_names())}; "
+            "a model is one of these, any torchvision classifier, or FILE.py:FUNCTION"
+        )
+    return build_torchvision(model, arguments, classes, spec.channels, spec.height)
 
 
 def _refuse_unknown(model: str, arguments: Mapping[str, Any], known: list[str]) -> None:

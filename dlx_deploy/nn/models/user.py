@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.inputs import ImageInput, InputSpec
 from dlx_deploy.strict import nearest
 
 __all__ = ["build_user", "is_user", "source_path"]
@@ -28,8 +29,10 @@ def source_path(model: str) -> Path:
     return Path(model.rpartition(":")[0])
 
 
-def build_user(model: str, arguments: Mapping[str, Any], classes: int, channels: int) -> nn.Module:
-    """What the function gives for ``num_classes`` and ``arguments`` (and ``in_channels``, where it names it).
+def build_user(model: str, arguments: Mapping[str, Any], classes: int, spec: InputSpec) -> nn.Module:
+    """What the function gives for ``num_classes``, ``arguments``, and those of these that it names.
+
+    ``in_channels`` for images; ``vocabulary``, ``max_length`` and ``pad_id`` for texts.
 
     The file is executed; it must not import its neighbours, since it travels alone.
 
@@ -44,8 +47,12 @@ def build_user(model: str, arguments: Mapping[str, Any], classes: int, channels:
         hint = nearest(name, own) if own else "the file defines no function"
         raise ConfigError(f"{path}: no function {name!r}; {hint}")
     given: dict[str, Any] = {"num_classes": classes}
-    if "in_channels" in inspect.signature(function).parameters:
-        given["in_channels"] = channels
+    if isinstance(spec, ImageInput):
+        offered = {"in_channels": spec.channels}
+    else:
+        offered = {"vocabulary": spec.vocabulary, "max_length": spec.max_length, "pad_id": spec.pad_id}
+    names = inspect.signature(function).parameters
+    given |= {name: value for name, value in offered.items() if name in names}
     try:
         result = function(**{**given, **arguments})
     except Exception as e:  # a user's function may raise anything
