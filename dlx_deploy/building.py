@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ from dlx_deploy.report.live import LiveWatcher, QuietWatcher
 from dlx_deploy.report.table import format_bytes
 from dlx_deploy.stages.engine import missing_builder
 from dlx_deploy.stages.recipe import build_for
+from dlx_deploy.stages.team import Team, team_for
 from dlx_deploy.targets import load_target
 
 __all__ = [
+    "BuildOptions",
     "Built",
     "Work",
     "build_packages",
@@ -88,13 +90,46 @@ def load_job(
     return Work(loaded, builds, Store(store, deep), notes)
 
 
-def build_packages(work: Work, output: Path, quiet: bool = False) -> Iterator[Built]:
-    """Build target after target; what they share is built once, and a gate that stops one does not stop the others."""
-    for build in work.builds:
-        with _watcher(quiet) as watch:
-            result = run_build(build, work.store, watch)
-        package = None if result.stopped else _deliver(work.config, build, result, output)
-        yield Built(*summarise(work.config, result, package), result.stopped)
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a build runs, none of which changes its result: ``processes`` that train together (on one machine),
+    ``logs`` for TensorBoard, ``quiet`` without progress."""
+
+    processes: int = 1
+    logs: Path | None = None
+    quiet: bool = False
+
+
+BUILD_OPTIONS = BuildOptions()
+
+
+def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIONS) -> Iterator[Built]:
+    """Build target after target; what they share is built once, and a gate that stops one does not stop the others.
+
+    Raises:
+        ConfigError: more processes than this machine has devices for.
+    """
+    with _team(options.processes) as team:
+        for build in work.builds:
+            build = replace(build, team=team, processes=options.processes, logs=options.logs)
+            with _watcher(options.quiet) as watch:
+                result = run_build(build, work.store, watch)
+            package = None if result.stopped else _deliver(work.config, build, result, output)
+            yield Built(*summarise(work.config, result, package), result.stopped)
+
+
+@contextlib.contextmanager
+def _team(processes: int) -> Iterator[Team | None]:
+    team = team_for(processes)
+    try:
+        yield team
+    except BaseException:
+        if team is not None:
+            team.abandon()
+        raise
+    finally:
+        if team is not None:
+            team.close()
 
 
 @contextlib.contextmanager

@@ -138,16 +138,21 @@ def build(
     store: StoreOption = DEFAULT_STORE,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the packages go.")] = Path("dist"),
     deep: Annotated[bool, typer.Option("--deep", help="Read every stored byte again, trusting no time stamp.")] = False,
+    processes: Annotated[int, typer.Option(help="Processes that train together on this machine.", min=1)] = 1,
+    tensorboard: Annotated[Path | None, typer.Option(help="Write TensorBoard logs of training there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the pipeline for each target and write its package."""
-    from dlx_deploy.building import build_packages, load_job
+    from dlx_deploy.building import BuildOptions, build_packages, load_job
+    from dlx_deploy.stages.team import is_worker, work
 
+    if is_worker():
+        raise typer.Exit(work())
     job = load_job(config, target, overrides, store, deep)
     for note in job.notes:
         typer.echo(note, err=True)
     summaries, failures = [], []
-    for built in build_packages(job, output, quiet=as_json):
+    for built in build_packages(job, output, BuildOptions(processes, tensorboard, quiet=as_json)):
         summaries.append(built.summary)
         failures += [built.failure] if built.failure else []
         if not as_json:

@@ -47,14 +47,17 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the images come from and how they are split.
+    """Where the images or texts come from and how they are split.
 
     ``kind = "digits"``: scikit-learn's 1,797 scanned digits, 8 x 8, one channel.
     ``kind = "imagefolder"``: ``path/train/CLASS/*.jpg`` (PNG or JPEG, any size) with optional ``path/test`` and
     ``path/validation``; a split that has no folder is drawn from ``train``, stratified by class.
+    ``kind = "docstrings"``: first paragraphs of docstrings of numpy, scikit-learn and torch; which package is it?
+    ``kind = "text"``: ``path/train.csv`` (columns text and label) or ``train.jsonl``, and likewise ``validation`` and
+    ``test``; or one such file.
     """
 
-    kind: Literal["digits", "imagefolder"] = "digits"
+    kind: Literal["digits", "imagefolder", "docstrings", "text"] = "digits"
     path: str = ""
     height: Count = 0
     width: Count = 0
@@ -66,20 +69,51 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limit_test: Count = 0
     mean: tuple[float, ...] = ()
     std: tuple[Positive, ...] = ()
+    tokenizer: str = "bytes"
+    vocabulary: Annotated[int, Meta(ge=300)] = 4096
+    max_length: AtLeastOne = 128
+    truncate: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the task is sequence classification rather than image classification."""
+        return self.kind in ("docstrings", "text")
+
+    def __post_init__(self) -> None:
+        if self.tokenizer not in ("bytes", "words") and not self.tokenizer.endswith(".json"):
+            raise ValueError(f"tokenizer is {self.tokenizer!r}; rule: 'bytes', 'words' or the path of a tokenizer.json")
 
 
 class Training(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One training run: SGD with Nesterov momentum under a one-cycle cosine schedule."""
+    """One training run."""
 
     epochs: Count = 10
     batch_size: AtLeastOne = 64
+    max_tokens: AtLeastOne = 4096
+    accumulate: AtLeastOne = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive = 0.1
+    schedule: Literal["cosine", "one-cycle", "cosine-restarts"] = "cosine"
     warmup_fraction: Fraction = 0.25
+    restart_epochs: Count = 0
+    restart_factor: AtLeastOne = 2
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Meta(ge=0.0)] = 5e-4
     clip_norm: Annotated[float, Meta(ge=0.0)] = 5.0
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    ema_decay: Fraction = 0.0
+    patience: Count = 0
+    weigh_by: Literal["samples", "tokens"] = "samples"
     shift_px: Count = 1
     flip: bool = False
+    rand_augment: Count = 0
+    mixup: Annotated[float, Meta(ge=0.0)] = 0.0
+    cutmix: Annotated[float, Meta(ge=0.0)] = 0.0
+
+    @property
+    def augments(self) -> bool:
+        """Whether a network sees other images than those of the data set."""
+        return bool(self.shift_px or self.flip or self.rand_augment or self.mixup or self.cutmix)
 
 
 class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,8 +122,18 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: str = "resnet20"
     arguments: dict[str, Any] = msgspec.field(default_factory=lambda: {"width": 2.0})
     checkpoint: str = ""
+    pretrained: str = ""
+    new_head: bool = False
+    unfreeze_epochs: tuple[Count, ...] = ()
+    frozen_groups: Count = 0
+    layer_decay: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    sharding: Literal["replicate", "shard"] = "replicate"
     label_smoothing: Fraction = 0.1
     epochs: Count = 25
+
+    def __post_init__(self) -> None:
+        if self.checkpoint and self.pretrained:
+            raise ValueError(f"checkpoint is {self.checkpoint!r} and pretrained {self.pretrained!r}; rule: one of them")
 
 
 class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -233,11 +277,22 @@ def _assign(raw: Any, parts: Sequence[str], value: Any) -> dict[str, Any]:
     return table
 
 
+_PATHS = {"model": ".py:", "tokenizer": ".json"}
+"""What a value holds that is a path, where a name would be valid too."""
+
+
 def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """``raw`` with every path in it made relative to where the file lies."""
-    for section, key in (("data", "path"), ("teacher", "checkpoint"), ("teacher", "model"), ("distill", "model")):
+    keys = (
+        ("data", "path"),
+        ("data", "tokenizer"),
+        ("teacher", "checkpoint"),
+        ("teacher", "model"),
+        ("distill", "model"),
+    )
+    for section, key in keys:
         value = raw.get(section, {}).get(key, "")
-        is_path = bool(value) and (key != "model" or ".py:" in value)
+        is_path = bool(value) and _PATHS.get(key, "") in value
         if is_path and not Path(value).is_absolute():
             raw = _assign(raw, [section, key], str(folder / value))
     if "targets" in raw:

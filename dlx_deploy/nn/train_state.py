@@ -12,24 +12,20 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from dlx_deploy.errors import StoreError
 from dlx_deploy.nn.artifact import portable
 
-__all__ = ["latest", "restore", "write"]
+__all__ = ["latest", "section", "write"]
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = 1
+_SCHEMA = 2
 _KEPT = 2
-_MODEL, _MOMENTUM = "model.", "momentum."
 
 
-def write(
-    folder: Path, epoch: int, run: str, model: nn.Module, optimizer: Optimizer, history: Mapping[str, Any]
-) -> None:
+def write(folder: Path, epoch: int, run: str, tensors: Mapping[str, Tensor], history: Mapping[str, Any]) -> None:
     """Keep the state after ``epoch`` finished epochs in ``folder``, and that of one epoch before it.
 
     ``run`` is the digest of all that makes this run what it is; ``history`` is JSON. A checkpoint exists once its
@@ -38,11 +34,6 @@ def write(
     Raises:
         StoreError: the folder cannot be written.
     """
-    tensors = {_MODEL + k: v for k, v in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        momentum = optimizer.state[parameter].get("momentum_buffer") if parameter in optimizer.state else None
-        if momentum is not None:
-            tensors[_MOMENTUM + name] = momentum
     data = save(portable(tensors))
     record = {
         "schema": _SCHEMA,
@@ -80,13 +71,10 @@ def latest(folder: Path, run: str) -> tuple[int, dict[str, Tensor], dict[str, An
     return 0, {}, {}
 
 
-def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
-    """Set ``model`` and the momentum in ``optimizer`` from the ``tensors`` of ``latest``."""
-    model.load_state_dict({k[len(_MODEL) :]: v for k, v in tensors.items() if k.startswith(_MODEL)})
-    for name, parameter in model.named_parameters():
-        if _MOMENTUM + name in tensors:
-            # Cloned for its channels-last strides: the update must run as it did before.
-            optimizer.state[parameter]["momentum_buffer"] = parameter.detach().clone().copy_(tensors[_MOMENTUM + name])
+def section(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors under ``NAME.``, without it."""
+    prefix = f"{name}."
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _records(folder: Path) -> list[Path]:

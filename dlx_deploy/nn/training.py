@@ -1,14 +1,16 @@
-"""One training loop for teacher, student and fine-tune: same seed and threads, same bits, resumed or not."""
+"""One training loop for teacher, student and fine-tune: same seed and threads, same bits, resumed or not.
+
+Accelerate gives it devices, processes, mixed precision and loss scaling; schedules, batches and state are functions of
+(seed, epoch, step), so that a run goes on after a kill as if nothing had happened.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,77 +18,62 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD
-from torch.utils import deterministic
+from torch import nn
 
 from dlx_deploy.config import Training
-from dlx_deploy.errors import ConfigError, DataError, StageFailed
+from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn import train_state
-from dlx_deploy.nn.augment import Normalise, shifted
-from dlx_deploy.nn.data.artifact import DataArtifact, Images, Labels
+from dlx_deploy.nn.batches import TrainData, source_for
+from dlx_deploy.nn.compute import new_accelerator
+from dlx_deploy.nn.inference import evaluate
+from dlx_deploy.nn.learner import Learner
+from dlx_deploy.nn.losses import LossFn
+from dlx_deploy.nn.schedules import check_schedule, learning_rate
+from dlx_deploy.nn.trace import Trace
+from dlx_deploy.nn.transfer import Transfer
 from dlx_deploy.progress import Progress, silent
 
-__all__ = [
-    "LossFn",
-    "RunContext",
-    "TrainData",
-    "TrainReport",
-    "evaluate",
-    "learning_rate",
-    "predict_logits",
-    "seed_all",
-    "set_threads",
-    "train",
-]
+__all__ = ["RunContext", "TrainReport", "train"]
 
-_TELL_EVERY_S = 0.5
-
-LossFn = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits [N, classes], the normalised images [N, C, H, W] that gave them, labels [N]) → a scalar to minimise."""
-
-
-@dataclass(frozen=True)
-class TrainData:
-    """What a run learns from and is watched on, and how pixels are normalised."""
-
-    images: Images
-    labels: Labels
-    validation_images: Images
-    validation_labels: Labels
-    mean: Sequence[float]
-    std: Sequence[float]
-
-    @classmethod
-    def of(cls, data: DataArtifact) -> TrainData:
-        """The training and validation splits of ``data``."""
-        return cls(*data.split("train"), *data.split("validation"), data.mean, data.std)
+_PLAIN = Transfer()
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where a run keeps its checkpoints (``None``: nowhere), its seed, and who watches."""
+    """Where a run keeps its checkpoints and TensorBoard logs (``None``: nowhere), its seed, and who watches.
+
+    ``sharded``: the parameters are cut over the processes instead of copied to each (FSDP2).
+    """
 
     checkpoints: Path | None = None
     seed: int = 0
     progress: Progress = silent
+    transfer: Transfer = _PLAIN
+    logs: Path | None = None
+    sharded: bool = False
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """How a run went. ``losses`` and ``top1`` (validation) are per epoch; ``images_per_s`` is of this process."""
+    """How a run went. ``losses`` and ``top1`` (validation) are per epoch.
+
+    ``samples_per_s`` and ``data_share`` (of the time, 0..1, that steps waited for their data) are of this process.
+    ``kept_epoch``: the epoch whose weights were kept, counted from 1.
+    """
 
     epochs: int
     resumed_from: int = 0
-    images_per_s: float = 0.0
+    samples_per_s: float = 0.0
+    data_share: float = 0.0
     losses: tuple[float, ...] = ()
     top1: tuple[float, ...] = ()
     initial_top1: float = 0.0
+    kept_epoch: int = 0
 
     @property
     def last_top1(self) -> float:
-        """Validation accuracy of the weights that were kept: those after the last epoch."""
-        return self.top1[-1] if self.top1 else self.initial_top1
+        """Validation accuracy of the weights that were kept."""
+        return self.top1[self.kept_epoch - 1] if self.top1 else self.initial_top1
 
     @property
     def best_top1(self) -> float:
@@ -94,193 +81,161 @@ class TrainReport:
         return max(self.top1, default=self.initial_top1)
 
 
-@dataclass
-class _History:
-    losses: list[float] = field(default_factory=list)
-    top1: list[float] = field(default_factory=list)
-
-
-def set_threads(count: int) -> int:
-    """Make torch compute with ``count`` threads (0: every core this process may use); gives back the number.
-
-    Also asks for deterministic algorithms: the same inputs give the same bits at the same number of threads.
-    """
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = count or available
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a pass over memory, to debug
-    return threads
-
-
-def seed_all(seed: int) -> None:
-    """Seed torch's global generator, from which initial weights and dropout come."""
-    torch.manual_seed(seed)
-
-
-def learning_rate(step: int, steps: int, settings: Training) -> float:
-    """The rate of ``step`` (0 .. steps - 1): a linear warm-up to the peak, then a cosine down towards 0."""
-    warmup = settings.warmup_fraction * steps
-    if step < warmup:
-        return settings.learning_rate * min((step + 1) / warmup, 1.0)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-
-
 def train(model: nn.Module, data: TrainData, settings: Training, loss: LossFn, run: RunContext) -> TrainReport:
     """Train ``model`` in place for ``settings.epochs`` epochs, from the newest checkpoint of this run if there is one.
 
     After every epoch the validation accuracy is taken and a checkpoint written. The final weights are those after the
-    last epoch, and the same bits whether or not the run was interrupted (on a CPU, at the same number of threads).
+    last epoch (with ``patience``: of the best one; with ``ema_decay``: the averaged ones), on the CPU, and the same
+    bits whether or not the run was interrupted (on a CPU, at the same number of threads and processes).
 
     Raises:
         DataError: fewer training images than one batch.
-        ConfigError: a batch of one image.
+        ConfigError: a batch of one image, or a schedule that does not fit into the epochs.
+        EnvironmentMissing: the device has no such precision.
         StageFailed: the loss or its gradient is not finite.
         StoreError: a checkpoint cannot be written.
     """
-    if settings.epochs:
-        _check_batch(len(data.images), settings.batch_size)
-    return _Loop(model, data, settings, loss, run).run_epochs()
+    check_schedule(settings)
+    if not settings.epochs:
+        top1 = evaluate(model.eval(), data.validation_inputs, data.validation_labels, data.feed)
+        return TrainReport(epochs=0, initial_top1=top1)
+    return _Run(model, data, settings, loss, run).to_the_end()
 
 
-class _Loop:
+class _Run:
     """The state of one run between its epochs."""
 
     def __init__(self, model: nn.Module, data: TrainData, settings: Training, loss: LossFn, run: RunContext) -> None:
-        self.model = model.to(memory_format=torch.channels_last)
         self.data, self.settings, self.loss, self.run = data, settings, loss, run
-        self.images = torch.from_numpy(np.array(data.images))  # a copy in memory: the artifact is memory-mapped
-        self.labels = torch.from_numpy(np.array(data.labels))
-        self.normalise = Normalise(data.mean, data.std)
-        self.optimizer = _optimizer(model, settings)
-        self.history = _History()
-        count = len(self.images)
-        # No batch of one image, which batch normalisation cannot take.
-        self.batches = max(min(math.ceil(count / settings.batch_size), count // 2), 1)
-        self.seconds, self.seen, self.told = 0.0, 0, time.monotonic()
+        self.accelerator = new_accelerator(settings)
+        self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
+        self.source = source_for(data, settings, self.accelerator.device)
+        self.learner = Learner(model, settings, self.accelerator, run.transfer, run.sharded)
+        self.trace = Trace(run.progress, settings.epochs, self.source.noun, run.logs if self.rank == 0 else None)
+        self.losses: list[float] = []
+        self.top1: list[float] = []
+        # Token batches differ in number from epoch to epoch; the schedule counts those of the first.
+        self.steps_per_epoch = math.ceil(len(self.source.plan(self._seed(0), self.processes)) / settings.accumulate)
 
-    def run_epochs(self) -> TrainReport:
-        epochs, run_digest = self.settings.epochs, _digest(self.settings, self.run.seed, len(self.images))
-        start = 0
-        if self.run.checkpoints is not None:
-            start, tensors, history = train_state.latest(self.run.checkpoints, run_digest)
-            if start:
-                train_state.restore(tensors, self.model, self.optimizer)
-                self.history = _History(**history)
-        for epoch in range(start, epochs):
-            self.history.losses.append(self._epoch(epoch))
-            self.history.top1.append(self._validate())
-            if self.run.checkpoints is not None:
-                kept: dict[str, Any] = {"losses": self.history.losses, "top1": self.history.top1}
-                train_state.write(self.run.checkpoints, epoch + 1, run_digest, self.model, self.optimizer, kept)
-            self._say(epoch + 1)
-        self.model.eval()
+    def to_the_end(self) -> TrainReport:
+        digest = _digest(self.settings, self.run, len(self.data.inputs))
+        start = self._resume(digest)
+        for epoch in range(start, self.settings.epochs):
+            if self._is_patient_no_more():
+                break
+            self.losses.append(self._epoch(epoch))
+            self.top1.append(self._validate())
+            self.learner.keep_best(self.top1)
+            self._checkpoint(epoch + 1, digest)
+            self.trace.epoch(epoch + 1, self.losses[-1], self.top1[-1])
+        self.trace.close()
+        kept = self.learner.finish(self.top1)
         return TrainReport(
-            epochs=epochs,
+            epochs=len(self.losses),
             resumed_from=start,
-            images_per_s=self.seen / self.seconds if self.seconds else 0.0,
-            losses=tuple(self.history.losses),
-            top1=tuple(self.history.top1),
-            initial_top1=0.0 if self.history.top1 else self._validate(),
+            samples_per_s=self.trace.samples_per_s,
+            data_share=self.trace.data_share,
+            losses=tuple(self.losses),
+            top1=tuple(self.top1),
+            kept_epoch=kept,
         )
+
+    def _resume(self, digest: str) -> int:
+        if self.run.checkpoints is None:
+            return 0
+        self.accelerator.wait_for_everyone()
+        start, tensors, history = train_state.latest(self.run.checkpoints, digest)
+        if start:
+            self.losses, self.top1 = history["losses"], history["top1"]
+            self.learner.restore(tensors, history["scaler"])
+            self.trace.resumed(start)
+        return start
+
+    def _checkpoint(self, epoch: int, digest: str) -> None:
+        if self.run.checkpoints is None:
+            return
+        tensors = self.learner.state()  # every process takes part where parameters are sharded
+        if self.rank == 0:
+            history = {"losses": self.losses, "top1": self.top1, "scaler": self.learner.scaler_state()}
+            train_state.write(self.run.checkpoints, epoch, digest, tensors, history)
+        self.accelerator.wait_for_everyone()
+
+    def _is_patient_no_more(self) -> bool:
+        """Whether the validation accuracy has not risen for ``patience`` epochs (0: never)."""
+        patience = self.settings.patience
+        return bool(patience and self.top1) and len(self.top1) - (int(np.argmax(self.top1)) + 1) >= patience
 
     def _epoch(self, epoch: int) -> float:
-        """Train for one epoch; the mean loss per image. All randomness comes from (seed, epoch)."""
-        self.model.train()
-        seed = int(np.random.SeedSequence([self.run.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
-        torch.manual_seed(seed)  # for dropout
+        """Train for one epoch; the mean loss per sample. All randomness comes from (seed, epoch)."""
+        self.learner.begin_epoch(epoch)
+        seed = self._seed(epoch)
+        torch.manual_seed(seed + self.rank)  # for dropout and what torchvision draws
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.images), generator=generator)
-        total, began = 0.0, time.perf_counter()
-        # Batches of equal size (give or take one) rather than full ones and a short rest.
-        for step, rows in enumerate(torch.tensor_split(order, self.batches)):
-            value = self._step(epoch, step, rows, generator)
-            total += value * len(rows)
-            self._tick(epoch + (step + 1) / self.batches, value)
-        self.seconds += time.perf_counter() - began
-        self.seen += len(order)
-        return total / len(order)
+        plan, size = self.source.plan(seed, self.processes), self.settings.accumulate
+        windows = [plan[i : i + size] for i in range(0, len(plan), size)]
+        total, weight = torch.zeros((), device=self.accelerator.device), 0.0
+        self.trace.begin()
+        for step, window in enumerate(windows):
+            value, counted = self._step(epoch, step, window, generator)
+            total, weight = total + value, weight + counted
+            self.trace.step(epoch + (step + 1) / len(windows), value / max(counted, 1e-12), _samples(window))
+        self.trace.end()
+        sums: Any = self.accelerator.reduce(torch.stack([total, torch.tensor(weight, device=total.device)]))
+        return float(sums[0] / sums[1])
 
-    def _step(self, epoch: int, step: int, rows: Tensor, generator: torch.Generator) -> float:
-        s = self.settings
-        rate = learning_rate(epoch * self.batches + step, s.epochs * self.batches, s)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        images = self.normalise(shifted(self.images, rows, s.shift_px, s.flip, generator))
-        loss = self.loss(self.model(images), images, self.labels[rows])
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), s.clip_norm or math.inf)
-        value = loss.item()
-        if not (math.isfinite(value) and math.isfinite(norm.item())):
-            where = f"epoch {epoch + 1}, step {step + 1} of {self.batches}, learning rate {rate:.4g}"
+    def _step(
+        self, epoch: int, step: int, window: Sequence[Sequence[npt.NDArray[np.int64]]], generator: torch.Generator
+    ) -> tuple[torch.Tensor, float]:
+        """One optimizer step over a window of batches; this process's summed loss and weight.
+
+        The gradient is that of the mean over every sample of the window, whatever the sizes of its batches and of the
+        processes' shares.
+        """
+        done, planned = epoch * self.steps_per_epoch + step, self.settings.epochs * self.steps_per_epoch
+        rate = learning_rate(min(done, planned - 1), planned, self.settings)
+        whole = sum(self.source.weight(rows) for parts in window for rows in parts)
+        total, counted = torch.zeros((), device=self.accelerator.device), 0.0
+        for position, parts in enumerate(window):
+            with self.trace.waiting():
+                batch = self.source.batch(parts, self.rank, generator)
+            summed = self.learner.backward(batch, self.loss, self.processes / whole, position + 1 == len(window))
+            total = total + summed
+            counted += self.source.weight(parts[self.rank])
+        norm = self.learner.update(rate)
+        self._refuse_divergence(total / max(counted, 1e-12), norm, f"epoch {epoch + 1}, step {step + 1}", rate)
+        return total, counted
+
+    def _refuse_divergence(self, total: torch.Tensor, norm: torch.Tensor | None, where: str, rate: float) -> None:
+        """``norm`` is ``None`` under loss scaling, which passes over steps whose gradients overflow."""
+        if self.accelerator.device.type != "cpu" and not self.trace.is_time_to_look():
+            return  # reading a value makes the CPU wait for the GPU
+        value, size = float(total), 0.0 if norm is None else float(norm)
+        if not (math.isfinite(value) and math.isfinite(size)):
+            section = type(self.settings).__name__.lower()
             raise StageFailed(
-                f"{_section(s)}: training diverged: loss {value}, gradient norm {norm.item():.4g} at {where}; "
-                f"both must be finite: lower {_section(s)}.learning_rate or raise its warmup_fraction"
+                f"{section}: training diverged: loss {value:.4g}, gradient norm {size:.4g} at {where}, learning rate "
+                f"{rate:.4g}; both must be finite: lower {section}.learning_rate or raise its warmup_fraction"
             )
-        self.optimizer.step()
-        return value
 
     def _validate(self) -> float:
+        """The validation accuracy, each process on its share."""
         d = self.data
-        return evaluate(self.model, d.validation_images, d.validation_labels, self.normalise)
+        mine = slice(self.rank, None, self.processes) if not self.run.sharded else slice(None)
+        inputs, labels = d.validation_inputs[mine], d.validation_labels[mine]
+        right = evaluate(self.learner.judged(), inputs, labels, d.feed) * len(labels) if len(labels) else 0.0
+        counts = torch.tensor([right, len(labels)], dtype=torch.float64, device=self.accelerator.device)
+        sums: Any = self.accelerator.reduce(counts)
+        return float(sums[0] / sums[1])
 
-    def _tick(self, done: float, loss: float) -> None:
-        """Progress within an epoch, now and then."""
-        now = time.monotonic()
-        if now - self.told >= _TELL_EVERY_S and done % 1:
-            self.told = now
-            self.run.progress(done, self.settings.epochs, f"loss {loss:.3f}")
-
-    def _say(self, epoch: int) -> None:
-        rate = self.seen / self.seconds if self.seconds else 0.0
-        text = f"loss {self.history.losses[-1]:.3f}, top-1 {self.history.top1[-1]:.2%}, {rate:.0f} images/s"
-        self.run.progress(epoch, self.settings.epochs, text)
+    def _seed(self, epoch: int) -> int:
+        return int(np.random.SeedSequence([self.run.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def predict_logits(model: nn.Module, images: Images, normalise: Normalise, batch: int = 256) -> npt.NDArray[np.float32]:
-    """The logits float32[N, classes] of ``images`` uint8[N, H, W, C], in evaluation mode; the mode is put back."""
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        parts = [
-            model(normalise(torch.from_numpy(np.array(images[i : i + batch])))) for i in range(0, len(images), batch)
-        ]
-    model.train(training)
-    return torch.cat(parts).numpy()
+def _samples(window: Sequence[Sequence[npt.NDArray[np.int64]]]) -> int:
+    return sum(len(rows) for parts in window for rows in parts)
 
 
-def evaluate(model: nn.Module, images: Images, labels: Labels, normalise: Normalise, batch: int = 256) -> float:
-    """The share of ``images`` whose highest logit is at their label (top-1), 0..1."""
-    return float(np.mean(predict_logits(model, images, normalise, batch).argmax(axis=1) == labels))
-
-
-def _check_batch(images: int, batch_size: int) -> None:
-    if batch_size < 2:
-        raise ConfigError(f"batch_size is {batch_size}; batch normalisation needs at least 2 images in a batch")
-    if images < batch_size:
-        raise DataError(
-            f"the training split has {images} images and batch_size is {batch_size}; "
-            "a batch must not be larger than the split: add images or lower batch_size"
-        )
-
-
-def _optimizer(model: nn.Module, settings: Training) -> SGD:
-    """SGD with Nesterov momentum; weight decay on matrices and kernels only, not on biases and normalisation."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    momentum = settings.momentum
-    return SGD([g for g in groups if g["params"]], lr=0.0, momentum=momentum, nesterov=momentum > 0)
-
-
-def _digest(settings: Training, seed: int, images: int) -> str:
+def _digest(settings: Training, run: RunContext, samples: int) -> str:
     """What makes a run this run and no other, as far as its checkpoints can tell."""
-    content = [type(settings).__name__, msgspec.to_builtins(settings), seed, images]
+    content = [type(settings).__name__, msgspec.to_builtins(settings), asdict(run.transfer), run.seed, samples]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _section(settings: Training) -> str:
-    return type(settings).__name__.lower()

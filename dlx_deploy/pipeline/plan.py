@@ -13,7 +13,7 @@ import msgspec
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.key import KeyDocument, differences, key_document, key_of
-from dlx_deploy.pipeline.stage import Output, Provenance, Source, Step, Tree
+from dlx_deploy.pipeline.stage import Output, Provenance, Source, Step, Team, Tree
 from dlx_deploy.pipeline.store import Corrupt, Record, Store
 
 __all__ = ["Build", "Planned", "Resolver", "plan"]
@@ -32,6 +32,11 @@ class Build:
     """This machine; it enters the keys of the stages that measure it, where the target is this machine."""
     target_is_host: bool = False
     threads: int = 0
+    processes: int = 1
+    """Those of the team on this machine, which share its cores; like ``threads`` in no key."""
+    team: Team | None = None
+    logs: Path | None = None
+    """Where training stages write TensorBoard logs."""
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,8 @@ def _run(planned: Planned, build: Build, store: Store, resolver: Resolver, watch
         started, clock = now(), time.monotonic()
         job = _job(step, key, folder, build, store, resolver, watch)
         try:
-            metrics = step.stage.run(job)
+            team = build.team if step.stage.distributed else None
+            metrics = team.run(step.stage, job) if team else step.stage.run(job)
             _check_outputs(folder, step)
             outputs = store.outputs_in(folder, sorted(step.stage.outputs))
         except DlxError as e:
@@ -198,6 +199,8 @@ def _job(step: Step, key: str, folder: Path, build: Build, store: Store, resolve
         threads=build.threads,
         progress=lambda done, total, text="": watch.progress(step, done, total, text),
         checkpoints=store.checkpoints(key),
+        processes=build.processes,
+        logs=build.logs / step.name if build.logs else None,
     )
 
 

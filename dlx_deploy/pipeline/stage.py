@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.progress import Progress, silent
 
-__all__ = ["Job", "Metrics", "Output", "Provenance", "Source", "Stage", "Step", "Tree"]
+__all__ = ["Job", "Metrics", "Output", "Provenance", "Source", "Stage", "Step", "Team", "Tree"]
 
 Metrics = dict[str, float]
 """Metric name → value, the unit in the name: ``latency_p90_ms``, ``top1``, ``size_bytes``."""
@@ -24,7 +24,8 @@ class Job:
 
     ``inputs`` maps input names to read-only paths (a file or a folder of an earlier stage, or a user's file).
     ``out`` is an empty folder: write one file or folder per declared output there, and nothing elsewhere except
-    below ``checkpoints``, which survives a kill and belongs to this key alone.
+    below ``checkpoints``, which survives a kill and belongs to this key alone, and ``logs``, if it is given.
+    ``processes`` of this machine run the stage together.
     """
 
     params: Any
@@ -35,6 +36,8 @@ class Job:
     threads: int = 0
     progress: Progress = silent
     checkpoints: Path = Path()
+    processes: int = 1
+    logs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,18 @@ class Stage:
     """Distributions whose versions enter the key; one that is missing stops the build before any work."""
     measures_host: bool = False
     """True where the result depends on this machine (timings): its description then enters the key."""
+    distributed: bool = False
+    """True where a team of processes may run the stage together."""
     modules: Sequence[str] = ()
     """Modules whose source the fingerprint test watches for a forgotten ``version``; never part of the key."""
+
+
+class Team(Protocol):
+    """Several processes that run a stage together; this is the one that keeps what the stage writes."""
+
+    def run(self, stage: Stage, job: Job) -> Metrics:
+        """What ``stage.run(job)`` gives."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""data: the images, decoded and resized once, split into train, calibration, validation and test."""
+"""data: images decoded and resized, or texts tokenized, once, split into train, calibration, validation and test."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ __all__ = ["STAGE"]
 
 
 def run(job: Job) -> Metrics:
-    """Write the data artifact. ``images`` is bound for an image folder only."""
+    """Write the data artifact. ``images``, ``texts`` and ``tokenizer`` are bound where the user names files."""
     import msgspec
 
     from dlx_deploy.nn.data.prepare import prepare
 
-    params = job.params
-    if "images" in job.inputs:
-        params = msgspec.structs.replace(params, path=str(job.inputs["images"]))
+    files = {"images": "path", "texts": "path", "tokenizer": "tokenizer"}
+    found = {key: str(job.inputs[name]) for name, key in files.items() if name in job.inputs}
+    params = msgspec.structs.replace(job.params, **found)
     return prepare(params, job.out / "data", job.seed, job.progress)
 
 
 STAGE = Stage(
     name="data",
-    version=1,
+    version=2,
     params=Data,
-    inputs=("images",),
+    inputs=("images", "texts", "tokenizer"),
     outputs=("data",),
     run=run,
-    tools=("numpy", "pillow", "scikit-learn"),
+    tools=("numpy", "pillow", "scikit-learn", "tokenizers", "torch"),
     modules=("dlx_deploy.stages.data", "dlx_deploy.nn.data"),
 )

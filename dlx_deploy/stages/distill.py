@@ -30,6 +30,7 @@ STAGE = Stage(
     inputs=("data", "source", "teacher"),
     outputs=("model",),
     run=run,
+    distributed=True,
     tools=TORCH_TOOLS,
     modules=("dlx_deploy.stages.distill", *TORCH_MODULES),
 )

@@ -48,6 +48,7 @@ STAGE = Stage(
     inputs=("data", "model", "teacher"),
     outputs=("model",),
     run=run,
+    distributed=True,
     tools=(*TORCH_TOOLS, "torch-pruning"),
     modules=("dlx_deploy.stages.prune", "dlx_deploy.nn.pruning", *TORCH_MODULES),
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from dlx_deploy.config import Config, Distill, Teacher
+from dlx_deploy.config import Config, Data, Distill, Teacher
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.stage import Output, Provenance, Source, Stage, Step, Tree
@@ -52,7 +52,7 @@ def build_for(config: Config, profile: Profile) -> Build:
 def steps_for(config: Config, profile: Profile) -> list[Step]:
     """The steps of ``config`` for one target; steps that do not look at the target are shared by all of them."""
     recipe = _Recipe(config)
-    data = Output(recipe.add("data", replace(config.data, path=""), _images(config)), "data")
+    data = Output(recipe.add("data", _data_params(config), _files(config)), "data")
     teacher = student = recipe.network("teacher", config.teacher, data)
     models = {"teacher": recipe.export("export-teacher", teacher, data)}
     if config.distill.enabled:
@@ -130,11 +130,26 @@ def _package_params(config: Config) -> PackageParams:
     )
 
 
-def _images(config: Config) -> dict[str, Source]:
-    if config.data.kind != "imagefolder":
-        return {}
-    if not config.data.path:
-        raise ConfigError("data.path is ''; data.kind 'imagefolder' needs the folder that holds train/CLASS/*.jpg")
-    from dlx_deploy.nn.data.listing import image_names
+def _data_params(config: Config) -> Data:
+    """The section without what is bound as a file."""
+    given = config.data.tokenizer.endswith(".json")
+    return replace(config.data, path="", tokenizer="given.json" if given else config.data.tokenizer)
 
-    return {"images": Tree(Path(config.data.path), image_names)}
+
+def _files(config: Config) -> dict[str, Source]:
+    """The user's images or texts, and a tokenizer if one is given."""
+    if config.data.kind in ("digits", "docstrings"):
+        return {}
+    wanted = {"imagefolder": "that holds train/CLASS/*.jpg", "text": "that holds train.csv or train.jsonl"}
+    if not config.data.path:
+        kind = config.data.kind
+        raise ConfigError(f"data.path is ''; data.kind {kind!r} needs the folder {wanted[kind]}")
+    from dlx_deploy.nn.data.listing import image_names, text_names
+
+    path = Path(config.data.path)
+    if config.data.kind == "imagefolder":
+        return {"images": Tree(path, image_names)}
+    files: dict[str, Source] = {"texts": path if path.is_file() else Tree(path, text_names)}
+    if config.data.tokenizer.endswith(".json"):
+        files["tokenizer"] = Path(config.data.tokenizer)
+    return files

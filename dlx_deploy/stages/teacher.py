@@ -14,17 +14,24 @@ def run(job: Job) -> Metrics:
 
     Raises:
         ConfigError: the network, or a checkpoint that does not fit it. StageFailed: training diverged.
+        EnvironmentMissing: pretrained weights cannot be had here, or the device lacks the precision.
     """
     from dlx_deploy.nn.checkpoint import load_into, read_checkpoint
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.losses import supervised
+    from dlx_deploy.nn.models.pretrained import pretrained_state
+    from dlx_deploy.nn.transfer import load_with_new_head
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)
     model, architecture = new_model(job, data)
     if "checkpoint" in job.inputs:
         path = job.inputs["checkpoint"]
-        load_into(model, read_checkpoint(path), path)
+        load = load_with_new_head if job.params.new_head else load_into
+        load(model, read_checkpoint(path), path)
+    elif job.params.pretrained:
+        origin, state = pretrained_state(job.params.model, job.params.pretrained)
+        load_with_new_head(model, state, origin)
     return train_and_save(job, data, model, architecture, supervised(job.params.label_smoothing))
 
 
@@ -35,6 +42,7 @@ STAGE = Stage(
     inputs=("data", "source", "checkpoint"),
     outputs=("model",),
     run=run,
+    distributed=True,
     tools=TORCH_TOOLS,
     modules=("dlx_deploy.stages.teacher", *TORCH_MODULES),
 )

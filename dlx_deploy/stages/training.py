@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlx_deploy.config import Teacher
 from dlx_deploy.pipeline.stage import Job, Metrics
 
 if TYPE_CHECKING:
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
 
     from dlx_deploy.nn.artifact import Architecture
     from dlx_deploy.nn.data.artifact import DataArtifact
+    from dlx_deploy.nn.losses import LossFn
     from dlx_deploy.nn.models.inputs import InputSpec
-    from dlx_deploy.nn.training import LossFn
 
 __all__ = ["TORCH_MODULES", "TORCH_TOOLS", "distilling", "input_spec", "new_model", "train_and_save", "use_threads"]
 
@@ -32,8 +33,10 @@ TORCH_MODULES = (
 
 def input_spec(data: DataArtifact) -> InputSpec:
     """What a network for ``data`` reads."""
-    from dlx_deploy.nn.models.inputs import ImageInput
+    from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 
+    if data.is_text:
+        return TokenInput(data.vocabulary, data.max_length, data.pad_id)
     return ImageInput(data.channels, data.height, data.width)
 
 
@@ -44,8 +47,8 @@ def new_model(job: Job, data: DataArtifact) -> tuple[nn.Module, Architecture]:
         ConfigError: the network is unknown, cannot be made, or gives something else than [N, classes].
     """
     from dlx_deploy.nn.artifact import Architecture
+    from dlx_deploy.nn.compute import seed_all
     from dlx_deploy.nn.models.registry import build_model, check_output
-    from dlx_deploy.nn.training import seed_all
 
     params = job.params
     name = params.model
@@ -64,11 +67,14 @@ _SMALL_PX = 16 * 16
 
 
 def use_threads(job: Job, data: DataArtifact) -> None:
-    """Make torch use the configured number of threads; where it is 0, one for small images, else every core."""
-    from dlx_deploy.nn.training import set_threads
+    """Make torch use the configured number of threads; where it is 0, one for small images, else every core.
+
+    Several processes on one machine share its cores.
+    """
+    from dlx_deploy.nn.compute import available_cores, set_threads
 
     small = data.height * data.width <= _SMALL_PX
-    set_threads(job.threads or (1 if small else 0))
+    set_threads(job.threads or (1 if small else max(available_cores() // job.processes, 1)))
 
 
 def distilling(job: Job) -> LossFn:
@@ -83,9 +89,18 @@ def distilling(job: Job) -> LossFn:
 def train_and_save(job: Job, data: DataArtifact, model: nn.Module, architecture: Architecture, loss: LossFn) -> Metrics:
     """Train (no epochs: only measure), write ``model``, and give the run's metrics."""
     from dlx_deploy.nn.artifact import save_model
-    from dlx_deploy.nn.training import RunContext, TrainData, train
+    from dlx_deploy.nn.batches import TrainData
+    from dlx_deploy.nn.training import RunContext, train
+    from dlx_deploy.nn.transfer import Transfer, transfer_of
 
-    run = RunContext(checkpoints=job.checkpoints, seed=job.seed, progress=job.progress)
+    run = RunContext(
+        checkpoints=job.checkpoints,
+        seed=job.seed,
+        progress=job.progress,
+        transfer=transfer_of(job.params) if isinstance(job.params, Teacher) else Transfer(),
+        logs=job.logs,
+        sharded=isinstance(job.params, Teacher) and job.params.sharding == "shard",
+    )
     report = train(model, TrainData.of(data), job.params, loss, run)
     save_model(job.out / "model", model, architecture)
     metrics = {
@@ -94,5 +109,5 @@ def train_and_save(job: Job, data: DataArtifact, model: nn.Module, architecture:
         "parameters": float(sum(p.numel() for p in model.parameters())),
     }
     if report.epochs:
-        metrics |= {"loss": report.losses[-1], "images_per_s": report.images_per_s}
+        metrics |= {"loss": report.losses[-1], "samples_per_s": report.samples_per_s, "data_share": report.data_share}
     return metrics

@@ -20,22 +20,14 @@ from torch import Tensor, nn
 
 from dlx_deploy.config import Distill, Teacher
 from dlx_deploy.errors import ConfigError, DataError, StageFailed, StoreError
-from dlx_deploy.nn.augment import Normalise
-from dlx_deploy.nn.losses import cross_entropy, distilled, supervised
+from dlx_deploy.nn.batches import Batch, TrainData
+from dlx_deploy.nn.compute import seed_all, set_threads
+from dlx_deploy.nn.inference import evaluate, predict_logits
+from dlx_deploy.nn.losses import LossFn, cross_entropy, distilled, supervised
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.training import (
-    LossFn,
-    RunContext,
-    TrainData,
-    TrainReport,
-    evaluate,
-    learning_rate,
-    predict_logits,
-    seed_all,
-    set_threads,
-    train,
-)
+from dlx_deploy.nn.schedules import learning_rate
+from dlx_deploy.nn.training import RunContext, TrainReport, train
 
 SETTINGS = Teacher(epochs=4, batch_size=48, learning_rate=0.1, flip=True)
 
@@ -64,10 +56,10 @@ class Stopped(Exception):
 def stopping_at(step: int, stop: Callable[[], None]) -> LossFn:
     seen = iter(range(10_000))
 
-    def loss(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
         if next(seen) == step:
             stop()
-        return supervised(0.1)(logits, images, labels)
+        return supervised(0.1)(logits, batch)
 
     return loss
 
@@ -89,7 +81,7 @@ def test_it_learns(train_data: TrainData, unbroken: tuple[dict[str, Tensor], Tra
     assert list(report.losses) == sorted(report.losses, reverse=True)
     assert report.last_top1 >= 0.4  # guessing has 0.1
     assert report.best_top1 == max(report.top1)
-    assert report.images_per_s > 0
+    assert report.samples_per_s > 0
 
 
 @pytest.mark.parametrize("step", [2, 6, 13, 23])
@@ -194,7 +186,7 @@ def test_a_finished_run_is_not_repeated(
     run(train_data, tmp_path)
     state, report = run(train_data, tmp_path, stopping_at(0, crash))
     assert same(state, unbroken[0])
-    assert (report.resumed_from, report.images_per_s) == (4, 0.0)
+    assert (report.resumed_from, report.samples_per_s) == (4, 0.0)
 
 
 def test_a_checkpoint_folder_that_cannot_be_written(train_data: TrainData, tmp_path: Path) -> None:
@@ -218,26 +210,26 @@ def test_distillation_brings_the_student_to_its_teacher(train_data: TrainData) -
 
     model = student()
     train(model, train_data, Distill(epochs=3, batch_size=48), distilled(Wrong(), 1.0, 1.0), RunContext())
-    logits = predict_logits(model, train_data.validation_images, Normalise(train_data.mean, train_data.std))
+    logits = predict_logits(model, train_data.validation_inputs, train_data.feed)
     assert (logits.argmax(1) == 7).all()
 
 
 def test_every_image_once_an_epoch_and_no_batch_of_one(train_data: TrainData) -> None:
     count = 33  # 32 + 1
-    data = dataclasses.replace(train_data, images=train_data.images[:count], labels=train_data.labels[:count])
+    data = dataclasses.replace(train_data, inputs=train_data.inputs[:count], labels=train_data.labels[:count])
     sizes: list[int] = []
     seen: list[bytes] = []
 
-    def loss(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        sizes.append(len(labels))
-        seen.extend(i.numpy().tobytes() for i in images)
-        return cross_entropy(logits, labels)
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        sizes.append(len(batch.labels))
+        seen.extend(i.numpy().tobytes() for i in batch.inputs)
+        return cross_entropy(logits, batch.labels)
 
     settings = Teacher(epochs=1, batch_size=32, shift_px=0)
     train(student(), data, settings, loss, RunContext())
     assert sizes == [17, 16]
-    assert len(set(seen)) == len({i.tobytes() for i in data.images})
-    pair = dataclasses.replace(data, images=data.images[:3], labels=data.labels[:3])
+    assert len(set(seen)) == len({i.tobytes() for i in data.inputs})
+    pair = dataclasses.replace(data, inputs=data.inputs[:3], labels=data.labels[:3])
     sizes.clear()
     train(student(), pair, Teacher(epochs=1, batch_size=2), loss, RunContext())
     assert sizes == [3]
@@ -248,19 +240,18 @@ def test_no_epochs_only_measures(train_data: TrainData) -> None:
     before = {k: v.clone() for k, v in model.state_dict().items()}
     report = train(model, train_data, Teacher(epochs=0, batch_size=10_000), supervised(0), RunContext())
     assert same(model.state_dict(), before)
-    normalise = Normalise(train_data.mean, train_data.std)
-    expected = evaluate(model, train_data.validation_images, train_data.validation_labels, normalise)
+    expected = evaluate(model, train_data.validation_inputs, train_data.validation_labels, train_data.feed)
     assert report.last_top1 == report.best_top1 == expected
 
 
 def test_divergence_is_named(train_data: TrainData) -> None:
-    def loss(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(logits, labels) * (math.nan if next(steps) == 8 else 1)
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        return cross_entropy(logits, batch.labels) * (math.nan if next(steps) == 8 else 1)
 
     steps = iter(range(100))
     with pytest.raises(
         StageFailed,
-        match=r"teacher: training diverged: loss nan, gradient norm nan at epoch 2, step 3 of 6, "
+        match=r"teacher: training diverged: loss nan, gradient norm nan at epoch 2, step 3, "
         r"learning rate 0\.09\d*; both must be finite: lower teacher\.learning_rate",
     ):
         run(train_data, None, loss)
@@ -297,16 +288,16 @@ def test_the_schedule_rises_to_its_peak_and_falls(steps: int, warmup: float, pea
 
 
 def test_predictions_do_not_depend_on_the_batch(train_data: TrainData) -> None:
-    model, normalise = student(), Normalise(train_data.mean, train_data.std)
+    model = student()
     model.train()
-    images = train_data.validation_images
-    whole = predict_logits(model, images, normalise)
-    parts = predict_logits(model, images, normalise, batch=7)
+    images = train_data.validation_inputs
+    whole = predict_logits(model, images, train_data.feed)
+    parts = predict_logits(model, images, train_data.feed, batch=7)
     assert model.training
     assert (whole.dtype, whole.shape) == (np.float32, (len(images), 10))
     assert parts == pytest.approx(whole, abs=1e-5)
     labels = np.where(np.arange(len(images)) < 8, whole.argmax(1), -1)
-    assert evaluate(model, images, labels, normalise) == 8 / len(images)
+    assert evaluate(model, images, labels, train_data.feed) == 8 / len(images)
 
 
 def test_threads_are_counted() -> None:

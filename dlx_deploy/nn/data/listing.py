@@ -1,4 +1,4 @@
-"""Which files of an image folder are its images. Standard library only: a warm build asks this and nothing heavy."""
+"""Which files of a data folder count. Standard library only: a warm build asks this and nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 from dlx_deploy.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "SPLIT_FOLDERS", "image_names"]
+__all__ = ["IMAGE_SUFFIXES", "SPLIT_FOLDERS", "image_names", "text_names"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+TEXT_SUFFIXES = (".csv", ".jsonl")
 SPLIT_FOLDERS = ("train", "validation", "val", "test")
 
 
@@ -28,6 +29,23 @@ def image_names(folder: Path) -> list[str]:
         )
     splits = [split for split in SPLIT_FOLDERS if (folder / split).is_dir()]
     return sorted(name for split in splits for name in _walk(str(folder / split), split))
+
+
+def text_names(folder: Path) -> list[str]:
+    """The names of the files of labelled texts in ``folder``: ``train.csv`` or ``train.jsonl``, and so on.
+
+    Raises:
+        DataError: ``folder`` is not there, or has two files for a split.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data.path: {folder} is not a folder or a .csv or .jsonl file of texts")
+    names = []
+    for split in ("train", "validation", "test"):
+        there = [f"{split}{suffix}" for suffix in TEXT_SUFFIXES if (folder / f"{split}{suffix}").is_file()]
+        if len(there) > 1:
+            raise DataError(f"data.path: {folder} has {' and '.join(there)}; one of them must be the split")
+        names += there
+    return names
 
 
 def _walk(folder: str, prefix: str) -> Iterator[str]:

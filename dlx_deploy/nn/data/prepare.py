@@ -1,20 +1,20 @@
-"""From the ``[data]`` table to a data artifact: list, split, decode, measure, write."""
+"""From the ``[data]`` table to a data artifact: list, split, decode or encode, measure, write."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
-from dlx_deploy.nn.data import digits
-from dlx_deploy.nn.data.artifact import Header, Images, Labels, write_header
-from dlx_deploy.nn.data.imagefolder import decode_images, list_images
-from dlx_deploy.nn.data.splits import Indices, stratified, without
+from dlx_deploy.nn.data.artifact import Header, Labels, write_header
+from dlx_deploy.nn.data.images import image_source
+from dlx_deploy.nn.data.splits import Indices, Part, stratified, without
+from dlx_deploy.nn.data.texts import text_source
 from dlx_deploy.progress import Progress, silent
 
 __all__ = ["prepare"]
@@ -25,109 +25,75 @@ log = logging.getLogger(__name__)
 _TEST, _LIMIT_TEST, _LIMIT_TRAIN, _VALIDATION, _LIMIT_VALIDATION, _CALIBRATION, _ORDER = range(7)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Labelled images not yet decoded: ``fill(split, positions, into)`` writes pixels."""
+class _Source(Protocol):
+    """Labelled images or texts, by the split that they come in: ``train``, and maybe ``validation`` and ``test``."""
 
-    classes: tuple[str, ...]
-    labels: Mapping[str, Labels]
-    shape: tuple[int, int, int]  # height, width, channels
-    fill: Callable[[str, Indices, Images], None]
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> Mapping[str, Labels]: ...
 
+    def write(self, out: Path, name: str, part: Part) -> None:
+        """Write the inputs of one split; that of ``train`` comes first."""
 
-@dataclass(frozen=True)
-class _Part:
-    """A split: positions in the source folder ``origin``."""
+    def draw(self, out: Path, drawn: Indices) -> None:
+        """Write those of the calibration split: some of ``train``."""
 
-    origin: str
-    positions: Indices
+    def header(self, out: Path, counts: Mapping[str, int]) -> Header:
+        """What ``dataset.json`` says."""
+        ...
 
 
 def prepare(config: Data, out: Path, seed: int, progress: Progress = silent) -> dict[str, float]:
     """Write the data artifact that ``config`` describes into the folder ``out``; gives back its counts.
 
     Raises:
-        DataError: the images, their folders or the splits cannot be used.
+        DataError: the images or texts, their files or the splits cannot be used.
         EnvironmentMissing: a library that reads them is not installed.
     """
-    source = _digits(config) if config.kind == "digits" else _imagefolder(config, progress)
+    source: _Source = text_source(config) if config.is_text else image_source(config, progress)
     parts = _split(config, source, seed)
     out.mkdir(parents=True, exist_ok=True)
-    train = _write(out, "train", source, parts["train"])
-    drawn = _calibration(config, train[1], seed)
-    np.save(out / "calibration.images.npy", train[0][drawn], allow_pickle=False)
-    np.save(out / "calibration.labels.npy", train[1][drawn], allow_pickle=False)
-    for name in ("validation", "test"):
-        _write(out, name, source, parts[name])
-    counts = {name: len(part.positions) for name, part in parts.items()} | {"calibration": len(drawn)}
-    height, width, channels = source.shape
-    mean, std = _normalisation(config, train[0])
-    header = Header(
-        classes=list(source.classes),
-        height=height,
-        width=width,
-        channels=channels,
-        mean=mean,
-        std=std,
-        splits=counts,
-    )
-    write_header(out, header)
-    return {f"{name}_images": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}
+    labels = {name: source.labels[part.origin][part.positions] for name, part in parts.items()}
+    for name in ("train", "validation", "test"):
+        source.write(out, name, parts[name])
+    drawn = _calibration(config, labels["train"], seed)
+    source.draw(out, drawn)
+    labels["calibration"] = labels["train"][drawn]
+    for name, values in labels.items():
+        np.save(out / f"{name}.labels.npy", values, allow_pickle=False)
+    counts = {name: len(values) for name, values in labels.items()}
+    write_header(out, source.header(out, counts))
+    noun = "texts" if config.is_text else "images"
+    return {f"{name}_{noun}": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}
 
 
-def _digits(config: Data) -> _Source:
-    for key, value in (("height", config.height), ("width", config.width)):
-        if value not in (0, digits.SIDE):
-            raise DataError(f"data.{key} is {value}; the digits are {digits.SIDE} x {digits.SIDE}: leave it out")
-    channels = config.channels or 1
-    images, labels = digits.load_digits(channels)
-
-    def fill(split: str, positions: Indices, into: Images) -> None:
-        into[:] = images[positions]
-
-    return _Source(digits.CLASSES, {"train": labels}, (digits.SIDE, digits.SIDE, channels), fill)
-
-
-def _imagefolder(config: Data, progress: Progress) -> _Source:
-    if not config.path:
-        raise DataError("data.path is empty; data.kind 'imagefolder' needs the folder that holds train/CLASS/*.jpg")
-    if not config.height:
-        raise DataError("data.height is 0; data.kind 'imagefolder' needs the height in pixels to resize to, e.g. 32")
-    classes, listings = list_images(Path(config.path))
-
-    def fill(split: str, positions: Indices, into: Images) -> None:
-        decode_images([listings[split].files[i] for i in positions], into, progress)
-
-    shape = (config.height, config.width or config.height, config.channels or 3)
-    return _Source(classes, {name: listing.labels for name, listing in listings.items()}, shape, fill)
-
-
-def _split(config: Data, source: _Source, seed: int) -> dict[str, _Part]:
+def _split(config: Data, source: _Source, seed: int) -> dict[str, Part]:
     """The three disjoint splits, limited, before a single image is decoded."""
     labels = source.labels["train"]
     pool: Indices = np.arange(len(labels))
-    parts: dict[str, _Part] = {}
+    parts: dict[str, Part] = {}
     if "test" in source.labels:
-        parts["test"] = _Part("test", np.arange(len(source.labels["test"])))
+        parts["test"] = Part("test", np.arange(len(source.labels["test"])))
     else:
         taken, pool = _take(labels, pool, config.test_fraction, np.random.default_rng([seed, _TEST]))
-        parts["test"] = _Part("train", taken)
+        parts["test"] = Part("train", taken)
     parts["test"] = _limit(source, parts["test"], config.limit_test, np.random.default_rng([seed, _LIMIT_TEST]))
-    limited = _limit(source, _Part("train", pool), config.limit_train, np.random.default_rng([seed, _LIMIT_TRAIN]))
+    limited = _limit(source, Part("train", pool), config.limit_train, np.random.default_rng([seed, _LIMIT_TRAIN]))
     pool = limited.positions
     if "validation" in source.labels:
-        whole = _Part("validation", np.arange(len(source.labels["validation"])))
+        whole = Part("validation", np.arange(len(source.labels["validation"])))
         rng = np.random.default_rng([seed, _LIMIT_VALIDATION])
         parts["validation"] = _limit(source, whole, config.limit_train, rng)
     else:
         rng = np.random.default_rng([seed, _VALIDATION])
         taken, pool = _take(labels, pool, config.validation_fraction, rng)
-        parts["validation"] = _Part("train", taken)
-    parts["train"] = _Part("train", pool)
+        parts["validation"] = Part("train", taken)
+    parts["train"] = Part("train", pool)
     _refuse_empty(config, source.labels["train"], parts)
     # Folders come class by class; shuffled, the first so many images of a split stand for all of it.
     rng = np.random.default_rng([seed, _ORDER])
-    return {name: _Part(part.origin, rng.permutation(part.positions)) for name, part in sorted(parts.items())}
+    return {name: Part(part.origin, rng.permutation(part.positions)) for name, part in sorted(parts.items())}
 
 
 def _take(labels: Labels, pool: Indices, fraction: float, rng: np.random.Generator) -> tuple[Indices, Indices]:
@@ -136,13 +102,13 @@ def _take(labels: Labels, pool: Indices, fraction: float, rng: np.random.Generat
     return pool[picked], pool[without(len(pool), picked)]
 
 
-def _limit(source: _Source, part: _Part, limit: int, rng: np.random.Generator) -> _Part:
+def _limit(source: _Source, part: Part, limit: int, rng: np.random.Generator) -> Part:
     if not limit or limit >= len(part.positions):
         return part
-    return _Part(part.origin, part.positions[stratified(source.labels[part.origin][part.positions], limit, rng)])
+    return Part(part.origin, part.positions[stratified(source.labels[part.origin][part.positions], limit, rng)])
 
 
-def _refuse_empty(config: Data, labels: Labels, parts: Mapping[str, _Part]) -> None:
+def _refuse_empty(config: Data, labels: Labels, parts: Mapping[str, Part]) -> None:
     missing = np.setdiff1d(labels, labels[parts["train"].positions])
     if len(missing):
         raise DataError(
@@ -163,43 +129,3 @@ def _calibration(config: Data, labels: Labels, seed: int) -> Indices:
     if count > len(labels):
         log.warning("data.calibration_images is %d; the training split has %d: all are taken", count, len(labels))
     return stratified(labels, min(count, len(labels)), np.random.default_rng([seed, _CALIBRATION]))
-
-
-def _write(out: Path, name: str, source: _Source, part: _Part) -> tuple[Images, Labels]:
-    """Decode straight into the file, so that no split needs to fit in memory twice."""
-    labels = source.labels[part.origin][part.positions]
-    path = out / f"{name}.images.npy"
-    images: Images = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.uint8, shape=(len(part.positions), *source.shape)
-    )
-    source.fill(part.origin, part.positions, images)
-    images.flush()  # type: ignore[attr-defined]
-    np.save(out / f"{name}.labels.npy", labels, allow_pickle=False)
-    return images, labels
-
-
-def _normalisation(config: Data, train: Images) -> tuple[list[float], list[float]]:
-    mean, std = list(config.mean), list(config.std)
-    if not mean or not std:
-        measured = _measure(train)
-        mean, std = mean or measured[0], std or measured[1]
-    for key, values in (("mean", mean), ("std", std)):
-        if len(values) != train.shape[3]:
-            raise DataError(
-                f"data.{key} has {len(values)} values {values}; the images have {train.shape[3]} channels: "
-                "give one value for each, or none to measure them"
-            )
-    return mean, std
-
-
-def _measure(train: Images) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel on the 0..1 scale, from exact integer counts."""
-    counts = np.zeros((train.shape[3], 256), dtype=np.int64)
-    for start in range(0, len(train), 256):  # bincount widens to int64: a part at a time
-        part = train[start : start + 256]
-        counts += np.stack([np.bincount(part[..., c].reshape(-1), minlength=256) for c in range(train.shape[3])])
-    levels = np.arange(256, dtype=np.float64) / 255
-    means = [float(n @ levels / n.sum()) for n in counts]
-    deviations = [float(np.sqrt(n @ (levels - m) ** 2 / n.sum())) for n, m in zip(counts, means, strict=True)]
-    # A constant channel has no spread: one grey level keeps the division finite.
-    return [round(m, 6) for m in means], [round(max(d, 1 / 255), 6) for d in deviations]

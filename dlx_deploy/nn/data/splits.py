@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Indices", "stratified", "without"]
+__all__ = ["Indices", "Part", "stratified", "without"]
 
 Indices = npt.NDArray[np.int64]
 """int64[N]: positions in a list of images, ascending."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split: positions in the source's split ``origin``."""
+
+    origin: str
+    positions: Indices
 
 
 def stratified(labels: Indices, count: int, rng: np.random.Generator, *, leave: int = 0) -> Indices:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.models.inputs import ImageInput, InputSpec
+from dlx_deploy.nn.models.external import build_hf, build_timm
+from dlx_deploy.nn.models.inputs import ImageInput, InputSpec, TokenInput
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS, build_cifar_resnet
 from dlx_deploy.nn.models.scaling import VIT_DEFAULTS, build_vit
+from dlx_deploy.nn.models.sequence import SEQUENCE_DEFAULTS, build_sequence_model
 from dlx_deploy.nn.models.torchvision_models import build_torchvision, torchvision_names
 from dlx_deploy.nn.models.user import build_user, is_user
 from dlx_deploy.strict import nearest
@@ -21,11 +23,14 @@ __all__ = ["build_model", "check_output", "model_names"]
 
 VIT = "vit"
 """A Vision Transformer of any size, for small images."""
+TIMM, HF = "timm:", "hf:"
+"""What names of networks from these collections begin with."""
+_IMAGE_EXAMPLES = ("resnet20", "vit", "mobilenet_v3_small", "timm:NAME")
 
 
 def model_names() -> list[str]:
     """Every name that ``build_model`` knows, sorted."""
-    return sorted({*DEPTHS, VIT, *torchvision_names()})
+    return sorted({*DEPTHS, VIT, *SEQUENCE_DEFAULTS, *torchvision_names()})
 
 
 def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: InputSpec) -> nn.Module:
@@ -40,8 +45,10 @@ def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: In
     """
     if is_user(model):
         return build_user(model, arguments, classes, spec)
-    if not isinstance(spec, ImageInput):
-        raise ConfigError(f"model {model!r} is for images; the data are texts")
+    if isinstance(spec, TokenInput):
+        return _build_text_model(model, arguments, classes, spec)
+    if model in SEQUENCE_DEFAULTS or model.startswith(HF):
+        raise ConfigError(f"model {model!r} is for texts, and the data are images; {_examples(_IMAGE_EXAMPLES)}")
     return _build_image_model(model, arguments, classes, spec)
 
 
@@ -67,7 +74,23 @@ def check_output(model: nn.Module, classes: int, spec: InputSpec) -> None:
         raise ConfigError(f"the model gives {seen} for {given}; it must give logits [N, {classes}]")
 
 
+def _build_text_model(model: str, arguments: Mapping[str, Any], classes: int, spec: TokenInput) -> nn.Module:
+    if model.startswith(HF):
+        return build_hf(model.removeprefix(HF), arguments, classes, spec)
+    if model not in SEQUENCE_DEFAULTS:
+        raise ConfigError(
+            f"model {model!r} is no network for texts; {_examples([*SEQUENCE_DEFAULTS, 'hf:NAME_OR_PATH'])}"
+        )
+    return build_sequence_model(model, arguments, classes, spec)
+
+
+def _examples(names: Sequence[str]) -> str:
+    return f"these are: {', '.join(names)}, FILE.py:FUNCTION"
+
+
 def _build_image_model(model: str, arguments: Mapping[str, Any], classes: int, spec: ImageInput) -> nn.Module:
+    if model.startswith(TIMM):
+        return build_timm(model.removeprefix(TIMM), arguments, classes, spec)
     if model == VIT:
         _refuse_unknown(model, arguments, list(VIT_DEFAULTS))
         return build_vit(arguments, classes, spec.channels, spec.height, spec.width)
@@ -78,7 +101,7 @@ def _build_image_model(model: str, arguments: Mapping[str, Any], classes: int, s
     if model not in torchvision_names():
         raise ConfigError(
             f"unknown model {model!r}; {nearest(model, model_names())}; "
-            "a model is one of these, any torchvision classifier, or FILE.py:FUNCTION"
+            "a model is one of these, any torchvision classifier, timm:NAME, or FILE.py:FUNCTION"
         )
     return build_torchvision(model, arguments, classes, spec.channels, spec.height)
 

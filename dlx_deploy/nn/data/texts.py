@@ -1,0 +1,137 @@
+"""Texts on their way into the artifact: from CSV or JSONL files or docstrings, tokenized, without duplicates."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from dlx_deploy.config import Data
+from dlx_deploy.errors import DataError
+from dlx_deploy.nn.data.artifact import Labels, TextHeader
+from dlx_deploy.nn.data.docstrings import load_docstrings
+from dlx_deploy.nn.data.listing import text_names
+from dlx_deploy.nn.data.splits import Indices, Part
+from dlx_deploy.nn.data.tokenizing import Kind, encode_all, load_tokenizer, pad_id, train_tokenizer
+from dlx_deploy.runtime.errors import InputError
+from dlx_deploy.runtime.texts import read_texts
+
+__all__ = ["TextSource", "text_source"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Labelled texts by the split that they come in."""
+
+    classes: tuple[str, ...]
+    labels: Mapping[str, Labels]
+    texts: Mapping[str, Sequence[str]]
+    config: Data
+
+    def write(self, out: Path, name: str, part: Part) -> None:
+        """Write texts and tokens; the tokenizer is trained on the training split, which comes first."""
+        texts = [self.texts[part.origin][i] for i in part.positions]
+        if name == "train":
+            (out / "tokenizer.json").write_bytes(self._tokenizer(texts))
+        self._save(out, name, texts, encode_all(load_tokenizer(out / "tokenizer.json"), texts, *self._limits, name))
+
+    def draw(self, out: Path, drawn: Indices) -> None:
+        """The texts of the training split at ``drawn``, as those of calibration."""
+        texts = json.loads((out / "train.texts.json").read_text(encoding="utf-8"))
+        tokens = np.load(out / "train.tokens.npy", mmap_mode="r", allow_pickle=False)
+        self._save(out, "calibration", [texts[i] for i in drawn], tokens[drawn])
+
+    def header(self, out: Path, counts: Mapping[str, int]) -> TextHeader:
+        """``dataset.json``, once the tokenizer is there."""
+        tokenizer = load_tokenizer(out / "tokenizer.json")
+        return TextHeader(
+            classes=list(self.classes),
+            vocabulary=tokenizer.get_vocab_size(),
+            max_length=self.config.max_length,
+            pad_id=pad_id(tokenizer) or 0,
+            truncate=self.config.truncate,
+            splits=dict(counts),
+        )
+
+    @cached_property
+    def _limits(self) -> tuple[int, bool]:
+        return self.config.max_length, self.config.truncate
+
+    def _tokenizer(self, texts: Sequence[str]) -> bytes:
+        kind = self.config.tokenizer
+        if kind.endswith(".json"):
+            load_tokenizer(Path(kind))
+            return Path(kind).read_bytes()
+        return train_tokenizer(texts, cast(Kind, kind), self.config.vocabulary)
+
+    @staticmethod
+    def _save(out: Path, name: str, texts: Sequence[str], tokens: Any) -> None:
+        np.save(out / f"{name}.tokens.npy", tokens, allow_pickle=False)
+        (out / f"{name}.texts.json").write_text(json.dumps(list(texts), ensure_ascii=False), encoding="utf-8")
+
+
+def text_source(config: Data) -> TextSource:
+    """The texts that ``config`` names, none twice: a text in the test split is in no other.
+
+    Raises:
+        DataError: no training file, a broken line, one class only, or a label that training has not.
+    """
+    if config.kind == "docstrings":
+        return _source({"train": load_docstrings()}, {"train": "docstrings"}, config)
+    if not config.path:
+        raise DataError("data.path is empty; data.kind 'text' needs a folder with train.csv or train.jsonl, or a file")
+    path = Path(config.path)
+    files = {"train": path} if path.is_file() else {Path(n).stem: path / n for n in text_names(path)}
+    if "train" not in files:
+        raise DataError(f"data.path: {path} holds no train.csv or train.jsonl with text and label")
+    try:
+        found = {split: read_texts(file) for split, file in files.items()}
+    except InputError as e:
+        raise DataError(str(e)) from e
+    return _source(found, {split: str(file) for split, file in files.items()}, config)
+
+
+def _source(found: Mapping[str, tuple[list[str], list[str]]], names: Mapping[str, str], config: Data) -> TextSource:
+    classes = tuple(sorted(set(found["train"][1])))
+    if len(classes) < 2:
+        raise DataError(f"{names['train']}: one class only ({classes[0]!r}); a classifier needs at least 2")
+    number = {name: i for i, name in enumerate(classes)}
+    texts: dict[str, list[str]] = {}
+    labels: dict[str, Labels] = {}
+    taken: set[str] = set()
+    for split in ("test", "validation", "train"):  # what is tested on is not trained on
+        if split in found:
+            _refuse_unseen(found[split][1], classes, names[split])
+            rows = _first_ones(found[split][0], taken)
+            texts[split] = [found[split][0][i] for i in rows]
+            labels[split] = np.array([number[found[split][1][i]] for i in rows], np.int64)
+            if len(rows) < len(found[split][0]):
+                log.warning("%s: %d texts come twice and were left out", names[split], len(found[split][0]) - len(rows))
+    return TextSource(classes, labels, texts, config)
+
+
+def _first_ones(texts: Sequence[str], taken: set[str]) -> list[int]:
+    """The positions of texts that are not in ``taken``, to which they are added."""
+    rows = []
+    for i, text in enumerate(texts):
+        if text not in taken:
+            taken.add(text)
+            rows.append(i)
+    return rows
+
+
+def _refuse_unseen(labels: Sequence[str], classes: Sequence[str], name: str) -> None:
+    unseen = sorted(set(labels) - set(classes))
+    if unseen:
+        raise DataError(
+            f"{name}: label {unseen[0]!r} is not in the training texts ({len(unseen)} such); they have: "
+            f"{', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}"
+        )

@@ -1,0 +1,141 @@
+"""A network as it learns: forward and backward passes, updates, averaged and best weights, what a checkpoint holds."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dlx_deploy.config import Training
+from dlx_deploy.nn.batches import Batch
+from dlx_deploy.nn.losses import LossFn
+from dlx_deploy.nn.optimizers import new_optimizer, optimizer_state, restore_optimizer, set_rate
+from dlx_deploy.nn.sharding import full, shard, shard_like
+from dlx_deploy.nn.train_state import section
+from dlx_deploy.nn.transfer import Transfer, freeze, layer_groups, rate_scales
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """One network with its optimizer on Accelerate's device."""
+
+    def __init__(
+        self, model: nn.Module, settings: Training, accelerator: Accelerator, transfer: Transfer, sharded: bool
+    ) -> None:
+        self._settings, self._accelerator, self._transfer, self._sharded = settings, accelerator, transfer, sharded
+        self._result = model
+        # Sharding replaces parameters for good, so it gets a copy.
+        self._model = copy.deepcopy(model) if sharded else model
+        self._model.to(memory_format=torch.channels_last)
+        self._groups = layer_groups(model)
+        if sharded:
+            shard(self._model, accelerator.device)
+        else:
+            self._model.to(accelerator.device)
+        self._optimizer: Any = accelerator.prepare_optimizer(
+            new_optimizer(self._model, settings, rate_scales(self._groups, transfer)), device_placement=False
+        )
+        self._forward: nn.Module | None = None
+        average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+        self._averaged = (
+            AveragedModel(self._model, multi_avg_fn=average, use_buffers=True) if settings.ema_decay else None
+        )
+        self._best: dict[str, Tensor] = {}
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Training mode, with those layers frozen that ``epoch`` freezes."""
+        self._model.train()
+        changed = freeze(self._model, self._groups, self._transfer, epoch)
+        if self._forward is None or changed:
+            self._forward = self._prepared()
+
+    def backward(self, batch: Batch, loss: LossFn, scale: float, last: bool) -> Tensor:
+        """Add to the gradient ``scale`` times that of the weighted sum of losses; gives back that sum.
+
+        Processes exchange gradients in the ``last`` pass before an update only.
+        """
+        assert self._forward is not None
+        alone = contextlib.nullcontext() if last or self._sharded else self._accelerator.no_sync(self._forward)
+        with alone:
+            with self._accelerator.autocast():
+                logits = self._forward(batch.inputs)
+            summed = (loss(logits.float(), batch) * batch.weights).sum()
+            self._accelerator.backward(summed * scale)
+        return summed.detach()
+
+    def update(self, rate: float) -> Tensor | None:
+        """One optimizer step; the gradient's norm before clipping, ``None`` where losses are scaled."""
+        set_rate(self._optimizer, rate)
+        limit = self._settings.clip_norm or math.inf
+        norm = self._accelerator.clip_grad_norm_(self._model.parameters(), limit)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._averaged is not None:
+            self._averaged.update_parameters(self._model)
+        return None if norm is None or self._accelerator.scaler is not None else full(norm)
+
+    def judged(self) -> nn.Module:
+        """The network whose accuracy counts: the averaged one, if there is one."""
+        return self._averaged.module if self._averaged is not None else self._model
+
+    def keep_best(self, top1: Sequence[float]) -> None:
+        """Remember the weights if the newest accuracy is the best one, where early stopping asks for it."""
+        if self._settings.patience and int(np.argmax(top1)) == len(top1) - 1:
+            self._best = {k: full(v).detach().cpu().clone() for k, v in self.judged().state_dict().items()}
+
+    def finish(self, top1: Sequence[float]) -> int:
+        """Leave the kept weights in the network, on the CPU, all trainable; the epoch they are of, from 1."""
+        state = self._best or {k: full(v).detach().cpu() for k, v in self.judged().state_dict().items()}
+        self._accelerator.unwrap_model(self._forward or self._model, keep_fp32_wrapper=False)
+        self._result.cpu().load_state_dict(state)
+        for parameter in self._result.parameters():
+            parameter.requires_grad, parameter.grad = True, None
+        self._result.eval()
+        return int(np.argmax(top1)) + 1 if self._best else len(top1)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a later process needs to go on, whole tensors on any device."""
+        parts = {"model": self._model.state_dict(), "best": self._best}
+        parts["optimizer"] = dict(optimizer_state(self._model, self._optimizer.optimizer))
+        if self._averaged is not None:
+            parts["averaged"] = self._averaged.state_dict()
+        return {f"{part}.{name}": full(t) for part, tensors in parts.items() for name, t in tensors.items()}
+
+    def scaler_state(self) -> dict[str, Any]:
+        """The loss scale and its history; empty without loss scaling."""
+        return dict(self._accelerator.scaler.state_dict()) if self._accelerator.scaler is not None else {}
+
+    def restore(self, tensors: Mapping[str, Tensor], scaler: Mapping[str, Any]) -> None:
+        """Go on from ``state`` and ``scaler_state``."""
+        own = self._model.state_dict()
+        self._model.load_state_dict({k: shard_like(v, own[k]) for k, v in section(tensors, "model").items()})
+        named = dict(self._model.named_parameters())
+        found = section(tensors, "optimizer").items()
+        state = {k: shard_like(v, named[k.partition(".")[2]]) for k, v in found}
+        restore_optimizer(self._model, self._optimizer.optimizer, state)
+        self._best = section(tensors, "best")
+        if self._averaged is not None:
+            self._averaged.load_state_dict(section(tensors, "averaged"))
+        if self._accelerator.scaler is not None and scaler:
+            self._accelerator.scaler.load_state_dict(dict(scaler))
+
+    def _prepared(self) -> nn.Module:
+        """The network as Accelerate runs it; made anew when other parameters train, which DDP asks for."""
+        if self._sharded:
+            return self._model
+        if self._forward is not None:
+            self._accelerator.unwrap_model(self._forward, keep_fp32_wrapper=False)
+            self._accelerator._models.clear()
+        prepared: nn.Module = self._accelerator.prepare_model(self._model)
+        return prepared

@@ -1,0 +1,124 @@
+"""Networks of other collections: image classifiers of timm, sequence classifiers of Hugging Face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from dlx_deploy.errors import ConfigError, EnvironmentMissing
+from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
+
+__all__ = ["HuggingFaceClassifier", "build_hf", "build_timm", "hf_config"]
+
+
+def build_timm(name: str, arguments: Mapping[str, Any], classes: int, spec: ImageInput) -> nn.Module:
+    """timm's image classifier ``name``, untrained: logits [N, classes] of images [N, C, H, W].
+
+    ``arguments`` go to ``timm.create_model``; ``img_size`` is set for networks that have one.
+
+    Raises:
+        EnvironmentMissing: timm is not installed.
+        ConfigError: it has no such network, or that does not take the arguments.
+    """
+    try:
+        import timm
+    except ImportError as e:
+        raise EnvironmentMissing(f"model 'timm:{name}' needs timm ({e}); pip install 'dlx-deploy[timm]'") from e
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise ConfigError(f"timm has no model {name!r}; it has {near}")
+    given: dict[str, Any] = {"num_classes": classes, "in_chans": spec.channels, **arguments}
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, **given)
+        if hasattr(model, "patch_embed") and "img_size" not in given:
+            size = (spec.height, spec.width)
+            model = timm.create_model(name, pretrained=False, img_size=size, **given)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as e:
+        raise ConfigError(f"timm:{name}: timm does not build it with arguments {given}: {e}") from e
+    return model
+
+
+class HuggingFaceClassifier(nn.Module):
+    """A Hugging Face sequence classifier that reads padded tokens [N, L] and gives logits [N, classes]."""
+
+    def __init__(self, network: nn.Module, pad_id: int) -> None:
+        super().__init__()
+        self.network, self.pad_id = network, pad_id
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits [N, classes] of ``tokens`` [N, L]."""
+        logits: Tensor = self.network(input_ids=tokens, attention_mask=(tokens != self.pad_id).long()).logits
+        return logits
+
+
+def hf_config(name: str) -> dict[str, Any]:
+    """The configuration of the Hugging Face model ``name``: a folder with ``config.json``, or a name on the hub.
+
+    Raises:
+        EnvironmentMissing: transformers is not installed, or the hub cannot be reached.
+        ConfigError: there is no such model.
+    """
+    transformers = _transformers(name)
+    try:
+        config: dict[str, Any] = transformers.AutoConfig.from_pretrained(name).to_dict()
+    except OSError as e:
+        text = str(e).split("\n", 1)[0]
+        if "connect" in str(e).lower() or "offline" in str(e).lower():
+            raise EnvironmentMissing(
+                f"model 'hf:{name}' cannot be fetched ({text}); download it elsewhere and give its folder as hf:PATH"
+            ) from e
+        raise ConfigError(f"model 'hf:{name}': no such model ({text}); give a folder with config.json") from e
+    except ValueError as e:
+        raise ConfigError(f"model 'hf:{name}': not a configuration of transformers ({e})") from e
+    return config
+
+
+def build_hf(name: str, arguments: Mapping[str, Any], classes: int, spec: TokenInput) -> nn.Module:
+    """The Hugging Face sequence classifier ``name``, untrained, for tokens [N, L].
+
+    ``arguments`` change its configuration; with ``config`` (what ``hf_config`` gave) nothing is looked up.
+
+    Raises:
+        EnvironmentMissing: transformers is not installed, or the configuration cannot be fetched.
+        ConfigError: no such model, or one for another vocabulary or for shorter texts.
+    """
+    transformers = _transformers(name)
+    given = dict(arguments)
+    stored = given.pop("config", None)
+    values = {**(stored if stored is not None else hf_config(name)), **given}
+    kind = values.pop("model_type", None)
+    own = {"num_labels": classes, "pad_token_id": spec.pad_id, "attn_implementation": "sdpa"}
+    dropped = ("id2label", "label2id", "transformers_version", "architectures")
+    try:
+        config = transformers.AutoConfig.for_model(
+            kind, **{**{k: v for k, v in values.items() if k not in dropped}, **own}
+        )
+    except (ValueError, TypeError, KeyError) as e:
+        raise ConfigError(
+            f"model 'hf:{name}': {kind!r} with {given} is not a configuration of transformers: {e}"
+        ) from e
+    if config.vocab_size != spec.vocabulary:
+        raise ConfigError(
+            f"model 'hf:{name}' has {config.vocab_size} tokens and the data's tokenizer {spec.vocabulary}, a tokenizer "
+            "that does not match; set data.tokenizer to the model's tokenizer.json, or vocab_size in its arguments"
+        )
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions < spec.max_length:
+        raise ConfigError(
+            f"model 'hf:{name}' takes at most {positions} tokens; data.max_length is {spec.max_length}: lower it"
+        )
+    try:
+        network = transformers.AutoModelForSequenceClassification.from_config(config)
+    except ValueError as e:
+        raise ConfigError(f"model 'hf:{name}': transformers has no sequence classifier of type {kind!r} ({e})") from e
+    return HuggingFaceClassifier(network, spec.pad_id)
+
+
+def _transformers(name: str) -> Any:
+    try:
+        import transformers
+    except ImportError as e:
+        raise EnvironmentMissing(f"model 'hf:{name}' needs transformers ({e}); pip install 'dlx-deploy[hf]'") from e
+    return transformers

@@ -1,0 +1,143 @@
+"""Texts as tokens. Training and deployment both use the tokenizer in the package, so that they agree."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from .errors import BackendMissing, InputError, PackageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["TextEncoder", "read_texts"]
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+class TextEncoder:
+    """A ``tokenizer.json`` that is ready to encode.
+
+    ``length``: what every text is padded to, or ``None`` for the longest of each call. With ``truncate`` longer texts
+    than ``max_length`` tokens are cut, else refused.
+
+    Raises:
+        BackendMissing: the tokenizers library is not here.
+        PackageError: no tokenizer, or one with another number of tokens than ``vocabulary``.
+    """
+
+    def __init__(
+        self, tokenizer: bytes, vocabulary: int, pad_id: int, max_length: int, truncate: bool, length: Optional[int]
+    ) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as e:
+            raise BackendMissing(f"tokenizers cannot be imported ({e}); install it with: pip install tokenizers") from e
+        try:
+            self._tokenizer = Tokenizer.from_str(tokenizer.decode("utf-8"))
+        except Exception as e:  # the library raises plain Exception
+            raise PackageError(f"tokenizer.json is no tokenizer ({e}); build the package again") from e
+        if self._tokenizer.get_vocab_size() != vocabulary:
+            raise PackageError(
+                f"tokenizer.json knows {self._tokenizer.get_vocab_size()} tokens and the model {vocabulary}; they must "
+                "agree: build the package again with the tokenizer that the model was trained with"
+            )
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.pad_id, self.max_length, self.truncate, self.length = pad_id, max_length, truncate, length
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.int32]:
+        """The tokens of ``texts``, int32[N, L], padded after their ends.
+
+        Raises:
+            InputError: no texts, an empty one, one that is no string, or one that is too long.
+        """
+        _check(texts)
+        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        for i, ids in enumerate(encoded):
+            if not ids:
+                raise InputError(f"text {i} ({texts[i]!r}) has no token that the model knows; give words")
+            if len(ids) > self.max_length and not self.truncate:
+                raise InputError(
+                    f"text {i} has {len(ids)} tokens; the model takes at most {self.max_length}: shorten it, or build "
+                    "the package with data.truncate = true"
+                )
+        width = self.length or min(max(len(ids) for ids in encoded), self.max_length)
+        tokens = np.full((len(encoded), width), self.pad_id, np.int32)
+        for row, ids in zip(tokens, encoded):  # noqa: B905  # Python 3.8
+            kept = ids[: min(width, self.max_length)]
+            row[: len(kept)] = kept
+        return tokens
+
+
+def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
+    """The texts and the labels in a CSV file with columns ``text`` and ``label``, or in JSON lines with these keys.
+
+    Raises:
+        InputError: no such file, another suffix, or a line without a text or a label.
+    """
+    name = os.fspath(path)
+    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix not in readers:
+        raise InputError(f"{name}: labelled texts are a .csv file with columns text and label, or a .jsonl file")
+    texts: List[str] = []
+    labels: List[str] = []
+    try:
+        with open(name, encoding="utf-8", newline="") as stream:
+            for line, row in readers[suffix](stream, name):
+                texts.append(_field(row, "text", name, line))
+                labels.append(_field(row, "label", name, line))
+    except OSError as e:
+        raise InputError(f"{name}: cannot be read ({e.strerror})") from e
+    except UnicodeDecodeError as e:
+        raise InputError(f"{name}: is not UTF-8 ({e.reason} at byte {e.start})") from e
+    if not texts:
+        raise InputError(f"{name}: holds no texts")
+    return texts, labels
+
+
+def _csv_rows(stream: Any, name: str) -> Iterator[Tuple[int, Any]]:
+    reader = csv.DictReader(stream)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as e:
+        raise InputError(f"{name}, line {reader.line_num}: not CSV ({e})") from e
+
+
+def _json_rows(stream: Any, name: str) -> Iterator[Tuple[int, Any]]:
+    for line, text in enumerate(stream, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as e:
+            raise InputError(f"{name}, line {line}: not JSON ({e})") from e
+        if not isinstance(row, dict):
+            raise InputError(f'{name}, line {line}: is {text.strip()[:40]!r}; must be {{"text": …, "label": …}}')
+        yield line, row
+
+
+def _field(row: Any, key: str, name: str, line: int) -> str:
+    value = row.get(key)
+    if value is None:
+        raise InputError(f"{name}, line {line}: has no {key!r}; has {', '.join(str(k) for k in row)}")
+    text = str(value)
+    if not text.strip():
+        raise InputError(f"{name}, line {line}: the {key} is empty; fill it in or remove the line")
+    return text
+
+
+def _check(texts: Sequence[str]) -> None:
+    if not len(texts):
+        raise InputError("there are no texts; give at least one")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {i} is a {type(text).__name__}; must be a str")
+        if not text.strip():
+            raise InputError(f"text {i} is empty; give at least one word")

@@ -1,0 +1,201 @@
+"""One build on several processes: the first runs the pipeline, the others join in where a stage trains.
+
+Workers get each training job over the process group and run the same stage, into a folder that is thrown away; the
+collectives inside it do the rest. So the first process alone writes the store. The group is either started here
+(``--processes``) or joined, where ``torchrun`` or ``accelerate launch`` started this program on every machine.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dlx_deploy.errors import ConfigError, DlxError, StageFailed
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+
+__all__ = ["Team", "count_devices", "is_worker", "launched_processes", "team_for", "work"]
+
+IDLE = datetime.timedelta(days=7)
+"""So long a worker waits for its next job: other stages run in the first process alone."""
+INIT = "DLX_DEPLOY_TEAM"
+"""The environment variable that tells a worker where the group meets."""
+
+
+def launched_processes() -> int:
+    """How many processes a launcher (torchrun, accelerate launch) started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_worker() -> bool:
+    """Whether a launcher started this process as another than the first."""
+    return launched_processes() > 1 and int(os.environ.get("RANK", "0")) > 0
+
+
+def count_devices() -> tuple[int, str]:
+    """What processes of this machine can be spread over, GPUs or else cores: how many, and their name."""
+    gpus = Path("/proc/driver/nvidia/gpus")
+    found = len(list(gpus.iterdir())) if gpus.is_dir() else 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (found, "GPUs") if found else (cores, "cores")
+
+
+def team_for(processes: int) -> Team | None:
+    """The team that ``--processes`` or a launcher asks for; ``None`` for one process.
+
+    Raises:
+        ConfigError: more processes than there are GPUs or, without one, cores; or a number beside a launcher's.
+    """
+    launched = launched_processes()
+    if launched > 1:
+        if processes > 1:
+            raise ConfigError(f"--processes is {processes}, and a launcher started {launched}; leave --processes out")
+        return Team(launched, launched=True)
+    there, noun = count_devices()
+    if processes > there:
+        raise ConfigError(f"--processes is {processes}; this machine has {there} {noun}: one process for each at most")
+    return Team(processes) if processes > 1 else None
+
+
+class Team:
+    """The first process and its ``processes - 1`` workers; they start when the first training stage does."""
+
+    def __init__(self, processes: int, launched: bool = False) -> None:
+        self.processes, self._launched = processes, launched
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._talk = tempfile.TemporaryDirectory(prefix="dlx-deploy-team-")
+        self._group: Any = None
+        if launched:
+            self._group = _join(None, int(os.environ["RANK"]), processes)
+
+    def run(self, stage: Stage, job: Job) -> Metrics:
+        """What ``stage.run(job)`` gives, all processes taking part.
+
+        Raises:
+            StageFailed: a worker died. Else what the stage raises.
+        """
+        if self._group is None:
+            self._start()
+        try:
+            _send(self._group, _message(stage, job))
+            return stage.run(job)
+        except RuntimeError as e:
+            dead = [f"process {i + 1}: {self._said(i)}" for i, w in enumerate(self._workers) if w.poll()]
+            if not dead:
+                raise
+            raise StageFailed(f"a worker stopped; {'; '.join(dead)}") from e
+
+    def close(self) -> None:
+        """Let the workers go."""
+        if self._group is not None:
+            _leave(self._group, any(worker.poll() is not None for worker in self._workers))
+        for worker in self._workers:
+            try:
+                worker.wait(5)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        self._group, self._workers = None, []
+        self._talk.cleanup()
+
+    def abandon(self) -> None:
+        """Stop the workers at once: the first process cannot go on."""
+        for worker in self._workers:
+            worker.kill()
+
+    def _start(self) -> None:
+        meeting = f"file://{self._talk.name}/meeting"
+        for rank in range(1, self.processes):
+            environment = {**os.environ, **_place(rank, self.processes), INIT: meeting}
+            with open(f"{self._talk.name}/{rank}.log", "wb") as log:
+                command = [sys.executable, "-m", "dlx_deploy.stages.team"]
+                self._workers.append(subprocess.Popen(command, env=environment, stderr=log, stdout=log))
+        os.environ.update(_place(0, self.processes))
+        self._group = _join(meeting, 0, self.processes)
+
+    def _said(self, worker: int) -> str:
+        """The last line that a worker wrote."""
+        text = Path(self._talk.name, f"{worker + 1}.log").read_text(encoding="utf-8", errors="replace")
+        return next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
+
+
+def work(meeting: str | None = None) -> int:
+    """Be a worker: run what the first process sends until it has no more; the exit code."""
+    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    group = _join(meeting, rank, processes)
+    try:
+        while (message := _receive(group)) is not None:
+            _run(message)
+    except DlxError as e:
+        sys.stderr.write(f"error: {e}\n")
+        return e.exit_code
+    _leave(group, True)
+    return 0
+
+
+def _run(message: dict[str, Any]) -> None:
+    from dlx_deploy.stages.recipe import load_stage
+
+    stage = load_stage(message["stage"])
+    with tempfile.TemporaryDirectory(prefix="dlx-deploy-worker-") as folder:
+        params = msgspec.convert(message["params"], stage.params)
+        stage.run(replace(message["job"], params=params, out=Path(folder)))
+
+
+def _message(stage: Stage, job: Job) -> dict[str, Any]:
+    from dlx_deploy.progress import silent
+
+    plain = replace(job, params=None, target=None, progress=silent, logs=None)
+    return {"stage": stage.name, "params": msgspec.to_builtins(job.params), "job": plain}
+
+
+def _place(rank: int, processes: int) -> dict[str, str]:
+    """What a launcher would say to process ``rank`` of one machine."""
+    size = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", **size}
+
+
+def _join(meeting: str | None, rank: int, processes: int) -> Any:
+    """The group over which jobs are sent; joins the default group for the collectives of training first."""
+    import torch
+    from torch import distributed
+
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
+    distributed.init_process_group(backend, init_method=meeting or "env://", rank=rank, world_size=processes)
+    return distributed.new_group(backend="gloo", timeout=IDLE)
+
+
+def _send(group: Any, message: Any) -> None:
+    from torch import distributed
+
+    distributed.broadcast_object_list([message], src=0, group=group)
+
+
+def _receive(group: Any) -> Any:
+    from torch import distributed
+
+    box = [None]
+    distributed.broadcast_object_list(box, src=0, group=group)
+    return box[0]
+
+
+def _leave(group: Any, silent: bool) -> None:
+    """Tell the others that there is no more work, unless ``silent``, and leave."""
+    from torch import distributed
+
+    if not silent:
+        _send(group, None)
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(work(os.environ[INIT]))

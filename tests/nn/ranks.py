@@ -1,0 +1,92 @@
+"""One process of several, for the tests of distributed training: ``python ranks.py RANK PROCESSES FOLDER JSON``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import distributed, nn
+
+from dlx_deploy.config import Teacher
+from dlx_deploy.nn.augment import Normalise
+from dlx_deploy.nn.batches import TrainData
+from dlx_deploy.nn.compute import seed_all, set_threads
+from dlx_deploy.nn.inference import predict_logits
+from dlx_deploy.nn.learner import Learner
+from dlx_deploy.nn.losses import supervised
+from dlx_deploy.nn.models.inputs import ImageInput
+from dlx_deploy.nn.models.registry import build_model
+from dlx_deploy.nn.training import RunContext, train
+from dlx_deploy.nn.transfer import Transfer
+
+
+def data() -> TrainData:
+    """70 images of three classes: a number that two processes cannot share evenly in every batch."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    images = (rng.integers(0, 120, (90, 8, 8, 1)) + labels[:, None, None, None] * 60).astype(np.uint8)
+    return TrainData(images[:70], labels[:70], images[70:], labels[70:], Normalise([0.4], [0.3]), 3)
+
+
+def network() -> nn.Module:
+    seed_all(0)
+    arguments = {"patch": 4, "depth": 2, "width": 16, "heads": 2}
+    return build_model("vit", arguments, 3, ImageInput(1, 8, 8))
+
+
+def main(rank: int, processes: int, folder: Path, options: dict[str, object]) -> None:
+    set_threads(1)
+    sharded = bool(options.pop("sharded", False))
+    stop = int(str(options.pop("stop", 0)))
+    transfer = Transfer(tuple(options.pop("unfreeze", ())))  # type: ignore[arg-type]
+    settings = Teacher(**{"epochs": 3, "batch_size": 16, "learning_rate": 0.02, "accumulate": 2, **options})  # type: ignore[arg-type]
+    model, mine = network(), data()
+
+    def progress(done: float, total: float, text: str = "") -> None:
+        if stop and done == stop:
+            os._exit(17)
+
+    context = RunContext(folder / "checkpoints", 3, progress, transfer, sharded=sharded)
+    report = train(model, mine, settings, supervised(0.1), context)
+    if rank == 0:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
+        found = {"losses": report.losses, "top1": report.top1, "resumed": report.resumed_from}
+        (folder / "report.json").write_text(json.dumps(found))
+    if sharded and rank == 0 and options.get("show", True):
+        np.save(folder / "logits.npy", predict_logits(model, mine.validation_inputs, mine.feed))
+
+
+def sizes(folder: Path, rank: int) -> None:
+    """How much of a sharded network this process holds, and its outputs while sharded."""
+    from dlx_deploy.nn.compute import new_accelerator
+
+    set_threads(1)
+    model, mine = network(), data()
+    whole = sum(p.numel() for p in model.parameters())
+    settings = Teacher(epochs=1, batch_size=16)
+    learner = Learner(model, settings, new_accelerator(settings), Transfer(), True)
+    here = sum(p.to_local().numel() for p in learner.judged().parameters())  # type: ignore[attr-defined]
+    logits = predict_logits(learner.judged(), mine.validation_inputs, mine.feed)
+    np.savez(folder / f"sizes-{rank}.npz", whole=whole, here=here, logits=logits)
+
+
+if __name__ == "__main__":
+    rank, processes, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    if processes > 1:
+        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        os.environ.update({k: str(v) for k, v in environment.items()})
+        method = f"file://{folder}/meeting"
+        distributed.init_process_group("gloo", init_method=method, rank=rank, world_size=processes)
+    given = json.loads(sys.argv[4])
+    if given.pop("sizes", False):
+        sizes(folder, rank)
+    else:
+        main(rank, processes, folder, given)
+    torch.manual_seed(0)
+    if processes > 1:
+        distributed.destroy_process_group()
