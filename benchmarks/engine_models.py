@@ -10,7 +10,7 @@ import numpy as np
 
 from dlx_deploy.nn.export import ExportSpec, export_onnx
 from dlx_deploy.nn.onnx_model import load
-from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_static
+from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_model
 from dlx_deploy.runtime.engine.settings import BuildSettings
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def planned(name: str, precision: str, folder: Path) -> tuple[Path, dict[str, st
     if precision == "fp32":
         return source, layer_precision(load(source))
     plan = QuantizationPlan("tensorrt", int8=precision == "int8", half=True)
-    return out, quantize_static(source, out, images(name, 16), plan).layers
+    return out, quantize_model(source, out, images(name, 16), plan).layers
 
 
 def settings(flavour: str, precision: str, layers: dict[str, str]) -> BuildSettings:

@@ -161,20 +161,22 @@ class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """ONNX: uint8 NHWC in, logits out, normalisation and layout inside the graph."""
+    """ONNX: uint8 NHWC images or int32 tokens in, logits out, normalisation and layout inside the graph."""
 
     opset: Count = 0
     batch: Literal["dynamic"] | AtLeastOne = "dynamic"
+    length: Literal["auto", "dynamic", "fixed"] = "auto"
     parity_images: AtLeastOne = 64
     parity_tolerance: Positive = 1e-3
 
 
 class Quantize(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The precision plan: static INT8 with explicit Q/DQ in the style that the target's profile asks for, or FP16."""
+    """The precision plan: INT8 with explicit Q/DQ in the style that the target's profile asks for, or FP16."""
 
     precision: Literal["auto", "int8", "fp16", "fp32"] = "auto"
     elsewhere: Literal["auto", "fp16", "fp32"] = "auto"
     calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
+    activations: Literal["auto", "static", "dynamic"] = "auto"
     exclude: tuple[str, ...] = ()
 
 

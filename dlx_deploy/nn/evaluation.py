@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,26 +12,34 @@ from numpy.typing import NDArray
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.session import open_session
 
-__all__ = ["batches", "paired_counts", "run_onnx", "top1"]
+__all__ = ["batches", "fitted", "paired_counts", "run_onnx", "top1"]
 
 
 def run_onnx(
-    model: Path | bytes, images: NDArray[np.uint8], exact_qdq: bool, batch: int = 64, threads: int = 0
+    model: Path | bytes,
+    inputs: NDArray[Any],
+    exact_qdq: bool,
+    batch: int = 64,
+    threads: int = 0,
+    pad_id: int | None = None,
 ) -> NDArray[np.float32]:
-    """float32[N, K]: the logits of ``images`` (uint8[N, H, W, C], NHWC, 0..255), ``batch`` at a time.
+    """float32[N, K]: the logits of ``inputs``, ``batch`` at a time.
+
+    ``inputs``: images uint8[N, H, W, C], NHWC, 0..255, or tokens int32[N, L], which ``pad_id`` pads.
 
     ``exact_qdq`` computes Q/DQ pairs in floating point as they are written, instead of with this host's INT8 kernels.
-    A model with a fixed batch gets its own batch size, the last one filled up with copies of the last image.
+    A model with a fixed batch gets its own batch size, the last one filled up with copies of the last row.
 
     Raises:
-        ConfigError: the images do not have the model's type or size, or there are none.
+        ConfigError: the inputs do not have the model's type or size, or there are none.
     """
     session = open_session(model.read_bytes() if isinstance(model, Path) else model, exact_qdq, threads)
     entry = session.get_inputs()[0]
-    _refuse_misfit(images, entry.shape)
+    _refuse_misfit(inputs, entry.shape, pad_id)
     fixed = entry.shape[0] if isinstance(entry.shape[0], int) else 0
-    logits = [session.run(None, {entry.name: part})[0] for part in batches(images, fixed or batch, bool(fixed))]
-    return np.concatenate(logits)[: len(images)].astype(np.float32, copy=False)
+    parts = batches(inputs, fixed or batch, bool(fixed))
+    logits = [session.run(None, {entry.name: fitted(part, entry.shape, pad_id)})[0] for part in parts]
+    return np.concatenate(logits)[: len(inputs)].astype(np.float32, copy=False)
 
 
 def top1(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -46,10 +55,25 @@ def paired_counts(
     return int((a & ~b).sum()), int((b & ~a).sum()), len(labels)
 
 
-def batches(images: NDArray[np.uint8], size: int, fill: bool) -> Iterator[NDArray[np.uint8]]:
-    """``images``, ``size`` at a time; with ``fill`` the last batch is filled up with copies of the last image."""
-    for start in range(0, len(images), size):
-        part = images[start : start + size]
+def fitted(rows: NDArray[Any], shape: Sequence[Any], pad_id: int | None) -> NDArray[Any]:
+    """``rows`` as a model with an input of ``shape`` takes them: images as they are, tokens of the right length.
+
+    That is the model's, or where it is dynamic that of the longest row.
+    """
+    if pad_id is None:
+        return rows
+    longest = max(int((rows != pad_id).sum(axis=1).max()), 1)
+    length = shape[1] if isinstance(shape[1], int) and shape[1] > 0 else longest
+    found = np.full((len(rows), length), pad_id, rows.dtype)
+    kept = min(length, rows.shape[1])
+    found[:, :kept] = rows[:, :kept]
+    return found
+
+
+def batches(inputs: NDArray[Any], size: int, fill: bool) -> Iterator[NDArray[Any]]:
+    """``inputs``, ``size`` at a time; with ``fill`` the last batch is filled up with copies of the last row."""
+    for start in range(0, len(inputs), size):
+        part = inputs[start : start + size]
         if fill and len(part) < size:
             part = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
         yield np.ascontiguousarray(part)
@@ -63,12 +87,14 @@ def _right(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np
     return np.asarray(logits.argmax(axis=1) == labels, dtype=np.bool_)
 
 
-def _refuse_misfit(images: NDArray[np.uint8], shape: list[int | str | None]) -> None:
-    fits = images.ndim == len(shape) and all(
-        not isinstance(want, int) or want == seen for want, seen in zip(shape[1:], images.shape[1:], strict=False)
+def _refuse_misfit(inputs: NDArray[Any], shape: Sequence[Any], pad_id: int | None) -> None:
+    kind = np.uint8 if pad_id is None else np.int32
+    fits = inputs.ndim == len(shape) and all(
+        not isinstance(want, int) or want == seen or (pad_id is not None and want > seen)
+        for want, seen in zip(shape[1:], inputs.shape[1:], strict=False)
     )
-    if images.dtype != np.uint8 or not fits or not len(images):
+    if inputs.dtype != kind or not fits or not len(inputs):
         raise ConfigError(
-            f"the images are {images.dtype}{list(images.shape)}; "
-            f"rule: uint8[N, {', '.join(str(d) for d in shape[1:])}] with at least one image"
+            f"the inputs are {inputs.dtype}{list(inputs.shape)}; "
+            f"rule: {np.dtype(kind)}[N, {', '.join(str(d) for d in shape[1:])}] with at least one row"
         )

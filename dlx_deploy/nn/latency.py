@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlx_deploy.nn.evaluation import fitted
 from dlx_deploy.runtime.bench import Latency, measure
 from dlx_deploy.runtime.session import open_session
 
@@ -18,19 +19,21 @@ _WARMUP = 30
 
 
 def interleaved_latency(
-    models: Mapping[str, Path], image: NDArray[np.uint8], rounds: int, threads: int
+    models: Mapping[str, Path], row: NDArray[Any], rounds: int, threads: int, pad_id: int | None = None
 ) -> Mapping[str, Latency]:
     """Model name → latency at batch 1 over ``rounds`` timings, with native kernels.
 
-    ``image``: uint8[1, H, W, C], NHWC, 0..255. A model with a fixed batch is given that many copies of it.
+    ``row``: an image uint8[1, H, W, C], NHWC, 0..255, or tokens int32[1, L] that ``pad_id`` pads. A model with a fixed
+    batch is given that many copies of it.
     ``threads``: intra-op threads of each session.
     """
-    return measure({name: _runner(path, image, threads) for name, path in models.items()}, rounds, _WARMUP)
+    return measure({name: _runner(path, row, threads, pad_id) for name, path in models.items()}, rounds, _WARMUP)
 
 
-def _runner(path: Path, image: NDArray[np.uint8], threads: int) -> Callable[[], Any]:
+def _runner(path: Path, row: NDArray[Any], threads: int, pad_id: int | None) -> Callable[[], Any]:
     session = open_session(path.read_bytes(), exact_qdq=False, threads=threads)
     entry = session.get_inputs()[0]
     copies = entry.shape[0] if isinstance(entry.shape[0], int) else 1
-    feed = {entry.name: np.ascontiguousarray(np.repeat(image, copies, axis=0))}
+    rows = np.repeat(fitted(row, entry.shape, pad_id), copies, axis=0)
+    feed = {entry.name: np.ascontiguousarray(rows)}
     return lambda: session.run(None, feed)

@@ -16,19 +16,22 @@ from dlx_deploy.errors import StageFailed
 
 __all__ = [
     "INPUT",
+    "MAX_LENGTH",
     "OUTPUT",
+    "TOKENS",
     "Index",
     "TensorInfo",
     "attribute",
     "infer",
     "int_attribute",
     "load",
+    "max_length",
     "opset",
     "tidy",
     "to_bytes",
 ]
 
-INPUT = "images"
+INPUT, TOKENS = "images", "tokens"
 OUTPUT = "logits"
 PRODUCER = "dlx-deploy"
 
@@ -97,6 +100,10 @@ def load(source: Path | bytes | ModelProto) -> ModelProto:
         raise StageFailed(f"{where}: no ONNX model ({e}); export it again") from e
 
 
+MAX_LENGTH = "max_length"
+"""The key in the model's metadata: see ``max_length``."""
+
+
 def to_bytes(model: ModelProto) -> bytes:
     """The model as bytes; equal models give equal bytes."""
     return bytes(model.SerializeToString(deterministic=True))
@@ -120,8 +127,15 @@ def int_attribute(node: NodeProto, name: str, default: int) -> int:
     return next((int(item.i) for item in node.attribute if item.name == name), default)
 
 
+def max_length(model: ModelProto) -> int:
+    """The longest sequence that a model of dynamic length takes; 0 where the length is fixed, and for images."""
+    return next((int(p.value) for p in model.metadata_props if p.key == MAX_LENGTH), 0)
+
+
 def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:
     """Every tensor's type and shape, by name; ``batch`` stands in for a symbolic first dimension of the inputs.
+
+    With it a dynamic length becomes the longest that the model takes.
 
     Raises:
         StageFailed: ONNX's shape inference refuses the graph.
@@ -129,8 +143,10 @@ def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:
     model = load(model)
     if batch is not None:
         for value in model.graph.input:
-            first = value.type.tensor_type.shape.dim[0]
+            first, *others = value.type.tensor_type.shape.dim
             first.dim_value = first.dim_value or batch
+            for dim in others:
+                dim.dim_value = dim.dim_value or max_length(model)
         for value in model.graph.output:
             value.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]
@@ -156,8 +172,10 @@ def tidy(model: ModelProto) -> ModelProto:
     del graph.value_info[:]
     for item in _documented(model):
         item.ClearField("doc_string")
-        if "metadata_props" in item.DESCRIPTOR.fields_by_name:
+        if "metadata_props" in item.DESCRIPTOR.fields_by_name and item is not model:
             item.ClearField("metadata_props")
+    bound = max_length(model)
+    onnx.helper.set_model_props(model, {MAX_LENGTH: str(bound)} if bound else {})
     model.producer_name, model.producer_version, model.domain, model.model_version = PRODUCER, "", "", 0
     graph.name = PRODUCER
     return model

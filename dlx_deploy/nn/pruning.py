@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch_pruning as tp
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,7 +22,7 @@ from dlx_deploy.nn.artifact import Channels, channel_counts
 from dlx_deploy.nn.augment import Normalise
 from dlx_deploy.nn.data.artifact import Images
 
-__all__ = ["PruneReport", "count_macs", "prune_channels", "recalibrate_batchnorm"]
+__all__ = ["PruneReport", "count_macs", "mildest", "prune_channels", "recalibrate_batchnorm"]
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def prune_channels(
     Raises:
         StageFailed: the network cannot be traced, so much cannot be removed, or the result does not compute.
     """
-    before = count_macs(model, shape)
+    before = count_macs(model, torch.zeros(1, *shape[1:]))
     survey = _prunable(copy.deepcopy(model), shape, round_to, keep_trunk)
     plans: dict[tuple[int, ...], tuple[nn.Module, int]] = {}
 
@@ -92,7 +92,7 @@ def prune_channels(
         return plans[kept]
 
     options = f"round_to = {round_to}, keep_trunk = {str(keep_trunk).lower()}"
-    pruned, after = _mildest(attempt, before, reduce_macs, options)
+    pruned, after = mildest(attempt, before, reduce_macs, options)
     counts = channel_counts(model)
     changed = {name: now for name, now in channel_counts(pruned).items() if now != counts[name]}
     report = PruneReport(before, after, _count_params(model), _count_params(pruned), changed)
@@ -121,20 +121,23 @@ def recalibrate_batchnorm(model: nn.Module, images: Images, normalise: Normalise
     model.train(training)
 
 
-def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
-    """The multiply-accumulates of ``model`` for one image of a batch shaped [N, C, H, W]."""
+def count_macs(model: nn.Module, example: Tensor) -> int:
+    """The multiply-accumulates of ``model`` for ``example``, a batch of one."""
     training = model.training
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, *shape[1:]))
+        model(example)
     model.train(training)
     return int(counter.get_total_flops()) // 2
 
 
-def _mildest(
+def mildest(
     attempt: Callable[[float], tuple[nn.Module, int]], before: int, reduce_macs: float, options: str
 ) -> tuple[nn.Module, int]:
-    """The result of the smallest ratio that removes ``reduce_macs``; the share removed grows with the ratio."""
+    """What ``attempt`` gives (a network and its operations) for the smallest ratio that removes ``reduce_macs``.
+
+    The share removed must grow with the ratio.
+    """
     enough = (1 - reduce_macs + _TOLERANCE) * before
     low, high = 0.0, 1.0
     best = attempt(low)
@@ -247,7 +250,7 @@ def _checked_macs(model: nn.Module, pruned: nn.Module, shape: Sequence[int]) -> 
             f"prune: the pruned network gives {list(seen.shape)}, finite: {bool(torch.isfinite(seen).all())}; "
             f"the network gave {list(expected.shape)}: set prune.keep_trunk = true"
         )
-    return count_macs(pruned, shape)
+    return count_macs(pruned, torch.zeros(1, *shape[1:]))
 
 
 def _count_params(model: nn.Module) -> int:

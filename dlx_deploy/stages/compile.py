@@ -64,10 +64,11 @@ def _measure(job: Job) -> tuple[float, Metrics]:
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.latency import interleaved_latency
 
-    images, _ = open_data(job.inputs["data"]).split("validation")
+    data = open_data(job.inputs["data"])
+    inputs, _ = data.split("validation")
     models = {"fp32": job.inputs["onnx"], "int8": job.inputs["quantized"]}
     job.progress(0, 1, "timing INT8 against FP32")
-    latency = interleaved_latency(models, images[:1], job.params.rounds, job.params.threads)
+    latency = interleaved_latency(models, inputs[:1], job.params.rounds, job.params.threads, data.padding)
     speedup = latency["fp32"].p50_ms / latency["int8"].p50_ms
     return speedup, {
         "fp32_latency_p50_ms": latency["fp32"].p50_ms,

@@ -1,12 +1,17 @@
-"""export: the network as ONNX (uint8 NHWC in, logits out), checked against torch on real images."""
+"""export: the network as ONNX (images or tokens in, logits out), checked against torch on real inputs."""
 
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Literal
 
 from dlx_deploy.config import Export
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.stages.training import TORCH_TOOLS, use_threads
+
+if TYPE_CHECKING:
+    from dlx_deploy.nn.data.artifact import DataArtifact
+    from dlx_deploy.nn.export_spec import Spec
 
 __all__ = ["STAGE"]
 
@@ -21,29 +26,21 @@ def run(job: Job) -> Metrics:
     """
     from dlx_deploy.nn.artifact import load_model
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.export import ExportSpec, check_parity, export_onnx
+    from dlx_deploy.nn.export import check_parity, export_onnx
     from dlx_deploy.nn.graph import model_summary
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)
     model, _ = load_model(job.inputs["model"])
-    spec = ExportSpec(
-        height=data.height,
-        width=data.width,
-        channels=data.channels,
-        mean=tuple(data.mean),
-        std=tuple(data.std),
-        opset=job.params.opset or job.target.opset,
-        batch=job.params.batch,
-    )
+    spec = _spec(job, data)
     out = job.out / "model.onnx"
     job.progress(0, 2, f"opset {spec.opset}")
     export_onnx(model, out, spec)
     job.progress(1, 2, "parity with torch")
-    images, _ = data.split("validation")
-    parity = check_parity(out, model, spec, images[: job.params.parity_images], job.params.parity_tolerance)
+    inputs, _ = data.split("validation")
+    parity = check_parity(out, model, spec, inputs[: job.params.parity_images], job.params.parity_tolerance)
     if parity.vacuous:
-        _log.warning("parity of %s says nothing: torch gives the same logits for every image", job.inputs["model"])
+        _log.warning("parity of %s says nothing: torch gives the same logits for every input", job.inputs["model"])
     summary = model_summary(out)
     return {
         "parity_max_abs_diff": parity.max_abs_diff,
@@ -54,14 +51,34 @@ def run(job: Job) -> Metrics:
     }
 
 
+def _spec(job: Job, data: DataArtifact) -> Spec:
+    """An engine is built for one length; ONNX Runtime computes no more than a text needs."""
+    from dlx_deploy.nn.export import ExportSpec, TextSpec
+
+    opset, batch = job.params.opset or job.target.opset, job.params.batch
+    if data.is_text:
+        fixed = job.params.length == "fixed" or (job.params.length == "auto" and job.target.builds_engines)
+        length: Literal["fixed", "dynamic"] = "fixed" if fixed else "dynamic"
+        return TextSpec(max_length=data.max_length, pad_id=data.pad_id, opset=opset, batch=batch, length=length)
+    return ExportSpec(
+        height=data.height,
+        width=data.width,
+        channels=data.channels,
+        mean=tuple(data.mean),
+        std=tuple(data.std),
+        opset=opset,
+        batch=batch,
+    )
+
+
 STAGE = Stage(
     name="export",
-    version=1,
+    version=2,
     params=Export,
     inputs=("model", "data"),
     outputs=("model.onnx",),
     run=run,
-    uses=("opset",),
+    uses=("opset", "kind", "backends"),
     tools=(*TORCH_TOOLS, "onnx", "onnxscript"),
-    modules=("dlx_deploy.stages.export", "dlx_deploy.nn.export"),
+    modules=("dlx_deploy.stages.export", "dlx_deploy.nn.export", "dlx_deploy.nn.export_spec"),
 )

@@ -20,17 +20,22 @@ def run(job: Job) -> Metrics:
     from dlx_deploy.nn.artifact import channel_counts, load_model
     from dlx_deploy.nn.augment import Normalise
     from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.head_pruning import prune_heads
+    from dlx_deploy.nn.models.inputs import TokenInput
     from dlx_deploy.nn.pruning import prune_channels, recalibrate_batchnorm
 
     params, data = job.params, open_data(job.inputs["data"])
     use_threads(job, data)
     model, architecture = load_model(job.inputs["model"])
-    shape = (2, data.channels, data.height, data.width)
-    pruned, report = prune_channels(
-        model, shape, params.reduce_macs, round_to=params.round_to, keep_trunk=params.keep_trunk
-    )
-    images, _ = data.split("train")
-    recalibrate_batchnorm(pruned, images[:_RECALIBRATION_IMAGES], Normalise(data.mean, data.std))
+    if isinstance(architecture.input, TokenInput):
+        pruned, report = prune_heads(model, architecture.input, params.reduce_macs, params.round_to)
+    else:
+        shape = (2, data.channels, data.height, data.width)
+        pruned, report = prune_channels(
+            model, shape, params.reduce_macs, round_to=params.round_to, keep_trunk=params.keep_trunk
+        )
+        images, _ = data.split("train")
+        recalibrate_batchnorm(pruned, images[:_RECALIBRATION_IMAGES], Normalise(data.mean, data.std))
     changed = {**architecture.pruned, **report.channels}
     counts = channel_counts(pruned)
     architecture = replace(architecture, pruned={name: counts[name] for name in changed})
@@ -50,5 +55,5 @@ STAGE = Stage(
     run=run,
     distributed=True,
     tools=(*TORCH_TOOLS, "torch-pruning"),
-    modules=("dlx_deploy.stages.prune", "dlx_deploy.nn.pruning", *TORCH_MODULES),
+    modules=("dlx_deploy.stages.prune", "dlx_deploy.nn.pruning", "dlx_deploy.nn.head_pruning", *TORCH_MODULES),
 )

@@ -42,7 +42,7 @@ def run(job: Job) -> Metrics:
     """Write ``model.onnx`` and ``layers.json``."""
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.onnx_model import load, opset
-    from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_static
+    from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_model
 
     source, out = job.inputs["onnx"], job.out / "model.onnx"
     precision, elsewhere = _precisions(job)
@@ -51,17 +51,20 @@ def run(job: Job) -> Metrics:
         shutil.copyfile(source, out)
         layers = layer_precision(load(source))
     else:
-        images, _ = open_data(job.inputs["data"]).split("calibration")
+        data = open_data(job.inputs["data"])
+        inputs, _ = data.split("calibration")
         plan = QuantizationPlan(
             style=job.target.quantization.style,
             int8=precision == "int8",
             half=in_graph,
             reduce_range=job.target.quantization.reduce_range,
             method=job.params.calibration,
+            dynamic=_dynamic(job, data.is_text),
+            pad_id=data.padding,
             exclude=job.params.exclude,
         )
-        job.progress(0, 1, f"{precision}, {elsewhere} elsewhere; {len(images)} calibration images")
-        layers = quantize_static(source, out, images, plan).layers
+        job.progress(0, 1, f"{precision}, {elsewhere} elsewhere; {len(inputs)} calibration inputs")
+        layers = quantize_model(source, out, inputs, plan).layers
     written = PrecisionPlan(
         precision=precision,
         elsewhere=elsewhere,
@@ -87,6 +90,16 @@ def _precisions(job: Job) -> tuple[Precision, Literal["fp16", "fp32"]]:
     return "fp32", "fp32"
 
 
+def _dynamic(job: Job, is_text: bool) -> bool:
+    """Whether the ranges of activations are found while the network runs: what suits texts on a CPU."""
+    asked, style = job.params.activations, job.target.quantization.style
+    if asked == "dynamic" and style != "cpu":
+        raise ConfigError(
+            f"quantize.activations is 'dynamic', and this target's {style} style needs static ranges; use 'auto'"
+        )
+    return style == "cpu" and (asked == "dynamic" or (asked == "auto" and is_text))
+
+
 def _refuse(key: str, value: str, runs: list[str], target: object) -> None:
     if value not in ("auto", "fp32", *runs):
         allowed = ", ".join(["fp32", *runs])
@@ -102,7 +115,7 @@ def _half_in_graph(precision: str, elsewhere: str, opset: int) -> bool:
 
 STAGE = Stage(
     name="quantize",
-    version=2,
+    version=3,
     params=Quantize,
     inputs=("onnx", "data"),
     outputs=("layers.json", "model.onnx"),

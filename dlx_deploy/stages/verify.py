@@ -140,12 +140,13 @@ def _accuracy(job: Job, models: Mapping[str, Path]) -> Accuracy:
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.evaluation import run_onnx
 
-    images, labels = open_data(job.inputs["data"]).split("test")
+    data = open_data(job.inputs["data"])
+    inputs, labels = data.split("test")
     shipped, logits = _name_of(job.inputs["shipped"], models), {}
     for done, (name, path) in enumerate(models.items()):
-        job.progress(done, len(models), f"{name} on {len(images)} images")
+        job.progress(done, len(models), f"{name} on {len(inputs)} test inputs")
         exact = job.target.judge == "exact-qdq"
-        logits[name] = run_onnx(path, images, exact_qdq=exact, threads=job.threads)
+        logits[name] = run_onnx(path, inputs, exact_qdq=exact, threads=job.threads, pad_id=data.padding)
     np.save(job.out / "teacher.npy", logits["teacher"].argmax(axis=1).astype(np.int64), allow_pickle=False)
     rows = tuple(_row(name, path, logits, labels) for name, path in models.items())
     return Accuracy(schema=1, judge=job.target.judge, n=len(labels), shipped=shipped, rows=rows)
@@ -185,9 +186,10 @@ def _measured(job: Job, models: Mapping[str, Path]) -> Latencies:
     from dlx_deploy.nn.latency import interleaved_latency
     from dlx_deploy.targets import read_host
 
-    images, _ = open_data(job.inputs["data"]).split("test")
+    data = open_data(job.inputs["data"])
+    inputs, _ = data.split("test")
     job.progress(0, 1, f"timing {len(models)} models in turn")
-    found = interleaved_latency(models, images[:1], job.params.rounds, job.params.threads)
+    found = interleaved_latency(models, inputs[:1], job.params.rounds, job.params.threads, data.padding)
     rows = tuple(
         Timing(model=name, p50_ms=t.p50_ms, p90_ms=t.p90_ms, p90_upper_ms=t.p90_upper_ms) for name, t in found.items()
     )
@@ -207,7 +209,7 @@ def _estimated(job: Job, models: Mapping[str, Path]) -> Latencies:
 
 STAGE = Stage(
     name="verify",
-    version=1,
+    version=2,
     params=Verify,
     inputs=(*MODELS, "shipped", "data"),
     outputs=("accuracy.json", "latency.json", "teacher.npy"),

@@ -38,7 +38,7 @@ def test_a_fixed_batch_is_filled_up() -> None:
     ids=["dtype", "size", "channels", "rank", "none"],
 )
 def test_images_that_the_model_does_not_take(wrong: np.ndarray) -> None:
-    with pytest.raises(ConfigError, match=r"the images are \w+\[.*rule: uint8\[N, 8, 8, 1\]"):
+    with pytest.raises(ConfigError, match=r"the inputs are \w+\[.*rule: uint8\[N, 8, 8, 1\]"):
         run_onnx(residual_net().SerializeToString(), wrong, exact_qdq=False)
 
 

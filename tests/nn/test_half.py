@@ -11,7 +11,7 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.evaluation import run_onnx, top1
 from dlx_deploy.nn.half import float_tensors, half_precision
 from dlx_deploy.nn.onnx_model import Index, infer, load, to_bytes
-from dlx_deploy.nn.quantization import QuantizationPlan, check_tensorrt_rules, quantize_static
+from dlx_deploy.nn.quantization import QuantizationPlan, check_tensorrt_rules, quantize_model
 
 from .onnx_fixtures import digits, exported, node
 
@@ -56,7 +56,7 @@ def test_a_trained_network_keeps_its_accuracy() -> None:
 def test_int8_with_half_elsewhere(tmp_path: Path) -> None:
     train, _, images, labels = digits()
     (tmp_path / "m.onnx").write_bytes(exported(opset=20))
-    report = quantize_static(
+    report = quantize_model(
         tmp_path / "m.onnx", tmp_path / "q.onnx", train[:64], QuantizationPlan("tensorrt", half=True)
     )
     assert set(report.layers.values()) == {"int8"}
@@ -76,7 +76,7 @@ def test_int8_with_half_elsewhere(tmp_path: Path) -> None:
 def test_excluded_layers_become_half(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(exported(opset=20))
     plan = QuantizationPlan("tensorrt", half=True, exclude=("0/Conv",))
-    report = quantize_static(tmp_path / "m.onnx", tmp_path / "q.onnx", digits()[0][:32], plan)
+    report = quantize_model(tmp_path / "m.onnx", tmp_path / "q.onnx", digits()[0][:32], plan)
     assert report.layers["0/Conv"] == "fp16"
 
 
@@ -133,7 +133,7 @@ def test_inputs_that_have_no_half_form_stay_as_they_are() -> None:
 
 def test_before_opset_19_quantizers_stay_in_float32(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(exported(opset=17))
-    quantize_static(tmp_path / "m.onnx", tmp_path / "q.onnx", digits()[0][:32], QuantizationPlan("tensorrt"))
+    quantize_model(tmp_path / "m.onnx", tmp_path / "q.onnx", digits()[0][:32], QuantizationPlan("tensorrt"))
     half = half_precision(load(tmp_path / "q.onnx"), {})
     types = kinds(half)
     assert {types[n.output[0]] for n in half.graph.node if n.op_type == "DequantizeLinear"} == {FLOAT}

@@ -9,7 +9,7 @@ from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn import quantization
 from dlx_deploy.nn.evaluation import run_onnx, top1
 from dlx_deploy.nn.onnx_model import load
-from dlx_deploy.nn.quantization import QuantizationPlan, check_tensorrt_rules, quantize_static
+from dlx_deploy.nn.quantization import QuantizationPlan, check_tensorrt_rules, quantize_model
 
 from .onnx_fixtures import digits, exported, images, residual_net
 
@@ -32,7 +32,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("plan", PLANS, ids=lambda p: f"{p.style}-{p.method}-{p.reduce_range}")
 def test_a_trained_network_keeps_its_accuracy(plan: QuantizationPlan, source: Path, tmp_path: Path) -> None:
     train, _, test, labels = digits()
-    report = quantize_static(source, tmp_path / "int8.onnx", train[:128], plan)
+    report = quantize_model(source, tmp_path / "int8.onnx", train[:128], plan)
     before = run_onnx(source, test, exact_qdq=False)
     after = run_onnx(tmp_path / "int8.onnx", test, exact_qdq=plan.style == "tensorrt")
     assert top1(before, labels) > 0.9
@@ -46,7 +46,7 @@ def test_a_trained_network_keeps_its_accuracy(plan: QuantizationPlan, source: Pa
 
 def test_the_weights_take_a_quarter(source: Path, tmp_path: Path) -> None:
     for style in ("tensorrt", "cpu"):
-        quantize_static(source, tmp_path / f"{style}.onnx", digits()[0][:32], QuantizationPlan(style))
+        quantize_model(source, tmp_path / f"{style}.onnx", digits()[0][:32], QuantizationPlan(style))
         weights = {}
         for path in (source, tmp_path / f"{style}.onnx"):
             weights[path] = sum(len(t.raw_data) for t in load(path).graph.initializer)
@@ -55,7 +55,7 @@ def test_the_weights_take_a_quarter(source: Path, tmp_path: Path) -> None:
 
 def test_a_tensorrt_graph_obeys_the_rules_and_a_cpu_graph_does_not(source: Path, tmp_path: Path) -> None:
     for style in ("tensorrt", "cpu"):
-        quantize_static(source, tmp_path / f"{style}.onnx", digits()[0][:32], QuantizationPlan(style))
+        quantize_model(source, tmp_path / f"{style}.onnx", digits()[0][:32], QuantizationPlan(style))
     assert check_tensorrt_rules(load(tmp_path / "tensorrt.onnx")) == []
     broken = {text.split(":")[0] for text in check_tensorrt_rules(load(tmp_path / "cpu.onnx"))}
     assert {"zero-point", "int8-only", "bias"} <= broken
@@ -64,28 +64,28 @@ def test_a_tensorrt_graph_obeys_the_rules_and_a_cpu_graph_does_not(source: Path,
 def test_the_same_plan_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
     for plan in (PLANS[0], PLANS[3]):
         for name in ("a", "b"):
-            quantize_static(source, tmp_path / name, digits()[0][:40], plan)
+            quantize_model(source, tmp_path / name, digits()[0][:40], plan)
         assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 @pytest.mark.parametrize("style", ["tensorrt", "cpu"])
 def test_excluded_layers_are_reported(style: str, source: Path, tmp_path: Path) -> None:
     plan = QuantizationPlan(style, exclude=("0/Conv", "7/*"))
-    report = quantize_static(source, tmp_path / "int8.onnx", digits()[0][:32], plan)
+    report = quantize_model(source, tmp_path / "int8.onnx", digits()[0][:32], plan)
     assert {name for name, precision in report.layers.items() if precision == "fp32"} == {"0/Conv", "7/Gemm"}
     assert report.int8_share == 5 / 7
 
 
 def test_nothing_left_to_quantize(source: Path, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match=r"no layer is left to quantize .*set quantize\.precision = 'fp32'"):
-        quantize_static(source, tmp_path / "int8.onnx", images(4), QuantizationPlan("tensorrt", exclude=("*",)))
+        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan("tensorrt", exclude=("*",)))
     with pytest.raises(ConfigError, match="matches no node of the graph"):
-        quantize_static(source, tmp_path / "int8.onnx", images(4), QuantizationPlan("cpu", exclude=("layer9*",)))
+        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan("cpu", exclude=("layer9*",)))
 
 
 def test_a_graph_of_ours_that_breaks_a_rule_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.onnx").write_bytes(residual_net().SerializeToString())
     monkeypatch.setattr(quantization, "check_tensorrt_rules", lambda model: ["scale: node 'x': it is 0"])
     with pytest.raises(StageFailed, match=r"net\.onnx: the planned graph breaks 1 rules: scale: node 'x': it is 0"):
-        quantize_static(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(8), QuantizationPlan("tensorrt"))
+        quantize_model(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(8), QuantizationPlan("tensorrt"))
     assert not (tmp_path / "int8.onnx").exists()

@@ -30,7 +30,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             assert name == "calibration"
             return [None] * 4, None
 
-    monkeypatch.setattr("dlx_deploy.nn.quantization.quantize_static", convert)
+    monkeypatch.setattr("dlx_deploy.nn.quantization.quantize_model", convert)
     monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
 
     def run(target: str, opset: int = 20, **params: Any) -> tuple[PrecisionPlan, dict[str, Any]]:

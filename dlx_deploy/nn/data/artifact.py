@@ -104,6 +104,11 @@ class DataArtifact:
     truncate: bool = False
 
     @property
+    def padding(self) -> int | None:
+        """The token that pads, ``None`` for images."""
+        return self.pad_id if self.is_text else None
+
+    @property
     def is_text(self) -> bool:
         """Whether these are texts rather than images."""
         return self.vocabulary > 0

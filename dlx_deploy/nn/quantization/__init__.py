@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
@@ -30,7 +29,7 @@ __all__ = [
     "activation_ranges",
     "check_tensorrt_rules",
     "layer_precision",
-    "quantize_static",
+    "quantize_model",
 ]
 
 OVERFLOW_IMAGES = 64
@@ -45,7 +44,9 @@ class QuantizationPlan:
     """What to do: the style, how ranges are found, and node-name patterns (fnmatch) that stay in floating point.
 
     ``reduce_range`` concerns the CPU style alone. ``int8`` and ``half`` say which precisions are used beside float32;
-    the graph becomes strongly typed, that is, holds every type itself.
+    the graph becomes strongly typed, that is, holds every type itself. ``dynamic`` finds the ranges of activations
+    while the network runs, instead of by calibration; in the CPU style alone. ``pad_id`` pads the calibration inputs if
+    they are tokens.
     """
 
     style: Literal["tensorrt", "cpu"]
@@ -53,6 +54,8 @@ class QuantizationPlan:
     half: bool = False
     reduce_range: bool = False
     method: Method = "minmax"
+    dynamic: bool = False
+    pad_id: int | None = None
     exclude: tuple[str, ...] = ()
 
 
@@ -70,17 +73,19 @@ class QuantizationReport:
         return sum(p == "int8" for p in self.layers.values()) / len(self.layers) if self.layers else 0.0
 
 
-def quantize_static(source: Path, out: Path, images: NDArray[np.uint8], plan: QuantizationPlan) -> QuantizationReport:
-    """Write the float32 model in ``source`` as ``plan`` says, with calibration ``images`` (uint8[N, H, W, C], 0..255).
+def quantize_model(source: Path, out: Path, inputs: NDArray[Any], plan: QuantizationPlan) -> QuantizationReport:
+    """Write the float32 model in ``source`` as ``plan`` says, with calibration ``inputs``.
+
+    These are images uint8[N, H, W, C], 0..255, or tokens int32[N, L].
 
     Raises:
         ConfigError: no images, or a pattern in ``plan.exclude`` matches no node.
         StageFailed: nothing was left to quantize, or the result breaks a rule of the target's parser.
     """
     model = load(source)
-    planned = _quantized(model, images, plan) if plan.int8 else model
+    planned = _quantized(model, inputs, plan) if plan.int8 else model
     if plan.half:
-        planned = half_precision(planned, _magnitudes(model, images))
+        planned = half_precision(planned, _magnitudes(model, inputs, plan.pad_id))
     onnx.checker.check_model(planned, full_check=True)
     if plan.style == "tensorrt" and (findings := check_tensorrt_rules(planned)):
         raise StageFailed(f"{source.name}: the planned graph breaks {len(findings)} rules: {'; '.join(findings[:5])}")
@@ -89,21 +94,25 @@ def quantize_static(source: Path, out: Path, images: NDArray[np.uint8], plan: Qu
     return QuantizationReport(layers=layer_precision(planned), activations=activations)
 
 
-def _quantized(model: ModelProto, images: NDArray[np.uint8], plan: QuantizationPlan) -> ModelProto:
+def _quantized(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) -> ModelProto:
     tensorrt = plan.style == "tensorrt"
+    if plan.dynamic and not tensorrt:
+        return cpu_style.quantize_dynamically(model, plan.reduce_range, plan.exclude)
     tensors = (tensorrt_style if tensorrt else cpu_style).tensors_to_quantize(model, plan.exclude)
     if not tensors:
         raise StageFailed(
             f"no layer is left to quantize (quantize.exclude = {list(plan.exclude)!r}); set quantize.precision = 'fp32'"
         )
-    ranges = activation_ranges(model, images, tensors, plan.method, symmetric=tensorrt)
+    ranges = activation_ranges(model, inputs, tensors, plan.method, symmetric=tensorrt, pad_id=plan.pad_id)
     if tensorrt:
         return tensorrt_style.insert_qdq(model, ranges, plan.exclude, plan.half)
     return cpu_style.quantize(model, ranges, plan.reduce_range, plan.exclude)
 
 
-def _magnitudes(model: ModelProto, images: NDArray[np.uint8]) -> dict[str, float]:
-    """The largest magnitude of every float32 tensor on some of the images."""
-    some, tensors = images[:OVERFLOW_IMAGES], float_tensors(model)
-    ranges = activation_ranges(model, some, tensors, "minmax", symmetric=False, largest_batch=OVERFLOW_BATCH)
+def _magnitudes(model: ModelProto, inputs: NDArray[Any], pad_id: int | None) -> dict[str, float]:
+    """The largest magnitude of every float32 tensor on some of the inputs."""
+    some, tensors = inputs[:OVERFLOW_IMAGES], float_tensors(model)
+    ranges = activation_ranges(
+        model, some, tensors, "minmax", symmetric=False, largest_batch=OVERFLOW_BATCH, pad_id=pad_id
+    )
     return {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items()}

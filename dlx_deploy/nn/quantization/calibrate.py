@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.nn.evaluation import batches
+from dlx_deploy.nn.evaluation import batches, fitted
 from dlx_deploy.nn.onnx_model import Index, to_bytes
 
 __all__ = ["Method", "Ranges", "activation_ranges"]
@@ -29,32 +29,36 @@ LARGEST_BATCH = 32
 
 def activation_ranges(
     model: ModelProto,
-    images: NDArray[np.uint8],
+    inputs: NDArray[Any],
     tensors: Collection[str],
     method: Method,
     symmetric: bool,
     largest_batch: int = LARGEST_BATCH,
+    pad_id: int | None = None,
 ) -> Ranges:
-    """The range of each of ``tensors`` over ``images`` (uint8[N, H, W, C], NHWC, 0..255), ``largest_batch`` at a time.
+    """The range of each of ``tensors`` over ``inputs``, ``largest_batch`` rows at a time.
+
+    ``inputs``: images uint8[N, H, W, C], NHWC, 0..255, or tokens int32[N, L], which ``pad_id`` pads.
 
     ``percentile`` keeps 99.99 % of the values; ``entropy`` minimises the Kullback-Leibler divergence between the values
     and their quantized form (Migacz, GTC 2017). With ``symmetric``, ranges are centred on zero.
 
     Raises:
-        ConfigError: no images, or images that the model does not take.
+        ConfigError: no inputs, or some that the model does not take.
         StageFailed: a range is not finite, or the model has no such tensor.
     """
-    if not len(images) or not tensors:
-        raise ConfigError(f"{len(images)} calibration images for {len(tensors)} tensors; rule: at least one of each")
+    if not len(inputs) or not tensors:
+        raise ConfigError(f"{len(inputs)} calibration images for {len(tensors)} tensors; rule: at least one of each")
     missing = sorted(set(tensors) - set(Index(model).producer))
     if missing:
         raise StageFailed(f"the graph computes no tensor {missing[0]!r}; calibrate the graph that is quantized")
-    fixed = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    fixed = shape[0]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # ONNX Runtime prints
         calibrator = _calibrator(model, Path(folder), sorted(tensors), method, symmetric)
-        for batch in batches(images, fixed or largest_batch, fill=bool(fixed)):
+        for batch in batches(inputs, fixed or largest_batch, fill=bool(fixed)):
             # One batch per call: all outputs of a call are held in memory, and a ragged one among them is refused.
-            calibrator.collect_data(_OneBatch({model.graph.input[0].name: batch}))
+            calibrator.collect_data(_OneBatch({model.graph.input[0].name: fitted(batch, shape, pad_id)}))
         found = calibrator.compute_data()
     return {name: _checked(name, found[name].range_value) for name in sorted(tensors)}
 
@@ -62,10 +66,10 @@ def activation_ranges(
 class _OneBatch:
     """ONNX Runtime's reader protocol for a single batch."""
 
-    def __init__(self, feed: dict[str, NDArray[np.uint8]]) -> None:
+    def __init__(self, feed: dict[str, NDArray[Any]]) -> None:
         self._feeds = [feed]
 
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
         """The batch, then ``None``."""
         return self._feeds.pop() if self._feeds else None
 

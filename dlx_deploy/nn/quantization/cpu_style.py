@@ -18,7 +18,7 @@ from dlx_deploy.nn.onnx_model import Index, load, tidy, to_bytes
 from dlx_deploy.nn.quantization.calibrate import Ranges
 from dlx_deploy.nn.quantization.placement import excluded, quantizable, residuals
 
-__all__ = ["quantize", "tensors_to_quantize"]
+__all__ = ["quantize", "quantize_dynamically", "tensors_to_quantize"]
 
 FOLLOWERS = ("Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape")
 """Operators that stay in INT8 where their input already is."""
@@ -72,6 +72,35 @@ def quantize(model: ModelProto, ranges: Ranges, reduce_range: bool, exclude: Seq
         return tidy(load(out))
 
 
+def quantize_dynamically(model: ModelProto, reduce_range: bool, exclude: Sequence[str] = ()) -> ModelProto:
+    """A copy of ``model`` whose matrix products with constant weights compute on int8.
+
+    The range of their activations is found for each input while the network runs (DynamicQuantizeLinear), which suits
+    sequences: nothing is clipped, and nothing needs calibration.
+
+    Raises:
+        ConfigError: a pattern in ``exclude`` matches no node.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    chosen = [n for n in quantizable(Index(model), excluded(model, exclude)) if n.op_type in ("MatMul", "Gemm")]
+    if not chosen:
+        return tidy(load(model))
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = (Path(folder) / name for name in ("source.onnx", "out.onnx"))
+        source.write_bytes(to_bytes(_marked(model)))
+        quantize_dynamic(
+            source,
+            out,
+            op_types_to_quantize=sorted({node.op_type for node in chosen}),
+            nodes_to_quantize=[node.name for node in chosen],
+            per_channel=True,
+            reduce_range=reduce_range,
+            weight_type=QuantType.QInt8,
+        )
+        return tidy(load(out))
+
+
 def _chosen(index: Index, left_out: set[str]) -> list[NodeProto]:
     """Layers, residual sums, and what follows them without leaving INT8; in graph order."""
     layers = quantizable(index, left_out)
@@ -87,5 +116,6 @@ def _chosen(index: Index, left_out: set[str]) -> list[NodeProto]:
 def _marked(model: ModelProto) -> ModelProto:
     """A copy that says that it needs no pre-processing: the exporter has folded constants and batch norms."""
     model = load(model)
-    onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    kept = {prop.key: prop.value for prop in model.metadata_props}
+    onnx.helper.set_model_props(model, {**kept, "onnx.quant.pre_process": "onnxruntime.quant"})
     return model

@@ -13,7 +13,7 @@ from torchvision import models
 
 from dlx_deploy.nn.export import ExportSpec, export_onnx
 from dlx_deploy.nn.onnx_model import load
-from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_static
+from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_model
 from dlx_deploy.runtime.engine.build import build_engine
 from dlx_deploy.runtime.engine.settings import BuildSettings
 
@@ -67,7 +67,7 @@ def test_every_layer_computes_as_planned(source: Path, precision: str, tmp_path:
     if precision != "fp32":
         images = np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)
         out = tmp_path / "m.onnx"
-        layers = quantize_static(
+        layers = quantize_model(
             source, out, images, QuantizationPlan("tensorrt", int8=precision == "int8", half=True)
         ).layers
     assert set(layers.values()) == {precision}

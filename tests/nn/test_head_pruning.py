@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dlx_deploy.errors import StageFailed
+from dlx_deploy.nn.artifact import Architecture, load_model, save_model
+from dlx_deploy.nn.head_pruning import prune_heads
+from dlx_deploy.nn.models.attention import Attention
+from dlx_deploy.nn.models.inputs import TokenInput
+from dlx_deploy.nn.models.registry import build_model
+
+SPEC = TokenInput(50, 16)
+ARGUMENTS = {"depth": 2, "heads": 4, "width": 32, "dropout": 0.0}
+TOKENS = torch.tensor([[3, 4, 5, 6, 7], [9, 8, 0, 0, 0]])
+
+
+def network(name: str, **arguments: object) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(name, {**ARGUMENTS, **arguments}, 3, SPEC).eval()
+
+
+@pytest.mark.parametrize("name", ["transformer", "efficient_transformer"])
+def test_heads_and_channels_go_and_the_artifact_rebuilds_them(name: str, tmp_path: Path) -> None:
+    model = network(name)
+    pruned, report = prune_heads(model, SPEC, 0.4)
+    assert 0.38 <= report.reduction < 0.75
+    assert report.params_after < report.params_before
+    attention = pruned.layers[0].attention  # type: ignore[index,union-attr]
+    assert attention.heads < 4
+    assert pruned.layers[0].feed_forward.up.out_features % 8 == 0  # type: ignore[index,union-attr]
+    save_model(
+        tmp_path, pruned, Architecture(model=name, arguments=ARGUMENTS, classes=3, input=SPEC, pruned=report.channels)
+    )
+    loaded, _ = load_model(tmp_path)
+    assert torch.equal(loaded(TOKENS), pruned(TOKENS))
+
+
+def test_what_is_removed_is_what_is_weakest() -> None:
+    """Heads and channels whose weights are zero go first, and the outputs stay as they were."""
+    model = network("transformer")
+    with torch.no_grad():
+        for layer in model.layers:  # type: ignore[union-attr]
+            for linear in (layer.attention.query, layer.attention.key, layer.attention.value):
+                linear.weight[8:16] = 0
+                linear.bias[8:16] = 0
+            layer.attention.out.weight[:, 8:16] = 0
+            layer.feed_forward.up.weight[:32] = 0
+            layer.feed_forward.up.bias[:32] = 0
+            layer.feed_forward.down.weight[:, :32] = 0
+    pruned, _ = prune_heads(model, SPEC, 0.2)
+    heads = [m.heads for m in pruned.modules() if isinstance(m, Attention)]
+    assert heads == [3, 3]
+    assert pruned.layers[0].feed_forward.up.out_features in (96, 104)  # type: ignore[index,union-attr]
+    assert torch.allclose(pruned(TOKENS), model(TOKENS), atol=1e-5)
+
+
+def test_what_cannot_be_pruned() -> None:
+    with pytest.raises(StageFailed, match=r"this Linear has none; set prune\.enabled = false"):
+        prune_heads(nn.Linear(2, 2), SPEC, 0.2)
+    with pytest.raises(StageFailed, match=r"prune\.reduce_macs is 0\.99; with round_to = 8 at most 0\.\d+ of the"):
+        prune_heads(network("transformer"), SPEC, 0.99)
