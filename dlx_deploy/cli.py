@@ -226,7 +226,10 @@ def gc(
 @app.command()
 def verify(
     package: PackageArgument,
-    data: Annotated[str, typer.Option("--data", help="Folder of CLASS/IMAGE, test/CLASS/IMAGE, or `digits`.")],
+    data: Annotated[
+        str,
+        typer.Option("--data", help="Folder of CLASS/IMAGE or test/CLASS/IMAGE, texts as .csv or .jsonl; or `digits`."),
+    ],
     max_drop: Annotated[
         float | None, typer.Option(help="Budget, 0.01 is one point; the package's own by default.")
     ] = None,
@@ -250,17 +253,18 @@ def verify(
 @app.command(name="run")
 def run_package(
     package: PackageArgument,
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
-    top: Annotated[int, typer.Option(help="Classes per image.", min=1)] = 1,
+    inputs: Annotated[list[str], typer.Argument(help="Image files, or texts; -: a line each.", metavar="INPUT...")],
+    top: Annotated[int, typer.Option(help="Classes per input.", min=1)] = 1,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is on image files."""
+    """Classify image files, or texts."""
     from dlx_deploy.runtime import commands
 
-    _finish(commands.predict(_predictor(package, threads, backend, no_build), images, top), as_json)
+    predictor = _predictor(package, threads, backend, no_build)
+    _finish(commands.predict(predictor, commands.listed(inputs, sys.stdin), top), as_json)
 
 
 @app.command()

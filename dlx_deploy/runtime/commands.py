@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from .bench import BenchOptions, bench_package
 from .errors import RuntimeFault
@@ -12,7 +12,7 @@ from .predictor import PathLike, Predictor
 from .selftest import self_test
 from .verify import load_labelled, teacher_predictions, verify_package
 
-__all__ = ["Outcome", "VerifyOptions", "bench", "engine", "info", "predict", "selftest", "verify"]
+__all__ = ["Outcome", "VerifyOptions", "bench", "engine", "info", "listed", "predict", "selftest", "verify"]
 
 BLOCK = 64  # images decoded and run at a time
 
@@ -40,10 +40,9 @@ def info(package: Package) -> Outcome:
     """What the package is, without opening a session."""
     meta = {key: value for key, value in package.meta.items() if key != "files"}
     target = package.meta["target"]
-    shape = ", ".join(str(n) for n in (package.batch or "N", *package.shape))
     lines = [
         f"{package.name} {package.version} for {target.get('title') or package.target}",
-        f"input    uint8[{shape}], NHWC, 0..255",
+        f"input    {package.input.describe(package.batch)}",
         f"classes  {len(package.labels)}: {', '.join(package.labels[:10])}{', …' if len(package.labels) > 10 else ''}",
         f"model    {len(package.model)} bytes{', run in exact Q/DQ arithmetic' if package.exact_qdq else ''}",
         f"plan     {_plan(package.meta)}",
@@ -90,22 +89,29 @@ def engine(package: Package, build: bool, cache: Optional[str], say: Callable[[s
     return Outcome(data, "\n".join(lines))
 
 
-def predict(predictor: Predictor, paths: Sequence[PathLike], top: int = 1) -> Outcome:
-    """The ``top`` classes of every image file.
+def listed(inputs: Sequence[PathLike], stdin: Iterable[str]) -> List[str]:
+    """``inputs`` as strings; a lone ``-`` stands for the lines of ``stdin``."""
+    if [str(one) for one in inputs] == ["-"]:
+        return [line.rstrip("\r\n") for line in stdin]
+    return [str(one) for one in inputs]
+
+
+def predict(predictor: Predictor, inputs: Sequence[PathLike], top: int = 1) -> Outcome:
+    """The ``top`` classes of every image file, or of every text.
 
     Raises:
         InputError, BackendMissing: as ``Predictor.predict``.
     """
     names = predictor.package.labels
     found: List[Dict[str, Any]] = []
-    for start in range(0, len(paths), BLOCK):
-        block = list(paths[start : start + BLOCK])
+    key = predictor.package.input.noun[:-1]
+    for start in range(0, len(inputs), BLOCK):
+        block = [str(one) for one in inputs[start : start + BLOCK]]
         for i, best in enumerate(predictor.predict(block).top(top)):
             ranked = [{"class": names.index(label), "label": label, "probability": p} for label, p in best]
-            found.append({"image": str(block[i]), "top": ranked})
+            found.append({key: block[i], "top": ranked})
     lines = [
-        "\t".join([row["image"], *(f"{best['label']} {best['probability']:.4f}" for best in row["top"])])
-        for row in found
+        "\t".join([row[key], *(f"{best['label']} {best['probability']:.4f}" for best in row["top"])]) for row in found
     ]
     return Outcome({**_head(predictor.package), "predictions": found}, "\n".join(lines))
 
@@ -118,7 +124,7 @@ def selftest(predictor: Predictor) -> Outcome:
     """
     result = self_test(predictor)
     text = (
-        f"self-test passed: {result.images} golden images, every top-1 the same, logits within "
+        f"self-test passed: {result.images} golden inputs, every top-1 the same, logits within "
         f"{result.max_abs_diff:.3g} (allowed: {result.atol:g} + {result.rtol:g} * |golden|)"
     )
     return Outcome({**_head(predictor.package), "verdict": "pass", **asdict(result)}, text)
@@ -135,14 +141,14 @@ def bench(predictor: Predictor, options: BenchOptions) -> Outcome:
     lines = [
         f"measured on {result.machine['label']} (package built for {predictor.package.target})",
         f"batch {result.batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
-        f"{result.images_per_second:.0f} images/s",
+        f"{result.images_per_second:.0f} {predictor.package.input.noun}/s",
     ]
     text = "\n".join(lines + [result.explain()] * bool(result.verdict))
     return Outcome({**_head(predictor.package), **result.to_dict()}, text, result.failure())
 
 
 def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Outcome:
-    """The accuracy gate on the labelled images at ``data``.
+    """The accuracy gate on the labelled images or texts at ``data``.
 
     Raises:
         InputError, BackendMissing: as ``load_labelled``, ``teacher_predictions`` and ``verify_package``.
@@ -152,12 +158,15 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Outc
     teacher = None if options.teacher is None else teacher_predictions(options.teacher, images, options.threads)
     result = verify_package(predictor, images, labels, options.max_drop, options.confidence, teacher)
     lines = [
-        f"teacher {100 * result.teacher_accuracy:.2f} %, package {100 * result.accuracy:.2f} % of {len(images)} images "
+        f"teacher {100 * result.teacher_accuracy:.2f} %, package {100 * result.accuracy:.2f} % of {len(images)} "
+        f"{predictor.package.input.noun} "
         f"({result.b} only the teacher has right, {result.c} only the package)",
         result.verdict.explain(),
     ]
     if result.relabelled:
-        lines.append(f"{result.relabelled} images have another label than when the package was built")
+        lines.append(
+            f"{result.relabelled} {predictor.package.input.noun} have another label than when the package was built"
+        )
     return Outcome({**_head(predictor.package), **result.to_dict()}, "\n".join(lines), result.verdict.failure())
 
 

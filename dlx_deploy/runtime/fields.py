@@ -57,6 +57,15 @@ class Fields:
             raise self.wrong("input.shape", shape, 'must be ["batch" or a size, height, width, channels]')
         return (sizes[-3], sizes[-2], sizes[-1]), (None if shape[0] == "batch" else sizes[0])
 
+    def token_shape(self) -> Tuple[Optional[int], Optional[int]]:
+        """The fixed batch size and the fixed length of token sequences, or ``None``."""
+        shape = self.get("input.shape", list)
+        found = [x if isinstance(x, int) and not isinstance(x, bool) and x > 0 else None for x in shape]
+        names = [x for x in shape if isinstance(x, str)]
+        if len(shape) != 2 or any(x is None and shape[i] != ("batch", "length")[i] for i, x in enumerate(found)):
+            raise self.wrong("input.shape", shape, f'must be ["batch" or a size, "length" or a size], not {names}')
+        return found[0], found[1]
+
     def _at(self, path: str) -> Any:
         value: Any = self._meta
         for part in path.split("."):

@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace, path: str) -> Outcome:
 
 def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package: Package) -> Outcome:
     if arguments.command == "predict":
-        return commands.predict(predictor, arguments.images, arguments.top)
+        return commands.predict(predictor, commands.listed(arguments.inputs, sys.stdin), arguments.top)
     if arguments.command == "bench":
         budget = package.max_latency_p90_ms if arguments.max_p90_ms is None else arguments.max_p90_ms
         options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget)
@@ -73,24 +73,26 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     parser.set_defaults(json=False)
     actions = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    predict = _command(actions, "predict", "say what is on image files")
-    predict.add_argument("images", nargs="+", metavar="IMAGE")
-    predict.add_argument("--top", type=int, default=1, metavar="K", help="classes per image (default: 1)")
+    predict = _command(actions, "predict", "classify image files, or texts")
+    predict.add_argument("inputs", nargs="+", metavar="INPUT", help="an image file or a text; -: a line each on stdin")
+    predict.add_argument("--top", type=int, default=1, metavar="K", help="classes per input (default: 1)")
 
-    _command(actions, "selftest", "compare the golden images' outputs with those of the builder")
+    _command(actions, "selftest", "compare the golden inputs' outputs with those of the builder")
 
     bench = _command(actions, "bench", "measure the latency on this machine")
     bench.add_argument("--rounds", type=int, default=300, metavar="N", help="timed runs (default: 300)")
-    bench.add_argument("--batch", type=int, default=1, metavar="N", help="images per run (default: 1)")
+    bench.add_argument("--batch", type=int, default=1, metavar="N", help="inputs per run (default: 1)")
     bench.add_argument("--max-p90-ms", type=float, metavar="MS", help="budget (default: the package's, if it has one)")
 
-    verify = _command(actions, "verify", "compare with the teacher on labelled images")
-    verify.add_argument("--data", required=True, metavar="DIR", help="folder of CLASS/IMAGE or test/CLASS/IMAGE")
+    verify = _command(actions, "verify", "compare with the teacher on labelled images or texts")
+    verify.add_argument(
+        "--data", required=True, metavar="PATH", help="folder of CLASS/IMAGE or test/CLASS/IMAGE; texts: .csv, .jsonl"
+    )
     verify.add_argument(
         "--max-drop", type=float, metavar="X", help="budget, 0.01 is one point (default: the package's)"
     )
     verify.add_argument("--confidence", type=float, metavar="X", help="for instance 0.95 (default: the package's)")
-    verify.add_argument("--teacher", metavar="ONNX", help="answers for images that the package does not know")
+    verify.add_argument("--teacher", metavar="ONNX", help="answers for inputs that the package does not know")
 
     engine = _command(actions, "engine", "build this machine's engine if need be, and describe it", session=False)
     _engine_options(engine)

@@ -14,6 +14,7 @@ import numpy as np
 from . import archive
 from .errors import PackageError
 from .fields import Fields, npy_array, npy_bytes
+from .inputs import ImageInput, TextInput
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +23,7 @@ __all__ = [
     "Package",
     "PackageContents",
     "assemble",
-    "image_digests",
+    "input_digests",
     "make_reference",
     "open_package",
     "parse_package",
@@ -30,8 +31,11 @@ __all__ = [
 
 MODEL, MANIFEST, CARD = "model.onnx", "manifest.json", "MODEL_CARD.md"
 GOLDEN_INPUTS, GOLDEN_LOGITS, REFERENCE = "golden/inputs.npy", "golden/logits.npy", "reference.npy"
-INPUT, OUTPUT = "images", "logits"
+OUTPUT = "logits"
+TOKENIZER, GOLDEN_TEXTS = "tokenizer.json", "golden/texts.json"
 ENGINE, ENGINE_SIDECAR = "engine/engine.plan", "engine/engine.json"
+TASKS = {"images": "image-classification", "texts": "sequence-classification"}
+_TABLE: Dict[str, type] = {"vocabulary": int, "pad_id": int, "max_length": int, "truncate": bool}
 RUNTIME = "dlx_runtime"  # the folder of this code inside a package
 
 MAIN = b"""\
@@ -56,16 +60,17 @@ sys.exit(main(sys.argv[1:], sys.path[0]))
 class Package:
     """A package whose digests were checked. ``meta`` is the whole of ``package.json``; treat it as read-only.
 
-    ``shape`` is (H, W, C) of one image; ``batch`` is the model's fixed batch size, ``None`` if any is fine.
-    ``golden_inputs``: uint8[n, H, W, C], 0..255; ``golden_logits``: float32[n, classes]; ``reference``:
-    uint64[m, 3], as ``make_reference`` makes it. ``engine`` and ``engine_sidecar`` are a TensorRT engine that was built
+    ``input`` is what the model reads; ``batch`` is its fixed batch size, ``None`` if any is fine.
+    ``golden_inputs``: images uint8[n, H, W, C], 0..255, or tokens int32[n, L], then with ``golden_texts`` and the
+    ``tokenizer`` that makes them; ``golden_logits``: float32[n, classes]; ``reference``: uint64[m, 3], as
+    ``make_reference`` makes it. ``engine`` and ``engine_sidecar`` are a TensorRT engine that was built
     ahead and the JSON beside it, or both ``None``. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal.
     """
 
     name: str
     version: str
     target: str
-    shape: Tuple[int, int, int]
+    input: Union[ImageInput, TextInput]
     batch: Optional[int]
     labels: Tuple[str, ...]
     exact_qdq: bool
@@ -75,13 +80,15 @@ class Package:
     confidence: float
     max_latency_p90_ms: Optional[float]
     model: bytes
-    golden_inputs: NDArray[np.uint8]
+    golden_inputs: NDArray[Any]
     golden_logits: NDArray[np.float32]
     reference: NDArray[np.uint64]
     meta: Mapping[str, Any]
     digest: str
     engine: Optional[bytes] = None
     engine_sidecar: Optional[bytes] = None
+    tokenizer: Optional[bytes] = None
+    golden_texts: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,12 +96,13 @@ class PackageContents:
     """All that ``assemble`` needs.
 
     ``metadata`` holds the fields of ``package.json`` (docs/package.md) but ``schema``, ``task``, ``input``,
-    ``outputs``, ``golden.images``, ``golden.top1`` and ``files``, which follow from the rest. Arrays as in ``Package``.
+    ``outputs``, ``golden.images`` (or ``golden.texts``), ``golden.top1`` and ``files``, which follow from the rest; for
+    texts it holds ``tokenizer``. Arrays as in ``Package``.
     """
 
     metadata: Mapping[str, Any]
     model: bytes
-    golden_inputs: NDArray[np.uint8]
+    golden_inputs: NDArray[Any]
     golden_logits: NDArray[np.float32]
     reference: NDArray[np.uint64]
     manifest: bytes
@@ -102,6 +110,9 @@ class PackageContents:
     batch: Optional[int] = None
     engine: Optional[bytes] = None
     engine_sidecar: Optional[bytes] = None
+    tokenizer: Optional[bytes] = None
+    golden_texts: Sequence[str] = ()
+    length: Optional[int] = None
 
 
 def open_package(path: Union[str, os.PathLike[str]]) -> Package:
@@ -119,29 +130,30 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
     Raises:
         PackageError: a field of ``package.json`` is missing or of the wrong kind, or an array does not fit it.
     """
-    for name in (MODEL, GOLDEN_INPUTS, GOLDEN_LOGITS, REFERENCE):
+    meta = json.loads(files[archive.INDEX].decode("utf-8"))
+    text = meta.get("task") == TASKS["texts"]
+    for name in (MODEL, GOLDEN_INPUTS, GOLDEN_LOGITS, REFERENCE, *((TOKENIZER, GOLDEN_TEXTS) if text else ())):
         if name not in files:
             raise PackageError(f"{origin}: {name!r} is missing; a package of schema {archive.SCHEMA} has it")
     if (ENGINE in files) != (ENGINE_SIDECAR in files):
         raise PackageError(f"{origin}: of {ENGINE!r} and {ENGINE_SIDECAR!r} only one is there; both or none must be")
-    meta = json.loads(files[archive.INDEX].decode("utf-8"))
     field = Fields(meta, origin)
-    shape, batch = field.image_shape()
+    spec, batch = _read_input(field)
     labels = field.labels()
-    field.exactly("task", "image-classification")
-    field.exactly("input", _input(shape, batch))
+    field.exactly("input", _input(spec, batch))
     field.exactly("outputs", _outputs(len(labels), batch))
     for table in ("preprocessing", "precision", "recipe", "accuracy"):
         field.get(table, dict)
-    inputs = npy_array(files, GOLDEN_INPUTS, origin, np.uint8, (None, *shape))
-    field.exactly("golden.images", len(inputs))
+    dims = [n if isinstance(n, int) else None for n in spec.dims]
+    inputs = npy_array(files, GOLDEN_INPUTS, origin, np.dtype(spec.dtype), (None, *dims))
+    field.exactly(f"golden.{spec.noun}", len(inputs))
     if not len(inputs):
-        raise field.wrong("golden.images", 0, "must be at least 1, or the self-test would test nothing")
+        raise field.wrong(f"golden.{spec.noun}", 0, "must be at least 1, or the self-test would test nothing")
     return Package(
         name=field.get("name", str),
         version=field.get("version", str),
         target=field.get("target.name", str),
-        shape=shape,
+        input=spec,
         batch=batch,
         labels=labels,
         exact_qdq=field.get("execution.exact_qdq", bool),
@@ -158,6 +170,8 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         digest=hashlib.sha256(files[archive.INDEX]).hexdigest(),
         engine=files.get(ENGINE),
         engine_sidecar=files.get(ENGINE_SIDECAR),
+        tokenizer=files[TOKENIZER] if isinstance(spec, TextInput) else None,
+        golden_texts=_golden_texts(files, origin, len(inputs)) if isinstance(spec, TextInput) else (),
     )
 
 
@@ -180,6 +194,9 @@ def assemble(contents: PackageContents) -> Dict[str, bytes]:
     }
     if contents.engine is not None and contents.engine_sidecar is not None:
         files.update({ENGINE: contents.engine, ENGINE_SIDECAR: contents.engine_sidecar})
+    if contents.tokenizer is not None:
+        files[TOKENIZER] = contents.tokenizer
+        files[GOLDEN_TEXTS] = archive.to_json(list(contents.golden_texts))
     here = Path(__file__).parent
     for source in sorted(here.rglob("*.py")):
         files[f"{RUNTIME}/{source.relative_to(here).as_posix()}"] = source.read_bytes()
@@ -192,36 +209,73 @@ def assemble(contents: PackageContents) -> Dict[str, bytes]:
     return files
 
 
-def make_reference(images: NDArray[np.uint8], labels: Sequence[int], teacher_top1: Sequence[int]) -> NDArray[np.uint64]:
+def make_reference(
+    inputs: NDArray[Any], labels: Sequence[int], teacher_top1: Sequence[int], pad_id: Optional[int] = None
+) -> NDArray[np.uint64]:
     """The table that lets the gate be run again without the teacher: uint64[N, 3].
 
-    A row is an image's digest (``image_digests``), its label and the teacher's top-1 class.
-    ``images``: uint8[N, H, W, C], 0..255; ``labels`` and ``teacher_top1``: N class numbers.
+    A row is an input's digest (``input_digests``), its label and the teacher's top-1 class.
+    ``inputs``: images uint8[N, H, W, C], 0..255, or tokens int32[N, L]; ``labels`` and ``teacher_top1``: N class
+    numbers.
     """
-    columns = [image_digests(images), np.asarray(labels, np.uint64), np.asarray(teacher_top1, np.uint64)]
+    columns = [input_digests(inputs, pad_id), np.asarray(labels, np.uint64), np.asarray(teacher_top1, np.uint64)]
     return np.stack(columns, axis=1)
 
 
-def image_digests(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Per image of uint8[N, H, W, C] the first 8 bytes of its pixels' SHA-256, little-endian, as uint64[N]."""
-    heads = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
+def input_digests(inputs: NDArray[Any], pad_id: Optional[int] = None) -> NDArray[np.uint64]:
+    """Per row the first 8 bytes of its SHA-256, little-endian, as uint64[N].
+
+    Of an image uint8[H, W, C] the pixels count, of tokens int32[L] those that are no padding, little-endian.
+    """
+    rows = inputs if pad_id is None else [row[row != pad_id].astype("<i4") for row in inputs]
+    heads = b"".join(hashlib.sha256(row.tobytes()).digest()[:8] for row in rows)
     return np.frombuffer(heads, "<u8").astype(np.uint64)
 
 
 def _derived(contents: PackageContents) -> Dict[str, Any]:
-    golden = {**contents.metadata.get("golden", {}), "images": len(contents.golden_inputs), "top1": "must agree"}
+    spec = _spec_of(contents)
+    golden = {**contents.metadata.get("golden", {}), spec.noun: len(contents.golden_inputs), "top1": "must agree"}
     return {
         **contents.metadata,
         "schema": archive.SCHEMA,
-        "task": "image-classification",
-        "input": _input(contents.golden_inputs.shape[1:], contents.batch),
+        "task": TASKS[spec.noun],
+        "input": _input(spec, contents.batch),
         "outputs": _outputs(contents.golden_logits.shape[-1], contents.batch),
         "golden": golden,
     }
 
 
-def _input(shape: Sequence[int], batch: Optional[int]) -> Dict[str, Any]:
-    return {"name": INPUT, "dtype": "uint8", "layout": "NHWC", "shape": [batch or "batch", *shape]}
+def _spec_of(contents: PackageContents) -> Union[ImageInput, TextInput]:
+    if contents.tokenizer is None:
+        height, width, channels = contents.golden_inputs.shape[1:]
+        return ImageInput((height, width, channels))
+    try:
+        table = contents.metadata["tokenizer"]
+        return TextInput(**{key: table[key] for key in _TABLE}, length=contents.length)
+    except (KeyError, TypeError) as e:
+        raise PackageError(f"the new package's metadata says nothing of its tokenizer: {e}") from e
+
+
+def _read_input(field: Fields) -> Tuple[Union[ImageInput, TextInput], Optional[int]]:
+    """What the model reads, and its fixed batch size or ``None``."""
+    if field.get("task", str) == TASKS["images"]:
+        shape, batch = field.image_shape()
+        return ImageInput(shape), batch
+    field.exactly("task", TASKS["texts"])
+    batch, length = field.token_shape()
+    numbers = {key: field.get(f"tokenizer.{key}", kind) for key, kind in _TABLE.items()}
+    return TextInput(**numbers, length=length), batch
+
+
+def _golden_texts(files: Mapping[str, bytes], origin: str, count: int) -> Tuple[str, ...]:
+    texts = json.loads(files[GOLDEN_TEXTS].decode("utf-8"))
+    if not isinstance(texts, list) or len(texts) != count or not all(isinstance(text, str) for text in texts):
+        raise PackageError(f"{origin}: {GOLDEN_TEXTS!r} must be a list of {count} texts")
+    return tuple(texts)
+
+
+def _input(spec: Union[ImageInput, TextInput], batch: Optional[int]) -> Dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "layout": spec.layout, "shape": [batch or "batch", *spec.dims]}
 
 
 def _outputs(classes: int, batch: Optional[int]) -> List[Dict[str, Any]]:

@@ -1,17 +1,17 @@
-"""Predictions for images: arrays or files in, logits, probabilities, classes and labels out."""
+"""Predictions: images or texts in, logits, probabilities, classes and labels out."""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple, Union
 
 import numpy as np
 
 from .backends import BackendOptions, open_backend
 from .errors import InputError, PackageError
-from .images import load_image
-from .package import INPUT, OUTPUT, Package, open_package
+from .inputs import ImageInput, reader_for
+from .package import OUTPUT, Package, open_package
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ UINT8 = np.dtype(np.uint8)
 
 
 class Predictions:
-    """What a model says about N images; everything but the logits is computed when it is asked for.
+    """What a model says about N images or texts; everything but the logits is computed when it is asked for.
 
     ``logits``: float32[N, classes], owned by the caller: no later call writes to it.
     """
@@ -42,7 +42,7 @@ class Predictions:
         return len(self.logits)
 
     def __repr__(self) -> str:
-        return f"Predictions({len(self)} images: {', '.join(self.labels[:8])}{', …' if len(self) > 8 else ''})"
+        return f"Predictions({len(self)}: {', '.join(self.labels[:8])}{', …' if len(self) > 8 else ''})"
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -53,17 +53,17 @@ class Predictions:
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """The class of each image: int64[N], 0..classes - 1; the first one of equals."""
+        """The class of each input: int64[N], 0..classes - 1; the first one of equals."""
         classes: NDArray[np.int64] = self.logits.argmax(axis=1)
         return classes
 
     @property
     def labels(self) -> List[str]:
-        """The class name of each image."""
+        """The class name of each input."""
         return [self._names[i] for i in self.classes]
 
     def top(self, k: int) -> List[List[Tuple[str, float]]]:
-        """Per image the ``k`` most probable classes (all, if there are fewer), best first, as (label, probability).
+        """Per input the ``k`` most probable classes (all, if there are fewer), best first, as (label, probability).
 
         Raises:
             InputError: ``k`` is under 1.
@@ -100,56 +100,45 @@ class Predictor:
         if self.backend.name.startswith("onnxruntime"):
             _check_model(self.backend.session, package)
         self._run = self.backend.session.run
-        self._shape = package.shape
+        self._read = reader_for(package.input, package.tokenizer)
+        self._input = package.input.name
         self._batch = package.batch
-        self._frame = (package.batch or 1, *package.shape)
+        self._frame = (package.batch or 1, *package.input.dims) if isinstance(package.input, ImageInput) else None
         self._names = package.labels
         self._outputs = [OUTPUT]
 
-    def predict(self, images: Union[NDArray[np.uint8], PathLike, Sequence[PathLike]]) -> Predictions:
-        """The predictions for ``images``: uint8[N, H, W, C] or [H, W, C], NHWC, 0..255, or image files to decode.
+    def predict(self, inputs: Any) -> Predictions:
+        """The predictions for ``inputs``: what the package's task takes.
 
-        ``images`` is only read, and not kept. A model of fixed batch size is run in blocks of it.
+        Images: uint8[N, H, W, C] or [H, W, C], NHWC, 0..255, or image files to decode. Texts: a string or several, or
+        tokens int32[N, L]. ``inputs`` is only read, and not kept. A model of fixed batch size is run in blocks of it.
 
         Raises:
-            InputError: another dtype or shape, no images, or a file that is missing or cannot be decoded.
-            BackendMissing: files were given and Pillow is not here.
+            InputError: another dtype or shape, nothing at all, a file that is missing or cannot be decoded, a text that
+                is empty or too long.
+            BackendMissing: files were given and Pillow is not here, or texts and the tokenizers library is not.
         """
         # The path of every frame of a stream: as few steps as can be, then ONNX Runtime.
-        if type(images) is NDARRAY and images.dtype is UINT8 and images.shape == self._frame:
-            return Predictions(self._run(self._outputs, {INPUT: images})[0], self._names)
-        return Predictions(self._logits(self.decode(images)), self._names)
+        if type(inputs) is NDARRAY and inputs.dtype is UINT8 and inputs.shape == self._frame:
+            return Predictions(self._run(self._outputs, {self._input: inputs})[0], self._names)
+        return Predictions(self._logits(self.decode(inputs)), self._names)
 
-    def decode(self, images: Any) -> NDArray[np.uint8]:
-        """``images`` as uint8[N, H, W, C]: files are read, a single image gets its batch axis.
+    def decode(self, inputs: Any) -> NDArray[Any]:
+        """``inputs`` as the array that the model reads, with its batch axis.
 
         Raises:
             InputError, BackendMissing: as ``predict``.
         """
-        if isinstance(images, (str, os.PathLike)):
-            images = [images]
-        if isinstance(images, (list, tuple)) and images and isinstance(images[0], (str, os.PathLike)):
-            return np.stack([load_image(path, *self._shape) for path in images])
-        array = np.asarray(images)
-        if array.shape == self._shape:
-            array = array[np.newaxis]
-        height, width, channels = self._shape
-        rule = f"must be uint8[N, {height}, {width}, {channels}], NHWC, 0..255, N at least 1"
-        if array.dtype != UINT8:
-            raise InputError(f"images are {array.dtype}{list(array.shape)}; {rule}{_dtype_hint(array)}")
-        if array.shape[1:] != self._shape or not len(array):
-            raise InputError(f"images are uint8{list(array.shape)}; {rule}{_layout_hint(array.shape, self._shape)}")
-        return array
+        return self._read(inputs)
 
-    def _logits(self, images: NDArray[np.uint8]) -> Any:
-        images = np.ascontiguousarray(images, UINT8)
+    def _logits(self, rows: NDArray[Any]) -> Any:
         if self._batch is None:
-            return self._run(self._outputs, {INPUT: images})[0]
+            return self._run(self._outputs, {self._input: rows})[0]
         blocks = []
-        for start in range(0, len(images), self._batch):
-            block = images[start : start + self._batch]
-            padding = np.zeros((self._batch - len(block), *self._shape), UINT8)
-            blocks.append(self._run(self._outputs, {INPUT: np.concatenate([block, padding])})[0][: len(block)])
+        for start in range(0, len(rows), self._batch):
+            block = rows[start : start + self._batch]
+            filling = np.repeat(block[-1:], self._batch - len(block), axis=0)
+            blocks.append(self._run(self._outputs, {self._input: np.concatenate([block, filling])})[0][: len(block)])
         return np.concatenate(blocks)
 
 
@@ -163,8 +152,8 @@ def load(path: PathLike, threads: int = 0, backend: Optional[str] = None, build:
 
 
 def _check_model(session: Any, package: Package) -> None:
-    batch = package.batch
-    wanted = [(INPUT, "tensor(uint8)", package.shape), (OUTPUT, "tensor(float)", (len(package.labels),))]
+    batch, spec = package.batch, package.input
+    wanted = [(spec.name, f"tensor({spec.dtype})", spec.dims), (OUTPUT, "tensor(float)", (len(package.labels),))]
     ends = [session.get_inputs(), session.get_outputs()]
     for i, (name, kind, shape) in enumerate(wanted):
         found = ends[i]
@@ -174,15 +163,3 @@ def _check_model(session: Any, package: Package) -> None:
     first = ends[0][0].shape[0]
     if (first if isinstance(first, int) else None) != batch:
         raise PackageError(f"the model's batch size is {first!r}, the package says {batch or 'any'}; they must agree")
-
-
-def _dtype_hint(array: NDArray[Any]) -> str:
-    if array.dtype.kind == "f":
-        return "; give the pixels as they are, normalisation is in the graph: images.astype(numpy.uint8) of 0..255"
-    return "; for instance images.astype(numpy.uint8)"
-
-
-def _layout_hint(shape: Tuple[int, ...], image: Tuple[int, int, int]) -> str:
-    if shape[-3:] == (image[2], image[0], image[1]):
-        return "; these look like NCHW: numpy.moveaxis(images, -3, -1)"
-    return "; resize them, or give paths of image files"

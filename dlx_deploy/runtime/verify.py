@@ -1,4 +1,4 @@
-"""The accuracy gate run again on the shipped bytes: the package against its teacher, image by image."""
+"""The accuracy gate run again on the shipped bytes: the package against its teacher, input by input."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import numpy as np
 
 from .errors import InputError, PackageError
 from .images import SUFFIXES, load_image
-from .package import INPUT, Package, image_digests
+from .inputs import ImageInput
+from .package import Package, input_digests
 from .predictor import Predictor
 from .session import open_session
 from .statistics import Verdict, non_inferiority
+from .texts import read_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,13 +51,13 @@ class Verification:
 
 def verify_package(
     predictor: Predictor,
-    images: NDArray[np.uint8],
+    images: NDArray[Any],
     labels: NDArray[np.int64],
     max_drop: Optional[float] = None,
     confidence: Optional[float] = None,
     teacher_top1: Optional[NDArray[np.int64]] = None,
 ) -> Verification:
-    """The verdict on ``images``: uint8[N, H, W, C], 0..255, with ``labels``: int[N], against the teacher's answers.
+    """The verdict on ``images`` (uint8[N, H, W, C], 0..255, or tokens int32[N, L]) with ``labels``: int[N].
 
     The teacher's answers are ``teacher_top1``: int[N], or else those in the package, found by the images' pixels.
     ``max_drop`` and ``confidence`` default to the package's budgets.
@@ -96,7 +98,7 @@ def verify_package(
     )
 
 
-def teacher_predictions(path: PathLike, images: NDArray[np.uint8], threads: int = 0) -> NDArray[np.int64]:
+def teacher_predictions(path: PathLike, images: NDArray[Any], threads: int = 0) -> NDArray[np.int64]:
     """The top-1 classes, int64[N], of the ONNX classifier at ``path``, which reads ``images`` as the package does.
 
     Raises:
@@ -111,29 +113,35 @@ def teacher_predictions(path: PathLike, images: NDArray[np.uint8], threads: int 
         session = open_session(model, exact_qdq=False, threads=threads)
     except PackageError as e:
         raise InputError(f"{os.fspath(path)}: {e}") from e
-    wanted = (INPUT, "tensor(uint8)", images.shape[1:])
-    found = [(x.name, x.type, tuple(x.shape[1:])) for x in session.get_inputs()]
+    name = "tokens" if images.ndim == 2 else "images"
+    wanted = (name, f"tensor({images.dtype})", images.shape[1:])
+    found = [(x.name, x.type, _filled(x.shape[1:], images.shape[1:])) for x in session.get_inputs()]
     batch = session.get_inputs()[0].shape[0] if found else None
     if found != [wanted] or isinstance(batch, int):
         raise InputError(
             f"{os.fspath(path)}: the teacher reads {found} at batch {batch}; must read {wanted} at any batch"
         )
     blocks = [images[i : i + BLOCK] for i in range(0, len(images), BLOCK)]
-    return np.concatenate([session.run(None, {INPUT: block})[0].argmax(axis=1) for block in blocks])
+    return np.concatenate([session.run(None, {name: block})[0].argmax(axis=1) for block in blocks])
 
 
-def load_labelled(path: PathLike, package: Package) -> Tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The labelled test images at ``path``: a folder of class folders, or a data folder with a ``dataset.json``.
+def load_labelled(path: PathLike, package: Package) -> Tuple[Any, NDArray[np.int64]]:
+    """The labelled test data at ``path``, and int64[N], class numbers in the package's order.
 
-    Gives uint8[N, H, W, C], 0..255, and int64[N], class numbers in the package's order.
+    Images come as uint8[N, H, W, C], 0..255, from a folder of class folders, texts as a list from a .csv or .jsonl
+    file; both from a data folder with a ``dataset.json``.
 
     Raises:
-        InputError: as ``load_labelled_folder``, or other classes than the package's.
+        InputError: as ``load_labelled_folder`` and ``texts.read_texts``, or other classes than the package's.
         BackendMissing: Pillow is not here.
     """
     if (Path(path) / "dataset.json").is_file():
         return _load_arrays(Path(path), package)
-    return load_labelled_folder(path, package.labels, *package.shape)
+    if isinstance(package.input, ImageInput):
+        return load_labelled_folder(path, package.labels, *package.input.shape)
+    test = [Path(path) / f"test{suffix}" for suffix in (".csv", ".jsonl")]
+    texts, names = read_texts(next((p for p in test if p.is_file()), Path(path)))
+    return texts, np.array([_class_number(Path(path), name, package.labels) for name in names], np.int64)
 
 
 def load_labelled_folder(
@@ -155,7 +163,7 @@ def load_labelled_folder(
     paths: List[Path] = []
     classes: List[int] = []
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        number = _class_number(folder, labels)
+        number = _class_number(folder, folder.name, labels)
         files = _image_files(folder)
         classes += [number] * len(files)
         paths += files
@@ -166,11 +174,19 @@ def load_labelled_folder(
     return np.stack([load_image(p, height, width, channels) for p in paths]), np.array(classes, np.int64)
 
 
-def _load_arrays(path: Path, package: Package) -> Tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _filled(dims: Sequence[Any], sizes: Sequence[int]) -> Tuple[int, ...]:
+    """The dimensions of a model, dynamic ones as large as they are asked to be."""
+    return tuple(d if isinstance(d, int) else n for d, n in zip(dims, sizes))  # noqa: B905  # Python 3.8
+
+
+def _load_arrays(path: Path, package: Package) -> Tuple[Any, NDArray[np.int64]]:
     try:
         meta = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
         classes = tuple(meta["classes"])
-        images = np.load(path / "test.images.npy", allow_pickle=False)
+        if isinstance(package.input, ImageInput):
+            images: Any = np.load(path / "test.images.npy", allow_pickle=False)
+        else:
+            images = json.loads((path / "test.texts.json").read_text(encoding="utf-8"))
         labels = np.load(path / "test.labels.npy", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{path}: not a readable data folder ({type(e).__name__}: {e})") from e
@@ -179,12 +195,12 @@ def _load_arrays(path: Path, package: Package) -> Tuple[NDArray[np.uint8], NDArr
     return images, labels
 
 
-def _class_number(folder: Path, labels: Sequence[str]) -> int:
-    if folder.name in labels:
-        return list(labels).index(folder.name)
-    close = difflib.get_close_matches(folder.name, labels, n=1, cutoff=0.5)
+def _class_number(where: Path, name: str, labels: Sequence[str]) -> int:
+    if name in labels:
+        return list(labels).index(name)
+    close = difflib.get_close_matches(name, labels, n=1, cutoff=0.5)
     hint = f"nearest: {close[0]!r}" if close else f"the package knows: {_few(labels)}"
-    raise InputError(f"{folder}: {folder.name!r} is no class of the package; {hint}")
+    raise InputError(f"{where}: {name!r} is no class of the package; {hint}")
 
 
 def _image_files(folder: Path) -> List[Path]:
@@ -205,7 +221,7 @@ def _check_labels(images: NDArray[np.uint8], labels: NDArray[np.int64], package:
 def _look_up(package: Package, images: NDArray[np.uint8]) -> Tuple[Any, Any, Any]:
     """Per image: whether the reference table has it, the teacher's top-1, and the label it was built with."""
     table: Mapping[int, Tuple[int, int]] = {int(d): (int(label), int(top1)) for d, label, top1 in package.reference}
-    rows = [table.get(int(d)) for d in image_digests(images)]
+    rows = [table.get(int(d)) for d in input_digests(images, package.input.pad_id)]
     known = np.array([row is not None for row in rows])
     answers = np.array([row or (-1, -1) for row in rows], np.int64)
     return known, answers[:, 1], answers[:, 0]

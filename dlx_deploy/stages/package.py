@@ -27,6 +27,12 @@ INT8_SHARE = 0.05
 the next step, with native INT8 kernels and in exact Q/DQ arithmetic alike. The top-1 class must agree in any case."""
 
 
+_TASK = {
+    False: "Image classification. Input: uint8 NHWC images; resizing is done by the package, normalisation by the graph.",
+    True: "Sequence classification. Input: texts; the package holds their tokenizer, padding is masked by the graph.",
+}
+
+
 class PackageParams(Package, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The section's keys, the package's name and version, the budgets it was judged by."""
 
@@ -40,34 +46,47 @@ def run(job: Job) -> Metrics:
     import numpy as np
 
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.evaluation import run_onnx
+    from dlx_deploy.nn.evaluation import fitted, run_onnx
     from dlx_deploy.runtime.archive import write_archive
     from dlx_deploy.runtime.package import PackageContents, assemble, make_reference
 
     data = open_data(job.inputs["data"])
-    images, labels = data.split("test")
+    inputs, labels = data.split("test")
     model = job.inputs["model"].read_bytes()
-    golden = np.ascontiguousarray(images[: job.params.golden_images])
+    length = _fixed_length(model) if data.is_text else None
+    golden = np.ascontiguousarray(inputs[: job.params.golden_images])
+    if data.is_text:
+        golden = fitted(golden, (None, length), data.padding)
     exact = job.target.judge == "exact-qdq"
     recipe = msgspec.json.decode(job.inputs["recipe"].read_bytes())
     accuracy = msgspec.json.decode(job.inputs["accuracy"].read_bytes(), type=Accuracy)
-    logits = run_onnx(model, golden, exact_qdq=exact, threads=1)
+    logits = run_onnx(model, golden, exact_qdq=exact, threads=1, pad_id=data.padding)
     engine = job.inputs["engine"]
     contents = PackageContents(
         metadata=_metadata(job, data, recipe, accuracy, float(np.abs(logits).max())),
         model=model,
         golden_inputs=golden,
         golden_logits=logits,
-        reference=make_reference(images, labels.tolist(), np.load(job.inputs["teacher"]).tolist()),
+        reference=make_reference(inputs, labels.tolist(), np.load(job.inputs["teacher"]).tolist(), data.padding),
         manifest=job.inputs["provenance"].read_bytes(),
-        model_card=_card(job, recipe, accuracy),
+        model_card=_card(job, recipe, accuracy, data.is_text),
         batch=recipe.get("fixed_batch"),
         engine=_optional(engine / "engine.plan"),
         engine_sidecar=_optional(engine / "engine.json"),
+        tokenizer=data.tokenizer.read_bytes() if data.is_text else None,
+        golden_texts=data.texts("test")[: len(golden)] if data.is_text else (),
+        length=length,
     )
     out = job.out / "package.dlx"
     write_archive(out, assemble(contents))
     return {"size_bytes": float(out.stat().st_size)}
+
+
+def _fixed_length(model: bytes) -> int | None:
+    """The length of the token sequences that the model takes; ``None`` where any will do."""
+    from dlx_deploy.nn.onnx_model import load
+
+    return load(model).graph.input[0].type.tensor_type.shape.dim[1].dim_value or None
 
 
 def _optional(path: Path) -> bytes | None:
@@ -85,15 +104,7 @@ def _metadata(
         "name": params.name,
         "version": params.version,
         "target": {"name": target.name, "kind": target.kind, "title": target.title},
-        "preprocessing": {
-            "height": data.height,
-            "width": data.width,
-            "channels": data.channels,
-            "resize": "bilinear",
-            "normalisation": "in the graph",
-            "mean": list(data.mean),
-            "std": list(data.std),
-        },
+        **_preprocessing(data),
         "labels": list(data.classes),
         "precision": {"plan": recipe["precision"], "style": target.quantization.style, "layers": layers},
         "engine": compiled,
@@ -112,19 +123,40 @@ def _metadata(
     }
 
 
+def _preprocessing(data: DataArtifact) -> dict[str, Any]:
+    """What is done to an input before and in the graph."""
+    if data.is_text:
+        table = {"vocabulary": data.vocabulary, "pad_id": data.pad_id, "max_length": data.max_length}
+        return {
+            "preprocessing": {"tokenizer": "tokenizer.json", "mask": "in the graph"},
+            "tokenizer": {**table, "truncate": data.truncate},
+        }
+    return {
+        "preprocessing": {
+            "height": data.height,
+            "width": data.width,
+            "channels": data.channels,
+            "resize": "bilinear",
+            "normalisation": "in the graph",
+            "mean": list(data.mean),
+            "std": list(data.std),
+        }
+    }
+
+
 def _tolerance(recipe: dict[str, Any], largest: float) -> float:
     half = "fp16" in (recipe["precision"], recipe["elsewhere"])
     share = INT8_SHARE if recipe["precision"] == "int8" else HALF_SHARE if half else 0.0
     return max(share * largest, ATOL)
 
 
-def _card(job: Job, recipe: dict[str, Any], accuracy: Accuracy) -> str:
+def _card(job: Job, recipe: dict[str, Any], accuracy: Accuracy, is_text: bool) -> str:
     shipped, teacher = accuracy.row(accuracy.shipped), accuracy.row("teacher")
     gate = judge_accuracy(job.params.gate, accuracy)
     style = f", {job.target.quantization.style} style" if recipe["precision"] == "int8" else ""
     return f"""# {job.params.name} {job.params.version} for {job.target.title}
 
-Image classification. Input: uint8 NHWC images; resizing is done by the package, normalisation by the graph.
+{_TASK[is_text]}
 
 | model | top-1 | parameters | multiply-accumulates | ONNX bytes |
 |---|---|---|---|---|
@@ -133,7 +165,7 @@ Image classification. Input: uint8 NHWC images; resizing is done by the package,
 
 - Precision: {recipe["precision"]}{style} ({recipe["reason"]}).
 - Accuracy gate: **{gate.verdict}**. {gate.text[0].upper()}{gate.text[1:]}.
-- Judged on {accuracy.n} test images that no stage tuned on, {accuracy.judge} arithmetic.
+- Judged on {accuracy.n} test inputs that no stage tuned on, {accuracy.judge} arithmetic.
 - Latency is not part of this file: measure it where it counts, with `python PACKAGE bench`.
 - How it was made: `manifest.json` (every stage's parameters, input digests and tool versions).
 """
@@ -141,7 +173,7 @@ Image classification. Input: uint8 NHWC images; resizing is done by the package,
 
 STAGE = Stage(
     name="package",
-    version=2,
+    version=3,
     params=PackageParams,
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),

@@ -62,7 +62,7 @@ def test_selftest(predictor: Predictor) -> None:
     outcome = commands.selftest(predictor)
     assert outcome.data["verdict"] == "pass"
     assert outcome.data["images"] == 4
-    assert outcome.text.startswith("self-test passed: 4 golden images, every top-1 the same, logits within ")
+    assert outcome.text.startswith("self-test passed: 4 golden inputs, every top-1 the same, logits within ")
 
 
 def test_bench(predictor: Predictor) -> None:

@@ -16,7 +16,7 @@ from dlx_deploy.runtime.package import (
     Package,
     PackageContents,
     assemble,
-    image_digests,
+    input_digests,
     make_reference,
     open_package,
     parse_package,
@@ -158,7 +158,7 @@ def test_reference_rows() -> None:
     assert table[0].tolist() == [first, 1, 1]
     assert table[1].tolist()[1:] == [0, 2]
     turned = np.asfortranarray(images)
-    np.testing.assert_array_equal(image_digests(turned), table[:, 0])
+    np.testing.assert_array_equal(input_digests(turned), table[:, 0])
 
 
 @pytest.mark.parametrize("array", [np.zeros((0, 3), np.uint64), np.arange(6, dtype=np.uint64).reshape(2, 3)])

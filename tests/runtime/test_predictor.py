@@ -23,7 +23,7 @@ def test_predictions_of_arrays(dlx: Path, data: Any, helpers: Any) -> None:
     assert found.classes.dtype == np.int64
     assert found.labels[:4] == ["cat", "dog", "owl", "cat"]
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-6)
-    assert repr(found).startswith("Predictions(300 images: cat, dog, owl, cat")
+    assert repr(found).startswith("Predictions(300: cat, dog, owl, cat")
 
 
 def test_one_image_gets_a_batch_axis(predictor: Predictor, data: Any) -> None:
