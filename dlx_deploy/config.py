@@ -297,6 +297,10 @@ def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         is_path = bool(value) and _PATHS.get(key, "") in value
         if is_path and not Path(value).is_absolute():
             raw = _assign(raw, [section, key], str(folder / value))
+    for section in ("teacher", "distill"):
+        value = raw.get(section, {}).get("model", "")
+        if value.startswith("hf:") and (folder / value[3:]).is_dir():
+            raw = _assign(raw, [section, "model"], f"hf:{folder / value[3:]}")
     if "targets" in raw:
         raw = {**raw, "targets": [str(folder / t) if t.endswith(".toml") else t for t in raw["targets"]]}
     return raw

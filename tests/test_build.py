@@ -163,7 +163,7 @@ def test_a_small_test_split_is_undecided(built: Path, tmp_path: Path, here: Here
         "build", *tiny("distill.enabled=false", "prune.enabled=false", "data.limit_test=40", "gate.max_drop=0.02")
     )
     assert done.code == 6, done.err
-    assert "images would decide" in done.err
+    assert "samples would decide" in done.err
 
 
 def test_without_student_and_pruning_the_teacher_is_quantized(built: Path, tmp_path: Path, here: Here) -> None:

@@ -14,7 +14,7 @@ from dlx_deploy.errors import EnvironmentMissing
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["available_cores", "new_accelerator", "seed_all", "set_threads"]
+__all__ = ["available_cores", "new_accelerator", "seed_all", "set_threads", "training_device"]
 
 
 def available_cores() -> int:
@@ -39,6 +39,11 @@ def set_threads(count: int) -> int:
 def seed_all(seed: int) -> None:
     """Seed torch's global generators, from which initial weights and dropout come."""
     torch.manual_seed(seed)
+
+
+def training_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def new_accelerator(settings: Training) -> Accelerator:

@@ -20,7 +20,7 @@ from dlx_deploy.targets.roofline import LayerCost
 
 __all__ = ["ModelSummary", "layer_costs", "model_summary"]
 
-HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger")
 ALIASES = ("QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 POINTWISE = frozenset(
     (
@@ -131,7 +131,7 @@ class _Costs:
         for node in self._index.model.graph.node:
             if node.op_type in ALIASES:
                 self._source[node.output[0]] = self._behind(node.input[0])
-            elif self._shape(node.output[0]).dtype not in INTEGERS:
+            elif node.op_type in HEAVY or self._shape(node.output[0]).dtype not in INTEGERS:
                 self._place(node)
         return [self._cost(layer) for layer in self._done]
 
@@ -207,6 +207,8 @@ class _Costs:
         return out.elements * inner
 
     def _precision(self, node: NodeProto, info: TensorInfo) -> Precision:
+        if node.op_type == "MatMulInteger":
+            return "int8"
         makers = [self._index.made_by(name, "DequantizeLinear") for name in node.input[:2]]
         if node.op_type in HEAVY and len(makers) == 2 and all(makers):
             return "int8"

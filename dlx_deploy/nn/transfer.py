@@ -128,10 +128,11 @@ def _parts(module: nn.Module, prefix: str) -> list[list[str]]:
     """The prefixes of the trunk's parts, from the input to the head."""
     children = [(f"{prefix}{name}", child) for name, child in module.named_children() if _counted(child)]
     largest = max((_size(child) for _, child in children), default=0)
+    wraps = len(children) == 1 or (len(children) < _FEW and not isinstance(module, nn.ModuleList | nn.Sequential))
     parts: list[list[str]] = []
     for name, child in children:
-        is_trunk = isinstance(child, nn.ModuleList) or (len(children) < _FEW and _size(child) == largest > 1)
-        if is_trunk and len([c for c in child.children() if _counted(c)]) > 1:
+        is_trunk = isinstance(child, nn.ModuleList) or (wraps and _size(child) == largest > 1)
+        if is_trunk and any(_counted(c) for c in child.children()):
             parts += _parts(child, f"{name}.")
         elif parts and _is_norm(child):
             parts[-1].append(name)

@@ -32,7 +32,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     """What a verification found, for ``--json`` and for the table."""
 
     target: str
-    test_images: int
+    test_samples: int
     judge: str
     confidence: float
     latency_kind: str
@@ -47,7 +47,7 @@ def read_results(target: str, outputs: Mapping[str, Path], budgets: Gate) -> Res
     timings = {timing.model: timing for timing in latencies.rows}
     return Results(
         target=target,
-        test_images=accuracy.n,
+        test_samples=accuracy.n,
         judge=accuracy.judge,
         confidence=budgets.confidence,
         latency_kind=latencies.kind,
@@ -63,7 +63,8 @@ def draw_results(results: Results) -> str:
     rows = [_cells(row) for row in results.rows]
     arithmetic = "exact Q/DQ arithmetic" if results.judge == "exact-qdq" else "this machine's own kernels"
     notes = [
-        f"→ is shipped. Top-1 on {results.test_images} test images, {arithmetic}; drop against the teacher, in points.",
+        f"→ is shipped. Top-1 on {results.test_samples} test samples, {arithmetic}; "
+        "drop against the teacher, in points.",
         f"Latency at batch 1: {results.latency_kind}, {results.latency_where}.",
     ]
     if results.latency_kind != "measured":

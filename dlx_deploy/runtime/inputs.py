@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .texts import TextEncoder
 
-__all__ = ["ImageInput", "InputReader", "TextInput", "reader_for"]
+__all__ = ["ImageInput", "ImageReader", "InputReader", "TextInput", "TextReader", "reader_for"]
 
 IMAGES, TOKENS = "images", "tokens"
 

@@ -261,7 +261,8 @@ def _read_input(field: Fields) -> Tuple[Union[ImageInput, TextInput], Optional[i
     if field.get("task", str) == TASKS["images"]:
         shape, batch = field.image_shape()
         return ImageInput(shape), batch
-    field.exactly("task", TASKS["texts"])
+    if field.get("task", str) != TASKS["texts"]:
+        raise field.wrong("task", field.get("task", str), f"must be one of {', '.join(TASKS.values())}")
     batch, length = field.token_shape()
     numbers = {key: field.get(f"tokenizer.{key}", kind) for key, kind in _TABLE.items()}
     return TextInput(**numbers, length=length), batch

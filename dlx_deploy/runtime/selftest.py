@@ -44,8 +44,9 @@ def self_test(predictor: Predictor) -> SelfTestResult:
         labels = package.labels
         raise SelfTestFailed(
             f"golden {package.input.noun[:-1]} {i} differs ({len(wrong)} of {len(golden)} do): logit {k} "
-            f"({labels[k]!r}) is {logits[i, k]:.6g}, expected {golden[i, k]:.6g} within atol {package.atol:g} + rtol {package.rtol:g}; "
-            f"top-1 is {labels[int(logits[i].argmax())]!r}, expected {labels[int(golden[i].argmax())]!r}. "
+            f"({labels[k]!r}) is {logits[i, k]:.6g}, expected {golden[i, k]:.6g} within atol {package.atol:g} + rtol "
+            f"{package.rtol:g}; top-1 is {labels[int(logits[i].argmax())]!r}, expected "
+            f"{labels[int(golden[i].argmax())]!r}. "
             "Try another onnxruntime version; do not deploy on this machine until it passes"
         )
     return SelfTestResult(len(golden), float(difference.max()), package.atol, package.rtol)

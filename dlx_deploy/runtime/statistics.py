@@ -46,7 +46,7 @@ class Verdict:
 
     def explain(self) -> str:
         """The verdict as a sentence, with what would decide it where it is undecided."""
-        seen = f"accuracy drop {_points(self.drop)} on {self.images} images"
+        seen = f"accuracy drop {_points(self.drop)} on {self.images} samples"
         level, budget = f"at {self.confidence:.4g} confidence", f"budget {_points(self.max_drop)}"
         if self.verdict == "pass":
             return f"{seen}, at most {_points(self.upper)} {level}; {budget}: met"
@@ -54,9 +54,9 @@ class Verdict:
             return f"{seen}, at least {_points(self.lower)} {level}; {budget}: missed"
         range_ = f"{seen}, between {_points(self.lower)} and {_points(self.upper)} (each {level}); {budget}: undecided"
         if self.images_needed is not None:
-            return f"{range_}; about {self.images_needed} images would decide"
+            return f"{range_}; about {self.images_needed} samples would decide"
         return (
-            f"{range_}; the observed drop leaves no room under the budget, so more images would rather show a miss "
+            f"{range_}; the observed drop leaves no room under the budget, so more samples would rather show a miss "
             "than a pass: improve the model or raise the budget"
         )
 

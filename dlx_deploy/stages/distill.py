@@ -25,9 +25,9 @@ def run(job: Job) -> Metrics:
 
 STAGE = Stage(
     name="distill",
-    version=1,
+    version=2,
     params=Distill,
-    inputs=("data", "source", "teacher"),
+    inputs=("data", "source", "teacher", "logits"),
     outputs=("model",),
     run=run,
     distributed=True,

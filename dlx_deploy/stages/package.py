@@ -28,7 +28,7 @@ the next step, with native INT8 kernels and in exact Q/DQ arithmetic alike. The 
 
 
 _TASK = {
-    False: "Image classification. Input: uint8 NHWC images; resizing is done by the package, normalisation by the graph.",
+    False: "Image classification. Input: uint8 NHWC images; the package resizes them, the graph normalises them.",
     True: "Sequence classification. Input: texts; the package holds their tokenizer, padding is masked by the graph.",
 }
 

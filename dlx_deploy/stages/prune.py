@@ -48,9 +48,9 @@ _RECALIBRATION_IMAGES = 1024
 
 STAGE = Stage(
     name="prune",
-    version=1,
+    version=2,
     params=Prune,
-    inputs=("data", "model", "teacher"),
+    inputs=("data", "model", "teacher", "logits"),
     outputs=("model",),
     run=run,
     distributed=True,

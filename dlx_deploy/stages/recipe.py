@@ -10,13 +10,14 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from dlx_deploy.config import Config, Data, Distill, Teacher
+from dlx_deploy.config import Config, Data, Distill, Prune, Teacher
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.stage import Output, Provenance, Source, Stage, Step, Tree
 from dlx_deploy.stages.compile import CompileParams
 from dlx_deploy.stages.engine import builder_for
 from dlx_deploy.stages.package import PackageParams
+from dlx_deploy.stages.training import NoParams
 from dlx_deploy.stages.verify import judge
 from dlx_deploy.targets import Profile, is_this_host, read_host
 
@@ -24,7 +25,7 @@ __all__ = ["STAGES", "build_for", "load_stage", "steps_for"]
 
 STAGES = {
     name: f"dlx_deploy.stages.{name}:STAGE"
-    for name in ("data", "teacher", "distill", "prune", "export", "quantize", "compile", "verify", "package")
+    for name in ("data", "teacher", "logits", "distill", "prune", "export", "quantize", "compile", "verify", "package")
 }
 """Stage name → ``module:NAME``; a stage's module imports nothing heavy."""
 
@@ -56,10 +57,10 @@ def steps_for(config: Config, profile: Profile) -> list[Step]:
     teacher = student = recipe.network("teacher", config.teacher, data)
     models = {"teacher": recipe.export("export-teacher", teacher, data)}
     if config.distill.enabled:
-        student = recipe.network("distill", config.distill, data, teacher)
+        student = recipe.network("distill", config.distill, data, recipe.taught(config.distill, teacher, data))
         models["student"] = recipe.export("export-student", student, data)
     if config.prune.enabled:
-        inputs = {"data": data, "teacher": Output(teacher, "model"), "model": Output(student, "model")}
+        inputs = {"data": data, "model": Output(student, "model"), **recipe.taught(config.prune, teacher, data)}
         models["pruned"] = recipe.export("export-pruned", recipe.add("prune", config.prune, inputs), data)
     smallest = next(reversed(models.values()))
     quantized = recipe.add("quantize", config.quantize, {"onnx": smallest, "data": data})
@@ -95,15 +96,27 @@ class _Recipe:
         self.steps.append(Step(name or stage, load_stage(stage), params, inputs, self._config.seed, gates))
         return self.steps[-1].name
 
-    def network(self, stage: str, section: Teacher | Distill, data: Output, teacher: str = "") -> str:
+    def taught(self, section: Distill | Prune, teacher: str, data: Output) -> dict[str, Source]:
+        """What a student learns from: the teacher, or its answers where it would always give the same."""
+        if section.epochs == 0 or (section.augments and not self._config.data.is_text):
+            return {"teacher": Output(teacher, "model")}
+        if all(step.name != "teacher-logits" for step in self.steps):
+            self.add("logits", NoParams(), {"data": data, "teacher": Output(teacher, "model")}, "teacher-logits")
+        return {"logits": Output("teacher-logits", "logits.npy")}
+
+    def network(
+        self, stage: str, section: Teacher | Distill, data: Output, more: Mapping[str, Source] | None = None
+    ) -> str:
         """A step whose section names a model and perhaps a checkpoint: files become inputs, hashed by content."""
-        inputs: dict[str, Source] = {"data": data}
-        if teacher:
-            inputs["teacher"] = Output(teacher, "model")
+        inputs: dict[str, Source] = {"data": data, **(more or {})}
         path, is_file, function = section.model.rpartition(".py:")
         if is_file:
             inputs["source"] = Path(f"{path}.py")
             section = replace(section, model=f"model.py:{function}")
+        folder = Path(section.model.removeprefix("hf:"))
+        if section.model.startswith("hf:") and folder.is_dir():
+            inputs["source"] = Tree(folder, _hf_files)
+            section = replace(section, model="hf:source")
         if isinstance(section, Teacher) and section.checkpoint:
             inputs["checkpoint"] = Path(section.checkpoint)
             section = replace(section, checkpoint=Path(section.checkpoint).suffix)
@@ -112,6 +125,11 @@ class _Recipe:
     def export(self, name: str, model: str, data: Output) -> Output:
         inputs = {"model": Output(model, "model"), "data": data}
         return Output(self.add("export", self._config.export, inputs, name), "model.onnx")
+
+
+def _hf_files(folder: Path) -> list[str]:
+    """What of a Hugging Face model's folder counts: its configuration and its weights."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin"))
 
 
 def _compile_params(config: Config, profile: Profile) -> CompileParams:

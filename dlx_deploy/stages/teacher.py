@@ -30,14 +30,14 @@ def run(job: Job) -> Metrics:
         load = load_with_new_head if job.params.new_head else load_into
         load(model, read_checkpoint(path), path)
     elif job.params.pretrained:
-        origin, state = pretrained_state(job.params.model, job.params.pretrained)
+        origin, state = pretrained_state(job.params.model, job.params.pretrained, job.inputs.get("source"))
         load_with_new_head(model, state, origin)
     return train_and_save(job, data, model, architecture, supervised(job.params.label_smoothing))
 
 
 STAGE = Stage(
     name="teacher",
-    version=1,
+    version=2,
     params=Teacher,
     inputs=("data", "source", "checkpoint"),
     outputs=("model",),

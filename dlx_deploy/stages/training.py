@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dlx_deploy.config import Teacher
 from dlx_deploy.pipeline.stage import Job, Metrics
 
@@ -15,20 +17,42 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.losses import LossFn
     from dlx_deploy.nn.models.inputs import InputSpec
 
-__all__ = ["TORCH_MODULES", "TORCH_TOOLS", "distilling", "input_spec", "new_model", "train_and_save", "use_threads"]
+__all__ = [
+    "TORCH_MODULES",
+    "TORCH_TOOLS",
+    "NoParams",
+    "distilling",
+    "input_spec",
+    "new_model",
+    "train_and_save",
+    "use_threads",
+]
 
-TORCH_TOOLS = ("numpy", "safetensors", "torch", "torchvision")
+TORCH_TOOLS = ("accelerate", "numpy", "safetensors", "torch", "torchvision")
 TORCH_MODULES = (
     "dlx_deploy.stages.training",
     "dlx_deploy.nn.artifact",
     "dlx_deploy.nn.augment",
+    "dlx_deploy.nn.batches",
     "dlx_deploy.nn.checkpoint",
+    "dlx_deploy.nn.compute",
     "dlx_deploy.nn.data.artifact",
+    "dlx_deploy.nn.data.token_batches",
+    "dlx_deploy.nn.inference",
+    "dlx_deploy.nn.learner",
     "dlx_deploy.nn.losses",
     "dlx_deploy.nn.models",
+    "dlx_deploy.nn.optimizers",
+    "dlx_deploy.nn.schedules",
+    "dlx_deploy.nn.sharding",
     "dlx_deploy.nn.train_state",
     "dlx_deploy.nn.training",
+    "dlx_deploy.nn.transfer",
 )
+
+
+class NoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A stage that nothing configures."""
 
 
 def input_spec(data: DataArtifact) -> InputSpec:
@@ -48,17 +72,21 @@ def new_model(job: Job, data: DataArtifact) -> tuple[nn.Module, Architecture]:
     """
     from dlx_deploy.nn.artifact import Architecture
     from dlx_deploy.nn.compute import seed_all
-    from dlx_deploy.nn.models.registry import build_model, check_output
+    from dlx_deploy.nn.models.external import hf_config
+    from dlx_deploy.nn.models.registry import HF, build_model, check_output
 
     params = job.params
-    name = params.model
-    if "source" in job.inputs:
+    name, arguments = params.model, params.arguments
+    if name.startswith(HF):
+        # The artifact holds the configuration itself, so that it loads without the folder or the hub.
+        arguments = {"config": hf_config(str(job.inputs.get("source", name.removeprefix(HF)))), **arguments}
+    elif "source" in job.inputs:
         name = f"{job.inputs['source']}:{name.rpartition(':')[2]}"
     spec = input_spec(data)
     seed_all(job.seed)
-    model = build_model(name, params.arguments, len(data.classes), spec)
+    model = build_model(name, arguments, len(data.classes), spec)
     check_output(model, len(data.classes), spec)
-    architecture = Architecture(model=name, arguments=params.arguments, classes=len(data.classes), input=spec)
+    architecture = Architecture(model=name, arguments=arguments, classes=len(data.classes), input=spec)
     return model, architecture
 
 
@@ -78,10 +106,17 @@ def use_threads(job: Job, data: DataArtifact) -> None:
 
 
 def distilling(job: Job) -> LossFn:
-    """The section's distillation loss: the teacher answers on the very images that the student sees."""
-    from dlx_deploy.nn.artifact import load_model
-    from dlx_deploy.nn.losses import distilled
+    """The section's distillation loss: the teacher answers on the very inputs that the student sees.
 
+    Without augmentation these are always the same, and its answers come as ``logits``.
+    """
+    from dlx_deploy.nn.artifact import load_model
+    from dlx_deploy.nn.losses import distilled, distilled_from
+
+    if "logits" in job.inputs:
+        import numpy as np
+
+        return distilled_from(np.load(job.inputs["logits"]), job.params.temperature, job.params.alpha)
     teacher, _ = load_model(job.inputs["teacher"])
     return distilled(teacher, job.params.temperature, job.params.alpha)
 

@@ -110,7 +110,7 @@ def test_info_and_no_command(run: Run) -> None:
         (["verify", "--data", "none"], 2, "none: no such folder"),
         (["predict", "a.png", "--threads", "-1"], 2, "threads is -1"),
         (["bench", "--rounds", "0"], 2, "rounds is 0"),
-        (["predict"], 2, "required: IMAGE"),
+        (["predict"], 2, "required: INPUT"),
         (["nonsense"], 2, "invalid choice: 'nonsense'"),
     ],
 )

@@ -26,7 +26,7 @@ from dlx_deploy.runtime.package import (
 def test_round_trip(dlx: Path, contents: PackageContents, files: dict[str, bytes]) -> None:
     package = open_package(dlx)
     assert (package.name, package.version, package.target) == ("tiny", "1.2.3", "cpu-x86_64")
-    assert (package.shape, package.batch, package.labels) == ((6, 4, 3), None, ("cat", "dog", "owl"))
+    assert (package.input.shape, package.batch, package.labels) == ((6, 4, 3), None, ("cat", "dog", "owl"))
     assert (package.exact_qdq, package.atol, package.rtol) == (False, 1e-4, 1e-4)
     assert (package.max_drop, package.confidence, package.max_latency_p90_ms) == (0.02, 0.95, None)
     assert package.model == contents.model
@@ -123,7 +123,7 @@ def test_arrays_that_do_not_fit(contents: PackageContents, changes: dict[str, An
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("task", "detection", "task is 'detection'; must be 'image-classification'"),
+        ("task", "detection", "task is 'detection'; must be one of image-classification, seq"),
         ("input.dtype", "float32", "input is .*; must be"),
         ("input.layout", "NCHW", "input is .*; must be"),
         ("input.name", "x", "input is .*; must be"),

@@ -119,7 +119,7 @@ def test_verdicts() -> None:
     assert (passed.verdict, passed.flips, passed.images_needed, passed.failure()) == ("pass", 400, None, None)
     assert passed.drop == pytest.approx(0.004)
     assert passed.explain() == (
-        "accuracy drop 0.40 points on 10000 images, at most 0.73 points at 0.95 confidence; budget 1.00 points: met"
+        "accuracy drop 0.40 points on 10000 samples, at most 0.73 points at 0.95 confidence; budget 1.00 points: met"
     )
     failed = non_inferiority(300, 100, 5_000, 0.01, 0.95)
     assert failed.verdict == "fail"
@@ -133,7 +133,7 @@ def test_undecided_says_how_many_images_would_decide() -> None:
     assert verdict.verdict == "undecided"
     discordant, drop, z = 0.04, 0.008, NormalDist().inv_cdf(0.95) + NormalDist().inv_cdf(0.8)
     assert verdict.images_needed == math.ceil(z**2 * (discordant - drop**2) / (0.01 - drop) ** 2)
-    assert verdict.explain().endswith(f"undecided; about {verdict.images_needed} images would decide")
+    assert verdict.explain().endswith(f"undecided; about {verdict.images_needed} samples would decide")
     assert isinstance(verdict.failure(), Undecided)
 
 
@@ -157,7 +157,7 @@ def test_undecided_above_the_budget_promises_nothing() -> None:
     verdict = non_inferiority(13, 2, 500, 0.02, 0.95)
     assert (verdict.verdict, verdict.images_needed) == ("undecided", None)
     assert (
-        "the observed drop leaves no room under the budget, so more images would rather show a miss"
+        "the observed drop leaves no room under the budget, so more samples would rather show a miss"
         in verdict.explain()
     )
 

@@ -38,7 +38,7 @@ def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) 
     [
         (2, 1, "pass", "at most"),
         (90, 10, "fail", "to improve: train and distill longer, prune less, or raise gate.max_drop"),
-        (25, 10, "undecided", "images would decide"),
+        (25, 10, "undecided", "samples would decide"),
     ],
 )
 def test_accuracy(tmp_path: Path, b: int, c: int, verdict: str, text: str) -> None:

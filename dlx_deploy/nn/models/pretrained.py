@@ -9,26 +9,42 @@ from urllib.error import URLError
 from torch import Tensor
 
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
+from dlx_deploy.nn.models.registry import HF, TIMM
 from dlx_deploy.nn.models.torchvision_models import torchvision_names
 from dlx_deploy.strict import nearest
 
 __all__ = ["pretrained_state"]
 
+DEFAULT = "DEFAULT"
+_OFFLINE = "download it elsewhere and give the file as teacher.checkpoint, with new_head = true"
 
-def pretrained_state(model: str, weights: str) -> tuple[Path, dict[str, Tensor]]:
+
+def pretrained_state(model: str, weights: str, folder: Path | None = None) -> tuple[Path, dict[str, Tensor]]:
     """Where the ``weights`` of ``model`` come from (for messages) and the state dict; downloaded once, then cached.
 
-    ``weights`` is a name of torchvision's, as ``IMAGENET1K_V1``, or ``DEFAULT``.
+    ``weights`` is a name of torchvision's, as ``IMAGENET1K_V1``, or ``DEFAULT``, which the other collections alone
+    know. ``folder`` is a Hugging Face model's that is here already.
 
     Raises:
         ConfigError: there are no such weights.
         EnvironmentMissing: they cannot be downloaded.
     """
+    if model.startswith((TIMM, HF)) and weights != DEFAULT:
+        raise ConfigError(f"teacher.pretrained is {weights!r}; for {model!r} it must be {DEFAULT!r}")
+    if model.startswith(TIMM):
+        return Path(model), _timm_state(model.removeprefix(TIMM))
+    if model.startswith(HF):
+        name = str(folder) if folder else model.removeprefix(HF)
+        return Path(name), _hf_state(name)
     if model not in torchvision_names():
         raise ConfigError(
             f"teacher.pretrained is {weights!r}; {model!r} has no weights in torchvision; give a file as "
             "teacher.checkpoint"
         )
+    return _torchvision_state(model, weights)
+
+
+def _torchvision_state(model: str, weights: str) -> tuple[Path, dict[str, Tensor]]:
     from torchvision import models
 
     found: Any = models.get_model_weights(model)
@@ -39,7 +55,29 @@ def pretrained_state(model: str, weights: str) -> tuple[Path, dict[str, Tensor]]
         state: dict[str, Tensor] = chosen.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as e:
         raise EnvironmentMissing(
-            f"teacher.pretrained is {weights!r}: {chosen.url} cannot be fetched ({e}); download it elsewhere and give "
-            "the file as teacher.checkpoint, with new_head = true"
+            f"teacher.pretrained is {weights!r}: {chosen.url} cannot be fetched ({e}); {_OFFLINE}"
         ) from e
     return Path(Path(chosen.url).name), state
+
+
+def _timm_state(name: str) -> dict[str, Tensor]:
+    import timm
+
+    try:
+        state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as e:
+        raise EnvironmentMissing(f"the weights of timm:{name} cannot be fetched ({e}); {_OFFLINE}") from e
+    return state
+
+
+def _hf_state(name: str) -> dict[str, Tensor]:
+    import transformers
+
+    try:
+        model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(name)
+    except OSError as e:
+        text = str(e).partition("\n")[0]
+        raise EnvironmentMissing(
+            f"the weights of hf:{name} cannot be fetched ({text}); give a folder as hf:PATH"
+        ) from e
+    return {f"network.{key}": value for key, value in model.state_dict().items()}

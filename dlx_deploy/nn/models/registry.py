@@ -19,7 +19,7 @@ from dlx_deploy.nn.models.torchvision_models import build_torchvision, torchvisi
 from dlx_deploy.nn.models.user import build_user, is_user
 from dlx_deploy.strict import nearest
 
-__all__ = ["build_model", "check_output", "model_names"]
+__all__ = ["HF", "TIMM", "build_model", "check_output", "model_names"]
 
 VIT = "vit"
 """A Vision Transformer of any size, for small images."""

@@ -15,9 +15,11 @@ from onnx import ModelProto, NodeProto, TensorProto
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.onnx_model import Index, attribute, int_attribute
 
-__all__ = ["LAYERS", "excluded", "layer_precision", "quantizable", "residuals", "through_qdq", "weight_axis"]
+__all__ = ["DYNAMIC", "LAYERS", "excluded", "layer_precision", "quantizable", "residuals", "through_qdq", "weight_axis"]
 
 LAYERS = ("Conv", "Gemm", "MatMul")
+DYNAMIC, DYNAMIC_SUFFIX = "MatMulInteger", "_quant"
+"""What ONNX Runtime makes of a MatMul or Gemm whose activations are quantized while it runs, and of its name."""
 
 
 def weight_axis(node: NodeProto, rank: int) -> int:
@@ -84,6 +86,8 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
     index = Index(model)
     found = {}
     for node in model.graph.node:
+        if node.op_type == DYNAMIC and node.input[1] in index.initializers:
+            found[node.name.removesuffix(DYNAMIC_SUFFIX)] = "int8"
         if node.op_type not in (*LAYERS, "ConvTranspose"):
             continue
         weight = through_qdq(index, node.input[1])

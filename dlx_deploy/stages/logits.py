@@ -1,0 +1,39 @@
+"""logits: the teacher's answers to the training split, computed once for students that learn without augmentation."""
+
+from __future__ import annotations
+
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.training import TORCH_TOOLS, NoParams, use_threads
+
+__all__ = ["STAGE"]
+
+
+def run(job: Job) -> Metrics:
+    """Write ``logits.npy``: float32[training samples, classes], in the order of the split."""
+    import numpy as np
+
+    from dlx_deploy.nn.artifact import load_model
+    from dlx_deploy.nn.batches import feed_for
+    from dlx_deploy.nn.compute import training_device
+    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.inference import predict_logits
+
+    data = open_data(job.inputs["data"])
+    use_threads(job, data)
+    teacher, _ = load_model(job.inputs["teacher"])
+    inputs, labels = data.split("train")
+    logits = predict_logits(teacher.to(training_device()), inputs, feed_for(data))
+    np.save(job.out / "logits.npy", logits, allow_pickle=False)
+    return {"train_samples": float(len(logits)), "train_top1": float((logits.argmax(axis=1) == labels).mean())}
+
+
+STAGE = Stage(
+    name="logits",
+    version=1,
+    params=NoParams,
+    inputs=("data", "teacher"),
+    outputs=("logits.npy",),
+    run=run,
+    tools=TORCH_TOOLS,
+    modules=("dlx_deploy.stages.logits", "dlx_deploy.nn.inference", "dlx_deploy.nn.batches", "dlx_deploy.nn.models"),
+)
