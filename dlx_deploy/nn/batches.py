@@ -179,10 +179,13 @@ class TokenBatches:
 
     def batch(self, step: Sequence[npt.NDArray[np.int64]], process: int, generator: torch.Generator) -> Batch:
         """The part of ``process``."""
-        rows = step[process]
+        rows, idle = step[process], not len(step[process])
+        if idle:  # it takes part in the exchange of gradients, with a sequence that counts nothing
+            rows = next(part for part in step if len(part))[:1]
         tokens = self._feed(torch.from_numpy(np.ascontiguousarray(self._tokens[rows]))).to(self._device)
         by_tokens = self._settings.weigh_by == "tokens"
         weights = torch.from_numpy(self.lengths[rows]).float() if by_tokens else torch.ones(len(rows))
+        weights = torch.zeros(1) if idle else weights
         position = torch.from_numpy(rows)
         return Batch(tokens, self._labels[position].to(self._device), position, weights.to(self._device))
 

@@ -52,13 +52,11 @@ def run(job: Job) -> Metrics:
 
 
 def _spec(job: Job, data: DataArtifact) -> Spec:
-    """An engine is built for one length; ONNX Runtime computes no more than a text needs."""
     from dlx_deploy.nn.export import ExportSpec, TextSpec
 
     opset, batch = job.params.opset or job.target.opset, job.params.batch
     if data.is_text:
-        fixed = job.params.length == "fixed" or (job.params.length == "auto" and job.target.builds_engines)
-        length: Literal["fixed", "dynamic"] = "fixed" if fixed else "dynamic"
+        length: Literal["fixed", "dynamic"] = "fixed" if job.params.length == "fixed" else "dynamic"
         return TextSpec(max_length=data.max_length, pad_id=data.pad_id, opset=opset, batch=batch, length=length)
     return ExportSpec(
         height=data.height,
@@ -78,7 +76,7 @@ STAGE = Stage(
     inputs=("model", "data"),
     outputs=("model.onnx",),
     run=run,
-    uses=("opset", "kind", "backends"),
+    uses=("opset",),
     tools=(*TORCH_TOOLS, "onnx", "onnxscript"),
     modules=("dlx_deploy.stages.export", "dlx_deploy.nn.export", "dlx_deploy.nn.export_spec"),
 )

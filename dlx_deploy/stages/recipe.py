@@ -52,7 +52,7 @@ def build_for(config: Config, profile: Profile) -> Build:
 
 def steps_for(config: Config, profile: Profile) -> list[Step]:
     """The steps of ``config`` for one target; steps that do not look at the target are shared by all of them."""
-    recipe = _Recipe(config)
+    recipe = _Recipe(config, profile)
     data = Output(recipe.add("data", _data_params(config), _files(config)), "data")
     teacher = student = recipe.network("teacher", config.teacher, data)
     models = {"teacher": recipe.export("export-teacher", teacher, data)}
@@ -87,8 +87,8 @@ def steps_for(config: Config, profile: Profile) -> list[Step]:
 class _Recipe:
     """Collects steps; each method gives back the name, or the output, of the step it added."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, profile: Profile) -> None:
+        self._config, self._profile = config, profile
         self.steps: list[Step] = []
 
     def add(self, stage: str, params: msgspec.Struct, inputs: Mapping[str, Source], name: str = "") -> str:
@@ -124,7 +124,11 @@ class _Recipe:
 
     def export(self, name: str, model: str, data: Output) -> Output:
         inputs = {"model": Output(model, "model"), "data": data}
-        return Output(self.add("export", self._config.export, inputs, name), "model.onnx")
+        params = self._config.export
+        if self._config.data.is_text and params.length == "auto":
+            # An engine is built for one length; ONNX Runtime computes no more than a text needs.
+            params = replace(params, length="fixed" if self._profile.builds_engines else "dynamic")
+        return Output(self.add("export", params, inputs, name), "model.onnx")
 
 
 def _hf_files(folder: Path) -> list[str]:

@@ -203,9 +203,10 @@ def test_recalibration_takes_the_plain_average() -> None:
 def test_recalibration_wins_accuracy_back(train_data: TrainData) -> None:
     model = build_model("resnet8", {"width": 2}, 10, ImageInput(1, 8, 8))
     train(model, train_data, Teacher(epochs=8, batch_size=32), supervised(0), RunContext())
-    normalise = Normalise(train_data.mean, train_data.std)
+    feed = train_data.feed
+    assert isinstance(feed, Normalise)
     pruned, _ = prune_channels(model, (1, 1, 8, 8), 0.6)
-    before = evaluate(pruned, train_data.images, train_data.labels, normalise)
-    recalibrate_batchnorm(pruned, train_data.images, normalise)
-    after = evaluate(pruned, train_data.images, train_data.labels, normalise)
+    before = evaluate(pruned, train_data.inputs, train_data.labels, feed)
+    recalibrate_batchnorm(pruned, train_data.inputs, feed)
+    after = evaluate(pruned, train_data.inputs, train_data.labels, feed)
     assert after > before + 0.02

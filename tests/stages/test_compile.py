@@ -41,10 +41,12 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Milliseconds per model that the timing finds; this machine is the CPU target."""
     ms = {"fp32": 1.0, "int8": 0.5}
 
-    def measured(models: Any, image: Any, rounds: int, threads: int) -> Any:
+    def measured(models: Any, row: Any, rounds: int, threads: int, pad_id: Any) -> Any:
         return {name: summarise([int(ms[name] * 1e6)] * 40) for name in models}
 
     class Data:
+        padding = None
+
         def split(self, name: str) -> Any:
             assert name == "validation"  # never the test split: this is a choice
             return [None], [None]

@@ -26,6 +26,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return type("Report", (), {"layers": {"a/Conv": "int8" if plan.int8 else "fp16"}})
 
     class Data:
+        is_text, padding = False, None
+
         def split(self, name: str) -> Any:
             assert name == "calibration"
             return [None] * 4, None

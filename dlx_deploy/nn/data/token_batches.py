@@ -26,7 +26,7 @@ def plan_batches(lengths: Indices, max_tokens: int, seed: int, epoch: int, proce
     """Per step one array of sequence numbers for each process.
 
     ``lengths``: int64[N], tokens of each sequence. In every part the number of sequences times the longest is at most
-    ``max_tokens``; no part is empty.
+    ``max_tokens``. A part is empty only in the last steps of a set whose sequences all are alone in their batches.
 
     Raises:
         DataError: a sequence is longer than ``max_tokens``, or there are fewer sequences than processes.
@@ -61,9 +61,11 @@ def _fill(order: Indices, keys: npt.NDArray[np.float64], lengths: Indices, max_t
 
 
 def _divisible(parts: list[Indices], processes: int) -> list[Indices]:
-    """``parts``, the largest of them halved until every step has one for each process."""
+    """``parts``, the largest of them halved until every step has one for each process; empty ones where that fails."""
     while len(parts) % processes:
         i = int(np.argmax([len(part) for part in parts]))
+        if len(parts[i]) < 2:  # every sequence is alone already: some process has to sit a step out
+            return parts + [parts[i][:0]] * (-len(parts) % processes)
         half = len(parts[i]) // 2
         parts[i : i + 1] = [parts[i][:half], parts[i][half:]]
     return parts
