@@ -49,6 +49,26 @@ def folder_options(folder: Path, *more: str) -> list[str]:
         (["build", *tiny("prune.reduce_macs=0.99")], 5, "prune.reduce_macs is 0.99"),
         (["build", *tiny("quantize.exclude=['nothing*']")], 2, "nothing*"),
         (["build", *tiny("teacher.batch_size=5000")], 2, "images and batch_size is 5000"),
+        (["build", "--processes", "4097", *tiny()], 2, "--processes is 4097; this machine has "),
+        (["build", *tiny("teacher.precision=fp16")], 4, "teacher.precision is 'fp16', and there is no GPU here"),
+        (
+            ["build", *tiny("teacher.schedule=cosine-restarts", "teacher.restart_epochs=9")],
+            2,
+            "teacher.restart_epochs is 9 and teacher.epochs is 3",
+        ),
+        (["build", *tiny("teacher.unfreeze_epochs=[5]")], 2, "teacher.unfreeze_epochs is [5] and teacher.epochs is 3"),
+        (["build", *tiny("teacher.model=transformer")], 2, "model 'transformer' is for texts, and the data are images"),
+        (["build", *tiny("teacher.model=hf:none")], 2, "model 'hf:none' is for texts"),
+        (["build", *tiny("teacher.sharding=shard")], 2, "teacher.sharding is 'shard', and there is one process"),
+        (["build", *tiny("data.kind=text")], 2, "data.path is ''; data.kind 'text' needs the folder that holds train"),
+        (["build", *tiny("data.tokenizer=byte")], 2, "tokenizer is 'byte'; rule: 'bytes', 'words' or the path"),
+        (["build", *tiny("data.kind=text", "data.path=none")], 2, "data.path: none is not a folder or a .csv"),
+        (["build", *tiny("quantize.activations=dynamic")], 2, "quantize.activations is 'dynamic', and this target's"),
+        (
+            ["build", *tiny("teacher.checkpoint=w.pt", "teacher.pretrained=DEFAULT")],
+            2,
+            "checkpoint is 'w.pt' and pretrained 'DEFAULT'; rule: one of them",
+        ),
     ],
 )
 def test_bad_configuration(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from torch import nn
 
 from dlx_deploy.config import Training
-from dlx_deploy.errors import StageFailed
+from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn import train_state
 from dlx_deploy.nn.batches import TrainData, source_for
 from dlx_deploy.nn.compute import new_accelerator
@@ -96,6 +97,7 @@ def train(model: nn.Module, data: TrainData, settings: Training, loss: LossFn, r
         StoreError: a checkpoint cannot be written.
     """
     check_schedule(settings)
+    _check_sharding(run)
     if not settings.epochs:
         top1 = evaluate(model.eval(), data.validation_inputs, data.validation_labels, data.feed)
         return TrainReport(epochs=0, initial_top1=top1)
@@ -229,6 +231,17 @@ class _Run:
 
     def _seed(self, epoch: int) -> int:
         return int(np.random.SeedSequence([self.run.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _check_sharding(run: RunContext) -> None:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if run.sharded and processes < 2:
+        raise ConfigError(
+            "teacher.sharding is 'shard', and there is one process; start several with --processes, torchrun or "
+            "accelerate launch, or set 'replicate'"
+        )
+    if run.sharded and run.transfer != _PLAIN:
+        raise ConfigError("teacher.sharding is 'shard' and layers are frozen or have rates of their own; choose one")
 
 
 def _samples(window: Sequence[Sequence[npt.NDArray[np.int64]]]) -> int:

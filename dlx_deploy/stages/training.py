@@ -77,7 +77,7 @@ def new_model(job: Job, data: DataArtifact) -> tuple[nn.Module, Architecture]:
 
     params = job.params
     name, arguments = params.model, params.arguments
-    if name.startswith(HF):
+    if name.startswith(HF) and data.is_text:
         # The artifact holds the configuration itself, so that it loads without the folder or the hub.
         arguments = {"config": hf_config(str(job.inputs.get("source", name.removeprefix(HF)))), **arguments}
     elif "source" in job.inputs:
