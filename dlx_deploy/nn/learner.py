@@ -60,10 +60,10 @@ class Learner:
         if self._forward is None or changed:
             self._forward = self._prepared()
 
-    def backward(self, batch: Batch, loss: LossFn, scale: float, last: bool) -> Tensor:
+    def backward(self, batch: Batch, loss: LossFn, scale: float, first: bool, last: bool) -> Tensor:
         """Add to the gradient ``scale`` times that of the weighted sum of losses; gives back that sum.
 
-        Processes exchange gradients in the ``last`` pass before an update only.
+        The ``first`` pass after an update starts anew; processes exchange gradients in the ``last`` one before it.
         """
         assert self._forward is not None
         alone = contextlib.nullcontext() if last or self._sharded else self._accelerator.no_sync(self._forward)
@@ -71,6 +71,8 @@ class Learner:
             with self._accelerator.autocast():
                 logits = self._forward(batch.inputs)
             summed = (loss(logits.float(), batch) * batch.weights).sum()
+            if first:  # not sooner: memory that is freed before the forward pass is paged in again by it
+                self._optimizer.zero_grad(set_to_none=True)
             self._accelerator.backward(summed * scale)
         return summed.detach()
 
@@ -80,7 +82,6 @@ class Learner:
         limit = self._settings.clip_norm or math.inf
         norm = self._accelerator.clip_grad_norm_(self._model.parameters(), limit)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         if self._averaged is not None:
             self._averaged.update_parameters(self._model)
         return None if norm is None or self._accelerator.scaler is not None else full(norm)

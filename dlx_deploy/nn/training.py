@@ -200,7 +200,8 @@ class _Run:
         for position, parts in enumerate(window):
             with self.trace.waiting():
                 batch = self.source.batch(parts, self.rank, generator)
-            summed = self.learner.backward(batch, self.loss, self.processes / whole, position + 1 == len(window))
+            ends = position == 0, position + 1 == len(window)
+            summed = self.learner.backward(batch, self.loss, self.processes / whole, *ends)
             total = total + summed
             counted += self.source.weight(parts[self.rank])
         norm = self.learner.update(rate)
