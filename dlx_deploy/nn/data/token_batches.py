@@ -1,8 +1,9 @@
 """Token-budget batches: sequences of like length together, so that little of a batch is padding.
 
 A plan is made from (lengths, seed, epoch) alone, so that every process computes the same one and takes its part, and a
-run that was stopped goes on with it. Every sequence comes exactly once an epoch: where steps cannot be shared evenly,
-batches are split, never dropped or repeated.
+run that was stopped goes on with it. Every sequence comes exactly once an epoch. A batch is the same whatever the
+number of processes that share it: where it cannot be shared evenly some have one sequence more, and none is dropped or
+repeated.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _SPREAD = 0.1
 def plan_batches(lengths: Indices, max_tokens: int, seed: int, epoch: int, processes: int = 1) -> list[list[Indices]]:
     """Per step one array of sequence numbers for each process.
 
-    ``lengths``: int64[N], tokens of each sequence. In every part the number of sequences times the longest is at most
-    ``max_tokens``. A part is empty only in the last steps of a set whose sequences all are alone in their batches.
+    ``lengths``: int64[N], tokens of each sequence. In every step the number of sequences of all parts times the longest
+    is at most ``max_tokens``. A part is empty only where a step has fewer sequences than there are processes.
 
     Raises:
         DataError: a sequence is longer than ``max_tokens``, or there are fewer sequences than processes.
@@ -34,16 +35,14 @@ def plan_batches(lengths: Indices, max_tokens: int, seed: int, epoch: int, proce
     _refuse(lengths, max_tokens, processes)
     rng = np.random.default_rng([seed, epoch])
     jittered = lengths * rng.uniform(1 - _SPREAD, 1 + _SPREAD, len(lengths))
-    parts = _fill(rng.permutation(len(lengths)), jittered, lengths, max_tokens)
-    parts = _divisible(parts, processes)
-    # Parts of one step have like lengths, so that no process waits long for another.
-    steps = [parts[i : i + processes] for i in range(0, len(parts), processes)]
-    return [steps[i] for i in rng.permutation(len(steps))]
+    batches = _fill(rng.permutation(len(lengths)), jittered, lengths, max_tokens)
+    # Every so-manieth of a batch, which is sorted by length: like work for each process.
+    return [[batches[i][k::processes] for k in range(processes)] for i in rng.permutation(len(batches))]
 
 
 def padding_share(plan: Sequence[Sequence[Indices]], lengths: Indices) -> float:
     """The share of tokens in the plan's batches, 0..1, that are padding."""
-    parts = [part for step in plan for part in step]
+    parts = [part for step in plan for part in step if len(part)]
     computed = sum(len(part) * int(lengths[part].max()) for part in parts)
     return 1 - sum(int(lengths[part].sum()) for part in parts) / computed
 
@@ -58,17 +57,6 @@ def _fill(order: Indices, keys: npt.NDArray[np.float64], lengths: Indices, max_t
             parts.append(ranked[begin:end])
             begin, longest = end, int(lengths[row])
     return [*parts, ranked[begin:]]
-
-
-def _divisible(parts: list[Indices], processes: int) -> list[Indices]:
-    """``parts``, the largest of them halved until every step has one for each process; empty ones where that fails."""
-    while len(parts) % processes:
-        i = int(np.argmax([len(part) for part in parts]))
-        if len(parts[i]) < 2:  # every sequence is alone already: some process has to sit a step out
-            return parts + [parts[i][:0]] * (-len(parts) % processes)
-        half = len(parts[i]) // 2
-        parts[i : i + 1] = [parts[i][:half], parts[i][half:]]
-    return parts
 
 
 def _refuse(lengths: Indices, max_tokens: int, processes: int) -> None:
