@@ -181,8 +181,8 @@ def collect(config: Config, store: Path, dry_run: bool) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def labelled_data(data: str, package: Path) -> Iterator[Path]:
-    """The folder that ``--data`` means; ``digits`` is made afresh with the seed that the package was built with."""
-    if data != "digits" or Path(data).exists():
+    """The folder that ``--data`` means; built-in data are made afresh with the seed that the package was built with."""
+    if data not in ("digits", "docstrings") or Path(data).exists():
         yield Path(data)
         return
     from dlx_deploy.nn.data.prepare import prepare

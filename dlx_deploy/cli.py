@@ -228,7 +228,9 @@ def verify(
     package: PackageArgument,
     data: Annotated[
         str,
-        typer.Option("--data", help="Folder of CLASS/IMAGE or test/CLASS/IMAGE, texts as .csv or .jsonl; or `digits`."),
+        typer.Option(
+            "--data", help="Folder of CLASS/IMAGE or test/CLASS/IMAGE, texts as .csv or .jsonl; `digits`, `docstrings`."
+        ),
     ],
     max_drop: Annotated[
         float | None, typer.Option(help="Budget, 0.01 is one point; the package's own by default.")

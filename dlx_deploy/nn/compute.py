@@ -10,16 +10,12 @@ from torch.utils import deterministic
 
 from dlx_deploy.config import Training
 from dlx_deploy.errors import EnvironmentMissing
+from dlx_deploy.runtime.machine import available_cores
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["available_cores", "new_accelerator", "seed_all", "set_threads", "training_device"]
-
-
-def available_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+__all__ = ["new_accelerator", "seed_all", "set_threads", "training_device"]
 
 
 def set_threads(count: int) -> int:

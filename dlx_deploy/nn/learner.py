@@ -137,6 +137,6 @@ class Learner:
             return self._model
         if self._forward is not None:
             self._accelerator.unwrap_model(self._forward, keep_fp32_wrapper=False)
-            self._accelerator._models.clear()
+            self._accelerator._models.clear()  # it would keep every earlier wrapper, which hold gradients' buckets
         prepared: nn.Module = self._accelerator.prepare_model(self._model)
         return prepared

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from dlx_deploy.config import Training
 from dlx_deploy.errors import ConfigError, StageFailed
@@ -235,8 +234,8 @@ class _Run:
 
 
 def _check_sharding(run: RunContext) -> None:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if run.sharded and processes < 2:
+    several = distributed.is_initialized() and distributed.get_world_size() > 1
+    if run.sharded and not several:
         raise ConfigError(
             "teacher.sharding is 'shard', and there is one process; start several with --processes, torchrun or "
             "accelerate launch, or set 'replicate'"

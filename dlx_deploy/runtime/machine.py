@@ -8,7 +8,12 @@ from typing import Any, Dict, Optional
 
 import numpy as np
 
-__all__ = ["machine_info", "power_mode"]
+__all__ = ["available_cores", "machine_info", "power_mode"]
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine_info() -> Dict[str, Any]:
@@ -18,7 +23,7 @@ def machine_info() -> Dict[str, Any]:
     A value that cannot be read is ``None``.
     """
     cpu = _cpu_model()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     system = f"{platform.system()} {platform.machine()}"
     board = _text("/proc/device-tree/model")
     return {

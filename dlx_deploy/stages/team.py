@@ -41,10 +41,11 @@ def is_worker() -> bool:
 
 def count_devices() -> tuple[int, str]:
     """What processes of this machine can be spread over, GPUs or else cores: how many, and their name."""
+    from dlx_deploy.runtime.machine import available_cores
+
     gpus = Path("/proc/driver/nvidia/gpus")
     found = len(list(gpus.iterdir())) if gpus.is_dir() else 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return (found, "GPUs") if found else (cores, "cores")
+    return (found, "GPUs") if found else (available_cores(), "cores")
 
 
 def team_for(processes: int) -> Team | None:
@@ -58,10 +59,12 @@ def team_for(processes: int) -> Team | None:
         if processes > 1:
             raise ConfigError(f"--processes is {processes}, and a launcher started {launched}; leave --processes out")
         return Team(launched, launched=True)
+    if processes < 2:
+        return None
     there, noun = count_devices()
     if processes > there:
         raise ConfigError(f"--processes is {processes}; this machine has {there} {noun}: one process for each at most")
-    return Team(processes) if processes > 1 else None
+    return Team(processes)
 
 
 class Team:

@@ -99,7 +99,8 @@ def use_threads(job: Job, data: DataArtifact) -> None:
 
     Several processes on one machine share its cores.
     """
-    from dlx_deploy.nn.compute import available_cores, set_threads
+    from dlx_deploy.nn.compute import set_threads
+    from dlx_deploy.runtime.machine import available_cores
 
     small = data.height * data.width <= _SMALL_PX
     set_threads(job.threads or (1 if small else max(available_cores() // job.processes, 1)))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dlx_deploy.nn.batches import Batch
-from dlx_deploy.nn.losses import cross_entropy, distillation_loss, distilled, supervised
+from dlx_deploy.nn.losses import cross_entropy, distillation_loss, distilled, distilled_from, supervised
 
 temperatures = st.floats(0.5, 20.0)
 
@@ -37,6 +37,23 @@ def test_distillation_is_the_formula(seed: int, temperature: float, alpha: float
 def test_a_perfect_student_has_no_soft_loss(seed: int, temperature: float) -> None:
     logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     assert distillation_loss(logits, logits, torch.zeros(3, dtype=torch.int64), temperature, 1.0).abs().max() < 1e-12
+
+
+def test_answers_given_before_are_those_of_the_teacher() -> None:
+    torch.manual_seed(0)
+    teacher, images = nn.Linear(6, 3), torch.randn(8, 6)
+    rows = torch.tensor([5, 0, 7])
+    batch = Batch(images[rows], torch.tensor([0, 2, 1]), rows, torch.ones(3))
+    answers = teacher(images).detach().numpy()
+    logits = torch.randn(3, 3)
+    live = distilled(teacher, 3.0, 0.6)(logits, batch)
+    assert torch.allclose(distilled_from(answers, 3.0, 0.6)(logits, batch), live, atol=1e-6)
+
+
+def test_mixed_labels_are_distributions() -> None:
+    logits, soft = torch.randn(2, 3), torch.tensor([[0.3, 0.7, 0.0], [0.0, 0.0, 1.0]])
+    expected = -(soft * torch.log_softmax(logits, 1)).sum(1)
+    assert torch.allclose(cross_entropy(logits, soft), expected)
 
 
 def test_label_smoothing_moves_mass_to_every_class() -> None:

@@ -16,9 +16,11 @@ from dlx_deploy.config import Teacher
 from dlx_deploy.errors import EnvironmentMissing
 from dlx_deploy.nn import training
 from dlx_deploy.nn.augment import Mixer, rand_augmented
-from dlx_deploy.nn.batches import Batch, ImageBatches, TrainData
+from dlx_deploy.nn.batches import Batch, ImageBatches, TokenFeed, TrainData
 from dlx_deploy.nn.compute import new_accelerator, seed_all
 from dlx_deploy.nn.losses import supervised
+from dlx_deploy.nn.models.inputs import TokenInput
+from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training import RunContext, TrainReport, train
 
 ONCE = Teacher(epochs=1, batch_size=48, shift_px=0, clip_norm=0.0, learning_rate=0.05, warmup_fraction=0.0)
@@ -108,6 +110,69 @@ def test_every_option_resumes_to_the_same_bits(options: dict[str, Any], train_da
     assert torch.equal(weights(resumed), weights(whole))
     assert all(torch.equal(a, b) for a, b in zip(resumed.buffers(), whole.buffers(), strict=True))
     assert (again.losses, again.top1, again.kept_epoch) == (report.losses, report.top1, report.kept_epoch)
+
+
+def texts() -> TrainData:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    tokens = (rng.integers(1, 12, (90, 14)) + 12 * labels[:, None]).astype(np.int32)
+    for row, length in zip(tokens, rng.integers(1, 15, 90), strict=True):
+        row[length:] = 0
+    return TrainData(tokens[:70], labels[:70], tokens[70:], labels[70:], TokenFeed(0), 3)
+
+
+TEXTS = Teacher(epochs=4, max_tokens=64, accumulate=3, optimizer="adamw", learning_rate=0.01, weigh_by="tokens")
+
+
+def sequence_model() -> nn.Module:
+    seed_all(0)
+    return build_model("transformer", {"depth": 1, "width": 16, "heads": 2}, 3, TokenInput(40, 14))
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_texts_resume_to_the_same_bits(stop: int, tmp_path: Path) -> None:
+    whole = sequence_model()
+    report = train(whole, texts(), TEXTS, supervised(0.0), RunContext())
+    assert report.last_top1 >= 0.9
+
+    def dies(done: float, total: float, text: str = "") -> None:
+        if done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(sequence_model(), texts(), TEXTS, supervised(0.0), RunContext(tmp_path, progress=dies))
+    resumed = sequence_model()
+    again = train(resumed, texts(), TEXTS, supervised(0.0), RunContext(tmp_path))
+    assert again.resumed_from == stop
+    assert torch.equal(weights(resumed), weights(whole))
+    assert again.losses == report.losses
+
+
+def test_tokens_weigh_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window's loss is the mean over its tokens, whatever its batches and their lengths."""
+    data, seen = texts(), []
+    settings = changed(TEXTS, accumulate=1000, epochs=1, learning_rate=1e-9)
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        value = supervised(0.0)(logits, batch)
+        seen.append((value.detach(), (batch.inputs != 0).sum(1)))
+        return value
+
+    report = train(sequence_model(), data, settings, loss, RunContext())
+    losses, lengths = (torch.cat([s[i] for s in seen]) for i in (0, 1))
+    assert len(losses) == 70
+    assert report.losses[0] == pytest.approx(float((losses * lengths).sum() / lengths.sum()), rel=1e-5)
+
+
+def test_images_larger_than_memory_are_read_from_their_map(
+    train_data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = changed(ONCE, shift_px=1, flip=True)
+    held, report = run(train_data, settings)
+    monkeypatch.setattr("dlx_deploy.nn.batches.HELD_BYTES", 0)
+    mapped, again = run(train_data, settings)
+    assert torch.equal(weights(held), weights(mapped))
+    assert again.losses == report.losses
 
 
 def test_averaged_weights_are_what_is_kept(train_data: TrainData) -> None:
