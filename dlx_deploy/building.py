@@ -26,7 +26,7 @@ from dlx_deploy.report.live import LiveWatcher, QuietWatcher
 from dlx_deploy.report.table import format_bytes
 from dlx_deploy.stages.engine import missing_builder
 from dlx_deploy.stages.recipe import build_for
-from dlx_deploy.stages.team import Team, team_for
+from dlx_deploy.stages.team import Team, local_processes, team_for
 from dlx_deploy.targets import load_target
 
 __all__ = [
@@ -111,7 +111,7 @@ def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIO
     """
     with _team(options.processes) as team:
         for build in work.builds:
-            build = replace(build, team=team, processes=options.processes, logs=options.logs)
+            build = replace(build, team=team, processes=local_processes(options.processes), logs=options.logs)
             with _watcher(options.quiet) as watch:
                 result = run_build(build, work.store, watch)
             package = None if result.stopped else _deliver(work.config, build, result, output)

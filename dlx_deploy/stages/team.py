@@ -21,7 +21,7 @@ import msgspec
 from dlx_deploy.errors import ConfigError, DlxError, StageFailed
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 
-__all__ = ["Team", "count_devices", "is_worker", "launched_processes", "team_for", "work"]
+__all__ = ["Team", "count_devices", "is_worker", "launched_processes", "local_processes", "team_for", "work"]
 
 IDLE = datetime.timedelta(days=7)
 """So long a worker waits for its next job: other stages run in the first process alone."""
@@ -32,6 +32,11 @@ INIT = "DLX_DEPLOY_TEAM"
 def launched_processes() -> int:
     """How many processes a launcher (torchrun, accelerate launch) started; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_processes(asked: int) -> int:
+    """How many processes share this machine: those of a launcher, or those that were ``asked`` for."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", asked))
 
 
 def is_worker() -> bool:
