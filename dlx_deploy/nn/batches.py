@@ -48,13 +48,13 @@ HELD_BYTES = 4 << 30
 class Batch:
     """One forward pass. ``labels``: int64[N], or after mixing float32[N, classes]; ``rows``: int64[N] on the CPU.
 
-    ``weights``: float32[N], what each sample counts in the mean loss of an optimizer step.
+    ``weights``: float32[N], what each sample counts in the mean loss of an optimizer step; ``None``: all the same.
     """
 
     inputs: Tensor
     labels: Tensor
     rows: Tensor
-    weights: Tensor
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class ImageBatches:
             images = shifted(read, torch.arange(len(rows)), s.shift_px, s.flip, generator, part, total)
         images = self._feed(rand_augmented(images, s.rand_augment))
         images, labels = self._mixer(images, self._labels[rows].to(self._device, non_blocking=True))
-        return Batch(images, labels, rows, torch.ones(len(rows), device=self._device))
+        return Batch(images, labels, rows)
 
 
 class TokenBatches:

@@ -70,9 +70,10 @@ class Learner:
         with alone:
             with self._accelerator.autocast():
                 logits = self._forward(batch.inputs)
-            summed = (loss(logits.float(), batch) * batch.weights).sum()
+            losses = loss(logits.float(), batch)
+            summed = losses.sum() if batch.weights is None else (losses * batch.weights).sum()
             if first:  # not sooner: memory that is freed before the forward pass is paged in again by it
-                self._optimizer.zero_grad(set_to_none=True)
+                self._optimizer.optimizer.zero_grad(set_to_none=True)
             self._accelerator.backward(summed * scale)
         return summed.detach()
 
@@ -81,7 +82,8 @@ class Learner:
         set_rate(self._optimizer, rate)
         limit = self._settings.clip_norm or math.inf
         norm = self._accelerator.clip_grad_norm_(self._model.parameters(), limit)
-        self._optimizer.step()
+        # Accelerate's wrapper looks for packages on the disk at every step; it is asked where losses are scaled alone.
+        (self._optimizer if self._accelerator.scaler is not None else self._optimizer.optimizer).step()
         if self._averaged is not None:
             self._averaged.update_parameters(self._model)
         return None if norm is None or self._accelerator.scaler is not None else full(norm)

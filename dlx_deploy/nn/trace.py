@@ -63,16 +63,17 @@ class Trace:
         """Whether half a second has passed since somebody was told something."""
         return time.monotonic() - self._told >= _TELL_EVERY_S
 
-    def step(self, done: float, loss: Tensor, samples: int) -> None:
-        """A step is over; ``done`` epochs are, ``loss`` was its mean."""
+    def step(self, done: float, total: Tensor, weight: float, samples: int) -> None:
+        """A step is over; ``done`` epochs are, ``total`` over ``weight`` was its mean loss."""
         self._samples += samples
         if self.is_time_to_look() and done % 1:
             self._told = time.monotonic()
             spent = self._seconds + time.perf_counter() - self._began
-            text = f"loss {float(loss):.3f}, {self._samples / spent:.0f} {self._noun}/s"
+            loss = float(total) / max(weight, 1e-12)
+            text = f"loss {loss:.3f}, {self._samples / spent:.0f} {self._noun}/s"
             self._progress(done, self._epochs, f"{text}, {self._left(done, spent)} left")
             if self._writer is not None:
-                self._writer.add_scalar("loss/step", float(loss), self._samples)
+                self._writer.add_scalar("loss/step", loss, self._samples)
 
     def epoch(self, done: int, loss: float, top1: float) -> None:
         """An epoch and its validation are over."""

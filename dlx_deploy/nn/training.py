@@ -174,14 +174,17 @@ class _Run:
         generator = torch.Generator().manual_seed(seed)
         plan, size = self.source.plan(seed, self.processes), self.settings.accumulate
         windows = [plan[i : i + size] for i in range(0, len(plan), size)]
-        total, weight = torch.zeros((), device=self.accelerator.device), 0.0
+        total, weight = torch.zeros((), dtype=torch.float64, device=self.accelerator.device), 0.0
         self.trace.begin()
         for step, window in enumerate(windows):
             value, counted = self._step(epoch, step, window, generator)
-            total, weight = total + value, weight + counted
-            self.trace.step(epoch + (step + 1) / len(windows), value / max(counted, 1e-12), _samples(window))
+            total += value
+            weight += counted
+            self.trace.step(epoch + (step + 1) / len(windows), value, counted, _samples(window))
         self.trace.end()
-        sums: Any = self.accelerator.reduce(torch.stack([total, torch.tensor(weight, device=total.device)]))
+        sums: Any = self.accelerator.reduce(
+            torch.stack([total, torch.tensor(weight, device=total.device, dtype=total.dtype)])
+        )
         return float(sums[0] / sums[1])
 
     def _step(
@@ -195,23 +198,26 @@ class _Run:
         done, planned = epoch * self.steps_per_epoch + step, self.settings.epochs * self.steps_per_epoch
         rate = learning_rate(min(done, planned - 1), planned, self.settings)
         whole = sum(self.source.weight(rows) for parts in window for rows in parts)
-        total, counted = torch.zeros((), device=self.accelerator.device), 0.0
+        total, counted = None, 0.0
         for position, parts in enumerate(window):
             with self.trace.waiting():
                 batch = self.source.batch(parts, self.rank, generator)
             ends = position == 0, position + 1 == len(window)
             summed = self.learner.backward(batch, self.loss, self.processes / whole, *ends)
-            total = total + summed
+            total = summed if total is None else total + summed
             counted += self.source.weight(parts[self.rank])
         norm = self.learner.update(rate)
-        self._refuse_divergence(total / max(counted, 1e-12), norm, f"epoch {epoch + 1}, step {step + 1}", rate)
+        assert total is not None
+        self._refuse_divergence(total, counted, norm, f"epoch {epoch + 1}, step {step + 1}", rate)
         return total, counted
 
-    def _refuse_divergence(self, total: torch.Tensor, norm: torch.Tensor | None, where: str, rate: float) -> None:
+    def _refuse_divergence(
+        self, total: torch.Tensor, counted: float, norm: torch.Tensor | None, where: str, rate: float
+    ) -> None:
         """``norm`` is ``None`` under loss scaling, which passes over steps whose gradients overflow."""
         if self.accelerator.device.type != "cpu" and not self.trace.is_time_to_look():
             return  # reading a value makes the CPU wait for the GPU
-        value, size = float(total), 0.0 if norm is None else float(norm)
+        value, size = float(total) / max(counted, 1e-12), 0.0 if norm is None else float(norm)
         if not (math.isfinite(value) and math.isfinite(size)):
             section = type(self.settings).__name__.lower()
             raise StageFailed(

@@ -14,7 +14,7 @@ temperatures = st.floats(0.5, 20.0)
 
 
 def batch_of(inputs: torch.Tensor, labels: torch.Tensor) -> Batch:
-    return Batch(inputs, labels, torch.arange(len(labels)), torch.ones(len(labels)))
+    return Batch(inputs, labels, torch.arange(len(labels)))
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_answers_given_before_are_those_of_the_teacher() -> None:
     torch.manual_seed(0)
     teacher, images = nn.Linear(6, 3), torch.randn(8, 6)
     rows = torch.tensor([5, 0, 7])
-    batch = Batch(images[rows], torch.tensor([0, 2, 1]), rows, torch.ones(3))
+    batch = Batch(images[rows], torch.tensor([0, 2, 1]), rows)
     answers = teacher(images).detach().numpy()
     logits = torch.randn(3, 3)
     live = distilled(teacher, 3.0, 0.6)(logits, batch)
