@@ -97,6 +97,11 @@ def test_what_does_not_fit(bert: Path, tmp_path: Path) -> None:
         build_model(f"hf:{bert}", {}, 3, TokenInput(65, 20))
     with pytest.raises(ConfigError, match=r"takes at most 24 tokens; data\.max_length is 25: lower it"):
         build_model(f"hf:{bert}", {}, 3, TokenInput(64, 25))
+    with pytest.raises(ConfigError, match="pads with token 0 and the data with 3, a tokenizer that does not match"):
+        build_model(f"hf:{bert}", {}, 3, TokenInput(64, 20, 3))
+    arguments = {"config": {**hf_config(str(bert)), "model_type": "roberta"}}
+    with pytest.raises(ConfigError, match=r"takes at most 23 tokens; data\.max_length is 24: lower it"):
+        build_model("hf:roberta", arguments, 3, TokenInput(64, 24))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises((ConfigError, EnvironmentMissing), match=r"model 'hf:.*'"):
         build_model(f"hf:{tmp_path}", {}, 3, TOKENS)

@@ -89,6 +89,12 @@ def build_hf(name: str, arguments: Mapping[str, Any], classes: int, spec: TokenI
     stored = given.pop("config", None)
     values = {**(stored if stored is not None else hf_config(name)), **given}
     kind = values.pop("model_type", None)
+    pad = values.get("pad_token_id")
+    if pad is not None and pad != spec.pad_id:
+        raise ConfigError(
+            f"model 'hf:{name}' pads with token {pad} and the data with {spec.pad_id}, a tokenizer that does not "
+            "match; set data.tokenizer to the model's tokenizer.json, or pad_token_id in its arguments"
+        )
     own = {"num_labels": classes, "pad_token_id": spec.pad_id, "attn_implementation": "sdpa"}
     dropped = ("id2label", "label2id", "transformers_version", "architectures")
     try:
@@ -104,16 +110,28 @@ def build_hf(name: str, arguments: Mapping[str, Any], classes: int, spec: TokenI
             f"model 'hf:{name}' has {config.vocab_size} tokens and the data's tokenizer {spec.vocabulary}, a tokenizer "
             "that does not match; set data.tokenizer to the model's tokenizer.json, or vocab_size in its arguments"
         )
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and positions < spec.max_length:
-        raise ConfigError(
-            f"model 'hf:{name}' takes at most {positions} tokens; data.max_length is {spec.max_length}: lower it"
-        )
     try:
         network = transformers.AutoModelForSequenceClassification.from_config(config)
     except ValueError as e:
         raise ConfigError(f"model 'hf:{name}': transformers has no sequence classifier of type {kind!r} ({e})") from e
+    longest = _longest(config, network)
+    if longest is not None and longest < spec.max_length:
+        raise ConfigError(
+            f"model 'hf:{name}' takes at most {longest} tokens; data.max_length is {spec.max_length}: lower it"
+        )
     return HuggingFaceClassifier(network, spec.pad_id)
+
+
+def _longest(config: Any, network: nn.Module) -> int | None:
+    """The most tokens that the network takes, if its configuration bounds them.
+
+    RoBERTa's kind counts positions from after its padding token, so it has fewer than its configuration says.
+    """
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            positions = module.num_embeddings - module.padding_idx - 1
+    return positions
 
 
 def _transformers(name: str) -> Any:
