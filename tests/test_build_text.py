@@ -118,6 +118,14 @@ def test_two_processes_build_what_one_does(built_text: Path, texts: Path, tmp_pa
     assert not list((tmp_path / ".dlx").glob("*/.work-*"))
 
 
+def test_a_failure_of_all_is_told_once(texts: Path, tmp_path: Path) -> None:
+    more = ["teacher.optimizer=sgd", "teacher.learning_rate=1e12", "teacher.clip_norm=0"]
+    done = dlx("build", "--processes", "2", *options(texts, *ALONE, *more), cwd=tmp_path, timeout_s=120)
+    assert done.code == 5, done.err
+    assert done.err.count("training diverged") == 1
+    assert "Traceback" not in done.err
+
+
 def test_a_worker_that_dies_is_named(texts: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--processes", "2"]
     command += options(texts, *ALONE, "teacher.epochs=5000")

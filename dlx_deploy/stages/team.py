@@ -76,7 +76,7 @@ class Team:
     """The first process and its ``processes - 1`` workers; they start when the first training stage does."""
 
     def __init__(self, processes: int, launched: bool = False) -> None:
-        self.processes, self._launched = processes, launched
+        self.processes, self._broken = processes, False
         self._workers: list[subprocess.Popen[bytes]] = []
         self._talk = tempfile.TemporaryDirectory(prefix="dlx-deploy-team-")
         self._group: Any = None
@@ -103,7 +103,7 @@ class Team:
     def close(self) -> None:
         """Let the workers go."""
         if self._group is not None:
-            _leave(self._group, any(worker.poll() is not None for worker in self._workers))
+            _leave(self._group, silent=self._broken)
         for worker in self._workers:
             try:
                 worker.wait(5)
@@ -114,9 +114,11 @@ class Team:
         self._talk.cleanup()
 
     def abandon(self) -> None:
-        """Stop the workers at once: the first process cannot go on."""
+        """Stop the workers at once: the first process cannot go on. Those of a launcher see it leave."""
+        self._broken = True
         for worker in self._workers:
             worker.kill()
+            worker.wait()
 
     def _start(self) -> None:
         meeting = f"file://{self._talk.name}/meeting"
@@ -144,7 +146,7 @@ def work(meeting: str | None = None) -> int:
     except DlxError as e:
         sys.stderr.write(f"error: {e}\n")
         return e.exit_code
-    _leave(group, True)
+    _leave(group, silent=True)
     return 0
 
 
@@ -192,7 +194,10 @@ def _receive(group: Any) -> Any:
     from torch import distributed
 
     box = [None]
-    distributed.broadcast_object_list(box, src=0, group=group)
+    try:
+        distributed.broadcast_object_list(box, src=0, group=group)
+    except RuntimeError as e:  # what torch raises where the other end is closed
+        raise StageFailed("the first process of the team is gone") from e
     return box[0]
 
 
