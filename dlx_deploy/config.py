@@ -261,7 +261,16 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         raw = _override(raw, override)
         origin = f"--set {override}"
         decode(raw, Config, origin)
-    return decode(raw, Config, origin)
+    return decode(_own_arguments(raw), Config, origin)
+
+
+def _own_arguments(raw: dict[str, Any]) -> dict[str, Any]:
+    """``raw`` where a model that is named without arguments has none: the default ones are the default model's."""
+    for section in ("teacher", "distill"):
+        table = raw.get(section, {})
+        if "model" in table and "arguments" not in table:
+            raw = _assign(raw, [section, "arguments"], {})
+    return raw
 
 
 def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:

@@ -121,3 +121,10 @@ def test_the_template_shows_every_key_at_its_default(tmp_path: Path) -> None:
         shown = set(raw[field.name]) if isinstance(default, msgspec.Struct) else {field.name}
         wanted = set(default.__struct_fields__) if isinstance(default, msgspec.Struct) else {field.name}
         assert shown == wanted, field.name
+
+
+def test_the_default_arguments_are_the_default_models(tmp_path: Path) -> None:
+    assert load_config(None).teacher.arguments == {"width": 2.0}
+    config = load_config(write(tmp_path, "[teacher]\nmodel = 'resnet18'\n"), ["distill.model=vit"])
+    assert (config.teacher.arguments, config.distill.arguments) == ({}, {})
+    assert load_config(None, ["teacher.arguments={width=0.5}"]).teacher.arguments == {"width": 0.5}
