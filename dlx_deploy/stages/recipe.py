@@ -160,8 +160,11 @@ def _data_params(config: Config) -> Data:
 
 def _files(config: Config) -> dict[str, Source]:
     """The user's images or texts, and a tokenizer if one is given."""
+    files: dict[str, Source] = {}
+    if config.data.is_text and config.data.tokenizer.endswith(".json"):
+        files["tokenizer"] = Path(config.data.tokenizer)
     if config.data.kind in ("digits", "docstrings"):
-        return {}
+        return files
     wanted = {"imagefolder": "that holds train/CLASS/*.jpg", "text": "that holds train.csv or train.jsonl"}
     if not config.data.path:
         kind = config.data.kind
@@ -171,7 +174,4 @@ def _files(config: Config) -> dict[str, Source]:
     path = Path(config.data.path)
     if config.data.kind == "imagefolder":
         return {"images": Tree(path, image_names)}
-    files: dict[str, Source] = {"texts": path if path.is_file() else Tree(path, text_names)}
-    if config.data.tokenizer.endswith(".json"):
-        files["tokenizer"] = Path(config.data.tokenizer)
-    return files
+    return {**files, "texts": path if path.is_file() else Tree(path, text_names)}

@@ -52,6 +52,10 @@ def _of_package(name: str) -> dict[str, None]:
             paragraphs.update(dict.fromkeys(_paragraphs(root / path)))
         if len(paragraphs) > 2 * PER_CLASS:
             break
+    if not paragraphs:
+        raise DataError(
+            f"data.kind 'docstrings' finds no sources of {name} in {root}; pip install it with its .py files"
+        )
     return paragraphs
 
 

@@ -109,18 +109,19 @@ def _limit(source: _Source, part: Part, limit: int, rng: np.random.Generator) ->
 
 
 def _refuse_empty(config: Data, labels: Labels, parts: Mapping[str, Part]) -> None:
+    noun, place = ("texts", "file") if config.is_text else ("images", "folder")
     missing = np.setdiff1d(labels, labels[parts["train"].positions])
     if len(missing):
         raise DataError(
             f"data.limit_train is {config.limit_train} and leaves {len(missing)} of {len(np.unique(labels))} classes "
-            "without a training image; raise it"
+            f"without a training {noun[:-1]}; raise it"
         )
     for name in ("test", "validation"):
         if not len(parts[name].positions):
             raise DataError(
                 f"the {name} split is empty: data.{name}_fraction is {getattr(config, f'{name}_fraction'):g}, the "
-                f"training folder has {len(labels)} images (data.limit_train = {config.limit_train}) and one of each "
-                f"class stays there; raise the fraction, or add a {name} folder with images"
+                f"training {place} has {len(labels)} {noun} (data.limit_train = {config.limit_train}) and one of each "
+                f"class stays there; raise the fraction, or add a {name} {place} with {noun}"
             )
 
 

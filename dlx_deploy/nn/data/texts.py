@@ -82,7 +82,8 @@ def text_source(config: Data) -> TextSource:
     """The texts that ``config`` names, none twice: a text in the test split is in no other.
 
     Raises:
-        DataError: no training file, a broken line, one class only, or a label that training has not.
+        DataError: no training file, a broken line, one class only, a label that training has not, or a class whose
+            texts are all duplicates.
     """
     if config.kind == "docstrings":
         return _source({"train": load_docstrings()}, {"train": "docstrings"}, config)
@@ -109,12 +110,14 @@ def _source(found: Mapping[str, tuple[list[str], list[str]]], names: Mapping[str
     taken: set[str] = set()
     for split in ("test", "validation", "train"):  # what is tested on is not trained on
         if split in found:
+            _refuse_broken([*found[split][0], *found[split][1]], names[split])
             _refuse_unseen(found[split][1], classes, names[split])
             rows = _first_ones(found[split][0], taken)
             texts[split] = [found[split][0][i] for i in rows]
             labels[split] = np.array([number[found[split][1][i]] for i in rows], np.int64)
             if len(rows) < len(found[split][0]):
                 log.warning("%s: %d texts come twice and were left out", names[split], len(found[split][0]) - len(rows))
+    _refuse_gone(labels["train"], classes, names["train"])
     return TextSource(classes, labels, texts, config)
 
 
@@ -126,6 +129,25 @@ def _first_ones(texts: Sequence[str], taken: set[str]) -> list[int]:
             taken.add(text)
             rows.append(i)
     return rows
+
+
+def _refuse_broken(texts: Sequence[str], name: str) -> None:
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as e:  # JSON can write \ud83d without its other half
+            raise DataError(
+                f"{name}: {text[:60]!a} holds {text[e.start]!a}, half of a character; write both halves"
+            ) from e
+
+
+def _refuse_gone(labels: Labels, classes: Sequence[str], name: str) -> None:
+    gone = [c for i, c in enumerate(classes) if i not in labels]
+    if gone:
+        raise DataError(
+            f"{name}: class {gone[0]!r} has no text of its own ({len(gone)} such): all are in the test or validation "
+            "texts, or come earlier with another label; add other texts of it"
+        )
 
 
 def _refuse_unseen(labels: Sequence[str], classes: Sequence[str], name: str) -> None:

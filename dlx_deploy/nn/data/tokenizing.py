@@ -53,7 +53,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in ``path``.
 
     Raises:
-        DataError: it cannot be read, or has no padding token.
+        DataError: it cannot be read, has no padding token, or has numbers without a token.
         EnvironmentMissing: the tokenizers library is not installed.
     """
     _require()
@@ -69,6 +69,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     tokenizer.no_padding()
     if pad_id(tokenizer) is None:
         raise DataError(f"{path}: the tokenizer has no token {PAD!r}, '<pad>' or '<|pad|>'; add one to pad with")
+    size, last = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values())
+    if last >= size:
+        raise DataError(f"{path}: {size} tokens are numbered up to {last}; number them 0 to {size - 1}, without gaps")
     return tokenizer
 
 
@@ -84,12 +87,20 @@ def encode_all(
     """int32[N, L]: the tokens of ``texts``, padded to the longest; ``where`` names the split in errors.
 
     Raises:
-        DataError: a text gives no token, or is longer than ``max_length`` tokens and must not be cut.
+        DataError: a text gives no token or the padding token, or is longer than ``max_length`` tokens and must not
+            be cut.
     """
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     empty = [i for i, ids in enumerate(encoded) if not ids]
     if empty:
         raise DataError(f"{where}: {len(empty)} texts give no token; the first: {texts[empty[0]]!r}; remove them")
+    padding = pad_id(tokenizer) or 0
+    padded = [i for i, ids in enumerate(encoded) if padding in ids]
+    if padded:
+        raise DataError(
+            f"{where}: {len(padded)} texts hold {tokenizer.id_to_token(padding)!r}, which may only follow a text's "
+            f"end; the first: {_short(texts[padded[0]])!r}; write it otherwise, or remove them"
+        )
     long = [i for i, ids in enumerate(encoded) if len(ids) > max_length]
     if long and not truncate:
         raise DataError(
@@ -97,7 +108,6 @@ def encode_all(
             f"first has {len(encoded[long[0]])}: {_short(texts[long[0]])!r}; raise data.max_length, or cut them with "
             "data.truncate = true"
         )
-    padding = pad_id(tokenizer) or 0
     width = min(max(len(ids) for ids in encoded), max_length)
     tokens = np.full((len(encoded), width), padding, dtype=np.int32)
     for row, ids in zip(tokens, encoded, strict=True):
