@@ -61,6 +61,8 @@ class TextEncoder:
         for i, ids in enumerate(encoded):
             if not ids:
                 raise InputError(f"text {i} ({texts[i]!r}) has no token that the model knows; give words")
+            if self.pad_id in ids:
+                raise InputError(f"text {i} ({texts[i]!r}) holds the padding token, which means no text; take it out")
             if len(ids) > self.max_length and not self.truncate:
                 raise InputError(
                     f"text {i} has {len(ids)} tokens; the model takes at most {self.max_length}: shorten it, or build "

@@ -32,6 +32,7 @@ LABELS = [0, 0, 1, 1]
 
 def tokenizer() -> bytes:
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    words.add_special_tokens(["[PAD]"])
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     return bytes(words.to_str(), "utf-8")
 
@@ -119,6 +120,7 @@ def test_padding_and_company_do_not_matter() -> None:
     [
         ([], "there are no texts; give at least one"),
         (["cat", " \n"], "text 1 is empty; give at least one word"),
+        (["cat", "the [PAD] dog"], r"text 1 \('the \[PAD\] dog'\) holds the padding token, which means no text"),
         (["cat", 5], "text 1 is a int; must be a str"),
         (
             ["cat " * 7],

@@ -1,7 +1,7 @@
 """A small real text set that ships inside packages which are installed anyway: whose docstring is this?
 
-The first paragraphs of public docstrings of numpy, scikit-learn and torch, read from their sources without importing
-them. The packages' own names are taken out, so that the language has to tell them apart.
+The first paragraphs of docstrings of public names in public folders of numpy, scikit-learn and torch, read from their
+sources without importing them. The packages' own names are taken out, so that the language has to tell them apart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CLASSES = ("numpy", "sklearn", "torch")
 PER_CLASS = 1500
 SHORTEST, LONGEST = 20, 400  # characters
 _NAMES = re.compile(r"\b(?:numpy|np|scikit-learn|sklearn|pytorch|torch)\b\.?", re.IGNORECASE)
-_LEFT_OUT = re.compile(r"(?:^|/)(?:tests?|testing|_vendor|externals)/")
+_LEFT_OUT = re.compile(r"(?:^|/)(?:_[^/]*|tests?|testing|externals)/")
 _PARSED = 40_000
 """Characters of a file: larger ones are tables, not code."""
 
@@ -50,8 +50,6 @@ def _of_package(name: str) -> dict[str, None]:
     for path in paths:
         if not _LEFT_OUT.search(path):
             paragraphs.update(dict.fromkeys(_paragraphs(root / path)))
-        if len(paragraphs) > 2 * PER_CLASS:
-            break
     if not paragraphs:
         raise DataError(
             f"data.kind 'docstrings' finds no sources of {name} in {root}; pip install it with its .py files"
@@ -68,7 +66,7 @@ def _paragraphs(path: Path) -> Iterator[str]:
     except SyntaxError:
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             text = _clean(ast.get_docstring(node) or "")
             if SHORTEST <= len(text) <= LONGEST:
                 yield text
