@@ -143,9 +143,17 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="folder of the JSON")
     arguments = parser.parse_args()
-    flavour = flavour_here()
-    here = this_machine("", flavour, load_api(flavour).version)
-    rows = []
+    try:
+        flavour = flavour_here()
+        here = this_machine("", flavour, load_api(flavour).version)
+    except BackendMissing as e:
+        sys.stderr.write(f"error: {e}\n")
+        return 4
+    gpu = {"name": here.gpu, "compute_capability": here.compute_capability, "driver": here.driver}
+    slug = re.sub(r"[^a-z0-9]+", "-", (here.gpu or "gpu").lower()).strip("-")
+    rows: list[dict[str, Any]] = []
+    path = arguments.output / f"gpu-{slug}.json"
+    report = {"schema": 1, "gpu": gpu, "tensorrt": f"{flavour} {here.version}", "machine": machine_info(), "rows": rows}
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.models:
             for precision in PRECISIONS:
@@ -153,11 +161,8 @@ def main() -> int:
                 rows.append(row)
                 ratios = ", ".join(f"{way} {ratio:.2f}" for way, ratio in row["p50_ratio_to_engine"].items())
                 print(f"{name:20} {precision:5} p50 ratios: {ratios}", flush=True)
-    gpu = {"name": here.gpu, "compute_capability": here.compute_capability, "driver": here.driver}
-    report = {"schema": 1, "gpu": gpu, "tensorrt": f"{flavour} {here.version}", "machine": machine_info(), "rows": rows}
-    slug = re.sub(r"[^a-z0-9]+", "-", (here.gpu or "gpu").lower()).strip("-")
-    path = arguments.output / f"gpu-{slug}.json"
-    path.write_text(json.dumps(report, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+                # After each row: a lease that ends early leaves what was measured.
+                path.write_text(json.dumps(report, sort_keys=True, indent=1) + "\n", encoding="utf-8")
     print(path)
     return 0
 

@@ -52,8 +52,13 @@ def engine(request: pytest.FixtureRequest, tools: Any, folder: Path) -> Engine:
     from dlx_deploy.runtime.engine.cache import EngineCache
     from dlx_deploy.runtime.engine.execute import EngineSession
     from dlx_deploy.runtime.engine.sidecar import this_machine
+    from dlx_deploy.runtime.errors import BackendMissing
 
-    flavour = tools.gpu.flavour_here()
+    try:
+        flavour = tools.gpu.flavour_here()
+        this_machine(None, flavour, load_api(flavour).version)
+    except BackendMissing as e:
+        pytest.skip(str(e))
     path, layers = tools.models.planned("resnet18", request.param, folder)
     asked = tools.models.settings(flavour, request.param, layers)
     api = load_api(flavour)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Dict, List, Mapping, Optional
 
 from ..archive import to_json
-from ..errors import PackageError
+from ..errors import BackendMissing, PackageError
 from ..machine import power_mode
 from .build import BuiltEngine
 from .settings import BuildSettings
@@ -29,6 +29,10 @@ __all__ = [
 SCHEMA = 1
 RECORDED = ("driver",)
 """Fields that are written down and compared with nothing: any driver that runs this CUDA loads the plan."""
+RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9")
+RTX_FORWARD = 12
+"""GPUs of TensorRT-RTX 1.7: these compute capabilities, and major versions from 12 on. It builds plans for others and
+then refuses to load them, as an H100 (9.0) showed."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +131,12 @@ def this_machine(package_digest: Optional[str], flavour: str, version: str) -> E
     """The key that an engine for this machine has.
 
     Raises:
-        BackendMissing: cuda-python, the driver or a GPU is not here.
+        BackendMissing: cuda-python, the driver or a GPU is not here, or TensorRT-RTX does not run on this one.
     """
     from .cuda import gpu_facts
 
     facts = gpu_facts()
+    _check_rtx(flavour, version, facts.name, facts.compute_capability)
     return EngineKey(
         flavour=flavour,
         version=version,
@@ -144,6 +149,15 @@ def this_machine(package_digest: Optional[str], flavour: str, version: str) -> E
         power_mode=power_mode(),
         driver=facts.driver,
     )
+
+
+def _check_rtx(flavour: str, version: str, gpu: str, capability: str) -> None:
+    runs = capability in RTX_CAPABILITIES or int(capability.partition(".")[0]) >= RTX_FORWARD
+    if flavour == "tensorrt-rtx" and not runs:
+        raise BackendMissing(
+            f"TensorRT-RTX {version} runs on GPUs of compute capability {', '.join(RTX_CAPABILITIES)} and "
+            f"{RTX_FORWARD}.0 or newer; {gpu} has {capability}: use TensorRT or onnxruntime-cuda there"
+        )
 
 
 def _check(sidecar: Sidecar, origin: str) -> None:

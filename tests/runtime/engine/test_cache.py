@@ -15,12 +15,22 @@ from typing import Any
 import pytest
 
 from dlx_deploy.runtime.engine import cache as cache_module
+from dlx_deploy.runtime.engine import cuda as cuda_module
 from dlx_deploy.runtime.engine.build import BuiltEngine
 from dlx_deploy.runtime.engine.cache import EngineCache, check_shipped, default_folder
+from dlx_deploy.runtime.engine.cuda import GpuFacts
 from dlx_deploy.runtime.engine.settings import BuildSettings
-from dlx_deploy.runtime.engine.sidecar import EngineKey, Sidecar, differences, make_sidecar, read_sidecar, to_bytes
+from dlx_deploy.runtime.engine.sidecar import (
+    EngineKey,
+    Sidecar,
+    differences,
+    make_sidecar,
+    read_sidecar,
+    this_machine,
+    to_bytes,
+)
 from dlx_deploy.runtime.engine.table import EngineLayer, PrecisionTable
-from dlx_deploy.runtime.errors import EngineError, PackageError
+from dlx_deploy.runtime.errors import BackendMissing, EngineError, PackageError
 
 HERE = EngineKey("tensorrt", "10.3.0", "Linux", "aarch64", "digest", "8.7", "Orin", 8, "15W", "12.6")
 SETTINGS = BuildSettings("tensorrt", "int8", (1, 1, 16), layers={"a": "int8"})
@@ -296,3 +306,26 @@ def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert default_folder() == tmp_path / "dlx-deploy" / "engines"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_folder().parts[-3:] == (".cache", "dlx-deploy", "engines")
+
+
+@pytest.mark.parametrize(
+    ("flavour", "capability", "runs"),
+    [
+        ("tensorrt-rtx", "7.5", True),
+        ("tensorrt-rtx", "8.9", True),
+        ("tensorrt-rtx", "12.1", True),
+        ("tensorrt-rtx", "8.7", False),
+        ("tensorrt-rtx", "9.0", False),
+        ("tensorrt-rtx", "11.0", False),
+        ("tensorrt", "9.0", True),
+    ],
+)
+def test_a_gpu_that_tensorrt_rtx_does_not_run_on_is_as_if_absent(
+    flavour: str, capability: str, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_module, "gpu_facts", lambda: GpuFacts("Some GPU", capability, 8, "13.0"))
+    if runs:
+        assert this_machine(None, flavour, "1.7.1").compute_capability == capability
+        return
+    with pytest.raises(BackendMissing, match=rf"Some GPU has {capability}: use TensorRT or onnxruntime-cuda"):
+        this_machine(None, flavour, "1.7.1")
