@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ __all__ = ["Team", "count_devices", "is_worker", "launched_processes", "local_pr
 
 IDLE = datetime.timedelta(days=7)
 """So long a worker waits for its next job: other stages run in the first process alone."""
+PASSING_S = 20.0
+"""So long a worker that closed its connection may take to be gone: its sockets close before the process has ended."""
 INIT = "DLX_DEPLOY_TEAM"
 """The environment variable that tells a worker where the group meets."""
 
@@ -95,7 +99,7 @@ class Team:
             _send(self._group, _message(stage, job))
             return stage.run(job)
         except RuntimeError as e:
-            dead = [f"process {i + 1}: {self._said(i)}" for i, w in enumerate(self._workers) if w.poll()]
+            dead = self._dead(PASSING_S if _lost_a_peer(e) else 0)
             if not dead:
                 raise
             raise StageFailed(f"a worker stopped; {'; '.join(dead)}") from e
@@ -130,10 +134,21 @@ class Team:
         os.environ.update(_place(0, self.processes))
         self._group = _join(meeting, 0, self.processes)
 
+    def _dead(self, patience_s: float) -> list[str]:
+        """Who ended, and how; waits up to ``patience_s`` for the first, as its connection breaks before it is gone."""
+        deadline = time.monotonic() + patience_s
+        while not (dead := [i for i, w in enumerate(self._workers) if w.poll() is not None]):
+            if time.monotonic() >= deadline:
+                return []
+            time.sleep(0.05)
+        return [f"process {i + 1}: {self._said(i)}" for i in dead]
+
     def _said(self, worker: int) -> str:
-        """The last line that a worker wrote."""
+        """The last line that a worker wrote, after the signal that ended it."""
         text = Path(self._talk.name, f"{worker + 1}.log").read_text(encoding="utf-8", errors="replace")
-        return next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
+        line = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
+        code = self._workers[worker].returncode
+        return f"{signal.Signals(-code).name}, {line}" if code < 0 else line
 
 
 def work(meeting: str | None = None) -> int:
@@ -199,6 +214,12 @@ def _receive(group: Any) -> Any:
     except RuntimeError as e:  # what torch raises where the other end is closed
         raise StageFailed("the first process of the team is gone") from e
     return box[0]
+
+
+def _lost_a_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed, and not the network itself: gloo and NCCL name themselves or the connection."""
+    text = str(error).lower()
+    return any(word in text for word in ("gloo", "nccl", "connection", "peer", "socket"))
 
 
 def _leave(group: Any, silent: bool) -> None:

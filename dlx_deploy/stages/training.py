@@ -97,12 +97,12 @@ _SMALL_PX = 16 * 16
 def use_threads(job: Job, data: DataArtifact) -> None:
     """Make torch use the configured number of threads; where it is 0, one for small images, else every core.
 
-    Several processes on one machine share its cores.
+    Texts have no height and width, so they are never small. Several processes on one machine share its cores.
     """
     from dlx_deploy.nn.compute import set_threads
     from dlx_deploy.runtime.machine import available_cores
 
-    small = data.height * data.width <= _SMALL_PX
+    small = not data.is_text and data.height * data.width <= _SMALL_PX
     set_threads(job.threads or (1 if small else max(available_cores() // job.processes, 1)))
 
 
