@@ -10,36 +10,20 @@ import hashlib
 import io
 import json
 import os
-import re
 import stat
-import struct
 import tempfile
 import zipfile
-import zlib
 from typing import Any, Dict, Mapping, Union
 
 from .errors import PackageError
+from .files import TooLarge, read_file, reason
+from .unzip import MAX_BYTES, check_name, read_members
 
 __all__ = ["INDEX", "SCHEMA", "parse_archive", "read_archive", "to_json", "write_archive"]
 
 INDEX = "package.json"
 SCHEMA = 1
-MAX_BYTES = 2 * 1024**3  # of the file, and of all members together: ONNX's own limit for one model
-MAX_MEMBERS = 10_000
-MAX_EXPANSION = 64  # text deflates about 4 times; more than this is a bomb
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
-SAFE_NAME = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9._-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)*")
-ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    NotImplementedError,  # a compression method or zip version that zipfile does not know
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    OverflowError,
-)
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -56,13 +40,16 @@ def write_archive(path: Path, files: Mapping[str, bytes], deflate: bool = False)
     also depend on the zlib of this Python. ``package.json`` comes first, the others sorted.
 
     Raises:
-        PackageError: a member's name is not a safe relative path.
+        PackageError: a member's name is not a safe relative path, or there are too many bytes for a reader.
         OSError: the disk is full or not writable; ``path`` is then as it was before.
     """
+    total = sum(map(len, files.values()))
+    if total > MAX_BYTES:
+        raise PackageError(f"{os.fspath(path)}: its members have {total} bytes; a package has at most {MAX_BYTES}")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(files, key=lambda n: (n != INDEX, n)):
-            _check_name(os.fspath(path), name)
+            check_name(os.fspath(path), name)
             archive.writestr(_header(name), files[name], zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED, 9)
     _replace(os.fspath(path), buffer.getvalue())
 
@@ -75,15 +62,13 @@ def read_archive(path: Path) -> Dict[str, bytes]:
     """
     name = os.fspath(path)
     try:
-        with open(name, "rb") as f:
-            size = os.fstat(f.fileno()).st_size
-            if size > MAX_BYTES:
-                raise PackageError(f"{name}: has {size} bytes; a package has at most {MAX_BYTES}")
-            data = f.read()
+        data = read_file(name, MAX_BYTES)
     except FileNotFoundError as e:
         raise PackageError(f"{name}: no such file; give the path of a .dlx package") from e
-    except OSError as e:
-        raise PackageError(f"{name}: cannot be read ({e.strerror})") from e
+    except TooLarge as e:
+        raise PackageError(f"{name}: has {e} bytes; a package has at most {MAX_BYTES}") from e
+    except (OSError, ValueError) as e:
+        raise PackageError(f"{name}: cannot be read ({reason(e)})") from e
     return parse_archive(data, name)
 
 
@@ -94,19 +79,9 @@ def parse_archive(data: bytes, origin: str) -> Dict[str, bytes]:
         PackageError: not a zip or cut short; no ``package.json``; a newer schema; an unsafe, doubled, encrypted or
             linked member; a member that is not listed, or listed and missing; a size or digest that differs.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            _check_members(origin, archive, len(data))
-            if INDEX not in archive.namelist():
-                raise PackageError(
-                    f"{origin}: a zip without {INDEX}, so no dlx package; build one with: dlx-deploy build"
-                )
-            files = {info.filename: _member(origin, archive, info) for info in archive.infolist()}
-    except ZIP_ERRORS as e:
-        raise PackageError(
-            f"{origin}: not a readable zip ({e}): cut short, damaged, or no dlx package ({len(data)} bytes); "
-            "copy or download it again"
-        ) from e
+    files = read_members(data, origin)
+    if INDEX not in files:
+        raise PackageError(f"{origin}: a zip without {INDEX}, so no dlx package; build one with: dlx-deploy build")
     _check_digests(origin, _listed(origin, files[INDEX]), files)
     return files
 
@@ -131,53 +106,6 @@ def _replace(path: str, data: bytes) -> None:
     except BaseException:  # Ctrl-C too must leave no litter
         os.unlink(temporary)
         raise
-
-
-def _check_name(origin: str, name: str) -> None:
-    if not SAFE_NAME.fullmatch(name):
-        raise PackageError(
-            f"{origin}: unsafe member name {name!r}; names are relative, of letters, digits and ._- joined by /, "
-            "without . or .. as a part"
-        )
-
-
-def _check_members(origin: str, archive: zipfile.ZipFile, size: int) -> None:
-    infos = archive.infolist()
-    if len(infos) > MAX_MEMBERS:
-        raise PackageError(f"{origin}: has {len(infos)} members; at most {MAX_MEMBERS} are read")
-    seen = set()
-    for info in infos:
-        _check_name(origin, info.filename)
-        if info.filename in seen:
-            raise PackageError(f"{origin}: member {info.filename!r} is there twice; refused")
-        seen.add(info.filename)
-        _check_kind(origin, info)
-    total = sum(info.file_size for info in infos)
-    if total > min(MAX_BYTES, MAX_EXPANSION * size):
-        raise PackageError(
-            f"{origin}: {size} bytes claim to hold {total}; at most {MAX_EXPANSION} times the file and {MAX_BYTES} "
-            "bytes are read"
-        )
-
-
-def _check_kind(origin: str, info: zipfile.ZipInfo) -> None:
-    if info.flag_bits & 0x1:
-        raise PackageError(f"{origin}: member {info.filename!r} is encrypted; packages are never encrypted")
-    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise PackageError(f"{origin}: member {info.filename!r} is a link or special file; only plain files are read")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise PackageError(
-            f"{origin}: member {info.filename!r} uses compression method {info.compress_type}; stored (0) and "
-            "deflated (8) are read"
-        )
-
-
-def _member(origin: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    try:
-        data = archive.read(info)  # at most info.file_size bytes come out
-    except ZIP_ERRORS as e:
-        raise PackageError(f"{origin}: member {info.filename!r} is damaged ({e}); copy or download it again") from e
-    return data
 
 
 def _listed(origin: str, index: bytes) -> Mapping[str, Any]:

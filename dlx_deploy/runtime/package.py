@@ -15,6 +15,7 @@ from . import archive
 from .errors import PackageError
 from .fields import Fields, npy_array, npy_bytes
 from .inputs import ImageInput, TextInput
+from .model_bytes import check_model_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,6 +138,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
             raise PackageError(f"{origin}: {name!r} is missing; a package of schema {archive.SCHEMA} has it")
     if (ENGINE in files) != (ENGINE_SIDECAR in files):
         raise PackageError(f"{origin}: of {ENGINE!r} and {ENGINE_SIDECAR!r} only one is there; both or none must be")
+    check_model_bytes(files[MODEL], origin)
     field = Fields(meta, origin)
     spec, batch = _read_input(field)
     labels = field.labels()

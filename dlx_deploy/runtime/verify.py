@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 import numpy as np
 
 from .errors import InputError, PackageError
+from .files import TooLarge, read_file, reason
 from .images import SUFFIXES, load_image
 from .inputs import ImageInput
+from .model_bytes import MAX_BYTES as MAX_MODEL_BYTES
+from .model_bytes import check_model_bytes
 from .package import Package, input_digests
 from .predictor import Predictor
 from .session import open_session
@@ -105,10 +108,17 @@ def teacher_predictions(path: PathLike, images: NDArray[Any], threads: int = 0) 
         InputError: no such file, or a model that is not one or does not take these images.
         BackendMissing: onnxruntime is not here.
     """
+    name = os.fspath(path)
     try:
-        model = Path(path).read_bytes()
-    except OSError as e:
-        raise InputError(f"{os.fspath(path)}: the teacher cannot be read ({e.strerror}); give an .onnx file") from e
+        model = read_file(name, MAX_MODEL_BYTES)
+    except TooLarge as e:
+        raise InputError(f"{name}: the teacher has {e} bytes; an ONNX model has at most {MAX_MODEL_BYTES}") from e
+    except (OSError, ValueError) as e:
+        raise InputError(f"{name}: the teacher cannot be read ({reason(e)}); give an .onnx file") from e
+    try:
+        check_model_bytes(model, name)
+    except PackageError as e:
+        raise InputError(str(e)) from e
     try:
         session = open_session(model, exact_qdq=False, threads=threads)
     except PackageError as e:

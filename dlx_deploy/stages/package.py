@@ -173,7 +173,7 @@ def _card(job: Job, recipe: dict[str, Any], accuracy: Accuracy, is_text: bool) -
 
 STAGE = Stage(
     name="package",
-    version=3,
+    version=4,
     params=PackageParams,
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import socket
 import stat
 import struct
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dlx_deploy.runtime import archive
+from dlx_deploy.runtime import archive, unzip
 from dlx_deploy.runtime.archive import parse_archive, read_archive, write_archive
 from dlx_deploy.runtime.errors import PackageError
 
@@ -264,7 +268,87 @@ def test_a_member_that_lies_about_its_size_gives_no_more() -> None:
         parse_archive(bytes(data), "x.dlx")
 
 
+def lying_bomb(megabytes: int) -> bytes:
+    """A member that claims 1,000 bytes, in both headers and by its CRC, and inflates to as many megabytes."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    stream = b"".join(packer.compress(bytes(1 << 20)) for _ in range(megabytes)) + packer.flush()
+    files = indexed({"z.bin": bytes(1000)})
+    data = bytearray(zipped([("package.json", files["package.json"]), ("z.bin", stream)]))
+    crc = zlib.crc32(bytes(1000))
+    local, central = data.rindex(b"PK\x03\x04"), data.rindex(b"PK\x01\x02")
+    struct.pack_into("<H", data, local + 8, 8)
+    struct.pack_into("<III", data, local + 14, crc, len(stream), 1000)
+    struct.pack_into("<H", data, central + 10, 8)
+    struct.pack_into("<III", data, central + 16, crc, len(stream), 1000)
+    return bytes(data)
+
+
+def test_a_bomb_that_lies_about_its_size_is_not_inflated() -> None:
+    data = lying_bomb(64)
+    tracemalloc.start()
+    with pytest.raises(PackageError, match=r"'z\.bin' is damaged \(it inflates to more than the 1000 bytes that it cl"):
+        parse_archive(data, "x.dlx")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000, peak
+
+
+def test_members_that_share_their_bytes() -> None:
+    data = bytearray(zipped([("a", bytes(100)), ("b", bytes(100))]))
+    first, second = data.index(b"PK\x01\x02"), data.rindex(b"PK\x01\x02")
+    struct.pack_into("<II", data, first + 20, 120, 120)
+    with pytest.raises(PackageError, match="members 'a' and 'b' overlap in the zip; refused"):
+        parse_archive(bytes(data), "x.dlx")
+    struct.pack_into("<I", data, second + 42, 0)
+    with pytest.raises(PackageError, match=r"member 'b' is damaged .its header has another name than the directory"):
+        parse_archive(bytes(data), "x.dlx")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (STORED + b"x", "no end of a zip, or a comment after it"),
+        (STORED[:-2] + b"\x04\0" + b"PK\x05\x06", "no end of a zip, or a comment after it"),
+        (STORED[:-22] + b"PK\x06\x07" + bytes(16) + STORED[-22:], "a ZIP64 directory, which no package needs"),
+        (
+            STORED[:-10] + b"\xff\xff\xff\x7f" + STORED[-6:],
+            r"directory has 2147483647 bytes; at most 5120000, of 10000",
+        ),
+    ],
+)
+def test_directories_that_are_not_parsed(data: bytes, message: str) -> None:
+    with pytest.raises(PackageError, match=message):
+        parse_archive(data, "x.dlx")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket"])
+def test_what_is_no_plain_file_is_refused_and_never_waited_for(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.dlx"
+    with contextlib.ExitStack() as stack:
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "socket":
+            server = stack.enter_context(socket.socket(socket.AF_UNIX))
+            monkeypatch.chdir(tmp_path)  # the name of a socket is short
+            server.bind("x.dlx")
+        else:
+            path.symlink_to("/dev/zero")
+        with pytest.raises(PackageError, match=r"cannot be read \((a \w+; must be a plain file|No such device)"):
+            read_archive(path)
+
+
+def test_more_than_a_reader_takes_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_BYTES", 100)
+    with pytest.raises(PackageError, match=r"its members have \d+ bytes; a package has at most 100"):
+        write_archive(tmp_path / "x.dlx", FILES)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(unzip, "MAX_MEMBERS", 3)
     with pytest.raises(PackageError, match="has 4 members; at most 3 are read"):
         parse_archive(STORED, "x.dlx")

@@ -146,5 +146,7 @@ def test_model_that_is_not_the_package_s(make_predictor: Any, helpers: Any, chan
 
 
 def test_model_that_is_no_model(make_predictor: Any) -> None:
-    with pytest.raises(PackageError, match="cannot load the model"):
+    with pytest.raises(PackageError, match="the model is no ONNX model"):
         make_predictor(model=b"nothing")
+    with pytest.raises(PackageError, match="cannot load the model"):
+        make_predictor(model=b"")

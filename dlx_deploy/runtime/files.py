@@ -1,0 +1,61 @@
+"""Files that a user names, read so that nothing hangs: a pipe, a device or a socket is refused before it is opened."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import BinaryIO, Union
+
+__all__ = ["TooLarge", "open_file", "read_file", "reason"]
+
+PathLike = Union[str, "os.PathLike[str]"]
+KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+
+
+class TooLarge(Exception):
+    """Raised by ``read_file``; its text is the size in bytes."""
+
+
+def open_file(path: PathLike) -> BinaryIO:
+    """The plain file at ``path``, open for reading.
+
+    Raises:
+        OSError: there is no such file, it may not be read, or it is a folder, a pipe, a device or a socket, from which
+            reading may never end.
+        ValueError: ``path`` holds a null character.
+    """
+    # Without O_NONBLOCK opening a pipe waits for its writer.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(handle)
+        raise OSError(None, f"{KINDS.get(kind, 'no plain file')}; must be a plain file")
+    return os.fdopen(handle, "rb")
+
+
+def read_file(path: PathLike, most: int) -> bytes:
+    """The bytes of the plain file at ``path``.
+
+    Raises:
+        OSError, ValueError: as ``open_file``.
+        TooLarge: it has more than ``most`` bytes; none of them is kept.
+    """
+    with open_file(path) as f:
+        size = os.fstat(f.fileno()).st_size
+        if size > most:
+            raise TooLarge(str(size))
+        data = f.read(most + 1)  # a file may grow while it is read
+    if len(data) > most:
+        raise TooLarge(str(len(data)))
+    return data
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, in the system's words."""
+    return getattr(error, "strerror", None) or str(error)
