@@ -47,7 +47,7 @@ def tool_versions(distributions: Sequence[str]) -> dict[str, str]:
 
 
 def key_document(
-    stage: Stage,
+    stage: Stage[Any],
     params: msgspec.Struct,
     inputs: Mapping[str, str],
     target: Any,

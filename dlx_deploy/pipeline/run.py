@@ -21,6 +21,7 @@ from dlx_deploy.pipeline.manifest import Manifest, StepEntry, now
 from dlx_deploy.pipeline.plan import Build, Planned, Resolver
 from dlx_deploy.pipeline.stage import Job, Provenance, Step
 from dlx_deploy.pipeline.store import Record, Store
+from dlx_deploy.pipeline.view import TargetView
 
 __all__ = ["BuildResult", "Watcher", "run_build"]
 
@@ -182,7 +183,9 @@ def _run(planned: Planned, build: Build, store: Store, resolver: Resolver, watch
     return Planned(step, "hit", planned.why, key, document, record)
 
 
-def _job(step: Step, key: str, folder: Path, build: Build, store: Store, resolver: Resolver, watch: Watcher) -> Job:
+def _job(
+    step: Step, key: str, folder: Path, build: Build, store: Store, resolver: Resolver, watch: Watcher
+) -> Job[Any]:
     inputs = {}
     for name, source in step.inputs.items():
         if isinstance(source, Provenance):
@@ -190,11 +193,12 @@ def _job(step: Step, key: str, folder: Path, build: Build, store: Store, resolve
             inputs[name].write_bytes(resolver.provenance(step))
         else:
             inputs[name] = resolver.path(source)
+    view: Any = TargetView(build.target, step.stage.name, tuple(step.stage.uses))
     return Job(
         params=step.params,
         inputs=inputs,
         out=folder,
-        target=build.target,
+        target=view,
         seed=step.seed,
         threads=build.threads,
         progress=lambda done, total, text="": watch.progress(step, done, total, text),

@@ -5,33 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.pipeline.view import NO_TARGET
 from dlx_deploy.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from dlx_deploy.targets import Profile
 
 __all__ = ["Job", "Metrics", "Output", "Provenance", "Source", "Stage", "Step", "Team", "Tree"]
 
 Metrics = dict[str, float]
 """Metric name → value, the unit in the name: ``latency_p90_ms``, ``top1``, ``size_bytes``."""
 
+P = TypeVar("P", bound=msgspec.Struct)
+P_co = TypeVar("P_co", bound=msgspec.Struct, covariant=True)
+
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[P_co]):
     """All that a stage's ``run`` gets.
 
+    ``target`` is a view of the profile that has the fields in the stage's ``uses`` and refuses the others by name.
     ``inputs`` maps input names to read-only paths (a file or a folder of an earlier stage, or a user's file).
     ``out`` is an empty folder: write one file or folder per declared output there, and nothing elsewhere except
     below ``checkpoints``, which survives a kill and belongs to this key alone, and ``logs``, if it is given.
     ``processes`` of this machine run the stage together.
     """
 
-    params: Any
+    params: P_co
     inputs: Mapping[str, Path]
     out: Path
-    target: Any = None
+    target: Profile = NO_TARGET
     seed: int = 0
     threads: int = 0
     progress: Progress = silent
@@ -41,32 +49,30 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A kind of step: a frozen record, not a class hierarchy."""
+class Stage(Generic[P]):
+    """A kind of step: a frozen record, not a class hierarchy. ``P`` is the struct of its parameters."""
 
     name: str
     version: int
     """Bumped by hand when ``run`` would give other bytes for the same inputs; a fingerprint test asks."""
-    params: type[msgspec.Struct]
+    params: type[P]
     inputs: Sequence[str]
     outputs: Sequence[str]
-    run: Callable[[Job], Metrics]
+    run: Callable[[Job[P]], Metrics]
     uses: Sequence[str] = ()
-    """Fields of the target's profile that enter the key; ``run`` may look at no others."""
+    """Fields of the target's profile that enter the key; ``run`` can look at no others."""
     tools: Sequence[str] = ()
     """Distributions whose versions enter the key; one that is missing stops the build before any work."""
     measures_host: bool = False
     """True where the result depends on this machine (timings): its description then enters the key."""
     distributed: bool = False
     """True where a team of processes may run the stage together."""
-    modules: Sequence[str] = ()
-    """Modules whose source the fingerprint test watches for a forgotten ``version``; never part of the key."""
 
 
 class Team(Protocol):
     """Several processes that run a stage together; this is the one that keeps what the stage writes."""
 
-    def run(self, stage: Stage, job: Job) -> Metrics:
+    def run(self, stage: Stage[P], job: Job[P]) -> Metrics:
         """What ``stage.run(job)`` gives."""
         ...
 
@@ -100,7 +106,7 @@ class Step:
     """A stage at its place in one build: parameters, and where each input comes from."""
 
     name: str
-    stage: Stage
+    stage: Stage[Any]
     params: msgspec.Struct
     inputs: Mapping[str, Source]
     seed: int = 0

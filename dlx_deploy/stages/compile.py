@@ -8,7 +8,7 @@ built here, and otherwise TensorRT-RTX, where it is installed, compiles the grap
 from __future__ import annotations
 
 import shutil
-from typing import Any
+from typing import Any, Literal
 
 from dlx_deploy.config import Compile, Quantize
 from dlx_deploy.pipeline.digest import canonical_json
@@ -25,11 +25,11 @@ class CompileParams(Compile, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     precision: str = Quantize().precision
     threads: int = 1
-    batch: int | str = "dynamic"
+    batch: Literal["dynamic"] | int = "dynamic"
     builder: str = ""
 
 
-def run(job: Job) -> Metrics:
+def run(job: Job[CompileParams]) -> Metrics:
     """Write ``model.onnx``, ``recipe.json`` (no timings: it is shipped), ``timings.json`` and ``engine/``."""
     plan = read_plan(job.inputs["layers"])
     precision, reason, metrics = _choose(job, plan)
@@ -43,7 +43,7 @@ def run(job: Job) -> Metrics:
     return {**metrics, "int8": float(precision == "int8"), "engine_shipped": float(engine == "shipped")}
 
 
-def _choose(job: Job, plan: PrecisionPlan) -> tuple[str, str, Metrics]:
+def _choose(job: Job[CompileParams], plan: PrecisionPlan) -> tuple[str, str, Metrics]:
     from dlx_deploy.targets import is_this_host
 
     if plan.precision == "fp32":
@@ -60,7 +60,7 @@ def _choose(job: Job, plan: PrecisionPlan) -> tuple[str, str, Metrics]:
     return "fp32", f"INT8 is not {job.params.min_speedup:g} times as fast as FP32 on this machine", metrics
 
 
-def _measure(job: Job) -> tuple[float, Metrics]:
+def _measure(job: Job[CompileParams]) -> tuple[float, Metrics]:
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.latency import interleaved_latency
 
@@ -78,7 +78,7 @@ def _measure(job: Job) -> tuple[float, Metrics]:
 
 
 def _recipe(
-    job: Job, plan: PrecisionPlan, settings: BuildSettings | None, precision: str, reason: str
+    job: Job[CompileParams], plan: PrecisionPlan, settings: BuildSettings | None, precision: str, reason: str
 ) -> dict[str, Any]:
     """What the package's runtime needs to know; deterministic."""
     recipe: dict[str, Any] = {
@@ -112,5 +112,4 @@ STAGE = Stage(
     ),
     tools=("onnxruntime",),
     measures_host=True,
-    modules=("dlx_deploy.stages.compile", "dlx_deploy.stages.engine", "dlx_deploy.runtime.engine"),
 )

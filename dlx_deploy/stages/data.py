@@ -8,7 +8,7 @@ from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 __all__ = ["STAGE"]
 
 
-def run(job: Job) -> Metrics:
+def run(job: Job[Data]) -> Metrics:
     """Write the data artifact. ``images``, ``texts`` and ``tokenizer`` are bound where the user names files."""
     import msgspec
 
@@ -28,5 +28,4 @@ STAGE = Stage(
     outputs=("data",),
     run=run,
     tools=("numpy", "pillow", "scikit-learn", "tokenizers", "torch"),
-    modules=("dlx_deploy.stages.data", "dlx_deploy.nn.data"),
 )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dlx_deploy.config import Distill
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, distilling, new_model, train_and_save, use_threads
+from dlx_deploy.stages.training import TORCH_TOOLS, distilling, new_model, train_and_save, use_threads
 
 __all__ = ["STAGE"]
 
 
-def run(job: Job) -> Metrics:
+def run(job: Job[Distill]) -> Metrics:
     """Write ``model``.
 
     Raises:
@@ -32,5 +32,4 @@ STAGE = Stage(
     run=run,
     distributed=True,
     tools=TORCH_TOOLS,
-    modules=("dlx_deploy.stages.distill", *TORCH_MODULES),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dlx_deploy.config import Config
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
@@ -19,6 +19,9 @@ from dlx_deploy.pipeline.stage import Job, Metrics
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages.quantize import PrecisionPlan
 from dlx_deploy.targets import Profile
+
+if TYPE_CHECKING:
+    from dlx_deploy.stages.compile import CompileParams
 
 __all__ = ["Outcome", "build_settings", "builder_for", "compile_engine", "missing_builder"]
 
@@ -52,7 +55,7 @@ def missing_builder(config: Config, profile: Profile) -> str:
     return f"{profile.name}: tensorrt-rtx is not installed, so {effect}; {INSTALL}"
 
 
-def build_settings(job: Job, plan: PrecisionPlan) -> BuildSettings | None:
+def build_settings(job: Job[CompileParams], plan: PrecisionPlan) -> BuildSettings | None:
     """What the device's builder is told; ``None`` where nothing builds an engine."""
     from dlx_deploy.nn.onnx_model import load
     from dlx_deploy.nn.sparsity import two_four_layers
@@ -60,7 +63,7 @@ def build_settings(job: Job, plan: PrecisionPlan) -> BuildSettings | None:
     target, params = job.target, job.params
     if not target.builds_engines:
         return None
-    sizes = (1, params.opt_batch, params.max_batch) if params.batch == "dynamic" else (params.batch,) * 3
+    sizes = (params.batch,) * 3 if isinstance(params.batch, int) else (1, params.opt_batch, params.max_batch)
     sparse = bool(target.sparsity_2_4 and two_four_layers(load(job.inputs["quantized"])))
     rtx = target.kind == RTX
     return BuildSettings(
@@ -80,7 +83,7 @@ def build_settings(job: Job, plan: PrecisionPlan) -> BuildSettings | None:
     )
 
 
-def compile_engine(job: Job, settings: BuildSettings | None) -> tuple[Outcome, Metrics]:
+def compile_engine(job: Job[CompileParams], settings: BuildSettings | None) -> tuple[Outcome, Metrics]:
     """Write ``engine/`` (``report.json``, and the engine with its sidecar if it is shipped); the outcome and metrics.
 
     Raises:
@@ -106,7 +109,7 @@ def compile_engine(job: Job, settings: BuildSettings | None) -> tuple[Outcome, M
     return ("shipped" if shipped else "checked"), metrics
 
 
-def _build(job: Job, settings: BuildSettings, folder: Path, shipped: bool) -> Any:
+def _build(job: Job[CompileParams], settings: BuildSettings, folder: Path, shipped: bool) -> Any:
     from dlx_deploy.runtime.engine.build import build_engine
 
     def watch(phase: str, done: int, total: int) -> None:
@@ -128,7 +131,7 @@ def _build(job: Job, settings: BuildSettings, folder: Path, shipped: bool) -> An
     return built
 
 
-def _ship(job: Job, built: Any, settings: BuildSettings, folder: Path) -> None:
+def _ship(job: Job[CompileParams], built: Any, settings: BuildSettings, folder: Path) -> None:
     from dlx_deploy.runtime.engine.sidecar import EngineKey, make_sidecar, this_machine, to_bytes
 
     if settings.flavour == RTX:

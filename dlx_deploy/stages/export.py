@@ -18,7 +18,7 @@ __all__ = ["STAGE"]
 _log = logging.getLogger(__name__)
 
 
-def run(job: Job) -> Metrics:
+def run(job: Job[Export]) -> Metrics:
     """Write ``model.onnx``.
 
     Raises:
@@ -51,7 +51,7 @@ def run(job: Job) -> Metrics:
     }
 
 
-def _spec(job: Job, data: DataArtifact) -> Spec:
+def _spec(job: Job[Export], data: DataArtifact) -> Spec:
     from dlx_deploy.nn.export import ExportSpec, TextSpec
 
     opset, batch = job.params.opset or job.target.opset, job.params.batch
@@ -78,5 +78,4 @@ STAGE = Stage(
     run=run,
     uses=("opset",),
     tools=(*TORCH_TOOLS, "onnx", "onnxscript"),
-    modules=("dlx_deploy.stages.export", "dlx_deploy.nn.export", "dlx_deploy.nn.export_spec"),
 )

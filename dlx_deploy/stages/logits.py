@@ -8,7 +8,7 @@ from dlx_deploy.stages.training import TORCH_TOOLS, NoParams, use_threads
 __all__ = ["STAGE"]
 
 
-def run(job: Job) -> Metrics:
+def run(job: Job[NoParams]) -> Metrics:
     """Write ``logits.npy``: float32[training samples, classes], in the order of the split."""
     import numpy as np
 
@@ -35,5 +35,4 @@ STAGE = Stage(
     outputs=("logits.npy",),
     run=run,
     tools=TORCH_TOOLS,
-    modules=("dlx_deploy.stages.logits", "dlx_deploy.nn.inference", "dlx_deploy.nn.batches", "dlx_deploy.nn.models"),
 )

@@ -41,7 +41,7 @@ class PackageParams(Package, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     gate: Gate
 
 
-def run(job: Job) -> Metrics:
+def run(job: Job[PackageParams]) -> Metrics:
     """Write ``package.dlx``."""
     import numpy as np
 
@@ -94,7 +94,7 @@ def _optional(path: Path) -> bytes | None:
 
 
 def _metadata(
-    job: Job, data: DataArtifact, recipe: dict[str, Any], accuracy: Accuracy, largest: float
+    job: Job[PackageParams], data: DataArtifact, recipe: dict[str, Any], accuracy: Accuracy, largest: float
 ) -> dict[str, Any]:
     params, target = job.params, job.target
     plan = read_plan(job.inputs["layers"])
@@ -150,7 +150,7 @@ def _tolerance(recipe: dict[str, Any], largest: float) -> float:
     return max(share * largest, ATOL)
 
 
-def _card(job: Job, recipe: dict[str, Any], accuracy: Accuracy, is_text: bool) -> str:
+def _card(job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, is_text: bool) -> str:
     shipped, teacher = accuracy.row(accuracy.shipped), accuracy.row("teacher")
     gate = judge_accuracy(job.params.gate, accuracy)
     style = f", {job.target.quantization.style} style" if recipe["precision"] == "int8" else ""
@@ -180,5 +180,4 @@ STAGE = Stage(
     run=run,
     uses=("name", "kind", "title", "judge", "quantization"),
     tools=("numpy", "onnxruntime"),
-    modules=("dlx_deploy.stages.package", "dlx_deploy.stages.verify", "dlx_deploy.runtime"),
 )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dlx_deploy.config import Prune
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, distilling, train_and_save, use_threads
+from dlx_deploy.stages.training import TORCH_TOOLS, distilling, train_and_save, use_threads
 
 __all__ = ["STAGE"]
 
 
-def run(job: Job) -> Metrics:
+def run(job: Job[Prune]) -> Metrics:
     """Write ``model``.
 
     Raises:
@@ -55,5 +55,4 @@ STAGE = Stage(
     run=run,
     distributed=True,
     tools=(*TORCH_TOOLS, "torch-pruning"),
-    modules=("dlx_deploy.stages.prune", "dlx_deploy.nn.pruning", "dlx_deploy.nn.head_pruning", *TORCH_MODULES),
 )

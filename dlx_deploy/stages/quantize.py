@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +38,7 @@ def read_plan(path: Path) -> PrecisionPlan:
     return msgspec.json.decode(path.read_bytes(), type=PrecisionPlan)
 
 
-def run(job: Job) -> Metrics:
+def run(job: Job[Quantize]) -> Metrics:
     """Write ``model.onnx`` and ``layers.json``."""
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.onnx_model import load, opset
@@ -76,12 +76,12 @@ def run(job: Job) -> Metrics:
     return {**counts, "size_bytes": float(out.stat().st_size)}
 
 
-def _precisions(job: Job) -> tuple[Precision, Literal["fp16", "fp32"]]:
+def _precisions(job: Job[Quantize]) -> tuple[Precision, Literal["fp16", "fp32"]]:
     """The lowest precision of the plan, and that of the rest."""
     params, target = job.params, job.target
     runs = [p for p in ("int8", "fp16") if p in target.precisions and (p == "int8" or target.builds_engines)]
-    _refuse("precision", params.precision, runs, target)
-    _refuse("elsewhere", params.elsewhere, runs, target)
+    _refuse("precision", params.precision, runs)
+    _refuse("elsewhere", params.elsewhere, runs)
     half: Literal["fp16", "fp32"] = "fp16" if "fp16" in runs and params.elsewhere != "fp32" else "fp32"
     if params.precision == "int8" or (params.precision == "auto" and "int8" in runs):
         return "int8", half
@@ -90,7 +90,7 @@ def _precisions(job: Job) -> tuple[Precision, Literal["fp16", "fp32"]]:
     return "fp32", "fp32"
 
 
-def _dynamic(job: Job, is_text: bool) -> bool:
+def _dynamic(job: Job[Quantize], is_text: bool) -> bool:
     """Whether the ranges of activations are found while the network runs: what suits texts on a CPU."""
     asked, style = job.params.activations, job.target.quantization.style
     if asked == "dynamic" and style != "cpu":
@@ -100,7 +100,7 @@ def _dynamic(job: Job, is_text: bool) -> bool:
     return style == "cpu" and (asked == "dynamic" or (asked == "auto" and is_text))
 
 
-def _refuse(key: str, value: str, runs: list[str], target: object) -> None:
+def _refuse(key: str, value: str, runs: Sequence[str]) -> None:
     if value not in ("auto", "fp32", *runs):
         allowed = ", ".join(["fp32", *runs])
         raise ConfigError(f"quantize.{key} is {value!r}, which this target does not run; it runs {allowed}; use 'auto'")
@@ -122,5 +122,4 @@ STAGE = Stage(
     run=run,
     uses=("kind", "backends", "precisions", "quantization"),
     tools=("numpy", "onnx", "onnxruntime"),
-    modules=("dlx_deploy.stages.quantize", "dlx_deploy.nn.quantization", "dlx_deploy.nn.half"),
 )

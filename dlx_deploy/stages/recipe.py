@@ -6,6 +6,7 @@ import functools
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -30,10 +31,10 @@ STAGES = {
 """Stage name → ``module:NAME``; a stage's module imports nothing heavy."""
 
 
-def load_stage(name: str) -> Stage:
+def load_stage(name: str) -> Stage[Any]:
     """The built-in stage ``name``."""
     module, _, attribute = STAGES[name].partition(":")
-    stage: Stage = getattr(importlib.import_module(module), attribute)
+    stage: Stage[Any] = getattr(importlib.import_module(module), attribute)
     return stage
 
 

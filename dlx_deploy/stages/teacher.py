@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dlx_deploy.config import Teacher
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.training import TORCH_MODULES, TORCH_TOOLS, new_model, train_and_save, use_threads
+from dlx_deploy.stages.training import TORCH_TOOLS, new_model, train_and_save, use_threads
 
 __all__ = ["STAGE"]
 
 
-def run(job: Job) -> Metrics:
+def run(job: Job[Teacher]) -> Metrics:
     """Write ``model``.
 
     Raises:
@@ -44,5 +44,4 @@ STAGE = Stage(
     run=run,
     distributed=True,
     tools=TORCH_TOOLS,
-    modules=("dlx_deploy.stages.teacher", *TORCH_MODULES),
 )

@@ -16,14 +16,17 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from dlx_deploy.errors import ConfigError, DlxError, StageFailed
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.pipeline.view import NO_TARGET
 
 __all__ = ["Team", "count_devices", "is_worker", "launched_processes", "local_processes", "team_for", "work"]
+
+P = TypeVar("P", bound=msgspec.Struct)
 
 IDLE = datetime.timedelta(days=7)
 """So long a worker waits for its next job: other stages run in the first process alone."""
@@ -87,7 +90,7 @@ class Team:
         if launched:
             self._group = _join(None, int(os.environ["RANK"]), processes)
 
-    def run(self, stage: Stage, job: Job) -> Metrics:
+    def run(self, stage: Stage[P], job: Job[P]) -> Metrics:
         """What ``stage.run(job)`` gives, all processes taking part.
 
         Raises:
@@ -174,10 +177,11 @@ def _run(message: dict[str, Any]) -> None:
         stage.run(replace(message["job"], params=params, out=Path(folder)))
 
 
-def _message(stage: Stage, job: Job) -> dict[str, Any]:
+def _message(stage: Stage[P], job: Job[P]) -> dict[str, Any]:
     from dlx_deploy.progress import silent
 
-    plain = replace(job, params=None, target=None, progress=silent, logs=None)
+    unset: Any = None  # the parameters travel beside the job, as plain values
+    plain = replace(job, params=unset, target=NO_TARGET, progress=silent, logs=None)
     return {"stage": stage.name, "params": msgspec.to_builtins(job.params), "job": plain}
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dlx_deploy.config import Teacher
+from dlx_deploy.config import Distill, Prune, Teacher, Training
 from dlx_deploy.pipeline.stage import Job, Metrics
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.models.inputs import InputSpec
 
 __all__ = [
-    "TORCH_MODULES",
     "TORCH_TOOLS",
     "NoParams",
     "distilling",
@@ -29,26 +28,6 @@ __all__ = [
 ]
 
 TORCH_TOOLS = ("accelerate", "numpy", "safetensors", "torch", "torchvision")
-TORCH_MODULES = (
-    "dlx_deploy.stages.training",
-    "dlx_deploy.nn.artifact",
-    "dlx_deploy.nn.augment",
-    "dlx_deploy.nn.batches",
-    "dlx_deploy.nn.checkpoint",
-    "dlx_deploy.nn.compute",
-    "dlx_deploy.nn.data.artifact",
-    "dlx_deploy.nn.data.token_batches",
-    "dlx_deploy.nn.inference",
-    "dlx_deploy.nn.learner",
-    "dlx_deploy.nn.losses",
-    "dlx_deploy.nn.models",
-    "dlx_deploy.nn.optimizers",
-    "dlx_deploy.nn.schedules",
-    "dlx_deploy.nn.sharding",
-    "dlx_deploy.nn.train_state",
-    "dlx_deploy.nn.training",
-    "dlx_deploy.nn.transfer",
-)
 
 
 class NoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,7 +43,7 @@ def input_spec(data: DataArtifact) -> InputSpec:
     return ImageInput(data.channels, data.height, data.width)
 
 
-def new_model(job: Job, data: DataArtifact) -> tuple[nn.Module, Architecture]:
+def new_model(job: Job[Teacher | Distill], data: DataArtifact) -> tuple[nn.Module, Architecture]:
     """The section's network with weights drawn from the job's seed, once it has shown that it gives logits.
 
     Raises:
@@ -94,7 +73,7 @@ _SMALL_PX = 16 * 16
 """Images of up to so many pixels are trained on one thread: two wait for each other more than they compute."""
 
 
-def use_threads(job: Job, data: DataArtifact) -> None:
+def use_threads(job: Job[msgspec.Struct], data: DataArtifact) -> None:
     """Make torch use the configured number of threads; where it is 0, one for small images, else every core.
 
     Texts have no height and width, so they are never small. Several processes on one machine share its cores.
@@ -106,7 +85,7 @@ def use_threads(job: Job, data: DataArtifact) -> None:
     set_threads(job.threads or (1 if small else max(available_cores() // job.processes, 1)))
 
 
-def distilling(job: Job) -> LossFn:
+def distilling(job: Job[Distill | Prune]) -> LossFn:
     """The section's distillation loss: the teacher answers on the very inputs that the student sees.
 
     Without augmentation these are always the same, and its answers come as ``logits``.
@@ -122,7 +101,9 @@ def distilling(job: Job) -> LossFn:
     return distilled(teacher, job.params.temperature, job.params.alpha)
 
 
-def train_and_save(job: Job, data: DataArtifact, model: nn.Module, architecture: Architecture, loss: LossFn) -> Metrics:
+def train_and_save(
+    job: Job[Training], data: DataArtifact, model: nn.Module, architecture: Architecture, loss: LossFn
+) -> Metrics:
     """Train (no epochs: only measure), write ``model``, and give the run's metrics."""
     from dlx_deploy.nn.artifact import save_model
     from dlx_deploy.nn.batches import TrainData

@@ -72,7 +72,7 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[Timing, ...]
 
 
-def run(job: Job) -> Metrics:
+def run(job: Job[Verify]) -> Metrics:
     """Write ``accuracy.json``, ``teacher.npy`` (int64[n], the teacher's top-1 classes) and ``latency.json``."""
     models = {name: job.inputs[name] for name in MODELS if name in job.inputs}
     accuracy = _accuracy(job, models)
@@ -134,7 +134,7 @@ def _latency_result(limit: float, value: float | None, bound: float | None, verd
     )
 
 
-def _accuracy(job: Job, models: Mapping[str, Path]) -> Accuracy:
+def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
     import numpy as np
 
     from dlx_deploy.nn.data.artifact import open_data
@@ -175,13 +175,13 @@ def _name_of(shipped: Path, models: Mapping[str, Path]) -> str:
     return same[-1]
 
 
-def _here(job: Job) -> bool:
+def _here(job: Job[Verify]) -> bool:
     from dlx_deploy.targets import is_this_host
 
     return is_this_host(job.target)
 
 
-def _measured(job: Job, models: Mapping[str, Path]) -> Latencies:
+def _measured(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.latency import interleaved_latency
     from dlx_deploy.targets import read_host
@@ -196,7 +196,7 @@ def _measured(job: Job, models: Mapping[str, Path]) -> Latencies:
     return Latencies(schema=1, kind="measured", where=f"this machine ({read_host().cpu_model})", rows=rows)
 
 
-def _estimated(job: Job, models: Mapping[str, Path]) -> Latencies:
+def _estimated(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
     from dlx_deploy.nn.graph import layer_costs
     from dlx_deploy.targets.roofline import estimate
 
@@ -217,5 +217,4 @@ STAGE = Stage(
     uses=("judge", "kind", "arch", "device_tree_model", "title", "name", "roofline", "power_mode", "precisions"),
     tools=("numpy", "onnx", "onnxruntime"),
     measures_host=True,
-    modules=("dlx_deploy.stages.verify", "dlx_deploy.nn.evaluation", "dlx_deploy.nn.graph"),
 )

@@ -1,0 +1,130 @@
+"""What the fingerprints see: every file that decides a stage's bytes, and no comment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import dlx_deploy
+
+from .fingerprints import Code, all_fingerprints
+
+ROOT = Path(dlx_deploy.__file__).parent
+BEFORE = all_fingerprints()
+
+
+def touched(changed: Mapping[str, str]) -> set[str]:
+    """The stages whose fingerprints ``changed`` files would alter."""
+    after = all_fingerprints(changed)
+    return {name for name in BEFORE if after[name] != BEFORE[name]}
+
+
+def watching(part: str) -> set[str]:
+    return {name for name, seen in BEFORE.items() if part in seen["code"]}
+
+
+def test_one_operator_for_another_in_the_rewriting_of_networks() -> None:
+    text = (ROOT / "nn/rewrite.py").read_text()
+    assert text.count("AveragePool") > 0
+    assert touched({"nn/rewrite.py": text.replace("AveragePool", "MaxPool")}) == {"export"}
+
+
+def test_one_operator_for_another_in_the_lowering_of_opsets() -> None:
+    text = (ROOT / "nn/opset.py").read_text()
+    assert text.count('"Identity"') > 0
+    seen = touched({"nn/opset.py": text.replace('"Identity"', '"Relu"')})
+    assert seen >= {"export"}
+    assert not seen & {"data", "teacher", "logits", "distill", "prune"}
+
+
+def test_a_file_that_is_shipped_and_that_no_stage_imports() -> None:
+    text = (ROOT / "runtime/main.py").read_text()
+    assert touched({"runtime/main.py": text + "\nEXTRA = 1\n"}) == {"package"}
+
+
+@pytest.mark.parametrize(
+    ("part", "stages"),
+    [
+        ("nn.checkpoint", {"teacher", "distill", "prune", "logits", "export"}),
+        ("nn.data.texts", {"data"}),
+        ("nn.graph", {"export", "verify"}),
+        ("nn.half", {"quantize"}),
+        ("nn.onnx_model", {"export", "quantize", "compile", "verify", "package"}),
+        ("nn.optimizers", {"teacher", "distill", "prune"}),
+        ("runtime.engine.api", {"compile"}),  # by name, in a process of its own
+        ("runtime.statistics", {"compile", "verify", "package"}),
+        ("targets.roofline", {"verify"}),
+    ],
+)
+def test_who_rests_on_what(part: str, stages: set[str]) -> None:
+    assert stages <= watching(f"dlx_deploy.{part}")
+
+
+def test_no_stage_rests_on_everything() -> None:
+    parts = {part for seen in BEFORE.values() for part in seen["code"]}
+    assert max(len(seen["code"]) for seen in BEFORE.values()) < 0.6 * len(parts)
+    assert watching("dlx_deploy.nn.pruning") == {"prune"}
+    assert not watching("dlx_deploy.pipeline.store") | watching("dlx_deploy.cli")
+
+
+def test_comments_docstrings_and_layout_do_not_count() -> None:
+    text = (ROOT / "nn/half.py").read_text()
+    first = text.partition('"""')[2].partition('"""')[0]
+    assert (
+        touched({"nn/half.py": "# a word\n" + text.replace(first, "Other words.").replace("\n\n\n", "\n\n")}) == set()
+    )
+
+
+def test_of_the_configuration_only_the_tables_of_a_stage() -> None:
+    text = (ROOT / "config.py").read_text()
+    assert text.count("reduce_macs: Fraction = 0.2") == 1
+    assert touched({"config.py": text.replace("reduce_macs: Fraction = 0.2", "reduce_macs: Fraction = 0.3")}) >= {
+        "prune"
+    }
+    assert "quantize" not in touched({"config.py": text.replace("reduce_macs", "take_macs")})
+
+
+TOY = {
+    "__init__.py": "",
+    "start.py": "from dlx_deploy.top import helper\ndef run(job):\n    {call}\n",
+    "top.py": "from dlx_deploy import far\ndef helper(): far.here()\ndef other():\n    from .lazy import f; f()\n",
+    "far.py": "from dlx_deploy.deep import here, gone\n",
+    "deep.py": "from .leaf import LEAF\ndef here(): return LEAF\ndef gone():\n    import dlx_deploy.never\n",
+    "leaf.py": "LEAF = 1\n",
+    "lazy.py": "import dlx_deploy.whole as w\ndef f(): return w\n",
+    "whole.py": "def g():\n    from dlx_deploy import last\n",
+    "last.py": "",
+    "never.py": "",
+    "kinds/__init__.py": "import dlx_deploy.effect\n",
+    "kinds/a.py": "",
+    "kinds/b.py": "from . import c\nNAME = c.NAME\n",
+    "kinds/c.py": "NAME = 1\n",
+    "effect.py": "from dlx_deploy.never import patch\npatch()\n",
+    "types.py": "",
+}
+CHAIN = {"start", "top", "far", "deep", "leaf"}
+
+
+@pytest.mark.parametrize(
+    ("call", "reached"),
+    [
+        ("helper()", CHAIN),
+        ("from dlx_deploy import top; top.other()", {"start", "top", "lazy", "whole", "last"}),
+        ("import_module('dlx_deploy.kinds.b:NAME')", {"start", "kinds", "kinds.b", "kinds.c"}),
+        ("import_module(f'dlx_deploy.kinds.{job}')", {"start", "kinds", "kinds.a", "kinds.b", "kinds.c"}),
+        ("import_module(f'{__name__}.{job}')", {p[:-3] for p in TOY if "/" not in p and p != "__init__.py"}),
+        ("import dlx_deploy.effect", {"start", "effect", "never"}),
+        ("pass", {"start"}),
+    ],
+)
+def test_what_a_name_reaches(tmp_path: Path, call: str, reached: set[str]) -> None:
+    root = tmp_path / "dlx_deploy"
+    (root / "kinds").mkdir(parents=True)
+    for name, text in TOY.items():
+        (root / name).write_text(text.format(call=call) if name == "start.py" else text)
+    found = {name.partition(".")[2] for name in Code(root).reached(("dlx_deploy.start", "run"))} - {""}
+    assert reached <= found
+    if "__name__" not in call:
+        assert found - {"effect", "never"} <= reached | ({"top"} if "top" in call else set())
