@@ -10,6 +10,7 @@ from torch.utils import deterministic
 
 from dlx_deploy.config import Training
 from dlx_deploy.errors import EnvironmentMissing
+from dlx_deploy.extras import install_command
 from dlx_deploy.runtime.machine import available_cores
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def new_accelerator(settings: Training) -> Accelerator:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
     except ImportError as e:
-        raise EnvironmentMissing(f"training needs accelerate ({e}); pip install 'dlx-deploy[build]'") from e
+        raise EnvironmentMissing(f"training needs accelerate ({e}); {install_command('build')}") from e
     _check_precision(settings)
     # Accelerate would choose a number of threads itself where several processes run.
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))

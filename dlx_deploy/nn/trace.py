@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from dlx_deploy.errors import EnvironmentMissing
+from dlx_deploy.extras import install_command
 from dlx_deploy.progress import Progress
 
 __all__ = ["Trace"]
@@ -102,5 +103,5 @@ def _writer(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as e:
-        raise EnvironmentMissing(f"--tensorboard needs tensorboard ({e}); pip install tensorboard") from e
+        raise EnvironmentMissing(f"--tensorboard needs tensorboard ({e}); {install_command('tensorboard')}") from e
     return SummaryWriter(str(folder))

@@ -14,6 +14,7 @@ import msgspec
 
 import dlx_deploy
 from dlx_deploy.errors import DlxError, EnvironmentMissing, GateStopped, StageFailed, StoreError
+from dlx_deploy.extras import install_command
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult, stop_unless_passed
 from dlx_deploy.pipeline.key import tool_versions
@@ -224,7 +225,7 @@ def _require_tools(build: Build) -> None:
     missing = [tool for tool, version in tool_versions(needed).items() if version == "missing"]
     if missing:
         raise EnvironmentMissing(
-            f"building needs {', '.join(missing)}, not installed here; install with: pip install 'dlx-deploy[build]'"
+            f"building needs {', '.join(missing)}, not installed here; install with: {install_command('build')}"
         )
 
 

@@ -119,8 +119,8 @@ def _listed(origin: str, index: bytes) -> Mapping[str, Any]:
         raise PackageError(f"{origin}: {INDEX}: schema is {schema!r}; must be a whole number from 1, so no dlx package")
     if schema > SCHEMA:
         raise PackageError(
-            f"{origin}: {INDEX} has schema {schema}; this runtime reads up to {SCHEMA}. Update it (pip install -U "
-            f"dlx-deploy) or use the runtime inside: python {os.path.basename(origin)}"
+            f"{origin}: {INDEX} has schema {schema}; this runtime reads up to {SCHEMA}. Update dlx-deploy, "
+            f"or use the runtime inside: python {os.path.basename(origin)}"
         )
     files = meta.get("files")
     if not isinstance(files, dict):

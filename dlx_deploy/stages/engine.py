@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlx_deploy.config import Config
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
+from dlx_deploy.extras import install_command
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Metrics
 from dlx_deploy.runtime.engine.settings import BuildSettings
@@ -27,7 +28,6 @@ __all__ = ["Outcome", "build_settings", "builder_for", "compile_engine", "missin
 
 Outcome = Literal["shipped", "checked", "none"]
 RTX, TENSORRT = "tensorrt-rtx", "tensorrt"
-INSTALL = "install it with: pip install 'dlx-deploy[tensorrt-rtx]'"
 
 
 def builder_for(config: Config, profile: Profile) -> str:
@@ -43,7 +43,7 @@ def builder_for(config: Config, profile: Profile) -> str:
     here = _installed(TENSORRT) if profile.kind == TENSORRT and _gpu_is_here(profile) else ""
     here = here or _installed(RTX)
     if not here and config.compile.engine == "required":
-        raise EnvironmentMissing(f"compile.engine is 'required', and tensorrt-rtx is not installed; {INSTALL}")
+        raise EnvironmentMissing(f"compile.engine is 'required', and tensorrt-rtx is not installed; {_install()}")
     return here
 
 
@@ -52,7 +52,11 @@ def missing_builder(config: Config, profile: Profile) -> str:
     if config.compile.engine != "auto" or not profile.builds_engines or builder_for(config, profile):
         return ""
     effect = "the package holds no engine" if profile.kind == RTX else "the graph is not compiled as a check"
-    return f"{profile.name}: tensorrt-rtx is not installed, so {effect}; {INSTALL}"
+    return f"{profile.name}: tensorrt-rtx is not installed, so {effect}; {_install()}"
+
+
+def _install() -> str:
+    return f"install it with: {install_command(RTX)}"
 
 
 def build_settings(job: Job[CompileParams], plan: PrecisionPlan) -> BuildSettings | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dlx_deploy.errors import EnvironmentMissing
+from dlx_deploy.extras import install_command
 from dlx_deploy.nn.data.artifact import Images, Labels
 
 __all__ = ["CLASSES", "SIDE", "load_digits"]
@@ -24,7 +25,7 @@ def load_digits(channels: int) -> tuple[Images, Labels]:
     try:
         from sklearn import datasets
     except ImportError as e:
-        raise EnvironmentMissing("data.kind 'digits' needs scikit-learn; pip install 'dlx-deploy[build]'") from e
+        raise EnvironmentMissing(f"data.kind 'digits' needs scikit-learn; {install_command('build')}") from e
     digits = datasets.load_digits()
     images = np.rint(np.asarray(digits.images, dtype=np.float64) * (255 / 16)).astype(np.uint8)
     return np.repeat(images[..., None], channels, axis=3), np.asarray(digits.target, dtype=np.int64)

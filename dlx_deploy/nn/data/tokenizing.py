@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlx_deploy.errors import DataError, EnvironmentMissing
+from dlx_deploy.extras import install_command
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -123,4 +124,4 @@ def _require() -> None:
     try:
         import tokenizers  # noqa: F401
     except ImportError as e:
-        raise EnvironmentMissing("texts need the tokenizers library; pip install 'dlx-deploy[build]'") from e
+        raise EnvironmentMissing(f"texts need the tokenizers library; {install_command('build')}") from e

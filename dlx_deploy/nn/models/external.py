@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
+from dlx_deploy.extras import install_command
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 
 __all__ = ["HuggingFaceClassifier", "build_hf", "build_timm", "hf_config"]
@@ -25,7 +26,7 @@ def build_timm(name: str, arguments: Mapping[str, Any], classes: int, spec: Imag
     try:
         import timm
     except ImportError as e:
-        raise EnvironmentMissing(f"model 'timm:{name}' needs timm ({e}); pip install 'dlx-deploy[timm]'") from e
+        raise EnvironmentMissing(f"model 'timm:{name}' needs timm ({e}); {install_command('timm')}") from e
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
         raise ConfigError(f"timm has no model {name!r}; it has {near}")
@@ -138,5 +139,5 @@ def _transformers(name: str) -> Any:
     try:
         import transformers
     except ImportError as e:
-        raise EnvironmentMissing(f"model 'hf:{name}' needs transformers ({e}); pip install 'dlx-deploy[hf]'") from e
+        raise EnvironmentMissing(f"model 'hf:{name}' needs transformers ({e}); {install_command('hf')}") from e
     return transformers
