@@ -9,8 +9,8 @@ is a file that Python runs, so the same works from a shell:
     python X.dlx bench --max-p90-ms 5
     python X.dlx predict --top 3 image.png
 
-Where dlx-deploy is installed (``pip install .`` in its repository, without its build extra) there is a Python API too, which
-executes no code of the package: see ``classify_in_process``.
+Where dlx-deploy is installed (``pip install .`` in its repository, without its build extra) there is a Python API too,
+which executes no code of the package: see ``classify_in_process``.
 """
 
 from __future__ import annotations
