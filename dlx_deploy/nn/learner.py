@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from dlx_deploy.config import Training
 from dlx_deploy.nn.batches import Batch
 from dlx_deploy.nn.losses import LossFn
-from dlx_deploy.nn.optimizers import new_optimizer, optimizer_state, restore_optimizer, set_rate
+from dlx_deploy.nn.optimizers import new_optimizer, optimizer_shapes, optimizer_state, restore_optimizer, set_rate
 from dlx_deploy.nn.sharding import full, shard, shard_like
 from dlx_deploy.nn.train_state import section
 from dlx_deploy.nn.transfer import Transfer, freeze, layer_groups, rate_scales
@@ -119,6 +119,25 @@ class Learner:
         """The loss scale and its history; empty without loss scaling."""
         return dict(self._accelerator.scaler.state_dict()) if self._accelerator.scaler is not None else {}
 
+    def check(self, tensors: Mapping[str, Tensor], history: Mapping[str, Any]) -> None:
+        """Nothing, if ``restore`` can go on from ``tensors`` and the loss scale in ``history``.
+
+        Raises:
+            ValueError: a tensor is missing, left over, of another shape or not finite, or the loss scale is another.
+        """
+        weights = {k: t.shape for k, t in self._model.state_dict().items()}
+        best = weights if self._settings.patience else {}
+        averaged = {} if self._averaged is None else {k: t.shape for k, t in self._averaged.state_dict().items()}
+        for part, shapes in (("model", weights), ("best", best), ("averaged", averaged)):
+            _refuse_others(part, section(tensors, part), shapes)
+        for name in dict(self._model.named_parameters()):
+            if not bool(tensors[f"model.{name}"].isfinite().all()):
+                raise ValueError(f"model.{name} is not finite")
+        kept = optimizer_shapes(self._model, self._optimizer.optimizer, section(tensors, "optimizer"))
+        _refuse_others("optimizer", section(tensors, "optimizer"), kept)
+        if history["scaler"].keys() != self.scaler_state().keys():
+            raise ValueError(f"its loss scale has {sorted(history['scaler'])}; rule: {sorted(self.scaler_state())}")
+
     def restore(self, tensors: Mapping[str, Tensor], scaler: Mapping[str, Any]) -> None:
         """Go on from ``state`` and ``scaler_state``."""
         own = self._model.state_dict()
@@ -142,3 +161,10 @@ class Learner:
             self._accelerator._models.clear()  # it would keep every earlier wrapper, which hold gradients' buckets
         prepared: nn.Module = self._accelerator.prepare_model(self._model)
         return prepared
+
+
+def _refuse_others(part: str, found: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:
+    wrong = sorted(k for k in {*found, *shapes} if k not in found or k not in shapes or found[k].shape != shapes[k])
+    if wrong:
+        seen = list(found[wrong[0]].shape) if wrong[0] in found else "missing"
+        raise ValueError(f"{part}.{wrong[0]} is {seen}; rule: {list(shapes.get(wrong[0], ())) or 'not there'}")

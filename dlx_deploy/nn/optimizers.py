@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from dlx_deploy.config import Training
 
-__all__ = ["new_optimizer", "optimizer_state", "restore_optimizer", "set_rate"]
+__all__ = ["new_optimizer", "optimizer_shapes", "optimizer_state", "restore_optimizer", "set_rate"]
 
 
 def new_optimizer(model: nn.Module, settings: Training, scales: Mapping[str, float]) -> Optimizer:
@@ -41,6 +42,16 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[st
         for key, value in sorted(optimizer.state.get(parameter, {}).items()):
             if isinstance(value, Tensor):
                 yield f"{key}.{name}", value
+
+
+def optimizer_shapes(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """The names and shapes that ``state`` must have: of each parameter that it names all that the optimizer keeps."""
+    keys = ("exp_avg", "exp_avg_sq", "step") if isinstance(optimizer, AdamW) else ("momentum_buffer",)
+    shapes: dict[str, torch.Size] = {}
+    for name, parameter in model.named_parameters():
+        if any(f"{key}.{name}" in state for key in keys):
+            shapes |= {f"{key}.{name}": torch.Size() if key == "step" else parameter.shape for key in keys}
+    return shapes
 
 
 def restore_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:

@@ -145,7 +145,9 @@ class _Run:
         if self.run.checkpoints is None:
             return 0
         self.accelerator.wait_for_everyone()
-        start, tensors, history = train_state.latest(self.run.checkpoints, digest)
+        start, tensors, history = train_state.latest(
+            self.run.checkpoints, digest, self.settings.epochs, self.learner.check
+        )
         if start:
             self.losses, self.top1 = history["losses"], history["top1"]
             self.learner.restore(tensors, history["scaler"])

@@ -21,6 +21,7 @@ from dlx_deploy.nn.compute import new_accelerator, seed_all
 from dlx_deploy.nn.losses import supervised
 from dlx_deploy.nn.models.inputs import TokenInput
 from dlx_deploy.nn.models.registry import build_model
+from dlx_deploy.nn.schedules import learning_rate
 from dlx_deploy.nn.training import RunContext, TrainReport, train
 
 ONCE = Teacher(epochs=1, batch_size=48, shift_px=0, clip_norm=0.0, learning_rate=0.05, warmup_fraction=0.0)
@@ -173,6 +174,23 @@ def test_images_larger_than_memory_are_read_from_their_map(
     mapped, again = run(train_data, settings)
     assert torch.equal(weights(held), weights(mapped))
     assert again.losses == report.losses
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_gradient_is_clipped_to_its_norm(accumulate: int, train_data: TrainData) -> None:
+    """One step of plain SGD: the change of the weights is the gradient, so its length is rate times ``clip_norm``."""
+    few = dataclasses.replace(train_data, inputs=train_data.inputs[:96], labels=train_data.labels[:96])
+    once = changed(ONCE, batch_size=96 // accumulate, accumulate=accumulate, momentum=0.0, weight_decay=0.0)
+    start = weights(plain())
+    free = weights(run(few, once)[0]) - start
+    rate = learning_rate(0, 1, once)
+    norm = float(free.norm()) / rate
+    limit = norm / 4
+    clipped = weights(run(few, changed(once, clip_norm=limit))[0]) - start
+    assert float(clipped.norm()) == pytest.approx(rate * limit, rel=1e-3)
+    assert torch.nn.functional.cosine_similarity(clipped, free, dim=0) > 0.9999  # its direction stays
+    wide = weights(run(few, changed(once, clip_norm=norm * 2))[0]) - start
+    assert torch.equal(wide, free)
 
 
 def test_averaged_weights_are_what_is_kept(train_data: TrainData) -> None:
