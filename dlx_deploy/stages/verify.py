@@ -165,8 +165,9 @@ def _judge_chance(budgets: Gate, accuracy: Accuracy) -> GateResult:
         f"{word} better than always answering the largest class, which is right on {100 * share:.2f} %"
     )
     if not clearly:
-        more = f" (about {found.samples_needed} test samples could show it)" if found.samples_needed and share < 1 else ""
-        text += f"{more}; train the teacher until it is, or set gate.allow_chance = true to ship it all the same"
+        if found.samples_needed and share < 1:
+            text += f" (about {found.samples_needed} test samples could show it)"
+        text += "; train the teacher until it is, or set gate.allow_chance = true to ship it all the same"
     return GateResult(
         gate="chance",
         metric="teacher_top1",
