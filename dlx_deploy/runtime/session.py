@@ -6,6 +6,7 @@ import importlib
 from typing import Any, Optional, Sequence, Tuple
 
 from .errors import BackendMissing, InputError, PackageError
+from .exact_half import float32_twin
 
 __all__ = ["open_plugin_session", "open_session"]
 
@@ -15,8 +16,9 @@ CPU = ("CPUExecutionProvider",)
 def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Optional[Sequence[str]] = None) -> Any:
     """An ``onnxruntime.InferenceSession`` of ``model`` on the CPU, or on ``providers``; it never falls back.
 
-    ``exact_qdq`` runs the arithmetic that the Q/DQ nodes describe, in floating point, instead of this host's integer
-    kernels: what a TensorRT-style graph means, though slower. ``threads`` is the intra-op count, 0: ONNX Runtime's own.
+    ``exact_qdq`` runs the arithmetic that the graph describes, Q/DQ in floating point and float16 by rounding, instead
+    of this host's integer and half-precision kernels: what a TensorRT-style graph means, the same on every version and
+    CPU, though slower. ``threads`` is the intra-op count, 0: ONNX Runtime's own.
 
     Raises:
         BackendMissing: onnxruntime or a provider is not here.
@@ -28,6 +30,8 @@ def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Opt
     ort = _import()
     wanted = list(providers or CPU)
     _check_providers(wanted, ort.get_available_providers())
+    if exact_qdq:
+        model = float32_twin(model)
     try:
         session = ort.InferenceSession(model, _options(ort, exact_qdq, threads), providers=wanted)
     except _load_errors(ort) as e:
