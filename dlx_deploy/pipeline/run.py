@@ -110,8 +110,10 @@ def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
         recorder.update(status="stopped by a gate", error=str(e))
         return BuildResult(recorder.manifest, outputs, e)
     except BaseException as e:
-        status = "interrupted" if isinstance(e, KeyboardInterrupt) else "failed"
-        recorder.update(status=status, error=str(e) or type(e).__name__)
+        if isinstance(e, KeyboardInterrupt):
+            recorder.update(status="interrupted")
+        else:
+            recorder.update(status="failed", error=str(e) or type(e).__name__)
         raise
     finally:
         store.save_digests()

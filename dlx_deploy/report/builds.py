@@ -129,4 +129,6 @@ def _draw_manifest(manifest: Manifest) -> str:
         format_table(["stage", "", "took", "size", "why"], rows, right=(2, 3)),
         *(f"gate {gate.gate}: {gate.verdict}. {gate.text}" for gate in manifest.gates),
     ]
+    if manifest.status == "interrupted":  # somebody's wish, not an error
+        return "\n".join([*lines, "interrupted; finished stages are kept: build again to go on"])
     return "\n".join([*lines, f"error: {manifest.error}"] if manifest.error else lines)

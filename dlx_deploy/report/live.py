@@ -22,6 +22,27 @@ _QUIET_INTERVAL_S = 5.0
 """Without a terminal a running step says how far it is this often."""
 
 
+_TELLING = (
+    "shipped_top1",
+    "validation_top1",
+    "train_top1",
+    "quantized_top1",
+    "pruned_top1",
+    "student_top1",
+    "teacher_top1",
+    "test_samples",
+    "int8",
+    "int8_speedup",
+    "loss",
+    "macs_removed",
+    "test_images",
+    "test_texts",
+    "classes",
+    "epochs",
+)
+"""Metrics in the order in which they tell something: a line has room for five, and accuracy comes first."""
+
+
 class QuietWatcher:
     """Says nothing: for ``--json`` and ``--quiet``."""
 
@@ -104,5 +125,6 @@ class LiveWatcher:
 
 
 def _metrics(entry: StepEntry) -> str:
-    shown = list(entry.metrics.items())[:5]
-    return "  ".join(f"{name} {value:.4g}" for name, value in shown)
+    names = [name for name in _TELLING if name in entry.metrics]
+    names += [name for name in entry.metrics if name not in _TELLING]
+    return "  ".join(f"{name} {entry.metrics[name]:.4g}" for name in names[:5])

@@ -80,7 +80,7 @@ def run(job: Job[Verify]) -> Metrics:
     (job.out / "accuracy.json").write_bytes(canonical_json(accuracy))
     (job.out / "latency.json").write_bytes(canonical_json(latencies))
     metrics = {f"{row.model}_top1": row.top1 for row in accuracy.rows}
-    return {**metrics, "test_samples": float(accuracy.n)}
+    return {**metrics, "shipped_top1": accuracy.row(accuracy.shipped).top1, "test_samples": float(accuracy.n)}
 
 
 def judge(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:

@@ -57,3 +57,19 @@ def test_a_build_is_told(terminal: bool, monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert text in told
     assert "gate accuracy: PASS" in told
     assert ("3/10 loss 0.5" in told) is not terminal
+
+
+def test_accuracy_has_a_place_on_the_line() -> None:
+    metrics = {
+        "data_share": 0.1,
+        "epochs": 3,
+        "loss": 0.2,
+        "parameters": 9,
+        "samples_per_s": 7,
+        "validation_top1": 0.75,
+    }
+    out = io.StringIO()
+    with LiveWatcher(Console(file=out, width=200)) as watch:
+        watch.finished(msgspec.structs.replace(ENTRY, metrics=metrics), [])
+    assert "validation_top1 0.75  loss 0.2  epochs 3  data_share 0.1  parameters 9" in out.getvalue()
+    assert "samples_per_s" not in out.getvalue()
