@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,11 @@ __all__ = [
     "find_config",
     "labelled_data",
     "load_job",
+    "set_aside",
 ]
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,11 +98,12 @@ def load_job(
 @dataclass(frozen=True)
 class BuildOptions:
     """How a build runs, none of which changes its result: ``processes`` that train together (on one machine),
-    ``logs`` for TensorBoard, ``quiet`` without progress."""
+    ``logs`` for TensorBoard, ``quiet`` without progress, ``say`` for what must not go unseen."""
 
     processes: int = 1
     logs: Path | None = None
     quiet: bool = False
+    say: Callable[[str], None] = _log.warning
 
 
 BUILD_OPTIONS = BuildOptions()
@@ -106,16 +112,27 @@ BUILD_OPTIONS = BuildOptions()
 def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIONS) -> Iterator[Built]:
     """Build target after target; what they share is built once, and a gate that stops one does not stop the others.
 
+    Under a package's name there is afterwards only what this build made: where it made none, because of a gate, an
+    error or an interrupt, an earlier package is moved aside.
+
     Raises:
         ConfigError: more processes than this machine has devices for.
     """
-    with _team(options.processes) as team:
-        for build in work.builds:
-            build = replace(build, team=team, processes=local_processes(options.processes), logs=options.logs)
-            with _watcher(options.quiet) as watch:
-                result = run_build(build, work.store, watch)
-            package = None if result.stopped else _deliver(work.config, build, result, output)
-            yield Built(*summarise(work.config, result, package), result.stopped)
+    todo = {build.target_name: _package_path(work.config, build, output) for build in work.builds}
+    try:
+        with _team(options.processes) as team:
+            for build in work.builds:
+                build = replace(build, team=team, processes=local_processes(options.processes), logs=options.logs)
+                with _watcher(options.quiet) as watch:
+                    result = run_build(build, work.store, watch)
+                package = None if result.stopped else _deliver(result, todo[build.target_name])
+                aside = set_aside(todo[build.target_name], options.say) if package is None else None
+                del todo[build.target_name]
+                yield Built(*summarise(work.config, result, package, aside), result.stopped)
+    except BaseException:
+        for path in todo.values():
+            set_aside(path, options.say)
+        raise
 
 
 @contextlib.contextmanager
@@ -143,9 +160,13 @@ def _watcher(quiet: bool) -> Iterator[Watcher]:
         yield live
 
 
-def _deliver(config: Config, build: Build, result: BuildResult, output: Path) -> Path:
+def _package_path(config: Config, build: Build, output: Path) -> Path:
+    return output / f"{config.name}-{config.version}-{build.target_name}.dlx"
+
+
+def _deliver(result: BuildResult, package: Path) -> Path:
     """Copy the package, and its manifest beside it, out of the store; the package's path."""
-    package = output / f"{config.name}-{config.version}-{build.target_name}.dlx"
+    output = package.parent
     try:
         output.mkdir(parents=True, exist_ok=True)
         _copy(result.outputs["package"]["package.dlx"], package)
@@ -153,6 +174,27 @@ def _deliver(config: Config, build: Build, result: BuildResult, output: Path) ->
     except OSError as e:
         raise StoreError(f"{output}: {e.strerror}; the stages are kept: name another folder with --output") from e
     return package
+
+
+def set_aside(package: Path, say: Callable[[str], None]) -> Path | None:
+    """Rename an earlier build's package and its manifest, which a build without a package must not leave to be shipped.
+
+    Gives the package's new path, ``NAME.dlx.superseded``, or ``None`` where there was none; says so, or why it failed.
+    """
+    moved = None
+    for path in (package, package.with_suffix(".manifest.json")):
+        aside = path.with_name(f"{path.name}.superseded")
+        try:
+            os.replace(path, aside)
+        except FileNotFoundError:
+            continue
+        except OSError as e:
+            say(f"warning: {path} is of an earlier build and cannot be moved aside ({e.strerror}): do not ship it")
+            continue
+        if path == package:
+            moved = aside
+            say(f"warning: {path} is of an earlier build, and this one made no package: moved to {aside}")
+    return moved
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -152,7 +152,7 @@ def build(
     for note in job.notes:
         typer.echo(note, err=True)
     summaries, failures = [], []
-    for built in build_packages(job, output, BuildOptions(processes, tensorboard, quiet=as_json)):
+    for built in build_packages(job, output, BuildOptions(processes, tensorboard, as_json, _say)):
         summaries.append(built.summary)
         failures += [built.failure] if built.failure else []
         if not as_json:
@@ -235,6 +235,9 @@ def verify(
     max_drop: Annotated[
         float | None, typer.Option(help="Budget, 0.01 is one point; the package's own by default.")
     ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Floor, 0.9 is 90 %; the package's own by default, if it has one.")
+    ] = None,
     confidence: Annotated[float | None, typer.Option(help="For instance 0.95; the package's own by default.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Teacher's ONNX, for images the package does not know.")] = None,
     threads: ThreadsOption = 0,
@@ -247,7 +250,7 @@ def verify(
     from dlx_deploy.runtime import commands
 
     predictor = _predictor(package, threads, backend, no_build)
-    options = commands.VerifyOptions(max_drop, confidence, teacher, threads)
+    options = commands.VerifyOptions(max_drop, confidence, teacher, threads, min_accuracy)
     with labelled_data(data, package) as folder:
         _finish(commands.verify(predictor, folder, options), as_json)
 

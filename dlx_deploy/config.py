@@ -209,9 +209,15 @@ class Verify(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The budgets. ``max_drop``: accuracy may fall by so much (0.02 is two points), shown at ``confidence``."""
+    """The budgets. ``max_drop``: accuracy may fall by so much (0.02 is two points), shown at ``confidence``.
+
+    ``min_accuracy``: what is shipped must be right that often; 0: no floor, and then the teacher must be clearly better
+    than always answering the largest class, unless ``allow_chance``.
+    """
 
     max_drop: Fraction = 0.02
+    min_accuracy: Fraction = 0.0
+    allow_chance: bool = False
     confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95
     max_latency_p90_ms: Annotated[float, Meta(ge=0.0)] = 0.0
 

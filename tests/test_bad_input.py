@@ -173,7 +173,7 @@ def test_bad_checkpoints(here: Here, tmp_path: Path, kind: str, messages: list[s
 
 def test_a_wrapped_checkpoint_is_taken_as_it_is(here: Here, tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "w.pt", "wrapped")
-    more = ["teacher.epochs=0", "distill.enabled=false", "prune.enabled=false", "gate.max_drop=0.99"]
+    more = ["teacher.epochs=0", "distill.enabled=false", "prune.enabled=false", "gate.allow_chance=true"]
     done = here("build", *tiny(f"teacher.checkpoint={path}", *more))
     assert done.code == 0, done.err
 

@@ -23,23 +23,32 @@ from dlx_deploy.strict import nearest
 __all__ = ["describe_plan", "describe_status", "explain_stage", "summarise"]
 
 
-def summarise(config: Config, result: BuildResult, package: Path | None) -> tuple[dict[str, Any], str]:
-    """What a build came to, as data and as text; ``package`` is None where a gate stopped it."""
+def summarise(
+    config: Config, result: BuildResult, package: Path | None, superseded: Path | None = None
+) -> tuple[dict[str, Any], str]:
+    """What a build came to, as data and as text.
+
+    ``package`` is None where a gate stopped it; ``superseded`` is then where an earlier build's package was moved to.
+    """
     manifest = result.manifest
     ran = sum(entry.status == "ran" for entry in manifest.steps)
     cached = len(manifest.steps) - ran
-    results = read_results(manifest.target_name, result.outputs["verify"], config.gate)
+    results = read_results(manifest.target_name, result.outputs["verify"], config.gate, package is not None)
     summary: dict[str, Any] = {
         "target": manifest.target_name,
         "status": manifest.status,
         "package": None,
+        "superseded": str(superseded) if superseded else None,
         "seconds": manifest.seconds,
         "ran": ran,
         "cached": cached,
         "results": msgspec.to_builtins(results),
         "gates": msgspec.to_builtins(manifest.gates),
     }
-    made = "no package: a gate did not pass"
+    missed = [gate.gate for gate in manifest.gates if gate.verdict in ("fail", "undecided")]
+    made = f"no package: a gate did not pass ({', '.join(missed)})"
+    if superseded:
+        made += f"; that of an earlier build is now {superseded}"
     if package is not None:
         size, teacher = package.stat().st_size, next(r for r in results.rows if r.model == "teacher")
         ratio = teacher.size_bytes / size
@@ -50,9 +59,9 @@ def summarise(config: Config, result: BuildResult, package: Path | None) -> tupl
         key: value for key, value in engine.items() if key in ("status", "builder", "layers", "reason")
     }
     said = f"{_engine_line(engine)}\n" if engine["status"] != "none" else ""
-    text = (
-        f"{draw_results(results)}\n{said}{made}; {ran} stages ran, {cached} cached, {format_seconds(manifest.seconds)}"
-    )
+    gates = "".join(f"Gate {gate.gate}: {gate.verdict}.\n" for gate in manifest.gates)
+    done = f"{ran} stages ran, {cached} cached, {format_seconds(manifest.seconds)}"
+    text = f"{draw_results(results)}\n{gates}{said}{made}; {done}"
     return summary, text
 
 

@@ -15,9 +15,13 @@ __all__ = ["ResultRow", "Results", "draw_results", "read_results"]
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One model: accuracy on the test split, paired with the teacher; size of its ONNX; latency at batch 1."""
+    """One model: accuracy on the test split, paired with the teacher; size of its ONNX; latency at batch 1.
+
+    ``candidate``: compile chose it; ``shipped``: and it is in a package, because every gate passed.
+    """
 
     model: str
+    candidate: bool
     shipped: bool
     top1: float
     drop: float
@@ -40,8 +44,11 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[ResultRow, ...]
 
 
-def read_results(target: str, outputs: Mapping[str, Path], budgets: Gate) -> Results:
-    """The outputs of a finished ``verify`` step, with each model's drop and its upper bound."""
+def read_results(target: str, outputs: Mapping[str, Path], budgets: Gate, packaged: bool = True) -> Results:
+    """The outputs of a finished ``verify`` step, with each model's drop and its upper bound.
+
+    ``packaged``: whether the gates let the candidate into a package.
+    """
     accuracy = msgspec.json.decode(outputs["accuracy.json"].read_bytes(), type=Accuracy)
     latencies = msgspec.json.decode(outputs["latency.json"].read_bytes(), type=Latencies)
     timings = {timing.model: timing for timing in latencies.rows}
@@ -52,7 +59,10 @@ def read_results(target: str, outputs: Mapping[str, Path], budgets: Gate) -> Res
         confidence=budgets.confidence,
         latency_kind=latencies.kind,
         latency_where=latencies.where,
-        rows=tuple(_row(r, accuracy, timings[r.model], budgets) for r in accuracy.rows),
+        rows=tuple(
+            msgspec.structs.replace(row, shipped=row.candidate and packaged)
+            for row in (_row(r, accuracy, timings[r.model], budgets) for r in accuracy.rows)
+        ),
     )
 
 
@@ -61,10 +71,10 @@ def draw_results(results: Results) -> str:
     percent = f"{100 * results.confidence:g} %"
     header = ["model", "top-1", "drop", f"at most ({percent})", "size", "p50", "p90"]
     rows = [_cells(row) for row in results.rows]
+    arrow = "→ is shipped" if any(row.shipped for row in results.rows) else "→ was chosen, and is not shipped"
     arithmetic = "exact Q/DQ arithmetic" if results.judge == "exact-qdq" else "this machine's own kernels"
     notes = [
-        f"→ is shipped. Top-1 on {results.test_samples} test samples, {arithmetic}; "
-        "drop against the teacher, in points.",
+        f"{arrow}. Top-1 on {results.test_samples} test samples, {arithmetic}; drop against the teacher, in points.",
         f"Latency at batch 1: {results.latency_kind}, {results.latency_where}.",
     ]
     if results.latency_kind != "measured":
@@ -77,6 +87,7 @@ def _row(row: Row, accuracy: Accuracy, timing: Timing, budgets: Gate) -> ResultR
 
     return ResultRow(
         model=row.model,
+        candidate=row.model == accuracy.shipped,
         shipped=row.model == accuracy.shipped,
         top1=row.top1,
         drop=(row.b - row.c) / accuracy.n,
@@ -92,7 +103,7 @@ def _cells(row: ResultRow) -> list[str]:
     teacher = row.model == "teacher"
     estimate = row.latency.low_ms is not None
     return [
-        ("→ " if row.shipped else "  ") + row.model,
+        ("→ " if row.candidate else "  ") + row.model,
         f"{100 * row.top1:.2f} %",
         "" if teacher else f"{100 * row.drop:.2f}",
         "" if teacher else f"{100 * row.drop_upper:.2f}",

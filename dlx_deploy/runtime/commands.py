@@ -34,6 +34,7 @@ class VerifyOptions:
     confidence: Optional[float] = None
     teacher: Optional[PathLike] = None
     threads: int = 0
+    min_accuracy: Optional[float] = None
 
 
 def info(package: Package) -> Outcome:
@@ -46,7 +47,8 @@ def info(package: Package) -> Outcome:
         f"classes  {len(package.labels)}: {', '.join(package.labels[:10])}{', …' if len(package.labels) > 10 else ''}",
         f"model    {len(package.model)} bytes{', run in exact Q/DQ arithmetic' if package.exact_qdq else ''}",
         f"plan     {_plan(package.meta)}",
-        f"budgets  accuracy drop {100 * package.max_drop:g} points at {package.confidence:g} confidence, p90 "
+        f"budgets  accuracy drop {100 * package.max_drop:g} points at {package.confidence:g} confidence, "
+        + (f"accuracy from {100 * package.min_accuracy:g} %, p90 " if package.min_accuracy else "p90 ")
         + (f"{package.max_latency_p90_ms:g} ms" if package.max_latency_p90_ms else "unlimited"),
         f"digest   {package.digest}",
     ]
@@ -157,17 +159,21 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Outc
     images = predictor.decode(images)
     teacher = None if options.teacher is None else teacher_predictions(options.teacher, images, options.threads)
     result = verify_package(predictor, images, labels, options.max_drop, options.confidence, teacher)
+    if options.min_accuracy is not None:
+        result = result.held_to(options.min_accuracy)
     lines = [
         f"teacher {100 * result.teacher_accuracy:.2f} %, package {100 * result.accuracy:.2f} % of {len(images)} "
         f"{predictor.package.input.noun} "
         f"({result.b} only the teacher has right, {result.c} only the package)",
         result.verdict.explain(),
     ]
+    if result.floor:
+        lines.append(result.floor.explain())
     if result.relabelled:
         lines.append(
             f"{result.relabelled} {predictor.package.input.noun} have another label than when the package was built"
         )
-    return Outcome({**_head(predictor.package), **result.to_dict()}, "\n".join(lines), result.verdict.failure())
+    return Outcome({**_head(predictor.package), **result.to_dict()}, "\n".join(lines), result.failure())
 
 
 def _head(package: Package) -> Dict[str, Any]:

@@ -37,6 +37,10 @@ class Fields:
             raise self.wrong(path, value, "must be a finite number from 0")
         return float(value)
 
+    def number_or(self, path: str, default: float) -> float:
+        """The number at ``path``, or ``default`` where an older writer left it out."""
+        return default if self._at(path) is None else self.number(path)
+
     def exactly(self, path: str, value: Any) -> None:
         """Refuses any other value at ``path`` than this one."""
         if self._at(path) != value:

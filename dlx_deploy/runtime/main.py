@@ -60,7 +60,9 @@ def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package
         options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget)
         return commands.bench(predictor, options)
     if arguments.command == "verify":
-        given = commands.VerifyOptions(arguments.max_drop, arguments.confidence, arguments.teacher, arguments.threads)
+        given = commands.VerifyOptions(
+            arguments.max_drop, arguments.confidence, arguments.teacher, arguments.threads, arguments.min_accuracy
+        )
         return commands.verify(predictor, arguments.data, given)
     return commands.selftest(predictor)
 
@@ -90,6 +92,12 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     )
     verify.add_argument(
         "--max-drop", type=float, metavar="X", help="budget, 0.01 is one point (default: the package's)"
+    )
+    verify.add_argument(
+        "--min-accuracy",
+        type=float,
+        metavar="X",
+        help="floor, 0.9 is 90 percent (default: the package's, if it has one)",
     )
     verify.add_argument("--confidence", type=float, metavar="X", help="for instance 0.95 (default: the package's)")
     verify.add_argument("--teacher", metavar="ONNX", help="answers for inputs that the package does not know")

@@ -90,6 +90,7 @@ class Package:
     engine_sidecar: Optional[bytes] = None
     tokenizer: Optional[bytes] = None
     golden_texts: Tuple[str, ...] = ()
+    min_accuracy: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         engine_sidecar=files.get(ENGINE_SIDECAR),
         tokenizer=files[TOKENIZER] if isinstance(spec, TextInput) else None,
         golden_texts=_golden_texts(files, origin, len(inputs)) if isinstance(spec, TextInput) else (),
+        min_accuracy=field.number_or("budgets.min_accuracy", 0.0),
     )
 
 

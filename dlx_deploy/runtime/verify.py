@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from .errors import InputError, PackageError
+from .errors import InputError, PackageError, RuntimeFault
 from .files import TooLarge, read_file, reason
+from .floors import Floor, accuracy_floor
 from .images import SUFFIXES, load_image
 from .inputs import ImageInput
 from .model_bytes import MAX_BYTES as MAX_MODEL_BYTES
@@ -37,7 +38,7 @@ class Verification:
     """The gate's verdict and the two accuracies behind it, as fractions.
 
     ``b``: teacher right and package wrong; ``c``: the reverse. ``relabelled`` counts images whose label differs from
-    the one that the package was built with.
+    the one that the package was built with. ``floor`` is the verdict on the package's own accuracy, if it has a budget.
     """
 
     verdict: Verdict
@@ -46,6 +47,23 @@ class Verification:
     b: int
     c: int
     relabelled: int
+    floor: Optional[Floor] = None
+
+    def held_to(self, min_accuracy: float) -> Verification:
+        """This with the package's own accuracy judged too, at the same confidence; 0: not judged.
+
+        Raises:
+            InputError: ``min_accuracy`` outside 0..1.
+        """
+        n = self.verdict.images
+        floor = accuracy_floor(round(self.accuracy * n), n, min_accuracy, self.verdict.confidence)
+        return replace(self, floor=floor if min_accuracy else None)
+
+    def failure(self) -> Optional[RuntimeFault]:
+        """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
+        faults = [self.verdict.failure(), self.floor.failure() if self.floor else None]
+        failures = [fault for fault in faults if fault]
+        return min(failures, key=lambda fault: fault.exit_code, default=None)
 
     def to_dict(self) -> Dict[str, Any]:
         """The result as JSON-ready values."""
@@ -63,7 +81,7 @@ def verify_package(
     """The verdict on ``images`` (uint8[N, H, W, C], 0..255, or tokens int32[N, L]) with ``labels``: int[N].
 
     The teacher's answers are ``teacher_top1``: int[N], or else those in the package, found by the images' pixels.
-    ``max_drop`` and ``confidence`` default to the package's budgets.
+    ``max_drop`` and ``confidence`` default to the package's budgets; its ``min_accuracy`` is judged too, if it has one.
 
     Raises:
         InputError: no images, counts or labels that do not fit, an option out of range, or images whose teacher's
@@ -85,7 +103,7 @@ def verify_package(
     student = np.concatenate([predictor.predict(images[i : i + BLOCK]).classes for i in range(0, len(images), BLOCK)])
     right, teacher_right = student == labels, teacher == labels
     b, c = int((teacher_right & ~right).sum()), int((right & ~teacher_right).sum())
-    return Verification(
+    found = Verification(
         verdict=non_inferiority(
             b,
             c,
@@ -99,6 +117,7 @@ def verify_package(
         c=c,
         relabelled=int((known & (expected != labels)).sum()),
     )
+    return found.held_to(package.min_accuracy)
 
 
 def teacher_predictions(path: PathLike, images: NDArray[Any], threads: int = 0) -> NDArray[np.int64]:

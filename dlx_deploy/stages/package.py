@@ -10,7 +10,7 @@ import msgspec
 from dlx_deploy.config import Gate, Package
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.stages.quantize import read_plan
-from dlx_deploy.stages.verify import Accuracy, judge_accuracy
+from dlx_deploy.stages.verify import Accuracy, judge_accuracy, judge_floor
 
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.artifact import DataArtifact
@@ -112,6 +112,7 @@ def _metadata(
         "recipe": recipe,
         "budgets": {
             "max_drop": params.gate.max_drop,
+            "min_accuracy": params.gate.min_accuracy,
             "confidence": params.gate.confidence,
             "max_latency_p90_ms": params.gate.max_latency_p90_ms,
         },
@@ -152,7 +153,10 @@ def _tolerance(recipe: dict[str, Any], largest: float) -> float:
 
 def _card(job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, is_text: bool) -> str:
     shipped, teacher = accuracy.row(accuracy.shipped), accuracy.row("teacher")
-    gate = judge_accuracy(job.params.gate, accuracy)
+    gate, floor = judge_accuracy(job.params.gate, accuracy), ""
+    if job.params.gate.min_accuracy:
+        least = judge_floor(job.params.gate, accuracy)
+        floor = f"\n- Accuracy floor: **{least.verdict}**. {least.text[0].upper()}{least.text[1:]}."
     style = f", {job.target.quantization.style} style" if recipe["precision"] == "int8" else ""
     return f"""# {job.params.name} {job.params.version} for {job.target.title}
 
@@ -164,7 +168,7 @@ def _card(job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, i
 | shipped | {100 * shipped.top1:.2f} % | {shipped.parameters} | {shipped.macs} | {shipped.size_bytes} |
 
 - Precision: {recipe["precision"]}{style} ({recipe["reason"]}).
-- Accuracy gate: **{gate.verdict}**. {gate.text[0].upper()}{gate.text[1:]}.
+- Accuracy gate: **{gate.verdict}**. {gate.text[0].upper()}{gate.text[1:]}.{floor}
 - Judged on {accuracy.n} test inputs that no stage tuned on, {accuracy.judge} arithmetic.
 - Latency is not part of this file: measure it where it counts, with `python PACKAGE bench`.
 - How it was made: `manifest.json` (every stage's parameters, input digests and tool versions).

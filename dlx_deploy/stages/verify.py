@@ -20,7 +20,7 @@ from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["MODELS", "STAGE", "Accuracy", "Latencies", "Row", "Timing", "judge", "judge_accuracy"]
+__all__ = ["MODELS", "STAGE", "Accuracy", "Latencies", "Row", "Timing", "judge", "judge_accuracy", "judge_floor"]
 
 MODELS = ("teacher", "student", "pruned", "quantized")
 """The candidates in the order of the table; ``shipped`` is one of them, found by its bytes."""
@@ -39,13 +39,18 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """``accuracy.json``: deterministic, so it can be shipped. ``judge``: how the graphs were run."""
+    """``accuracy.json``: deterministic, so it can be shipped. ``judge``: how the graphs were run.
+
+    ``largest_class`` counts the test samples of the most frequent label, 0 where that is not known: who always answers
+    it is right so often.
+    """
 
     schema: int
     judge: str
     n: int
     shipped: str
     rows: tuple[Row, ...]
+    largest_class: int = 0
 
     def row(self, model: str) -> Row:
         """The row of ``model``."""
@@ -84,9 +89,14 @@ def run(job: Job[Verify]) -> Metrics:
 
 
 def judge(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:
-    """The gates of a finished verification: accuracy always, latency where a budget is set."""
+    """The gates of a finished verification: accuracy always, a floor and latency where a budget is set, chance where
+    no floor says more."""
     accuracy = msgspec.json.decode(outputs["accuracy.json"].read_bytes(), type=Accuracy)
     results = [judge_accuracy(budgets, accuracy)]
+    if budgets.min_accuracy:
+        results.append(judge_floor(budgets, accuracy))
+    elif accuracy.largest_class and not budgets.allow_chance:
+        results.append(_judge_chance(budgets, accuracy))
     if budgets.max_latency_p90_ms:
         latencies = msgspec.json.decode(outputs["latency.json"].read_bytes(), type=Latencies)
         results.append(_judge_latency(budgets.max_latency_p90_ms, latencies, accuracy.shipped))
@@ -111,6 +121,66 @@ def judge_accuracy(budgets: Gate, accuracy: Accuracy) -> GateResult:
         verdict=verdict.verdict,
         text=text,
     )
+
+
+def judge_floor(budgets: Gate, accuracy: Accuracy) -> GateResult:
+    """Whether the shipped model is right often enough (Clopper and Pearson's bound, see ``runtime.floors``)."""
+    from dlx_deploy.runtime.floors import accuracy_floor
+
+    found = accuracy_floor(_right(accuracy, accuracy.shipped), accuracy.n, budgets.min_accuracy, budgets.confidence)
+    text = f"{accuracy.shipped}: {found.explain()}"
+    if budgets.min_accuracy * accuracy.n <= accuracy.largest_class:
+        share = accuracy.largest_class / accuracy.n
+        text += (
+            f"; always answering the largest class would be right on {100 * share:.2f} %, so this floor shows little"
+        )
+    if found.verdict == "fail":
+        text += "; train a better teacher, compress less, or lower gate.min_accuracy"
+    return GateResult(
+        gate="min_accuracy",
+        metric="top1",
+        value=found.accuracy,
+        bound=found.upper if found.verdict == "fail" else found.lower,
+        limit=budgets.min_accuracy,
+        verdict=found.verdict,
+        text=text,
+    )
+
+
+def _judge_chance(budgets: Gate, accuracy: Accuracy) -> GateResult:
+    """Whether the teacher is clearly better than always answering the largest class: nothing in between is undecided.
+
+    A drop against a teacher at chance level means nothing, so what cannot be told from chance is refused.
+    """
+    from dlx_deploy.runtime.floors import accuracy_floor
+
+    n, largest = accuracy.n, accuracy.largest_class
+    share = largest / n
+    found = accuracy_floor(_right(accuracy, "teacher"), n, min(share, 1 - 0.5 / n), budgets.confidence)
+    clearly = found.lower > share
+    word = "clearly" if clearly else "not clearly"
+    text = (
+        f"the teacher is right on {100 * found.accuracy:.2f} % of {n} test samples, "
+        f"at least {100 * found.lower:.2f} % at {budgets.confidence:.4g} confidence; "
+        f"{word} better than always answering the largest class, which is right on {100 * share:.2f} %"
+    )
+    if not clearly:
+        if found.samples_needed and share < 1:
+            text += f" (about {found.samples_needed} test samples could show it)"
+        text += "; train the teacher until it is, or set gate.allow_chance = true to ship it all the same"
+    return GateResult(
+        gate="chance",
+        metric="teacher_top1",
+        value=found.accuracy,
+        bound=found.lower,
+        limit=share,
+        verdict="pass" if clearly else "fail",
+        text=text,
+    )
+
+
+def _right(accuracy: Accuracy, model: str) -> int:
+    return round(accuracy.row(model).top1 * accuracy.n)
 
 
 def _judge_latency(limit_ms: float, latencies: Latencies, shipped: str) -> GateResult:
@@ -149,7 +219,8 @@ def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
         logits[name] = run_onnx(path, inputs, exact_qdq=exact, threads=job.threads, pad_id=data.padding)
     np.save(job.out / "teacher.npy", logits["teacher"].argmax(axis=1).astype(np.int64), allow_pickle=False)
     rows = tuple(_row(name, path, logits, labels) for name, path in models.items())
-    return Accuracy(schema=1, judge=job.target.judge, n=len(labels), shipped=shipped, rows=rows)
+    largest = int(np.bincount(labels).max())
+    return Accuracy(schema=1, judge=job.target.judge, n=len(labels), shipped=shipped, rows=rows, largest_class=largest)
 
 
 def _row(name: str, path: Path, logits: Mapping[str, np.ndarray], labels: np.ndarray) -> Row:

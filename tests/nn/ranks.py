@@ -1,16 +1,22 @@
-"""One process of several, for the tests of distributed training: ``python ranks.py RANK PROCESSES FOLDER JSON``."""
+"""Processes that train together, for the tests of distributed training: ``python ranks.py`` starts teams as it is told.
+
+Each line on stdin is a job, ``[processes, folder, options]``; the answer on stdout is the list of their exit codes. The
+ranks are forked from one process that has imported torch and computed nothing: the import takes longer than they do.
+Rank i's stderr is ``folder/rank-i.err``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import save_file
 from torch import distributed, nn
+from torch.distributed import fsdp  # noqa: F401  # imported once, for every rank
 
 from dlx_deploy.config import Teacher
 from dlx_deploy.nn.augment import Normalise
@@ -75,18 +81,40 @@ def sizes(folder: Path, rank: int) -> None:
     np.savez(folder / f"sizes-{rank}.npz", whole=whole, here=here, logits=logits)
 
 
-if __name__ == "__main__":
-    rank, processes, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+def rank_of(rank: int, processes: int, folder: Path, options: dict[str, object]) -> None:
+    """One process of a team."""
     if processes > 1:
         environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         os.environ.update({k: str(v) for k, v in environment.items()})
         method = f"file://{folder}/meeting"
         distributed.init_process_group("gloo", init_method=method, rank=rank, world_size=processes)
-    given = json.loads(sys.argv[4])
-    if given.pop("sizes", False):
+    if options.pop("sizes", False):
         sizes(folder, rank)
     else:
-        main(rank, processes, folder, given)
-    torch.manual_seed(0)
+        main(rank, processes, folder, options)
     if processes > 1:
         distributed.destroy_process_group()
+
+
+def fork(rank: int, processes: int, folder: Path, options: dict[str, object]) -> int:
+    """The process number of a new rank."""
+    if pid := os.fork():
+        return pid
+    with (folder / f"rank-{rank}.err").open("wb") as errors:
+        os.dup2(errors.fileno(), 2)
+        os.dup2(errors.fileno(), 1)
+    try:
+        rank_of(rank, processes, folder, options)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    set_threads(1)
+    for line in sys.stdin:
+        count, place, given = json.loads(line)
+        team = [fork(rank, count, Path(place), dict(given)) for rank in range(count)]
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in team]), flush=True)

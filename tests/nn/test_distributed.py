@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,33 @@ from safetensors.numpy import load_file
 RANKS = Path(__file__).with_name("ranks.py")
 
 
-def launch(folder: Path, processes: int, **options: Any) -> list[int]:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "meeting").unlink(missing_ok=True)
-    commands = [[sys.executable, str(RANKS), str(i), str(processes), str(folder)] for i in range(processes)]
-    started = [subprocess.Popen([*c, json.dumps(options)], stderr=subprocess.PIPE, text=True) for c in commands]
-    errors = [p.communicate(timeout=240)[1] for p in started]
-    codes = [p.returncode for p in started]
-    if not options.get("stop"):
-        assert codes == [0] * processes, errors
-    return codes
+class Teams:
+    """Starts teams of processes, one after another, and waits for each."""
+
+    def __init__(self) -> None:
+        self.server = subprocess.Popen(
+            [sys.executable, str(RANKS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, folder: Path, processes: int, **options: Any) -> list[int]:
+        """The exit codes of the ranks; all must be 0 unless they were told to ``stop``."""
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "meeting").unlink(missing_ok=True)
+        self.server.stdin.write(json.dumps([processes, str(folder), options]) + "\n")
+        self.server.stdin.flush()
+        codes: list[int] = json.loads(self.server.stdout.readline())
+        if not options.get("stop"):
+            assert codes == [0] * processes, [path.read_text() for path in sorted(folder.glob("rank-*.err"))]
+        return codes
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Teams]:
+    teams = Teams()
+    yield teams
+    teams.server.communicate(timeout=60)
 
 
 def results(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -32,7 +50,7 @@ def results(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def alone(launch: Teams, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     folder = tmp_path_factory.mktemp("alone")
     launch(folder, 1)
     return results(folder)
@@ -40,7 +58,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["replicated", "sharded"])
 def test_two_processes_give_the_curve_of_one(
-    sharded: bool, alone: tuple[dict[str, Any], dict[str, np.ndarray]], tmp_path: Path
+    sharded: bool, alone: tuple[dict[str, Any], dict[str, np.ndarray]], launch: Teams, tmp_path: Path
 ) -> None:
     launch(tmp_path, 2, sharded=sharded)
     report, weights = results(tmp_path)
@@ -54,7 +72,7 @@ def test_two_processes_give_the_curve_of_one(
 @pytest.mark.parametrize(
     "options", [{"sharded": True, "optimizer": "adamw"}, {"ema_decay": 0.5, "unfreeze": [1]}], ids=str
 )
-def test_two_killed_processes_go_on_to_the_same_bits(options: dict[str, Any], tmp_path: Path) -> None:
+def test_two_killed_processes_go_on_to_the_same_bits(options: dict[str, Any], launch: Teams, tmp_path: Path) -> None:
     launch(tmp_path / "whole", 2, **options)
     assert 17 in launch(tmp_path / "broken", 2, **options, stop=2)
     launch(tmp_path / "broken", 2, **options)
@@ -64,7 +82,7 @@ def test_two_killed_processes_go_on_to_the_same_bits(options: dict[str, Any], tm
     assert all(np.array_equal(again[name], value) for name, value in weights.items())
 
 
-def test_a_sharded_network_is_shared_and_answers_as_the_whole_one(tmp_path: Path) -> None:
+def test_a_sharded_network_is_shared_and_answers_as_the_whole_one(launch: Teams, tmp_path: Path) -> None:
     launch(tmp_path, 2, sizes=True)
     found = [np.load(tmp_path / f"sizes-{rank}.npz") for rank in (0, 1)]
     whole = int(found[0]["whole"])

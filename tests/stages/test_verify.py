@@ -15,13 +15,14 @@ from dlx_deploy.stages.verify import Accuracy, Latencies, Row, Timing, judge
 
 def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) -> dict[str, Path]:
     """A verification of two models in which ``quantized`` is shipped."""
+    top1 = timing.pop("top1", 0.98)
+    largest = timing.pop("largest_class", 0)
 
     def row(model: str, b: int, c: int) -> Row:
-        return Row(model=model, top1=0.98 - (b - c) / n, b=b, c=c, size_bytes=3000, macs=10, parameters=20)
+        return Row(model=model, top1=top1 - (b - c) / n, b=b, c=c, size_bytes=3000, macs=10, parameters=20)
 
-    accuracy = Accuracy(
-        schema=1, judge="exact-qdq", n=n, shipped="quantized", rows=(row("teacher", 0, 0), row("quantized", b, c))
-    )
+    rows = (row("teacher", 0, 0), row("quantized", b, c))
+    accuracy = Accuracy(schema=1, judge="exact-qdq", n=n, shipped="quantized", rows=rows, largest_class=largest)
     kind = timing.pop("kind", "measured")
     rows = tuple(
         Timing(model=m, **{"p50_ms": 1.0, "p90_ms": 1.2, "p90_upper_ms": 1.3, **timing})
@@ -68,6 +69,63 @@ def test_latency(tmp_path: Path, limit_ms: float, timing: dict[str, Any], verdic
 
 def test_no_latency_budget_no_latency_gate(tmp_path: Path) -> None:
     assert [r.gate for r in judge(Gate(), outputs(tmp_path), {})] == ["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("floor", "verdict", "text"),
+    [
+        (0.96, "pass", "quantized: accuracy 97.90 %"),
+        (0.975, "undecided", "samples would decide"),
+        (0.99, "fail", "train a better teacher, compress less, or lower gate.min_accuracy"),
+    ],
+)
+def test_a_floor_is_held_against_what_is_shipped(tmp_path: Path, floor: float, verdict: str, text: str) -> None:
+    _, result = judge(Gate(min_accuracy=floor), outputs(tmp_path, largest_class=900), {})
+    assert (result.gate, result.metric, result.verdict, result.limit) == ("min_accuracy", "top1", verdict, floor)
+    assert result.value == pytest.approx(0.979)
+    assert result.bound is not None
+    assert (result.bound >= floor) is (verdict == "pass")
+    assert text in result.text
+
+
+def test_a_floor_that_the_largest_class_clears_says_so(tmp_path: Path) -> None:
+    _, result = judge(Gate(min_accuracy=0.4), outputs(tmp_path, largest_class=450), {})
+    assert result.verdict == "pass"
+    assert "always answering the largest class would be right on 45.00 %, so this floor shows little" in result.text
+
+
+@pytest.mark.parametrize(
+    ("top1", "largest", "verdict"),
+    [
+        (0.082, 102, "fail"),  # worse than the largest class
+        (0.12, 102, "pass"),  # the bound is 10.3 %
+        (0.118, 102, "fail"),  # better, and not clearly: its bound is 10.15 %
+        (0.98, 980, "fail"),  # good, and no better than one answer for all
+        (1.0, 1000, "fail"),  # a test split of one class shows nothing
+    ],
+)
+def test_a_teacher_must_be_better_than_the_largest_class(
+    tmp_path: Path, top1: float, largest: int, verdict: str
+) -> None:
+    found = outputs(tmp_path, 0, 0, top1=top1, largest_class=largest)
+    _, result = judge(Gate(), found, {})
+    assert (result.gate, result.metric, result.verdict) == ("chance", "teacher_top1", verdict)
+    assert (result.value, result.limit) == (pytest.approx(top1), largest / 1000)
+    if verdict == "fail":
+        assert "not clearly better than always answering the largest class" in result.text
+        assert "train the teacher until it is, or set gate.allow_chance = true" in result.text
+    assert ("test samples could show it" in result.text) is (top1 == 0.118)
+    assert [r.gate for r in judge(Gate(allow_chance=True), found, {})] == ["accuracy"]
+
+
+def test_the_table_says_that_nothing_is_shipped(tmp_path: Path) -> None:
+    results = read_results("board", outputs(tmp_path), Gate(), packaged=False)
+    assert [(row.model, row.candidate, row.shipped) for row in results.rows] == [
+        ("teacher", False, False),
+        ("quantized", True, False),
+    ]
+    assert "→ was chosen, and is not shipped." in draw_results(results)
+    assert "→ is shipped." in draw_results(read_results("board", outputs(tmp_path), Gate()))
 
 
 def test_the_table(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Whole networks in every precision by TensorRT-RTX: ResNet, MobileNet, torchvision's ViT, a Transformer encoder."""
+"""Whole networks in every precision by TensorRT-RTX: ResNet, MobileNet, torchvision's ViT, a Transformer encoder.
+
+Every kind of block and every change of stride is there, each as often as it takes."""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.models.resnet import BasicBlock
 
 from dlx_deploy.nn.export import ExportSpec, export_onnx
 from dlx_deploy.nn.onnx_model import load
@@ -37,8 +40,8 @@ class Encoder(nn.Module):
 
 
 NETWORKS = {
-    "resnet": lambda: models.resnet18(weights=None, num_classes=4),
-    "mobilenet": lambda: models.mobilenet_v2(weights=None, num_classes=4, width_mult=0.5),
+    "resnet": lambda: models.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=4),
+    "mobilenet": lambda: models.MobileNetV2(4, inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]),
     "vit": lambda: models.VisionTransformer(SIDE, 8, 2, 2, 32, 64, num_classes=4),
     "transformer": Encoder,
 }

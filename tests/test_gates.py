@@ -1,0 +1,123 @@
+"""What a gate lets through and what then lies in ``dist``: broken teachers, floors, packages of earlier builds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import PACKAGE, Here, tiny
+
+QUICK = ("distill.enabled=false", "prune.enabled=false")
+NAME = Path(PACKAGE).name
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(p.name for p in (folder / "dist").iterdir())
+
+
+def gates(out: str) -> dict[str, str]:
+    (summary,) = json.loads(out)
+    return {gate["gate"]: gate["verdict"] for gate in summary["gates"]}
+
+
+def test_a_broken_teacher_is_not_packaged(built: Path, tmp_path: Path, here: Here) -> None:
+    broken = "teacher.epochs=0"
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    done = here("build", "--json", *tiny(broken, *QUICK))
+    assert done.code == 3
+    assert gates(done.out) == {"accuracy": "pass", "chance": "fail"}
+    assert "not clearly better than always answering the largest class" in done.err
+    assert not (tmp_path / "dist").exists()
+    done = here("build", "--json", *tiny(broken, *QUICK, "gate.allow_chance=true"))
+    assert done.code == 0, done.err
+    assert gates(done.out) == {"accuracy": "pass"}
+
+
+def test_a_floor_travels_with_the_package(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    missed = here("build", "--json", *tiny("gate.min_accuracy=0.999"))
+    assert (missed.code, gates(missed.out)["min_accuracy"]) == (3, "fail")
+    assert "the floor is 99.90 %: missed" in missed.err
+    done = here("build", *tiny("gate.min_accuracy=0.3"))
+    assert done.code == 0, done.err
+    assert "Gate min_accuracy: pass." in done.out
+    assert "accuracy from 30 %" in here("inspect", PACKAGE).out
+    again = here("verify", PACKAGE, "--data", "digits", "--json")
+    assert (again.code, json.loads(again.out)["floor"]["verdict"]) == (0, "pass")
+    higher = here("verify", PACKAGE, "--data", "digits", "--min-accuracy", "0.999")
+    assert higher.code == 3
+    assert "the floor is 99.90 %: missed" in higher.err
+
+
+def spoil(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The options of a build that ends without a package, in this way."""
+    error = {"stage": RuntimeError("out of luck"), "interrupt": KeyboardInterrupt()}.get(broken)
+    if error is None:
+        return tiny("gate.max_drop=0.0")
+
+    def fail(*arguments: Any, **more: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("dlx_deploy.runtime.package.assemble", fail)
+    return tiny("package.golden_images=3")
+
+
+@pytest.mark.parametrize(("broken", "code"), [("gate", {3, 6}), ("stage", {5}), ("interrupt", {130})])
+def test_an_earlier_package_is_moved_aside(
+    built: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch, broken: str, code: set[int]
+) -> None:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / PACKAGE).read_bytes()
+    with monkeypatch.context() as patch:
+        done = here("build", *spoil(broken, patch))
+        assert done.code in code, done.err
+        assert listed(tmp_path) == [f"{NAME}.superseded", f"{Path(NAME).stem}.manifest.json.superseded"]
+        assert (tmp_path / "dist" / f"{NAME}.superseded").read_bytes() == before
+        assert "is of an earlier build, and this one made no package: moved to" in done.err
+        again = here("build", *spoil(broken, patch))
+        assert (again.code, "moved to" in again.err) == (done.code, False)  # nothing is left to move
+    assert here("build", *tiny()).code == 0
+    assert (tmp_path / PACKAGE).read_bytes() == before
+
+
+def test_what_was_moved_aside_is_in_the_summary(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    done = here("build", "--json", *tiny("gate.max_drop=0.0"))
+    (summary,) = json.loads(done.out)
+    assert (summary["package"], summary["superseded"]) == (None, f"{PACKAGE}.superseded")
+    assert not any(row["shipped"] for row in summary["results"]["rows"])
+    told = here("build", *tiny("gate.max_drop=0.0")).out
+    assert "→ was chosen, and is not shipped" in told
+    assert "is shipped." not in told.replace("→ was chosen, and is not shipped.", "")
+
+
+def test_only_what_did_not_pass_is_moved(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    board, cpu = "jetson-orin-nano-8gb", "cpu-x86_64"
+    assert here("build", "--target", cpu, *tiny()).code == 0
+    budget = ["--set", "gate.max_latency_p90_ms=1e-6"]  # no CPU is so fast; the Jetson's latency is pending
+    assert here("build", "--target", cpu, "--target", board, *tiny(), *budget).code == 3
+    names = listed(tmp_path)
+    assert NAME in names
+    assert f"digits-0.1.0-{cpu}.dlx" not in names
+    assert f"digits-0.1.0-{cpu}.dlx.superseded" in names
+
+
+def test_what_cannot_be_moved_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlx_deploy.building import set_aside
+
+    said: list[str] = []
+    (tmp_path / "a.dlx").write_bytes(b"old")
+
+    def refuse(*paths: Any) -> None:
+        if str(paths[0]).endswith(".dlx"):
+            raise PermissionError(13, "Permission denied")
+        raise FileNotFoundError
+
+    monkeypatch.setattr("os.replace", refuse)
+    assert set_aside(tmp_path / "a.dlx", said.append) is None
+    assert "cannot be moved aside (Permission denied): do not ship it" in said[0]
