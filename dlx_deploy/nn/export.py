@@ -7,7 +7,6 @@ goes on with the model; batch norm is folded into convolutions. Nodes carry the 
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,10 @@ from onnx import ModelProto
 from torch import nn
 
 from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.nn.bake import baked, copied
 from dlx_deploy.nn.evaluation import run_onnx
 from dlx_deploy.nn.export_spec import ExportSpec, Spec, TextSpec
+from dlx_deploy.nn.fold import fold_weights
 from dlx_deploy.nn.onnx_model import OUTPUT, load, to_bytes
 from dlx_deploy.nn.opset import lower
 from dlx_deploy.nn.rewrite import rewrite
@@ -56,12 +57,12 @@ def export_onnx(model: nn.Module, path: Path, spec: Spec) -> None:
         StageFailed: it is over 2 GiB, torch cannot export it, or an operator does not exist at the opset.
     """
     _refuse_too_large(model)
-    wrapped = spec.wrap(copy.deepcopy(model).float().cpu()).eval()
+    wrapped = spec.wrap(baked(model)).eval()
     example = spec.example()
     _refuse_other_outputs(wrapped, example)
     graph = _exported(wrapped, example, spec)
     onnx.helper.set_model_props(graph, spec.metadata())
-    graph = lower(rewrite(graph), spec.opset)
+    graph = lower(rewrite(fold_weights(graph)), spec.opset)
     onnx.checker.check_model(graph, full_check=True)
     path.write_bytes(to_bytes(graph))
 
@@ -95,7 +96,7 @@ def check_parity(path: Path, model: nn.Module, spec: Spec, inputs: NDArray[Any],
 
 def _torch_logits(model: nn.Module, spec: Spec, inputs: NDArray[Any]) -> NDArray[np.float32]:
     """float32[N, K] of an untraced copy, with the preprocessing written the plain way."""
-    network = copy.deepcopy(model).float().cpu().eval()
+    network = copied(model).float().cpu().eval()
     with torch.inference_mode():
         parts = [network(spec.read(inputs[start : start + 64])).numpy() for start in range(0, len(inputs), 64)]
     return np.concatenate(parts)

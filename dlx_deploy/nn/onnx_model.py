@@ -22,6 +22,7 @@ __all__ = [
     "Index",
     "TensorInfo",
     "attribute",
+    "batch_size",
     "infer",
     "int_attribute",
     "load",
@@ -130,6 +131,11 @@ def int_attribute(node: NodeProto, name: str, default: int) -> int:
 def max_length(model: ModelProto) -> int:
     """The longest sequence that a model of dynamic length takes; 0 where the length is fixed, and for images."""
     return next((int(p.value) for p in model.metadata_props if p.key == MAX_LENGTH), 0)
+
+
+def batch_size(model: ModelProto) -> int | None:
+    """The fixed batch size of the model's first input; ``None`` where any will do."""
+    return int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value) or None
 
 
 def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:

@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto, helper
 
 from dlx_deploy.nn.onnx_model import Index, infer, int_attribute, tidy
 
-__all__ = ["WRAPPED", "rewrite"]
+__all__ = ["WRAPPED", "rewrite", "scope_of"]
 
 WRAPPED = "model"
 """The name under which the exporter's wrapper holds the user's model."""
@@ -29,7 +29,7 @@ def _name_nodes(model: ModelProto) -> None:
     """``layer1.0.conv1/Conv``: the module that holds the weight, or else the one whose forward made the node."""
     taken = dict[str, int]()
     for node in model.graph.node:
-        scope = _weight_scope(node, _scope(node))
+        scope = _weight_scope(node, scope_of(node))
         inside = scope.removeprefix(WRAPPED).removeprefix(".") or "model"
         name = f"{inside if scope else 'preprocess'}/{node.op_type}"
         taken[name] = taken.get(name, 0) + 1
@@ -43,7 +43,8 @@ def _weight_scope(node: NodeProto, scope: str) -> str:
     return module if beside else scope
 
 
-def _scope(node: NodeProto) -> str:
+def scope_of(node: NodeProto) -> str:
+    """The module whose forward made a node of the exporter's graph, ``model.`` before it; empty for preprocessing."""
     found = next((p.value for p in node.metadata_props if p.key == SCOPES), "[]")
     scopes = [s for s in ast.literal_eval(found)[:-1] if s == WRAPPED or s.startswith(f"{WRAPPED}.")]
     return scopes[-1] if scopes else ""

@@ -71,7 +71,7 @@ def _spec(job: Job[Export], data: DataArtifact) -> Spec:
 
 STAGE = Stage(
     name="export",
-    version=2,
+    version=3,
     params=Export,
     inputs=("model", "data"),
     outputs=("model.onnx",),

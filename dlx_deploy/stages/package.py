@@ -47,6 +47,7 @@ def run(job: Job[PackageParams]) -> Metrics:
 
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.evaluation import fitted, run_onnx
+    from dlx_deploy.nn.onnx_model import batch_size, load
     from dlx_deploy.runtime.archive import write_archive
     from dlx_deploy.runtime.package import PackageContents, assemble, make_reference
 
@@ -70,7 +71,7 @@ def run(job: Job[PackageParams]) -> Metrics:
         reference=make_reference(inputs, labels.tolist(), np.load(job.inputs["teacher"]).tolist(), data.padding),
         manifest=job.inputs["provenance"].read_bytes(),
         model_card=_card(job, recipe, accuracy, data.is_text),
-        batch=recipe.get("fixed_batch"),
+        batch=batch_size(load(model)),
         engine=_optional(engine / "engine.plan"),
         engine_sidecar=_optional(engine / "engine.json"),
         tokenizer=data.tokenizer.read_bytes() if data.is_text else None,

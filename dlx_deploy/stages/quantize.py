@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 __all__ = ["STAGE", "PrecisionPlan", "read_plan"]
 
 Precision = Literal["int8", "fp16", "fp32"]
+Half = Literal["fp16", "fp32"]
+
+_log = logging.getLogger(__name__)
 
 
 class PrecisionPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +32,7 @@ class PrecisionPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = 1
     precision: Precision
-    elsewhere: Literal["fp16", "fp32"]
+    elsewhere: Half
     strongly_typed: bool = True
     layers: Mapping[str, str]
 
@@ -39,36 +43,30 @@ def read_plan(path: Path) -> PrecisionPlan:
 
 
 def run(job: Job[Quantize]) -> Metrics:
-    """Write ``model.onnx`` and ``layers.json``."""
-    from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.onnx_model import load, opset
-    from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_model
+    """Write ``model.onnx`` and ``layers.json``.
+
+    Raises:
+        ConfigError: the target does not run what was asked for.
+        StageFailed: INT8 was asked for by name, and no layer of the graph can be.
+    """
+    from dlx_deploy.nn.onnx_model import load
+    from dlx_deploy.nn.quantization import layer_precision
 
     source, out = job.inputs["onnx"], job.out / "model.onnx"
     precision, elsewhere = _precisions(job)
-    in_graph = _half_in_graph(precision, elsewhere, opset(load(source)))
-    if precision == "fp32":
+    layers: Mapping[str, str] | None = None
+    if precision == "int8":
+        layers = _int8(job, out, elsewhere)
+        precision = "int8" if layers is not None else elsewhere
+    if precision == "fp16":
+        layers = _written(job, out, "fp16", elsewhere, dynamic=False)
+    if layers is None:
         shutil.copyfile(source, out)
         layers = layer_precision(load(source))
-    else:
-        data = open_data(job.inputs["data"])
-        inputs, _ = data.split("calibration")
-        plan = QuantizationPlan(
-            style=job.target.quantization.style,
-            int8=precision == "int8",
-            half=in_graph,
-            reduce_range=job.target.quantization.reduce_range,
-            method=job.params.calibration,
-            dynamic=_dynamic(job, data.is_text),
-            pad_id=data.padding,
-            exclude=job.params.exclude,
-        )
-        job.progress(0, 1, f"{precision}, {elsewhere} elsewhere; {len(inputs)} calibration inputs")
-        layers = quantize_model(source, out, inputs, plan).layers
     written = PrecisionPlan(
         precision=precision,
         elsewhere=elsewhere,
-        strongly_typed=in_graph or elsewhere == "fp32",
+        strongly_typed=_half_in_graph(job, precision, elsewhere) or elsewhere == "fp32",
         layers=layers,
     )
     (job.out / "layers.json").write_bytes(canonical_json(written))
@@ -76,13 +74,49 @@ def run(job: Job[Quantize]) -> Metrics:
     return {**counts, "size_bytes": float(out.stat().st_size)}
 
 
-def _precisions(job: Job[Quantize]) -> tuple[Precision, Literal["fp16", "fp32"]]:
+def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> Mapping[str, str] | None:
+    """The layers of an INT8 graph written to ``out``; ``None`` where none can be INT8 and nobody asked for it."""
+    from dlx_deploy.nn.quantization import NothingToQuantize
+
+    asked = job.params.precision == "int8" or job.params.exclude
+    for dynamic in _dynamic(job):
+        try:
+            return _written(job, out, "int8", elsewhere, dynamic)
+        except NothingToQuantize as e:
+            if job.params.activations != "auto" or (asked and not dynamic):
+                raise
+            _log.warning("%s activations: %s", "dynamic" if dynamic else "static", e)
+    return None
+
+
+def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Half, dynamic: bool) -> Mapping[str, str]:
+    """The layers of the graph written to ``out``, and the precision that each has in it."""
+    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.quantization import QuantizationPlan, quantize_model
+
+    data = open_data(job.inputs["data"])
+    inputs, _ = data.split("calibration")
+    plan = QuantizationPlan(
+        style=job.target.quantization.style,
+        int8=precision == "int8",
+        half=_half_in_graph(job, precision, elsewhere),
+        reduce_range=job.target.quantization.reduce_range,
+        method=job.params.calibration,
+        dynamic=dynamic,
+        pad_id=data.padding,
+        exclude=job.params.exclude,
+    )
+    job.progress(0, 1, f"{precision}, {elsewhere} elsewhere; {len(inputs)} calibration inputs")
+    return quantize_model(job.inputs["onnx"], out, inputs, plan).layers
+
+
+def _precisions(job: Job[Quantize]) -> tuple[Precision, Half]:
     """The lowest precision of the plan, and that of the rest."""
     params, target = job.params, job.target
     runs = [p for p in ("int8", "fp16") if p in target.precisions and (p == "int8" or target.builds_engines)]
     _refuse("precision", params.precision, runs)
     _refuse("elsewhere", params.elsewhere, runs)
-    half: Literal["fp16", "fp32"] = "fp16" if "fp16" in runs and params.elsewhere != "fp32" else "fp32"
+    half: Half = "fp16" if "fp16" in runs and params.elsewhere != "fp32" else "fp32"
     if params.precision == "int8" or (params.precision == "auto" and "int8" in runs):
         return "int8", half
     if params.precision == "fp16" or (params.precision == "auto" and half == "fp16"):
@@ -90,14 +124,23 @@ def _precisions(job: Job[Quantize]) -> tuple[Precision, Literal["fp16", "fp32"]]
     return "fp32", "fp32"
 
 
-def _dynamic(job: Job[Quantize], is_text: bool) -> bool:
-    """Whether the ranges of activations are found while the network runs: what suits texts on a CPU."""
+def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
+    """Whether the ranges of activations are found while the network runs: what to try, in this order.
+
+    That suits texts on a CPU, one row at a time (``nn.quantization.cpu_style``).
+    """
+    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.onnx_model import batch_size, load
+
     asked, style = job.params.activations, job.target.quantization.style
     if asked == "dynamic" and style != "cpu":
         raise ConfigError(
             f"quantize.activations is 'dynamic', and this target's {style} style needs static ranges; use 'auto'"
         )
-    return style == "cpu" and (asked == "dynamic" or (asked == "auto" and is_text))
+    if asked != "auto":
+        return (asked == "dynamic",)
+    one_row = batch_size(load(job.inputs["onnx"])) in (None, 1)
+    return (True, False) if style == "cpu" and one_row and open_data(job.inputs["data"]).is_text else (False,)
 
 
 def _refuse(key: str, value: str, runs: Sequence[str]) -> None:
@@ -106,16 +149,17 @@ def _refuse(key: str, value: str, runs: Sequence[str]) -> None:
         raise ConfigError(f"quantize.{key} is {value!r}, which this target does not run; it runs {allowed}; use 'auto'")
 
 
-def _half_in_graph(precision: str, elsewhere: str, opset: int) -> bool:
+def _half_in_graph(job: Job[Quantize], precision: Precision, elsewhere: Half) -> bool:
     """Whether FP16 can be written into the graph: Q/DQ know it from opset 19 on, everything else always."""
     from dlx_deploy.nn.half import QDQ_IN_HALF
+    from dlx_deploy.nn.onnx_model import load, opset
 
-    return elsewhere == "fp16" and (precision == "fp16" or opset >= QDQ_IN_HALF)
+    return elsewhere == "fp16" and (precision == "fp16" or opset(load(job.inputs["onnx"])) >= QDQ_IN_HALF)
 
 
 STAGE = Stage(
     name="quantize",
-    version=3,
+    version=4,
     params=Quantize,
     inputs=("onnx", "data"),
     outputs=("layers.json", "model.onnx"),

@@ -3,15 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn import quantization
 from dlx_deploy.nn.evaluation import run_onnx, top1
 from dlx_deploy.nn.onnx_model import load
-from dlx_deploy.nn.quantization import QuantizationPlan, check_tensorrt_rules, quantize_model
+from dlx_deploy.nn.quantization import NothingToQuantize, QuantizationPlan, check_tensorrt_rules, quantize_model
 
-from .onnx_fixtures import digits, exported, images, residual_net
+from .onnx_fixtures import Net, digits, exported, images, residual_net
 
 PLANS = [
     QuantizationPlan("tensorrt"),
@@ -81,6 +82,65 @@ def test_nothing_left_to_quantize(source: Path, tmp_path: Path) -> None:
         quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan("tensorrt", exclude=("*",)))
     with pytest.raises(ConfigError, match="matches no node of the graph"):
         quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan("cpu", exclude=("layer9*",)))
+
+
+@pytest.mark.parametrize("exclude", [(), ("*",)])
+def test_dynamic_activations_without_a_matmul_are_no_int8(
+    exclude: tuple[str, ...], source: Path, tmp_path: Path
+) -> None:
+    plan = QuantizationPlan("cpu", dynamic=True, exclude=exclude)
+    remedy = r"set quantize\.precision = 'fp32'" if exclude else r"set quantize\.activations = 'static'"
+    with pytest.raises(
+        NothingToQuantize, match=rf"no layer is left to .* 6 Conv, 1 Gemm\); rule: with dyn.*; {remedy}"
+    ):
+        quantize_model(source, tmp_path / "int8.onnx", images(4), plan)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize("style", ["tensorrt", "cpu"])
+def test_a_plan_that_says_int8_is_checked_against_the_graph(
+    style: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cpu_style.quantize", "tensorrt_style.insert_qdq"):  # a writer that writes nothing
+        monkeypatch.setattr(f"dlx_deploy.nn.quantization.{name}", lambda model, *_: model)
+    with pytest.raises(NothingToQuantize, match="no layer is left to quantize"):
+        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan(style))
+
+
+def shared_net() -> onnx.ModelProto:
+    """A stem, and a convolution that is used twice, as the exporter names such uses."""
+    net = Net()
+    x = net.conv("stem", net.planes(), 1, 8)
+    net.conv("cls", x, 8, 8)
+    net.add("cls_2", "Conv", net.add("relu", "Relu", "cls"), "cls.weight", "cls.bias", pads=[1] * 4)
+    net.nodes[-1].name = "cls/Conv_2"
+    return net.head("cls_2", 8)
+
+
+@pytest.mark.parametrize("style", ["tensorrt", "cpu"])
+@pytest.mark.parametrize("pattern", ["cls/Conv", "cls", "cls/Conv_2", "c*/Conv"])
+def test_a_pattern_excludes_a_module_in_all_its_uses(pattern: str, style: str, tmp_path: Path) -> None:
+    source = tmp_path / "net.onnx"
+    source.write_bytes(shared_net().SerializeToString())
+    report = quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationPlan(style, exclude=(pattern,)))
+    assert report.layers == {"stem/Conv": "int8", "cls/Conv": "fp32", "cls/Conv_2": "fp32", "logits/Gemm": "int8"}
+
+
+def test_a_pattern_excludes_what_is_inside_a_module_and_no_neighbour(source: Path, tmp_path: Path) -> None:
+    plan = QuantizationPlan("tensorrt", exclude=("4",))
+    report = quantize_model(source, tmp_path / "int8.onnx", digits()[0][:8], plan)
+    inside = {name for name in report.layers if name.startswith("4.")}
+    assert len(inside) == 3
+    assert {name for name, precision in report.layers.items() if precision == "fp32"} == inside
+
+
+def test_a_pattern_that_matches_nothing_names_what_is_near(tmp_path: Path) -> None:
+    source = tmp_path / "net.onnx"
+    source.write_bytes(shared_net().SerializeToString())
+    with pytest.raises(ConfigError, match=r"'clas/Conv' matches no node of the graph; the nearest: cls/Conv, "):
+        quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationPlan("cpu", exclude=("clas/Conv",)))
+    with pytest.raises(ConfigError, match=r"'zzz' matches no node of the graph; its layers: stem/Conv, cls/Conv, "):
+        quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationPlan("cpu", exclude=("zzz",)))
 
 
 def test_a_graph_of_ours_that_breaks_a_rule_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

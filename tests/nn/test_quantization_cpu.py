@@ -6,15 +6,18 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto
 
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn import onnx_model
-from dlx_deploy.nn.onnx_model import Index, to_bytes
-from dlx_deploy.nn.quantization.cpu_style import quantize, tensors_to_quantize
+from dlx_deploy.nn.evaluation import run_onnx
+from dlx_deploy.nn.onnx_model import Index, batch_size, to_bytes
+from dlx_deploy.nn.quantization.cpu_style import quantize, quantize_dynamically, tensors_to_quantize
 from dlx_deploy.nn.quantization.placement import layer_precision, through_qdq
 
 from .onnx_fixtures import Net, node, op_types, residual_net
@@ -125,3 +128,66 @@ def test_every_process_writes_the_same_bytes() -> None:
         for seed in ("1", "2")
     }
     assert len(digests) == 1
+
+
+def token_net(batch: str | int = "batch") -> ModelProto:
+    """An embedding, a MatMul whose rows differ widely in magnitude, a mean over the tokens and a Gemm."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "table": (random.normal(0, 1, (9, 16)) * np.array([0.05, 0.2, 1, 5, 1, 1, 1, 1, 40])[:, None]),
+        "mix": random.normal(0, 0.2, (16, 16)),
+        "head": random.normal(0, 0.2, (16, 3)),
+        "bias": random.normal(0, 0.2, 3),
+    }
+    nodes = [
+        onnx.helper.make_node("Gather", ["table", "tokens"], ["rows"], name="embed/Gather"),
+        onnx.helper.make_node("MatMul", ["rows", "mix"], ["mixed"], name="mix/MatMul"),
+        onnx.helper.make_node("ReduceMean", ["mixed"], ["mean"], name="model/ReduceMean", axes=[1], keepdims=0),
+        onnx.helper.make_node("Gemm", ["mean", "head", "bias"], ["logits"], name="head/Gemm"),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "texts",
+        [onnx.helper.make_tensor_value_info("tokens", onnx.TensorProto.INT32, [batch, "length"])],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [batch, 3])],
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.helper.set_model_props(model, {"max_length": "6"})
+    return model
+
+
+def test_dynamic_answers_do_not_depend_on_the_batch() -> None:
+    """One range holds for the whole tensor: a row that is large would leave its neighbours a few steps."""
+    tokens = np.array([[1, 1, 2, 2, 0, 0], [8, 8, 8, 8, 8, 8], [2, 3, 1, 0, 0, 0]], np.int32)
+    model = quantize_dynamically(token_net(), reduce_range=True)
+    together = run_onnx(to_bytes(model), tokens, exact_qdq=False, pad_id=0)
+    alone = np.concatenate([run_onnx(to_bytes(model), row[None], exact_qdq=False, pad_id=0) for row in tokens])
+    exact = run_onnx(to_bytes(token_net()), tokens[:1, :4], exact_qdq=False, pad_id=0)
+    assert np.array_equal(together, alone)
+    assert np.abs(together[:1] - exact).max() < 0.05 * np.abs(exact).max()
+    assert batch_size(model) == 1
+
+
+def test_a_gemm_stays_in_floating_point_under_its_own_name_where_ranges_are_dynamic() -> None:
+    model = quantize_dynamically(token_net(), reduce_range=True)
+    assert layer_precision(model) == {"mix/MatMul": "int8", "head/Gemm": "fp32"}
+
+
+def test_dynamic_ranges_and_a_fixed_batch_exclude_each_other() -> None:
+    assert batch_size(quantize_dynamically(token_net(batch=1), reduce_range=True)) == 1
+    with pytest.raises(
+        ConfigError, match=r"export\.batch is 4, and with dynamic .*set export\.batch to 'dynamic' or 1"
+    ):
+        quantize_dynamically(token_net(batch=4), reduce_range=True)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: quantized(residual_net(), True), lambda: quantize_dynamically(token_net(), True)]
+)
+def test_with_a_reduced_range_no_sum_of_two_products_leaves_sixteen_bits(make: Any) -> None:
+    """What x86 without VNNI adds up (VPMADDUBSW): two products of a uint8 activation and an int8 weight."""
+    index = Index(make())
+    weights = [w for w in map(index.array, index.initializers) if w.dtype == np.int8 and w.size > 16]
+    assert weights
+    assert all(2 * 255 * int(np.abs(w.astype(int)).max()) <= 32767 for w in weights)

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from dlx_deploy.config import Quantize
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.quantization import NothingToQuantize
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.quantize import STAGE, PrecisionPlan, read_plan
 from dlx_deploy.targets import load_target
@@ -74,6 +75,73 @@ def test_the_plan(
         assert asked == {"int8": precision == "int8", "half": elsewhere == "fp16" and typed}
     assert (found.precision, found.elsewhere) == (precision, elsewhere if precision != "fp32" else "fp32")
     assert found.strongly_typed is typed
+
+
+@pytest.fixture
+def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a run of the stage tries for texts where ``works`` says which activations find a layer, and its plan."""
+
+    def run(works: set[str], batch: int | str = "batch", **params: Any) -> tuple[list[str], PrecisionPlan]:
+        tried: list[str] = []
+
+        def convert(source: Path, out: Path, inputs: Any, plan: Any) -> Any:
+            tried.append("dynamic" if plan.dynamic else "static" if plan.int8 else "fp16")
+            if tried[-1] not in {*works, "fp16"}:
+                raise NothingToQuantize(f"no layer for {tried[-1]}")
+            out.write_bytes(b"converted")
+            return type("Report", (), {"layers": {"a/MatMul": "int8" if plan.int8 else "fp16"}})
+
+        class Data:
+            is_text, padding = True, 0
+
+            def split(self, name: str) -> Any:
+                return [None] * 4, None
+
+        monkeypatch.setattr("dlx_deploy.nn.quantization.quantize_model", convert)
+        monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 1]) for name in "xy"]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+        (tmp_path / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+        (tmp_path / "out").mkdir()
+        target = load_target(params.pop("target", "cpu-x86_64")).profile
+        inputs = {"onnx": tmp_path / "m.onnx", "data": tmp_path}
+        STAGE.run(Job(Quantize(**params), inputs, tmp_path / "out", target))
+        return tried, read_plan(tmp_path / "out" / "layers.json")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("works", "batch", "params", "tried", "precision"),
+    [
+        ({"dynamic", "static"}, "batch", {}, ["dynamic"], "int8"),
+        ({"static"}, "batch", {}, ["dynamic", "static"], "int8"),  # a text network of convolutions
+        (set(), "batch", {}, ["dynamic", "static"], "fp32"),  # nobody asked for INT8
+        (set(), "batch", {"target": "jetson"}, ["static", "fp16"], "fp16"),
+        ({"dynamic", "static"}, 1, {}, ["dynamic"], "int8"),
+        ({"dynamic", "static"}, 8, {}, ["static"], "int8"),  # in a fixed batch, rows would depend on their neighbours
+        ({"static"}, "batch", {"activations": "static"}, ["static"], "int8"),
+    ],
+)
+def test_activations_of_texts(
+    attempts: Any, works: set[str], batch: Any, params: Any, tried: list[str], precision: str
+) -> None:
+    found, plan = attempts(works, batch, **params)
+    assert found == tried
+    assert plan.precision == precision
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"precision": "int8"}, "no layer for static"),
+        ({"activations": "dynamic"}, "no layer for dynamic"),
+        ({"exclude": ("*",)}, "no layer for static"),
+    ],
+)
+def test_int8_that_was_asked_for_and_cannot_be(attempts: Any, params: Any, message: str) -> None:
+    with pytest.raises(NothingToQuantize, match=message):
+        attempts(set(), **params)
 
 
 @pytest.mark.parametrize(

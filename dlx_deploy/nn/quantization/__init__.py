@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,14 +16,15 @@ from onnx import ModelProto
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.half import float_tensors, half_precision
-from dlx_deploy.nn.onnx_model import load, to_bytes
+from dlx_deploy.nn.onnx_model import Index, load, to_bytes
 from dlx_deploy.nn.quantization import cpu_style, tensorrt_style
 from dlx_deploy.nn.quantization.calibrate import Method, Ranges, activation_ranges
-from dlx_deploy.nn.quantization.placement import layer_precision
+from dlx_deploy.nn.quantization.placement import WEIGHTED, excluded, layer_precision, quantizable
 from dlx_deploy.nn.quantization.rules import check_tensorrt_rules
 
 __all__ = [
     "Method",
+    "NothingToQuantize",
     "QuantizationPlan",
     "QuantizationReport",
     "Ranges",
@@ -37,6 +39,10 @@ OVERFLOW_IMAGES = 64
 
 OVERFLOW_BATCH = 4
 """Every tensor of the network is in memory at once while all are looked at."""
+
+
+class NothingToQuantize(StageFailed):
+    """INT8 was planned, and the graph has no layer that it could be."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ def quantize_model(source: Path, out: Path, inputs: NDArray[Any], plan: Quantiza
 
     Raises:
         ConfigError: no images, or a pattern in ``plan.exclude`` matches no node.
-        StageFailed: nothing was left to quantize, or the result breaks a rule of the target's parser.
+        NothingToQuantize: no layer of the graph that was written computes on int8.
+        StageFailed: the result breaks a rule of the target's parser.
     """
     model = load(source)
     planned = _quantized(model, inputs, plan) if plan.int8 else model
@@ -89,9 +96,12 @@ def quantize_model(source: Path, out: Path, inputs: NDArray[Any], plan: Quantiza
     onnx.checker.check_model(planned, full_check=True)
     if plan.style == "tensorrt" and (findings := check_tensorrt_rules(planned)):
         raise StageFailed(f"{source.name}: the planned graph breaks {len(findings)} rules: {'; '.join(findings[:5])}")
+    layers = layer_precision(planned)
+    if plan.int8 and "int8" not in layers.values():
+        raise _nothing(model, plan)
     out.write_bytes(to_bytes(planned))
     activations = sum(n.op_type == "QuantizeLinear" for n in planned.graph.node)
-    return QuantizationReport(layers=layer_precision(planned), activations=activations)
+    return QuantizationReport(layers=layers, activations=activations)
 
 
 def _quantized(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) -> ModelProto:
@@ -100,13 +110,27 @@ def _quantized(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) 
         return cpu_style.quantize_dynamically(model, plan.reduce_range, plan.exclude)
     tensors = (tensorrt_style if tensorrt else cpu_style).tensors_to_quantize(model, plan.exclude)
     if not tensors:
-        raise StageFailed(
-            f"no layer is left to quantize (quantize.exclude = {list(plan.exclude)!r}); set quantize.precision = 'fp32'"
-        )
+        raise _nothing(model, plan)
     ranges = activation_ranges(model, inputs, tensors, plan.method, symmetric=tensorrt, pad_id=plan.pad_id)
     if tensorrt:
         return tensorrt_style.insert_qdq(model, ranges, plan.exclude, plan.half)
     return cpu_style.quantize(model, ranges, plan.reduce_range, plan.exclude)
+
+
+def _nothing(model: ModelProto, plan: QuantizationPlan) -> NothingToQuantize:
+    """What was asked of which layers, and the key that has to change."""
+    kinds = Counter(node.op_type for node in model.graph.node if node.op_type in WEIGHTED)
+    there = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "no layer with weights"
+    rule = "Conv, Gemm and MatMul with constant weights become INT8"
+    remedy = "set quantize.precision = 'fp32'"
+    if plan.dynamic:
+        rule = "with dynamic activations only a MatMul with constant weights becomes INT8"
+        if quantizable(Index(model), excluded(model, plan.exclude)):
+            remedy = "set quantize.activations = 'static'"
+    return NothingToQuantize(
+        f"no layer is left to quantize (quantize.exclude = {list(plan.exclude)!r}; the graph has {there}); "
+        f"rule: {rule}; {remedy}"
+    )
 
 
 def _magnitudes(model: ModelProto, inputs: NDArray[Any], pad_id: int | None) -> dict[str, float]:

@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
-from dlx_deploy.nn.onnx_model import Index, load, tidy, to_bytes
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.onnx_model import Index, batch_size, load, tidy, to_bytes
 from dlx_deploy.nn.quantization.calibrate import Ranges
 from dlx_deploy.nn.quantization.placement import excluded, quantizable, residuals
 
@@ -76,29 +77,52 @@ def quantize_dynamically(model: ModelProto, reduce_range: bool, exclude: Sequenc
     """A copy of ``model`` whose matrix products with constant weights compute on int8.
 
     The range of their activations is found for each input while the network runs (DynamicQuantizeLinear), which suits
-    sequences: nothing is clipped, and nothing needs calibration.
+    sequences: nothing is clipped, and nothing needs calibration. It is one range for the whole tensor, so that in a
+    batch an answer would depend on its neighbours: the copy takes one row at a time, by its own shape. Gemm stays in
+    floating point: that is a classifier behind its pooling, where there is nothing to win.
 
     Raises:
-        ConfigError: a pattern in ``exclude`` matches no node.
+        ConfigError: a pattern in ``exclude`` matches no node, or the graph has a fixed batch size above 1.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    chosen = [n for n in quantizable(Index(model), excluded(model, exclude)) if n.op_type in ("MatMul", "Gemm")]
+    chosen = [n for n in quantizable(Index(model), excluded(model, exclude)) if n.op_type == "MatMul"]
     if not chosen:
         return tidy(load(model))
+    batch = batch_size(model)
+    if batch and batch > 1:
+        raise ConfigError(
+            f"export.batch is {batch}, and with dynamic activations an answer would depend on its neighbours in the "
+            "batch; set export.batch to 'dynamic' or 1, or quantize.activations to 'static'"
+        )
     with tempfile.TemporaryDirectory() as folder:
         source, out = (Path(folder) / name for name in ("source.onnx", "out.onnx"))
         source.write_bytes(to_bytes(_marked(model)))
         quantize_dynamic(
             source,
             out,
-            op_types_to_quantize=sorted({node.op_type for node in chosen}),
+            op_types_to_quantize=["MatMul"],
             nodes_to_quantize=[node.name for node in chosen],
             per_channel=True,
             reduce_range=reduce_range,
             weight_type=QuantType.QInt8,
         )
-        return tidy(load(out))
+        return tidy(_one_row_at_a_time(_renamed(load(out), model)))
+
+
+def _renamed(written: ModelProto, source: ModelProto) -> ModelProto:
+    """``written``, edited in place, with the names of Gemm nodes, which the quantizer splits into product and sum."""
+    split = {f"{node.name}_MatMul": node.name for node in source.graph.node if node.op_type == "Gemm"}
+    for node in written.graph.node:
+        node.name = split.get(node.name, node.name)
+    return written
+
+
+def _one_row_at_a_time(model: ModelProto) -> ModelProto:
+    """``model``, edited in place, with a batch of 1 for good."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    return model
 
 
 def _chosen(index: Index, left_out: set[str]) -> list[NodeProto]:

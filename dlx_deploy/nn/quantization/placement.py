@@ -7,17 +7,33 @@ identity, so that a runtime can fuse convolution, sum and activation and read th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from onnx import ModelProto, NodeProto, TensorProto
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.onnx_model import Index, attribute, int_attribute
+from dlx_deploy.nn.fold import constants_of
+from dlx_deploy.nn.onnx_model import Index, TensorInfo, attribute, infer, int_attribute
 
-__all__ = ["DYNAMIC", "LAYERS", "excluded", "layer_precision", "quantizable", "residuals", "through_qdq", "weight_axis"]
+__all__ = [
+    "DYNAMIC",
+    "LAYERS",
+    "WEIGHTED",
+    "excluded",
+    "layer_precision",
+    "quantizable",
+    "residuals",
+    "through_qdq",
+    "weight_axis",
+]
 
 LAYERS = ("Conv", "Gemm", "MatMul")
+WEIGHTED = (*LAYERS, "ConvTranspose")
+NUMBER = re.compile(r"^(.*/[A-Za-z]+)_[0-9]+$")
+"""A node's name whose module makes several of its kind: see ``nn.rewrite``."""
 DYNAMIC, DYNAMIC_SUFFIX = "MatMulInteger", "_quant"
 """What ONNX Runtime makes of a MatMul or Gemm whose activations are quantized while it runs, and of its name."""
 
@@ -34,17 +50,41 @@ def weight_axis(node: NodeProto, rank: int) -> int:
 def excluded(model: ModelProto, patterns: Sequence[str]) -> set[str]:
     """The names of the nodes that a pattern (fnmatch, case-sensitive) matches.
 
+    A pattern stands for modules: it matches a node by its name, by its name without the number that tells a module's
+    uses apart (``cls/Conv`` is ``cls/Conv_2`` as well), or by the module that it is in or one around that (``cls``).
+    Whichever use it names, all uses of the module's weights are matched: one module has one precision.
+
     Raises:
         ConfigError: a pattern matches no node.
     """
-    names = [node.name for node in model.graph.node]
+    nodes = list(model.graph.node)
+    matched: set[str] = set()
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            layers = [node.name for node in model.graph.node if node.op_type in LAYERS]
-            raise ConfigError(
-                f"quantize.exclude: {pattern!r} matches no node of the graph; its layers: {', '.join(layers[:40])}"
-            )
-    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+        found = {node.name for node in nodes if any(fnmatchcase(name, pattern) for name in _names_of(node.name))}
+        if not found:
+            raise ConfigError(f"quantize.exclude: {pattern!r} matches no node of the graph; {_nearest(pattern, nodes)}")
+        matched |= found
+    uses = {(_without_number(n.name), n.input[1]) for n in nodes if n.name in matched and n.op_type in WEIGHTED}
+    return matched | {n.name for n in nodes if n.op_type in WEIGHTED and (_without_number(n.name), n.input[1]) in uses}
+
+
+def _names_of(node: str) -> list[str]:
+    """What a pattern may call the node ``layer1.0.conv1/Conv_2``: that, without its number, and every module around."""
+    parts = node.rpartition("/")[0].split(".")
+    return [node, _without_number(node), *(".".join(parts[:end]) for end in range(1, len(parts) + 1))]
+
+
+def _without_number(name: str) -> str:
+    return NUMBER.sub(r"\1", name)
+
+
+def _nearest(pattern: str, nodes: Sequence[NodeProto]) -> str:
+    """The names most like ``pattern``, or the layers where none is alike."""
+    known = list(dict.fromkeys(name for node in nodes for name in _names_of(node.name) if name))
+    if close := get_close_matches(pattern, known, n=5):
+        return f"the nearest: {', '.join(close)}"
+    layers = [node.name for node in nodes if node.op_type in LAYERS]
+    return f"its layers: {', '.join(layers[:40])}"
 
 
 def quantizable(index: Index, left_out: set[str]) -> list[NodeProto]:
@@ -82,19 +122,30 @@ def through_qdq(index: Index, name: str) -> str | None:
 
 
 def layer_precision(model: ModelProto) -> dict[str, str]:
-    """Node name → ``int8``, ``fp16`` or ``fp32`` for every layer with constant weights."""
-    index = Index(model)
+    """Node name → ``int8``, ``fp16`` or ``fp32`` for every layer, as the graph that is read has it.
+
+    A convolution is always a layer, a Gemm or MatMul where its weights come from constants, computed or not: a layer
+    whose weights are hidden behind other nodes runs in floating point and is listed as such.
+    """
+    index, computed = Index(model), constants_of(model)
+    types: dict[str, TensorInfo] = {}
     found = {}
     for node in model.graph.node:
         if node.op_type == DYNAMIC and node.input[1] in index.initializers:
             found[node.name.removesuffix(DYNAMIC_SUFFIX)] = "int8"
-        if node.op_type not in (*LAYERS, "ConvTranspose"):
+        if node.op_type not in WEIGHTED:
             continue
         weight = through_qdq(index, node.input[1])
-        if (weight or node.input[1]) in index.initializers:
-            int8 = weight is not None and through_qdq(index, node.input[0]) is not None
-            half = index.initializers[weight or node.input[1]].data_type == TensorProto.FLOAT16
-            found[node.name] = "int8" if int8 else "fp16" if half else "fp32"
+        stored = index.initializers.get(weight or node.input[1])
+        if stored is None and node.input[1] not in computed and node.op_type in ("Gemm", "MatMul"):
+            continue  # the product of two activations
+        if stored is not None and weight is not None and through_qdq(index, node.input[0]) is not None:
+            found[node.name] = "int8"
+            continue
+        if stored is None:
+            types = types or infer(model)
+        kind = stored.data_type if stored is not None else types[node.input[1]].dtype
+        found[node.name] = "fp16" if kind == TensorProto.FLOAT16 else "fp32"
     return found
 
 
