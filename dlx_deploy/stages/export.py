@@ -77,5 +77,5 @@ STAGE = Stage(
     outputs=("model.onnx",),
     run=run,
     uses=("opset",),
-    tools=(*TORCH_TOOLS, "onnx", "onnxscript"),
+    tools=(*TORCH_TOOLS, "onnx", "onnxruntime", "onnxscript"),
 )
