@@ -22,9 +22,8 @@ from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.plan import plan as plan_build
 from dlx_deploy.pipeline.run import BuildResult, Watcher, run_build
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.report.builds import summarise
+from dlx_deploy.report.builds import describe_collected, summarise
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher
-from dlx_deploy.report.table import format_bytes
 from dlx_deploy.stages.engine import missing_builder
 from dlx_deploy.stages.recipe import build_for
 from dlx_deploy.stages.team import Team, local_processes, team_for
@@ -81,6 +80,7 @@ def load_job(
     overrides: Sequence[str] | None,
     store: Path,
     deep: bool = False,
+    exact_tools: bool = False,
 ) -> Work:
     """Everything resolved and checked that can be before any stage runs.
 
@@ -89,7 +89,7 @@ def load_job(
     """
     loaded = find_config(config, overrides or ())
     found = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]
-    builds = tuple(build_for(loaded, target.profile) for target in found)
+    builds = tuple(replace(build_for(loaded, target.profile), exact_tools=exact_tools) for target in found)
     said = [note for target in found for note in (target.note, missing_builder(loaded, target.profile)) if note]
     notes = tuple(dict.fromkeys(said))
     return Work(loaded, builds, Store(store, deep), notes)
@@ -216,9 +216,7 @@ def collect(config: Config, store: Path, dry_run: bool) -> tuple[Any, str]:
     builds = [build_for(config, load_target(name).profile) for name in config.targets]
     keep = [p.key for build in builds for p in plan_build(build, opened) if p.key is not None]
     found = collect_garbage(opened, keep, dry_run)
-    verb = "would free" if dry_run else "freed"
-    text = f"{verb} {format_bytes(found.freed_bytes)}: {len(found.removed)} entries; {found.kept} are kept"
-    return msgspec.to_builtins(found), text
+    return msgspec.to_builtins(found), describe_collected(found, dry_run)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,9 @@ TargetOption = Annotated[
     list[str] | None, typer.Option("--target", "-t", help="Target name, alias or board.toml; repeatable.")
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override one key: --set distill.epochs=5")]
+ExactToolsOption = Annotated[
+    bool, typer.Option("--exact-tools", help="Make again what another patch version of a library made.")
+]
 StoreOption = Annotated[Path, typer.Option("--store", help="Where finished stages are kept.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 PackageArgument = Annotated[Path, typer.Argument(help="The .dlx file.", metavar="PACKAGE")]
@@ -139,6 +142,7 @@ def build(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the packages go.")] = Path("dist"),
     deep: Annotated[bool, typer.Option("--deep", help="Read every stored byte again, trusting no time stamp.")] = False,
     processes: Annotated[int, typer.Option(help="Processes that train together on this machine.", min=1)] = 1,
+    exact_tools: ExactToolsOption = False,
     tensorboard: Annotated[Path | None, typer.Option(help="Write TensorBoard logs of training there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -148,7 +152,7 @@ def build(
 
     if is_worker():
         raise typer.Exit(work())
-    job = load_job(config, target, overrides, store, deep)
+    job = load_job(config, target, overrides, store, deep, exact_tools)
     for note in job.notes:
         typer.echo(note, err=True)
     summaries, failures = [], []
@@ -169,13 +173,14 @@ def plan(
     target: TargetOption = None,
     overrides: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
+    exact_tools: ExactToolsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a build would do: each stage is a hit, or runs because of something."""
     from dlx_deploy.building import load_job
     from dlx_deploy.report.builds import describe_plan
 
-    job = load_job(config, target, overrides, store)
+    job = load_job(config, target, overrides, store, exact_tools=exact_tools)
     for note in job.notes:
         typer.echo(note, err=True)
     data, text = describe_plan(job.builds, job.store)
@@ -189,13 +194,14 @@ def why(
     target: TargetOption = None,
     overrides: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
+    exact_tools: ExactToolsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say why a stage would run, and what its key is made of."""
     from dlx_deploy.building import load_job
     from dlx_deploy.report.builds import explain_stage
 
-    job = load_job(config, target, overrides, store)
+    job = load_job(config, target, overrides, store, exact_tools=exact_tools)
     data, text = explain_stage(job.builds, job.store, stage)
     _print(data, as_json, text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -12,15 +13,16 @@ import msgspec
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Stage
 
-__all__ = ["KeyDocument", "differences", "key_document", "key_of", "tool_versions"]
+__all__ = ["KeyDocument", "counted", "differences", "key_document", "key_of", "other_versions", "tool_versions"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class KeyDocument(msgspec.Struct, frozen=True):
     """What a key is the hash of. Not in it: paths, times, host names, thread counts, log level.
 
-    ``host`` is empty unless the stage measures this machine.
+    ``tools`` holds of each version what counts (see ``counted``). ``host`` is empty unless the stage measures this
+    machine.
     """
 
     schema: int
@@ -46,6 +48,26 @@ def tool_versions(distributions: Sequence[str]) -> dict[str, str]:
     return versions
 
 
+_RELEASE = re.compile(r"(?P<kept>(?:\d+!)?(?P<major>\d+)\.(?P<minor>\d+))(?:\.\d+)*(?:\.post\d+)?(?P<local>\+.+)?")
+
+
+def counted(version: str) -> str:
+    """What of a version decides bytes: major and minor number, and which build it is: ``2.9.1+cpu`` → ``2.9+cpu``.
+
+    A patch release mends and promises the same results. Versions that promise nothing count whole: 0.0.x, candidates,
+    development versions, other schemes.
+    """
+    found = _RELEASE.fullmatch(version)
+    if found is None or found["major"] == found["minor"] == "0":
+        return version
+    return found["kept"] + (found["local"] or "")
+
+
+def other_versions(made: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """The tools in ``made`` that are here in another version: ``safetensors 0.8.0 (0.8.1 is here)``."""
+    return [f"{name} {version} ({here[name]} is here)" for name, version in made.items() if here[name] != version]
+
+
 def key_document(
     stage: Stage[Any],
     params: msgspec.Struct,
@@ -63,7 +85,7 @@ def key_document(
         params=_plain(params),
         inputs=dict(inputs),
         outputs=sorted(stage.outputs),
-        tools=tool_versions(stage.tools),
+        tools={name: counted(version) for name, version in tool_versions(stage.tools).items()},
         target={name: _plain(getattr(target, name)) for name in stage.uses},
         host=dict(host) if stage.measures_host else {},
     )

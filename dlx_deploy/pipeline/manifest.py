@@ -23,7 +23,7 @@ SCHEMA = 1
 class StepEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a build: what it was given, what it gave, and whether it ran.
 
-    ``started`` and ``seconds`` are those of the run that made the outputs.
+    ``started``, ``seconds`` and ``tools``, the whole versions, are those of the run that made the outputs.
     """
 
     step: str
@@ -35,6 +35,7 @@ class StepEntry(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     started: str
     seconds: float
+    tools: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +67,11 @@ def latest_manifests(store: Store) -> dict[str, Manifest]:
         StoreError: a manifest was written by a newer dlx-deploy.
     """
     found: dict[str, Manifest] = {}
-    for path in sorted(store.root.glob("builds/*.json")):  # names begin with the time
+    seen: set[str] = set()
+    for path in sorted(store.root.glob("builds/*.json"), reverse=True):  # names: TIME-TARGET-PROCESS
+        name = path.stem.partition("-")[2].rpartition("-")[0]
+        if name in seen:
+            continue
         try:
             manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
         except (OSError, msgspec.MsgspecError):
@@ -75,8 +80,9 @@ def latest_manifests(store: Store) -> dict[str, Manifest]:
             raise StoreError(f"{path}: schema {manifest.schema}, and this dlx-deploy reads up to {SCHEMA}")
         if manifest.status == "running" and not _is_alive(path):
             manifest = msgspec.structs.replace(manifest, status="killed", error="its process is gone: build again")
-        found[manifest.target_name] = manifest
-    return found
+        seen.add(name)
+        found.setdefault(manifest.target_name, manifest)
+    return dict(reversed(found.items()))
 
 
 def _is_alive(manifest: Path) -> bool:

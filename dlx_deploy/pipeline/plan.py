@@ -12,7 +12,7 @@ import msgspec
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.key import KeyDocument, differences, key_document, key_of
+from dlx_deploy.pipeline.key import KeyDocument, differences, key_document, key_of, other_versions, tool_versions
 from dlx_deploy.pipeline.stage import Output, Provenance, Source, Step, Team, Tree
 from dlx_deploy.pipeline.store import Corrupt, Record, Store
 
@@ -37,6 +37,8 @@ class Build:
     team: Team | None = None
     logs: Path | None = None
     """Where training stages write TensorBoard logs."""
+    exact_tools: bool = False
+    """Whether a result of another patch version of a tool is made again; by default it is used, and that is said."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +83,28 @@ class Resolver:
         key = key_of(document)
         found = self._store.find(key)
         if isinstance(found, Record):
-            return Planned(step, "hit", "cached", key, document, found)
+            return self._found(step, key, document, found)
         if isinstance(found, Corrupt):
             return Planned(step, "run", f"its entry in the store is damaged: {found.what}", key, document, found.record)
         return Planned(step, "run", self._explain(step, document), key, document)
 
+    def _found(self, step: Step, key: str, document: KeyDocument, record: Record) -> Planned:
+        """A hit, unless it was made by another patch version of a tool and that counts."""
+        others = ", ".join(other_versions(record.tools, {**record.tools, **tool_versions(step.stage.tools)}))
+        if others and self._build.exact_tools:
+            return Planned(step, "run", f"made with {others}, and --exact-tools is set", key, document)
+        return Planned(step, "hit", f"cached, made with {others}" if others else "cached", key, document, record)
+
     def provenance(self, step: Step) -> bytes:
-        """Canonical JSON of the key and key document of every step that ``step`` rests on."""
+        """Canonical JSON of the key, key document and whole tool versions of every step that ``step`` rests on."""
         ancestors: dict[str, dict[str, Any]] = {}
         todo = sorted(self._upstream(step))
         while todo:
             name = todo.pop()
             if name not in ancestors:
                 record = self._done[name]
-                ancestors[name] = {"key": record.key, **msgspec.to_builtins(record.document)}
+                document = msgspec.to_builtins(record.document)
+                ancestors[name] = {"key": record.key, **document, "tool_versions": record.tools}
                 todo += sorted(self._upstream(self._steps[name]))
         return canonical_json({"schema": 1, "steps": ancestors})
 

@@ -21,7 +21,7 @@ from dlx_deploy.pipeline.key import tool_versions
 from dlx_deploy.pipeline.manifest import Manifest, StepEntry, now
 from dlx_deploy.pipeline.plan import Build, Planned, Resolver
 from dlx_deploy.pipeline.stage import Job, Provenance, Step
-from dlx_deploy.pipeline.store import Record, Store
+from dlx_deploy.pipeline.store import SCHEMA, Record, Store
 from dlx_deploy.pipeline.view import TargetView
 
 __all__ = ["BuildResult", "Watcher", "run_build"]
@@ -141,7 +141,7 @@ def _one_step(
         again = planned
     assert again.record is not None
     resolver.learn(step, again.record)
-    why = planned.why if status == "ran" else "cached"
+    why = planned.why if status == "ran" else again.why
     entry = _entry(again.record, step, status, why)
     gates = step.gates(resolver.outputs(step), again.record.metrics) if step.gates else ()
     recorder.update(steps=(*recorder.manifest.steps, entry), gates=(*recorder.manifest.gates, *gates))
@@ -171,11 +171,12 @@ def _run(planned: Planned, build: Build, store: Store, resolver: Resolver, watch
         except Exception as e:
             raise StageFailed(f"{step.name}: {type(e).__name__}: {e}") from e
         return Record(
-            schema=1,
+            schema=SCHEMA,
             step=step.name,
             target_name=build.target_name,
             key=key,
             document=document,
+            tools=tool_versions(step.stage.tools),
             outputs=outputs,
             metrics=dict(sorted(metrics.items())),
             started=started,
@@ -238,6 +239,7 @@ def _entry(record: Record, step: Step, status: Any, why: str) -> StepEntry:
         why=why,
         key=record.key,
         document=record.document,
+        tools=record.tools,
         outputs=record.outputs,
         metrics=record.metrics,
         started=record.started,

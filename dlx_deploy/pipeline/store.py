@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ try:
 except ImportError:  # pragma: no cover (Windows)
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Corrupt", "Record", "Store", "StoredOutput"]
+__all__ = ["SCHEMA", "Corrupt", "Record", "Store", "StoredOutput"]
 
 SCHEMA = 1
 _RECORD = "record.json"
@@ -43,7 +44,11 @@ class StoredOutput(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``record.json`` holds. ``target_name``: for which it was first built. ``started`` is ISO 8601, UTC."""
+    """What ``record.json`` holds. ``target_name``: for which it was first built. ``started`` is ISO 8601, UTC.
+
+    ``tools`` are the whole versions that made the outputs; of these only a part is in the key. ``sha256`` is that of
+    all the other fields: a record that was changed after it was written is damaged.
+    """
 
     schema: int
     step: str
@@ -54,6 +59,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     started: str
     seconds: float
+    tools: dict[str, str] = msgspec.field(default_factory=dict)
+    sha256: str = ""
+
+    def digest(self) -> str:
+        """What ``sha256`` must be."""
+        return hashlib.sha256(canonical_json(msgspec.structs.replace(self, sha256=""))).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,7 @@ class Store:
         self.root = root
         self._entries = root / "store"
         self._digests = DigestCache(root / "digests.json", deep=deep)
+        self._listed: list[Record] | None = None
 
     def digest_of(self, path: Path, names: Sequence[str] | None = None) -> str:
         """The digest of a user's file or folder (of all its files, or only of ``names``), as hex."""
@@ -102,17 +114,25 @@ class Store:
             )
         if record.key != key or key_of(record.document) != key:
             return Corrupt("record.json does not belong to its key", None)
+        if record.sha256 != record.digest():
+            return Corrupt("record.json was changed after it was written (its own SHA-256 differs)", None)
         wrong = self._first_mismatch(folder, record)
         return Corrupt(wrong, record) if wrong else record
 
     def records(self) -> list[Record]:
-        """Every readable record, the newest first; digests of outputs are not checked."""
+        """Every readable record, the newest first; digests of outputs are not checked.
+
+        Read once and remembered until this store is written to: each step that is not found asks for them.
+        """
+        if self._listed is not None:
+            return self._listed
         found = []
         with contextlib.suppress(OSError):
             for entry in sorted(self._entries.iterdir()):
                 with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
                     found.append(msgspec.json.decode((entry / _RECORD).read_bytes(), type=Record))
-        return sorted(found, key=lambda r: r.started, reverse=True)
+        self._listed = sorted(found, key=lambda r: r.started, reverse=True)
+        return self._listed
 
     def write(self, record: Callable[[Path], Record], key: str) -> Record:
         """Let ``record`` fill an empty folder and describe it, then make the entry visible by one rename.
@@ -128,10 +148,11 @@ class Store:
             raise _store_error(e, self._entries) from e
         try:
             done = record(work)
+            done = msgspec.structs.replace(done, sha256=done.digest())
             (work / _RECORD).write_bytes(canonical_json(done))
             _settle(work)
             final = self._entries / key
-            if final.exists():  # only a corrupt entry can be here: the caller holds the lock and looked
+            if final.exists():  # damaged, or not wanted as it is: the caller holds the lock and looked
                 self._discard(final)
             work.rename(final)
             _fsync(self._entries)
@@ -140,6 +161,7 @@ class Store:
                 raise _store_error(e, work) from e
             raise
         finally:
+            self._listed = None
             shutil.rmtree(work, ignore_errors=True)
         shutil.rmtree(self.checkpoints(key), ignore_errors=True)
         return done
@@ -160,41 +182,75 @@ class Store:
     def lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the step's lock; ``waiting`` is called once if another process has it. A dead holder frees it."""
         path = self.root / "locks" / key
+        handle = self._locked(path, waiting)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as e:
-            raise _store_error(e, path) from e
-        try:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    waiting()
-                    fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
 
-    def remove(self, key: str) -> int:
-        """Delete what the store has of ``key``, once no other process works on it; gives back the bytes freed."""
-        with self.lock(key, lambda: None):
-            size = self.size_of(key)
-            for folder in self._folders_of(key):
-                self._discard(folder)
-        return size
+    def _locked(self, path: Path, waiting: Callable[[], None]) -> int:
+        """The open, locked file at ``path``: one that garbage collection deleted meanwhile locks nobody out."""
+        said = False
+        while True:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as e:
+                raise _store_error(e, path) from e
+            try:
+                if fcntl is not None:
+                    try:
+                        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        if not said:
+                            waiting()
+                        said = True
+                        fcntl.flock(handle, fcntl.LOCK_EX)
+                if _is_open_at(handle, path):
+                    return handle
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)
 
-    def size_of(self, key: str) -> int:
-        """The bytes that the entry, the checkpoints and any left-over work of ``key`` take up."""
-        return sum(f.lstat().st_size for folder in self._folders_of(key) for f in folder.rglob("*") if f.is_file())
-
-    def keys(self) -> set[str]:
-        """Every key of which anything is left: a finished entry, checkpoints, or the work of a dead process."""
-        found = set()
+    def contents(self) -> dict[str, list[Path]]:
+        """Every key of which anything is left → where: a finished entry, checkpoints, the work of a dead process."""
+        found: dict[str, list[Path]] = {}
         for folder in (self._entries, self.root / "checkpoints"):
             with contextlib.suppress(OSError):
-                found |= {match.group(1) for e in folder.iterdir() if (match := _KEY_IN_NAME.match(e.name))}
+                for entry in sorted(folder.iterdir()):
+                    if match := _KEY_IN_NAME.match(entry.name):
+                        found.setdefault(match.group(1), []).append(entry)
         return found
+
+    def keys(self) -> set[str]:
+        """Every key of which anything is left."""
+        return set(self.contents())
+
+    def remove(self, key: str) -> None:
+        """Delete what the store has of ``key``, once no other process works on it."""
+        self.remove_all({key: self.contents().get(key, [])})
+
+    def remove_all(self, contents: Mapping[str, Sequence[Path]]) -> None:
+        """Delete these entries (some of ``contents()``), each once no other process works on it."""
+        self._listed = None
+        if not contents:
+            return
+        trash = Path(tempfile.mkdtemp(prefix=_TRASH, dir=self.root))
+        try:
+            for number, (key, folders) in enumerate(contents.items()):
+                lock = self.root / "locks" / key
+                # Whoever works on a key has made its lock first: without one there is nobody to wait for.
+                with self.lock(key, lambda: None) if lock.exists() else contextlib.nullcontext():
+                    for part, folder in enumerate(folders):
+                        with contextlib.suppress(FileNotFoundError):
+                            os.rename(folder, trash / f"{number}-{part}")  # gone at once, whole
+                    lock.unlink(missing_ok=True)
+        except OSError as e:
+            raise _store_error(e, self.root) from e
+        finally:
+            for left in self.root.glob(f"{_TRASH}*"):  # that of a killed process too
+                _delete(left)
 
     def save_digests(self) -> None:
         """Remember the digests computed so far, to make the next start fast."""
@@ -210,9 +266,6 @@ class Store:
         except OSError as e:
             raise _store_error(e, path) from e
         return path
-
-    def _folders_of(self, key: str) -> list[Path]:
-        return [self._entries / key, self.checkpoints(key), *self._entries.glob(f".work-{key}-*")]
 
     def _first_mismatch(self, folder: Path, record: Record) -> str:
         for name, expected in record.outputs.items():
@@ -231,11 +284,12 @@ class Store:
 
     def _discard(self, folder: Path) -> None:
         if folder.exists():
-            trash = Path(tempfile.mkdtemp(prefix=".trash-", dir=self._entries))
+            trash = Path(tempfile.mkdtemp(prefix=_TRASH, dir=self.root))
             folder.rename(trash / "entry")
             shutil.rmtree(trash, ignore_errors=True)
 
 
+_TRASH = ".trash-"
 _KEY_IN_NAME = re.compile(r"(?:\.work-)?([0-9a-f]{64})(?:-|$)")
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 
@@ -259,6 +313,24 @@ def _settle(folder: Path) -> None:
         else:
             _fsync(path)
     _fsync(folder)
+
+
+def _delete(folder: Path | str) -> None:
+    """Delete all there is, as far as possible; several times as fast as ``shutil.rmtree`` on thousands of folders."""
+    with contextlib.suppress(OSError):
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    _delete(entry.path)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(folder)
+
+
+def _is_open_at(handle: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False
 
 
 def _fsync(path: Path) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from dlx_deploy.config import Config
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.collect import Collected
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.manifest import Manifest, latest_manifests
 from dlx_deploy.pipeline.plan import Build, Planned
@@ -17,10 +18,10 @@ from dlx_deploy.pipeline.plan import plan as plan_build
 from dlx_deploy.pipeline.run import BuildResult
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.results import draw_results, read_results
-from dlx_deploy.report.table import format_bytes, format_seconds, format_table
+from dlx_deploy.report.table import format_age, format_bytes, format_seconds, format_table
 from dlx_deploy.strict import nearest
 
-__all__ = ["describe_plan", "describe_status", "explain_stage", "summarise"]
+__all__ = ["describe_collected", "describe_plan", "describe_status", "explain_stage", "summarise"]
 
 
 def summarise(
@@ -141,3 +142,22 @@ def _draw_manifest(manifest: Manifest) -> str:
     if manifest.status == "interrupted":  # somebody's wish, not an error
         return "\n".join([*lines, "interrupted; finished stages are kept: build again to go on"])
     return "\n".join([*lines, f"error: {manifest.error}"] if manifest.error else lines)
+
+
+_LISTED = 40
+"""So many removed entries are listed for people; ``--json`` has all."""
+
+
+def describe_collected(found: Collected, dry_run: bool) -> str:
+    """What garbage collection removed, as a table with the oldest first, and a line that adds it up."""
+    verb = "would free" if dry_run else "freed"
+    total = f"{verb} {format_bytes(found.freed_bytes)}: {len(found.removed)} entries; {found.kept} are kept"
+    if not found.removed:
+        return total
+    rows = [
+        [e.step or "(unfinished)", e.target_name or "-", format_age(e.age_s), format_bytes(e.size_bytes), e.key[:12]]
+        for e in found.entries[:_LISTED]
+    ]
+    more = len(found.removed) - len(rows)
+    table = format_table(["stage", "first built for", "age", "size", "key"], rows, right=(2, 3))
+    return "\n".join([table, *([f"… and {more} more; --json lists all"] if more else []), total])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-__all__ = ["format_bytes", "format_ms", "format_seconds", "format_table"]
+__all__ = ["format_age", "format_bytes", "format_ms", "format_seconds", "format_table"]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -44,3 +44,11 @@ def format_seconds(value: float) -> str:
     if value < 10:
         return f"{value:.1f} s"
     return f"{value:.0f} s" if value < 60 else f"{value // 60:.0f} min {value % 60:02.0f} s"
+
+
+def format_age(value: float) -> str:
+    """How long ago, in the largest unit that fits: ``40 s``, ``12 min``, ``5 h``, ``3 days``."""
+    for unit, seconds in (("days", 86400), ("h", 3600), ("min", 60)):
+        if value >= seconds:
+            return f"{value // seconds:.0f} {'day' if unit == 'days' and value < 2 * seconds else unit}"
+    return f"{value:.0f} s"

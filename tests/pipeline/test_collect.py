@@ -1,0 +1,131 @@
+"""Garbage collection: what it says, and that its work grows with the store and no faster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dlx_deploy.pipeline.collect import collect_garbage
+from dlx_deploy.pipeline.plan import plan
+from dlx_deploy.pipeline.run import run_build
+from dlx_deploy.pipeline.store import Store
+from dlx_deploy.report.builds import describe_collected
+from dlx_deploy.report.table import format_age
+
+from .conftest import Events, Toy
+
+
+def fill(store: Store, count: int) -> None:
+    for number in range(count):
+        folder = store.output_path(f"{number:064x}", "record.json").parent
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text('{"step": "export", "target_name": "b", "started": "2026-01-01T00:00:00Z"}')
+
+
+def calls_of(monkeypatch: pytest.MonkeyPatch, store: Store, work: Callable[[], Any]) -> int:
+    """How often ``work`` asks the file system something."""
+    count = 0
+
+    def counted(function: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            found = function(*arguments, **named)
+            count += len(found) if isinstance(found, list) else 1
+            return found
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("listdir", "stat", "lstat", "open", "rename", "unlink", "mkdir"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        work()
+    return count
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_twice_the_entries_are_twice_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool) -> None:
+    calls = []
+    for count in (40, 80, 160):
+        store = Store(tmp_path / str(count))
+        fill(store, count)
+        calls.append(calls_of(monkeypatch, store, lambda store=store: collect_garbage(store, dry_run=dry_run)))
+    assert calls[2] - calls[1] <= 2.1 * (calls[1] - calls[0])
+    assert calls[2] < 40 * 160
+
+
+def test_a_plan_reads_each_record_once(toy: Toy, store: Store, events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in range(4):
+        run_build(toy.build(value), store, events)
+    fresh, read = Store(store.root), []
+    decode = msgspec.json.decode
+    monkeypatch.setattr(msgspec.json, "decode", lambda data, **kinds: read.append(kinds) or decode(data, **kinds))
+    toys = [toy.build(9, versions=(n, n, n)) for n in (2, 3, 4)]
+    assert {p.action for build in toys for p in plan(build, fresh)} == {"run"}
+    assert len(read) <= len(store.keys()) + len(toys)
+
+
+def test_what_goes_is_named(toy: Toy, store: Store, events: Events) -> None:
+    run_build(toy.build(3), store, events)
+    run_build(toy.build(4), store, events)
+    store.checkpoints("d" * 64).mkdir(parents=True)
+    found = collect_garbage(store, dry_run=True)
+    assert {(e.step, e.target_name) for e in found.entries} == {
+        ("number", "board"),
+        ("parity", "board"),
+        ("scale", "board"),
+        ("", ""),
+    }
+    assert sorted(e.key for e in found.entries) == list(found.removed)
+    text = describe_collected(found, dry_run=True).splitlines()
+    assert text[0].split() == ["stage", "first", "built", "for", "age", "size", "key"]
+    shown = {line.split()[-1] for line in text if line.startswith(("number", "parity", "scale"))}
+    assert shown == {key[:12] for key in found.removed} - {"d" * 12}
+    assert any(line.startswith("(unfinished)") and "dddddddddddd" in line for line in text)
+    assert text[-1].startswith("would free ")
+    assert text[-1].endswith(": 4 entries; 3 are kept")
+
+
+def test_a_long_list_is_cut_for_people(store: Store) -> None:
+    fill(store, 60)
+    text = describe_collected(collect_garbage(store), dry_run=False).splitlines()
+    assert len(text) == 2 + 40 + 2
+    assert text[-2] == "… and 20 more; --json lists all"
+    assert text[-1].startswith("freed ")
+    assert store.keys() == set()
+    assert not list(store.root.glob(".trash-*"))
+    assert not list(store.root.glob("locks/*"))
+
+
+def test_a_collected_lock_keeps_nobody_out_and_lets_nobody_in_twice(store: Store) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    path = store.root / "locks" / "k"
+    waited: list[str] = []
+    path.parent.mkdir(parents=True)
+    held = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    def meanwhile() -> None:
+        waited.append("once")
+        path.unlink()  # garbage collection has the lock, and takes its file away
+        os.close(held)
+
+    with store.lock("k", meanwhile):
+        assert path.exists()  # locked is the file that the next one finds
+        other = os.open(path, os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+    assert waited == ["once"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59, "59 s"), (61, "1 min"), (7200, "2 h"), (86400, "1 day"), (3 * 86400 + 5, "3 days")],
+)
+def test_ages(seconds: float, text: str) -> None:
+    assert format_age(seconds) == text
