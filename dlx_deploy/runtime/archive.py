@@ -17,12 +17,15 @@ from typing import Any, Dict, Mapping, Union
 
 from .errors import PackageError
 from .files import TooLarge, read_file, reason
+from .strict_json import from_json
 from .unzip import MAX_BYTES, check_name, read_members
+from .words import shortened
 
-__all__ = ["INDEX", "SCHEMA", "parse_archive", "read_archive", "to_json", "write_archive"]
+__all__ = ["INDEX", "SCHEMA", "parse_archive", "read_archive", "read_index", "to_json", "write_archive"]
 
 INDEX = "package.json"
 SCHEMA = 1
+MAX_INDEX = 16 * 1024**2
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 Path = Union[str, "os.PathLike[str]"]
@@ -82,7 +85,7 @@ def parse_archive(data: bytes, origin: str) -> Dict[str, bytes]:
     files = read_members(data, origin)
     if INDEX not in files:
         raise PackageError(f"{origin}: a zip without {INDEX}, so no dlx package; build one with: dlx-deploy build")
-    _check_digests(origin, _listed(origin, files[INDEX]), files)
+    _check_digests(origin, read_index(origin, files[INDEX])["files"], files)
     return files
 
 
@@ -108,24 +111,34 @@ def _replace(path: str, data: bytes) -> None:
         raise
 
 
-def _listed(origin: str, index: bytes) -> Mapping[str, Any]:
-    """The ``files`` table of ``package.json``, its schema checked first."""
+def read_index(origin: str, index: bytes) -> Mapping[str, Any]:
+    """What ``package.json`` holds, its schema checked first.
+
+    Raises:
+        PackageError: no JSON, a newer schema, or no table of files.
+    """
+    if len(index) > MAX_INDEX:
+        raise PackageError(f"{origin}: {INDEX} has {len(index)} bytes; at most {MAX_INDEX} are read")
     try:
-        meta = json.loads(index.decode("utf-8"))
-    except (ValueError, RecursionError) as e:
+        meta = from_json(index)
+    except ValueError as e:
         raise PackageError(f"{origin}: {INDEX} is not JSON ({e})") from e
     schema = meta.get("schema") if isinstance(meta, dict) else None
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise PackageError(f"{origin}: {INDEX}: schema is {schema!r}; must be a whole number from 1, so no dlx package")
+        raise PackageError(
+            f"{origin}: {INDEX}: schema is {shortened(schema)}; must be a whole number from 1, so no dlx package"
+        )
     if schema > SCHEMA:
         raise PackageError(
             f"{origin}: {INDEX} has schema {schema}; this runtime reads up to {SCHEMA}. Update dlx-deploy, "
             f"or use the runtime inside: python {os.path.basename(origin)}"
         )
-    files = meta.get("files")
-    if not isinstance(files, dict):
-        raise PackageError(f"{origin}: {INDEX}: files is {files!r}; must be a table of name: {{sha256, size}}")
-    return files
+    if not isinstance(meta.get("files"), dict):
+        raise PackageError(
+            f"{origin}: {INDEX}: files is {shortened(meta.get('files'))}; must be a table of name: {{sha256, size}}"
+        )
+    index_table: Mapping[str, Any] = meta
+    return index_table
 
 
 def _check_digests(origin: str, listed: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
@@ -139,9 +152,10 @@ def _check_digests(origin: str, listed: Mapping[str, Any], files: Mapping[str, b
         size, digest = len(files[name]), hashlib.sha256(files[name]).hexdigest()
         if entry.get("size") != size:
             raise PackageError(
-                f"{origin}: {name!r} has {size} bytes, {INDEX} says {entry.get('size')!r}; tampered with?"
+                f"{origin}: {name!r} has {size} bytes, {INDEX} says {shortened(entry.get('size'))}; tampered with?"
             )
         if entry.get("sha256") != digest:
             raise PackageError(
-                f"{origin}: {name!r} has SHA-256 {digest}, {INDEX} says {entry.get('sha256')!r}; tampered with?"
+                f"{origin}: {name!r} has SHA-256 {digest}, {INDEX} says {shortened(entry.get('sha256'))}; tampered "
+                "with?"
             )

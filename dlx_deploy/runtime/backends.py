@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from .errors import BackendMissing, InputError, PackageError
 from .package import Package
 from .session import open_plugin_session, open_session
+from .words import shortened
 
 __all__ = ["BACKENDS", "Backend", "BackendOptions", "open_backend"]
 
@@ -81,7 +82,7 @@ def _order(package: Package) -> Sequence[str]:
     order = package.meta["recipe"].get("backends", ["onnxruntime-cpu"])
     unknown = [name for name in order if name not in BACKENDS]
     if unknown or not order:
-        raise PackageError(f"recipe.backends is {order!r}; must be some of {', '.join(BACKENDS)}")
+        raise PackageError(f"recipe.backends is {shortened(order)}; must be some of {', '.join(BACKENDS)}")
     return list(order)
 
 

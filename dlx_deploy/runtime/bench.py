@@ -12,11 +12,13 @@ import numpy as np
 from .errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from .machine import machine_info
 from .predictor import Predictor
+from .rules import MAX_BATCH, MAX_BATCH_BYTES
 from .statistics import percentile_lower_bound, percentile_upper_bound
 
 __all__ = ["BenchOptions", "BenchResult", "Latency", "bench_package", "measure", "sample", "summarise"]
 
 CONFIDENCE = 0.95
+MAX_ROUNDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,14 @@ def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) 
         InputError: rounds, warmup, batch or budget out of range.
     """
     options = options or BenchOptions()
-    if options.batch < 1:
-        raise InputError(f"batch is {options.batch}; must be 1 or more")
-    if options.max_p90_ms is not None and not options.max_p90_ms > 0:
-        raise InputError(f"the p90 budget is {options.max_p90_ms} ms; must be over 0")
     golden = predictor.package.golden_inputs
+    most = max(1, min(MAX_BATCH, MAX_BATCH_BYTES // golden[0].nbytes))
+    if not 1 <= options.batch <= most:
+        raise InputError(f"batch is {options.batch}; must be 1 to {most}")
+    if not 1 <= options.rounds <= MAX_ROUNDS:
+        raise InputError(f"rounds is {options.rounds}; must be 1 to {MAX_ROUNDS}")
+    if options.max_p90_ms is not None and not 0 < options.max_p90_ms < math.inf:
+        raise InputError(f"the p90 budget is {options.max_p90_ms} ms; must be over 0 and finite")
     images = golden[np.arange(options.batch) % len(golden)]
     timings = sample({"predict": lambda: predictor.predict(images)}, options.rounds, options.warmup)
     latency = summarise(timings["predict"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import BinaryIO, Union
@@ -35,7 +36,7 @@ def open_file(path: PathLike) -> BinaryIO:
     kind = stat.S_IFMT(os.fstat(handle).st_mode)
     if kind != stat.S_IFREG:
         os.close(handle)
-        raise OSError(None, f"{KINDS.get(kind, 'no plain file')}; must be a plain file")
+        raise OSError(errno.EINVAL, f"{KINDS.get(kind, 'no plain file')}; must be a plain file")
     return os.fdopen(handle, "rb")
 
 

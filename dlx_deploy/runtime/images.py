@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 
 from .errors import BackendMissing, InputError
+from .files import open_file, reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +19,26 @@ __all__ = ["SUFFIXES", "load_image"]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000")
+"""What is decoded, whatever the suffix says: Pillow would also run Ghostscript on a file that looks like PostScript."""
+MAX_PIXELS = 89_478_485
+"""Where Pillow begins to warn of a bomb: 358 MB as it holds RGB, from a file that may have some kilobytes."""
+DECODING = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    AttributeError,
+    NotImplementedError,
+    MemoryError,
+)
+"""What Pillow's decoders raise at files that are damaged or made to fail."""
 
 
 def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, channels: int) -> NDArray[np.uint8]:
@@ -38,17 +59,21 @@ def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, chan
         raise BackendMissing(f"Pillow cannot be imported ({e}); install it with: pip install pillow") from e
     bilinear = getattr(Image, "Resampling", Image).BILINEAR  # Pillow before 9.1 has no Resampling
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
+            if image.size[0] * image.size[1] > MAX_PIXELS:
+                raise InputError(
+                    f"{os.fspath(path)}: has {image.size[0]} x {image.size[1]} pixels; at most {MAX_PIXELS}"
+                )
             upright: Any = ImageOps.exif_transpose(image)
             pixels = _eight_bits(Image, upright, os.fspath(path)).convert(MODES[channels])
             if pixels.size != (width, height):
                 pixels = pixels.resize((width, height), bilinear)
-    except (FileNotFoundError, IsADirectoryError) as e:
+    except FileNotFoundError as e:
         raise InputError(f"{os.fspath(path)}: no such image file") from e
-    except Image.DecompressionBombError as e:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise InputError(f"{os.fspath(path)}: too large to decode safely: {e}") from e
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error) as e:
-        raise InputError(f"{os.fspath(path)}: cannot be decoded as an image ({e}); replace or remove it") from e
+    except DECODING as e:
+        raise InputError(f"{os.fspath(path)}: cannot be decoded as an image ({reason(e)}); replace or remove it") from e
     return np.array(pixels, np.uint8).reshape(height, width, channels)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .errors import InputError
 from .images import load_image
+from .words import said
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,9 +86,10 @@ class ImageReader:
         """
         if isinstance(images, (str, os.PathLike)):
             images = [images]
-        if isinstance(images, (list, tuple)) and images and isinstance(images[0], (str, os.PathLike)):
-            return np.stack([load_image(path, *self._shape) for path in images])
-        array = np.asarray(images)
+        if isinstance(images, (list, tuple)) and any(isinstance(one, (str, os.PathLike)) for one in images):
+            paths = [_path(i, one) for i, one in enumerate(images)]
+            return np.stack([load_image(path, *self._shape) for path in paths])
+        array = _array(images)
         if array.shape == self._shape:
             array = array[np.newaxis]
         height, width, channels = self._shape
@@ -115,8 +117,12 @@ class TextReader:
         """``texts`` (a string, several, or tokens int32[N, L]) as int32[N, L]."""
         if isinstance(texts, str):
             texts = [texts]
-        if isinstance(texts, np.ndarray) and texts.dtype.kind != "U":
+        if isinstance(texts, np.ndarray) and texts.dtype.kind not in "UO":
             return self._fitted(texts)
+        if not isinstance(texts, (list, tuple, np.ndarray)) or (isinstance(texts, np.ndarray) and not texts.ndim):
+            raise InputError(
+                f"texts are a {type(texts).__name__}; must be a str, a list of them, or tokens int32[N, L]"
+            )
         return self._open().encode(list(texts))
 
     def _open(self) -> TextEncoder:
@@ -134,6 +140,11 @@ class TextReader:
                 f"tokens are {tokens.dtype}{list(tokens.shape)}; must be int32[N, L], N at least 1, L at most "
                 f"{s.max_length}; or give texts"
             )
+        if tokens.min() < 0 or tokens.max() >= s.vocabulary:
+            raise InputError(
+                f"tokens run from {tokens.min()} to {tokens.max()}; must be 0 to {s.vocabulary - 1}, of the package's "
+                "own tokenizer; or give texts"
+            )
         if not s.length or tokens.shape[1] == s.length:
             return np.ascontiguousarray(tokens)
         wide = np.full((len(tokens), s.length), s.pad_id, np.int32)
@@ -147,6 +158,22 @@ InputReader = Union[ImageReader, TextReader]
 def reader_for(spec: Union[ImageInput, TextInput], tokenizer: Optional[bytes]) -> InputReader:
     """What turns the inputs of a package into arrays."""
     return TextReader(spec, tokenizer or b"") if isinstance(spec, TextInput) else ImageReader(spec)
+
+
+def _path(number: int, one: Any) -> Any:
+    if not isinstance(one, (str, os.PathLike)):
+        raise InputError(f"image {number} is a {type(one).__name__} among paths; give all as paths, or all as arrays")
+    return one
+
+
+def _array(images: Any) -> NDArray[Any]:
+    """``images`` as an array; of rows of several lengths older numpys make one of objects, which is refused later."""
+    try:
+        return np.asarray(images)
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as e:
+        raise InputError(
+            f"images cannot be made one array ({said(e)}); must be of one shape and dtype, or paths"
+        ) from e
 
 
 def _dtype_hint(array: NDArray[Any]) -> str:

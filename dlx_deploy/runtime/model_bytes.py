@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Dict, Iterator, List, Set, Tuple
 
 from .errors import PackageError
+from .protobuf import BYTES, FIXED32, FIXED64, VARINT, Malformed
 
 __all__ = ["MAX_BYTES", "check_model_bytes"]
 
 MAX_DEPTH = 100  # of messages inside messages: protobuf's own limit
 MAX_FIELDS = 2_000_000  # a network of a thousand layers has about 50,000
 MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 ORT_FORMAT = b"ORTM"  # the file identifier of ONNX Runtime's own format, at offset 4
 
 CHILDREN: Dict[str, Dict[int, str]] = {
@@ -56,12 +56,8 @@ def check_model_bytes(model: bytes, origin: str) -> None:
         raise PackageError(f"{origin}: the model is in ONNX Runtime's own format (.ort); must be ONNX (.onnx)")
     try:
         _walk(memoryview(model), origin)
-    except _Malformed as e:
+    except Malformed as e:
         raise PackageError(f"{origin}: the model is no ONNX model ({e}); copy or build it again") from e
-
-
-class _Malformed(Exception):
-    """Raised by the walk where the bytes are no protobuf."""
 
 
 def _walk(model: memoryview, origin: str) -> None:
@@ -73,16 +69,16 @@ def _walk(model: memoryview, origin: str) -> None:
     while stack:
         kind, start, end, depth = stack.pop()
         if depth > MAX_DEPTH:
-            raise _Malformed(f"messages are nested more than {MAX_DEPTH} deep")
+            raise Malformed(f"messages are nested more than {MAX_DEPTH} deep")
         children, wanted = CHILDREN[kind], READ.get(kind, ())
         strings: Dict[int, bytes] = {}
         for field, wire, first, last in _fields(model, start, end):
             count += 1
             if count > MAX_FIELDS:
-                raise _Malformed(f"more than {MAX_FIELDS} fields")
+                raise Malformed(f"more than {MAX_FIELDS} fields")
             if field in children:
                 if wire != BYTES:
-                    raise _Malformed(f"field {field} of a {kind} has wire type {wire}")
+                    raise Malformed(f"field {field} of a {kind} has wire type {wire}")
                 stack.append((children[field], first, last, depth + 1))
             elif field in wanted and wire == BYTES:
                 strings[field] = bytes(model[first:last])
@@ -109,7 +105,7 @@ def _fields(model: memoryview, position: int, end: int) -> Iterator[Tuple[int, i
         tag, position = _varint(model, position, end, 5)
         field, wire = (tag & 0xFFFFFFFF) >> 3, tag & 7
         if not field:
-            raise _Malformed("field number 0")
+            raise Malformed("field number 0")
         if wire == VARINT:
             value, position = _varint(model, position, end, 10)
             yield field, wire, position, position + (value != 0)
@@ -119,9 +115,9 @@ def _fields(model: memoryview, position: int, end: int) -> Iterator[Tuple[int, i
         elif wire in (FIXED32, FIXED64):
             size = 4 if wire == FIXED32 else 8
         else:
-            raise _Malformed(f"wire type {wire}")
+            raise Malformed(f"wire type {wire}")
         if size > end - position:
-            raise _Malformed("cut short")
+            raise Malformed("cut short")
         yield field, wire, position, position + size
         position += size
 
@@ -134,7 +130,7 @@ def _varint(model: memoryview, position: int, end: int, longest: int) -> Tuple[i
         value |= (byte & 0x7F) << (7 * i)
         if byte < 0x80:
             return value, position + i + 1
-    raise _Malformed("cut short" if end - position < longest else f"a number of more than {longest} bytes")
+    raise Malformed("cut short" if end - position < longest else f"a number of more than {longest} bytes")
 
 
 def _external(model: memoryview, start: int, end: int) -> str:

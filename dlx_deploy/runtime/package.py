@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from .errors import PackageError
 from .fields import Fields, npy_array, npy_bytes
 from .inputs import ImageInput, TextInput
 from .model_bytes import check_model_bytes
+from .rules import check_batch, check_rest
+from .strict_json import from_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +38,7 @@ TOKENIZER, GOLDEN_TEXTS = "tokenizer.json", "golden/texts.json"
 ENGINE, ENGINE_SIDECAR = "engine/engine.plan", "engine/engine.json"
 TASKS = {"images": "image-classification", "texts": "sequence-classification"}
 _TABLE: Dict[str, type] = {"vocabulary": int, "pad_id": int, "max_length": int, "truncate": bool}
+MAX_TOKEN = 2**31 - 1  # tokens are int32
 RUNTIME = "dlx_runtime"  # the folder of this code inside a package
 
 MAIN = b"""\
@@ -132,7 +134,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
     Raises:
         PackageError: a field of ``package.json`` is missing or of the wrong kind, or an array does not fit it.
     """
-    meta = json.loads(files[archive.INDEX].decode("utf-8"))
+    meta = archive.read_index(origin, files[archive.INDEX])
     text = meta.get("task") == TASKS["texts"]
     for name in (MODEL, GOLDEN_INPUTS, GOLDEN_LOGITS, REFERENCE, *((TOKENIZER, GOLDEN_TEXTS) if text else ())):
         if name not in files:
@@ -147,11 +149,16 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
     field.exactly("outputs", _outputs(len(labels), batch))
     for table in ("preprocessing", "precision", "recipe", "accuracy"):
         field.get(table, dict)
+    check_rest(field)
+    check_batch(field, spec, batch)
     dims = [n if isinstance(n, int) else None for n in spec.dims]
     inputs = npy_array(files, GOLDEN_INPUTS, origin, np.dtype(spec.dtype), (None, *dims))
     field.exactly(f"golden.{spec.noun}", len(inputs))
     if not len(inputs):
         raise field.wrong(f"golden.{spec.noun}", 0, "must be at least 1, or the self-test would test nothing")
+    logits = npy_array(files, GOLDEN_LOGITS, origin, np.float32, (len(inputs), len(labels)))
+    reference = npy_array(files, REFERENCE, origin, np.uint64, (None, 3))
+    _check_values(origin, spec, inputs, logits, reference)
     return Package(
         name=field.get("name", str),
         version=field.get("version", str),
@@ -160,22 +167,22 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         batch=batch,
         labels=labels,
         exact_qdq=field.get("execution.exact_qdq", bool),
-        atol=field.number("golden.atol"),
-        rtol=field.number("golden.rtol"),
-        max_drop=field.number("budgets.max_drop"),
-        confidence=field.number("budgets.confidence"),
+        atol=field.number("golden.atol", 1e6),
+        rtol=field.fraction("golden.rtol", 0),
+        max_drop=field.fraction("budgets.max_drop", 0),
+        confidence=field.fraction("budgets.confidence", 0.5),
         max_latency_p90_ms=field.number("budgets.max_latency_p90_ms") or None,
         model=files[MODEL],
         golden_inputs=inputs,
-        golden_logits=npy_array(files, GOLDEN_LOGITS, origin, np.float32, (len(inputs), len(labels))),
-        reference=npy_array(files, REFERENCE, origin, np.uint64, (None, 3)),
+        golden_logits=logits,
+        reference=reference,
         meta=meta,
         digest=hashlib.sha256(files[archive.INDEX]).hexdigest(),
         engine=files.get(ENGINE),
         engine_sidecar=files.get(ENGINE_SIDECAR),
         tokenizer=files[TOKENIZER] if isinstance(spec, TextInput) else None,
         golden_texts=_golden_texts(files, origin, len(inputs)) if isinstance(spec, TextInput) else (),
-        min_accuracy=field.number_or("budgets.min_accuracy", 0.0),
+        min_accuracy=field.fraction_or("budgets.min_accuracy", 0.0),
     )
 
 
@@ -268,12 +275,37 @@ def _read_input(field: Fields) -> Tuple[Union[ImageInput, TextInput], Optional[i
     if field.get("task", str) != TASKS["texts"]:
         raise field.wrong("task", field.get("task", str), f"must be one of {', '.join(TASKS.values())}")
     batch, length = field.token_shape()
-    numbers = {key: field.get(f"tokenizer.{key}", kind) for key, kind in _TABLE.items()}
-    return TextInput(**numbers, length=length), batch
+    vocabulary = field.count("tokenizer.vocabulary", 1, MAX_TOKEN)
+    longest = field.count("tokenizer.max_length", 1, MAX_TOKEN)
+    if length is not None and length < longest:
+        raise field.wrong("input.shape", field.at("input.shape"), f"its length must be tokenizer.max_length, {longest}")
+    pad = field.count("tokenizer.pad_id", 0, vocabulary - 1)
+    return TextInput(vocabulary, pad, longest, field.get("tokenizer.truncate", bool), length), batch
+
+
+def _check_values(
+    origin: str,
+    spec: Union[ImageInput, TextInput],
+    inputs: NDArray[Any],
+    logits: NDArray[np.float32],
+    reference: NDArray[np.uint64],
+) -> None:
+    """Refuses numbers that mean nothing: tokens and classes that there are not, logits with which nothing compares."""
+    if isinstance(spec, TextInput) and (inputs.size == 0 or inputs.min() < 0 or inputs.max() >= spec.vocabulary):
+        raise PackageError(f"{origin}: {GOLDEN_INPUTS!r} holds other tokens than 0 to {spec.vocabulary - 1}, or none")
+    if not np.isfinite(logits).all():
+        raise PackageError(f"{origin}: {GOLDEN_LOGITS!r} holds NaN or infinite logits; all must be finite")
+    if reference[:, 1:].max(initial=0) >= logits.shape[1]:
+        raise PackageError(
+            f"{origin}: {REFERENCE!r} names class {int(reference[:, 1:].max())}; must be 0 to {logits.shape[1] - 1}"
+        )
 
 
 def _golden_texts(files: Mapping[str, bytes], origin: str, count: int) -> Tuple[str, ...]:
-    texts = json.loads(files[GOLDEN_TEXTS].decode("utf-8"))
+    try:
+        texts = from_json(files[GOLDEN_TEXTS])
+    except ValueError as e:
+        raise PackageError(f"{origin}: {GOLDEN_TEXTS!r} is not JSON ({e})") from e
     if not isinstance(texts, list) or len(texts) != count or not all(isinstance(text, str) for text in texts):
         raise PackageError(f"{origin}: {GOLDEN_TEXTS!r} must be a list of {count} texts")
     return tuple(texts)

@@ -12,6 +12,8 @@ from .backends import BackendOptions, open_backend
 from .errors import InputError, PackageError
 from .inputs import ImageInput, reader_for
 from .package import OUTPUT, Package, open_package
+from .session import session_errors
+from .words import said
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,8 +100,12 @@ class Predictor:
         elif self.backend.chosen and say is not None:
             say(self.backend.describe())
         if self.backend.name.startswith("onnxruntime"):
-            _check_model(self.backend.session, package)
+            try:
+                _check_model(self.backend.session, package)
+            except UnicodeDecodeError as e:
+                raise PackageError(f"a name in the model is no text ({e}); copy or build the package again") from e
         self._run = self.backend.session.run
+        self._faults = session_errors() if self.backend.name.startswith("onnxruntime") else ()
         self._read = reader_for(package.input, package.tokenizer)
         self._input = package.input.name
         self._batch = package.batch
@@ -117,10 +123,11 @@ class Predictor:
             InputError: another dtype or shape, nothing at all, a file that is missing or cannot be decoded, a text that
                 is empty or too long.
             BackendMissing: files were given and Pillow is not here, or texts and the tokenizers library is not.
+            PackageError: the model cannot be run, or gives other logits than the package says.
         """
         # The path of every frame of a stream: as few steps as can be, then ONNX Runtime.
         if type(inputs) is NDARRAY and inputs.dtype is UINT8 and inputs.shape == self._frame:
-            return Predictions(self._run(self._outputs, {self._input: inputs})[0], self._names)
+            return Predictions(self._answer(inputs), self._names)
         return Predictions(self._logits(self.decode(inputs)), self._names)
 
     def decode(self, inputs: Any) -> NDArray[Any]:
@@ -133,12 +140,12 @@ class Predictor:
 
     def _logits(self, rows: NDArray[Any]) -> Any:
         if self._batch is None:
-            return self._run(self._outputs, {self._input: rows})[0]
+            return self._answer(rows)
         blocks = []
         for start in range(0, len(rows), self._batch):
             block = self._trimmed(rows[start : start + self._batch])
             filling = np.repeat(block[-1:], self._batch - len(block), axis=0)
-            blocks.append(self._run(self._outputs, {self._input: np.concatenate([block, filling])})[0][: len(block)])
+            blocks.append(self._answer(np.concatenate([block, filling]))[: len(block)])
         return np.concatenate(blocks)
 
     def _trimmed(self, block: NDArray[Any]) -> NDArray[Any]:
@@ -148,6 +155,21 @@ class Predictor:
             return block
         used = np.flatnonzero((block != spec.pad_id).any(axis=0))
         return block[:, : int(used[-1]) + 1 if len(used) else 1]
+
+    def _answer(self, rows: NDArray[Any]) -> Any:
+        try:
+            logits = self._run(self._outputs, {self._input: rows})[0]
+        except self._faults as e:
+            raise PackageError(
+                f"{self.backend.name} cannot run the model on {len(rows)} {self.package.input.noun}: {said(e)}; if "
+                "memory is short, give fewer at a time"
+            ) from e
+        if logits.shape != (len(rows), len(self._names)):
+            raise PackageError(
+                f"the model gives {logits.dtype}{list(logits.shape)} for {len(rows)} {self.package.input.noun}; must "
+                f"give [{len(rows)}, {len(self._names)}]"
+            )
+        return logits
 
 
 def load(path: PathLike, threads: int = 0, backend: Optional[str] = None, build: bool = True) -> Predictor:

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import Iterable, List, Tuple, Union
 
-__all__ = ["BYTES", "VARINT", "Data", "Field", "Malformed", "read_message", "read_numbers", "write_message"]
+__all__ = [
+    "BYTES",
+    "FIXED32",
+    "FIXED64",
+    "VARINT",
+    "Data",
+    "Field",
+    "Malformed",
+    "read_message",
+    "read_numbers",
+    "write_message",
+]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 SIZES = {FIXED64: 8, FIXED32: 4}

@@ -7,10 +7,12 @@ from typing import Any, Optional, Sequence, Tuple
 
 from .errors import BackendMissing, InputError, PackageError
 from .exact_half import float32_twin
+from .words import said
 
-__all__ = ["open_plugin_session", "open_session"]
+__all__ = ["MAX_THREADS", "open_plugin_session", "open_session", "session_errors"]
 
 CPU = ("CPUExecutionProvider",)
+MAX_THREADS = 1024
 
 
 def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Optional[Sequence[str]] = None) -> Any:
@@ -22,11 +24,10 @@ def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Opt
 
     Raises:
         BackendMissing: onnxruntime or a provider is not here.
-        InputError: ``threads`` is negative.
+        InputError: ``threads`` is negative or over 1,024.
         PackageError: ONNX Runtime cannot load the model.
     """
-    if threads < 0:
-        raise InputError(f"threads is {threads}; must be 0 (ONNX Runtime's choice) or more")
+    _check_threads(threads)
     ort = _import()
     wanted = list(providers or CPU)
     _check_providers(wanted, ort.get_available_providers())
@@ -34,8 +35,8 @@ def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Opt
         model = float32_twin(model)
     try:
         session = ort.InferenceSession(model, _options(ort, exact_qdq, threads), providers=wanted)
-    except _load_errors(ort) as e:
-        raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {e}") from e
+    except session_errors(ort) as e:
+        raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
     _check_providers(wanted, session.get_providers())
     session.disable_fallback()
     return session
@@ -46,8 +47,10 @@ def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Any:
 
     Raises:
         BackendMissing: onnxruntime or the plugin is not here, or it finds no device.
+        InputError: as ``open_session``.
         PackageError: ONNX Runtime cannot load the model.
     """
+    _check_threads(threads)
     ort = _import()
     try:
         brought = importlib.import_module(plugin)
@@ -56,8 +59,8 @@ def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Any:
     name = brought.get_ep_name()
     try:
         ort.register_execution_provider_library(name, brought.get_library_path())
-    except _load_errors(ort) as e:
-        raise BackendMissing(f"the plugin {name} cannot be loaded ({e}); it needs the NVIDIA driver") from e
+    except session_errors(ort) as e:
+        raise BackendMissing(f"the plugin {name} cannot be loaded ({said(e)}); it needs the NVIDIA driver") from e
     devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
     if not devices:
         raise BackendMissing(f"the plugin {name} finds no device that it runs on")
@@ -65,10 +68,15 @@ def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Any:
     options.add_provider_for_devices(devices, {})
     try:
         session = ort.InferenceSession(model, options)
-    except _load_errors(ort) as e:
-        raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {e}") from e
+    except session_errors(ort) as e:
+        raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
     _check_providers([name], session.get_providers())
     return session
+
+
+def _check_threads(threads: int) -> None:
+    if not 0 <= threads <= MAX_THREADS:
+        raise InputError(f"threads is {threads}; must be 0 (ONNX Runtime's choice) to {MAX_THREADS}")
 
 
 def _import() -> Any:
@@ -82,7 +90,8 @@ def _import() -> Any:
 def _options(ort: Any, exact_qdq: bool, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; a failed load is raised, not printed
+    # Nothing but what ends the process: failures are raised, and what is printed holds the model's own names raw.
+    options.log_severity_level = 4
     if exact_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -98,9 +107,9 @@ def _check_providers(wanted: Sequence[str], there: Sequence[str]) -> None:
             )
 
 
-def _load_errors(ort: Any) -> Tuple[Any, ...]:
+def session_errors(ort: Any = None) -> Tuple[Any, ...]:
     """ONNX Runtime's own exceptions: they share no base class but ``Exception``."""
-    state = ort.capi.onnxruntime_pybind11_state
+    state = (ort or _import()).capi.onnxruntime_pybind11_state
     names = "EPFail Fail InvalidArgument InvalidGraph InvalidProtobuf ModelLoaded NoModel NoSuchFile NotImplemented"
     own = [getattr(state, name) for name in [*names.split(), "RuntimeException"] if hasattr(state, name)]
-    return (*own, ValueError, RuntimeError)
+    return (*own, ValueError, RuntimeError, MemoryError)

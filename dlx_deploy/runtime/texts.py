@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Tuple, Union
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from .errors import BackendMissing, InputError, PackageError
+from .files import open_file, reason
+from .words import said, shortened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TextEncoder", "read_texts"]
 
 PathLike = Union[str, "os.PathLike[str]"]
+PANIC = "PanicException"
 
 
 class TextEncoder:
@@ -39,8 +43,10 @@ class TextEncoder:
             raise BackendMissing(f"tokenizers cannot be imported ({e}); install it with: pip install tokenizers") from e
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer.decode("utf-8"))
-        except Exception as e:  # the library raises plain Exception
-            raise PackageError(f"tokenizer.json is no tokenizer ({e}); build the package again") from e
+        except BaseException as e:  # the library raises plain Exception, and BaseException where its own code panics
+            if not isinstance(e, Exception) and type(e).__name__ != PANIC:
+                raise
+            raise PackageError(f"tokenizer.json is no tokenizer ({said(e)}); build the package again") from e
         if self._tokenizer.get_vocab_size() != vocabulary:
             raise PackageError(
                 f"tokenizer.json knows {self._tokenizer.get_vocab_size()} tokens and the model {vocabulary}; they must "
@@ -48,6 +54,7 @@ class TextEncoder:
             )
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._vocabulary = vocabulary
         self.pad_id, self.max_length, self.truncate, self.length = pad_id, max_length, truncate, length
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int32]:
@@ -57,12 +64,19 @@ class TextEncoder:
             InputError: no texts, an empty one, one that is no string, or one that is too long.
         """
         _check(texts)
-        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        encoded = [encoding.ids for encoding in self._encoded(list(texts))]
         for i, ids in enumerate(encoded):
+            if ids and max(ids) >= self._vocabulary:
+                raise PackageError(
+                    f"tokenizer.json gives token {max(ids)}; the model knows 0 to {self._vocabulary - 1}: build the "
+                    "package again with the tokenizer that the model was trained with"
+                )
             if not ids:
-                raise InputError(f"text {i} ({texts[i]!r}) has no token that the model knows; give words")
+                raise InputError(f"text {i} ({shortened(texts[i])}) has no token that the model knows; give words")
             if self.pad_id in ids:
-                raise InputError(f"text {i} ({texts[i]!r}) holds the padding token, which means no text; take it out")
+                raise InputError(
+                    f"text {i} ({shortened(texts[i])}) holds the padding token, which means no text; take it out"
+                )
             if len(ids) > self.max_length and not self.truncate:
                 raise InputError(
                     f"text {i} has {len(ids)} tokens; the model takes at most {self.max_length}: shorten it, or build "
@@ -74,6 +88,14 @@ class TextEncoder:
             kept = ids[: min(width, self.max_length)]
             row[: len(kept)] = kept
         return tokens
+
+    def _encoded(self, texts: List[str]) -> Any:
+        try:
+            return self._tokenizer.encode_batch(texts)
+        except BaseException as e:  # as above
+            if not isinstance(e, Exception) and type(e).__name__ != PANIC:
+                raise
+            raise PackageError(f"tokenizer.json cannot be used ({said(e)}); build the package again") from e
 
 
 def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
@@ -90,14 +112,14 @@ def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
     texts: List[str] = []
     labels: List[str] = []
     try:
-        with open(name, encoding="utf-8", newline="") as stream:
+        with io.TextIOWrapper(open_file(name), encoding="utf-8", newline="") as stream:
             for line, row in readers[suffix](stream, name):
                 texts.append(_field(row, "text", name, line))
                 labels.append(_field(row, "label", name, line))
-    except OSError as e:
-        raise InputError(f"{name}: cannot be read ({e.strerror})") from e
     except UnicodeDecodeError as e:
         raise InputError(f"{name}: is not UTF-8 ({e.reason} at byte {e.start})") from e
+    except (OSError, ValueError) as e:
+        raise InputError(f"{name}: cannot be read ({reason(e)})") from e
     if not texts:
         raise InputError(f"{name}: holds no texts")
     return texts, labels
@@ -118,7 +140,7 @@ def _json_rows(stream: Any, name: str) -> Iterator[Tuple[int, Any]]:
             continue
         try:
             row = json.loads(text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise InputError(f"{name}, line {line}: not JSON ({e})") from e
         if not isinstance(row, dict):
             raise InputError(f'{name}, line {line}: is {text.strip()[:40]!r}; must be {{"text": …, "label": …}}')
@@ -143,3 +165,5 @@ def _check(texts: Sequence[str]) -> None:
             raise InputError(f"text {i} is a {type(text).__name__}; must be a str")
         if not text.strip():
             raise InputError(f"text {i} is empty; give at least one word")
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise InputError(f"text {i} ({shortened(text)}) holds half a character; give text in UTF-8")

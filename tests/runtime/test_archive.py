@@ -202,7 +202,9 @@ def test_malformed_entry() -> None:
 
 def test_newer_schema_is_refused_by_name() -> None:
     newer = json.dumps({"schema": 7, "files": "in another form"}).encode()
-    with pytest.raises(PackageError, match=r"schema 7; this runtime reads up to 1\. Update it .* python x\.dlx") as e:
+    with pytest.raises(
+        PackageError, match=r"schema 7; this runtime reads up to 1\. Update dlx-deploy, or .* python x\.dlx"
+    ) as e:
         parse_archive(zipped([("package.json", newer)]), "some/where/x.dlx")
     assert e.value.exit_code == 2
 

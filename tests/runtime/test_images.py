@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -76,10 +78,21 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, turn: obj
     np.testing.assert_array_equal(load_image(path, *expected.shape[:2], 3), expected)
 
 
-@pytest.mark.parametrize("name", ["none.png", "folder"])
-def test_missing_file(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.png", "no such image file"),
+        ("folder", r"cannot be decoded as an image \(a folder; must be a plain file\)"),
+        ("pipe", r"cannot be decoded as an image \(a pipe; must be a plain file\)"),
+        ("zero", r"cannot be decoded as an image \(a device; must be a plain file\)"),
+        ("a\0b", r"cannot be decoded as an image \(.*null"),
+    ],
+)
+def test_what_is_no_file(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match=f"{name}: no such image file") as e:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=f"{name}: {message}") as e:
         load_image(tmp_path / name, 5, 7, 3)
     assert e.value.exit_code == 2
 
@@ -103,15 +116,30 @@ def test_cut_short(tmp_path: Path, suffix: str, share: float) -> None:
         load_image(path, 5, 7, 3)
 
 
-def test_bomb(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("side", "message"), [(60_000, "too large to decode"), (9_460, "9460 x 9460 pixels; at most")])
+def test_bomb(tmp_path: Path, side: int, message: str) -> None:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
     path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
-    with pytest.raises(InputError, match=r"a\.png: too large to decode safely"):
+    with pytest.raises(InputError, match=rf"a\.png: .*{message}"):
         load_image(path, 5, 7, 3)
+
+
+def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands it to Ghostscript, whatever the file is called."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail(f"started {a}"))
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(InputError, match=r"a\.png: cannot be decoded as an image"):
+        load_image(tmp_path / "a.png", 5, 7, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tiff", "webp", "gif"])
+def test_every_format_is_still_decoded(tmp_path: Path, suffix: str) -> None:
+    assert load_image(saved(Image.fromarray(COLOUR), tmp_path / f"a.{suffix}"), 5, 7, 3).shape == (5, 7, 3)
 
 
 def test_floating_point_samples(tmp_path: Path) -> None:

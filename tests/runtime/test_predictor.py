@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dlx_deploy.runtime.errors import InputError, PackageError
@@ -97,6 +98,17 @@ def test_input_is_only_read_and_output_is_owned(predictor: Predictor, data: Any)
         ([], r"images are float64\[0\]"),
         (None, r"images are object\[\]"),
         (np.zeros((1, 1, 6, 4, 3), np.uint8), r"images are uint8\[1, 1, 6, 4, 3\]"),
+        ([[1, 2], [3]], "images (cannot be made one array|are object)"),
+        (
+            [np.zeros((6, 4, 3), np.uint8), np.zeros((6, 5, 3), np.uint8)],
+            "images (cannot be made one array|are object)",
+        ),
+        (["a.png", np.zeros((6, 4, 3), np.uint8)], "image 1 is a ndarray among paths; give all as paths"),
+        ([np.zeros((6, 4, 3), np.uint8), "a.png"], "image 0 is a ndarray among paths"),
+        ({"a": 1}, r"images are object\[\]"),
+        (b"bytes", r"images are \|S5\[\]"),
+        ("half\ud800.png", "no such image file|cannot be decoded"),
+        (10**400, r"images are object\[\]"),
     ],
 )
 def test_arrays_that_do_not_fit(predictor: Predictor, images: Any, message: str) -> None:
@@ -143,6 +155,46 @@ def test_threads_share_a_predictor(predictor: Predictor, data: Any) -> None:
 def test_model_that_is_not_the_package_s(make_predictor: Any, helpers: Any, changes: Any, message: str) -> None:
     with pytest.raises(PackageError, match=message):
         make_predictor(model=helpers.tiny_model(**changes))
+
+
+def network(*nodes: onnx.NodeProto, **constants: np.ndarray) -> bytes:
+    """images uint8[N, 6, 4, 3] → logits float32[N, 3], by any nodes."""
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 6, 4, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+
+
+def test_a_model_that_fails_when_it_runs(make_predictor: Any, data: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """Our error, and nothing of ONNX Runtime's own talk: it prints the names of nodes as they are."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["float", "shape"], ["logits"], name="\x1b]0;pwned\x07"),
+    ]
+    failing = make_predictor(model=network(*nodes, shape=np.array([5, 3], np.int64)))
+    with pytest.raises(
+        PackageError, match=r"onnxruntime-cpu cannot run the model on 2 images: .*if memory is short, giv"
+    ):
+        failing.predict(data[0][:2])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_that_gives_other_logits_than_it_says(make_predictor: Any, data: Any) -> None:
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["float", "shape"], ["logits"]),
+    ]
+    lying = make_predictor(model=network(*nodes, shape=np.array([-1, 3], np.int64)))
+    with pytest.raises(PackageError, match=r"the model gives float32\[48, 3\] for 2 images; must give \[2, 3\]"):
+        lying.predict(data[0][:2])
+    with pytest.raises(PackageError, match=r"the model gives float32\[24, 3\] for 1 images"):
+        lying.predict(data[0][:1])
 
 
 def test_model_that_is_no_model(make_predictor: Any) -> None:

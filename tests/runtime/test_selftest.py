@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dlx_deploy.runtime.errors import SelfTestFailed
+from dlx_deploy.runtime.package import Package
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.selftest import self_test
 
@@ -42,7 +44,7 @@ def test_another_winner_fails_whatever_the_tolerance(make_predictor: Any, helper
         self_test(make_predictor(model=helpers.tiny_model(shift=1), metadata=loose))
 
 
-def test_nan_fails(make_predictor: Any, data: Any, helpers: Any) -> None:
+def test_nan_fails(package: Package, data: Any, helpers: Any) -> None:
     golden = changed(helpers.expected_logits(data[0][:4]), 1, np.nan)
     with pytest.raises(SelfTestFailed, match=r"golden image 1 differs \(1 of 4 do\): logit 1 .* expected nan"):
-        self_test(make_predictor(golden_logits=golden))
+        self_test(Predictor(replace(package, golden_logits=golden)))

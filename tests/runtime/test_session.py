@@ -106,9 +106,11 @@ def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
         open_session(b"", exact_qdq=False)
 
 
-def test_negative_threads() -> None:
-    with pytest.raises(InputError, match="threads is -1; must be 0"):
-        open_session(b"", exact_qdq=False, threads=-1)
+@pytest.mark.parametrize("threads", [-1, 1025, 1_000_000])
+def test_impossible_threads(threads: int) -> None:
+    for opened in (lambda: open_session(b"", False, threads), lambda: open_plugin_session(b"", "x", threads)):
+        with pytest.raises(InputError, match=f"threads is {threads}; must be 0 .* to 1024"):
+            opened()
 
 
 class Plugin:

@@ -141,6 +141,16 @@ def test_one_row_at_a_time_leaves_no_trace_of_longer_neighbours() -> None:
         ),
         (np.zeros((1, 9), np.int32), r"tokens are int32\[1, 9\]; must be int32\[N, L\], .* at most 6; or give texts"),
         (np.zeros((1, 4), np.int64), r"tokens are int64\[1, 4\]; must be int32"),
+        (np.full((1, 4), 7, np.int32), "tokens run from 7 to 7; must be 0 to 6, of the package's own tokenizer"),
+        (np.full((1, 4), -1, np.int32), "tokens run from -1 to -1; must be 0 to 6"),
+        (None, r"texts are a NoneType; must be a str, a list of them, or tokens int32\[N, L\]"),
+        (5, "texts are a int; must be a str"),
+        (b"the cat", "texts are a bytes; must be a str"),
+        (Path("cat.txt"), "texts are a PosixPath; must be a str"),
+        ({"the": "cat"}, "texts are a dict; must be a str"),
+        (np.array("the cat"), "texts are a ndarray; must be a str"),
+        ([["cat"], "dog"], "text 0 is a list; must be a str"),
+        (["cat", "half \ud800"], r"text 1 \('half \\ud800'\) holds half a character; give text in UTF-8"),
     ],
 )
 def test_texts_that_cannot_be_used(texts: Any, message: str) -> None:
@@ -158,6 +168,9 @@ def test_tokenizers_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
         encoder(vocabulary=9)
     with pytest.raises(PackageError, match=r"tokenizer\.json is no tokenizer"):
         TextEncoder(b"{}", 7, 0, 6, False, None)
+    far = tokenizer().replace(b'"elm":5', b'"elm":9')
+    with pytest.raises(PackageError, match=r"tokenizer\.json gives token 9; the model knows 0 to 6"):
+        TextEncoder(far, 7, 0, 6, False, None).encode(["the elm"])
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(BackendMissing, match=r"tokenizers cannot be imported .*pip install tokenizers"):
         encoder()

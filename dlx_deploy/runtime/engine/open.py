@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional
 
 from ..errors import EngineError, PackageError
 from ..package import ENGINE_SIDECAR, Package
+from ..words import shortened
 from .api import Api, load_api
 from .build import BuiltEngine, build_engine
 from .cache import EngineCache, check_shipped, default_folder
@@ -82,7 +83,7 @@ def engine_settings(package: Package) -> BuildSettings:
             "a target with a GPU"
         )
     if not isinstance(values, dict):
-        raise PackageError(f"recipe.engine is {values!r}; must be a table of build settings")
+        raise PackageError(f"recipe.engine is {shortened(values)}; must be a table of build settings")
     return BuildSettings.from_dict(values, "recipe.engine")
 
 

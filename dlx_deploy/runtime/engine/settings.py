@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from ..errors import PackageError
+from ..words import shortened
 
-__all__ = ["FLAVOURS", "BuildSettings"]
+__all__ = ["FLAVOURS", "BuildSettings", "is_count"]
 
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 PRECISIONS = ("int8", "fp16", "fp32")
+FLAGS = ("strongly_typed", "sparse_weights", "version_compatible", "hardware_compatible")
 
 
 @dataclass(frozen=True)
@@ -64,23 +66,34 @@ class BuildSettings:
             "flavour": (self.flavour in FLAVOURS, f"one of {', '.join(FLAVOURS)}"),
             "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             "batch": (_ascending(self.batch), "three whole numbers, 1 <= min <= opt <= max"),
-            "workspace_mib": (_count(self.workspace_mib), "a whole number of MiB, 0 for no limit"),
-            "dla_core": (self.dla_core is None or _count(self.dla_core), "absent, or the number of a DLA core"),
+            "workspace_mib": (is_count(self.workspace_mib), "a whole number of MiB, 0 for no limit"),
+            "dla_core": (self.dla_core is None or is_count(self.dla_core), "absent, or the number of a DLA core"),
             "layers": (
-                isinstance(self.layers, dict) and set(self.layers.values()) <= set(PRECISIONS),
+                isinstance(self.layers, dict) and all(value in PRECISIONS for value in self.layers.values()),
                 f"node name -> one of {', '.join(PRECISIONS)}",
             ),
-            "weak_types": (set(self.weak_types) <= {"fp16", "int8"}, "of fp16 and int8"),
+            "weak_types": (_all_of(self.weak_types, lambda x: x in ("fp16", "int8")), "of fp16 and int8"),
+            "compute_capabilities": (_all_of(self.compute_capabilities, lambda x: isinstance(x, str)), "strings"),
+            "optimization_level": (
+                self.optimization_level is None or is_count(self.optimization_level),
+                "absent, or a whole number",
+            ),
         }
+        rules.update({name: (isinstance(getattr(self, name), bool), "true or false") for name in FLAGS})
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise PackageError(f"{origin}: {name} is {getattr(self, name)!r}; must be {rule}")
+                raise PackageError(f"{origin}: {name} is {shortened(getattr(self, name))}; must be {rule}")
 
 
-def _count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether ``value`` is a whole number from 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _all_of(values: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(values, tuple) and all(map(holds, values))
+
+
 def _ascending(batch: Any) -> bool:
-    numbers = isinstance(batch, tuple) and len(batch) == 3 and all(_count(n) for n in batch)
+    numbers = isinstance(batch, tuple) and len(batch) == 3 and all(is_count(n) for n in batch)
     return numbers and 1 <= batch[0] <= batch[1] <= batch[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Dict, List, Mapping, Optional
@@ -11,8 +10,10 @@ from typing import Any, Dict, List, Mapping, Optional
 from ..archive import to_json
 from ..errors import BackendMissing, PackageError
 from ..machine import power_mode
+from ..strict_json import from_json
+from ..words import shortened
 from .build import BuiltEngine
-from .settings import BuildSettings
+from .settings import BuildSettings, is_count
 
 __all__ = [
     "SCHEMA",
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
+REQUIRED = ("flavour", "version", "system", "arch")
+OPTIONAL = ("package_digest", "compute_capability", "gpu", "power_mode", "driver")
 RECORDED = ("driver",)
 """Fields that are written down and compared with nothing: any driver that runs this CUDA loads the plan."""
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9")
@@ -110,7 +113,7 @@ def read_sidecar(data: bytes, origin: str) -> Sidecar:
         PackageError: no JSON, a newer schema, or a field that is missing, unknown or of the wrong kind.
     """
     try:
-        values = json.loads(data.decode("utf-8"))
+        values = from_json(data)
     except ValueError as e:
         raise PackageError(f"{origin}: no JSON ({e}); the engine beside it is not used") from e
     if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
@@ -161,14 +164,22 @@ def _check_rtx(flavour: str, version: str, gpu: str, capability: str) -> None:
 
 
 def _check(sidecar: Sidecar, origin: str) -> None:
+    key = sidecar.key
     kinds = {
         "plan_sha256": isinstance(sidecar.plan_sha256, str) and len(sidecar.plan_sha256) == 64,
-        "plan_size": isinstance(sidecar.plan_size, int) and sidecar.plan_size > 0,
+        "plan_size": is_count(sidecar.plan_size) and sidecar.plan_size > 0,
         "settings": isinstance(sidecar.settings, dict),
         "precision": isinstance(sidecar.precision, dict),
-        "build_s": sidecar.build_s is None or isinstance(sidecar.build_s, (int, float)),
-        "key": all(isinstance(getattr(sidecar.key, n), str) for n in ("flavour", "version", "system", "arch")),
+        "build_s": sidecar.build_s is None or _is_number(sidecar.build_s),
+        "peak_memory_mib": sidecar.peak_memory_mib is None or _is_number(sidecar.peak_memory_mib),
+        "key": all(isinstance(getattr(key, n), str) for n in REQUIRED)
+        and all(isinstance(getattr(key, n), (str, type(None))) for n in OPTIONAL)
+        and (key.sm_count is None or is_count(key.sm_count)),
     }
     for name, holds in kinds.items():
         if not holds:
-            raise PackageError(f"{origin}: {name} is {getattr(sidecar, name)!r}, which is of the wrong kind")
+            raise PackageError(f"{origin}: {name} is {shortened(getattr(sidecar, name))}, which is of the wrong kind")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0

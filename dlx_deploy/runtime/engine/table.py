@@ -82,9 +82,13 @@ class PrecisionTable:
         """
         try:
             layers = tuple(EngineLayer(**{**layer, "nodes": tuple(layer["nodes"])}) for layer in values["layers"])
-            return cls(str(values["source"]), layers)
+            table = cls(str(values["source"]), layers)
         except (KeyError, TypeError) as e:
             raise PackageError(f"the engine's precision table is damaged ({e}); build the engine again") from e
+        for layer in layers:
+            if not all(isinstance(text, str) for text in (layer.name, layer.kind, layer.precision, *layer.nodes)):
+                raise PackageError(f"the engine's precision table is damaged ({layer}); build the engine again")
+        return table
 
 
 def violations(table: PrecisionTable, asked: Mapping[str, str]) -> List[str]:

@@ -1,0 +1,52 @@
+"""How values and other people's words are shown: on one line, not too long, and with nothing that a terminal obeys."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+__all__ = ["escaped", "line", "said", "shortened"]
+
+MAX_VALUE, MAX_WORDS = 200, 600  # characters in a message
+UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of control, format (writing direction among them) and half characters, and of line ends."""
+CANDIDATES = re.compile(r"[^\n\x20-\x7e\xa1-\xac\xae-\u05ff]")
+NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escaped(text: str) -> str:
+    """``text`` as it may be printed: what a terminal obeys instead of showing it is written as in JSON, ``\\u001b``.
+
+    Line ends stay: what has them inside a name is made a ``line`` first. JSON stays the same JSON.
+    """
+    return CANDIDATES.sub(_escape, text)
+
+
+def line(text: str) -> str:
+    """As ``escaped``, with line ends escaped too: for a name, a label or a path that is part of a line."""
+    return escaped(text).replace("\n", "\\n")
+
+
+def shortened(value: Any) -> str:
+    """``value`` as Python writes it, cut where it gets long."""
+    text = repr(value)
+    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"
+
+
+def said(error: BaseException) -> str:
+    """What another library says of a failure, on one line, cut where it gets long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= MAX_WORDS else f"{text[:MAX_WORDS]}…"
+
+
+def _escape(match: "re.Match[str]") -> str:
+    character = match.group()
+    if unicodedata.category(character) not in UNSAFE:
+        return character
+    if character in NAMED:
+        return NAMED[character]
+    number = ord(character)
+    if number <= 0xFFFF:
+        return f"\\u{number:04x}"
+    return f"\\u{0xD7C0 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
