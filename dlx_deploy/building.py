@@ -123,7 +123,7 @@ def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIO
         with _team(options.processes) as team:
             for build in work.builds:
                 build = replace(build, team=team, processes=local_processes(options.processes), logs=options.logs)
-                with _watcher(options.quiet) as watch:
+                with _watcher(options) as watch:
                     result = run_build(build, work.store, watch)
                 package = None if result.stopped else _deliver(result, todo[build.target_name])
                 aside = set_aside(todo[build.target_name], options.say) if package is None else None
@@ -150,9 +150,9 @@ def _team(processes: int) -> Iterator[Team | None]:
 
 
 @contextlib.contextmanager
-def _watcher(quiet: bool) -> Iterator[Watcher]:
-    if quiet:
-        yield QuietWatcher()
+def _watcher(options: BuildOptions) -> Iterator[Watcher]:
+    if options.quiet:
+        yield QuietWatcher(options.say)
         return
     from rich.console import Console
 

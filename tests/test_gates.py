@@ -31,6 +31,9 @@ def test_a_broken_teacher_is_not_packaged(built: Path, tmp_path: Path, here: Her
     assert done.code == 3
     assert gates(done.out) == {"accuracy": "pass", "chance": "fail"}
     assert "not clearly better than always answering the largest class" in done.err
+    (note,) = json.loads(done.out)[0]["notes"]  # and it was foreseen
+    assert note.startswith("teacher: the teacher is right on ")
+    assert f"warning: {note}" in done.err
     assert not (tmp_path / "dist").exists()
     done = here("build", "--json", *tiny(broken, *QUICK, "gate.allow_chance=true"))
     assert done.code == 0, done.err

@@ -52,6 +52,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     steps: tuple[StepEntry, ...] = ()
     gates: tuple[GateResult, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
 

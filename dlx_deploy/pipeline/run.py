@@ -44,6 +44,9 @@ class Watcher(Protocol):
     def finished(self, entry: StepEntry, gates: Sequence[GateResult]) -> None:
         """The step ran, or was found in the store."""
 
+    def noted(self, step: Step, text: str) -> None:
+        """Something about the finished step that must not go unseen."""
+
 
 @dataclass(frozen=True)
 class BuildResult:
@@ -144,8 +147,16 @@ def _one_step(
     why = planned.why if status == "ran" else again.why
     entry = _entry(again.record, step, status, why)
     gates = step.gates(resolver.outputs(step), again.record.metrics) if step.gates else ()
-    recorder.update(steps=(*recorder.manifest.steps, entry), gates=(*recorder.manifest.gates, *gates))
+    notes = step.notes(resolver.outputs(step), again.record.metrics) if step.notes else ()
+    before = recorder.manifest
+    recorder.update(
+        steps=(*before.steps, entry),
+        gates=(*before.gates, *gates),
+        notes=(*before.notes, *(f"{step.name}: {text}" for text in notes)),
+    )
     watch.finished(entry, gates)
+    for text in notes:
+        watch.noted(step, text)
     return gates
 
 

@@ -112,6 +112,8 @@ class Step:
     seed: int = 0
     gates: Callable[[Mapping[str, Path], Metrics], Sequence[GateResult]] | None = None
     """Judges the step's outputs after it ran or was found; a pure function, so a new budget reruns nothing."""
+    notes: Callable[[Mapping[str, Path], Metrics], Sequence[str]] | None = None
+    """What must be said of the step's outputs after it ran or was found; a pure function, and it stops nothing."""
 
     def __post_init__(self) -> None:
         unknown = set(self.inputs) - set(self.stage.inputs)

@@ -45,6 +45,7 @@ def summarise(
         "cached": cached,
         "results": msgspec.to_builtins(results),
         "gates": msgspec.to_builtins(manifest.gates),
+        "notes": list(manifest.notes),
     }
     missed = [gate.gate for gate in manifest.gates if gate.verdict in ("fail", "undecided")]
     made = f"no package: a gate did not pass ({', '.join(missed)})"
@@ -139,6 +140,7 @@ def _draw_manifest(manifest: Manifest) -> str:
         format_table(["stage", "", "took", "size", "why"], rows, right=(2, 3)),
         *(f"gate {gate.gate}: {gate.verdict}. {gate.text}" for gate in manifest.gates),
     ]
+    lines += [f"note {note}" for note in manifest.notes]
     if manifest.status == "interrupted":  # somebody's wish, not an error
         return "\n".join([*lines, "interrupted; finished stages are kept: build again to go on"])
     return "\n".join([*lines, f"error: {manifest.error}"] if manifest.error else lines)

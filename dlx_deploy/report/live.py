@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,10 @@ _TELLING = (
 
 
 class QuietWatcher:
-    """Says nothing: for ``--json`` and ``--quiet``."""
+    """Says nothing but what must not go unseen, by ``say``: for ``--json``."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
 
     def started(self, planned: Planned) -> None:
         """Nothing."""
@@ -57,6 +60,10 @@ class QuietWatcher:
 
     def finished(self, entry: StepEntry, gates: Sequence[GateResult]) -> None:
         """Nothing."""
+
+    def noted(self, step: Step, text: str) -> None:
+        """Say it."""
+        self._say(f"warning: {step.name}: {text}")
 
 
 class LiveWatcher:
@@ -119,6 +126,10 @@ class LiveWatcher:
         for gate in gates:
             style = {"pass": "green", "fail": "red", "undecided": "yellow", "pending": "yellow"}[gate.verdict]
             self._say(f"  gate {gate.gate}: {gate.verdict.upper()}. {gate.text}", style)
+
+    def noted(self, step: Step, text: str) -> None:
+        """Say it below the step."""
+        self._say(f"! {step.name:<15} {text}", "yellow")
 
     def _say(self, text: str, style: str) -> None:
         self._console.print(text, style=style or None, highlight=False, markup=False, soft_wrap=True)

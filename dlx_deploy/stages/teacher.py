@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from dlx_deploy.config import Teacher
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.stages.training import TORCH_TOOLS, new_model, train_and_save, use_threads
@@ -32,7 +34,10 @@ def run(job: Job[Teacher]) -> Metrics:
     elif job.params.pretrained:
         origin, state = pretrained_state(job.params.model, job.params.pretrained, job.inputs.get("source"))
         load_with_new_head(model, state, origin)
-    return train_and_save(job, data, model, architecture, supervised(job.params.label_smoothing))
+    metrics = train_and_save(job, data, model, architecture, supervised(job.params.label_smoothing))
+    _, labels = data.split("validation")
+    largest = max(Counter(labels.tolist()).values())
+    return {**metrics, "validation_samples": float(len(labels)), "validation_largest_class": largest / len(labels)}
 
 
 STAGE = Stage(

@@ -105,6 +105,9 @@ class Events:
     def finished(self, entry: StepEntry, gates: Sequence[GateResult]) -> None:
         self.entries.append(entry)
 
+    def noted(self, step: Step, text: str) -> None:
+        self.log.append(f"noted {step.name}: {text}")
+
     def status(self) -> dict[str, str]:
         return {entry.step: entry.status for entry in self.entries}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import multiprocessing
 import os
@@ -81,6 +82,16 @@ def test_a_failure_is_never_stored_and_keeps_what_came_before(toy: Toy, store: S
     toy.trouble = lambda job, name: None
     assert value_of(store, toy.build(3), events) == "10"
     assert toy.ran == ["number", "parity", "scale", "scale"]
+
+
+def test_notes_are_said_each_time_and_stop_nothing(toy: Toy, store: Store, events: Events) -> None:
+    number, *others = toy.steps()
+    noted = dataclasses.replace(number, notes=lambda outputs, metrics: [f"is {metrics['value']:g}"])
+    build = dataclasses.replace(toy.build(), steps=[noted, *others])
+    for _ in range(2):  # ran, then found
+        result = run_build(build, store, events)
+        assert (result.manifest.status, result.manifest.notes) == ("done", ("number: is 1",))
+    assert [line for line in events.log if line.startswith("noted")] == ["noted number: is 1"] * 2
 
 
 def test_our_own_errors_keep_their_kind_and_name_the_step(toy: Toy, store: Store, events: Events) -> None:

@@ -52,8 +52,16 @@ def test_a_build_is_told(terminal: bool, monkeypatch: pytest.MonkeyPatch, tmp_pa
         watch.progress(STEP, 3, 10, "loss 0.5")
         watch.waiting(STEP)
         watch.finished(ENTRY, [GATE])
+        watch.noted(STEP, "[too] few")
     told = out.getvalue()
-    for text in ("params.epochs: 5 → 6", "another build is running this step", "12 s", "top1 0.98", "[all] is well"):
+    for text in (
+        "params.epochs: 5 → 6",
+        "another build is running this step",
+        "12 s",
+        "top1 0.98",
+        "[all] is well",
+        "[too] few",
+    ):
         assert text in told
     assert "gate accuracy: PASS" in told
     assert ("3/10 loss 0.5" in told) is not terminal

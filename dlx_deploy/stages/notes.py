@@ -1,0 +1,106 @@
+"""What can be told of the gates before ``verify`` runs: a test split that is too small, a teacher that learned nothing.
+
+Pure functions of a finished step's metrics and of the budgets, like the gates; a note stops nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dlx_deploy.config import Gate
+from dlx_deploy.pipeline.stage import Metrics
+
+__all__ = ["data_notes", "teacher_notes"]
+
+_FLIPS = 0.02
+"""The share of answers that a good student changes, for better and worse alike; on the digits it is 2 to 4 %."""
+
+
+def data_notes(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """Each budget that the test split is too small for, whatever is built from it."""
+    from dlx_deploy.runtime.floors import fewest_samples
+
+    n = int(metrics.get("test_images", metrics.get("test_texts", 0)))
+    notes = _drop_notes(budgets, n)
+    level = f"at gate.confidence {budgets.confidence:g}"
+    if budgets.min_accuracy:
+        least = fewest_samples(budgets.min_accuracy, budgets.confidence)
+        if n < least:
+            notes.append(
+                f"the test split has {n} samples; gate.min_accuracy {budgets.min_accuracy:g} {level} takes at least "
+                f"{least}, all of them right: add test samples or lower the floor"
+            )
+    elif not budgets.allow_chance:
+        classes = int(metrics.get("classes", 2))
+        least = fewest_samples(1 / classes, budgets.confidence)
+        if n < least:
+            notes.append(
+                f"the test split has {n} samples of {classes} classes; that a teacher is better than always answering "
+                f"the largest class takes at least {least} {level}: add test samples, or set gate.allow_chance = true"
+            )
+    return notes
+
+
+def _drop_notes(budgets: Gate, n: int) -> list[str]:
+    least, usual = _fewest(0, budgets), _fewest(_FLIPS, budgets)
+    rule = f"gate.max_drop {budgets.max_drop:g} at gate.confidence {budgets.confidence:g}"
+    if least is None:
+        return [f"{rule} can only be shown of a network that is clearly better than its teacher; allow a drop"]
+    if n >= (usual or least):
+        return []
+    flips = f"{usual} if {100 * _FLIPS:g} % of the answers change"
+    if n < least:
+        return [
+            f"the test split has {n} samples, too few to decide: {rule} takes at least {least} if not one answer "
+            f"differs from the teacher's, and {flips}; add test samples, or raise the budget"
+        ]
+    return [
+        f"the test split has {n} samples, which may be too few to decide: {rule} takes {least} if not one answer "
+        f"differs from the teacher's, and {flips}"
+    ]
+
+
+def _fewest(flips: float, budgets: Gate) -> int | None:
+    """The samples that show no drop beyond the budget where there is none and this share of answers changes.
+
+    ``None``: there is no such number.
+    """
+    from dlx_deploy.runtime.statistics import drop_upper_bound
+
+    if budgets.max_drop == 0:
+        return None
+
+    def enough(n: int) -> bool:
+        return drop_upper_bound(n * flips / 2, n * flips / 2, n, budgets.confidence) <= budgets.max_drop
+
+    high = 1
+    while not enough(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def teacher_notes(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """Whether the validation split already says that the teacher will miss the floor or is at chance level."""
+    from dlx_deploy.runtime.floors import accuracy_lower_bound, accuracy_upper_bound
+
+    n = int(metrics.get("validation_samples", 0))
+    if not n or math.isnan(metrics["validation_top1"]):
+        return []
+    top1, share = metrics["validation_top1"], metrics["validation_largest_class"]
+    right = round(top1 * n)
+    seen = f"the teacher is right on {100 * top1:.2f} % of {n} validation samples"
+    floor = budgets.min_accuracy
+    if floor and accuracy_upper_bound(right, n, budgets.confidence) < floor:
+        return [f"{seen}, under gate.min_accuracy {floor:g}: what is built from it will hardly pass; train it further"]
+    if not floor and not budgets.allow_chance and accuracy_lower_bound(right, n, budgets.confidence) <= share:
+        return [
+            f"{seen}, not clearly more than always answering the largest class ({100 * share:.2f} %): if the test "
+            "split says the same, nothing will be packaged; train it further, or set gate.allow_chance = true"
+        ]
+    return []
