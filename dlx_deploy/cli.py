@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,6 +15,7 @@ import typer
 
 import dlx_deploy
 from dlx_deploy.errors import ConfigError, DlxError
+from dlx_deploy.runtime.signals import Terminated, interruptible
 
 if TYPE_CHECKING:
     from dlx_deploy.runtime.commands import Outcome
@@ -30,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Turns a PyTorch model into a verified inference package for an edge device.",
     epilog="Exit codes: 0 done, 1 our bug, 2 usage or configuration, 3 a gate failed, 4 something is not installed, "
-    "5 a stage failed, 6 undecided, 7 no engine that may be used, 130 interrupted.",
+    "5 a stage failed, 6 undecided, 7 no engine that may be used, 130 interrupted, 143 by SIGTERM.",
 )
 targets_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="The boards and CPUs that can be built for."
@@ -69,16 +71,24 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """The exit code of one command line; every error ends here as a message on stderr."""
     try:
-        code = app(arguments, standalone_mode=False)
+        with interruptible() as signals:
+            code = app(arguments, standalone_mode=False)
+        if signals or code == INTERRUPTED:  # the parser makes any KeyboardInterrupt a 130
+            return _interrupted(signals)
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted; finished stages are kept: build again to go on", err=True)
-        return INTERRUPTED
+        return _interrupted(signals)
     except BrokenPipeError:
         sys.stderr.close()  # the reader, for instance `head`, has what it wanted
         return 0
     except Exception as e:
         return _report(e)
+
+
+def _interrupted(signals: Sequence[Terminated]) -> int:
+    by = f" by {signals[0]}" if signals else ""
+    typer.echo(f"interrupted{by}; finished stages are kept: build again to go on", err=True)
+    return signals[0].exit_code if signals else INTERRUPTED
 
 
 def _report(error: Exception) -> int:

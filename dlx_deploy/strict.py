@@ -48,9 +48,7 @@ def decode(raw: dict[str, Any], kind: type[T], origin: str) -> T:
         rule, _, where = str(e).partition(" - at `$")
         path = where.rstrip("`").lstrip(".")
         value = _look_up(raw, path)
-        choices = _choices(kind, path) if rule.startswith("Invalid enum value") else []
-        rule = nearest(str(value), choices) if choices else f"rule: {rule}"
-        raise ConfigError(f"{origin}: {path or 'the file'} is {value!r}; {rule}") from e
+        raise ConfigError(f"{origin}: {path or 'the file'} is {value!r}; {_advice(kind, path, value, rule)}") from e
 
 
 def read_toml(source: Path | Traversable, origin: str, remedy: str) -> dict[str, Any]:
@@ -97,6 +95,72 @@ def _choices(kind: Any, path: str) -> list[str]:
         kind = fields.get(part)
     options = [kind, *get_args(kind)]
     return [str(c) for option in options if get_origin(option) is Literal for c in get_args(option)]
+
+
+def _advice(kind: Any, path: str, value: Any, rule: str) -> str:
+    """The rule that ``value`` breaks, in words, and a value that keeps it; of ours, the rule alone: it says all."""
+    allowed, default = _allowed(kind, path)
+    choices = _choices(kind, path)
+    if rule.startswith("Invalid enum value") and choices:
+        other = allowed.partition(" or ")[2] if " or " in allowed else ""
+        return nearest(str(value), choices) + (f"; or {other}" if other else "")
+    words = f": {allowed}" if allowed and rule.startswith("Expected") else ""
+    example = f"; for instance: {default}" if words and default else ""
+    return f"rule: {rule}{words}{example}"
+
+
+def _allowed(kind: Any, path: str) -> tuple[str, str]:
+    """What may stand at ``path``, in words, and its default as a line of TOML; empty where that is not known."""
+    from msgspec import inspect
+
+    here, example = inspect.type_info(kind), ""
+    for part in re.findall(r"[^.\[\]]+", path):
+        if isinstance(here, inspect.StructType):
+            field = next((f for f in here.fields if f.encode_name == part), None)
+            if field is None:
+                return "", ""
+            here, example = field.type, _as_toml(part, field.default)
+        elif isinstance(here, (inspect.VarTupleType, inspect.ListType)):
+            here = here.item_type
+        elif isinstance(here, inspect.DictType):
+            here = here.value_type
+    return _in_words(here), example
+
+
+def _in_words(kind: Any) -> str:
+    from msgspec import inspect
+
+    if isinstance(kind, inspect.UnionType):
+        parts = sorted(map(_in_words, kind.types), key=lambda words: not words.startswith("'"))
+        return " or ".join(part for part in parts if part)
+    if isinstance(kind, inspect.LiteralType):
+        return ", ".join(map(repr, kind.values))
+    if isinstance(kind, (inspect.VarTupleType, inspect.ListType)):
+        least = f", {kind.min_length} or more of them" if kind.min_length else ""
+        return f"a list in brackets, of {_in_words(kind.item_type) or 'values'} each{least}"
+    if isinstance(kind, (inspect.StructType, inspect.DictType)):
+        return "a table of KEY = VALUE"
+    if isinstance(kind, inspect.StrType):
+        return "text in quotes" + (f" that fits {kind.pattern}" if kind.pattern else "")
+    if isinstance(kind, inspect.BoolType):
+        return "true or false"
+    if isinstance(kind, (inspect.IntType, inspect.FloatType)):
+        noun = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+        return noun + "".join(f", {text} {limit:g}" for text, limit in _limits(kind) if limit is not None)
+    return ""
+
+
+def _limits(kind: Any) -> tuple[tuple[str, float | None], ...]:
+    return ("at least", kind.ge), ("more than", kind.gt), ("at most", kind.le), ("less than", kind.lt)
+
+
+def _as_toml(key: str, value: Any) -> str:
+    """``key = value`` for plain values; empty for tables and where there is no default."""
+    if isinstance(value, bool):
+        return f"{key} = {str(value).lower()}"
+    if isinstance(value, (str, int, float)):
+        return f"{key} = {value!r}".replace("'", '"')
+    return f"{key} = {list(value)!r}".replace("'", '"') if isinstance(value, tuple) else ""
 
 
 def _look_up(raw: Any, path: str) -> Any:

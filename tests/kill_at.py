@@ -1,4 +1,6 @@
-"""Runs ``dlx-deploy`` and kills its own process (SIGKILL) at one moment of one step: kill_at.py STEP MOMENT ARGUMENTS…
+"""Runs ``dlx-deploy`` and kills its own process at one moment of one step: kill_at.py STEP MOMENT ARGUMENTS…
+
+By SIGKILL, or by the signal that the environment variable KILL_WITH names.
 
 MOMENT: ``start`` (its work folder is there, nothing in it), ``epoch`` (after the checkpoint of its first epoch in this
 process), ``written`` (outputs and record are there, not yet visible), ``visible`` (renamed, manifest not yet updated).
@@ -23,7 +25,7 @@ current = ""
 
 
 def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), getattr(signal, os.environ.get("KILL_WITH", "SIGKILL")))
 
 
 started = LiveWatcher.started

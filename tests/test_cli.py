@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -164,7 +167,45 @@ def test_interrupt_is_130(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dlx_deploy.report.builds.describe_plan", interrupt)
-    assert here("plan").code == 130
+    done = here("plan")
+    assert done.code == 130
+    assert "interrupted; finished stages are kept: build again to go on" in done.err
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_is_an_interruption(here: Here, monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
+    number = getattr(signal, name)
+    handled: list[Any] = []
+
+    def terminate(*arguments: Any) -> None:
+        handled.append(signal.getsignal(number))
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr("dlx_deploy.report.builds.describe_plan", terminate)
+    before = signal.getsignal(number)
+    done = here("plan")
+    assert (done.code, done.out) == (code, "")
+    assert f"interrupted by {name}; finished stages are kept: build again to go on" in done.err
+    assert "Traceback" not in done.err
+    assert callable(handled[0])
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_ends_the_workers_too(monkeypatch: pytest.MonkeyPatch, here: Here) -> None:
+    class Team:
+        said: ClassVar[list[str]] = []
+
+        def abandon(self) -> None:
+            self.said.append("abandoned")
+
+        def close(self) -> None:
+            self.said.append("closed")
+
+    monkeypatch.setattr("dlx_deploy.building.team_for", lambda processes: Team())
+    monkeypatch.setattr("dlx_deploy.building.run_build", lambda *rest: os.kill(os.getpid(), signal.SIGTERM))
+    assert here("build").code == 143
+    assert Team.said == ["abandoned", "closed"]
 
 
 def test_json_keeps_talk_off_stdout(built: Path, tmp_path: Path) -> None:

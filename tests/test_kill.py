@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -71,6 +72,20 @@ def test_training_goes_on_from_its_last_epoch(built: Path, tmp_path: Path, step:
     before = STEPS[: STEPS.index(step)]
     assert {s for s, status in statuses.items() if status == "cached"} == set(before)
     assert digest(tmp_path) == digest(built)
+
+
+def test_terminated_loses_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, SCRIPT, "teacher", "epoch", "build", *tiny()]
+    environment = {**os.environ, "KILL_WITH": "SIGTERM"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 143
+    assert "interrupted by SIGTERM; finished stages are kept: build again to go on" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / ".dlx" / "store").glob(".work-*"))
+    assert [f for f in (tmp_path / ".dlx" / "checkpoints").rglob("*") if f.is_file()]  # the epoch before is kept
+    (manifest,) = (tmp_path / ".dlx" / "builds").iterdir()
+    ended = json.loads(manifest.read_text())
+    assert (ended["status"], [s["step"] for s in ended["steps"]]) == ("interrupted", ["data"])
 
 
 @pytest.mark.slow

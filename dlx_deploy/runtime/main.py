@@ -15,6 +15,7 @@ from .commands import Outcome
 from .errors import RuntimeFault
 from .package import Package, open_package
 from .predictor import Predictor
+from .signals import Terminated, interruptible
 
 __all__ = ["main"]
 
@@ -25,16 +26,21 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
     """Runs a command on the package at ``archive_path`` (``None``: named by the first argument); gives the exit code.
 
     Results go to stdout, talk to stderr. 0 done, 2 unusable input or package, 3 a budget missed, 4 a library missing,
-    5 the self-test failed, 6 undecided, 7 no engine that may be used, 130 interrupted.
+    5 the self-test failed, 6 undecided, 7 no engine that may be used, 130 interrupted, 143 by
+    SIGTERM.
     """
     try:
         arguments = _parser(archive_path).parse_args(argv)
-        outcome = _run(arguments, archive_path or arguments.package)
+        with interruptible():
+            outcome = _run(arguments, archive_path or arguments.package)
         if arguments.command is None:
             outcome = Outcome(outcome.data, f"{outcome.text}\n\n{_parser(archive_path).format_help().rstrip()}")
         _print(to_json(outcome.data).decode("utf-8") if arguments.json else outcome.text + "\n")
     except RuntimeFault as e:
         return _fail(e)
+    except Terminated as e:
+        sys.stderr.write(f"interrupted by {e}\n")
+        return e.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
