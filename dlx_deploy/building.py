@@ -85,9 +85,12 @@ def load_job(
     """Everything resolved and checked that can be before any stage runs.
 
     Raises:
-        ConfigError: the configuration, an override or a target name is not valid.
+        ConfigError: the configuration, an override, a target name or the folder of the data is not valid.
     """
+    from dlx_deploy.nn.data.listing import check_source
+
     loaded = find_config(config, overrides or ())
+    check_source(loaded.data)
     found = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]
     builds = tuple(replace(build_for(loaded, target.profile), exact_tools=exact_tools) for target in found)
     said = [note for target in found for note in (target.note, missing_builder(loaded, target.profile)) if note]

@@ -11,13 +11,13 @@ import numpy as np
 
 from .errors import BackendMissing, InputError
 from .files import open_file, reason
+from .folders import SUFFIXES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["SUFFIXES", "load_image"]
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000")
 """What is decoded, whatever the suffix says: Pillow would also run Ghostscript on a file that looks like PostScript."""
@@ -48,7 +48,7 @@ def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, chan
     and resized with Pillow's bilinear filter, whose support grows when it shrinks an image (antialiasing).
 
     Raises:
-        InputError: no such file, not an image, cut short, or too large to decode safely.
+        InputError: no such file, not an image, cut short, several images in one, or too large to decode safely.
         BackendMissing: Pillow is not here.
     """
     if channels not in MODES:
@@ -64,6 +64,7 @@ def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, chan
                 raise InputError(
                     f"{os.fspath(path)}: has {image.size[0]} x {image.size[1]} pixels; at most {MAX_PIXELS}"
                 )
+            _refuse_frames(image, os.fspath(path))
             upright: Any = ImageOps.exif_transpose(image)
             pixels = _eight_bits(Image, upright, os.fspath(path)).convert(MODES[channels])
             if pixels.size != (width, height):
@@ -75,6 +76,13 @@ def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, chan
     except DECODING as e:
         raise InputError(f"{os.fspath(path)}: cannot be decoded as an image ({reason(e)}); replace or remove it") from e
     return np.array(pixels, np.uint8).reshape(height, width, channels)
+
+
+def _refuse_frames(image: Any, path: str) -> None:
+    """Reading the first of several would leave the others out quietly. An MPO's others are previews of the first."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise InputError(f"{path}: holds {frames} frames or pages, and one is read; save the one that counts by itself")
 
 
 def _eight_bits(module: Any, image: Any, path: str) -> Any:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import os
-from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence
 
 import numpy as np
 
 from .errors import BackendMissing, InputError, PackageError
-from .files import open_file, reason
+from .text_files import read_texts
 from .words import said, shortened
 
 if TYPE_CHECKING:
@@ -19,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TextEncoder", "read_texts"]
 
-PathLike = Union[str, "os.PathLike[str]"]
 PANIC = "PanicException"
 
 
@@ -96,65 +91,6 @@ class TextEncoder:
             if not isinstance(e, Exception) and type(e).__name__ != PANIC:
                 raise
             raise PackageError(f"tokenizer.json cannot be used ({said(e)}); build the package again") from e
-
-
-def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
-    """The texts and the labels in a CSV file with columns ``text`` and ``label``, or in JSON lines with these keys.
-
-    Raises:
-        InputError: no such file, another suffix, or a line without a text or a label.
-    """
-    name = os.fspath(path)
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
-    suffix = os.path.splitext(name)[1].lower()
-    if suffix not in readers:
-        raise InputError(f"{name}: labelled texts are a .csv file with columns text and label, or a .jsonl file")
-    texts: List[str] = []
-    labels: List[str] = []
-    try:
-        with io.TextIOWrapper(open_file(name), encoding="utf-8", newline="") as stream:
-            for line, row in readers[suffix](stream, name):
-                texts.append(_field(row, "text", name, line))
-                labels.append(_field(row, "label", name, line))
-    except UnicodeDecodeError as e:
-        raise InputError(f"{name}: is not UTF-8 ({e.reason} at byte {e.start})") from e
-    except (OSError, ValueError) as e:
-        raise InputError(f"{name}: cannot be read ({reason(e)})") from e
-    if not texts:
-        raise InputError(f"{name}: holds no texts")
-    return texts, labels
-
-
-def _csv_rows(stream: Any, name: str) -> Iterator[Tuple[int, Any]]:
-    reader = csv.DictReader(stream)
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as e:
-        raise InputError(f"{name}, line {reader.line_num}: not CSV ({e})") from e
-
-
-def _json_rows(stream: Any, name: str) -> Iterator[Tuple[int, Any]]:
-    for line, text in enumerate(stream, 1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as e:
-            raise InputError(f"{name}, line {line}: not JSON ({e})") from e
-        if not isinstance(row, dict):
-            raise InputError(f'{name}, line {line}: is {text.strip()[:40]!r}; must be {{"text": …, "label": …}}')
-        yield line, row
-
-
-def _field(row: Any, key: str, name: str, line: int) -> str:
-    value = row.get(key)
-    if value is None:
-        raise InputError(f"{name}, line {line}: has no {key!r}; has {', '.join(str(k) for k in row)}")
-    text = str(value)
-    if not text.strip():
-        raise InputError(f"{name}, line {line}: the {key} is empty; fill it in or remove the line")
-    return text
 
 
 def _check(texts: Sequence[str]) -> None:

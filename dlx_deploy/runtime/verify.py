@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from .errors import InputError, PackageError, RuntimeFault
 from .files import TooLarge, read_file, reason
 from .floors import Floor, accuracy_floor
-from .images import SUFFIXES, load_image
+from .folders import SUFFIXES, counted, list_classes, split_entries
+from .images import load_image
 from .inputs import ImageInput
+from .labels import composed
 from .model_bytes import MAX_BYTES as MAX_MODEL_BYTES
 from .model_bytes import check_model_bytes
 from .package import Package, input_digests
 from .predictor import Predictor
 from .session import open_session
 from .statistics import Verdict, non_inferiority
-from .texts import read_texts
+from .text_files import read_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Verification", "load_labelled", "load_labelled_folder", "teacher_predictions", "verify_package"]
+
+_log = logging.getLogger(__name__)
 
 BLOCK = 128  # images per run: bounds the memory, not the result
 PathLike = Union[str, "os.PathLike[str]"]
@@ -168,8 +173,7 @@ def load_labelled(path: PathLike, package: Package) -> Tuple[Any, NDArray[np.int
         return _load_arrays(Path(path), package)
     if isinstance(package.input, ImageInput):
         return load_labelled_folder(path, package.labels, *package.input.shape)
-    test = [Path(path) / f"test{suffix}" for suffix in (".csv", ".jsonl")]
-    texts, names = read_texts(next((p for p in test if p.is_file()), Path(path)))
+    texts, names = read_texts(_text_file(Path(path)))
     return texts, np.array([_class_number(Path(path), name, package.labels) for name in names], np.int64)
 
 
@@ -178,7 +182,8 @@ def load_labelled_folder(
 ) -> Tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The images of ``path/test/CLASS/*`` or ``path/CLASS/*`` and their class numbers, in the order of their names.
 
-    Gives uint8[N, height, width, channels], 0..255, and int64[N]. Hidden files and other suffixes are passed over.
+    Gives uint8[N, height, width, channels], 0..255, and int64[N]. Lists as training does (``folders``); what is left
+    out is logged.
 
     Raises:
         InputError: no such folder, a class folder with an unknown name or no images, or an image that cannot be read.
@@ -187,20 +192,38 @@ def load_labelled_folder(
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one that holds a folder of images per class")
-    if (root / "test").is_dir() and "test" not in labels:
-        root = root / "test"
-    paths: List[Path] = []
-    classes: List[int] = []
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        number = _class_number(folder, folder.name, labels)
-        files = _image_files(folder)
-        classes += [number] * len(files)
-        paths += files
-    if not paths:
+    root = _test_folder(root, labels)
+    found = list_classes(root)
+    numbers = {name: _class_number(root / name, name, labels) for name in found.classes}
+    if not found.images:
         raise InputError(
             f"{root}: holds no class folders with images; it needs CLASS/NAME.jpg, CLASS one of: {_few(labels)}"
         )
-    return np.stack([load_image(p, height, width, channels) for p in paths]), np.array(classes, np.int64)
+    empty = sorted(set(found.classes) - {group for _, group in found.images})
+    if empty:
+        raise InputError(
+            f"{root / empty[0]}: the class has no images ({', '.join(SUFFIXES)}); add some or remove the folder"
+        )
+    if found.left_out:
+        _log.warning("%s: %d files are left out: %s", root, len(found.left_out), counted(found.left_out))
+    images = np.stack([load_image(root / name, height, width, channels) for name, _ in found.images])
+    return images, np.array([numbers[group] for _, group in found.images], np.int64)
+
+
+def _test_folder(root: Path, labels: Sequence[str]) -> Path:
+    """The test split's folder in ``root``, in any case, or ``root`` itself."""
+    split = split_entries([p.name for p in root.iterdir() if p.is_dir() and p.name not in labels], root)
+    return root / split["test"] if "test" in split else root
+
+
+def _text_file(path: Path) -> Path:
+    """The test split's file in the folder ``path``, in any case, or ``path`` itself."""
+    if not path.is_dir():
+        return path
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".csv", ".jsonl") and p.stem.lower() == "test")
+    if len(files) > 1:
+        raise InputError(f"{path}: has {' and '.join(p.name for p in files)}; one of them must be the test split")
+    return files[0] if files else path
 
 
 def _filled(dims: Sequence[Any], sizes: Sequence[int]) -> Tuple[int, ...]:
@@ -225,18 +248,12 @@ def _load_arrays(path: Path, package: Package) -> Tuple[Any, NDArray[np.int64]]:
 
 
 def _class_number(where: Path, name: str, labels: Sequence[str]) -> int:
-    if name in labels:
-        return list(labels).index(name)
+    known = [composed(label) for label in labels]
+    if composed(name) in known:
+        return known.index(composed(name))
     close = difflib.get_close_matches(name, labels, n=1, cutoff=0.5)
     hint = f"nearest: {close[0]!r}" if close else f"the package knows: {_few(labels)}"
     raise InputError(f"{where}: {name!r} is no class of the package; {hint}")
-
-
-def _image_files(folder: Path) -> List[Path]:
-    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-    if not files:
-        raise InputError(f"{folder}: the class has no images ({', '.join(SUFFIXES)}); add some or remove the folder")
-    return files
 
 
 def _check_labels(images: NDArray[np.uint8], labels: NDArray[np.int64], package: Package) -> None:

@@ -22,7 +22,7 @@ def run(job: Job[Data]) -> Metrics:
 
 STAGE = Stage(
     name="data",
-    version=2,
+    version=3,
     params=Data,
     inputs=("images", "texts", "tokenizer"),
     outputs=("data",),

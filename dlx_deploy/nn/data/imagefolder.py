@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from dlx_deploy.errors import DataError, EnvironmentMissing
 from dlx_deploy.nn.data.artifact import Images, Labels
-from dlx_deploy.nn.data.listing import image_names
+from dlx_deploy.nn.data.listing import ImageFolder, check_folder, list_folder
 from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.errors import BackendMissing, InputError
 from dlx_deploy.runtime.images import load_image
@@ -31,27 +30,23 @@ class Listing:
     labels: Labels
 
 
-def list_images(folder: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
-    """The sorted class names, and a ``Listing`` for ``train`` and for each of ``validation`` and ``test`` there is.
+def list_images(folder: Path, allow_missing: bool = False) -> tuple[ImageFolder, dict[str, Listing]]:
+    """What ``folder`` holds, and a ``Listing`` for ``train`` and for each of ``validation`` and ``test`` there is.
 
     Raises:
-        DataError: no ``train`` folder, one class only, a class without images, a class unknown to ``train``.
+        DataError: see ``list_folder`` and ``check_folder``.
     """
-    names = image_names(folder)
-    if not (folder / "train").is_dir():
-        raise DataError(f"data.path: {folder} has no train folder; an imagefolder has train/CLASS/*.jpg (or .png)")
-    classes = tuple(sorted(d.name for d in (folder / "train").iterdir() if d.is_dir() and not d.name.startswith(".")))
-    if len(classes) < 2:
-        seen = f"one class only ({classes[0]!r})" if classes else "no class folder"
-        raise DataError(f"{folder / 'train'}: {seen}; a classifier needs train/CLASS folders for at least 2 classes")
-    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name in names:
-        split, _, rest = name.partition("/")
-        group, slash, _ = rest.partition("/")
-        if slash:  # an image directly in train/ belongs to no class
-            groups["validation" if split == "val" else split].append((name, group))
-    _refuse_empty(folder, classes, {group for _, group in groups["train"]})
-    return classes, {split: _listing(folder, split, items, classes) for split, items in groups.items()}
+    found = list_folder(folder)
+    check_folder(found, allow_missing)
+    number = {name: i for i, name in enumerate(found.classes)}
+    listings = {
+        split: Listing(
+            tuple(found.path(split) / name for name, _ in part.images),
+            np.array([number[group] for _, group in part.images], dtype=np.int64),
+        )
+        for split, part in found.splits.items()
+    }
+    return found, listings
 
 
 def decode_images(files: Sequence[Path], into: Images, progress: Progress) -> None:
@@ -81,27 +76,6 @@ def decode_images(files: Sequence[Path], into: Images, progress: Progress) -> No
     if failures:
         first = failures[min(failures)]  # names its file
         raise DataError(f"{len(failures)} of {len(files)} images cannot be used; the first: {first}") from first
-
-
-def _listing(folder: Path, split: str, items: list[tuple[str, str]], classes: tuple[str, ...]) -> Listing:
-    number = {name: i for i, name in enumerate(classes)}
-    unknown = sorted({group for _, group in items} - set(classes))
-    if unknown:
-        raise DataError(
-            f"{folder / split}: class {unknown[0]!r} is not in train ({len(unknown)} such); "
-            f"train has: {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}"
-        )
-    labels = np.array([number[group] for _, group in items], dtype=np.int64)
-    return Listing(tuple(folder / name for name, _ in items), labels)
-
-
-def _refuse_empty(folder: Path, classes: tuple[str, ...], filled: set[str]) -> None:
-    empty = [name for name in classes if name not in filled]
-    if empty:
-        raise DataError(
-            f"{folder / 'train' / empty[0]}: no image (.jpg, .jpeg, .png) in this class ({len(empty)} such); "
-            "add images or remove the folder"
-        )
 
 
 def _ticker(total: int, progress: Progress) -> Callable[[], None]:

@@ -1,9 +1,9 @@
-"""Images on their way into the artifact: where they come from, decoded into arrays, measured."""
+"""Images on their way into the artifact: where they come from, decoded, told from their copies, measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,10 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data import digits
 from dlx_deploy.nn.data.artifact import ImageHeader, Images, Labels
+from dlx_deploy.nn.data.copies import ORDER, Copies, Row, digests, find_copies
 from dlx_deploy.nn.data.imagefolder import decode_images, list_images
-from dlx_deploy.nn.data.splits import Indices, Part
+from dlx_deploy.nn.data.listing import warn_once
+from dlx_deploy.nn.data.splits import Indices, Part, without
 from dlx_deploy.progress import Progress
 
 __all__ = ["ImageSource", "image_source"]
@@ -21,13 +23,15 @@ __all__ = ["ImageSource", "image_source"]
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Labelled images not yet decoded: ``fill(split, positions, into)`` writes pixels."""
+    """Labelled images not yet decoded: ``fill(split, positions, into)`` writes pixels, ``name`` says whose."""
 
     classes: tuple[str, ...]
     labels: Mapping[str, Labels]
     shape: tuple[int, int, int]  # height, width, channels
     fill: Callable[[str, Indices, Images], None]
+    name: Callable[[str, int], str]
     config: Data
+    counts: Mapping[str, float] = field(default_factory=dict)
 
     def write(self, out: Path, name: str, part: Part) -> None:
         """Decode straight into the file, so that no split needs to fit in memory twice."""
@@ -37,6 +41,53 @@ class ImageSource:
         )
         self.fill(part.origin, part.positions, images)
         images.flush()  # type: ignore[attr-defined]
+
+    def separate(self, out: Path, parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[str, float]]:
+        """The ``parts`` that are written, none with an image of another; and what there is to count.
+
+        A copy that a draw put into another split is left out there; one in folders that the user made is refused.
+
+        Raises:
+            DataError: there are such copies, or a split or a class has nothing else.
+        """
+        labels = {name: self.labels[part.origin][part.positions] for name, part in parts.items()}
+        found = find_copies({name: digests(_read(out, name)) for name in ORDER}, labels)
+        counts = {"contradictory_images": found.contradictory, "repeated_test_images": found.repeated}
+        given = [pair for pair in found.across if parts[pair[0][0]].origin != parts[pair[1][0]].origin]
+        allowed = self.config.allow_leakage
+        if given and not allowed:
+            raise DataError(self._leak(given, parts))
+        for name, number in counts.items():
+            if number:
+                warn_once(_COUNTED[name].format(number, self.config.path or self.config.kind))
+        if found.across and allowed:
+            warn_once(f"{len(found.across)} images are in several splits; data.allow_leakage is true, so they stay")
+            return dict(parts), _some({**counts, "leaked_images": len(found.across)})
+        separated = self._without(out, parts, found)
+        return separated, _some({**counts, "copies_left_out": len(found.across)})
+
+    def _without(self, out: Path, parts: Mapping[str, Part], found: Copies) -> dict[str, Part]:
+        """``parts``, written again without the copies."""
+        result = dict(parts)
+        for split in ORDER:
+            rows = np.array([row for (name, row), _ in found.across if name == split], np.int64)
+            if len(rows):
+                part = parts[split]
+                keep = without(len(part.positions), rows)
+                _refuse_gone(self, split, part, keep)
+                _keep(out, split, keep)
+                result[split] = Part(part.origin, part.positions[keep])
+                warn_once(f"{len(rows)} images of the {split} split are copies of images in another: they are left out")
+        return result
+
+    def _leak(self, pairs: Sequence[tuple[Row, Row]], parts: Mapping[str, Part]) -> str:
+        (split, row), (other, at) = pairs[0]
+        names = [self.name(parts[s].origin, int(parts[s].positions[i])) for s, i in ((split, row), (other, at))]
+        return (
+            f"{len(pairs)} images are in several splits, pixel for pixel; the first: {names[0]} ({split}) is "
+            f"{names[1]} ({other}); what a network is judged by must be new to it: remove one of each, or set "
+            "data.allow_leakage = true"
+        )
 
     def draw(self, out: Path, drawn: Indices) -> None:
         """The images of the training split at ``drawn``, as those of calibration."""
@@ -76,7 +127,8 @@ def _digits(config: Data) -> ImageSource:
     def fill(split: str, positions: Indices, into: Images) -> None:
         into[:] = images[positions]
 
-    return ImageSource(digits.CLASSES, {"train": labels}, (digits.SIDE, digits.SIDE, channels), fill, config)
+    shape = (digits.SIDE, digits.SIDE, channels)
+    return ImageSource(digits.CLASSES, {"train": labels}, shape, fill, lambda split, i: f"digit {i}", config)
 
 
 def _imagefolder(config: Data, progress: Progress) -> ImageSource:
@@ -84,18 +136,59 @@ def _imagefolder(config: Data, progress: Progress) -> ImageSource:
         raise DataError("data.path is empty; data.kind 'imagefolder' needs the folder that holds train/CLASS/*.jpg")
     if not config.height:
         raise DataError("data.height is 0; data.kind 'imagefolder' needs the height in pixels to resize to, e.g. 32")
-    classes, listings = list_images(Path(config.path))
+    folder, listings = list_images(Path(config.path), config.allow_missing_classes)
 
     def fill(split: str, positions: Indices, into: Images) -> None:
         decode_images([listings[split].files[i] for i in positions], into, progress)
 
+    def name(split: str, position: int) -> str:
+        return str(listings[split].files[position])
+
     shape = (config.height, config.width or config.height, config.channels or 3)
-    return ImageSource(classes, {name: listing.labels for name, listing in listings.items()}, shape, fill, config)
+    labels = {split: listing.labels for split, listing in listings.items()}
+    counts = {"files_left_out": float(len(folder.left_out))}
+    return ImageSource(folder.classes, labels, shape, fill, name, config, counts)
+
+
+_COUNTED = {
+    "contradictory_images": "{} images of {} are there under several classes: the network cannot learn both",
+    "repeated_test_images": "{} test images of {} come more than once: they count as often in the gate",
+}
+
+
+def _some(counts: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(number) for name, number in counts.items() if number}
+
+
+def _read(out: Path, split: str) -> Images:
+    images: Images = np.load(out / f"{split}.images.npy", mmap_mode="r", allow_pickle=False)
+    return images
+
+
+def _keep(out: Path, split: str, rows: Indices) -> None:
+    """Only the images at ``rows`` of a split that is written, a part at a time."""
+    old, aside = _read(out, split), out / "aside.npy"
+    new: Images = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=(len(rows), *old.shape[1:]))
+    for start in range(0, len(rows), 256):
+        new[start : start + 256] = old[rows[start : start + 256]]
+    new.flush()  # type: ignore[attr-defined]
+    aside.replace(out / f"{split}.images.npy")
+
+
+def _refuse_gone(source: ImageSource, split: str, part: Part, keep: Indices) -> None:
+    labels = source.labels[part.origin]
+    gone = np.setdiff1d(labels[part.positions], labels[part.positions[keep]])
+    if split == "train" and len(gone):
+        raise DataError(
+            f"class {source.classes[gone[0]]!r} has no training image of its own ({len(gone)} such): all are copies of "
+            "images that the test or validation split holds; add others"
+        )
+    if not len(keep):
+        raise DataError(f"the {split} split is empty: all its images are copies of others; add others")
 
 
 def _train(out: Path) -> Images:
-    images: Images = np.load(out / "train.images.npy", mmap_mode="r", allow_pickle=False)
-    return images
+    return _read(out, "train")
 
 
 def _normalisation(config: Data, train: Images) -> tuple[list[float], list[float]]:

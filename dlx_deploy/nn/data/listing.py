@@ -2,61 +2,243 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
+from dlx_deploy.runtime.errors import InputError
+from dlx_deploy.runtime.folders import SPLITS, SUFFIXES, Folder, counted, list_classes, split_entries
+from dlx_deploy.runtime.labels import class_order, same_but_for_writing
 
-__all__ = ["IMAGE_SUFFIXES", "SPLIT_FOLDERS", "image_names", "text_names"]
+__all__ = [
+    "ImageFolder",
+    "check_folder",
+    "check_source",
+    "image_names",
+    "list_folder",
+    "require_classes",
+    "split_of",
+    "text_names",
+    "warn_once",
+]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+log = logging.getLogger(__name__)
+
 TEXT_SUFFIXES = (".csv", ".jsonl")
-SPLIT_FOLDERS = ("train", "validation", "val", "test")
+_MEANT = ("dev", "development", "eval", "evaluation", "holdout", "testing", "tests", "training", "valid", "validate")
+"""Names that others use for a split: passing over such a folder or file would draw another split quietly."""
+_LOOKED_AT = 20
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """An imagefolder: ``names`` is split → its folder's name, ``splits`` what is in it, ``left_out`` what is not used
+    (names relative to ``root``)."""
+
+    root: Path
+    names: dict[str, str]
+    splits: dict[str, Folder]
+    left_out: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in the order of their numbers: those of the training split."""
+        return tuple(class_order(self.splits["train"].classes)) if "train" in self.splits else ()
+
+    def path(self, split: str) -> Path:
+        """The folder of ``split``."""
+        return self.root / self.names[split]
 
 
 def image_names(folder: Path) -> list[str]:
-    """The sorted names, relative to ``folder`` and with ``/``, of the images below its split folders.
-
-    An image has a suffix of ``IMAGE_SUFFIXES`` in any case; names that begin with a dot are passed over.
+    """The sorted names, relative to ``folder`` and with ``/``, of the images in class folders below its split folders.
 
     Raises:
-        DataError: ``folder`` is not there, or one of its folders cannot be read.
+        DataError: see ``list_folder``.
+    """
+    found = list_folder(folder)
+    return sorted(f"{found.names[split]}/{name}" for split, part in found.splits.items() for name, _ in part.images)
+
+
+def list_folder(folder: Path) -> ImageFolder:
+    """What an imagefolder holds, as it is; what is left out is said once, as a warning.
+
+    Raises:
+        DataError: ``folder`` is not there, one of its folders cannot be read, a name cannot be used, or a folder has
+            a name that others use for a split.
     """
     if not folder.is_dir():
         raise DataError(
-            f"data.path: {folder} is not a folder; an imagefolder has {folder.name}/train/CLASS/*.jpg (or .png)"
+            f"data.path: {folder} is not a folder; an imagefolder has {folder.name}/train/CLASS/*.jpg (or "
+            f"{', '.join(SUFFIXES)})"
         )
-    splits = [split for split in SPLIT_FOLDERS if (folder / split).is_dir()]
-    return sorted(name for split in splits for name in _walk(str(folder / split), split))
+    try:
+        folders = [name for name in os.listdir(folder) if (folder / name).is_dir()]
+        names = split_entries(folders, folder)
+        _refuse_meant(folders, folder)
+        splits = {split: list_classes(folder / name) for split, name in sorted(names.items())}
+    except InputError as e:
+        raise DataError(f"data.path: {e}") from e
+    except OSError as e:
+        raise DataError(f"data.path: {folder}: cannot be read ({e.strerror})") from e
+    left_out = tuple(f"{names[split]}/{name}" for split, part in splits.items() for name in part.left_out)
+    others = [name for name in sorted(set(folders) - set(names.values())) if _shows_images(folder / name)]
+    if others:
+        warn_once(
+            f"{folder}: the images in {', '.join(others[:5])} are left out; splits are train, validation and test"
+        )
+    if left_out:
+        kinds = counted([name.partition("/")[2] for name in left_out])
+        warn_once(
+            f"{folder}: {len(left_out)} files are left out: {kinds} (the first: {left_out[0]}); images are "
+            f"SPLIT/CLASS/NAME with one of {', '.join(SUFFIXES)}"
+        )
+    return ImageFolder(folder, names, splits, left_out)
+
+
+def _shows_images(folder: Path) -> bool:
+    """Whether a folder that is no split looks like one: images in its first level or the next, as far as is quick."""
+    if folder.name.startswith("."):
+        return False
+    try:
+        here = list(itertools.islice(folder.iterdir(), _LOOKED_AT))
+        below = (p for d in here if d.is_dir() for p in itertools.islice(d.iterdir(), _LOOKED_AT))
+        return any(p.suffix.lower() in SUFFIXES for p in itertools.chain(here, below))
+    except OSError:
+        return False
+
+
+def check_folder(folder: ImageFolder, allow_missing: bool) -> None:
+    """Refuse what cannot be trained on or judged by; with ``allow_missing`` a split without some class is only said.
+
+    Raises:
+        DataError: no ``train``, one class only, a class without training images, a split without images, a class
+            that training has not, or that a split has not.
+    """
+    classes = folder.classes
+    if "train" not in folder.splits:
+        raise DataError(f"data.path: {folder.root} has no train folder; an imagefolder has train/CLASS/*.jpg (or .png)")
+    if len(classes) < 2:
+        seen = f"one class only ({classes[0]!r})" if classes else "no class folder"
+        raise DataError(
+            f"{folder.path('train')}: {seen}; a classifier needs train/CLASS folders for at least 2 classes"
+        )
+    empty = _without_images(folder.splits["train"], classes)
+    if empty:
+        raise DataError(
+            f"{folder.path('train') / empty[0]}: no image ({', '.join(SUFFIXES)}) in this class ({len(empty)} such); "
+            "add images or remove the folder"
+        )
+    for split, part in folder.splits.items():
+        _check_split(folder.path(split), part, classes, allow_missing)
+
+
+def check_source(config: Data) -> None:
+    """Refuse the user's folder as training would, before anything is read.
+
+    Raises:
+        DataError: see ``list_folder``, ``check_folder`` and ``text_names``.
+    """
+    path = Path(config.path)
+    if config.kind == "imagefolder" and config.path:
+        check_folder(list_folder(path), config.allow_missing_classes)
+    elif config.kind == "text" and config.path and not path.is_file():
+        text_names(path)
+
+
+def _check_split(path: Path, part: Folder, classes: Sequence[str], allow_missing: bool) -> None:
+    unknown = [name for name in part.classes if name not in classes]
+    if unknown:
+        near = same_but_for_writing(unknown[0], classes)
+        hint = f"; {near!r} differs in its writing only: rename one of them" if near else ""
+        raise DataError(
+            f"{path}: class {unknown[0]!r} is not in train ({len(unknown)} such); train has: "
+            f"{', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}{hint}"
+        )
+    if not part.images:
+        raise DataError(
+            f"{path}: no image ({', '.join(SUFFIXES)}) in any class folder; add images, or remove the folder to have "
+            "the split drawn from train"
+        )
+    require_classes(_without_images(part, classes), str(path), allow_missing)
+
+
+def require_classes(missing: Sequence[str], where: str, allow_missing: bool) -> None:
+    """Refuse that ``where`` has none of the classes ``missing``, or only say so.
+
+    Raises:
+        DataError: it does, and it is not allowed.
+    """
+    if not missing:
+        return
+    text = f"{where}: nothing of class {missing[0]!r} ({len(missing)} such)"
+    if not allow_missing:
+        raise DataError(
+            f"{text}, so nothing is known of the network there; add some, or set data.allow_missing_classes = true"
+        )
+    warn_once(f"{text}: nothing is known of the network there")
+
+
+@functools.lru_cache(maxsize=256)
+def warn_once(text: str) -> None:
+    """Log ``text`` as a warning; again in this process only after many others. A plan and its stage both look."""
+    log.warning("%s", text)
 
 
 def text_names(folder: Path) -> list[str]:
     """The names of the files of labelled texts in ``folder``: ``train.csv`` or ``train.jsonl``, and so on.
 
     Raises:
-        DataError: ``folder`` is not there, or has two files for a split.
+        DataError: ``folder`` is not there, has two files for a split, or one with a name that others use for a split.
     """
     if not folder.is_dir():
         raise DataError(f"data.path: {folder} is not a folder or a .csv or .jsonl file of texts")
+    files = [p.name for p in folder.iterdir() if p.is_file() and p.suffix.lower() in TEXT_SUFFIXES]
+    files = [name for name in files if not name.startswith(".")]
     names = []
     for split in ("train", "validation", "test"):
-        there = [f"{split}{suffix}" for suffix in TEXT_SUFFIXES if (folder / f"{split}{suffix}").is_file()]
+        there = [name for name in sorted(files) if split_of(name) == split]
         if len(there) > 1:
             raise DataError(f"data.path: {folder} has {' and '.join(there)}; one of them must be the split")
         names += there
+    _refuse_meant([Path(name).stem for name in files], folder)
+    left_out = sorted({*files, *_other_formats(folder)} - set(names))
+    if left_out:
+        warn_once(
+            f"{folder}: {len(left_out)} files are left out (the first: {left_out[0]}); a split is train, validation "
+            "(or val) or test with .csv or .jsonl"
+        )
     return names
 
 
-def _walk(folder: str, prefix: str) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    yield from _walk(entry.path, f"{prefix}/{entry.name}")
-                elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                    yield f"{prefix}/{entry.name}"
-    except OSError as e:
-        raise DataError(f"{e.filename or folder}: cannot be read ({e.strerror}); every image of the set must be") from e
+def _other_formats(folder: Path) -> list[str]:
+    """Files that are called like a split and have another format: .tsv, .txt, .parquet, .csv.gz."""
+    known = TEXT_SUFFIXES
+    return [
+        p.name for p in folder.iterdir() if p.suffix.lower() not in known and p.name.split(".")[0].lower() in SPLITS
+    ]
+
+
+def split_of(name: str) -> str | None:
+    """The split that a file of texts is, by its name, or ``None``."""
+    return next(iter(split_entries([Path(name).stem], "")), None)
+
+
+def _refuse_meant(names: Sequence[str], folder: Path) -> None:
+    meant = sorted(name for name in names if name.lower() in _MEANT)
+    if meant:
+        raise DataError(
+            f"data.path: {folder} has {meant[0]!r}, which is no split's name; call it train, validation (or val) or "
+            "test, or move it elsewhere"
+        )
+
+
+def _without_images(part: Folder, classes: Sequence[str]) -> list[str]:
+    filled = {group for _, group in part.images}
+    return [name for name in classes if name not in filled]

@@ -13,6 +13,7 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.artifact import Header, Labels, write_header
 from dlx_deploy.nn.data.images import image_source
+from dlx_deploy.nn.data.listing import require_classes
 from dlx_deploy.nn.data.splits import Indices, Part, stratified, without
 from dlx_deploy.nn.data.texts import text_source
 from dlx_deploy.progress import Progress, silent
@@ -32,9 +33,17 @@ class _Source(Protocol):
     def classes(self) -> tuple[str, ...]: ...
     @property
     def labels(self) -> Mapping[str, Labels]: ...
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """What was left out while listing: metrics."""
+        ...
 
     def write(self, out: Path, name: str, part: Part) -> None:
         """Write the inputs of one split; that of ``train`` comes first."""
+
+    def separate(self, out: Path, parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[str, float]]:
+        """The written ``parts`` without inputs that are in another, and metrics of what was found."""
+        ...
 
     def draw(self, out: Path, drawn: Indices) -> None:
         """Write those of the calibration split: some of ``train``."""
@@ -54,9 +63,10 @@ def prepare(config: Data, out: Path, seed: int, progress: Progress = silent) -> 
     source: _Source = text_source(config) if config.is_text else image_source(config, progress)
     parts = _split(config, source, seed)
     out.mkdir(parents=True, exist_ok=True)
-    labels = {name: source.labels[part.origin][part.positions] for name, part in parts.items()}
     for name in ("train", "validation", "test"):
         source.write(out, name, parts[name])
+    parts, found = source.separate(out, parts)
+    labels = {name: source.labels[part.origin][part.positions] for name, part in parts.items()}
     drawn = _calibration(config, labels["train"], seed)
     source.draw(out, drawn)
     labels["calibration"] = labels["train"][drawn]
@@ -65,7 +75,8 @@ def prepare(config: Data, out: Path, seed: int, progress: Progress = silent) -> 
     counts = {name: len(values) for name, values in labels.items()}
     write_header(out, source.header(out, counts))
     noun = "texts" if config.is_text else "images"
-    return {f"{name}_{noun}": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}
+    sizes = {f"{name}_{noun}": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}
+    return {**sizes, **source.counts, **found}
 
 
 def _split(config: Data, source: _Source, seed: int) -> dict[str, Part]:
@@ -91,6 +102,7 @@ def _split(config: Data, source: _Source, seed: int) -> dict[str, Part]:
         parts["validation"] = Part("train", taken)
     parts["train"] = Part("train", pool)
     _refuse_empty(config, source.labels["train"], parts)
+    _refuse_missing(config, source, parts)
     # Folders come class by class; shuffled, the first so many images of a split stand for all of it.
     rng = np.random.default_rng([seed, _ORDER])
     return {name: Part(part.origin, rng.permutation(part.positions)) for name, part in sorted(parts.items())}
@@ -123,6 +135,20 @@ def _refuse_empty(config: Data, labels: Labels, parts: Mapping[str, Part]) -> No
                 f"training {place} has {len(labels)} {noun} (data.limit_train = {config.limit_train}) and one of each "
                 f"class stays there; raise the fraction, or add a {name} {place} with {noun}"
             )
+
+
+def _refuse_missing(config: Data, source: _Source, parts: Mapping[str, Part]) -> None:
+    """A class that a draw or a limit keeps out of test is unknown to the gate; out of validation it is said."""
+    for name in ("test", "validation"):
+        labels = source.labels[parts[name].origin]
+        missing = np.setdiff1d(labels, labels[parts[name].positions])
+        key, limit = ("limit_test", config.limit_test) if name == "test" else ("limit_train", config.limit_train)
+        reasons = [f"data.{key} = {limit}"] if limit else []
+        if parts[name].origin == "train":
+            reasons.append(f"data.{name}_fraction = {getattr(config, f'{name}_fraction'):g}")
+        where = f"the {name} split{' of ' * bool(reasons)}{' and '.join(reasons)}"
+        allowed = name == "validation" or config.allow_missing_classes
+        require_classes([source.classes[i] for i in missing], where, allowed)
 
 
 def _calibration(config: Data, labels: Labels, seed: int) -> Indices:

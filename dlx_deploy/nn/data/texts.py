@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +16,12 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.artifact import Labels, TextHeader
 from dlx_deploy.nn.data.docstrings import load_docstrings
-from dlx_deploy.nn.data.listing import text_names
+from dlx_deploy.nn.data.listing import require_classes, split_of, text_names
 from dlx_deploy.nn.data.splits import Indices, Part
 from dlx_deploy.nn.data.tokenizing import Kind, encode_all, load_tokenizer, pad_id, train_tokenizer
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.texts import read_texts
+from dlx_deploy.runtime.labels import class_order, same_but_for_writing
+from dlx_deploy.runtime.text_files import distinct, read_texts
 
 __all__ = ["TextSource", "text_source"]
 
@@ -35,6 +36,7 @@ class TextSource:
     labels: Mapping[str, Labels]
     texts: Mapping[str, Sequence[str]]
     config: Data
+    counts: Mapping[str, float] = field(default_factory=dict)
 
     def write(self, out: Path, name: str, part: Part) -> None:
         """Write texts and tokens; the tokenizer is trained on the training split, which comes first."""
@@ -42,6 +44,10 @@ class TextSource:
         if name == "train":
             (out / "tokenizer.json").write_bytes(self._tokenizer(texts))
         self._save(out, name, texts, encode_all(load_tokenizer(out / "tokenizer.json"), texts, *self._limits, name))
+
+    def separate(self, out: Path, parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[str, float]]:
+        """``parts`` as they are: no text of the source comes twice."""
+        return dict(parts), {}
 
     def draw(self, out: Path, drawn: Indices) -> None:
         """The texts of the training split at ``drawn``, as those of calibration."""
@@ -90,7 +96,7 @@ def text_source(config: Data) -> TextSource:
     if not config.path:
         raise DataError("data.path is empty; data.kind 'text' needs a folder with train.csv or train.jsonl, or a file")
     path = Path(config.path)
-    files = {"train": path} if path.is_file() else {Path(n).stem: path / n for n in text_names(path)}
+    files = {"train": path} if path.is_file() else {split_of(n) or n: path / n for n in text_names(path)}
     if "train" not in files:
         raise DataError(f"data.path: {path} holds no train.csv or train.jsonl with text and label")
     try:
@@ -101,34 +107,50 @@ def text_source(config: Data) -> TextSource:
 
 
 def _source(found: Mapping[str, tuple[list[str], list[str]]], names: Mapping[str, str], config: Data) -> TextSource:
-    classes = tuple(sorted(set(found["train"][1])))
+    classes = tuple(class_order(found["train"][1]))
     if len(classes) < 2:
         raise DataError(f"{names['train']}: one class only ({classes[0]!r}); a classifier needs at least 2")
     number = {name: i for i, name in enumerate(classes)}
     texts: dict[str, list[str]] = {}
     labels: dict[str, Labels] = {}
-    taken: set[str] = set()
+    taken: dict[str, str] = {}
+    counts = {"copies_left_out": 0.0, "contradictory_texts": 0.0}
     for split in ("test", "validation", "train"):  # what is tested on is not trained on
         if split in found:
             _refuse_broken([*found[split][0], *found[split][1]], names[split])
             _refuse_unseen(found[split][1], classes, names[split])
-            rows = _first_ones(found[split][0], taken)
+            rows, contradictory = _first_ones(*found[split], taken)
             texts[split] = [found[split][0][i] for i in rows]
             labels[split] = np.array([number[found[split][1][i]] for i in rows], np.int64)
-            if len(rows) < len(found[split][0]):
-                log.warning("%s: %d texts come twice and were left out", names[split], len(found[split][0]) - len(rows))
+            counts["copies_left_out"] += _say_copies(names[split], len(found[split][0]) - len(rows), contradictory)
+            counts["contradictory_texts"] += contradictory
     _refuse_gone(labels["train"], classes, names["train"])
-    return TextSource(classes, labels, texts, config)
+    for split in sorted(set(labels) - {"train"}):
+        missing = [name for i, name in enumerate(classes) if i not in labels[split]]
+        require_classes(missing, names[split], config.allow_missing_classes)
+    return TextSource(classes, labels, texts, config, counts if config.kind == "text" else {})
 
 
-def _first_ones(texts: Sequence[str], taken: set[str]) -> list[int]:
-    """The positions of texts that are not in ``taken``, to which they are added."""
-    rows = []
-    for i, text in enumerate(texts):
-        if text not in taken:
-            taken.add(text)
+def _first_ones(texts: Sequence[str], labels: Sequence[str], taken: dict[str, str]) -> tuple[list[int], int]:
+    """The positions of texts that are not in ``taken`` (text → label), to which they are added; and how many of the
+    others are there under another label."""
+    rows, contradictory = [], 0
+    for i, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        before = taken.setdefault(key := distinct(text), "")
+        if before:
+            contradictory += before != label
+        else:
+            taken[key] = label
             rows.append(i)
-    return rows
+    return rows, contradictory
+
+
+def _say_copies(name: str, count: int, contradictory: int) -> int:
+    if count:
+        log.warning("%s: %d texts come twice and were left out", name, count)
+    if contradictory:
+        log.warning("%s: %d of them had another label than the text that was kept: correct them", name, contradictory)
+    return count
 
 
 def _refuse_broken(texts: Sequence[str], name: str) -> None:
@@ -153,7 +175,9 @@ def _refuse_gone(labels: Labels, classes: Sequence[str], name: str) -> None:
 def _refuse_unseen(labels: Sequence[str], classes: Sequence[str], name: str) -> None:
     unseen = sorted(set(labels) - set(classes))
     if unseen:
+        near = same_but_for_writing(unseen[0], classes)
+        hint = f"; {near!r} differs in its writing only: make them one" if near else ""
         raise DataError(
             f"{name}: label {unseen[0]!r} is not in the training texts ({len(unseen)} such); they have: "
-            f"{', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}"
+            f"{', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}{hint}"
         )

@@ -1,0 +1,50 @@
+"""Images that are in the data more than once, compared as the network sees them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dlx_deploy.nn.data.artifact import Images, Labels
+
+__all__ = ["ORDER", "Copies", "digests", "find_copies"]
+
+ORDER = ("test", "validation", "train")
+"""What stays where an image is in several splits: the first of these."""
+
+Row = tuple[str, int]
+"""A split and a row of it."""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """``across``: (row, the row of an earlier split of ``ORDER`` that it equals). ``repeated``: test images that the
+    test split has before already. ``contradictory``: different images that have several labels."""
+
+    across: tuple[tuple[Row, Row], ...]
+    repeated: int
+    contradictory: int
+
+
+def digests(images: Images) -> list[bytes]:
+    """One per image of uint8[N, H, W, C], equal where the pixels are."""
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+
+
+def find_copies(found: Mapping[str, Sequence[bytes]], labels: Mapping[str, Labels]) -> Copies:
+    """The copies among the splits of ``found``: digests by split, with ``labels`` int64[N] of each. Linear."""
+    first: dict[bytes, Row] = {}
+    meanings: dict[bytes, set[int]] = defaultdict(set)
+    across: list[tuple[Row, Row]] = []
+    repeated = 0
+    for split in ORDER:
+        for row, (digest, label) in enumerate(zip(found[split], labels[split].tolist(), strict=True)):
+            origin = first.setdefault(digest, (split, row))
+            meanings[digest].add(label)
+            if origin[0] != split:
+                across.append(((split, row), origin))
+            elif split == "test" and origin[1] != row:
+                repeated += 1
+    return Copies(tuple(across), repeated, sum(len(m) > 1 for m in meanings.values()))

@@ -1,0 +1,58 @@
+"""Class names: their order, and names that only look different. The same on both sides; standard library only."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from decimal import Decimal
+from typing import Dict, Iterable, List, Optional, Tuple
+
+__all__ = ["alike", "class_order", "composed", "same_but_for_writing"]
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+
+def composed(name: str) -> str:
+    """``name`` in Unicode's composed form (NFC): a Mac writes é as two characters, others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def class_order(names: Iterable[str]) -> List[str]:
+    """The distinct ``names`` in the order of class numbers: numbers by value, so 2 before 10, then the others."""
+    return sorted(set(names), key=_rank)
+
+
+def alike(names: Iterable[str]) -> Optional[Tuple[str, str]]:
+    """The first two of ``names`` that differ in their writing only: case, spaces, Unicode's forms, 1 and 01."""
+    seen: Dict[str, str] = {}
+    for name in class_order(names):
+        other = seen.setdefault(_plain(name), name)
+        if other != name:
+            return other, name
+    return None
+
+
+def same_but_for_writing(name: str, names: Iterable[str]) -> Optional[str]:
+    """The one of ``names`` that ``name`` is alike, or ``None``."""
+    return next((other for other in names if _plain(other) == _plain(name)), None)
+
+
+def _rank(name: str) -> Tuple[int, Decimal, str]:
+    if _NUMBER.fullmatch(name):
+        return 0, Decimal(name), name
+    return 1, Decimal(0), name
+
+
+def _plain(name: str) -> str:
+    """``name`` without what a reader does not see."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    seen = "".join(c for c in folded if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
+    text = " ".join(seen.split())
+    return _shortest(text) if _NUMBER.fullmatch(text) else text
+
+
+def _shortest(number: str) -> str:
+    """One spelling of each number; Decimal's own would round the long ones that identify things."""
+    whole, _, fraction = number.lstrip("+-").partition(".")
+    digits = f"{whole.lstrip('0')}.{fraction.rstrip('0')}"
+    return f"-{digits}" if number.startswith("-") and digits != "." else digits
