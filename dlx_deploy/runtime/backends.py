@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from .errors import BackendMissing, InputError, PackageError
 from .package import Package
-from .session import open_plugin_session, open_session
+from .session import open_plugin_session, open_session, version_warning
 from .words import shortened
 
 __all__ = ["BACKENDS", "Backend", "BackendOptions", "open_backend"]
@@ -87,11 +87,21 @@ def _order(package: Package) -> Sequence[str]:
 
 
 def _cpu(package: Package, options: BackendOptions, say: Say) -> Any:
-    return open_session(package.model, package.exact_qdq, options.threads)
+    session = open_session(package.model, package.exact_qdq, options.threads)
+    _warn(say)
+    return session
 
 
 def _cuda(package: Package, options: BackendOptions, say: Say) -> Any:
-    return open_session(package.model, package.exact_qdq, options.threads, CUDA)
+    session = open_session(package.model, package.exact_qdq, options.threads, CUDA)
+    _warn(say)
+    return session
+
+
+def _warn(say: Say) -> None:
+    warning = version_warning()
+    if warning:
+        say(f"warning: {warning}")
 
 
 def _rtx_plugin(package: Package, options: BackendOptions, say: Say) -> Any:

@@ -7,9 +7,10 @@ from typing import Any, Optional, Sequence, Tuple
 
 from .errors import BackendMissing, InputError, PackageError
 from .exact_half import float32_twin
+from .supported import check_onnxruntime
 from .words import said
 
-__all__ = ["MAX_THREADS", "open_plugin_session", "open_session", "session_errors"]
+__all__ = ["MAX_THREADS", "open_plugin_session", "open_session", "session_errors", "version_warning"]
 
 CPU = ("CPUExecutionProvider",)
 MAX_THREADS = 1024
@@ -23,7 +24,7 @@ def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Opt
     CPU, though slower. ``threads`` is the intra-op count, 0: ONNX Runtime's own.
 
     Raises:
-        BackendMissing: onnxruntime or a provider is not here.
+        BackendMissing: onnxruntime or a provider is not here, or it is older than any that was tested.
         InputError: ``threads`` is negative or over 1,024.
         PackageError: ONNX Runtime cannot load the model.
     """
@@ -74,6 +75,15 @@ def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Any:
     return session
 
 
+def version_warning() -> Optional[str]:
+    """A word of warning where this machine's onnxruntime is newer than those that packages are tested with.
+
+    Raises:
+        BackendMissing: onnxruntime is not here, or it is older than any that was tested.
+    """
+    return check_onnxruntime(_import().__version__)
+
+
 def _check_threads(threads: int) -> None:
     if not 0 <= threads <= MAX_THREADS:
         raise InputError(f"threads is {threads}; must be 0 (ONNX Runtime's choice) to {MAX_THREADS}")
@@ -84,6 +94,7 @@ def _import() -> Any:
         import onnxruntime
     except ImportError as e:
         raise BackendMissing(f"onnxruntime cannot be imported ({e}); install it with: pip install onnxruntime") from e
+    check_onnxruntime(onnxruntime.__version__)
     return onnxruntime
 
 
