@@ -5,6 +5,7 @@ Results go to stdout (``--json`` everywhere), talk and progress to stderr.
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import dlx_deploy
-from dlx_deploy.errors import ConfigError, DlxError
+from dlx_deploy.errors import ConfigError, DlxError, EnvironmentMissing
 from dlx_deploy.runtime.signals import Terminated, interruptible
+from dlx_deploy.runtime.terminal import ready, show, silence, talk
+from dlx_deploy.runtime.words import escaped, line
 
 if TYPE_CHECKING:
     from dlx_deploy.runtime.commands import Outcome
@@ -65,6 +68,7 @@ DEFAULT_STORE = Path(".dlx")
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    ready()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -78,30 +82,35 @@ def run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(signals)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader, for instance `head`, has what it wanted
+    except BrokenPipeError:  # of the parser's own help: the reader, for instance `head`, has what it wanted
+        silence(sys.stdout)
         return 0
+    except MemoryError:
+        talk("error: this machine has not enough memory for that; give fewer or smaller inputs, or a smaller batch")
+        return EnvironmentMissing.exit_code
     except Exception as e:
         return _report(e)
 
 
 def _interrupted(signals: Sequence[Terminated]) -> int:
     by = f" by {signals[0]}" if signals else ""
-    typer.echo(f"interrupted{by}; finished stages are kept: build again to go on", err=True)
+    talk(f"interrupted{by}; finished stages are kept: build again to go on")
     return signals[0].exit_code if signals else INTERRUPTED
 
 
 def _report(error: Exception) -> int:
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # the parser's own: usage
-        error.show()
+        usage = io.StringIO()
+        error.show(file=usage)
+        talk(usage.getvalue().rstrip())
         return int(error.exit_code)
     if isinstance(error, DlxError) or type(error).__module__ == "dlx_deploy.runtime.errors":
-        typer.echo(f"error: {error}", err=True)
+        talk("error: " + str(error).strip().replace("\n", "\n  "))  # a line of others' words never looks like ours
         if error.__cause__ is not None and not isinstance(error.__cause__, (DlxError, OSError)):
             _log_cause(error.__cause__)
         return int(getattr(error, "exit_code", 1))
-    traceback.print_exception(error, file=sys.stderr)
-    typer.echo("error: this is a bug in dlx-deploy; please report it with the lines above", err=True)
+    talk("".join(traceback.format_exception(error)).rstrip())
+    talk("error: this is a bug in dlx-deploy; please report it with the lines above")
     return 1
 
 
@@ -119,10 +128,17 @@ def _globals(
     import logging
 
     level = logging.DEBUG if verbose else logging.WARNING
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+    class Escaping(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return escaped(super().format(record))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Escaping("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("dlx_deploy").setLevel(level)
     if version:
-        typer.echo(dlx_deploy.__version__)
+        show(dlx_deploy.__version__)
         raise typer.Exit
 
 
@@ -140,7 +156,7 @@ def init(
         path.write_text(render(), encoding="utf-8")
     except OSError as e:
         raise ConfigError(f"{path}: cannot be written ({e.strerror}); name another file") from e
-    typer.echo(f"{path} written; build with: dlx-deploy build -c {path}", err=True)
+    _say(f"{path} written; build with: dlx-deploy build -c {path}")
 
 
 @app.command()
@@ -164,13 +180,13 @@ def build(
         raise typer.Exit(work())
     job = load_job(config, target, overrides, store, deep, exact_tools)
     for note in job.notes:
-        typer.echo(note, err=True)
+        _say(note)
     summaries, failures = [], []
     for built in build_packages(job, output, BuildOptions(processes, tensorboard, as_json, _say)):
         summaries.append(built.summary)
         failures += [built.failure] if built.failure else []
         if not as_json:
-            typer.echo(built.text)
+            show(built.text)
     if as_json:
         _print(summaries, as_json, "")
     if failures:
@@ -192,7 +208,7 @@ def plan(
 
     job = load_job(config, target, overrides, store, exact_tools=exact_tools)
     for note in job.notes:
-        typer.echo(note, err=True)
+        _say(note)
     data, text = describe_plan(job.builds, job.store)
     _print(data, as_json, text)
 
@@ -274,7 +290,10 @@ def verify(
 @app.command(name="run")
 def run_package(
     package: PackageArgument,
-    inputs: Annotated[list[str], typer.Argument(help="Image files, or texts; -: a line each.", metavar="INPUT...")],
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="Image files, or texts; -: a line each on stdin.", metavar="[INPUT...]")
+    ] = None,
+    file: Annotated[str | None, typer.Option("--file", help="Image paths or texts, a line each.")] = None,
     top: Annotated[int, typer.Option(help="Classes per input.", min=1)] = 1,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
@@ -283,9 +302,15 @@ def run_package(
 ) -> None:
     """Classify image files, or texts."""
     from dlx_deploy.runtime import commands
+    from dlx_deploy.runtime.asked import asked_inputs
+    from dlx_deploy.runtime.backends import BackendOptions
+    from dlx_deploy.runtime.package import open_package
+    from dlx_deploy.runtime.predictor import Predictor
 
-    predictor = _predictor(package, threads, backend, no_build)
-    _finish(commands.predict(predictor, commands.listed(inputs, sys.stdin), top), as_json)
+    opened = open_package(package)
+    asked = asked_inputs(opened, inputs or [], file, sys.stdin)
+    predictor = Predictor(opened, BackendOptions(backend, threads, not no_build), _say)
+    _finish(commands.predict(predictor, asked, top), as_json)
 
 
 @app.command()
@@ -374,7 +399,7 @@ def _predictor(package: Path, threads: int, backend: str | None, no_build: bool)
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    talk(line(text))
 
 
 def _finish(outcome: Outcome, as_json: bool) -> None:
@@ -388,7 +413,7 @@ def _print(data: Any, as_json: bool, text: str) -> None:
         import msgspec
 
         text = msgspec.json.format(msgspec.json.encode(data, order="sorted", enc_hook=str), indent=1).decode()
-    typer.echo(text)
+    show(text)
 
 
 if __name__ == "__main__":

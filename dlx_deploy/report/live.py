@@ -12,6 +12,7 @@ from dlx_deploy.pipeline.manifest import StepEntry
 from dlx_deploy.pipeline.plan import Planned
 from dlx_deploy.pipeline.stage import Step
 from dlx_deploy.report.table import format_seconds
+from dlx_deploy.runtime.words import line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +112,7 @@ class LiveWatcher:
     def progress(self, step: Step, done: float, total: float, text: str) -> None:
         """Move the bar; without a terminal print a line now and then."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total or None, text=text)
+            self._bar.update(self._task, completed=done, total=total or None, text=line(text))
         elif time.monotonic() - self._last >= _QUIET_INTERVAL_S:
             self._last = time.monotonic()
             self._say(f"  {step.name:<15} {done:.0f}/{total:.0f} {text}", "dim")
@@ -132,7 +133,7 @@ class LiveWatcher:
         self._say(f"! {step.name:<15} {text}", "yellow")
 
     def _say(self, text: str, style: str) -> None:
-        self._console.print(text, style=style or None, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line(text), style=style or None, highlight=False, markup=False, soft_wrap=True)
 
 
 def _metrics(entry: StepEntry) -> str:

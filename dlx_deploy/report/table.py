@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from dlx_deploy.runtime.words import line
+
 __all__ = ["format_age", "format_bytes", "format_ms", "format_seconds", "format_table"]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """``rows`` under ``header`` in aligned columns; the columns numbered in ``right`` are aligned to the right."""
-    lines = [list(header), *map(list, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    lines = [list(header), *([line(cell) for cell in row] for row in rows)]
+    widths = [max(len(cells[i]) for cells in lines) for i in range(len(header))]
 
-    def draw(line: Sequence[str]) -> str:
-        cells = [
-            text.rjust(w) if i in right else text.ljust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+    def draw(cells: Sequence[str]) -> str:
+        padded = [
+            text.rjust(w) if i in right else text.ljust(w)
+            for i, (text, w) in enumerate(zip(cells, widths, strict=True))
         ]
-        return "  ".join(cells).rstrip()
+        return "  ".join(padded).rstrip()
 
     rule = "  ".join("─" * w for w in widths)
     return os.linesep.join([draw(lines[0]), rule, *map(draw, lines[1:])])

@@ -11,8 +11,9 @@ from .package import Package
 from .predictor import PathLike, Predictor
 from .selftest import self_test
 from .verify import load_labelled, teacher_predictions, verify_package
+from .words import line
 
-__all__ = ["Outcome", "VerifyOptions", "bench", "engine", "info", "listed", "predict", "selftest", "verify"]
+__all__ = ["Outcome", "VerifyOptions", "bench", "engine", "info", "predict", "selftest", "verify"]
 
 BLOCK = 64  # images decoded and run at a time
 
@@ -52,7 +53,7 @@ def info(package: Package) -> Outcome:
         + (f"{package.max_latency_p90_ms:g} ms" if package.max_latency_p90_ms else "unlimited"),
         f"digest   {package.digest}",
     ]
-    return Outcome({**meta, "digest": package.digest, "model_bytes": len(package.model)}, "\n".join(lines))
+    return Outcome({**meta, "digest": package.digest, "model_bytes": len(package.model)}, _joined(lines))
 
 
 def _plan(meta: Mapping[str, Any]) -> str:
@@ -88,14 +89,7 @@ def engine(package: Package, build: bool, cache: Optional[str], say: Callable[[s
     if sidecar.build_s is not None and sidecar.peak_memory_mib is not None:
         lines.append(f"built in {sidecar.build_s:.1f} s, at most {sidecar.peak_memory_mib:.0f} MiB")
     data = {**_head(package), "origin": prepared.origin, "sidecar": to_dict(sidecar)}
-    return Outcome(data, "\n".join(lines))
-
-
-def listed(inputs: Sequence[PathLike], stdin: Iterable[str]) -> List[str]:
-    """``inputs`` as strings; a lone ``-`` stands for the lines of ``stdin``."""
-    if [str(one) for one in inputs] == ["-"]:
-        return [line.rstrip("\r\n") for line in stdin]
-    return [str(one) for one in inputs]
+    return Outcome(data, _joined(lines))
 
 
 def predict(predictor: Predictor, inputs: Sequence[PathLike], top: int = 1) -> Outcome:
@@ -112,9 +106,8 @@ def predict(predictor: Predictor, inputs: Sequence[PathLike], top: int = 1) -> O
         for i, best in enumerate(predictor.predict(block).top(top)):
             ranked = [{"class": names.index(label), "label": label, "probability": p} for label, p in best]
             found.append({key: block[i], "top": ranked})
-    lines = [
-        "\t".join([row[key], *(f"{best['label']} {best['probability']:.4f}" for best in row["top"])]) for row in found
-    ]
+    cells = [[row[key], *(f"{best['label']} {best['probability']:.4f}" for best in row["top"])] for row in found]
+    lines = ["\t".join(map(line, row)) for row in cells]
     return Outcome({**_head(predictor.package), "predictions": found}, "\n".join(lines))
 
 
@@ -145,7 +138,7 @@ def bench(predictor: Predictor, options: BenchOptions) -> Outcome:
         f"batch {result.batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
         f"{result.images_per_second:.0f} {predictor.package.input.noun}/s",
     ]
-    text = "\n".join(lines + [result.explain()] * bool(result.verdict))
+    text = _joined(lines + [result.explain()] * bool(result.verdict))
     return Outcome({**_head(predictor.package), **result.to_dict()}, text, result.failure())
 
 
@@ -173,7 +166,12 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Outc
         lines.append(
             f"{result.relabelled} {predictor.package.input.noun} have another label than when the package was built"
         )
-    return Outcome({**_head(predictor.package), **result.to_dict()}, "\n".join(lines), result.failure())
+    return Outcome({**_head(predictor.package), **result.to_dict()}, _joined(lines), result.failure())
+
+
+def _joined(lines: Iterable[str]) -> str:
+    """One text of lines, each of which stays one: the names in it are the package's."""
+    return "\n".join(map(line, lines))
 
 
 def _head(package: Package) -> Dict[str, Any]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any, Optional, Sequence
+import traceback
+from typing import Any, NoReturn, Optional, Sequence
 
 from . import commands
 from .archive import to_json
+from .asked import asked_inputs
 from .backends import BACKENDS, BackendOptions
 from .bench import BenchOptions
 from .commands import Outcome
-from .errors import RuntimeFault
+from .errors import BackendMissing, RuntimeFault
 from .package import Package, open_package
 from .predictor import Predictor
 from .signals import Terminated, interruptible
+from .terminal import ready, show, talk
+from .words import line
 
 __all__ = ["main"]
 
@@ -26,29 +30,37 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
     """Runs a command on the package at ``archive_path`` (``None``: named by the first argument); gives the exit code.
 
     Results go to stdout, talk to stderr. 0 done, 2 unusable input or package, 3 a budget missed, 4 a library missing,
-    5 the self-test failed, 6 undecided, 7 no engine that may be used, 130 interrupted, 143 by
-    SIGTERM.
+    5 the self-test failed, 6 undecided, 7 no engine that may be used, 130 interrupted, 143 by SIGTERM, 1 a bug.
     """
+    ready()
     try:
         arguments = _parser(archive_path).parse_args(argv)
         with interruptible():
             outcome = _run(arguments, archive_path or arguments.package)
         if arguments.command is None:
             outcome = Outcome(outcome.data, f"{outcome.text}\n\n{_parser(archive_path).format_help().rstrip()}")
-        _print(to_json(outcome.data).decode("utf-8") if arguments.json else outcome.text + "\n")
+        show(to_json(outcome.data).decode("utf-8").rstrip("\n") if arguments.json else outcome.text)
     except RuntimeFault as e:
         return _fail(e)
     except Terminated as e:
-        sys.stderr.write(f"interrupted by {e}\n")
+        talk(f"interrupted by {e}")
         return e.exit_code
+    except MemoryError:
+        return _fail(BackendMissing("this machine has not enough memory for that; give fewer or smaller inputs"))
+    except Exception:
+        talk(traceback.format_exc().rstrip())
+        talk("error: this is a bug in dlx-deploy; please report it with the lines above")
+        return 1
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        talk("interrupted")
         return INTERRUPTED
     return _fail(outcome.failure) if outcome.failure else 0
 
 
 def _run(arguments: argparse.Namespace, path: str) -> Outcome:
     package = open_package(path)
+    if arguments.command == "predict":
+        arguments.inputs = asked_inputs(package, arguments.inputs, arguments.file, sys.stdin)
     if arguments.command in (None, "info"):
         return commands.info(package)
     if arguments.command == "engine":
@@ -60,7 +72,7 @@ def _run(arguments: argparse.Namespace, path: str) -> Outcome:
 
 def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package: Package) -> Outcome:
     if arguments.command == "predict":
-        return commands.predict(predictor, commands.listed(arguments.inputs, sys.stdin), arguments.top)
+        return commands.predict(predictor, arguments.inputs, arguments.top)
     if arguments.command == "bench":
         budget = package.max_latency_p90_ms if arguments.max_p90_ms is None else arguments.max_p90_ms
         options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget)
@@ -74,15 +86,16 @@ def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package
 
 
 def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
-    program = f"python {os.path.basename(archive_path)}" if archive_path else "python -m dlx_deploy.runtime.main"
-    parser = argparse.ArgumentParser(prog=program, description="Runs this inference package.")
+    program = f"python {line(os.path.basename(archive_path))}" if archive_path else "python -m dlx_deploy.runtime.main"
+    parser = _Parser(prog=program, description="Runs this inference package.")
     if archive_path is None:
         parser.add_argument("package", help="the .dlx file")
     parser.set_defaults(json=False)
     actions = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     predict = _command(actions, "predict", "classify image files, or texts")
-    predict.add_argument("inputs", nargs="+", metavar="INPUT", help="an image file or a text; -: a line each on stdin")
+    predict.add_argument("inputs", nargs="*", metavar="INPUT", help="an image file or a text; -: a line each on stdin")
+    predict.add_argument("--file", metavar="FILE", help="image paths or texts, a line each")
     predict.add_argument("--top", type=int, default=1, metavar="K", help="classes per input (default: 1)")
 
     _command(actions, "selftest", "compare the golden inputs' outputs with those of the builder")
@@ -130,21 +143,24 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", metavar="DIR", help="where engines are kept (default: the user's cache folder)")
 
 
+class _Parser(argparse.ArgumentParser):
+    """The standard parser, whose messages repeat what was typed, and the name of the package's file."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with exit code 2, the message on one line."""
+        super().error(line(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            (show if file is sys.stdout else talk)(message.rstrip("\n"))
+
+
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
-def _print(text: str) -> None:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, for instance `head`, has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    talk(line(text))
 
 
 def _fail(fault: RuntimeFault) -> int:
-    sys.stderr.write(f"error: {fault}\n")
+    talk(f"error: {line(str(fault))}")
     return fault.exit_code
 
 

@@ -13,7 +13,7 @@ from .errors import InputError, PackageError
 from .inputs import ImageInput, reader_for
 from .package import OUTPUT, Package, open_package
 from .session import session_errors
-from .words import said
+from .words import line, said
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,7 +96,7 @@ class Predictor:
         self.package = package
         self.backend = open_backend(package, options, say or _log.info)
         if self.backend.skipped and say is None:
-            _log.warning(self.backend.describe())
+            _log.warning(line(self.backend.describe()))
         elif self.backend.chosen and say is not None:
             say(self.backend.describe())
         if self.backend.name.startswith("onnxruntime"):

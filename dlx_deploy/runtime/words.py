@@ -11,21 +11,20 @@ __all__ = ["escaped", "line", "said", "shortened"]
 MAX_VALUE, MAX_WORDS = 200, 600  # characters in a message
 UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of control, format (writing direction among them) and half characters, and of line ends."""
-CANDIDATES = re.compile(r"[^\n\x20-\x7e\xa1-\xac\xae-\u05ff]")
-NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+CANDIDATES = re.compile(r"[^\t\n\x20-\x7e\xa1-\xac\xae-\u05ff]")
 
 
 def escaped(text: str) -> str:
     """``text`` as it may be printed: what a terminal obeys instead of showing it is written as in JSON, ``\\u001b``.
 
-    Line ends stay: what has them inside a name is made a ``line`` first. JSON stays the same JSON.
+    Line ends and tabs stay: what has them inside a name is made a ``line`` first. JSON stays the same JSON.
     """
     return CANDIDATES.sub(_escape, text)
 
 
 def line(text: str) -> str:
-    """As ``escaped``, with line ends escaped too: for a name, a label or a path that is part of a line."""
-    return escaped(text).replace("\n", "\\n")
+    """As ``escaped``, with line ends and tabs escaped too: for a name, a label or a path that is part of a line."""
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def shortened(value: Any) -> str:
@@ -44,8 +43,6 @@ def _escape(match: "re.Match[str]") -> str:
     character = match.group()
     if unicodedata.category(character) not in UNSAFE:
         return character
-    if character in NAMED:
-        return NAMED[character]
     number = ord(character)
     if number <= 0xFFFF:
         return f"\\u{number:04x}"

@@ -108,9 +108,11 @@ def test_info_and_no_command(run: Run) -> None:
     [
         (["predict", "none.png"], 2, "none.png: no such image file"),
         (["verify", "--data", "none"], 2, "none: no such folder"),
-        (["predict", "a.png", "--threads", "-1"], 2, "threads is -1"),
+        (["selftest", "--threads", "-1"], 2, "threads is -1"),
+        (["selftest", "--threads", "1000000"], 2, "threads is 1000000"),
         (["bench", "--rounds", "0"], 2, "rounds is 0"),
-        (["predict"], 2, "required: INPUT"),
+        (["predict"], 2, "give images as arguments, or a file with one a line by --file"),
+        (["bench", "--batch", "2000000"], 2, "batch is 2000000; must be 1 to 65536"),
         (["nonsense"], 2, "invalid choice: 'nonsense'"),
     ],
 )

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from dlx_deploy.runtime import commands
 from dlx_deploy.runtime.archive import write_archive
+from dlx_deploy.runtime.asked import asked_inputs
 from dlx_deploy.runtime.bench import BenchOptions
 from dlx_deploy.runtime.errors import BackendMissing, InputError, PackageError, SelfTestFailed
 from dlx_deploy.runtime.package import PackageContents, assemble, make_reference, parse_package
@@ -214,7 +215,7 @@ def test_the_gate_runs_again_on_texts(tmp_path: Path) -> None:
 
 def test_commands_on_texts() -> None:
     package = predictor()
-    outcome = commands.predict(package, commands.listed(["-"], ["the cat\n", "elm\n"]), 2)
+    outcome = commands.predict(package, asked_inputs(package.package, ["-"], None, ["the cat\n", "elm\n"]), 2)
     assert [row["text"] for row in outcome.data["predictions"]] == ["the cat", "elm"]
     assert outcome.text.splitlines()[1].startswith("elm\tplant 0.7")
     assert "texts, as tokens int32[N, L], at most 6; longer texts are refused" in commands.info(package.package).text
