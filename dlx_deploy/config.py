@@ -126,6 +126,7 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     arguments: dict[str, Any] = msgspec.field(default_factory=lambda: {"width": 2.0})
     checkpoint: str = ""
     pretrained: str = ""
+    classes: tuple[str, ...] = ()
     new_head: bool = False
     unfreeze_epochs: tuple[Count, ...] = ()
     frozen_groups: Count = 0
@@ -137,6 +138,8 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.checkpoint and self.pretrained:
             raise ValueError(f"checkpoint is {self.checkpoint!r} and pretrained {self.pretrained!r}; rule: one of them")
+        if self.classes and not self.checkpoint:
+            raise ValueError(f"classes is {list(self.classes)} and checkpoint is not set; rule: with it")
 
 
 class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):

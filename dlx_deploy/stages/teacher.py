@@ -19,6 +19,7 @@ def run(job: Job[Teacher]) -> Metrics:
         EnvironmentMissing: pretrained weights cannot be had here, or the device lacks the precision.
     """
     from dlx_deploy.nn.checkpoint import load_into, read_checkpoint
+    from dlx_deploy.nn.class_order import class_names, keep_class_order, named_by_config, same_classes
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.losses import supervised
     from dlx_deploy.nn.models.pretrained import pretrained_state
@@ -31,9 +32,17 @@ def run(job: Job[Teacher]) -> Metrics:
         path = job.inputs["checkpoint"]
         load = load_with_new_head if job.params.new_head else load_into
         load(model, read_checkpoint(path), path)
+        if not job.params.new_head:
+            names = list(job.params.classes) or class_names(path) or named_by_config(architecture.arguments)
+            keep_class_order(model, architecture.input, names, data.classes, path.name)
     elif job.params.pretrained:
         origin, state = pretrained_state(job.params.model, job.params.pretrained, job.inputs.get("source"))
-        load_with_new_head(model, state, origin)
+        names = named_by_config(architecture.arguments)
+        if job.params.new_head or not same_classes(names, data.classes):
+            load_with_new_head(model, state, origin)
+        else:  # a finished classifier of these classes
+            load_into(model, state, origin)
+            keep_class_order(model, architecture.input, names, data.classes, job.params.model)
     metrics = train_and_save(job, data, model, architecture, supervised(job.params.label_smoothing))
     _, labels = data.split("validation")
     largest = max(Counter(labels.tolist()).values())
@@ -42,7 +51,7 @@ def run(job: Job[Teacher]) -> Metrics:
 
 STAGE = Stage(
     name="teacher",
-    version=2,
+    version=3,
     params=Teacher,
     inputs=("data", "source", "checkpoint"),
     outputs=("model",),
