@@ -16,18 +16,20 @@ from dlx_deploy.runtime.session import open_session
 __all__ = ["interleaved_latency"]
 
 _WARMUP = 30
+_PACE = 300.0
+"""Rounds a second at most: a few hundred timings of a small network would else be one moment of the machine's."""
 
 
 def interleaved_latency(
     models: Mapping[str, Path], row: NDArray[Any], rounds: int, threads: int, pad_id: int | None = None
 ) -> Mapping[str, Latency]:
-    """Model name → latency at batch 1 over ``rounds`` timings, with native kernels.
+    """Model name → latency at batch 1 over ``rounds`` timings spread over time, with native kernels.
 
     ``row``: an image uint8[1, H, W, C], NHWC, 0..255, or tokens int32[1, L] that ``pad_id`` pads. A model with a fixed
     batch is given that many copies of it.
     ``threads``: intra-op threads of each session.
     """
-    return measure({name: _runner(path, row, threads, pad_id) for name, path in models.items()}, rounds, _WARMUP)
+    return measure({name: _runner(path, row, threads, pad_id) for name, path in models.items()}, rounds, _WARMUP, _PACE)
 
 
 def _runner(path: Path, row: NDArray[Any], threads: int, pad_id: int | None) -> Callable[[], Any]:

@@ -60,7 +60,10 @@ def summarise(
     summary["engine"] = {
         key: value for key, value in engine.items() if key in ("status", "builder", "layers", "reason")
     }
-    said = f"{_engine_line(engine)}\n" if engine["status"] != "none" else ""
+    recipe = msgspec.json.decode(result.outputs["compile"]["recipe.json"].read_bytes())
+    summary["precision"] = {"plan": recipe["precision"], "reason": recipe["reason"]}
+    said = f"Precision: {recipe['precision'].upper()}; {recipe['reason']}.\n"
+    said += f"{_engine_line(engine)}\n" if engine["status"] != "none" else ""
     gates = "".join(f"Gate {gate.gate}: {gate.verdict}.\n" for gate in manifest.gates)
     done = f"{ran} stages ran, {cached} cached, {format_seconds(manifest.seconds)}"
     text = f"{draw_results(results)}\n{gates}{said}{made}; {done}"

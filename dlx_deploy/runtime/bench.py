@@ -1,11 +1,11 @@
-"""Latency with a bound: interleaved timings, percentiles, and what the machine was that gave them."""
+"""Latency with a bound: interleaved timings spread over time, percentiles, and what the machine was that gave them."""
 
 from __future__ import annotations
 
 import math
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -13,20 +13,23 @@ from .errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from .machine import machine_info
 from .predictor import Predictor
 from .rules import MAX_BATCH, MAX_BATCH_BYTES
-from .statistics import percentile_lower_bound, percentile_upper_bound
+from .timings import block_medians, percentile_bounds
 
 __all__ = ["BenchOptions", "BenchResult", "Latency", "bench_package", "measure", "sample", "summarise"]
 
 CONFIDENCE = 0.95
 MAX_ROUNDS = 1_000_000
+PACE = 100.0  # rounds a second at most where a verdict is asked for: 300 then meet what comes and goes within 3 s
+BURST = 5  # rounds between two pauses
 
 
 @dataclass(frozen=True)
 class Latency:
     """Percentiles (nearest rank) of ``n`` timings in milliseconds.
 
-    ``p90_upper_ms`` and ``p90_lower_ms`` bound the true p90 at 95 % confidence each, by order statistics; ``None``
-    with too few timings (29 for the upper one, 2 for the lower one).
+    ``p90_upper_ms`` and ``p90_lower_ms`` bound the true p90 at 95 % confidence each, by order statistics over blocks of
+    consecutive timings; ``None`` with too few (29 ``blocks`` for the upper one), or no upper one where even long blocks
+    follow each other (``bursts``). ``block_p50_ms``: the medians of up to 20 blocks, in the order measured.
     """
 
     n: int
@@ -36,6 +39,9 @@ class Latency:
     p99_ms: float
     p90_upper_ms: Optional[float]
     p90_lower_ms: Optional[float]
+    blocks: int = 0
+    bursts: bool = False
+    block_p50_ms: Tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,10 @@ class BenchResult:
         if self.verdict is None:
             return ""
         seen, low, high = self.latency, _ms(self.latency.p90_lower_ms), _ms(self.latency.p90_upper_ms)
-        ends = {"pass": "met", "fail": "missed", "undecided": "undecided; measure with more rounds"}
+        ends = {"pass": "met", "fail": "missed", "undecided": f"undecided; {_what_would_decide(seen)}"}
         return (
-            f"p90 {_ms(seen.p90_ms)}, between {low} and {high} (each at {CONFIDENCE} confidence, {seen.n} rounds); "
-            f"budget {_ms(self.max_p90_ms)}: {ends[self.verdict]}"
+            f"p90 {_ms(seen.p90_ms)}, between {low} and {high} (each at {CONFIDENCE} confidence, {seen.n} rounds in "
+            f"{seen.blocks} blocks); budget {_ms(self.max_p90_ms)}: {ends[self.verdict]}"
         )
 
     def failure(self) -> Optional[RuntimeFault]:
@@ -80,11 +86,14 @@ class BenchResult:
         return asdict(self)
 
 
-def sample(callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int) -> Dict[str, List[int]]:
+def sample(
+    callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int, pace: float = 0.0
+) -> Dict[str, List[int]]:
     """Per callable ``rounds`` timings in nanoseconds, in the order measured, after ``warmup`` untimed rounds.
 
     Every round runs every callable once, starting with another one each time, so that a drift of the clock or a
-    busy neighbour meets all of them alike.
+    busy neighbour meets all of them alike. With ``pace`` there are at most so many rounds a second, by pauses between
+    bursts of rounds; what runs first after a pause is not timed.
 
     Raises:
         InputError: ``rounds`` is under 1 or ``warmup`` under 0.
@@ -94,7 +103,15 @@ def sample(callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int)
     names = list(callables)
     timings: Dict[str, List[int]] = {name: [] for name in names}
     clock = time.perf_counter_ns
+    began = clock()
     for i in range(rounds + warmup):
+        if pace and i >= warmup and (i - warmup) % BURST == 0:
+            began = clock() if i == warmup else began
+            ahead_s = (i - warmup) / pace - (clock() - began) / 1e9
+            if ahead_s > 0:
+                time.sleep(ahead_s)
+                for name in names:
+                    callables[name]()
         first = i % len(names)
         for name in names[first:] + names[:first]:
             call = callables[name]
@@ -105,27 +122,41 @@ def sample(callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int)
 
 
 def summarise(nanoseconds: Sequence[int]) -> Latency:
-    """The percentiles of timings in nanoseconds."""
-    ms = sorted(x / 1e6 for x in nanoseconds)
-    n = len(ms)
+    """The percentiles of timings in nanoseconds, which are in the order measured."""
+    timings = [x / 1e6 for x in nanoseconds]
+    ms, n = sorted(timings), len(timings)
     p50, p90, p99 = (ms[math.ceil(n * p / 100) - 1] for p in (50, 90, 99))
-    upper, lower = percentile_upper_bound(ms, 90, CONFIDENCE), percentile_lower_bound(ms, 90, CONFIDENCE)
-    return Latency(n, sum(ms) / n, p50, p90, p99, upper, lower)
+    bounds = percentile_bounds(timings, 90, CONFIDENCE)
+    return Latency(
+        n=n,
+        mean_ms=sum(ms) / n,
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        p90_upper_ms=bounds.upper,
+        p90_lower_ms=bounds.lower,
+        blocks=bounds.blocks,
+        bursts=bounds.bursts,
+        block_p50_ms=tuple(block_medians(timings)),
+    )
 
 
-def measure(callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int) -> Dict[str, Latency]:
-    """The latency of each callable, interleaved as in ``sample``.
+def measure(
+    callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int, pace: float = 0.0
+) -> Dict[str, Latency]:
+    """The latency of each callable, interleaved and paced as in ``sample``.
 
     Raises:
         InputError: as ``sample``.
     """
-    return {name: summarise(timings) for name, timings in sample(callables, rounds, warmup).items()}
+    return {name: summarise(timings) for name, timings in sample(callables, rounds, warmup, pace).items()}
 
 
 def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) -> BenchResult:
     """The latency of ``predict`` on this machine, with the golden images as input.
 
-    The numbers are this machine's, whatever target the package was built for; ``machine`` says which it was.
+    The numbers are this machine's, whatever target the package was built for; ``machine`` says which it was. With a
+    budget the rounds are spread over time (``PACE``), so that a burst of other work cannot cover them all.
 
     Raises:
         InputError: rounds, warmup, batch or budget out of range.
@@ -140,7 +171,8 @@ def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) 
     if options.max_p90_ms is not None and not 0 < options.max_p90_ms < math.inf:
         raise InputError(f"the p90 budget is {options.max_p90_ms} ms; must be over 0 and finite")
     images = golden[np.arange(options.batch) % len(golden)]
-    timings = sample({"predict": lambda: predictor.predict(images)}, options.rounds, options.warmup)
+    pace = 0.0 if options.max_p90_ms is None else PACE
+    timings = sample({"predict": lambda: predictor.predict(images)}, options.rounds, options.warmup, pace)
     latency = summarise(timings["predict"])
     return BenchResult(
         latency=latency,
@@ -159,6 +191,13 @@ def _verdict(latency: Latency, budget: Optional[float]) -> Optional[str]:
         return "pass"
     missed = latency.p90_lower_ms is not None and latency.p90_lower_ms > budget
     return "fail" if missed else "undecided"
+
+
+def _what_would_decide(seen: Latency) -> str:
+    more = f"measure with more rounds, for instance {max(4 * seen.n, 300)}"
+    if seen.bursts:
+        return f"{more}, or on a quieter machine: the timings come in bursts as long as the blocks"
+    return more
 
 
 def _ms(value: Optional[float]) -> str:

@@ -9,19 +9,23 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dlx_deploy.config import Gate
-from dlx_deploy.pipeline.stage import Metrics
+import msgspec
 
-__all__ = ["data_notes", "teacher_notes"]
+from dlx_deploy.config import Config, Gate
+from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.stages.verify import Accuracy, Latencies
+
+__all__ = ["compile_notes", "data_notes", "teacher_notes", "verify_notes"]
 
 _FLIPS = 0.02
 """The share of answers that a good student changes, for better and worse alike; on the digits it is 2 to 4 %."""
 
 
-def data_notes(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+def data_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
     """Each budget that the test split is too small for, whatever is built from it."""
     from dlx_deploy.runtime.floors import fewest_samples
 
+    budgets = config.gate
     n = int(metrics.get("test_images", metrics.get("test_texts", 0)))
     notes = _drop_notes(budgets, n)
     level = f"at gate.confidence {budgets.confidence:g}"
@@ -85,10 +89,11 @@ def _fewest(flips: float, budgets: Gate) -> int | None:
     return high
 
 
-def teacher_notes(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+def teacher_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
     """Whether the validation split already says that the teacher will miss the floor or is at chance level."""
     from dlx_deploy.runtime.floors import accuracy_lower_bound, accuracy_upper_bound
 
+    budgets = config.gate
     n = int(metrics.get("validation_samples", 0))
     if not n or math.isnan(metrics["validation_top1"]):
         return []
@@ -102,5 +107,35 @@ def teacher_notes(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) 
         return [
             f"{seen}, not clearly more than always answering the largest class ({100 * share:.2f} %): if the test "
             "split says the same, nothing will be packaged; train it further, or set gate.allow_chance = true"
+        ]
+    return []
+
+
+def compile_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """Where the timings of INT8 and FP32 decided nothing."""
+    least = config.compile.min_speedup
+    low, high = metrics.get("int8_speedup_lower", 0.0), metrics.get("int8_speedup_upper", math.inf)
+    if "int8_speedup" not in metrics or low >= least or high < least:
+        return []
+    return [
+        f"INT8 is {low:.3g} to {high:.3g} times as fast as FP32 here, and compile.min_speedup is {least:g}: undecided, "
+        "so FP32 stays; raise compile.rounds, or set quantize.precision to int8 or fp32"
+    ]
+
+
+def verify_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """Where the timings of ``verify`` contradict what ``compile`` chose by its own."""
+    latencies = msgspec.json.decode(outputs["latency.json"].read_bytes(), type=Latencies)
+    accuracy = msgspec.json.decode(outputs["accuracy.json"].read_bytes(), type=Accuracy)
+    speed, least = latencies.int8_speedup, config.compile.min_speedup
+    if speed is None or config.quantize.precision != "auto":
+        return []
+    low, high = speed.lower or 0.0, math.inf if speed.upper is None else speed.upper
+    if (accuracy.shipped == "quantized" and high < least) or (accuracy.shipped == speed.against and low >= least):
+        chosen, seen = ("INT8", "slower") if accuracy.shipped == "quantized" else ("FP32", "faster")
+        return [
+            f"compile chose {chosen} by its timings, and by those here INT8 is {seen} than compile.min_speedup "
+            f"{least:g} asks: {low:.3g} to {high:.3g} times as fast as {speed.against}. The machine's state changed in "
+            "between; build again with more compile.rounds, or set quantize.precision"
         ]
     return []

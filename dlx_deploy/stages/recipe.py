@@ -17,7 +17,7 @@ from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.stage import Output, Provenance, Source, Stage, Step, Tree
 from dlx_deploy.stages.compile import CompileParams
 from dlx_deploy.stages.engine import builder_for
-from dlx_deploy.stages.notes import data_notes, teacher_notes
+from dlx_deploy.stages.notes import compile_notes, data_notes, teacher_notes, verify_notes
 from dlx_deploy.stages.package import PackageParams
 from dlx_deploy.stages.training import NoParams
 from dlx_deploy.stages.verify import judge
@@ -32,7 +32,7 @@ STAGES = {
 """Stage name → ``module:NAME``; a stage's module imports nothing heavy."""
 
 
-_NOTES = {"data": data_notes, "teacher": teacher_notes}
+_NOTES = {"data": data_notes, "teacher": teacher_notes, "compile": compile_notes, "verify": verify_notes}
 
 
 def load_stage(name: str) -> Stage[Any]:
@@ -99,7 +99,7 @@ class _Recipe:
     def add(self, stage: str, params: msgspec.Struct, inputs: Mapping[str, Source], name: str = "") -> str:
         budgets, seed = self._config.gate, self._config.seed
         gates = functools.partial(judge, budgets) if stage == "verify" else None
-        notes = functools.partial(_NOTES[stage], budgets) if stage in _NOTES else None
+        notes = functools.partial(_NOTES[stage], self._config) if stage in _NOTES else None
         self.steps.append(Step(name or stage, load_stage(stage), params, inputs, seed, gates, notes))
         return self.steps[-1].name
 

@@ -11,6 +11,9 @@ from dlx_deploy.runtime.bench import BenchOptions, bench_package, measure, sampl
 from dlx_deploy.runtime.errors import BudgetMissed, InputError, Undecided
 from dlx_deploy.runtime.predictor import Predictor
 
+HUNDRED = (1_000_000 * np.random.default_rng(0).permutation(np.arange(1, 101))).tolist()
+"""1 to 100 ms in no order."""
+
 
 class Clock:
     """A clock that only moves when a timed call says so."""
@@ -42,9 +45,10 @@ def test_times_are_those_of_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_percentiles_are_nearest_ranks() -> None:
-    found = summarise([i * 1_000_000 for i in range(100, 0, -1)])
+    found = summarise(HUNDRED)
     assert (found.p50_ms, found.p90_ms, found.p99_ms, found.mean_ms) == (50, 90, 99, 50.5)
-    assert (found.p90_lower_ms, found.p90_upper_ms) == (85, 96)
+    assert (found.p90_lower_ms, found.p90_upper_ms) == (84, 96)
+    assert (found.blocks, found.bursts, len(found.block_p50_ms)) == (100, False, 20)
     few = summarise([1_000_000] * 28)
     assert few.p90_upper_ms is None
 
@@ -82,20 +86,61 @@ def test_bench_feeds_golden_images(predictor: Predictor, monkeypatch: pytest.Mon
     ("budget", "verdict", "failure", "words"),
     [
         (96.0, "pass", None, "budget 96 ms: met"),
-        (95.9, "undecided", Undecided, "undecided; measure with more rounds"),
-        (85.0, "undecided", Undecided, "between 85 ms and 96 ms"),
-        (84.9, "fail", BudgetMissed, "budget 84.9 ms: missed"),
+        (95.9, "undecided", Undecided, "undecided; measure with more rounds, for instance 400"),
+        (84.0, "undecided", Undecided, "between 84 ms and 96 ms (each at 0.95 confidence, 100 rounds in 100 blocks)"),
+        (83.9, "fail", BudgetMissed, "budget 83.9 ms: missed"),
     ],
 )
 def test_budget(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, budget: float, verdict: str, failure: Any, words: str
 ) -> None:
-    timings = [i * 1_000_000 for i in range(1, 101)]
-    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup: {"predict": timings})
+    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup, pace: {"predict": HUNDRED})
     result = bench_package(predictor, BenchOptions(max_p90_ms=budget))
     assert result.verdict == verdict
     assert type(result.failure()) is (failure or type(None))
     assert words in result.explain()
+
+
+def test_bursts_are_undecided(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst of 33 timings in 300 is more than a tenth, and 29 of 300 would be less: one burst cannot say."""
+    timings = [1_000_000] * 150 + [9_000_000] * 29 + [1_000_000] * 121
+    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup, pace: {"predict": timings})
+    result = bench_package(predictor, BenchOptions(max_p90_ms=5))
+    assert (result.verdict, result.latency.p90_ms, result.latency.p90_upper_ms) == ("undecided", 1, None)
+    assert isinstance(result.failure(), Undecided)
+    assert "measure with more rounds, for instance 1200" in result.explain()
+
+
+def test_a_verdict_takes_time(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    paces = []
+
+    def watched(calls: Any, rounds: int, warmup: int, pace: float = 0.0) -> Any:
+        paces.append(pace)
+        return {"predict": HUNDRED}
+
+    monkeypatch.setattr(bench, "sample", watched)
+    bench_package(predictor, BenchOptions(max_p90_ms=5))
+    bench_package(predictor, BenchOptions())
+    assert paces == [bench.PACE, 0.0]
+
+
+def test_rounds_are_spread_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models of 1 ms at ten rounds a second: pauses of half a second less the work, then one that is not timed."""
+    clock, naps, calls = Clock(monkeypatch), [], []
+
+    def nap(seconds: float) -> None:
+        naps.append(round(seconds, 6))
+        clock.now += int(seconds * 1e9)
+
+    def call() -> None:
+        calls.append(clock.now)
+        clock.now += 1_000_000
+
+    monkeypatch.setattr(bench.time, "sleep", nap)
+    found = sample({"a": call, "b": call}, rounds=12, warmup=3, pace=10.0)
+    assert found == {"a": [1_000_000] * 12, "b": [1_000_000] * 12}
+    assert len(calls) == 2 * (12 + 3 + 2)  # two pauses, after five rounds each
+    assert naps == [0.49, 0.488]
 
 
 def test_few_rounds_are_undecided(predictor: Predictor) -> None:

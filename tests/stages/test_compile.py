@@ -6,17 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx import helper
 
+from dlx_deploy.config import Config
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.bench import summarise
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages import compile as compile_stage
 from dlx_deploy.stages.compile import STAGE, CompileParams
+from dlx_deploy.stages.notes import compile_notes
 from dlx_deploy.stages.quantize import PrecisionPlan
 from dlx_deploy.targets import load_target
+from dlx_deploy.targets.roofline import LayerCost
 
 
 def run(folder: Path, target: str, **params: Any) -> tuple[bytes, dict[str, Any], dict[str, float]]:
@@ -37,12 +41,12 @@ def run(folder: Path, target: str, **params: Any) -> tuple[bytes, dict[str, Any]
 
 
 @pytest.fixture
-def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Milliseconds per model that the timing finds; this machine is the CPU target."""
-    ms = {"fp32": 1.0, "int8": 0.5}
+def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Milliseconds per model, one or in the order measured, that the timing finds; this machine is the CPU target."""
+    ms: dict[str, Any] = {"fp32": 1.0, "int8": 0.5}
 
     def measured(models: Any, row: Any, rounds: int, threads: int, pad_id: Any) -> Any:
-        return {name: summarise([int(ms[name] * 1e6)] * 40) for name in models}
+        return {name: summarise((np.broadcast_to(ms[name], 40) * 1e6).tolist()) for name in models}
 
     class Data:
         padding = None
@@ -71,10 +75,55 @@ def test_the_faster_is_shipped(
     assert not {"int8_speedup", "int8_latency_p50_ms"} & set(recipe)  # timings are not shipped
 
 
-def test_what_is_not_this_machine_is_not_timed(tmp_path: Path, times: dict[str, float]) -> None:
+def test_one_lucky_moment_decides_nothing(tmp_path: Path, times: dict[str, Any]) -> None:
+    """The ratio of the medians is 1.06, and half of the time it is under 1.05."""
+    times.update(fp32=np.tile([1.02, 1.02, 1.11, 1.11], 10), int8=1.0)
+    model, recipe, metrics = run(tmp_path, "cpu-x86_64")
+    assert metrics["int8_speedup_lower"] < 1.05 < metrics["int8_speedup"] < metrics["int8_speedup_upper"]
+    assert model == b"fp32"
+    assert "is undecided, and then FP32 stays: raise compile.rounds" in recipe["reason"]
+    (note,) = compile_notes(Config(), {}, metrics)
+    assert "INT8 is 1.02 to 1.11 times as fast as FP32 here, and compile.min_speedup is 1.05: undecided" in note
+
+
+def test_a_burst_slows_both_and_changes_nothing(tmp_path: Path, times: dict[str, Any]) -> None:
+    busy = np.where(np.arange(40) % 13 < 5, 3.0, 1.0)
+    times.update(fp32=1.2 * busy, int8=busy)
+    model, recipe, metrics = run(tmp_path, "cpu-x86_64")
+    assert (model, metrics["int8_speedup_lower"]) == (b"int8", pytest.approx(1.2))
+    assert "paired timings, 95 % confidence" in recipe["reason"]
+    assert not compile_notes(Config(), {}, metrics)
+
+
+def test_few_rounds_decide_nothing(tmp_path: Path, times: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"fp32": summarise([2_000_000] * 4), "int8": summarise([1_000_000] * 4)}
+    monkeypatch.setattr("dlx_deploy.nn.latency.interleaved_latency", lambda *arguments: few)
+    model, recipe, metrics = run(tmp_path, "cpu-x86_64")
+    assert (model, "undecided" in recipe["reason"]) == (b"fp32", True)
+    assert "int8_speedup_lower" not in metrics
+    assert compile_notes(Config(), {}, metrics)
+
+
+@pytest.mark.parametrize(("memory_bytes", "shipped"), [(0, b"int8"), (100_000_000, b"fp32")])
+def test_for_another_machine_the_estimate_decides(
+    tmp_path: Path, times: dict[str, Any], monkeypatch: pytest.MonkeyPatch, memory_bytes: int, shipped: bytes
+) -> None:
+    """INT8 computes faster there; with the traffic that its Q/DQ nodes add it may be slower all the same."""
+
+    def costs(path: Path) -> list[LayerCost]:
+        dtype = path.read_bytes().decode()
+        more = memory_bytes if dtype == "int8" else 0
+        layer = {"macs": 10_000_000, "weight_bytes": 100, "input_bytes": 100 + more, "output_bytes": 100}
+        return [LayerCost(name="a", op="Conv", dtype=dtype, **layer)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dlx_deploy.nn.graph.layer_costs", costs)
     model, recipe, metrics = run(tmp_path, "rpi5")
-    assert (model, metrics) == (b"int8", {"int8": 1.0, "engine_shipped": 0.0})
-    assert "not the target" in recipe["reason"]
+    assert model == shipped
+    assert (metrics["int8_estimate_ms"] < metrics["fp32_estimate_ms"]) is (shipped == b"int8")
+    assert f"{metrics['int8_estimate_ms']:.3g} ms for INT8" in recipe["reason"]
+    assert "the roofline estimate, not a measurement" in recipe["reason"]
+    assert "a build on that machine would decide" in recipe["reason"]
+    assert "int8_speedup" not in metrics
 
 
 def test_a_wish_is_granted(tmp_path: Path, times: dict[str, float]) -> None:

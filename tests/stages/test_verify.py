@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from dlx_deploy.config import Gate
+from dlx_deploy.config import Config, Gate, Quantize
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.report.results import draw_results, read_results
-from dlx_deploy.stages.verify import Accuracy, Latencies, Row, Timing, judge
+from dlx_deploy.stages.notes import verify_notes
+from dlx_deploy.stages.verify import Accuracy, Latencies, Pairing, Row, Timing, judge
 
 
 def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) -> dict[str, Path]:
@@ -57,7 +58,9 @@ def test_accuracy(tmp_path: Path, b: int, c: int, verdict: str, text: str) -> No
         (1.0, {}, "fail"),
         (9.0, {"kind": "estimate (roofline, not measured)"}, "pending"),
         (0.001, {"kind": "estimate (roofline, not measured)"}, "pending"),  # an estimate never fails a gate either
-        (9.0, {"p90_upper_ms": None}, "pending"),
+        (1.0, {"p90_lower_ms": 1.1}, "fail"),
+        (1.0, {"p90_lower_ms": 0.9}, "undecided"),  # p90 is above the budget, and not for certain
+        (9.0, {"p90_upper_ms": None, "p90_lower_ms": 0.0, "bursts": True}, "undecided"),  # measured, and not shown
     ],
 )
 def test_latency(tmp_path: Path, limit_ms: float, timing: dict[str, Any], verdict: str) -> None:
@@ -65,6 +68,34 @@ def test_latency(tmp_path: Path, limit_ms: float, timing: dict[str, Any], verdic
     assert [(r.gate, r.verdict) for r in results] == [("accuracy", "pass"), ("latency", verdict)]
     if verdict == "pending":
         assert "dlx-deploy bench PACKAGE --max-p90-ms" in results[1].text
+    assert ("to decide: raise verify.rounds" in results[1].text) is (verdict == "undecided")
+    assert ("the timings come in bursts" in results[1].text) is bool(timing.get("bursts"))
+
+
+@pytest.mark.parametrize(
+    ("shipped", "lower", "upper", "said"),
+    [
+        ("quantized", 0.98, 1.04, "compile chose INT8 by its timings, and by those here INT8 is slower"),
+        ("quantized", 1.0, 1.1, ""),
+        ("pruned", 1.06, 1.2, "compile chose FP32 by its timings, and by those here INT8 is faster"),
+        ("pruned", 1.0, 1.2, ""),
+        ("pruned", None, None, ""),
+    ],
+)
+def test_timings_that_contradict_the_choice_are_said(
+    tmp_path: Path, shipped: str, lower: float | None, upper: float | None, said: str
+) -> None:
+    rows = tuple(Row(model=m, top1=1, b=0, c=0, size_bytes=1, macs=1, parameters=1) for m in ("teacher", "quantized"))
+    accuracy = Accuracy(schema=1, judge="native", n=10, shipped=shipped, rows=rows)
+    speed = Pairing(against="pruned", ratio=1.0, lower=lower, upper=upper)
+    latencies = Latencies(schema=1, kind="measured", where="here", rows=(), int8_speedup=speed)
+    found = {name: tmp_path / name for name in ("accuracy.json", "latency.json")}
+    for path, value in zip(found.values(), (accuracy, latencies), strict=True):
+        path.write_bytes(canonical_json(value))
+    notes = verify_notes(Config(), found, {})
+    assert len(notes) == bool(said)
+    assert said in "".join(notes)
+    assert not verify_notes(Config(quantize=Quantize(precision="int8")), found, {})
 
 
 def test_no_latency_budget_no_latency_gate(tmp_path: Path) -> None:
