@@ -23,6 +23,8 @@ _QUIET_INTERVAL_S = 5.0
 """Without a terminal a running step says how far it is this often."""
 
 
+_LOST = ("files_left_out", "copies_left_out", "leaked_images", "contradictory_images", "contradictory_texts")
+"""Metrics of which every number but 0 must be seen."""
 _TELLING = (
     "shipped_top1",
     "validation_top1",
@@ -137,6 +139,7 @@ class LiveWatcher:
 
 
 def _metrics(entry: StepEntry) -> str:
-    names = [name for name in _TELLING if name in entry.metrics]
-    names += [name for name in entry.metrics if name not in _TELLING]
+    names = [name for name in _LOST if entry.metrics.get(name)]
+    names += [name for name in _TELLING if name in entry.metrics]
+    names += [name for name in entry.metrics if name not in (*_TELLING, *_LOST)]
     return "  ".join(f"{name} {entry.metrics[name]:.4g}" for name in names[:5])

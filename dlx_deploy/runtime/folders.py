@@ -62,10 +62,11 @@ def list_classes(folder: PathLike) -> Folder:
             continue
         _refuse_control(entry.name, root)
         classes.append(entry.name)
+        group = composed(entry.name)
         for name, file in _walk(entry.path, entry.name, frozenset([_place(root)])):
             if name.lower().endswith(SUFFIXES):
                 _refuse_irregular(file)
-                images.append((name, composed(entry.name)))
+                images.append((name, group))
             else:
                 left_out.append(name)
     _refuse_alike(root, classes)
@@ -127,6 +128,8 @@ def _entries(folder: str) -> List[_Entry]:
             f"{e.filename or folder}: cannot be read ({e.strerror}); every image of the set must be"
         ) from e
     for entry in found:
+        if entry.name.isascii():
+            continue
         try:
             entry.name.encode("utf-8")
         except UnicodeEncodeError as e:

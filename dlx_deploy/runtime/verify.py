@@ -8,7 +8,7 @@ import logging
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from .package import Package, input_digests
 from .predictor import Predictor
 from .session import open_session
 from .statistics import Verdict, non_inferiority
-from .text_files import read_texts
+from .text_files import distinct, read_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,7 +173,7 @@ def load_labelled(path: PathLike, package: Package) -> Tuple[Any, NDArray[np.int
         return _load_arrays(Path(path), package)
     if isinstance(package.input, ImageInput):
         return load_labelled_folder(path, package.labels, *package.input.shape)
-    texts, names = read_texts(_text_file(Path(path)))
+    texts, names = _first_ones(*read_texts(_text_file(Path(path))), path)
     return texts, np.array([_class_number(Path(path), name, package.labels) for name in names], np.int64)
 
 
@@ -208,6 +208,16 @@ def load_labelled_folder(
         _log.warning("%s: %d files are left out: %s", root, len(found.left_out), counted(found.left_out))
     images = np.stack([load_image(root / name, height, width, channels) for name, _ in found.images])
     return images, np.array([numbers[group] for _, group in found.images], np.int64)
+
+
+def _first_ones(texts: List[str], names: List[str], path: PathLike) -> Tuple[List[str], List[str]]:
+    """Each text once, as in training: its copies would count it several times."""
+    first: Dict[str, int] = {}
+    for i, text in enumerate(texts):
+        first.setdefault(distinct(text), i)
+    if len(first) < len(texts):
+        _log.warning("%s: %d texts come twice and were left out", path, len(texts) - len(first))
+    return [texts[i] for i in first.values()], [names[i] for i in first.values()]
 
 
 def _test_folder(root: Path, labels: Sequence[str]) -> Path:

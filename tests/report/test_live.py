@@ -81,3 +81,12 @@ def test_accuracy_has_a_place_on_the_line() -> None:
         watch.finished(msgspec.structs.replace(ENTRY, metrics=metrics), [])
     assert "validation_top1 0.75  loss 0.2  epochs 3  data_share 0.1  parameters 9" in out.getvalue()
     assert "samples_per_s" not in out.getvalue()
+
+
+def test_what_was_left_out_comes_first_and_none_of_it_does_not() -> None:
+    metrics = {"classes": 2, "copies_left_out": 0, "files_left_out": 3, "test_images": 8, "train_images": 13}
+    out = io.StringIO()
+    with LiveWatcher(Console(file=out, width=200)) as watch:
+        watch.finished(msgspec.structs.replace(ENTRY, step="data", metrics=metrics), [])
+    assert "files_left_out 3  test_images 8  classes 2  train_images 13" in out.getvalue()
+    assert "copies_left_out" not in out.getvalue()

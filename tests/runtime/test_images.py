@@ -157,3 +157,19 @@ def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(BackendMissing, match="install it with: pip install pillow"):
         load_image("a.png", 5, 7, 3)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.tiff", "a.webp", "a.png"])
+def test_several_frames_or_pages_are_refused_and_one_is_not(tmp_path: Path, name: str) -> None:
+    frames = [Image.fromarray(np.roll(COLOUR, i, axis=0)) for i in range(3)]
+    assert load_image(saved(frames[0], tmp_path / name), 5, 7, 3).shape == (5, 7, 3)
+    path = saved(frames[0], tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match=f"{name}: holds 3 frames or pages, and one is read; save the one that counts"):
+        load_image(path, 5, 7, 3)
+
+
+def test_a_camera_s_previews_are_no_pages(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.roll(COLOUR, i, axis=0)) for i in range(2)]
+    saved(frames[0], tmp_path / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    saved(frames[0], tmp_path / "b.jpg")
+    np.testing.assert_array_equal(load_image(tmp_path / "a.jpg", 5, 7, 3), load_image(tmp_path / "b.jpg", 5, 7, 3))

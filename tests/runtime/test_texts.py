@@ -213,6 +213,16 @@ def test_the_gate_runs_again_on_texts(tmp_path: Path) -> None:
         read_texts(tmp_path / "teacher.onnx")
 
 
+def test_a_text_that_comes_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "Test.csv").write_text("text,label\nthe cat,animal\noak,plant\n the  cat,animal\noak,animal\n")
+    texts, labels = load_labelled(tmp_path, predictor().package)
+    assert (texts, labels.tolist()) == (["the cat", "oak"], [0, 1])
+    assert "2 texts come twice and were left out" in caplog.text
+    (tmp_path / "test.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"has Test\.csv and test\.jsonl; one of them must be the test split"):
+        load_labelled(tmp_path, predictor().package)
+
+
 def test_commands_on_texts() -> None:
     package = predictor()
     outcome = commands.predict(package, asked_inputs(package.package, ["-"], None, ["the cat\n", "elm\n"]), 2)
