@@ -25,12 +25,20 @@ from dlx_deploy.nn.export_spec import ExportSpec, Spec, TextSpec
 from dlx_deploy.nn.fold import fold_weights
 from dlx_deploy.nn.onnx_model import OUTPUT, load, to_bytes
 from dlx_deploy.nn.opset import lower
-from dlx_deploy.nn.rewrite import rewrite
+from dlx_deploy.nn.rewrite import WRAPPED, rewrite
+from dlx_deploy.nn.rows import BLAMED, dependence, refuse_dependent_rows
+from dlx_deploy.nn.torch_rows import blame, refused_alone
 
 __all__ = ["ExportSpec", "ParityReport", "TextSpec", "check_parity", "export_onnx"]
 
 EXPORTER_OPSET = 18
 """The exporter's own; it converts to newer ones, and ``lower`` to older ones."""
+BATCH = 64
+ROWS_SHARE = 0.1
+"""Of the parity tolerance: what the size of a batch may change, since sums are then taken in another order."""
+ROUNDING = 2e-5
+"""What it changes in float32 at most, so that a strict parity does not refuse it."""
+PADDING = ", and however long the longest of them is: mask the padding (tokens != pad_id) wherever tokens are mixed"
 SIZE_LIMIT_BYTES = 2**31 - 2**20
 """A protobuf message ends at 2 GiB; the graph itself gets the last MiB."""
 
@@ -59,7 +67,7 @@ def export_onnx(model: nn.Module, path: Path, spec: Spec) -> None:
     _refuse_too_large(model)
     wrapped = spec.wrap(baked(model)).eval()
     example = spec.example()
-    _refuse_other_outputs(wrapped, example)
+    _refuse_other_outputs(wrapped, example, spec)
     graph = _exported(wrapped, example, spec)
     onnx.helper.set_model_props(graph, spec.metadata())
     graph = lower(rewrite(fold_weights(graph)), spec.opset)
@@ -70,13 +78,18 @@ def export_onnx(model: nn.Module, path: Path, spec: Spec) -> None:
 def check_parity(path: Path, model: nn.Module, spec: Spec, inputs: NDArray[Any], tolerance: float) -> ParityReport:
     """How the file in ``path`` differs from ``model`` on ``inputs``: images uint8[N, H, W, C] or tokens int32[N, L].
 
+    Each row must get the same answer alone, in a batch and in another order, in torch and in ONNX Runtime alike.
+
     Raises:
-        StageFailed: a logit is not finite, or the relative difference is above ``tolerance``.
+        StageFailed: a logit is not finite, the relative difference is above ``tolerance``, or an answer depends on the
+            batch; names the module or node that makes it so.
     """
-    expected = _torch_logits(model, spec, inputs)
+    network, rows_tolerance = copied(model).float().cpu().eval(), max(tolerance * ROWS_SHARE, ROUNDING)
+    expected = _torch_logits(network, spec, inputs, spec.fixed or BATCH)
     got = run_onnx(path, inputs, exact_qdq=False, pad_id=spec.pad_id)
     if not (np.isfinite(expected).all() and np.isfinite(got).all()):
         raise StageFailed(f"{path.name}: logits are not finite (NaN or infinite); train with a lower learning rate")
+    _refuse_dependent_answers(network, spec, inputs, expected, rows_tolerance)
     diff, largest = float(np.abs(got - expected).max()), float(np.abs(expected).max())
     report = ParityReport(
         max_abs_diff=diff,
@@ -91,14 +104,36 @@ def check_parity(path: Path, model: nn.Module, spec: Spec, inputs: NDArray[Any],
             f"({diff:.2e} of {largest:.2e}) on {len(inputs)} {spec.input_name}, top-1 agreement "
             f"{report.top1_agreement:.4f}; rule: at most {tolerance:.2e} (export.parity_tolerance)"
         )
+    refuse_dependent_rows(path, inputs, False, rows_tolerance, spec.pad_id)
     return report
 
 
-def _torch_logits(model: nn.Module, spec: Spec, inputs: NDArray[Any]) -> NDArray[np.float32]:
-    """float32[N, K] of an untraced copy, with the preprocessing written the plain way."""
-    network = copied(model).float().cpu().eval()
-    with torch.inference_mode():
-        parts = [network(spec.read(inputs[start : start + 64])).numpy() for start in range(0, len(inputs), 64)]
+def _refuse_dependent_answers(
+    network: nn.Module, spec: Spec, inputs: NDArray[Any], expected: NDArray[np.float32], tolerance: float
+) -> None:
+    """Nothing, if torch answers a row alike alone, in any order and at any padding that the exported graph meets."""
+
+    def run(rows: NDArray[Any], batch: int) -> NDArray[np.float32]:
+        return _torch_logits(network, spec, rows, batch)
+
+    found = dependence(run, inputs, expected, tolerance, spec.fixed)
+    if not found:
+        return
+    culprit = blame(network, spec.read(inputs[:BLAMED]), tolerance)
+    raise StageFailed(
+        f"the network's answers depend on the batch: {found}; {culprit}; rule: a row's answer is its own, whoever its "
+        f"neighbours are{PADDING if spec.pad_id is not None else ''}"
+    )
+
+
+def _torch_logits(network: nn.Module, spec: Spec, inputs: NDArray[Any], batch: int) -> NDArray[np.float32]:
+    """float32[N, K] of the untraced ``network``, with the preprocessing written the plain way, ``batch`` at a time."""
+    parts = []
+    for start in range(0, len(inputs), batch):
+        rows = inputs[start : start + batch]
+        filled = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)]) if spec.fixed else rows
+        with torch.inference_mode():
+            parts.append(network(spec.read(spec.trimmed(filled)))[: len(rows)].numpy())
     return np.concatenate(parts)
 
 
@@ -111,7 +146,7 @@ def _refuse_too_large(model: nn.Module) -> None:
         )
 
 
-def _refuse_other_outputs(wrapped: nn.Module, example: torch.Tensor) -> None:
+def _refuse_other_outputs(wrapped: nn.Module, example: torch.Tensor, spec: Spec) -> None:
     count, kind = len(example), f"{str(example.dtype)[6:]}{list(example.shape)}"
     try:
         with torch.no_grad():
@@ -123,6 +158,9 @@ def _refuse_other_outputs(wrapped: nn.Module, example: torch.Tensor) -> None:
         raise ConfigError(f"the model's output is a {type(out).__name__}; {rule}")
     if out.ndim != 2 or len(out) != count or not out.is_floating_point():
         raise ConfigError(f"the model's output is {str(out.dtype)[6:]}{list(out.shape)} for a batch of {count}; {rule}")
+    network, rows = wrapped.get_submodule(WRAPPED), spec.read(example.numpy())
+    if spec.fixed is None and (why := refused_alone(network, rows)):
+        raise ConfigError(f"{why}; rule: a device asks for one answer at a time")
 
 
 def _exported(wrapped: nn.Module, example: torch.Tensor, spec: Spec) -> ModelProto:

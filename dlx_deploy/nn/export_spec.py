@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.evaluation import fitted
 from dlx_deploy.nn.onnx_model import INPUT, MAX_LENGTH, TOKENS
 from dlx_deploy.nn.opset import OLDEST
 from dlx_deploy.nn.rewrite import WRAPPED
@@ -43,6 +44,11 @@ class ExportSpec:
             raise ConfigError(f"std is {self.std!r}; rule: above 0")
         _check(self.opset, self.batch)
 
+    @property
+    def fixed(self) -> int | None:
+        """The batch size, if it is fixed."""
+        return None if self.batch == "dynamic" else self.batch
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """``model`` behind its preprocessing: uint8[N, H, W, C], NHWC, 0..255 → logits float32[N, K]."""
         return _Images(model, self)
@@ -58,6 +64,10 @@ class ExportSpec:
     def metadata(self) -> dict[str, str]:
         """What else the model's file says."""
         return {}
+
+    def trimmed(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """``rows`` as they are: images have one size."""
+        return rows
 
     def read(self, rows: NDArray[Any]) -> Tensor:
         """What the bare model reads for stored ``rows``, computed the plain way."""
@@ -80,6 +90,11 @@ class TextSpec:
     def __post_init__(self) -> None:
         _check(self.opset, self.batch)
 
+    @property
+    def fixed(self) -> int | None:
+        """The batch size, if it is fixed."""
+        return None if self.batch == "dynamic" else self.batch
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """``model``, reading tokens int32[N, L]."""
         return _Tokens(model)
@@ -98,6 +113,10 @@ class TextSpec:
     def metadata(self) -> dict[str, str]:
         """What else the model's file says."""
         return {MAX_LENGTH: str(self.max_length)} if self.length == "dynamic" else {}
+
+    def trimmed(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """``rows`` as long as the graph would get them: the longest of them where the length is open."""
+        return fitted(rows, (None, self.max_length if self.length == "fixed" else None), self.pad_id)
 
     def read(self, rows: NDArray[Any]) -> Tensor:
         """What the bare model reads for stored ``rows``."""

@@ -42,12 +42,17 @@ class PackageParams(Package, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def run(job: Job[PackageParams]) -> Metrics:
-    """Write ``package.dlx``."""
+    """Write ``package.dlx``.
+
+    Raises:
+        StageFailed: a golden input gets another answer alone than in a batch.
+    """
     import numpy as np
 
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.evaluation import fitted, run_onnx
     from dlx_deploy.nn.onnx_model import batch_size, load
+    from dlx_deploy.nn.rows import refuse_dependent_rows
     from dlx_deploy.runtime.archive import write_archive
     from dlx_deploy.runtime.package import PackageContents, assemble, make_reference
 
@@ -62,9 +67,12 @@ def run(job: Job[PackageParams]) -> Metrics:
     recipe = msgspec.json.decode(job.inputs["recipe"].read_bytes())
     accuracy = msgspec.json.decode(job.inputs["accuracy"].read_bytes(), type=Accuracy)
     logits = run_onnx(model, golden, exact_qdq=exact, threads=1, pad_id=data.padding)
+    metadata = _metadata(job, data, recipe, accuracy, float(np.abs(logits).max()))
+    tolerance = max(metadata["golden"]["atol"] / max(float(np.abs(logits).max()), 1e-12), RTOL)
+    refuse_dependent_rows(model, golden, exact, tolerance, data.padding)
     engine = job.inputs["engine"]
     contents = PackageContents(
-        metadata=_metadata(job, data, recipe, accuracy, float(np.abs(logits).max())),
+        metadata=metadata,
         model=model,
         golden_inputs=golden,
         golden_logits=logits,

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from dlx_deploy.runtime.errors import SelfTestFailed
@@ -48,3 +49,52 @@ def test_nan_fails(package: Package, data: Any, helpers: Any) -> None:
     golden = changed(helpers.expected_logits(data[0][:4]), 1, np.nan)
     with pytest.raises(SelfTestFailed, match=r"golden image 1 differs \(1 of 4 do\): logit 1 .* expected nan"):
         self_test(Predictor(replace(package, golden_logits=golden)))
+
+
+def mixing_model(tiny: bytes) -> bytes:
+    """The classifier, less the mean of the batch: an answer depends on its neighbours."""
+    model = onnx.load_model_from_string(tiny)
+    last = model.graph.node[-1]
+    last.output[0] = "own"
+    mean = onnx.helper.make_node("ReduceMean", ["own"], ["mean"], axes=[0], keepdims=1)
+    model.graph.node.extend([mean, onnx.helper.make_node("Sub", ["own", "mean"], ["logits"])])
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+def test_answers_that_depend_on_the_batch_fail(batch: int | None, make_predictor: Any, data: Any, helpers: Any) -> None:
+    own = helpers.expected_logits(data[0][:4])
+    model = mixing_model(helpers.tiny_model(batch=batch))
+    package = make_predictor(model=model, batch=batch, golden_logits=own - own.mean(axis=0))
+    with pytest.raises(SelfTestFailed, match=r"golden image 0 differs alone \(\d of 4 do\).*depend on the batch"):
+        self_test(package)
+
+
+def test_answers_that_depend_on_the_size_of_the_batch_fail(make_predictor: Any, helpers: Any) -> None:
+    model = onnx.load_model_from_string(helpers.tiny_model())
+    model.graph.node[-1].output[0] = "own"
+    for name, value in (("three", np.array([3])), ("start", np.array([0])), ("end", np.array([1]))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Shape", ["own"], ["shape"]),
+            onnx.helper.make_node("Slice", ["shape", "start", "end"], ["size"]),
+            onnx.helper.make_node("Equal", ["size", "three"], ["odd"]),
+            onnx.helper.make_node("Cast", ["odd"], ["more"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Add", ["own", "more"], ["logits"]),
+        ]
+    )
+    with pytest.raises(SelfTestFailed, match=r"golden image 3 differs in a batch of 3 \(3 of 3 do\)"):
+        self_test(make_predictor(model=model.SerializeToString()))
+
+
+def test_answers_that_depend_on_the_order_fail(make_predictor: Any, data: Any, helpers: Any) -> None:
+    """A fixed batch is padded with copies: a place in the batch that counts shows in another order alone."""
+    model = onnx.load_model_from_string(helpers.tiny_model(batch=4))
+    model.graph.node[-1].output[0] = "own"
+    place = np.array([[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0.01, 0]], np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(place, "place"))
+    model.graph.node.append(onnx.helper.make_node("Add", ["own", "place"], ["logits"]))
+    golden = helpers.expected_logits(data[0][:4]) + place
+    with pytest.raises(SelfTestFailed, match=r"golden image 3 differs alone \(1 of 4 do\)"):
+        self_test(make_predictor(model=model.SerializeToString(), batch=4, golden_logits=golden))

@@ -1,0 +1,120 @@
+"""Whether each row of a batch gets the answer that it would get alone, by torch, and which module is to blame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from dlx_deploy.nn.rows import own_rows_differ
+
+__all__ = ["blame", "refused_alone"]
+
+SQUEEZED = "keep the batch axis where it is 1: x.flatten(1) instead of x.squeeze()"
+STATISTICS = "give it running statistics (track_running_stats=True), or use GroupNorm, LayerNorm or InstanceNorm"
+RANDOM = "draw nothing in evaluation mode: nn.Dropout instead of F.dropout, and no noise"
+ACROSS = "compute each row from itself: nothing over axis 0, no row of another, no x.mean() over everything"
+
+
+def blame(network: nn.Module, batch: Tensor, tolerance: float) -> str:
+    """Where the answer for a row first depends on the others of ``batch``, and what to do about it.
+
+    ``network`` is in evaluation mode, ``batch`` what it reads, a few rows.
+    """
+    (first, _), (second, _) = (_recorded(network, batch) for _ in "ab")
+    for once, again in zip(first, second, strict=False):
+        if not _same(once.tensor, again.tensor):
+            return f"{once} differs from one run to the next; {RANDOM}"
+    alone = [_recorded(network, row[None]) for row in batch]
+    for position, whole in enumerate(first):
+        singles = [seen[position] for seen, _ in alone if position < len(seen)]
+        if len(singles) < len(alone) or any(single.name != whole.name for single in singles):
+            break
+        if any(single.tensor.ndim != whole.tensor.ndim for single in singles):
+            return f"{whole} is {_shape(singles[0].tensor)} for one row; {SQUEEZED}"
+        if own_rows_differ(whole.tensor.numpy(), [single.tensor.numpy() for single in singles], tolerance):
+            return f"the first to do so: {whole}; {whole.remedy}"
+    raised = next((error for _, error in alone if error), "")
+    return f"{raised}; {SQUEEZED}" if raised else f"no single module is to blame; {ACROSS}"
+
+
+def refused_alone(network: nn.Module, batch: Tensor) -> str:
+    """Why ``network`` cannot answer one row of ``batch`` as it answers all: what it raised or gave; empty if it can."""
+    with torch.no_grad():
+        whole = network(batch)
+    seen, raised = _recorded(network, batch[:1])
+    if raised:
+        return f"the model cannot take a batch of 1: {raised}; {SQUEEZED}"
+    alone = seen[-1].tensor
+    if alone.shape == (1, *whole.shape[1:]):
+        return ""
+    given = f"the model gives {_shape(whole)} for a batch of {len(batch)} and {_shape(alone)} for a batch of 1"
+    return f"{given}; {blame(network, batch, 1.0)}"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A tensor that went into a module, or came out of it."""
+
+    name: str
+    module: nn.Module
+    entered: bool
+    tensor: Tensor
+
+    def __str__(self) -> str:
+        return f"the {'input' if self.entered else 'output'} of {_described(self.name, self.module)}"
+
+    @property
+    def remedy(self) -> str:
+        if self.entered:
+            return f"it is mixed in the forward of the module around it; {ACROSS}"
+        without = isinstance(self.module, _BatchNorm) and self.module.running_mean is None
+        return STATISTICS if without else ACROSS
+
+
+def _recorded(network: nn.Module, batch: Tensor) -> tuple[list[_Seen], str]:
+    """Every module's first input and output, in the order in which they came to be, and what was raised where."""
+    seen: list[_Seen] = []
+    inside: list[tuple[str, nn.Module]] = []
+
+    def watch(name: str, module: nn.Module) -> list[RemovableHandle]:
+        def enter(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            inside.append((name, module))
+            if module is not network and inputs and isinstance(inputs[0], Tensor):
+                seen.append(_Seen(name, module, True, inputs[0].detach().clone()))
+
+        def leave(_: nn.Module, __: Any, output: Any) -> None:
+            inside.pop()
+            tensor = output[0] if isinstance(output, (tuple, list)) and output else output
+            if isinstance(tensor, Tensor):
+                seen.append(_Seen(name, module, False, tensor.detach().clone()))
+
+        return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+
+    handles = [handle for name, module in network.named_modules() for handle in watch(name, module)]
+    try:
+        with torch.no_grad():
+            network(batch)
+    except (RuntimeError, ValueError, IndexError, TypeError) as e:
+        text = str(e).strip().splitlines() or [type(e).__name__]
+        return seen, f"{_described(*inside[-1])} raises {type(e).__name__}: {text[0]}"
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen, ""
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
+
+
+def _described(name: str, module: nn.Module) -> str:
+    return f"{repr(name) if name else 'the whole network'} ({type(module).__name__})"
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype)[6:]}{list(tensor.shape)}"
