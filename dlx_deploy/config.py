@@ -160,6 +160,7 @@ class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reduce_macs: Fraction = 0.2
     round_to: AtLeastOne = 8
     keep_trunk: bool = True
+    trace_seconds: Positive = 300.0
     temperature: Positive = 4.0
     alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
     epochs: Count = 25

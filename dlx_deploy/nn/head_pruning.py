@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +13,9 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.artifact import channel_counts
 from dlx_deploy.nn.models.attention import Attention, FeedForward, GatedFeedForward
 from dlx_deploy.nn.models.inputs import TokenInput
-from dlx_deploy.nn.pruning import PruneReport, count_macs, mildest
+from dlx_deploy.nn.prune_plan import remedy
+from dlx_deploy.nn.prune_search import TOLERANCE, Part, fewest, mildest
+from dlx_deploy.nn.pruning import PruneReport, count_macs
 
 __all__ = ["prune_heads"]
 
@@ -42,17 +43,20 @@ def prune_heads(
         )
     example = spec.example(1)
     before = count_macs(model, example)
+    parts = [_part(module, round_to) for module in _prunable(model)]
 
-    def attempt(ratio: float) -> tuple[nn.Module, int]:
-        smaller = copy.deepcopy(model)
-        for module in smaller.modules():
-            if isinstance(module, Attention):
-                _prune_attention(module, max(round(module.heads * (1 - ratio)), 1))
-            elif isinstance(module, FeedForward | GatedFeedForward):
-                _prune_feed_forward(module, _kept(module.up.out_features, ratio, round_to))
-        return smaller, count_macs(smaller, example)
+    def left(kept: Sequence[int]) -> int:
+        return count_macs(_pruned(model, kept), example)
 
-    pruned, after = mildest(attempt, before, reduce_macs, f"round_to = {round_to}")
+    pruned = _pruned(model, mildest(parts, left, before, reduce_macs))
+    after = count_macs(pruned, example)
+    if 1 - after / before < reduce_macs - TOLERANCE:
+        finest = left(fewest([_part(module, 1) for module in _prunable(model)]))
+        reach = {(round_to, True): 1 - after / before, (1, True): 1 - finest / before}
+        raise StageFailed(
+            f"prune.reduce_macs is {reduce_macs:g}; with round_to = {round_to} at most {1 - after / before:.3f} of the "
+            f"multiply-accumulates can be removed: {remedy((round_to, True), reach)}"
+        )
     counts = channel_counts(model)
     changed = {name: now for name, now in channel_counts(pruned).items() if now != counts[name]}
     report = PruneReport(before, after, _count(model), _count(pruned), changed)
@@ -60,35 +64,64 @@ def prune_heads(
     return pruned.train(model.training), report
 
 
-def _kept(channels: int, ratio: float, round_to: int) -> int:
-    wanted = math.floor(channels * (1 - ratio) / round_to + 0.5) * round_to
-    return min(max(wanted, round_to), channels)
+def _prunable(model: nn.Module) -> list[Attention | FeedForward | GatedFeedForward]:
+    return [m for m in model.modules() if isinstance(m, Attention | FeedForward | GatedFeedForward)]
 
 
-def _prune_attention(attention: Attention, kept: int) -> None:
+def _part(module: Attention | FeedForward | GatedFeedForward, round_to: int) -> Part:
+    """What can go of ``module``: heads, or hidden channels."""
+    if isinstance(module, Attention):
+        return Part(_head_power(module).double().numpy(), 1)
+    return Part(_channel_power(module).double().numpy(), round_to)
+
+
+def _pruned(model: nn.Module, kept: Sequence[int]) -> nn.Module:
+    """A copy of ``model`` in which ``kept`` heads or hidden channels, the strongest, stay of each prunable module."""
+    smaller = copy.deepcopy(model)
+    for module, count in zip(_prunable(smaller), kept, strict=True):
+        if isinstance(module, Attention):
+            _keep_heads(module, _largest(_head_power(module), count))
+        else:
+            _keep_channels(module, _largest(_channel_power(module), count))
+    return smaller
+
+
+def _head_power(attention: Attention) -> Tensor:
+    """float32[H]: the sum of the squares of all weights of each head."""
     heads, width = attention.heads, attention.head_width
     rows = [attention.query.weight, attention.key.weight, attention.value.weight]
-    power = sum(weight.pow(2).view(heads, -1).sum(1) for weight in rows)  # [H]
-    power = power + attention.out.weight.pow(2).view(-1, heads, width).sum((0, 2))
-    stay = _largest(power, kept)
-    channels = (stay[:, None] * width + torch.arange(width)).flatten()
+    power = sum((weight.detach().pow(2).view(heads, -1).sum(1) for weight in rows), torch.zeros(heads))
+    return power + attention.out.weight.detach().pow(2).view(-1, heads, width).sum((0, 2))
+
+
+def _channel_power(module: FeedForward | GatedFeedForward) -> Tensor:
+    """float32[hidden]: the sum of the squares of all weights of each hidden channel."""
+    return sum(
+        (layer.weight.detach().pow(2).sum(1) for layer in _inward(module)), module.down.weight.detach().pow(2).sum(0)
+    )
+
+
+def _inward(module: FeedForward | GatedFeedForward) -> list[nn.Linear]:
+    return [module.up, module.gate] if isinstance(module, GatedFeedForward) else [module.up]
+
+
+def _keep_heads(attention: Attention, heads: Tensor) -> None:
+    width = attention.head_width
+    channels = (heads[:, None] * width + torch.arange(width)).flatten()
     for layer in (attention.query, attention.key, attention.value):
         _keep_outputs(layer, channels)
     _keep_inputs(attention.out, channels)
 
 
-def _prune_feed_forward(module: FeedForward | GatedFeedForward, kept: int) -> None:
-    inward = [module.up, module.gate] if isinstance(module, GatedFeedForward) else [module.up]
-    power = sum(layer.weight.pow(2).sum(1) for layer in inward) + module.down.weight.pow(2).sum(0)
-    stay = _largest(power, kept)
-    for layer in inward:
-        _keep_outputs(layer, stay)
-    _keep_inputs(module.down, stay)
+def _keep_channels(module: FeedForward | GatedFeedForward, channels: Tensor) -> None:
+    for layer in _inward(module):
+        _keep_outputs(layer, channels)
+    _keep_inputs(module.down, channels)
 
 
 def _largest(power: Tensor, count: int) -> Tensor:
     """int64[count]: the positions of the largest, ascending."""
-    return torch.argsort(power.detach(), descending=True, stable=True)[:count].sort().values
+    return torch.argsort(power, stable=True)[len(power) - count :].sort().values
 
 
 def _keep_outputs(layer: nn.Linear, channels: Tensor) -> None:
