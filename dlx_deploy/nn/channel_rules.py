@@ -107,6 +107,12 @@ def _elementwise(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
     return True
 
 
+def _is_bias(trace: Trace, tensor: Tensor, labels: Labels) -> bool:
+    """Whether ``tensor`` is the bias of the linear layer of ``labels``: for some shapes torch adds it last."""
+    layer = trace.layer(nn.Linear, {"bias": tensor})
+    return layer is not None and layer.outputs is not None and np.array_equal(layer.outputs, labels.ravel())
+
+
 def _tie_all(trace: Trace, tensors: Sequence[Tensor], aligned: Sequence[Labels], ndim: int) -> bool:
     """Tie labels place by place, where all change along the same axes and what has none is constant along these."""
     axes = varying(aligned[0]) if aligned else ()
@@ -114,7 +120,11 @@ def _tie_all(trace: Trace, tensors: Sequence[Tensor], aligned: Sequence[Labels],
         return False
     for tensor in tensors:
         shape = (1,) * (ndim - tensor.ndim) + tuple(tensor.shape)
-        if trace.of(tensor) is None and any(shape[axis] > 1 for axis in axes):
+        if (
+            trace.of(tensor) is None
+            and any(shape[axis] > 1 for axis in axes)
+            and not _is_bias(trace, tensor, aligned[0])
+        ):
             return False  # a parameter or a constant with one value per channel, which would have to shrink too
     for other in aligned[1:]:
         trace.tie(aligned[0], other)

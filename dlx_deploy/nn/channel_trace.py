@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -136,7 +135,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if names or module is None or not isinstance(module, kind):
             return None
         if name not in self.layers:
-            count = 0 if isinstance(module, _BatchNorm) else len(tensors["weight"])
+            count = _width(module)
             fresh = np.arange(self.labels, self.labels + count, dtype=np.int64)
             self.layers[name] = Layer(name, module, fresh if count else None)
             self.labels += count
@@ -245,6 +244,13 @@ def _owners(modules: Mapping[str, nn.Module]) -> dict[int, tuple[str, str]]:
         for role, tensor in own.items():
             owners[id(tensor)] = ("\0", role) if id(tensor) in owners else (name, role)
     return owners
+
+
+def _width(module: nn.Module) -> int:
+    """How many channels of its own ``module`` makes."""
+    if isinstance(module, nn.Conv2d):
+        return module.out_channels
+    return module.out_features if isinstance(module, nn.Linear) else 0
 
 
 def _tensors(tree: Any) -> list[Tensor]:

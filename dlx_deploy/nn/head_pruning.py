@@ -55,7 +55,7 @@ def prune_heads(
         reach = {(round_to, True): 1 - after / before, (1, True): 1 - finest / before}
         raise StageFailed(
             f"prune.reduce_macs is {reduce_macs:g}; with round_to = {round_to} at most {1 - after / before:.3f} of the "
-            f"multiply-accumulates can be removed: {remedy((round_to, True), reach)}"
+            f"multiply-accumulates can be removed: {remedy((round_to, True), reach, reduce_macs)}"
         )
     counts = channel_counts(model)
     changed = {name: now for name, now in channel_counts(pruned).items() if now != counts[name]}

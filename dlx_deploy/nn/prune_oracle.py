@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
+from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.channel_groups import Network, Plan, remove, silence
 
 __all__ = ["Oracle"]
@@ -22,80 +23,111 @@ _SEED = 20240229
 
 
 @dataclass(frozen=True)
-class Oracle:
-    """Compares pruned copies of ``model`` with silenced ones, on random inputs of ``shape`` [N, C, H, W].
+class _Subject:
+    """A network in the precision it can be compared in, and the largest number in each of its outputs."""
 
-    It looks at ``model`` as it is, and at copies whose weights are drawn at random: a trained or a fresh network may
+    model: nn.Module
+    dtype: torch.dtype
+    scales: list[float]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Compares pruned copies of a network with silenced ones, on random inputs of ``shape`` [N, C, H, W].
+
+    It looks at the network as it is, and at a copy whose weights are drawn at random: a trained or a fresh network may
     hide a channel (a weight of zero, a head not yet trained), random weights do not.
     """
 
-    model: nn.Module
-    scrambled: nn.Module
     network: Network
     shape: Sequence[int]
+    real: _Subject
+    random: _Subject
+    trains: bool  # whether the network itself runs as in training
 
     @classmethod
     def of(cls, model: nn.Module, network: Network, shape: Sequence[int]) -> Oracle:
-        """The oracle for ``model``, which is in evaluation mode and stays as it is."""
-        return cls(model, _scrambled(model), network, (max(shape[0], 2), *shape[1:]))
+        """The oracle for ``model``, which is in evaluation mode and stays as it is.
+
+        Raises:
+            StageFailed: the network gives numbers that are not finite, so nothing can be compared.
+        """
+        shape = (max(shape[0], 2), *shape[1:])
+        real = _subject(model, shape)
+        if not all(math.isfinite(scale) for scale in real.scales):
+            raise StageFailed(
+                "prune: the network's answers to a batch of random numbers are not finite, so a pruned network cannot "
+                "be compared with it; train it anew, or set prune.enabled = false"
+            )
+        scrambled = _scrambled(model)
+        return cls(network, shape, real, _subject(scrambled, shape), _trains(scrambled, shape) is None)
 
     def objection(self, plan: Plan) -> str:
-        """Why ``plan`` is not pruning, if so: the difference in its answers, or that there are none."""
-        return self._compare(self.scrambled, plan) or self._untrainable(plan) or self._compare(self.model, plan)
+        """Why ``plan`` is not pruning, if so: how its answers differ, or that there are none."""
+        return self._structural(plan) or self._compare(self.real, plan)
 
-    def offenders(self, plan: Plan) -> list[str]:
-        """Groups of ``plan`` without which there is no objection to the rest; by bisection."""
-        if not plan or not self.objection(plan):
-            return []
+    def offenders(self, plan: Plan) -> dict[str, str]:
+        """The groups of ``plan`` without which nothing speaks against the rest, each with an objection."""
+        objection = self.objection(plan) if plan else ""
+        if not objection:
+            return {}
         names = list(plan)
         if len(names) == 1:
-            return names
+            return {names[0]: objection}
         halves = names[: len(names) // 2], names[len(names) // 2 :]
-        found = [bad for half in halves for bad in self.offenders({name: plan[name] for name in half})]
-        return found or halves[1]  # neither half alone is wrong, both together are
+        found: dict[str, str] = {}
+        for half in halves:
+            found |= self.offenders({name: plan[name] for name in half})
+        return found or dict.fromkeys(halves[1], objection)  # neither half alone is wrong, both together are
 
-    def _compare(self, model: nn.Module, plan: Plan) -> str:
-        for dtype in (torch.float64, torch.float32):
-            try:
-                whole = self._answers(model, {}, dtype, deaf=True)
-                expected = self._answers(model, plan, dtype, deaf=True)
-            except Exception:  # not every network computes in float64, and a user's may say so in any way
-                if dtype == torch.float32:
-                    raise
-                continue
-            try:
-                seen = self._answers(model, plan, dtype, deaf=False)
-            except Exception as e:  # shapes that a user's network insists on, in any way
-                return f"it does not compute ({type(e).__name__}: {e})"
-            return _difference(whole, expected, seen, _TOLERANCE[dtype])
-        raise AssertionError("float32 answers or raises")
-
-    def _answers(self, model: nn.Module, plan: Plan, dtype: torch.dtype, *, deaf: bool) -> list[Tensor]:
-        candidate = copy.deepcopy(model)
-        (silence if deaf else remove)(candidate, self.network, plan)
-        candidate.to(dtype).eval()
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(_SEED)
-            out = candidate(torch.randn(*self.shape, dtype=dtype))
-        return [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-
-    def _untrainable(self, plan: Plan) -> str:
-        """Why the pruned network cannot be trained though the network can: parts that only training runs."""
-        if _trains(self.scrambled, self.shape) is not None:
-            return ""
-        candidate = copy.deepcopy(self.scrambled)
+    def _structural(self, plan: Plan) -> str:
+        """What random weights and training mode (parts that only training runs) say against ``plan``."""
+        objection = self._compare(self.random, plan)
+        if objection or not self.trains:
+            return objection
+        candidate = copy.deepcopy(self.random.model).float()
         remove(candidate, self.network, plan)
         error = _trains(candidate, self.shape)
         return "" if error is None else f"it does not compute in training ({type(error).__name__}: {error})"
 
+    def _compare(self, subject: _Subject, plan: Plan) -> str:
+        deaf, pruned = copy.deepcopy(subject.model), copy.deepcopy(subject.model)
+        silence(deaf, self.network, plan)
+        remove(pruned, self.network, plan)
+        expected = _answers(deaf, self.shape, subject.dtype)
+        try:
+            seen = _answers(pruned, self.shape, subject.dtype)
+        except Exception as e:  # shapes that a user's network insists on, in any way
+            return f"it does not compute ({type(e).__name__}: {e})"
+        return _difference(expected, seen, subject)
 
-def _difference(whole: list[Tensor], expected: list[Tensor], seen: list[Tensor], tolerance: float) -> str:
+
+def _subject(model: nn.Module, shape: Sequence[int]) -> _Subject:
+    for dtype in (torch.float64, torch.float32):
+        candidate = copy.deepcopy(model).to(dtype).eval()
+        try:
+            out = _answers(candidate, shape, dtype)
+        except Exception:  # not every network computes in float64, and a user's may say so in any way
+            if dtype == torch.float32:
+                raise
+            continue
+        return _Subject(candidate, dtype, [float(t.double().abs().max()) for t in out])
+    raise AssertionError("float32 answers or raises")
+
+
+def _answers(model: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(_SEED)
+        out = model(torch.randn(*shape, dtype=dtype))
+    return [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+
+
+def _difference(expected: Sequence[Tensor], seen: Sequence[Tensor], subject: _Subject) -> str:
     if [t.shape for t in seen] != [t.shape for t in expected]:
         return f"it gives {[list(t.shape) for t in seen]} instead of {[list(t.shape) for t in expected]}"
-    for one, right, answer in zip(whole, expected, seen, strict=True):
-        scale = float(one.double().abs().max())
+    for right, answer, scale in zip(expected, seen, subject.scales, strict=True):
         difference = float((answer.double() - right.double()).abs().max())
-        if math.isfinite(scale) and not difference <= tolerance * scale:
+        if math.isfinite(scale) and not difference <= _TOLERANCE[subject.dtype] * scale:
             share = difference / scale if scale else math.inf
             return f"its answers are {share:.1e} of the largest off from those of the network without these channels"
     return ""

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlx_deploy.nn.channel_groups import Group, Network, Plan
 from dlx_deploy.nn.prune_oracle import Oracle
-from dlx_deploy.nn.prune_search import Part, mildest
+from dlx_deploy.nn.prune_search import TOLERANCE, Part, mildest
 
 __all__ = ["Search", "remedy"]
 
@@ -60,13 +60,11 @@ class Search:
 
     def _agreed(self, plan: Plan) -> bool:
         """Whether there is no objection to ``plan``; the groups to blame are dropped."""
-        objection = self.oracle.objection(plan) if plan else ""
-        if not objection:
-            return True
-        for name in self.oracle.offenders(plan):
-            log.warning("prune: the channels of %r stay: without them %s", name, objection)
-            self.dropped[name] = objection
-        return False
+        blamed = self.oracle.offenders(plan)
+        for name, objection in blamed.items():
+            log.info("the channels of %r stay: without some of them %s", name, objection)
+        self.dropped.update(blamed)
+        return not blamed
 
     def _groups(self, keep_trunk: bool) -> list[Group]:
         free = [g for g in self.network.groups if g.layers[0] not in self.dropped]
@@ -81,16 +79,18 @@ class Search:
         return plan
 
 
-def remedy(now: tuple[int, bool], reach: Mapping[tuple[int, bool], float]) -> str:
-    """What would help where ``now``, a ``round_to`` and a ``keep_trunk``, does not reach what was asked.
+def remedy(now: tuple[int, bool], reach: Mapping[tuple[int, bool], float], asked: float) -> str:
+    """What would help where ``now``, a ``round_to`` and a ``keep_trunk``, removes less than ``asked``.
 
-    ``reach`` has what it and others reach: only what really helps is advised.
+    ``reach`` says what it and others can remove at most. Advised is the first that suffices, else the one that removes
+    most; nothing that would not help.
     """
     here = math.floor(1000 * reach[now]) / 1000
     advice = [f"lower prune.reduce_macs to {here:g}"] if here else []
-    for (round_to, keep_trunk), there in reach.items():
-        if there > reach[now] + 0.001:
-            changes = [f"prune.round_to = {round_to}"] if round_to != now[0] else []
-            changes += [f"prune.keep_trunk = {str(keep_trunk).lower()}"] if keep_trunk != now[1] else []
-            advice.append(f"set {' and '.join(changes)} (at most {there:.3f})")
+    enough = [option for option, there in reach.items() if there >= asked - TOLERANCE]
+    best = (enough or [max(reach, key=lambda option: reach[option])])[0]
+    if reach[best] > reach[now] + 0.001:
+        changes = [f"prune.round_to = {best[0]}"] if best[0] != now[0] else []
+        changes += [f"prune.keep_trunk = {str(best[1]).lower()}"] if best[1] != now[1] else []
+        advice.append(f"set {' and '.join(changes)} (at most {reach[best]:.3f})")
     return ", or ".join(advice) or "set prune.enabled = false to ship the network as it is"

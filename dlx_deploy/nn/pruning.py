@@ -50,6 +50,13 @@ class PruneReport:
         """The share of multiply-accumulates that was removed, 0..1."""
         return 1 - self.macs_after / self.macs_before
 
+    def told(self, asked: float) -> str:
+        """What was ``asked`` of the multiply-accumulates and what was reached, in a sentence."""
+        text = f"{self.reduction:.3f} of the multiply-accumulates removed, {asked:g} asked (prune.reduce_macs)"
+        if self.reduction > asked + TOLERANCE:
+            text += "; the smallest step that reaches it takes more: a smaller prune.round_to has finer steps"
+        return text
+
 
 def prune_channels(
     model: nn.Module,
@@ -73,8 +80,8 @@ def prune_channels(
         StageFailed: the channels cannot be followed (within ``trace_seconds``), or so much cannot be removed.
     """
     whole = _copied(model).eval()
-    before = count_macs(whole, torch.zeros(1, *shape[1:]))
     trace = trace_channels(whole, torch.zeros(*shape), rule_for, trace_seconds)
+    before = count_macs(whole, torch.zeros(1, *shape[1:]))
     network = resolve(trace, round_to, shape[0])
     search = Search(network, Oracle.of(whole, network, shape), before)
     plan = search.plan(keep_trunk, reduce_macs)
@@ -95,14 +102,14 @@ def _too_much(trace: Trace, search: Search, reduce_macs: float, now: tuple[int, 
     round_to, keep_trunk = now
     reach = {}
     for option in dict.fromkeys([now, (round_to, False), (1, keep_trunk), (1, False)]):
-        other = Search(resolve(trace, option[0], search.network.batch), search.oracle, search.before)
+        other = Search(resolve(trace, option[0], search.network.batch), search.oracle, search.before, search.dropped)
         reach[option] = other.reach(option[1])
     left = {**search.network.left, **search.dropped}
     named = "; ".join(f"{name!r}: {why}" for name, why in list(left.items())[:3])
     return StageFailed(
         f"prune.reduce_macs is {reduce_macs:g}; with round_to = {round_to}, keep_trunk = {str(keep_trunk).lower()} at "
-        f"most {reach[now]:.3f} of the multiply-accumulates can be removed: {remedy(now, reach)}. {len(left)} layers "
-        f"must keep their channels" + (f" ({named})" if named else "")
+        f"most {reach[now]:.3f} of the multiply-accumulates can be removed: {remedy(now, reach, reduce_macs)}. Layers "
+        f"that must keep their channels: {len(left)}" + (f" ({named})" if named else "")
     )
 
 

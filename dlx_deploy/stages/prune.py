@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 from dlx_deploy.config import Prune
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.stages.training import TORCH_TOOLS, distilling, train_and_save, use_threads
 
 __all__ = ["STAGE"]
 
+_log = logging.getLogger(__name__)
+
 
 def run(job: Job[Prune]) -> Metrics:
     """Write ``model``.
 
     Raises:
-        StageFailed: the network's channels cannot be traced, or training diverged.
+        StageFailed: the network's channels cannot be followed, so much cannot be removed, or training diverged.
     """
     from msgspec.structs import replace
 
@@ -22,6 +26,7 @@ def run(job: Job[Prune]) -> Metrics:
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.head_pruning import prune_heads
     from dlx_deploy.nn.models.inputs import TokenInput
+    from dlx_deploy.nn.prune_search import TOLERANCE
     from dlx_deploy.nn.pruning import prune_channels, recalibrate_batchnorm
 
     params, data = job.params, open_data(job.inputs["data"])
@@ -30,17 +35,27 @@ def run(job: Job[Prune]) -> Metrics:
     if isinstance(architecture.input, TokenInput):
         pruned, report = prune_heads(model, architecture.input, params.reduce_macs, params.round_to)
     else:
-        shape = (2, data.channels, data.height, data.width)
+        job.progress(0, 1, f"following channels (prune.trace_seconds = {params.trace_seconds:g})")
         pruned, report = prune_channels(
-            model, shape, params.reduce_macs, round_to=params.round_to, keep_trunk=params.keep_trunk
+            model,
+            (2, data.channels, data.height, data.width),
+            params.reduce_macs,
+            round_to=params.round_to,
+            keep_trunk=params.keep_trunk,
+            trace_seconds=params.trace_seconds,
         )
         images, _ = data.split("train")
         recalibrate_batchnorm(pruned, images[:_RECALIBRATION_IMAGES], Normalise(data.mean, data.std))
+    reached = report.told(params.reduce_macs)
+    job.progress(0, 1, reached)
+    if abs(report.reduction - params.reduce_macs) > TOLERANCE:
+        _log.warning("%s", reached)
     changed = {**architecture.pruned, **report.channels}
     counts = channel_counts(pruned)
     architecture = replace(architecture, pruned={name: counts[name] for name in changed})
     metrics = train_and_save(job, data, pruned, architecture, distilling(job))
-    return {"macs_removed": report.reduction, "macs": float(report.macs_after), **metrics}
+    macs = {"macs_removed": report.reduction, "macs_asked": params.reduce_macs, "macs": float(report.macs_after)}
+    return {**macs, **metrics}
 
 
 _RECALIBRATION_IMAGES = 1024
@@ -48,11 +63,11 @@ _RECALIBRATION_IMAGES = 1024
 
 STAGE = Stage(
     name="prune",
-    version=2,
+    version=3,
     params=Prune,
     inputs=("data", "model", "teacher", "logits"),
     outputs=("model",),
     run=run,
     distributed=True,
-    tools=(*TORCH_TOOLS, "torch-pruning"),
+    tools=TORCH_TOOLS,
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -169,19 +170,98 @@ def test_too_much_says_how_much_can_be() -> None:
         prune_channels(network("resnet8"), SHAPES["resnet8"], 0.9)
 
 
-def test_a_network_that_cannot_be_traced() -> None:
-    class Untraceable(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = nn.Linear(12, 3)
+def chain(*widths: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for a, b in pairwise((3, *widths)):
+        layers += [nn.Conv2d(a, b, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 5))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.from_numpy(self.head(x.flatten(1)).numpy())  # refuses to record gradients
 
+def test_a_network_that_does_not_run_on_the_images() -> None:
     with pytest.raises(
-        StageFailed, match=r"prune: the network cannot be traced \(\w+: .*\); set prune\.enabled = false"
+        StageFailed, match=r"does not run on a batch of shape \[1, 4, 2, 2\] \(RuntimeError.*enabled = false"
     ):
-        prune_channels(Untraceable(), (1, 3, 2, 2), 0.5)
+        prune_channels(chain(16, 16), (1, 4, 2, 2), 0.5)
+
+
+class Endless(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        for _ in range(10**9):
+            y = y + 0
+        out: Tensor = self.head(y.mean((2, 3)))
+        return out
+
+
+def test_a_network_whose_channels_take_too_long_to_follow() -> None:
+    with pytest.raises(
+        StageFailed, match=r"within prune\.trace_seconds = 0\.2; the run had come to the network itself: raise prune"
+    ):
+        prune_channels(Endless(), (1, 3, 2, 2), 0.5, trace_seconds=0.2)
+
+
+def test_following_takes_as_many_runs_for_many_layers_as_for_few() -> None:
+    runs = []
+    for model in (chain(16, 16), chain(*[16] * 30)):
+        count = [0]
+        hook = torch.nn.modules.module.register_module_forward_hook(
+            lambda module, *_, count=count: count.__setitem__(0, count[0] + isinstance(module, nn.Sequential))
+        )
+        try:
+            prune_channels(model, (1, 3, 2, 2), 0.2)
+        finally:
+            hook.remove()
+        runs.append(count[0])
+    assert runs[0] == runs[1] < 20
+
+
+def test_flattened_outputs_of_many_places() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 28 * 28, 4)).eval()
+    pruned, report = prune_channels(model, (1, 3, 28, 28), 0.5)
+    stay = torch.isin(model[0].bias, pruned[0].bias)
+    assert report.channels["3"].inputs == 32 * 28 * 28
+    assert torch.equal(pruned[3].weight, model[3].weight[:, stay.repeat_interleave(28 * 28)])
+
+
+def test_the_search_goes_one_group_at_a_time() -> None:
+    """All layers are alike: a share that takes a step of one takes a step of all, and half of everything goes."""
+    model = chain(*[16] * 12)
+    _, report = prune_channels(model, (1, 3, 4, 4), 0.2)
+    assert 0.18 <= report.reduction <= 0.25
+    assert (
+        report.told(0.2) == f"{report.reduction:.3f} of the multiply-accumulates removed, 0.2 asked (prune.reduce_macs)"
+    )
+    _, report = prune_channels(chain(16), (1, 3, 4, 4), 0.2)
+    assert report.reduction == pytest.approx(0.5)
+    assert report.told(0.2).endswith(
+        "; the smallest step that reaches it takes more: a smaller prune.round_to has finer steps"
+    )
+
+
+def test_what_is_advised_helps() -> None:
+    model = network("resnet8", width=2)
+    with pytest.raises(StageFailed, match=r"at most") as seen:
+        prune_channels(model, SHAPES["resnet8"], 0.97)
+    said = str(seen.value)
+    most = float(said.partition("lower prune.reduce_macs to ")[2].split(",")[0])
+    assert prune_channels(model, SHAPES["resnet8"], most)[1].reduction == pytest.approx(most, abs=0.02)
+    assert "or set prune.keep_trunk = false (at most 0.96" in said
+    assert prune_channels(model, SHAPES["resnet8"], 0.97, keep_trunk=False)[1].reduction >= 0.95
+    with pytest.raises(StageFailed, match=r"at most 0\.\d+ of the") as seen:
+        prune_channels(model, SHAPES["resnet8"], 0.999, round_to=1, keep_trunk=False)
+    assert "or set" not in str(seen.value)
+
+
+def test_a_network_of_which_nothing_can_go() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    with pytest.raises(
+        StageFailed, match=r"at most 0\.000 .*: set prune\.enabled = false .* \('1': they are the network's outputs\)"
+    ):
+        prune_channels(model, (1, 3, 2, 2), 0.5)
 
 
 def test_recalibration_takes_the_plain_average() -> None:
