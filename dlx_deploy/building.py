@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from dlx_deploy.config import Config, Data, load_config
-from dlx_deploy.errors import GateStopped, StoreError
+from dlx_deploy.errors import ConfigError, GateStopped, StoreError
 from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.plan import Build
@@ -229,9 +229,27 @@ def labelled_data(data: str, package: Path) -> Iterator[Path]:
         yield Path(data)
         return
     from dlx_deploy.nn.data.prepare import prepare
+
+    params, seed = _data_of(package)
+    if params.kind != data:
+        raise ConfigError(
+            f"--data {data}: {package} was built from data of kind {params.kind!r}; give their folder or file by --data"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(params, Path(folder), seed)
+        yield Path(folder)
+
+
+def _data_of(package: Path) -> tuple[Data, int]:
+    """How the data of a package were made: their parameters and the seed."""
     from dlx_deploy.runtime.archive import read_archive
 
-    made = msgspec.json.decode(read_archive(package)["manifest.json"])["steps"]["data"]
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(msgspec.convert(made["params"], Data), Path(folder), made["seed"])
-        yield Path(folder)
+    files = read_archive(package)
+    try:
+        made = msgspec.json.decode(files["manifest.json"])["steps"]["data"]
+        return msgspec.convert(made["params"], Data), msgspec.convert(made["seed"], int)
+    except (KeyError, TypeError, ValueError, RecursionError) as e:
+        raise ConfigError(
+            f"{package}: its manifest.json does not say how the data were made ({type(e).__name__}: {e}); give "
+            "a folder by --data"
+        ) from e

@@ -213,7 +213,7 @@ class Verify(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Teacher against candidate on the test split, and latency where this machine is the target."""
 
     rounds: AtLeastOne = 400
-    threads: AtLeastOne = 1
+    threads: Annotated[int, Meta(ge=1, le=1024)] = 1
 
 
 class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -242,7 +242,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Identifier = "digits"
     version: Identifier = "0.1.0"
     seed: Count = 0
-    threads: Count = 0
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     targets: Annotated[tuple[str, ...], Meta(min_length=1)] = ("jetson",)
     data: Data = Data()
     teacher: Teacher = Teacher()

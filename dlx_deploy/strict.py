@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.runtime.files import TooLarge, read_file
+from dlx_deploy.runtime.words import shortened
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["decode", "nearest", "parse_toml", "read_toml"]
 
 T = TypeVar("T")
+MAX_BYTES = 16 * 1024**2
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -42,13 +46,16 @@ def decode(raw: dict[str, Any], kind: type[T], origin: str) -> T:
         ConfigError: names ``origin``, the path of the key, the value seen, the rule and the nearest valid name.
     """
     _refuse_unknown(raw, kind, origin, ())
+    _refuse_infinite(raw, origin, "")
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as e:
         rule, _, where = str(e).partition(" - at `$")
         path = where.rstrip("`").lstrip(".")
         value = _look_up(raw, path)
-        raise ConfigError(f"{origin}: {path or 'the file'} is {value!r}; {_advice(kind, path, value, rule)}") from e
+        raise ConfigError(
+            f"{origin}: {path or 'the file'} is {shortened(value)}; {_advice(kind, path, value, rule)}"
+        ) from e
 
 
 def read_toml(source: Path | Traversable, origin: str, remedy: str) -> dict[str, Any]:
@@ -58,12 +65,15 @@ def read_toml(source: Path | Traversable, origin: str, remedy: str) -> dict[str,
         ConfigError: the file is missing, cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(source.read_text(encoding="utf-8"))
+        data = read_file(source, MAX_BYTES) if isinstance(source, Path) else source.read_bytes()
+        return tomllib.loads(data.decode("utf-8").replace("\r\n", "\n"))
+    except TooLarge as e:
+        raise ConfigError(f"{origin}: has {e} bytes; at most {MAX_BYTES} are read") from e
     except FileNotFoundError as e:
         raise ConfigError(f"{origin}: no such file; {remedy}") from e
     except OSError as e:
         raise ConfigError(f"{origin}: cannot be read ({e.strerror})") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # no TOML, no UTF-8, a number of 5,000 digits, 1,000 brackets
         raise ConfigError(f"{origin}: not valid TOML: {e}") from e
 
 
@@ -71,8 +81,18 @@ def parse_toml(text: str) -> Any:
     """The value that ``text`` spells in TOML, or ``text`` itself where it is no TOML: a bare word is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text.strip()
+
+
+def _refuse_infinite(raw: Any, origin: str, path: str) -> None:
+    """TOML has inf and nan; a comparison with the latter is false, and JSON, which we write, has neither."""
+    items = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, (list, tuple)) else ()
+    for key, value in items:
+        here = f"{path}[{key}]" if isinstance(raw, (list, tuple)) else f"{path}.{key}".lstrip(".")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{origin}: {here} is {value}; rule: a finite number")
+        _refuse_infinite(value, origin, here)
 
 
 def _refuse_unknown(raw: Any, kind: Any, origin: str, path: tuple[str, ...]) -> None:
@@ -82,7 +102,9 @@ def _refuse_unknown(raw: Any, kind: Any, origin: str, path: tuple[str, ...]) -> 
     for key, value in raw.items():
         here = (*path, key)
         if key not in fields:
-            raise ConfigError(f"{origin}: unknown key {'.'.join(here)!r} ({value!r}); {nearest(key, list(fields))}")
+            raise ConfigError(
+                f"{origin}: unknown key {'.'.join(here)!r} ({shortened(value)}); {nearest(key, list(fields))}"
+            )
         _refuse_unknown(value, fields[key], origin, here)
 
 

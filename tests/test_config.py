@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def test_every_default_is_valid_when_written_out() -> None:
         ("targets = 'jetson'", r"text in quotes each, 1 or more of them; for instance: targets = \[\"jetson\"\]$"),
         ("[teacher]\narguments = 3", r"rule: Expected `object`, got `int`: a table of KEY = VALUE$"),
         ("[distill", r"not valid TOML: "),
+        ("[gate]\nmax_drop = 5", r"gate\.max_drop is 5; rule: Expected `float` < 1\.0"),
+        ("[gate]\nconfidence = 0", r"gate\.confidence is 0; rule: Expected `float` >= 0\.5"),
+        ("[gate]\nconfidence = 2", r"gate\.confidence is 2; rule: Expected `float` < 1\.0"),
+        ("[gate]\nmax_latency_p90_ms = inf", r"gate\.max_latency_p90_ms is inf; rule: a finite number$"),
+        ("[data]\nmean = [0.5, nan]", r"data\.mean\[1\] is nan; rule: a finite number$"),
+        ("[teacher]\narguments = {width = inf}", r"teacher\.arguments\.width is inf; rule: a finite number$"),
+        ("threads = 1000000", r"threads is 1000000; rule: Expected `int` <= 1024"),
+        ("[verify]\nthreads = 1000000", r"verify\.threads is 1000000; rule: Expected `int` <= 1024"),
+        ("seed = " + "9" * 5000, r"not valid TOML: "),
+        ("name = " + "[" * 3000, r"not valid TOML: "),
+        (f"name = '{'x' * 3000}'", r"name is '(x){199}…; rule: "),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
@@ -75,6 +87,25 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no such file; write one with: dlx-deploy init"):
         load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(("kind", "what"), [("pipe", "a pipe"), ("zero", "a device"), ("folder", "a folder")])
+def test_what_is_no_file_is_never_waited_for(tmp_path: Path, kind: str, what: str) -> None:
+    path = tmp_path / "deploy.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "zero":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(ConfigError, match=rf"deploy\.toml: cannot be read \({what}; must be a plain file\)"):
+        load_config(path)
+
+
+def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlx_deploy.strict.MAX_BYTES", 10)
+    with pytest.raises(ConfigError, match=r"deploy\.toml: has 14 bytes; at most 10 are read"):
+        load_config(write(tmp_path, "name = 'digit'"))
 
 
 def test_overrides(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fields", "npy_array", "npy_bytes"]
 
+KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
 NPY_MAGIC = b"\x93NUMPY\x01\x00"
 NPY_HEADER = re.compile(
     r"\{ *'descr': *'(?P<descr>[<>|=]?[A-Za-z][0-9]{0,3})' *, *'fortran_order': *(?P<fortran>True|False) *, *"
@@ -34,7 +35,7 @@ class Fields:
         """The value at ``path`` (parts joined by dots), of type ``kind``."""
         value = self.at(path)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.wrong(path, value, f"must be of type {kind.__name__}")
+            raise self.wrong(path, value, f"must be {KINDS[kind]}")
         return value
 
     def number(self, path: str, most: float = 1e30) -> float:

@@ -138,9 +138,13 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
     text = meta.get("task") == TASKS["texts"]
     for name in (MODEL, GOLDEN_INPUTS, GOLDEN_LOGITS, REFERENCE, *((TOKENIZER, GOLDEN_TEXTS) if text else ())):
         if name not in files:
-            raise PackageError(f"{origin}: {name!r} is missing; a package of schema {archive.SCHEMA} has it")
+            raise PackageError(
+                f"{origin}: {name!r} is missing; a package of schema {archive.SCHEMA} has it: build it again"
+            )
     if (ENGINE in files) != (ENGINE_SIDECAR in files):
-        raise PackageError(f"{origin}: of {ENGINE!r} and {ENGINE_SIDECAR!r} only one is there; both or none must be")
+        raise PackageError(
+            f"{origin}: of {ENGINE!r} and {ENGINE_SIDECAR!r} only one is there; both or none must be: build it again"
+        )
     check_model_bytes(files[MODEL], origin)
     field = Fields(meta, origin)
     spec, batch = _read_input(field)

@@ -55,7 +55,7 @@ def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
     except (OSError, ValueError) as e:
         raise InputError(f"{name}: cannot be read ({reason(e)})") from e
     if not texts:
-        raise InputError(f"{name}: holds no texts")
+        raise InputError(f"{name}: holds no texts; give one a line, with its label")
     pair = alike(labels)
     if pair:
         raise InputError(f"{name}: the labels {pair[0]!a} and {pair[1]!a} differ in their writing only; make them one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import os
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 import numpy as np
 
 from .errors import InputError, PackageError, RuntimeFault
-from .files import TooLarge, read_file, reason
+from .files import TooLarge, open_file, read_file, reason
 from .floors import Floor, accuracy_floor
 from .folders import SUFFIXES, counted, list_classes, split_entries
 from .images import load_image
@@ -25,7 +24,9 @@ from .package import Package, input_digests
 from .predictor import Predictor
 from .session import open_session
 from .statistics import Verdict, non_inferiority
+from .strict_json import from_json
 from .text_files import distinct, read_texts
+from .words import said
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,7 @@ __all__ = ["Verification", "load_labelled", "load_labelled_folder", "teacher_pre
 
 _log = logging.getLogger(__name__)
 
+MAX_HEADER_BYTES = 1024**3  # of a JSON file in a data folder: its texts
 BLOCK = 128  # images per run: bounds the memory, not the result
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -97,7 +99,9 @@ def verify_package(
     known, teacher, expected = _look_up(package, images)
     if teacher_top1 is not None:
         if len(teacher_top1) != len(images):
-            raise InputError(f"there are {len(teacher_top1)} answers of the teacher for {len(images)} images")
+            raise InputError(
+                f"there are {len(teacher_top1)} answers of the teacher for {len(images)} images; must be as many"
+            )
         teacher = np.asarray(teacher_top1)
     elif not known.all():
         raise InputError(
@@ -243,18 +247,28 @@ def _filled(dims: Sequence[Any], sizes: Sequence[int]) -> Tuple[int, ...]:
 
 def _load_arrays(path: Path, package: Package) -> Tuple[Any, NDArray[np.int64]]:
     try:
-        meta = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
+        meta = from_json(read_file(path / "dataset.json", MAX_HEADER_BYTES))
         classes = tuple(meta["classes"])
         if isinstance(package.input, ImageInput):
-            images: Any = np.load(path / "test.images.npy", allow_pickle=False)
+            images: Any = _load_npy(path / "test.images.npy")
         else:
-            images = json.loads((path / "test.texts.json").read_text(encoding="utf-8"))
-        labels = np.load(path / "test.labels.npy", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputError(f"{path}: not a readable data folder ({type(e).__name__}: {e})") from e
+            images = from_json(read_file(path / "test.texts.json", MAX_HEADER_BYTES))
+        labels = _load_npy(path / "test.labels.npy")
+    except (OSError, ValueError, KeyError, TypeError, EOFError, TooLarge) as e:
+        raise InputError(
+            f"{path}: not a readable data folder ({type(e).__name__}: {said(e)}); make it again, or give another"
+        ) from e
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise InputError(f"{path}: the labels are {labels.dtype}{list(labels.shape)}; must be whole numbers [N]")
     if classes != package.labels:
         raise InputError(f"{path}: its classes are {_few(classes)}; the package's are {_few(package.labels)}")
     return images, labels
+
+
+def _load_npy(path: Path) -> NDArray[Any]:
+    with open_file(path) as f:
+        found: NDArray[Any] = np.load(f, allow_pickle=False)
+    return found
 
 
 def _class_number(where: Path, name: str, labels: Sequence[str]) -> int:

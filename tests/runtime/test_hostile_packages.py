@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlx_deploy.building import labelled_data
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime import commands
 from dlx_deploy.runtime.archive import INDEX, to_json, write_archive
 from dlx_deploy.runtime.backends import BackendOptions
@@ -296,7 +298,7 @@ def test_many_flipped_bytes_of_members(hostile: dict[str, bytes], texts: dict[st
             "budgets.max_drop is 5.0; must be at l",
         ),
         ({"golden": {"atol": 0.1, "rtol": 1}}, "golden.rtol is 1.0; must be at least 0 and under 1"),
-        ({"precision": {"plan": None}}, "precision.plan is None; must be of type str"),
+        ({"precision": {"plan": None}}, "precision.plan is None; must be a string"),
         (
             {"precision": {"plan": "int8", "layers": {"a": 5}}},
             r"precision.layers is \{'a': 5\}; must be a table of node",
@@ -307,7 +309,7 @@ def test_many_flipped_bytes_of_members(hostile: dict[str, bytes], texts: dict[st
         ({"recipe": {"engine": []}}, r"recipe.engine is \[\]; must be a table"),
         ({"engine": None}, "engine is None; must be a table"),
         ({"engine": {"status": "sunk"}}, "engine.status is 'sunk'; must be none, checked or shipped"),
-        ({"engine": {"status": "checked"}}, "engine.builder is None; must be of type str"),
+        ({"engine": {"status": "checked"}}, "engine.builder is None; must be a string"),
         (
             {"preprocessing": {"resize": "nearest"}},
             "preprocessing.resize is 'nearest'; must be 'bilinear', the one filter",
@@ -357,3 +359,26 @@ def test_the_command_line_ends_with_our_error(
         for command in ("info", "selftest", "bench"):
             assert main([command], str(tmp_path / "x.dlx")) == 2
             assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        (b"{}", r"x\.dlx: its manifest\.json does not say how the data were made \(KeyError"),
+        (b"[" * 9999, r"does not say how the data were made"),
+        (b'{"steps": [1]}', r"does not say how the data were made \(TypeError"),
+        (b'{"steps": {"data": {"params": {"kind": "digits"}, "seed": "x"}}}', "were made .ValidationError"),
+        (b'{"steps": {"data": {"params": {"kind": "none"}, "seed": 0}}}', "were made .ValidationError"),
+        (
+            b'{"steps": {"data": {"params": {"kind": "imagefolder", "path": "/etc"}, "seed": 0}}}',
+            r"--data digits: .*x\.dlx was built from data of kind 'imagefolder'; give their folder or file by --data",
+        ),
+    ],
+)
+def test_a_manifest_says_how_built_in_data_are_made_or_nothing(
+    hostile: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: bytes, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_archive("x.dlx", sealed({**hostile, "manifest.json": manifest}))
+    with pytest.raises(ConfigError, match=message), labelled_data("digits", Path("x.dlx")):
+        pytest.fail("made data")

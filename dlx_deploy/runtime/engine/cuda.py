@@ -73,9 +73,13 @@ class Cuda:
             raise BackendMissing(f"the NVIDIA driver is not here ({e}); a GPU needs it") from e
         name = str(getattr(error, "name", error))
         if name in NO_DRIVER:
-            raise BackendMissing(f"the NVIDIA driver is missing or too old for this CUDA ({name})")
+            raise BackendMissing(
+                f"the NVIDIA driver is missing or too old for this CUDA ({name}); install a newer driver"
+            )
         if name != "cudaSuccess" or not values[0]:
-            raise BackendMissing(f"this machine has no NVIDIA GPU that CUDA can use ({name})")
+            raise BackendMissing(
+                f"this machine has no NVIDIA GPU that CUDA can use ({name}); leave --backend out to run on the CPU"
+            )
 
     def facts(self) -> GpuFacts:
         """The first GPU."""

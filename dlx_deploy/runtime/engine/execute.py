@@ -207,7 +207,9 @@ class _Lane:
     def _resize(self, size: int) -> None:
         """Another batch size; a graph holds for the shape that its context had, and goes."""
         if not self._context.set_input_shape(self._session.input_name, (size, *self._session.input_shape)):
-            raise EngineError(f"TensorRT refuses the batch size {size}")
+            raise EngineError(
+                f"TensorRT refuses the batch size {size}; give fewer inputs at a time, or build for larger batches"
+            )
         self._drop_graph()
         self._size, self._runs = size, 0
 

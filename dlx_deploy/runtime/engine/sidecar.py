@@ -165,20 +165,24 @@ def _check_rtx(flavour: str, version: str, gpu: str, capability: str) -> None:
 
 def _check(sidecar: Sidecar, origin: str) -> None:
     key = sidecar.key
+    sha, number = sidecar.plan_sha256, "a number from 0, or null"
     kinds = {
-        "plan_sha256": isinstance(sidecar.plan_sha256, str) and len(sidecar.plan_sha256) == 64,
-        "plan_size": is_count(sidecar.plan_size) and sidecar.plan_size > 0,
-        "settings": isinstance(sidecar.settings, dict),
-        "precision": isinstance(sidecar.precision, dict),
-        "build_s": sidecar.build_s is None or _is_number(sidecar.build_s),
-        "peak_memory_mib": sidecar.peak_memory_mib is None or _is_number(sidecar.peak_memory_mib),
-        "key": all(isinstance(getattr(key, n), str) for n in REQUIRED)
-        and all(isinstance(getattr(key, n), (str, type(None))) for n in OPTIONAL)
-        and (key.sm_count is None or is_count(key.sm_count)),
+        "plan_sha256": (isinstance(sha, str) and len(sha) == 64, "64 hex digits"),
+        "plan_size": (is_count(sidecar.plan_size) and sidecar.plan_size > 0, "a whole number from 1"),
+        "settings": (isinstance(sidecar.settings, dict), "a table of build settings"),
+        "precision": (isinstance(sidecar.precision, dict), "a table of layers"),
+        "build_s": (sidecar.build_s is None or _is_number(sidecar.build_s), number),
+        "peak_memory_mib": (sidecar.peak_memory_mib is None or _is_number(sidecar.peak_memory_mib), number),
+        "key": (
+            all(isinstance(getattr(key, n), str) for n in REQUIRED)
+            and all(isinstance(getattr(key, n), (str, type(None))) for n in OPTIONAL)
+            and (key.sm_count is None or is_count(key.sm_count)),
+            "a table of strings, with a whole number of sm_count",
+        ),
     }
-    for name, holds in kinds.items():
+    for name, (holds, rule) in kinds.items():
         if not holds:
-            raise PackageError(f"{origin}: {name} is {shortened(getattr(sidecar, name))}, which is of the wrong kind")
+            raise PackageError(f"{origin}: {name} is {shortened(getattr(sidecar, name))}; must be {rule}")
 
 
 def _is_number(value: Any) -> bool:
