@@ -125,6 +125,7 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: str = "resnet20"
     arguments: dict[str, Any] = msgspec.field(default_factory=lambda: {"width": 2.0})
     checkpoint: str = ""
+    checkpoint_key: str = ""
     pretrained: str = ""
     classes: tuple[str, ...] = ()
     new_head: bool = False
@@ -140,6 +141,8 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"checkpoint is {self.checkpoint!r} and pretrained {self.pretrained!r}; rule: one of them")
         if self.classes and not self.checkpoint:
             raise ValueError(f"classes is {list(self.classes)} and checkpoint is not set; rule: with it")
+        if self.checkpoint_key and not self.checkpoint:
+            raise ValueError(f"checkpoint_key is {self.checkpoint_key!r} and checkpoint is not set; rule: with it")
 
 
 class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):

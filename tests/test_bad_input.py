@@ -69,6 +69,11 @@ def folder_options(folder: Path, *more: str) -> list[str]:
             2,
             "checkpoint is 'w.pt' and pretrained 'DEFAULT'; rule: one of them",
         ),
+        (
+            ["build", *tiny("teacher.checkpoint_key=ema")],
+            2,
+            "checkpoint_key is 'ema' and checkpoint is not set; rule: with it",
+        ),
     ],
 )
 def test_bad_configuration(

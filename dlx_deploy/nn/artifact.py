@@ -1,14 +1,17 @@
 """The model artifact between torch stages: ``architecture.json``, ``weights.safetensors``, no pickle.
 
 A pruned network is recorded as its base architecture and the channel counts of the layers that pruning changed.
-A network from a user's file carries a copy of that file, so that the folder loads by itself.
+A network from a user's file carries a copy of that file, so that the folder loads by itself. The weights are the state
+dict, the versions of its modules, and what no state dict holds where the constructor would make it otherwise
+(``nn/state.py``). Nothing is kept that does not answer as it did once it is loaded again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,19 @@ import msgspec
 import torch
 from msgspec import field
 from msgspec.structs import replace
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.checkpoint import load_into
+from dlx_deploy.nn.checkpoint import refuse_other_names
 from dlx_deploy.nn.models.inputs import InputSpec
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.models.user import is_user, source_path
+from dlx_deploy.nn.outside import Snapshot, describe, leaves, snapshot
+from dlx_deploy.nn.reload import refuse_other_answers
+from dlx_deploy.nn.state import is_json, is_outside, module_versions, outside_state, packed, set_outside, set_packed
 
 __all__ = [
     "SCHEMA",
@@ -35,12 +41,18 @@ __all__ = [
     "channel_counts",
     "load_model",
     "portable",
+    "refuse_unkeepable",
     "resize",
     "save_model",
 ]
 
-SCHEMA = 2
-_SOURCE = "model.py"
+SCHEMA = 3
+_SOURCE, _WEIGHTS = "model.py", "weights.safetensors"
+_VERSIONS = "versions"
+"""The key in the weights' header: module name → version, as JSON, of those that are not 1."""
+_ELSEWHERE = 0x5EED
+"""Any seed that no build draws weights from."""
+_SAMPLES = 8
 
 
 class Channels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,18 +78,30 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     schema: int = SCHEMA
 
 
-def save_model(folder: Path, model: nn.Module, architecture: Architecture) -> None:
-    """Write ``model`` into ``folder``: the same weights give the same bytes.
+def save_model(folder: Path, model: nn.Module, architecture: Architecture, samples: Tensor | None = None) -> None:
+    """Write ``model`` into ``folder``: the same weights give the same bytes. Then load it again and compare.
+
+    ``samples`` is what both must answer alike to in evaluation mode, as the network reads it; none: noise.
 
     Raises:
-        ConfigError: the user's file that the architecture names cannot be read.
+        ConfigError: the user's file that the architecture names cannot be read; or the network, built again as a later
+            stage does and loaded, gives other answers, names what it lost.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if is_user(architecture.model):
         architecture = _copy_source(folder, architecture)
     text = json.dumps(msgspec.to_builtins(architecture), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     (folder / "architecture.json").write_text(text, encoding="utf-8")
-    (folder / "weights.safetensors").write_bytes(save(portable(model.state_dict())))
+    architecture = _read_architecture(folder)
+    fresh = _built_elsewhere(architecture)
+    start = snapshot(fresh)
+    outside, lost = outside_state(model, start)
+    others = {name: version for name, version in module_versions(model).items() if version != 1}
+    header = {_VERSIONS: json.dumps(others, sort_keys=True)} if others else None
+    (folder / _WEIGHTS).write_bytes(save(portable({**packed(model), **outside}), header))
+    _fill(fresh, folder)
+    read = architecture.input.drawn(_SAMPLES) if samples is None else samples
+    refuse_other_answers(model, fresh, read, _told(lost, model, start))
 
 
 def load_model(folder: Path) -> tuple[nn.Module, Architecture]:
@@ -88,13 +112,18 @@ def load_model(folder: Path) -> tuple[nn.Module, Architecture]:
     """
     architecture = _read_architecture(folder)
     model = build(architecture)
-    path = folder / "weights.safetensors"
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as e:
-        raise ConfigError(f"{path}: cannot be read ({e}); the model artifact is damaged") from e
-    load_into(model, state, path)
+    _fill(model, folder)
     return model.eval(), architecture
+
+
+def refuse_unkeepable(model: nn.Module, architecture: Architecture) -> None:
+    """Nothing, if ``model`` could be kept as it is now: what training for hours would only tell at its end.
+
+    Raises:
+        ConfigError: as ``save_model``.
+    """
+    with tempfile.TemporaryDirectory(prefix="dlx-") as folder:
+        save_model(Path(folder), model, architecture)
 
 
 def build(architecture: Architecture) -> nn.Module:
@@ -124,6 +153,39 @@ def resize(model: nn.Module, pruned: Mapping[str, Channels]) -> None:
         if module is None or _channels(module) is None:
             raise ConfigError(f"architecture.json: pruned module {name!r} is not in the model; it belongs to another")
         _resize(module, channels)
+
+
+def _built_elsewhere(architecture: Architecture) -> nn.Module:
+    """The network as another process would build it: with another random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_ELSEWHERE)
+        return build(architecture)
+
+
+def _fill(model: nn.Module, folder: Path) -> None:
+    path = folder / _WEIGHTS
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+        tensors = load_file(path)
+        others = json.loads(header.get(_VERSIONS, "{}"))
+    except (OSError, SafetensorError, ValueError) as e:
+        raise ConfigError(f"{path}: cannot be read ({e}); the model artifact is damaged") from e
+    start = snapshot(model)
+    own = packed(model)
+    inside = {k: own.get(k, t) if is_json(k) else t for k, t in tensors.items() if not is_outside(k)}
+    refuse_other_names(own, inside, path)
+    versions = {name: others.get(name, 1) for name, _ in model.named_modules(remove_duplicate=False)}
+    set_packed(model, tensors, versions)
+    set_outside(model, tensors, start)
+
+
+def _told(lost: Sequence[str], model: nn.Module, start: Snapshot) -> list[str]:
+    """What became of the leaves that are lost."""
+    now = leaves(model) if lost else {}
+    here = {name: describe(leaf.value) for name, leaf in now.items()}
+    built = {name: describe(value) for name, value in start.items()}
+    return [f"{name} (is {here.get(name, 'gone')}, is built as {built.get(name, 'nothing')})" for name in lost]
 
 
 def portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.checkpoint_file import read_torch
 from dlx_deploy.nn.models.inputs import InputSpec
 from dlx_deploy.runtime.labels import same_but_for_writing
 
@@ -113,8 +113,8 @@ def class_names(path: Path) -> list[str] | None:
         except (OSError, SafetensorError):
             return None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, pickle.UnpicklingError):
+        found = read_torch(path)
+    except ConfigError:
         return None  # whoever reads the weights says what is wrong
     return _named(found) if isinstance(found, Mapping) else None
 

@@ -17,7 +17,9 @@ from dlx_deploy.config import Training
 from dlx_deploy.nn.batches import Batch
 from dlx_deploy.nn.losses import LossFn
 from dlx_deploy.nn.optimizers import new_optimizer, optimizer_shapes, optimizer_state, restore_optimizer, set_rate
+from dlx_deploy.nn.outside import snapshot
 from dlx_deploy.nn.sharding import full, shard, shard_like
+from dlx_deploy.nn.state import check_outside, is_json, is_outside, outside_state, packed, set_outside, set_packed
 from dlx_deploy.nn.train_state import section
 from dlx_deploy.nn.transfer import Transfer, freeze, layer_groups, rate_scales
 
@@ -34,7 +36,7 @@ class Learner:
         self, model: nn.Module, settings: Training, accelerator: Accelerator, transfer: Transfer, sharded: bool
     ) -> None:
         self._settings, self._accelerator, self._transfer, self._sharded = settings, accelerator, transfer, sharded
-        self._result = model
+        self._result, self._start = model, snapshot(model)
         # Sharding replaces parameters for good, so it gets a copy.
         self._model = copy.deepcopy(model) if sharded else model
         self._model.to(memory_format=torch.channels_last)
@@ -95,13 +97,14 @@ class Learner:
     def keep_best(self, top1: Sequence[float]) -> None:
         """Remember the weights if the newest accuracy is the best one, where early stopping asks for it."""
         if self._settings.patience and int(np.argmax(top1)) == len(top1) - 1:
-            self._best = {k: full(v).detach().cpu().clone() for k, v in self.judged().state_dict().items()}
+            self._best = {k: v.detach().cpu().clone() for k, v in self._all(self.judged()).items()}
 
     def finish(self, top1: Sequence[float]) -> int:
         """Leave the kept weights in the network, on the CPU, all trainable; the epoch they are of, from 1."""
-        state = self._best or {k: full(v).detach().cpu() for k, v in self.judged().state_dict().items()}
+        state = self._best or {k: v.detach().cpu() for k, v in self._all(self.judged()).items()}
         self._accelerator.unwrap_model(self._forward or self._model, keep_fp32_wrapper=False)
-        self._result.cpu().load_state_dict(state)
+        set_packed(self._result.cpu(), state)
+        set_outside(self._result, state, self._start)
         for parameter in self._result.parameters():
             parameter.requires_grad, parameter.grad = True, None
         self._result.eval()
@@ -109,10 +112,10 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """All that a later process needs to go on, whole tensors on any device."""
-        parts = {"model": self._model.state_dict(), "best": self._best}
+        parts = {"model": self._all(self._model), "best": self._best}
         parts["optimizer"] = dict(optimizer_state(self._model, self._optimizer.optimizer))
         if self._averaged is not None:
-            parts["averaged"] = self._averaged.state_dict()
+            parts["averaged"] = packed(self._averaged)
         return {f"{part}.{name}": full(t) for part, tensors in parts.items() for name, t in tensors.items()}
 
     def scaler_state(self) -> dict[str, Any]:
@@ -125,11 +128,16 @@ class Learner:
         Raises:
             ValueError: a tensor is missing, left over, of another shape or not finite, or the loss scale is another.
         """
-        weights = {k: t.shape for k, t in self._model.state_dict().items()}
+        weights = packed(self._model)
         best = weights if self._settings.patience else {}
-        averaged = {} if self._averaged is None else {k: t.shape for k, t in self._averaged.state_dict().items()}
-        for part, shapes in (("model", weights), ("best", best), ("averaged", averaged)):
-            _refuse_others(part, section(tensors, part), shapes)
+        averaged = {} if self._averaged is None else packed(self._averaged)
+        for part, expected in (("model", weights), ("best", best), ("averaged", averaged)):
+            found = section(tensors, part)
+            check_outside(found, self._start)
+            inside = {name: tensor for name, tensor in found.items() if not is_outside(name)}
+            _refuse_others(
+                part, inside, {k: inside.get(k, t).shape if is_json(k) else t.shape for k, t in expected.items()}
+            )
         for name in dict(self._model.named_parameters()):
             if not bool(tensors[f"model.{name}"].isfinite().all()):
                 raise ValueError(f"model.{name} is not finite")
@@ -141,16 +149,22 @@ class Learner:
     def restore(self, tensors: Mapping[str, Tensor], scaler: Mapping[str, Any]) -> None:
         """Go on from ``state`` and ``scaler_state``."""
         own = self._model.state_dict()
-        self._model.load_state_dict({k: shard_like(v, own[k]) for k, v in section(tensors, "model").items()})
+        found = section(tensors, "model")
+        set_packed(self._model, {k: shard_like(v, own[k]) if k in own else v for k, v in found.items()})
+        set_outside(self._model, found, self._start)
         named = dict(self._model.named_parameters())
-        found = section(tensors, "optimizer").items()
-        state = {k: shard_like(v, named[k.partition(".")[2]]) for k, v in found}
+        kept = section(tensors, "optimizer").items()
+        state = {k: shard_like(v, named[k.partition(".")[2]]) for k, v in kept}
         restore_optimizer(self._model, self._optimizer.optimizer, state)
         self._best = section(tensors, "best")
         if self._averaged is not None:
-            self._averaged.load_state_dict(section(tensors, "averaged"))
+            set_packed(self._averaged, section(tensors, "averaged"))
         if self._accelerator.scaler is not None and scaler:
             self._accelerator.scaler.load_state_dict(dict(scaler))
+
+    def _all(self, model: nn.Module) -> dict[str, Tensor]:
+        """Whole tensors of the state dict of ``model``, and of what has changed outside of it."""
+        return {name: full(t) for name, t in {**packed(model), **outside_state(model, self._start)[0]}.items()}
 
     def _prepared(self) -> nn.Module:
         """The network as Accelerate runs it; made anew when other parameters train, which DDP asks for."""

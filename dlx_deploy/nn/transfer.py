@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dlx_deploy.config import Teacher
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.checkpoint import load_into
+from dlx_deploy.nn.checkpoint import fitted, load_into
 
 __all__ = ["Transfer", "freeze", "layer_groups", "load_with_new_head", "rate_scales", "transfer_of", "trunk_modules"]
 
@@ -97,7 +98,7 @@ def rate_scales(groups: Sequence[Sequence[str]], transfer: Transfer) -> dict[str
     return {name: transfer.layer_decay**i for i, group in enumerate(groups) for name in group}
 
 
-def load_with_new_head(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def load_with_new_head(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
     """Set all of ``model`` but its head from ``state``; the head keeps its fresh weights.
 
     Raises:
@@ -106,8 +107,10 @@ def load_with_new_head(model: nn.Module, state: Mapping[str, Tensor], path: Path
     modules = {name.rpartition(".")[0] for name in layer_groups(model)[0]}
     own = model.state_dict()
     head = {name for name in own if name.rpartition(".")[0] in modules}
-    body = {name: tensor for name, tensor in state.items() if not _in_head(name, own, head, modules)}
-    load_into(model, {**body, **{name: own[name] for name in head}}, path)
+    whole = fitted(own, state, path)
+    body = whole.without([name for name in whole if _in_head(name, own, head, modules)])
+    body.update({name: own[name] for name in head})
+    load_into(model, body, path, new_head=True)
 
 
 def _in_head(name: str, own: Mapping[str, Tensor], head: set[str], modules: set[str]) -> bool:

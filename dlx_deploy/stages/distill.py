@@ -25,7 +25,7 @@ def run(job: Job[Distill]) -> Metrics:
 
 STAGE = Stage(
     name="distill",
-    version=2,
+    version=3,
     params=Distill,
     inputs=("data", "source", "teacher", "logits"),
     outputs=("model",),

@@ -31,7 +31,7 @@ def run(job: Job[Teacher]) -> Metrics:
     if "checkpoint" in job.inputs:
         path = job.inputs["checkpoint"]
         load = load_with_new_head if job.params.new_head else load_into
-        load(model, read_checkpoint(path), path)
+        load(model, read_checkpoint(path, job.params.checkpoint_key), path)
         if not job.params.new_head:
             names = list(job.params.classes) or class_names(path) or named_by_config(architecture.arguments)
             keep_class_order(model, architecture.input, names, data.classes, path.name)

@@ -47,12 +47,13 @@ def new_model(job: Job[Teacher | Distill], data: DataArtifact) -> tuple[nn.Modul
     """The section's network with weights drawn from the job's seed, once it has shown that it gives logits.
 
     Raises:
-        ConfigError: the network is unknown, cannot be made, or gives something else than [N, classes].
+        ConfigError: the network is unknown, cannot be made or kept, or gives something else than [N, classes].
     """
-    from dlx_deploy.nn.artifact import Architecture
+    from dlx_deploy.nn.artifact import Architecture, refuse_unkeepable
     from dlx_deploy.nn.compute import seed_all
     from dlx_deploy.nn.models.external import hf_config
-    from dlx_deploy.nn.models.registry import HF, build_model, check_output
+    from dlx_deploy.nn.models.registry import HF, TIMM, build_model, check_output
+    from dlx_deploy.nn.models.user import is_user
 
     params = job.params
     name, arguments = params.model, params.arguments
@@ -66,6 +67,8 @@ def new_model(job: Job[Teacher | Distill], data: DataArtifact) -> tuple[nn.Modul
     model = build_model(name, arguments, len(data.classes), spec)
     check_output(model, len(data.classes), spec)
     architecture = Architecture(model=name, arguments=arguments, classes=len(data.classes), input=spec)
+    if is_user(name) or name.startswith((HF, TIMM)):  # our own can be kept
+        refuse_unkeepable(model, architecture)
     return model, architecture
 
 
@@ -101,10 +104,21 @@ def distilling(job: Job[Distill | Prune]) -> LossFn:
     return distilled(teacher, job.params.temperature, job.params.alpha)
 
 
+_COMPARED = 16
+"""Validation samples that the network and what was kept of it must answer alike to."""
+
+
 def train_and_save(
     job: Job[Training], data: DataArtifact, model: nn.Module, architecture: Architecture, loss: LossFn
 ) -> Metrics:
-    """Train (no epochs: only measure), write ``model``, and give the run's metrics."""
+    """Train (no epochs: only measure), write ``model``, and give the run's metrics.
+
+    Raises:
+        ConfigError: the network, built again and loaded, answers otherwise.
+    """
+    import numpy as np
+    import torch
+
     from dlx_deploy.nn.artifact import save_model
     from dlx_deploy.nn.batches import TrainData
     from dlx_deploy.nn.training import RunContext, train
@@ -118,8 +132,10 @@ def train_and_save(
         logs=job.logs,
         sharded=isinstance(job.params, Teacher) and job.params.sharding == "shard",
     )
-    report = train(model, TrainData.of(data), job.params, loss, run)
-    save_model(job.out / "model", model, architecture)
+    learned = TrainData.of(data)
+    report = train(model, learned, job.params, loss, run)
+    samples = learned.feed(torch.from_numpy(np.array(learned.validation_inputs[:_COMPARED])))
+    save_model(job.out / "model", model, architecture, samples)
     metrics = {
         "validation_top1": report.last_top1,
         "epochs": float(report.epochs),

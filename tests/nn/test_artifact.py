@@ -56,7 +56,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     text = (tmp_path / "a" / "architecture.json").read_text()
     assert text == json.dumps(json.loads(text), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     assert json.loads(text) == {
-        "schema": 2,
+        "schema": 3,
         "model": "resnet8",
         "arguments": {"width": 0.5},
         "classes": 4,
@@ -159,7 +159,7 @@ def test_damaged_artifacts_are_named(tmp_path: Path) -> None:
     path = tmp_path / "architecture.json"
     good = json.loads(path.read_text())
     for change, message in (
-        ({"schema": 3}, r"schema 3 is newer than 2; update dlx-deploy"),
+        ({"schema": 4}, r"schema 4 is newer than 3; update dlx-deploy"),
         ({"colour": 1}, r"not an architecture \(.*colour"),
         (
             {"classes": 5},

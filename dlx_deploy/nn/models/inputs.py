@@ -24,6 +24,11 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="i
         """``count`` images of zeros."""
         return torch.zeros(count, self.channels, self.height, self.width)
 
+    def drawn(self, count: int) -> Tensor:
+        """``count`` images of noise, the same ones every time."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(count, self.channels, self.height, self.width, generator=generator)
+
 
 class TokenInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="tokens"):
     """Token sequences: int32 or int64[N, L], 0..vocabulary - 1, L at most ``max_length``, ``pad_id`` after the end."""
@@ -38,6 +43,14 @@ class TokenInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="t
         """``count`` full sequences, int64[count, max_length], of tokens other than padding."""
         row = torch.arange(self.max_length) % max(self.vocabulary - 1, 1)
         return (row + (row >= self.pad_id)).expand(count, -1).clamp(max=self.vocabulary - 1).contiguous()
+
+    def drawn(self, count: int) -> Tensor:
+        """``count`` sequences of random tokens and lengths, int64[count, max_length], the same ones every time."""
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randint(self.vocabulary, (count, self.max_length), generator=generator)
+        lengths = torch.randint(1, self.max_length + 1, (count, 1), generator=generator)
+        tokens[tokens == self.pad_id] = (self.pad_id + 1) % self.vocabulary
+        return tokens.masked_fill(torch.arange(self.max_length) >= lengths, self.pad_id)
 
 
 InputSpec = ImageInput | TokenInput

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.external import build_hf, build_timm
@@ -44,7 +45,7 @@ def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: In
             that does not give a network.
     """
     if is_user(model):
-        return build_user(model, arguments, classes, spec)
+        return _materialised(build_user(model, arguments, classes, spec), spec)
     if isinstance(spec, TokenInput):
         return _build_text_model(model, arguments, classes, spec)
     if model in SEQUENCE_DEFAULTS or model.startswith(HF):
@@ -72,6 +73,35 @@ def check_output(model: nn.Module, classes: int, spec: InputSpec) -> None:
     seen = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
     if seen != [2, classes]:
         raise ConfigError(f"the model gives {seen} for {given}; it must give logits [N, {classes}]")
+
+
+def _materialised(model: nn.Module, spec: InputSpec) -> nn.Module:
+    """``model`` with the sizes that its lazy layers take from what they first see.
+
+    Raises:
+        ConfigError: they still have none.
+    """
+    if not _lazy(model):
+        return model
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(spec.example(2))
+    except Exception as e:  # a network's forward may raise anything
+        raise ConfigError(
+            f"the model has lazy layers, and they do not take {spec.noun} {list(spec.example(2).shape)}: "
+            f"{type(e).__name__}: {e}"
+        ) from e
+    if unused := _lazy(model):
+        raise ConfigError(
+            f"the model's {unused[0]} is lazy, and no forward pass reaches it; give it its size or leave it out"
+        )
+    return model.train(training)
+
+
+def _lazy(model: nn.Module) -> list[str]:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return [name for name, tensor in named if isinstance(tensor, UninitializedParameter | UninitializedBuffer)]
 
 
 def _build_text_model(model: str, arguments: Mapping[str, Any], classes: int, spec: TokenInput) -> nn.Module:

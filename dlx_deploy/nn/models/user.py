@@ -16,7 +16,10 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import ImageInput, InputSpec
 from dlx_deploy.strict import nearest
 
-__all__ = ["build_user", "is_user", "source_path"]
+__all__ = ["MODULE_PREFIX", "build_user", "is_user", "source_path"]
+
+MODULE_PREFIX = "dlx_user_model_"
+"""What the names of the modules that users' files become begin with."""
 
 
 def is_user(model: str) -> bool:
@@ -68,7 +71,7 @@ def _execute(path: Path) -> types.ModuleType:
         source = path.read_bytes()
     except OSError as e:
         raise ConfigError(f"{path}: cannot be read ({e.strerror}); a model is a name or FILE.py:FUNCTION") from e
-    name = f"dlx_user_model_{hashlib.sha256(source).hexdigest()[:16]}"
+    name = f"{MODULE_PREFIX}{hashlib.sha256(source).hexdigest()[:16]}"
     module = types.ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses and pickling look their module up
