@@ -94,7 +94,7 @@ class Team:
         """What ``stage.run(job)`` gives, all processes taking part.
 
         Raises:
-            StageFailed: a worker died. Else what the stage raises.
+            StageFailed: a worker died, or never came. Else what the stage raises.
         """
         if self._group is None:
             self._start()
@@ -135,7 +135,22 @@ class Team:
                 command = [sys.executable, "-m", "dlx_deploy.stages.team"]
                 self._workers.append(subprocess.Popen(command, env=environment, stderr=log, stdout=log))
         os.environ.update(_place(0, self.processes))
+        self._await_workers()
         self._group = _join(meeting, 0, self.processes)
+
+    def _await_workers(self) -> None:
+        """Wait until each is about to join: from there on gloo waits, for half an hour and without a look at them.
+
+        Raises:
+            StageFailed: one ended before.
+        """
+        import torch  # noqa: F401  # while they import it too
+
+        ready = [Path(self._talk.name, f"{rank}.ready") for rank in range(1, self.processes)]
+        while not all(path.exists() for path in ready):
+            if dead := self._dead(0):
+                raise StageFailed(f"a worker stopped; {'; '.join(dead)}")
+            time.sleep(0.02)
 
     def _dead(self, patience_s: float) -> list[str]:
         """Who ended, and how; waits up to ``patience_s`` for the first, as its connection breaks before it is gone."""
@@ -157,6 +172,10 @@ class Team:
 def work(meeting: str | None = None) -> int:
     """Be a worker: run what the first process sends until it has no more; the exit code."""
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if meeting is not None:
+        import torch  # noqa: F401  # what may fail here fails before the others wait
+
+        Path(meeting.removeprefix("file://")).with_name(f"{rank}.ready").touch()
     group = _join(meeting, rank, processes)
     try:
         while (message := _receive(group)) is not None:

@@ -84,3 +84,19 @@ def test_a_lost_connection_to_workers_that_live_is_told_as_it_is(
     fails_with(GLOO, monkeypatch)
     with pytest.raises(RuntimeError, match="Connection closed by peer"):
         team.run(load_stage("logits"), job(tmp_path))
+
+
+def test_a_worker_that_never_joins_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ImportError: no torch here' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "0")  # put back afterwards: the first process takes a place too
+    team = Team(2)
+    try:
+        with pytest.raises(StageFailed, match=r"^a worker stopped; process 1: ImportError: no torch here$"):
+            team.run(load_stage("logits"), job(tmp_path))
+    finally:
+        team.abandon()
+        team.close()
