@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import shutil
@@ -10,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -168,12 +169,13 @@ def _package_path(config: Config, build: Build, output: Path) -> Path:
 
 
 def _deliver(result: BuildResult, package: Path) -> Path:
-    """Copy the package, and its manifest beside it, out of the store; the package's path."""
+    """Write the manifest, and then copy the package beside it, out of the store; the package's path."""
     output = package.parent
     try:
         output.mkdir(parents=True, exist_ok=True)
-        _copy(result.outputs["package"]["package.dlx"], package)
-        package.with_suffix(".manifest.json").write_bytes(canonical_json(result.manifest))
+        _write(io.BytesIO(canonical_json(result.manifest)), package.with_suffix(".manifest.json"))
+        with result.outputs["package"]["package.dlx"].open("rb") as source:
+            _write(source, package)
     except OSError as e:
         raise StoreError(f"{output}: {e.strerror}; the stages are kept: name another folder with --output") from e
     return package
@@ -200,12 +202,12 @@ def set_aside(package: Path, say: Callable[[str], None]) -> Path | None:
     return moved
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy so that ``target`` is the old file or the whole new one."""
+def _write(source: BinaryIO, target: Path) -> None:
+    """Write so that ``target`` is the old file or the whole new one."""
     handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "wb") as out, source.open("rb") as data:
-            shutil.copyfileobj(data, out)
+        with os.fdopen(handle, "wb") as out:
+            shutil.copyfileobj(source, out)
         os.chmod(aside, 0o644)
         os.replace(aside, target)
     except BaseException:

@@ -31,7 +31,8 @@ def test_a_broken_teacher_is_not_packaged(built: Path, tmp_path: Path, here: Her
     assert done.code == 3
     assert gates(done.out) == {"accuracy": "pass", "chance": "fail"}
     assert "not clearly better than always answering the largest class" in done.err
-    (note,) = json.loads(done.out)[0]["notes"]  # and it was foreseen
+    note, again = json.loads(done.out)[0]["notes"]  # and it was foreseen
+    assert again.startswith("verify: quantized, which the gate lets into the package if it passes, is right on ")
     assert note.startswith("teacher: the teacher is right on ")
     assert f"warning: {note}" in done.err
     assert not (tmp_path / "dist").exists()
@@ -98,6 +99,16 @@ def test_what_was_moved_aside_is_in_the_summary(built: Path, tmp_path: Path, her
     assert "is shipped." not in told.replace("→ was chosen, and is not shipped.", "")
 
 
+def test_a_package_is_never_there_without_its_manifest(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    manifest = (tmp_path / PACKAGE).with_suffix(".manifest.json")
+    manifest.mkdir(parents=True)  # so it cannot be written
+    done = here("build", *tiny())
+    assert done.code == 5
+    assert "the stages are kept: name another folder with --output" in done.err
+    assert not (tmp_path / PACKAGE).exists()
+
+
 def test_only_what_did_not_pass_is_moved(built: Path, tmp_path: Path, here: Here) -> None:
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     board, cpu = "jetson-orin-nano-8gb", "cpu-x86_64"
@@ -124,3 +135,35 @@ def test_what_cannot_be_moved_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("os.replace", refuse)
     assert set_aside(tmp_path / "a.dlx", said.append) is None
     assert "cannot be moved aside (Permission denied): do not ship it" in said[0]
+
+
+def test_the_gate_sees_the_test_split_and_no_other(built: Path) -> None:
+    """What was chosen on the validation split would be flattered by it."""
+    import numpy as np
+
+    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.evaluation import run_onnx
+    from dlx_deploy.runtime.package import open_package
+
+    manifest = json.loads((built / PACKAGE).with_suffix(".manifest.json").read_text())
+    entries = {entry["step"]: built / ".dlx" / "store" / entry["key"] for entry in manifest["steps"]}
+    data = open_data(entries["data"] / "data")
+    images, labels = data.split("test")
+    assert len(labels) != len(data.split("validation")[1])
+    accuracy = json.loads((entries["verify"] / "accuracy.json").read_text())
+    rows = {row["model"]: row for row in accuracy["rows"]}
+    answers = {
+        name: run_onnx(entries[f"export-{name}"] / "model.onnx", images, exact_qdq=True).argmax(axis=1)
+        for name in ("teacher", "pruned")
+    }
+    right = {name: classes == labels for name, classes in answers.items()}
+    assert (accuracy["n"], accuracy["largest_class"]) == (len(labels), int(np.bincount(labels).max()))
+    assert {name: rows[name]["top1"] for name in right} == {name: hits.mean() for name, hits in right.items()}
+    assert rows["pruned"]["b"] == (right["teacher"] & ~right["pruned"]).sum()
+    assert rows["pruned"]["c"] == (right["pruned"] & ~right["teacher"]).sum()
+    drop = next(gate for gate in manifest["gates"] if gate["gate"] == "accuracy")
+    shipped = rows[accuracy["shipped"]]
+    assert drop["value"] == (shipped["b"] - shipped["c"]) / len(labels)
+    reference = open_package(built / PACKAGE).reference
+    np.testing.assert_array_equal(reference[:, 1].astype(np.int64), labels)
+    np.testing.assert_array_equal(reference[:, 2].astype(np.int64), answers["teacher"])

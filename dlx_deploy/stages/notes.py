@@ -124,9 +124,30 @@ def compile_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics)
 
 
 def verify_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
-    """Where the timings of ``verify`` contradict what ``compile`` chose by its own."""
+    """What passes the gates and is not right all the same: an answer at chance, a choice that timings contradict."""
     latencies = msgspec.json.decode(outputs["latency.json"].read_bytes(), type=Latencies)
     accuracy = msgspec.json.decode(outputs["accuracy.json"].read_bytes(), type=Accuracy)
+    return [*_chance_notes(config.gate, accuracy), *_choice_notes(config, accuracy, latencies)]
+
+
+def _chance_notes(budgets: Gate, accuracy: Accuracy) -> list[str]:
+    """A wide ``max_drop`` lets a network pass that fell to chance level beside a good teacher."""
+    from dlx_deploy.runtime.floors import accuracy_lower_bound
+
+    n, largest, top1 = accuracy.n, accuracy.largest_class, accuracy.row(accuracy.shipped).top1
+    if not largest or budgets.allow_chance or budgets.min_accuracy:
+        return []
+    if accuracy_lower_bound(round(top1 * n), n, budgets.confidence) > largest / n:
+        return []
+    return [
+        f"{accuracy.shipped}, which the gate lets into the package if it passes, is right on {100 * top1:.2f} % of {n} "
+        f"test samples, not clearly more than always answering the largest class ({100 * largest / n:.2f} %): set "
+        "gate.min_accuracy, or lower gate.max_drop"
+    ]
+
+
+def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> list[str]:
+    """Where the timings of ``verify`` contradict what ``compile`` chose by its own."""
     speed, least = latencies.int8_speedup, config.compile.min_speedup
     if speed is None or config.quantize.precision != "auto":
         return []

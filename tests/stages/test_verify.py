@@ -85,7 +85,7 @@ def test_latency(tmp_path: Path, limit_ms: float, timing: dict[str, Any], verdic
 def test_timings_that_contradict_the_choice_are_said(
     tmp_path: Path, shipped: str, lower: float | None, upper: float | None, said: str
 ) -> None:
-    rows = tuple(Row(model=m, top1=1, b=0, c=0, size_bytes=1, macs=1, parameters=1) for m in ("teacher", "quantized"))
+    rows = tuple(Row(model=m, top1=1, b=0, c=0, size_bytes=1, macs=1, parameters=1) for m in ("pruned", "quantized"))
     accuracy = Accuracy(schema=1, judge="native", n=10, shipped=shipped, rows=rows)
     speed = Pairing(against="pruned", ratio=1.0, lower=lower, upper=upper)
     latencies = Latencies(schema=1, kind="measured", where="here", rows=(), int8_speedup=speed)
@@ -96,6 +96,16 @@ def test_timings_that_contradict_the_choice_are_said(
     assert len(notes) == bool(said)
     assert said in "".join(notes)
     assert not verify_notes(Config(quantize=Quantize(precision="int8")), found, {})
+
+
+def test_a_student_at_chance_level_is_said(tmp_path: Path) -> None:
+    found = outputs(tmp_path, 850, 0, largest_class=200)
+    assert judge(Gate(max_drop=0.9), found, {})[0].verdict == "pass"
+    (note,) = verify_notes(Config(gate=Gate(max_drop=0.9)), found, {})
+    assert "quantized, which the gate lets into the package if it passes, is right on 13.00 % of 1000" in note
+    assert "set gate.min_accuracy, or lower gate.max_drop" in note
+    assert not verify_notes(Config(gate=Gate(allow_chance=True)), found, {})
+    assert not verify_notes(Config(), outputs(tmp_path, 5, 0, largest_class=200), {})
 
 
 def test_no_latency_budget_no_latency_gate(tmp_path: Path) -> None:
