@@ -24,7 +24,7 @@ from dlx_deploy.pipeline.plan import plan as plan_build
 from dlx_deploy.pipeline.run import BuildResult, Watcher, run_build
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.builds import describe_collected, summarise
-from dlx_deploy.report.live import LiveWatcher, QuietWatcher
+from dlx_deploy.report.live import LiveWatcher, QuietWatcher, stderr_console
 from dlx_deploy.stages.engine import missing_builder
 from dlx_deploy.stages.recipe import build_for
 from dlx_deploy.stages.team import Team, local_processes, team_for
@@ -158,9 +158,7 @@ def _watcher(options: BuildOptions) -> Iterator[Watcher]:
     if options.quiet:
         yield QuietWatcher(options.say)
         return
-    from rich.console import Console
-
-    with LiveWatcher(Console(stderr=True)) as live:
+    with LiveWatcher(stderr_console()) as live:
         yield live
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -12,12 +13,13 @@ from dlx_deploy.pipeline.manifest import StepEntry
 from dlx_deploy.pipeline.plan import Planned
 from dlx_deploy.pipeline.stage import Step
 from dlx_deploy.report.table import format_seconds
+from dlx_deploy.runtime.terminal import silence
 from dlx_deploy.runtime.words import line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["LiveWatcher", "QuietWatcher"]
+__all__ = ["LiveWatcher", "QuietWatcher", "stderr_console"]
 
 _QUIET_INTERVAL_S = 5.0
 """Without a terminal a running step says how far it is this often."""
@@ -67,6 +69,18 @@ class QuietWatcher:
     def noted(self, step: Step, text: str) -> None:
         """Say it."""
         self._say(f"warning: {step.name}: {text}")
+
+
+def stderr_console() -> Console:
+    """A console on stderr that falls silent where its reader went away: rich would end the build, and close stdout."""
+    from rich.console import Console
+
+    class Unread(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            silence(sys.stderr)
+
+    return Unread(stderr=True)
 
 
 class LiveWatcher:
@@ -135,7 +149,10 @@ class LiveWatcher:
         self._say(f"! {step.name:<15} {text}", "yellow")
 
     def _say(self, text: str, style: str) -> None:
-        self._console.print(line(text), style=style or None, highlight=False, markup=False, soft_wrap=True)
+        try:
+            self._console.print(line(text), style=style or None, highlight=False, markup=False, soft_wrap=True)
+        except OSError:  # nobody reads any more; the build goes on unseen
+            self._console.quiet = True
 
 
 def _metrics(entry: StepEntry) -> str:

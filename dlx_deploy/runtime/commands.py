@@ -150,7 +150,11 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Outc
     """
     images, labels = load_labelled(data, predictor.package)
     images = predictor.decode(images)
-    teacher = None if options.teacher is None else teacher_predictions(options.teacher, images, options.threads)
+    teacher = (
+        None
+        if options.teacher is None
+        else teacher_predictions(options.teacher, images, options.threads, len(predictor.package.labels))
+    )
     result = verify_package(predictor, images, labels, options.max_drop, options.confidence, teacher)
     if options.min_accuracy is not None:
         result = result.held_to(options.min_accuracy)

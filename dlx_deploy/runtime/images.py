@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIXES", "load_image"]
 
 MODES = {1: "L", 3: "RGB"}
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000")
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, whatever the suffix says: Pillow would also run Ghostscript on a file that looks like PostScript."""
 MAX_PIXELS = 89_478_485
 """Where Pillow begins to warn of a bomb: 358 MB as it holds RGB, from a file that may have some kilobytes."""
@@ -59,7 +59,11 @@ def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, chan
         raise BackendMissing(f"Pillow cannot be imported ({e}); install it with: pip install pillow") from e
     bilinear = getattr(Image, "Resampling", Image).BILINEAR  # Pillow before 9.1 has no Resampling
     try:
-        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
+        with open_file(path) as file, Image.open(file) as image:  # looks at the header only
+            if image.format not in FORMATS:
+                raise InputError(
+                    f"{os.fspath(path)}: cannot be decoded as an image (it is {image.format}); give a PNG or JPEG"
+                )
             if image.size[0] * image.size[1] > MAX_PIXELS:
                 raise InputError(
                     f"{os.fspath(path)}: has {image.size[0]} x {image.size[1]} pixels; at most {MAX_PIXELS}"

@@ -44,7 +44,8 @@ class Predictions:
         return len(self.logits)
 
     def __repr__(self) -> str:
-        return f"Predictions({len(self)}: {', '.join(self.labels[:8])}{', …' if len(self) > 8 else ''})"
+        shown = [self._names[int(row.argmax())] if np.isfinite(row).all() else "no answer" for row in self.logits[:8]]
+        return f"Predictions({len(self)}: {', '.join(shown)}{', …' if len(self) > 8 else ''})"
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -55,7 +56,12 @@ class Predictions:
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """The class of each input: int64[N], 0..classes - 1; the first one of equals."""
+        """The class of each input: int64[N], 0..classes - 1; the first one of equals.
+
+        Raises:
+            PackageError: a logit is NaN or infinite; the largest would be an answer to nothing.
+        """
+        self._check_finite()
         classes: NDArray[np.int64] = self.logits.argmax(axis=1)
         return classes
 
@@ -68,14 +74,22 @@ class Predictions:
         """Per input the ``k`` most probable classes (all, if there are fewer), best first, as (label, probability).
 
         Raises:
-            InputError: ``k`` is under 1.
+            InputError: ``k`` is under 1. PackageError: as ``classes``.
         """
         if k < 1:
             raise InputError(f"top is {k}; must be 1 or more")
+        self._check_finite()
         best = np.argsort(-self.logits, axis=1, kind="stable")[:, :k]
         probabilities = self.probabilities
         pairs = ((row, probabilities[n]) for n, row in enumerate(best))
         return [[(self._names[i], float(p[i])) for i in row] for row, p in pairs]
+
+    def _check_finite(self) -> None:
+        if not np.isfinite(self.logits).all():
+            row = int(np.flatnonzero(~np.isfinite(self.logits).all(axis=1))[0])
+            raise PackageError(
+                f"the model gives NaN or infinite logits for input {row}; run its self-test, or another onnxruntime"
+            )
 
 
 class Predictor:

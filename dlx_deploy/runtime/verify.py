@@ -22,7 +22,7 @@ from .model_bytes import MAX_BYTES as MAX_MODEL_BYTES
 from .model_bytes import check_model_bytes
 from .package import Package, input_digests
 from .predictor import Predictor
-from .session import open_session
+from .session import open_session, session_errors
 from .statistics import Verdict, non_inferiority
 from .strict_json import from_json
 from .text_files import distinct, read_texts
@@ -129,11 +129,14 @@ def verify_package(
     return found.held_to(package.min_accuracy)
 
 
-def teacher_predictions(path: PathLike, images: NDArray[Any], threads: int = 0) -> NDArray[np.int64]:
+def teacher_predictions(
+    path: PathLike, images: NDArray[Any], threads: int = 0, classes: Optional[int] = None
+) -> NDArray[np.int64]:
     """The top-1 classes, int64[N], of the ONNX classifier at ``path``, which reads ``images`` as the package does.
 
     Raises:
-        InputError: no such file, or a model that is not one or does not take these images.
+        InputError: no such file, or a model that is not one, does not take these images, fails on them, or gives other
+            than finite logits [N, classes].
         BackendMissing: onnxruntime is not here.
     """
     name = os.fspath(path)
@@ -160,7 +163,17 @@ def teacher_predictions(path: PathLike, images: NDArray[Any], threads: int = 0) 
             f"{os.fspath(path)}: the teacher reads {found} at batch {batch}; must read {wanted} at any batch"
         )
     blocks = [images[i : i + BLOCK] for i in range(0, len(images), BLOCK)]
-    return np.concatenate([session.run(None, {name: block})[0].argmax(axis=1) for block in blocks])
+    try:
+        logits = np.concatenate([session.run(None, {name: block})[0] for block in blocks])
+    except session_errors() as e:
+        raise InputError(f"{os.fspath(path)}: the teacher cannot be run: {said(e)}") from e
+    if logits.ndim != 2 or len(logits) != len(images) or classes not in (None, logits.shape[1]):
+        wanted_shape = [len(images), classes or "classes"]
+        raise InputError(f"{os.fspath(path)}: the teacher gives {list(logits.shape)}; must give {wanted_shape}")
+    if not np.isfinite(logits).all():
+        raise InputError(f"{os.fspath(path)}: the teacher gives NaN or infinite logits; all must be finite")
+    best: NDArray[np.int64] = logits.argmax(axis=1)
+    return best
 
 
 def load_labelled(path: PathLike, package: Package) -> Tuple[Any, NDArray[np.int64]]:

@@ -23,6 +23,8 @@ import msgspec
 from dlx_deploy.errors import ConfigError, DlxError, StageFailed
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.pipeline.view import NO_TARGET
+from dlx_deploy.runtime.terminal import talk
+from dlx_deploy.runtime.words import line
 
 __all__ = ["Team", "count_devices", "is_worker", "launched_processes", "local_processes", "team_for", "work"]
 
@@ -181,7 +183,7 @@ def work(meeting: str | None = None) -> int:
         while (message := _receive(group)) is not None:
             _run(message)
     except DlxError as e:
-        sys.stderr.write(f"error: {e}\n")
+        talk(f"error: {line(str(e))}")
         return e.exit_code
     _leave(group, silent=True)
     return 0

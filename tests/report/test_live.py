@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 from pathlib import Path
 
 import msgspec
@@ -15,7 +17,7 @@ from dlx_deploy.pipeline.manifest import StepEntry
 from dlx_deploy.pipeline.plan import Planned
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage, Step
 from dlx_deploy.report import live
-from dlx_deploy.report.live import LiveWatcher
+from dlx_deploy.report.live import LiveWatcher, stderr_console
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -90,3 +92,16 @@ def test_what_was_left_out_comes_first_and_none_of_it_does_not() -> None:
         watch.finished(msgspec.structs.replace(ENTRY, step="data", metrics=metrics), [])
     assert "files_left_out 3  test_images 8  classes 2  train_images 13" in out.getvalue()
     assert "copies_left_out" not in out.getvalue()
+
+
+def test_a_reader_that_goes_away_does_not_end_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``dlx-deploy build 2>&1 | head -1``: rich would exit with 1, and turn stdout away too."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as broken:
+        monkeypatch.setattr(sys, "stderr", broken)
+        with LiveWatcher(stderr_console()) as watch:
+            for _ in range(3):
+                watch.started(Planned(STEP, "run", "never built"))
+                watch.finished(ENTRY, [GATE])
+        sys.stderr.write("the end of the process is quiet too")

@@ -133,7 +133,7 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Pillow hands it to Ghostscript, whatever the file is called."""
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail(f"started {a}"))
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    with pytest.raises(InputError, match=r"a\.png: cannot be decoded as an image"):
+    with pytest.raises(InputError, match=r"a\.png: cannot be decoded as an image \(it is EPS\); give a PNG or JPEG"):
         load_image(tmp_path / "a.png", 5, 7, 3)
 
 

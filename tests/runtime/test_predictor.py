@@ -47,6 +47,16 @@ def test_top() -> None:
         found.top(0)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_no_numbers_are_no_answer(value: float) -> None:
+    """The largest of NaN and others is NaN's class, without a word."""
+    found = Predictions(np.array([[1.0, 2.0], [0.0, value]], np.float32), ("a", "b"))
+    for ask in (lambda: found.classes, lambda: found.labels, lambda: found.top(1)):
+        with pytest.raises(PackageError, match="the model gives NaN or infinite logits for input 1; run its self-test"):
+            ask()
+    assert repr(found) == "Predictions(2: b, no answer)"
+
+
 def test_predictions_have_no_room_for_more() -> None:
     with pytest.raises(AttributeError):
         Predictions(np.zeros((1, 2), np.float32), ("a", "b")).other = 1  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -125,6 +126,25 @@ def test_teacher_that_does_not_fit(tmp_path: Path, helpers: Any, data: Any) -> N
         teacher_predictions(path, np.zeros((5, 8, 8, 1), np.uint8))
     path.write_bytes(helpers.tiny_model(batch=2))
     with pytest.raises(InputError, match="at batch 2; must read"):
+        teacher_predictions(path, data[0])
+
+
+def test_teacher_whose_answers_cannot_be_used(tmp_path: Path, helpers: Any, data: Any) -> None:
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(helpers.tiny_model(classes=4))
+    with pytest.raises(InputError, match=r"teacher\.onnx: the teacher gives \[300, 4\]; must give \[300, 3\]"):
+        teacher_predictions(path, data[0], classes=3)
+    assert teacher_predictions(path, data[0]).shape == (300,)
+    model = onnx.ModelProto.FromString(helpers.tiny_model())
+    weights = onnx.numpy_helper.to_array(model.graph.initializer[0]) * np.float32("nan")
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "weights"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="the teacher gives NaN or infinite logits; all must be finite"):
+        teacher_predictions(path, data[0])
+    model.graph.node[2].op_type = "Reshape"
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.array([7, 3], np.int64), "weights"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"teacher\.onnx: the teacher cannot be run: "):
         teacher_predictions(path, data[0])
 
 
