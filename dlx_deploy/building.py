@@ -17,6 +17,7 @@ import msgspec
 
 from dlx_deploy.config import Config, Data, load_config
 from dlx_deploy.errors import ConfigError, GateStopped, StoreError
+from dlx_deploy.pipeline.check import check_build
 from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.plan import Build
@@ -95,6 +96,8 @@ def load_job(
     found = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]
     builds = tuple(replace(build_for(loaded, target.profile), exact_tools=exact_tools) for target in found)
     said = [note for target in found for note in (target.note, missing_builder(loaded, target.profile)) if note]
+    for build in builds:
+        check_build(build)
     notes = tuple(dict.fromkeys(said))
     return Work(loaded, builds, Store(store, deep), notes)
 

@@ -16,7 +16,7 @@ from dlx_deploy.runtime.machine import available_cores
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["new_accelerator", "seed_all", "set_threads", "training_device"]
+__all__ = ["check_precision", "new_accelerator", "seed_all", "set_threads", "training_device"]
 
 
 def set_threads(count: int) -> int:
@@ -54,7 +54,7 @@ def new_accelerator(settings: Training) -> Accelerator:
         from accelerate.state import AcceleratorState
     except ImportError as e:
         raise EnvironmentMissing(f"training needs accelerate ({e}); {install_command('build')}") from e
-    _check_precision(settings)
+    check_precision(settings)
     # Accelerate would choose a number of threads itself where several processes run.
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     # Accelerate keeps the precision of the first run for the whole process; stages differ in it.
@@ -63,7 +63,12 @@ def new_accelerator(settings: Training) -> Accelerator:
     return Accelerator(cpu=not torch.cuda.is_available(), **options)
 
 
-def _check_precision(settings: Training) -> None:
+def check_precision(settings: Training) -> None:
+    """Nothing, if this machine trains in the section's precision.
+
+    Raises:
+        EnvironmentMissing: it does not.
+    """
     section = type(settings).__name__.lower()
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise EnvironmentMissing(

@@ -15,6 +15,7 @@ import msgspec
 import dlx_deploy
 from dlx_deploy.errors import DlxError, EnvironmentMissing, GateStopped, StageFailed, StoreError
 from dlx_deploy.extras import install_command
+from dlx_deploy.pipeline.check import rehearse_build
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult, stop_unless_passed
 from dlx_deploy.pipeline.key import tool_versions
@@ -98,15 +99,22 @@ def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
 
     Raises:
         EnvironmentMissing: a distribution that a step needs is not installed; said before any step runs.
+        ConfigError: a step that would run cannot do what it is asked; said before any step runs, if a rehearsal shows.
         StageFailed: a stage could not do its work.
         In each case the finished steps are kept and the manifest says how far the build came.
     """
     recorder = _Recorder(store, build)
     resolver = Resolver(store, build)
     outputs: dict[str, dict[str, Path]] = {}
+    rehearsed = False
     try:
         for step in build.steps:
-            gates = _one_step(step, build, store, resolver, recorder, watch)
+            planned = resolver.examine(step)
+            if planned.action == "run" and not rehearsed:
+                _require_tools(build)
+                rehearse_build(build, store)
+                rehearsed = True
+            gates = _one_step(planned, build, store, resolver, recorder, watch)
             outputs[step.name] = resolver.outputs(step)
             stop_unless_passed(step.name, gates)
     except GateStopped as e:
@@ -125,13 +133,11 @@ def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
 
 
 def _one_step(
-    step: Step, build: Build, store: Store, resolver: Resolver, recorder: _Recorder, watch: Watcher
+    planned: Planned, build: Build, store: Store, resolver: Resolver, recorder: _Recorder, watch: Watcher
 ) -> Sequence[GateResult]:
-    planned = resolver.examine(step)
-    status: str = "cached"
+    step, status = planned.step, "cached"
     if planned.action == "run":
         assert planned.key is not None
-        _require_tools(build)
         with store.lock(planned.key, lambda: watch.waiting(step)):
             again = resolver.examine(step)  # another process may have finished it while we waited
             if again.action == "run":

@@ -14,9 +14,10 @@ from dlx_deploy.pipeline.view import NO_TARGET
 from dlx_deploy.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from dlx_deploy.config import Config
     from dlx_deploy.targets import Profile
 
-__all__ = ["Job", "Metrics", "Output", "Provenance", "Source", "Stage", "Step", "Team", "Tree"]
+__all__ = ["Job", "Metrics", "Output", "Provenance", "Setup", "Source", "Stage", "Step", "Team", "Tree"]
 
 Metrics = dict[str, float]
 """Metric name → value, the unit in the name: ``latency_p90_ms``, ``top1``, ``size_bytes``."""
@@ -49,6 +50,19 @@ class Job(Generic[P_co]):
 
 
 @dataclass(frozen=True)
+class Setup(Generic[P_co]):
+    """All that is known of a step before anything has run: what was configured, and the user's files in ``inputs``.
+
+    ``config`` is the whole configuration; ``target`` the whole profile, as nothing that is checked enters a key.
+    """
+
+    params: P_co
+    inputs: Mapping[str, Path]
+    config: Config
+    target: Profile
+
+
+@dataclass(frozen=True)
 class Stage(Generic[P]):
     """A kind of step: a frozen record, not a class hierarchy. ``P`` is the struct of its parameters."""
 
@@ -67,6 +81,10 @@ class Stage(Generic[P]):
     """True where the result depends on this machine (timings): its description then enters the key."""
     distributed: bool = False
     """True where a team of processes may run the stage together."""
+    check: Callable[[Setup[P]], None] | None = None
+    """Raises where ``run`` would, as far as milliseconds and no heavy library show it; also called for a plan."""
+    rehearse: Callable[[Setup[P]], None] | None = None
+    """The same, with all that ``run`` imports; called before the first step of a build runs, if this one would."""
 
 
 class Team(Protocol):
@@ -111,7 +129,8 @@ class Step:
     inputs: Mapping[str, Source]
     seed: int = 0
     gates: Callable[[Mapping[str, Path], Metrics], Sequence[GateResult]] | None = None
-    """Judges the step's outputs after it ran or was found; a pure function, so a new budget reruns nothing."""
+    """Judges the step's outputs after it ran or was found, or raises where what follows could not use them; a pure
+    function, so a new budget reruns nothing."""
     notes: Callable[[Mapping[str, Path], Metrics], Sequence[str]] | None = None
     """What must be said of the step's outputs after it ran or was found; a pure function, and it stops nothing."""
 

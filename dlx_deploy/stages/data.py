@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dlx_deploy.config import Data
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.checks import check_data
 
 __all__ = ["STAGE"]
 
@@ -27,5 +28,6 @@ STAGE = Stage(
     inputs=("images", "texts", "tokenizer"),
     outputs=("data",),
     run=run,
+    check=check_data,
     tools=("numpy", "pillow", "scikit-learn", "tokenizers", "torch"),
 )

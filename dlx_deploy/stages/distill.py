@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dlx_deploy.config import Distill
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.checks import check_distill
+from dlx_deploy.stages.rehearsal import rehearse_distill
 from dlx_deploy.stages.training import TORCH_TOOLS, distilling, new_model, train_and_save, use_threads
 
 __all__ = ["STAGE"]
@@ -30,6 +32,8 @@ STAGE = Stage(
     inputs=("data", "source", "teacher", "logits"),
     outputs=("model",),
     run=run,
+    check=check_distill,
+    rehearse=rehearse_distill,
     distributed=True,
     tools=TORCH_TOOLS,
 )

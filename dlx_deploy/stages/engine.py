@@ -38,6 +38,11 @@ def builder_for(config: Config, profile: Profile) -> str:
         ConfigError: the configuration asks for a DLA core that the target has not.
     """
     _refuse_dla(config, profile)
+    if config.compile.engine == "required" and not profile.builds_engines:
+        raise ConfigError(
+            f"compile.engine is 'required', and {profile.name} ({profile.kind}) runs no engine that can be built; "
+            "set 'auto'"
+        )
     if config.compile.engine == "off" or not profile.builds_engines:
         return ""
     here = _installed(TENSORRT) if profile.kind == TENSORRT and _gpu_is_here(profile) else ""

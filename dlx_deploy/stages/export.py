@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dlx_deploy.config import Export
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.checks import check_export
 from dlx_deploy.stages.training import TORCH_TOOLS, use_threads
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ STAGE = Stage(
     inputs=("model", "data"),
     outputs=("model.onnx",),
     run=run,
+    check=check_export,
     uses=("opset",),
     tools=(*TORCH_TOOLS, "onnx", "onnxruntime", "onnxscript"),
 )

@@ -6,6 +6,7 @@ import logging
 
 from dlx_deploy.config import Prune
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.checks import check_prune
 from dlx_deploy.stages.training import TORCH_TOOLS, distilling, train_and_save, use_threads
 
 __all__ = ["STAGE"]
@@ -68,6 +69,7 @@ STAGE = Stage(
     inputs=("data", "model", "teacher", "logits"),
     outputs=("model",),
     run=run,
+    check=check_prune,
     distributed=True,
     tools=TORCH_TOOLS,
 )

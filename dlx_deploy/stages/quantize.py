@@ -6,14 +6,17 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from dlx_deploy.config import Quantize
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.pipeline.stage import Job, Metrics, Setup, Stage
+
+if TYPE_CHECKING:
+    from dlx_deploy.targets import Profile
 
 __all__ = ["STAGE", "PrecisionPlan", "read_plan"]
 
@@ -53,7 +56,7 @@ def run(job: Job[Quantize]) -> Metrics:
     from dlx_deploy.nn.quantization import layer_precision
 
     source, out = job.inputs["onnx"], job.out / "model.onnx"
-    precision, elsewhere = _precisions(job)
+    precision, elsewhere = _precisions(job.params, job.target)
     layers: Mapping[str, str] | None = None
     if precision == "int8":
         layers = _int8(job, out, elsewhere)
@@ -110,9 +113,8 @@ def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Hal
     return quantize_model(job.inputs["onnx"], out, inputs, plan).layers
 
 
-def _precisions(job: Job[Quantize]) -> tuple[Precision, Half]:
+def _precisions(params: Quantize, target: Profile) -> tuple[Precision, Half]:
     """The lowest precision of the plan, and that of the rest."""
-    params, target = job.params, job.target
     runs = [p for p in ("int8", "fp16") if p in target.precisions and (p == "int8" or target.builds_engines)]
     _refuse("precision", params.precision, runs)
     _refuse("elsewhere", params.elsewhere, runs)
@@ -133,14 +135,34 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
     from dlx_deploy.nn.onnx_model import batch_size, load
 
     asked, style = job.params.activations, job.target.quantization.style
-    if asked == "dynamic" and style != "cpu":
-        raise ConfigError(
-            f"quantize.activations is 'dynamic', and this target's {style} style needs static ranges; use 'auto'"
-        )
+    _refuse_dynamic(job.params, job.target)
     if asked != "auto":
         return (asked == "dynamic",)
     one_row = batch_size(load(job.inputs["onnx"])) in (None, 1)
     return (True, False) if style == "cpu" and one_row and open_data(job.inputs["data"]).is_text else (False,)
+
+
+def check(setup: Setup[Quantize]) -> None:
+    """The ``[quantize]`` table against what the target runs."""
+    params, batch = setup.params, setup.config.export.batch
+    precision, _ = _precisions(params, setup.target)
+    _refuse_dynamic(params, setup.target)
+    if params.activations == "dynamic" and precision == "int8" and batch not in ("dynamic", 1):
+        raise ConfigError(
+            f"export.batch is {batch}, and with dynamic activations an answer would depend on its neighbours in the "
+            "batch; set export.batch to 'dynamic' or 1, or quantize.activations to 'static'"
+        )
+    for pattern in params.exclude:
+        if not pattern.strip():
+            raise ConfigError(f"quantize.exclude has {pattern!r}; rule: patterns of layer names, e.g. '*conv1*'")
+
+
+def _refuse_dynamic(params: Quantize, target: Profile) -> None:
+    style = target.quantization.style
+    if params.activations == "dynamic" and style != "cpu":
+        raise ConfigError(
+            f"quantize.activations is 'dynamic', and this target's {style} style needs static ranges; use 'auto'"
+        )
 
 
 def _refuse(key: str, value: str, runs: Sequence[str]) -> None:
@@ -164,6 +186,7 @@ STAGE = Stage(
     inputs=("onnx", "data"),
     outputs=("layers.json", "model.onnx"),
     run=run,
+    check=check,
     uses=("kind", "backends", "precisions", "quantization"),
     tools=("numpy", "onnx", "onnxruntime"),
 )

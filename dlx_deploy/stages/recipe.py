@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from msgspec.structs import replace
 
 from dlx_deploy.config import Config, Data, Distill, Prune, Teacher
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.plan import Build
-from dlx_deploy.pipeline.stage import Output, Provenance, Source, Stage, Step, Tree
+from dlx_deploy.pipeline.stage import Metrics, Output, Provenance, Source, Stage, Step, Tree
+from dlx_deploy.stages.checks import check_batches
 from dlx_deploy.stages.compile import CompileParams
 from dlx_deploy.stages.engine import builder_for
 from dlx_deploy.stages.notes import compile_notes, data_notes, teacher_notes, verify_notes
@@ -98,9 +100,12 @@ class _Recipe:
 
     def add(self, stage: str, params: msgspec.Struct, inputs: Mapping[str, Source], name: str = "") -> str:
         budgets, seed = self._config.gate, self._config.seed
-        gates = functools.partial(judge, budgets) if stage == "verify" else None
+        judges: dict[str, Callable[[Mapping[str, Path], Metrics], Sequence[GateResult]]] = {
+            "data": functools.partial(check_batches, self._config),
+            "verify": functools.partial(judge, budgets),
+        }
         notes = functools.partial(_NOTES[stage], self._config) if stage in _NOTES else None
-        self.steps.append(Step(name or stage, load_stage(stage), params, inputs, seed, gates, notes))
+        self.steps.append(Step(name or stage, load_stage(stage), params, inputs, seed, judges.get(stage), notes))
         return self.steps[-1].name
 
     def taught(self, section: Distill | Prune, teacher: str, data: Output) -> dict[str, Source]:

@@ -6,6 +6,8 @@ from collections import Counter
 
 from dlx_deploy.config import Teacher
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.checks import check_teacher
+from dlx_deploy.stages.rehearsal import rehearse_teacher
 from dlx_deploy.stages.training import TORCH_TOOLS, new_model, train_and_save, use_threads
 
 __all__ = ["STAGE"]
@@ -56,6 +58,8 @@ STAGE = Stage(
     inputs=("data", "source", "checkpoint"),
     outputs=("model",),
     run=run,
+    check=check_teacher,
+    rehearse=rehearse_teacher,
     distributed=True,
     tools=TORCH_TOOLS,
 )
