@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.kernels import host_saturates
 from dlx_deploy.runtime.session import open_session
 
 __all__ = ["batches", "fitted", "paired_counts", "run_onnx", "top1"]
@@ -28,12 +29,14 @@ def run_onnx(
     ``inputs``: images uint8[N, H, W, C], NHWC, 0..255, or tokens int32[N, L], which ``pad_id`` pads.
 
     ``exact_qdq`` computes Q/DQ pairs in floating point as they are written, instead of with this host's INT8 kernels.
+    So it does where these saturate (``nn.kernels``): what comes out is the target's answer, not this machine's.
     A model with a fixed batch gets its own batch size, the last one filled up with copies of the last row.
 
     Raises:
         ConfigError: the inputs do not have the model's type or size, or there are none.
     """
-    session = open_session(model.read_bytes() if isinstance(model, Path) else model, exact_qdq, threads)
+    source = model.read_bytes() if isinstance(model, Path) else model
+    session = open_session(source, exact_qdq or host_saturates(source), threads)
     entry = session.get_inputs()[0]
     _refuse_misfit(inputs, entry.shape, pad_id)
     fixed = entry.shape[0] if isinstance(entry.shape[0], int) else 0

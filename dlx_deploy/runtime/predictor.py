@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple, Union
 import numpy as np
 
 from .backends import BackendOptions, open_backend
-from .errors import InputError, PackageError
+from .errors import BackendMissing, InputError, PackageError
 from .inputs import ImageInput, reader_for
+from .kernels import missing_dot_product
 from .package import OUTPUT, Package, open_package
 from .session import session_errors
 from .words import line, said
@@ -100,7 +101,8 @@ class Predictor:
 
     Raises:
         PackageError: the model cannot be loaded, or its input or output is not what the package says.
-        BackendMissing: no backend of the package's, or not the one asked for, is here.
+        BackendMissing: no backend of the package's, or not the one asked for, is here; or this CPU's INT8 kernels would
+            compute something else than what was proven.
         EngineError: an engine cannot be built, or must not be.
     """
 
@@ -108,6 +110,9 @@ class Predictor:
         self, package: Package, options: BackendOptions = DEFAULTS, say: Optional[Callable[[str], None]] = None
     ) -> None:
         self.package = package
+        wrong = missing_dot_product(package.meta)
+        if wrong:
+            raise BackendMissing(wrong)
         self.backend = open_backend(package, options, say or _log.info)
         if self.backend.skipped and say is None:
             _log.warning(line(self.backend.describe()))

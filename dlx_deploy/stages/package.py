@@ -98,6 +98,15 @@ def _fixed_length(model: bytes) -> int | None:
     return load(model).graph.input[0].type.tensor_type.shape.dim[1].dim_value or None
 
 
+def _needs_dot_product(job: Job[PackageParams]) -> bool:
+    """Whether an x86 CPU without VNNI would answer something else than what was proven."""
+    from dlx_deploy.nn.kernels import has_full_range
+    from dlx_deploy.nn.onnx_model import load
+
+    native = job.target.judge == "native" and job.target.arch == "x86_64"
+    return native and has_full_range(load(job.inputs["model"]))
+
+
 def _optional(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
@@ -117,7 +126,7 @@ def _metadata(
         "labels": list(data.classes),
         "precision": {"plan": recipe["precision"], "style": target.quantization.style, "layers": layers},
         "engine": compiled,
-        "execution": {"exact_qdq": target.judge == "exact-qdq"},
+        "execution": {"exact_qdq": target.judge == "exact-qdq", "dot_product": _needs_dot_product(job)},
         "recipe": recipe,
         "budgets": {
             "max_drop": params.gate.max_drop,
@@ -191,6 +200,6 @@ STAGE = Stage(
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),
     run=run,
-    uses=("name", "kind", "title", "judge", "quantization"),
+    uses=("name", "kind", "arch", "title", "judge", "quantization"),
     tools=("numpy", "onnxruntime"),
 )

@@ -57,6 +57,15 @@ def test_percentiles_cut_an_outlier(symmetric: bool) -> None:
     assert -0.25 < cut < -0.05
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_percentile_is_four_nines(symmetric: bool) -> None:
+    """Of 32,768 pixels 1 is 0 (less than a hundredth of a per cent: cut), 8 are 64 (more: kept), the rest near 128."""
+    pixels = np.random.default_rng(0).normal(128, 6, 512 * 64).clip(100, 156).astype(np.uint8)
+    pixels[0], pixels[1:9] = 0, 64
+    found = activation_ranges(residual_net(), pixels.reshape(512, 8, 8, 1), ["x"], "percentile", symmetric)
+    assert found["x"][0] == pytest.approx(64 / 128 - 1, abs=0.01)
+
+
 def test_entropy_stays_within_the_range_that_occurs() -> None:
     low, high = true_range("conv2", images(70))
     found = activation_ranges(residual_net(), images(70), ["conv2"], "entropy", symmetric=False)["conv2"]

@@ -107,7 +107,8 @@ def quantize_model(source: Path, out: Path, inputs: NDArray[Any], plan: Quantiza
 def _quantized(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) -> ModelProto:
     tensorrt = plan.style == "tensorrt"
     if plan.dynamic and not tensorrt:
-        return cpu_style.quantize_dynamically(model, plan.reduce_range, plan.exclude)
+        # Always with a reduced range: no exact arithmetic stands in where this machine's integer product saturates.
+        return cpu_style.quantize_dynamically(model, True, plan.exclude)
     tensors = (tensorrt_style if tensorrt else cpu_style).tensors_to_quantize(model, plan.exclude)
     if not tensors:
         raise _nothing(model, plan)
