@@ -29,7 +29,7 @@ _NUMBERS = ("class_to_idx", "label2id", "label_to_id")
 """Where containers keep name → number …"""
 _NAMES = ("idx_to_class", "id2label", "classes", "class_names", "label_names", "labels", "categories")
 """… and number → name, as a table or a list."""
-_INSIDE = ("meta", "config", "hyper_parameters", "metadata")
+_INSIDE = ("meta", "metadata", "config", "hyper_parameters", "hparams", "args", "opt")
 _MEANINGLESS = re.compile(r"LABEL_[0-9]+")
 """What Hugging Face writes where nobody named the classes."""
 
@@ -126,7 +126,9 @@ def named_by_config(arguments: Mapping[str, Any]) -> list[str] | None:
 
 
 def _named(table: Mapping[Any, Any]) -> list[str] | None:
-    for part in (table, *(table[key] for key in _INSIDE if isinstance(table.get(key), Mapping))):
+    """The names in ``table`` or in its settings, which have attributes where ``read_torch`` stands in for a class."""
+    inner = [table[key] for key in _INSIDE if isinstance(table.get(key), Mapping)]
+    for part in (table, *({**found, **vars(found)} if hasattr(found, "__dict__") else found for found in inner)):
         for key in (*_NAMES, *_NUMBERS):
             names = _in_order(part.get(key), by_name=key in _NUMBERS)
             if names and not all(_MEANINGLESS.fullmatch(name) for name in names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ WEIGHTS = {"weight": torch.zeros(3, 2)}
         {"classes": ["owl", "cat", "dog"]},
         {"meta": {"categories": ("owl", "cat", "dog")}},
         {"hyper_parameters": {"lr": 0.1, "class_names": ["owl", "cat", "dog"]}},
+        {"args": argparse.Namespace(lr=0.1, classes=["owl", "cat", "dog"])},
         {"labels": torch.arange(3), "classes": 3, "class_names": ["owl", "cat", "dog"]},
     ],
 )
@@ -209,11 +211,17 @@ def test_hugging_face_s_finished_classifier_keeps_its_head(tmp_path: Path) -> No
     )  # fmt: skip
     own = transformers.BertForSequenceClassification(config).eval()
     own.save_pretrained(tmp_path / "hf")
-    params = Teacher(model="hf:source", arguments={}, pretrained="DEFAULT", epochs=0)
-    inputs = {"data": tmp_path / "data", "source": tmp_path / "hf"}
-    load_stage("teacher").run(Job(params=params, inputs=inputs, out=tmp_path / "out", threads=1))
-    model, _ = load_model(tmp_path / "out" / "model")
     tokens = torch.tensor(data.split("test")[0][:4], dtype=torch.long)
     answers = own(input_ids=tokens, attention_mask=(tokens != data.pad_id).long()).logits
     assert data.classes == ("negative", "positive")
-    torch.testing.assert_close(model(tokens), answers[:, [1, 0]])
+    inputs = {"data": tmp_path / "data", "source": tmp_path / "hf", "checkpoint": tmp_path / "hf" / "model.safetensors"}
+    cases: list[tuple[dict[str, str], list[str]]] = [
+        ({"pretrained": "DEFAULT"}, ["data", "source"]),
+        ({"checkpoint": ".safetensors"}, list(inputs)),
+    ]
+    for more, given in cases:
+        params = Teacher(model="hf:source", arguments={}, epochs=0, **more)  # type: ignore[arg-type]
+        job = Job(params=params, inputs={name: inputs[name] for name in given}, out=tmp_path / given[-1], threads=1)
+        load_stage("teacher").run(job)
+        model, _ = load_model(job.out / "model")
+        torch.testing.assert_close(model(tokens), answers[:, [1, 0]])
