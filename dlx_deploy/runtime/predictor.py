@@ -113,7 +113,7 @@ class Predictor:
         wrong = missing_dot_product(package.meta)
         if wrong:
             raise BackendMissing(wrong)
-        self.backend = open_backend(package, options, say or _log.info)
+        self.backend = open_backend(package, options, say or (lambda text: _log.info(line(text))))
         if self.backend.skipped and say is None:
             _log.warning(line(self.backend.describe()))
         elif self.backend.chosen and say is not None:

@@ -35,7 +35,7 @@ def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Opt
     if exact_qdq:
         model = float32_twin(model)
     try:
-        session = ort.InferenceSession(model, _options(ort, exact_qdq, threads), providers=wanted)
+        session = _kind(ort)(model, _options(ort, exact_qdq, threads), providers=wanted)
     except session_errors(ort) as e:
         raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
     _check_providers(wanted, session.get_providers())
@@ -68,7 +68,7 @@ def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Any:
     options = _options(ort, False, threads)
     options.add_provider_for_devices(devices, {})
     try:
-        session = ort.InferenceSession(model, options)
+        session = _kind(ort)(model, options)
     except session_errors(ort) as e:
         raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
     _check_providers([name], session.get_providers())
@@ -82,6 +82,13 @@ def version_warning() -> Optional[str]:
         BackendMissing: onnxruntime is not here, or it is older than any that was tested.
     """
     return check_onnxruntime(_import().__version__)
+
+
+def _kind(ort: Any) -> Any:
+    """``InferenceSession`` without its fallback: at a failure it would print on stdout, and try another provider."""
+    own = ort.InferenceSession
+    never = property(lambda _: False, lambda _, value: None)  # its __init__ sets it to True
+    return type("Session", (own,), {"_enable_fallback": never}) if isinstance(own, type) else own
 
 
 def _check_threads(threads: int) -> None:

@@ -277,8 +277,8 @@ def test_flipped_bytes_of_members(hostile: dict[str, bytes], texts: dict[str, by
 
 @pytest.mark.slow
 def test_many_flipped_bytes_of_members(hostile: dict[str, bytes], texts: dict[str, bytes]) -> None:
-    flip_members(hostile, 3000)
-    flip_members(texts, 2000)
+    flip_members(hostile, 1500)
+    flip_members(texts, 1000)
 
 
 @pytest.mark.parametrize(

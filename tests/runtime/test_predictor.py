@@ -195,6 +195,15 @@ def test_a_model_that_fails_when_it_runs(make_predictor: Any, data: Any, capfd: 
     assert capfd.readouterr() == ("", "")
 
 
+def test_onnx_runtime_prints_nothing_when_it_fails(
+    make_predictor: Any, helpers: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It says "EP Error", with the model's own bytes, on stdout, in the middle of our JSON."""
+    with pytest.raises(PackageError, match="codec can't decode"):
+        make_predictor(model=helpers.tiny_model().replace(b"images", b"im\xffges"))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_model_that_gives_other_logits_than_it_says(make_predictor: Any, data: Any) -> None:
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),

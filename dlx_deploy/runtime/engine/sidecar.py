@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Dict, List, Mapping, Optional
 
@@ -167,7 +168,7 @@ def _check(sidecar: Sidecar, origin: str) -> None:
     key = sidecar.key
     sha, number = sidecar.plan_sha256, "a number from 0, or null"
     kinds = {
-        "plan_sha256": (isinstance(sha, str) and len(sha) == 64, "64 hex digits"),
+        "plan_sha256": (isinstance(sha, str) and re.fullmatch("[0-9a-f]{64}", sha) is not None, "64 hex digits"),
         "plan_size": (is_count(sidecar.plan_size) and sidecar.plan_size > 0, "a whole number from 1"),
         "settings": (isinstance(sidecar.settings, dict), "a table of build settings"),
         "precision": (isinstance(sidecar.precision, dict), "a table of layers"),
