@@ -25,6 +25,8 @@ ALONE = 8
 """So many rows are also answered one by one."""
 ODD = 7
 """The batch of those in another order: a size that nothing was traced with."""
+MOST = 3 * ODD
+"""More rows would say no more, and large networks take their time."""
 BLAMED = 3
 """The batch in which the layer to blame is looked for: every tensor of the network is held at once."""
 
@@ -53,6 +55,7 @@ def dependence(
     another order, an odd number at a time. A model of ``fixed`` batch gets a row alone as so many copies. Logits agree
     within ``tolerance`` of the largest.
     """
+    rows, expected = rows[:MOST], expected[:MOST]
     order = np.random.default_rng(0).permutation(len(rows))
     shuffled = np.empty_like(expected)
     shuffled[order] = run(rows[order], fixed or ODD)
@@ -79,6 +82,7 @@ def refuse_dependent_rows(
         return run_onnx(to_bytes(model), part, exact_qdq, batch, threads=1, pad_id=pad_id)
 
     name = path.name if isinstance(path, Path) else "the model"
+    rows = rows[:MOST]
     found = dependence(run, rows, run(rows, len(rows)), tolerance, size or None)
     if found:
         node = first_dependent_node(model, rows[:BLAMED], exact_qdq, tolerance, pad_id)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from dlx_deploy.nn.rows import own_rows_differ
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.rows import dependence, own_rows_differ
 
-__all__ = ["blame", "refused_alone"]
+__all__ = ["blame", "refuse_dependence", "refused_alone"]
 
+ROUNDING = 1e-3
+"""Of the largest logit: what an untrained network's sums in another order change at most."""
 SQUEEZED = "keep the batch axis where it is 1: x.flatten(1) instead of x.squeeze()"
 STATISTICS = "give it running statistics (track_running_stats=True), or use GroupNorm, LayerNorm or InstanceNorm"
 RANDOM = "draw nothing in evaluation mode: nn.Dropout instead of F.dropout, and no noise"
@@ -54,6 +59,36 @@ def refused_alone(network: nn.Module, batch: Tensor) -> str:
         return ""
     given = f"the model gives {_shape(whole)} for a batch of {len(batch)} and {_shape(alone)} for a batch of 1"
     return f"{given}; {blame(network, batch, 1.0)}"
+
+
+def refuse_dependence(network: nn.Module, rows: Tensor, fixed: int | None = None) -> None:
+    """Nothing, once an untrained ``network`` has answered each of ``rows`` as its own, in batches of any size or
+    ``fixed``.
+
+    Raises:
+        ConfigError: it has not; names the module.
+    """
+    training = network.training
+    network.eval()
+    try:
+        if fixed is None and (why := refused_alone(network, rows)):
+            raise ConfigError(f"{why}; a device asks for one answer at a time")
+        with torch.no_grad():
+            expected = _answers(network, rows.numpy(), fixed or len(rows))
+            found = dependence(
+                lambda part, size: _answers(network, part, size), rows.numpy(), expected, ROUNDING, fixed
+            )
+        if found:
+            culprit = blame(network, rows, ROUNDING)
+            raise ConfigError(f"the network's answers depend on the batch: {found}; {culprit}")
+    finally:
+        network.train(training)
+
+
+def _answers(network: nn.Module, rows: NDArray[Any], size: int) -> NDArray[np.float32]:
+    """float32[N, K]: ``size`` at a time, the last of them filled up with copies."""
+    parts = [np.concatenate([rows[i : i + size], rows[-1:].repeat(size, 0)])[:size] for i in range(0, len(rows), size)]
+    return np.concatenate([network(torch.from_numpy(part)).numpy() for part in parts])[: len(rows)]
 
 
 @dataclass(frozen=True)

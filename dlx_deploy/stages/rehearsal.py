@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["rehearse_distill", "rehearse_teacher"]
 
+_ROWS = 3
+"""A user's network is asked for so many answers, and for each alone."""
 _SIDE = 8
 _CLASSES = 10
 """Where only the data will say; no network's shape depends on it but its last layer's."""
@@ -60,12 +62,16 @@ def _rehearse_training(section: Training) -> None:
 def _rehearse_network(setup: Setup[Teacher] | Setup[Distill]) -> None:
     import torch
 
+    from dlx_deploy.nn.torch_rows import refuse_dependence
+
     name, arguments = setup.params.model, dict(setup.params.arguments)
     spec = _spec_of(setup.config.data)
     with torch.random.fork_rng(devices=[]):
         if "source" in setup.inputs and not name.startswith("hf:"):
             # A user's code may do anything, so it is not asked to do it on a device that it does not know.
-            _build(f"{setup.inputs['source']}:{name.rpartition(':')[2]}", arguments, spec)
+            model = _build(f"{setup.inputs['source']}:{name.rpartition(':')[2]}", arguments, spec)
+            batch = setup.config.export.batch
+            refuse_dependence(model, spec.drawn(_ROWS), None if batch == "dynamic" else batch)
             return
         if name.startswith("hf:"):
             name, arguments, spec = _hugging_face(setup, arguments, spec)

@@ -17,6 +17,7 @@ from torch.nn import functional
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.export import ExportSpec, TextSpec, check_parity, export_onnx
 from dlx_deploy.nn.rows import dependence, own_rows_differ, refuse_dependent_rows
+from dlx_deploy.nn.torch_rows import refuse_dependence
 
 from .onnx_fixtures import Net, images
 
@@ -131,6 +132,30 @@ def test_a_fixed_batch_is_asked_as_the_device_asks_it(any_graph: Path, tmp_path:
     assert check_parity(tmp_path / "m.onnx", model, fixed, images(10), 1e-3).images == 10
     with pytest.raises(StageFailed, match="answers depend on the batch"):
         check_parity(tmp_path / "m.onnx", Mixing(DEPENDENT["mean"]), fixed, images(10), 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Squeezed(early=False), r"for a batch of 1; .*; a device asks for one answer at a time"),
+        (Mixing(DEPENDENT["first"]), r"depend on the batch: .*the input of 'head' \(Linear\)"),
+        (
+            Mixing(lambda x: x, nn.BatchNorm2d(6, track_running_stats=False)),
+            r"the output of 'norm' \(BatchNorm2d\); give",
+        ),
+    ],
+)
+def test_an_untrained_network_is_refused_before_hours_of_work(model: nn.Module, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        refuse_dependence(model, torch.randn(3, 1, 8, 8))
+    assert model.training  # left as it was
+
+
+def test_what_an_untrained_network_may_do() -> None:
+    refuse_dependence(Mixing(lambda x: x, nn.BatchNorm2d(6)), torch.randn(3, 1, 8, 8))
+    refuse_dependence(Squeezed(early=False), torch.randn(3, 1, 8, 8), fixed=4)
+    with pytest.raises(ConfigError, match="depend on the batch"):
+        refuse_dependence(Mixing(DEPENDENT["first"]), torch.randn(3, 1, 8, 8), fixed=2)
 
 
 class Padded(nn.Module):

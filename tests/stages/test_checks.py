@@ -37,6 +37,9 @@ class Net(torch.nn.Module):
 def make_net(num_classes): return Net(num_classes)
 def other(num_classes): return torch.nn.Conv2d(1, num_classes, 3)
 def wants(num_classes, depth): return Net(num_classes)
+class Mixed(Net):
+    def forward(self, x): return super().forward(x - x.mean(0, keepdim=True))
+def mixed(num_classes): return Mixed(num_classes)
 """
 
 
@@ -184,6 +187,7 @@ def test_what_a_build_refuses_at_its_start(tmp_path: Path, overrides: list[str],
     [
         ("make_net", ""),
         ("other", r"distill: the model gives \[2, 10, 6, 6\] for images \[2, 1, 8, 8\]; it must give logits"),
+        ("mixed", r"distill: the network's answers depend on the batch: .*the input of 'head' \(Linear\)"),
         ("wants", r"distill: .*wants\(.*raised TypeError: .*depth"),
     ],
 )
