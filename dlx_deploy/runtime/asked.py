@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Iterable, List, Optional, Sequence
 
@@ -56,7 +57,8 @@ def _check_text(one: str) -> None:
 
 def _lines(file: str) -> List[str]:
     try:
-        return read_file(file, MAX_FILE_BYTES).decode("utf-8-sig").splitlines()
+        stream = io.TextIOWrapper(io.BytesIO(read_file(file, MAX_FILE_BYTES)), encoding="utf-8-sig")
+        return [line.rstrip("\r\n") for line in stream]  # as stdin: other separators of lines are text
     except TooLarge as e:
         raise InputError(f"{file}: has {e} bytes; at most {MAX_FILE_BYTES} are read") from e
     except UnicodeDecodeError as e:

@@ -74,6 +74,11 @@ def test_the_lines_of_a_file_are_texts(run: Run, capsys: Any) -> None:
     found = json.loads(capsys.readouterr().out)["predictions"]
     assert [(row["text"], row["top"][0]["label"]) for row in found] == [("the cat", "animal"), ("elm oak", "plant")]
     assert run("texts.dlx", "oak. elm", "the cat.txt was") == 0
+    capsys.readouterr()
+    Path("list.txt").write_bytes("\ufeffthe\u2028cat\r\nelm\x0coak".encode())
+    assert run("texts.dlx", "--file", "list.txt", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["predictions"]
+    assert [row["text"] for row in found] == ["the\u2028cat", "elm\x0coak"]
 
 
 def test_the_words_themselves_can_be_given_on_stdin(run: Run, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
