@@ -6,7 +6,7 @@ import importlib
 from typing import Any, Optional, Sequence, Tuple
 
 from .errors import BackendMissing, InputError, PackageError
-from .exact_half import float32_twin
+from .exact import exact_model
 from .supported import check_onnxruntime
 from .words import said
 
@@ -33,7 +33,7 @@ def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Opt
     wanted = list(providers or CPU)
     _check_providers(wanted, ort.get_available_providers())
     if exact_qdq:
-        model = float32_twin(model)
+        model = exact_model(model)
     try:
         session = _kind(ort)(model, _options(ort, exact_qdq, threads), providers=wanted)
     except session_errors(ort) as e:
@@ -112,6 +112,7 @@ def _options(ort: Any, exact_qdq: bool, threads: int) -> Any:
     options.log_severity_level = 4
     if exact_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.enable_mem_pattern = False  # up to 1.18 it mixes up buffers of casts: the second run gave old numbers
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     return options
 

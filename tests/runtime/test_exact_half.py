@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, TensorProto, defs, helper, numpy_helper
 
 from dlx_deploy.runtime.errors import PackageError
+from dlx_deploy.runtime.exact import exact_model
 from dlx_deploy.runtime.exact_half import CONSTANTS, FOLLOWS, KEEPS, OTHER_TYPE, float32_twin
 from dlx_deploy.runtime.session import open_session
 
@@ -128,7 +129,7 @@ def test_the_twin_is_a_valid_model_without_half_tensors() -> None:
     assert {t.data_type for t in twin.graph.initializer} == {FLOAT, TensorProto.INT8}
     inferred = onnx.shape_inference.infer_shapes(twin, strict_mode=True).graph
     halves = {v.name for v in inferred.value_info if v.type.tensor_type.elem_type == HALF}
-    assert halves == {"h/half", "d/half"}
+    assert halves == {"h/exact/half", "d/exact/half"}
 
 
 def test_a_graph_without_float16_is_left_alone() -> None:
@@ -144,14 +145,14 @@ def test_what_is_no_model_is_refused(data: bytes) -> None:
 
 def test_a_number_where_a_message_belongs() -> None:
     with pytest.raises(PackageError, match="field 7 is a number where a message belongs"):
-        float32_twin(b"\x38\x01")
+        exact_model(b"\x38\x01")
 
 
 def test_half_tensors_of_a_wrong_size_are_refused() -> None:
     broken = quantizer()
     broken.graph.initializer[0].raw_data += b"\x00"
-    with pytest.raises(PackageError, match="the float16 tensor 's' holds what is no float16"):
-        float32_twin(broken.SerializeToString())
+    with pytest.raises(PackageError, match="the tensor 's' has 3 bytes of 2 each"):
+        exact_model(broken.SerializeToString())
 
 
 def test_control_flow_among_float16_is_refused() -> None:
