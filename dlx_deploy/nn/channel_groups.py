@@ -26,6 +26,7 @@ class Group:
     these channels together.
     """
 
+    name: str  # the first layer's; where several groups share it, with a number
     layers: tuple[str, ...]
     classes: Labels  # int64[K], by their first place in the first layer
     step: int
@@ -33,7 +34,7 @@ class Group:
 
 
 Plan = dict[str, Labels]
-"""By a group's first layer: which of its classes go."""
+"""By a group's name: which of its classes go."""
 
 
 @dataclass(frozen=True)
@@ -74,36 +75,36 @@ class Network:
 def resolve(trace: Trace, round_to: int, batch: int) -> Network:
     """The groups of the network that ``trace`` followed, and what is left alone.
 
-    A group is safe to prune if none of its channels is fixed, a layer reads each of them, and every layer in it has
-    the same number of channels in each class.
+    Classes that have channels in the same layers, equally many in each, make a group. Of a class that can go none is
+    fixed, and some layer reads it.
     """
     one = [np.zeros(0, dtype=np.int64), *(a for a, _ in trace.ties)]
     other = [np.zeros(0, dtype=np.int64), *(b for _, b in trace.ties)]
     class_of = _components(trace.labels + 1, np.concatenate(one), np.concatenate(other))
-    makers = [layer for layer in trace.layers.values() if layer.outputs is not None]
-    whole = [np.broadcast_arrays(made, made[:1]) for layer in makers if (made := layer.outputs) is not None]
-    united = _components(
-        len(class_of),
-        np.concatenate([np.arange(len(class_of)), *(a for a, _ in whole)]),
-        np.concatenate([class_of, *(b for _, b in whole)]),
-    )
-    why = _fixed(trace, united)
-    read = np.zeros(len(class_of), dtype=bool)
-    for layer in trace.layers.values():
-        if _reads(layer):
-            read[class_of[layer.inputs[0]]] = True
-    trunk = {int(c) for labels in trace.sums for c in united[labels].ravel()}
-    groups, left = [], {}
-    for component in dict.fromkeys(int(united[layer.outputs[0]]) for layer in makers if layer.outputs is not None):
-        mine = [layer for layer in makers if layer.outputs is not None and united[layer.outputs[0]] == component]
-        classes = _classes(mine[0], class_of)
-        reason = why.get(component) or _unsafe(mine, class_of, classes, read)
-        if reason:
-            left.update({layer.name: reason for layer in mine})
-            continue
-        per = [len(layer.outputs) // len(classes) for layer in mine if layer.outputs is not None]
-        step = math.lcm(*(round_to // math.gcd(round_to, m) for m in per))
-        groups.append(Group(tuple(layer.name for layer in mine), classes, step, component in trunk))
+    places: dict[int, dict[str, int]] = {}  # of each class: how many channels of which layer
+    for name, layer in trace.layers.items():
+        for label in [] if layer.outputs is None else class_of[layer.outputs].tolist():
+            mine = places.setdefault(label, {})
+            mine[name] = mine.get(name, 0) + 1
+    why = _fixed(trace, class_of)
+    alike: dict[tuple[tuple[str, int], ...], list[int]] = {}
+    for label in [c for c in places if c not in why]:
+        alike.setdefault(tuple(places[label].items()), []).append(label)
+    trunk = {int(c) for labels in trace.sums for c in class_of[labels].ravel()}
+    groups: list[Group] = []
+    for layers, classes in alike.items():
+        step = math.lcm(*(round_to // math.gcd(round_to, count) for _, count in layers))
+        names = tuple(name for name, _ in layers)
+        taken = sum(group.layers[0] == names[0] for group in groups)
+        title = names[0] + (f" ({taken + 1})" if taken else "")
+        groups.append(Group(title, names, np.array(classes), step, not trunk.isdisjoint(classes)))
+    mixed = {int(c): said.why for said in trace.mixed for c in class_of[said.labels]}
+    free = {name for group in groups if len(group.classes) > 1 for name in group.layers}
+    left = {}
+    for name, layer in trace.layers.items():
+        if layer.outputs is not None and name not in free:
+            first = int(class_of[layer.outputs[0]])
+            left[name] = why.get(first) or mixed.get(first, "its channels only go together")
     return Network(trace.layers, class_of, tuple(groups), left, _power(trace.layers.values(), class_of), batch)
 
 
@@ -122,36 +123,19 @@ def _power(layers: Iterable[Layer], class_of: Labels) -> NDArray[np.float64]:
     return power
 
 
-def _classes(layer: Layer, class_of: Labels) -> Labels:
-    """The classes of a layer's outputs, in the order of their first channels."""
-    found, first = np.unique(class_of[layer.outputs], return_index=True)
-    return found[np.argsort(first)]
-
-
-def _fixed(trace: Trace, united: Labels) -> dict[int, str]:
-    """By component: why its channels must stay."""
+def _fixed(trace: Trace, class_of: Labels) -> dict[int, str]:
+    """Why classes must stay, of those that must."""
     why: dict[int, str] = {}
     for fixed in trace.fixed:
-        for component in np.unique(united[fixed.labels]):
-            why.setdefault(int(component), fixed.why)
+        why.update({int(c): fixed.why for c in class_of[fixed.labels] if int(c) not in why})
     for name, reason in trace.stays.items():
         layer = trace.layers.get(name)
-        for labels in [] if layer is None else [layer.outputs, *layer.inputs]:
-            for component in np.unique(united[labels]) if labels is not None else ():
-                why.setdefault(int(component), reason)
-    why.setdefault(int(united[-1]), "an image, a constant or padding lies at the same place")
-    return why
-
-
-def _unsafe(layers: list[Layer], class_of: Labels, classes: Labels, read: Kept) -> str:
-    """Why these layers cannot lose channels together, if so."""
-    if not read[classes].all():
-        return "no convolution or linear layer reads its channels"
-    for layer in layers:
-        found, counts = np.unique(class_of[layer.outputs], return_counts=True)
-        if len(found) != len(classes) or len(set(counts.tolist())) != 1:
-            return "layers of different widths are tied together"
-    return ""
+        held = [] if layer is None else [labels for labels in (layer.outputs, *layer.inputs) if labels is not None]
+        why.update({int(c): reason for labels in held for c in class_of[labels] if int(c) not in why})
+    why.setdefault(int(class_of[-1]), "an image, a constant or padding lies at the same place")
+    read = {int(c) for layer in trace.layers.values() if _reads(layer) for c in class_of[layer.inputs[0]]}
+    unread = set(class_of.tolist()) - read - why.keys()
+    return {**why, **dict.fromkeys(unread, "no convolution or linear layer reads its channels")}
 
 
 def remove(model: nn.Module, network: Network, plan: Plan) -> None:

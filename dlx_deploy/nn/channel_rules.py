@@ -1,12 +1,13 @@
 """What each operation does to the labels of channels: the list of all operations that may lie inside a pruned group.
 
-A rule answers whether it could say; what has no rule, or one that could not, fixes the channels that reach it.
+A rule answers whether it could say; what has no rule, or one that could not, fixes the channels that reach it. An
+operation that mixes what lies along an axis ties it: such channels all go together, or, as is usual, none does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,12 @@ def rule_for(func: Any) -> Rule | None:
     return _elementwise if torch.Tag.pointwise in func.tags else None
 
 
-def _convolution(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
+def _convolution(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
     layer = trace.layer(nn.Conv2d, {"weight": given["weight"], "bias": given["bias"]})
     if layer is None or layer.outputs is None or given["transposed"] or out.ndim != 4:
         return False
     channels = given["input"].shape[1]
-    read = _along(trace, given["input"], 1)
-    if read is None:
-        return False
+    read = _along(trace, func, given["input"], 1)
     _use(trace, layer, read, out.numel() // len(layer.outputs))
     groups = given["groups"]
     if groups > 1:
@@ -50,26 +49,22 @@ def _convolution(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
     return True
 
 
-def _linear(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
+def _linear(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
     """``mm`` and ``addmm`` with the transposed weight of a linear layer."""
     rows, weight = (given["mat1"], given["mat2"]) if "mat1" in given else (given["self"], given["mat2"])
     bias = given["self"] if "mat1" in given else None
     layer = trace.layer(nn.Linear, {"weight": weight, "bias": bias})
     if layer is None or layer.outputs is None or given.get("beta", 1) != 1 or given.get("alpha", 1) != 1:
         return False
-    read = _along(trace, rows, rows.ndim - 1)
-    if read is None:
-        return False
+    read = _along(trace, func, rows, rows.ndim - 1)
     _use(trace, layer, read, out.numel() // len(layer.outputs))
     trace.give(out, layer.outputs.reshape(1, -1))
     return True
 
 
-def _batch_norm(trace: Trace, _: Any, given: Arguments, out: Sequence[Tensor]) -> bool:
+def _batch_norm(trace: Trace, func: Any, given: Arguments, out: Sequence[Tensor]) -> bool:
     roles = {role: given.get(role) for role in ("weight", "bias", "running_mean", "running_var")}
-    read = _along(trace, given["input"], 1)
-    if read is None:
-        return False
+    read = _along(trace, func, given["input"], 1)
     if any(tensor is not None for tensor in roles.values()):
         layer = trace.layer(_BatchNorm, roles)
         if layer is None:
@@ -79,12 +74,26 @@ def _batch_norm(trace: Trace, _: Any, given: Arguments, out: Sequence[Tensor]) -
     return True
 
 
-def _along(trace: Trace, tensor: Tensor, axis: int) -> Labels | None:
-    """int64[size]: the label at each place along ``axis``; ``None``: they also change along another."""
+def _along(trace: Trace, func: Any, tensor: Tensor, axis: int) -> Labels:
+    """int64[size]: the label at each place along ``axis``; what changes along others is mixed."""
     labels = trace.of(tensor)
     if labels is None:
         return np.full(tensor.shape[axis], NO_CHANNEL, dtype=np.int64)
-    return labels.ravel() if varying(labels) == (axis,) else None
+    mixed = _mixed(trace, func, labels, [other for other in varying(labels) if other != axis])
+    return np.broadcast_to(mixed.ravel(), tensor.shape[axis])
+
+
+def _mixed(trace: Trace, func: Any, labels: Labels, axes: Iterable[int]) -> Labels:
+    """``labels`` with one place along each of ``axes``, whose channels ``func`` mixes: all of these go, or none.
+
+    So nothing is lost on axes along which one class lies, such as the parallel paths that were stacked.
+    """
+    for axis in axes:
+        if labels.shape[axis] > 1:
+            one = labels.take([0], axis)
+            trace.mix(labels, one, func)
+            labels = one
+    return labels
 
 
 def _use(trace: Trace, layer: Layer, read: Labels, rows: int) -> None:
@@ -97,13 +106,12 @@ def _use(trace: Trace, layer: Layer, read: Labels, rows: int) -> None:
 def _elementwise(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
     tensors = [t for value in given.values() for t in _flat(value)]
     aligned = [_aligned(labels, out.ndim) for t in tensors if (labels := trace.of(t)) is not None]
-    if not isinstance(out, Tensor) or not _tie_all(trace, tensors, aligned, out.ndim):
-        return False
-    if func._schema.is_mutable and trace.of(given["self"]) is None:
-        return False  # what else looks at this memory would not know
+    tied = _tied(trace, tensors, out.ndim) if isinstance(out, Tensor) else None
+    if tied is None or (func._schema.is_mutable and trace.of(given["self"]) is None):
+        return False  # what else looks at the memory that is written to would not know
     if func.overloadpacket.__name__.startswith(("add", "sub", "rsub")):
         trace.sums += [other for other in aligned[1:] if not np.array_equal(other, aligned[0])]
-    trace.give(out, aligned[0])
+    trace.give(out, tied)
     return True
 
 
@@ -113,22 +121,23 @@ def _is_bias(trace: Trace, tensor: Tensor, labels: Labels) -> bool:
     return layer is not None and layer.outputs is not None and np.array_equal(layer.outputs, labels.ravel())
 
 
-def _tie_all(trace: Trace, tensors: Sequence[Tensor], aligned: Sequence[Labels], ndim: int) -> bool:
-    """Tie labels place by place, where all change along the same axes and what has none is constant along these."""
-    axes = varying(aligned[0]) if aligned else ()
-    if not axes or any(other.shape != aligned[0].shape for other in aligned):
-        return False
+def _tied(trace: Trace, tensors: Sequence[Tensor], ndim: int) -> Labels | None:
+    """The labels of what ``tensors`` are combined to, place by place, broadcast to ``ndim`` axes; they are tied.
+
+    ``None``: one is a parameter or a constant with a value per channel, which would have to shrink as well.
+    """
+    aligned = [_aligned(labels, ndim) for t in tensors if (labels := trace.of(t)) is not None]
+    if not aligned:
+        return None
+    together = np.broadcast_arrays(*aligned)
     for tensor in tensors:
         shape = (1,) * (ndim - tensor.ndim) + tuple(tensor.shape)
-        if (
-            trace.of(tensor) is None
-            and any(shape[axis] > 1 for axis in axes)
-            and not _is_bias(trace, tensor, aligned[0])
-        ):
-            return False  # a parameter or a constant with one value per channel, which would have to shrink too
-    for other in aligned[1:]:
-        trace.tie(aligned[0], other)
-    return True
+        alike = all(shape[axis] == 1 for axis in varying(together[0]))
+        if trace.of(tensor) is None and not alike and not _is_bias(trace, tensor, aligned[0]):
+            return None
+    for other in together[1:]:
+        trace.tie(together[0], other)
+    return together[0]
 
 
 def _aligned(labels: Labels, ndim: int) -> Labels:
@@ -140,22 +149,22 @@ def _flat(value: Any) -> list[Tensor]:
     return [v for v in values if isinstance(v, Tensor)]
 
 
-def _pool(trace: Trace, _: Any, given: Arguments, out: Any) -> bool:
+def _pool(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
     """Pooling, resizing and the like over the last two axes."""
     labels = trace.of(given["self"] if "self" in given else given["input"])
-    if labels is None or any(axis >= labels.ndim - 2 for axis in varying(labels)):
+    if labels is None:
         return False
-    trace.give(out if isinstance(out, Tensor) else out[0], labels)
+    trace.give(_flat(out)[0], _mixed(trace, func, labels, (labels.ndim - 2, labels.ndim - 1)))
     return True
 
 
-def _reduce(trace: Trace, _: Any, given: Arguments, out: Any) -> bool:
+def _reduce(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
     labels = trace.of(given["self"])
-    axes = _axes(given.get("dim"), given["self"].ndim)
-    if labels is None or set(axes) & set(varying(labels)):
+    if labels is None:
         return False
-    kept = labels if given.get("keepdim") else labels.reshape([n for a, n in enumerate(labels.shape) if a not in axes])
-    trace.give(out if isinstance(out, Tensor) else out[0], kept)
+    axes = _axes(given.get("dim"), labels.ndim)
+    labels = _mixed(trace, func, labels, axes)
+    trace.give(_flat(out)[0], labels if given.get("keepdim") else labels.squeeze(axes))
     return True
 
 
@@ -166,29 +175,26 @@ def _axes(dim: Any, ndim: int) -> tuple[int, ...]:
     return tuple(d % ndim for d in (dim if isinstance(dim, list | tuple) else [dim]))
 
 
-def _same(trace: Trace, _: Any, given: Arguments, out: Any) -> bool:
-    """A copy, or something along axes on which no label changes: softmax, flip, roll, a part, parts."""
-    source = given["self"]
-    labels = trace.of(source)
-    axes = _axes(given["dim" if "dim" in given else "dims"], source.ndim) if _DIM & set(given) else ()
-    if labels is None or set(axes) & set(varying(labels)):
+def _same(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
+    """A copy; or something along an axis that leaves the others alone: softmax, roll, a part, parts."""
+    labels = trace.of(given["self"])
+    if labels is None:
         return False
+    along = [name for name in ("dim", "dims") if name in given]
+    labels = _mixed(trace, func, labels, _axes(given[along[0]], labels.ndim) if along else ())
     for part in _flat(out):
         trace.give(part, labels)
     return True
 
 
-_DIM = {"dim", "dims"}
-
-
-def _drop(trace: Trace, _: Any, given: Arguments, out: Any) -> bool:
+def _drop(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
     """One place, or every place, of an axis."""
     labels = trace.of(given["self"])
-    axis = given["dim"] % given["self"].ndim
-    if labels is None or axis in varying(labels):
+    if labels is None:
         return False
+    axis = given["dim"] % labels.ndim
     for part in _flat(out):
-        trace.give(part, labels.squeeze(axis))
+        trace.give(part, _mixed(trace, func, labels, [axis]).squeeze(axis))
     return True
 
 
@@ -202,16 +208,12 @@ def _flip(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
     return True
 
 
-def _split(trace: Trace, _: Any, given: Arguments, out: Any) -> bool:
+def _split(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
     """Equal parts stay equal, and keep their places, when each loses the same channels."""
     source = given["self"]
     labels, axis = trace.of(source), given["dim"] % source.ndim
-    if labels is None:
-        return False
-    if axis not in varying(labels):
-        return _same(trace, _, given, out)
-    if len({part.shape[axis] for part in out}) != 1:
-        return False
+    if labels is None or labels.shape[axis] == 1 or len({part.shape[axis] for part in out}) != 1:
+        return _same(trace, func, given, out)
     parts = np.split(labels, len(out), axis)
     for part, piece in zip(out, parts, strict=True):
         trace.tie(parts[0], piece)
@@ -219,9 +221,9 @@ def _split(trace: Trace, _: Any, given: Arguments, out: Any) -> bool:
     return True
 
 
-def _slice(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
+def _slice(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
     if out.shape != given["self"].shape:
-        return _same(trace, _, given, out)
+        return _same(trace, func, given, out)
     trace.give(out, trace.of(given["self"]))
     return True
 
@@ -240,32 +242,25 @@ def _pad(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
     return True
 
 
-def _concatenate(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
-    tensors = given["tensors"]
-    axis = given["dim"] % out.ndim
+def _concatenate(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
+    tensors, axis = given["tensors"], given["dim"] % out.ndim
     known = [labels for t in tensors if (labels := trace.of(t)) is not None]
     if any(t.ndim != out.ndim for t in tensors):
         return False
-    if not any(axis in varying(labels) for labels in known):
-        if not _tie_all(trace, tensors, known, out.ndim):
-            return False
-        trace.give(out, known[0])
-        return True
-    parts = [_along(trace, t, axis) for t in tensors]
-    if any(part is None for part in parts):
-        return False
+    if all(labels.shape[axis] == 1 for labels in known):
+        tied = _tied(trace, tensors, out.ndim)
+        trace.give(out, tied)
+        return tied is not None
     shape = [1] * out.ndim
     shape[axis] = -1
-    trace.give(out, np.concatenate([p for p in parts if p is not None]).reshape(shape))
+    trace.give(out, np.concatenate([_along(trace, func, t, axis) for t in tensors]).reshape(shape))
     return True
 
 
 def _stack(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
-    known = [labels for t in given["tensors"] if (labels := trace.of(t)) is not None]
-    if not _tie_all(trace, given["tensors"], known, out.ndim - 1):
-        return False
-    trace.give(out, np.expand_dims(known[0], given["dim"] % out.ndim))
-    return True
+    tied = _tied(trace, given["tensors"], out.ndim - 1)
+    trace.give(out, None if tied is None else np.expand_dims(tied, given["dim"] % out.ndim))
+    return tied is not None
 
 
 def _permute(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:

@@ -33,7 +33,7 @@ NO_CHANNEL = -1
 
 @dataclass(frozen=True)
 class Fixed:
-    """Labels that must stay, and why."""
+    """Labels that must stay, or go together, and why."""
 
     labels: Labels
     why: str
@@ -54,7 +54,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows labels through every operation that runs inside it.
 
     ``ties`` holds pairs of equally long arrays: labels at the same place go together or not at all. ``sums`` holds
-    labels that a sum of computed tensors ties, ``fixed`` those that must stay.
+    labels that a sum of computed tensors ties, ``fixed`` those that must stay, ``mixed`` those that only go together.
     """
 
     def __init__(self, model: nn.Module, rules: Callable[[Any], Rule | None], seconds: float) -> None:
@@ -63,6 +63,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.ties: list[tuple[Labels, Labels]] = []
         self.sums: list[Labels] = []
         self.fixed: list[Fixed] = []
+        self.mixed: list[Fixed] = []
         self.stays: dict[str, str] = {}  # modules that must keep their size, and why
         self.labels = 0  # how many were given out
         self._rules, self._seconds, self._began = rules, seconds, time.monotonic()
@@ -99,7 +100,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """``tensor`` carries ``labels`` from now on."""
         if labels is None or not varying(labels):
             if labels is not None:
-                self.fix(labels, "a single channel was taken out")
+                self.fix(labels, "all channels become one")
             self._known.pop(tensor, None)
         else:
             self._known[tensor] = labels
@@ -111,9 +112,17 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if differ.any():
             self.ties.append((one[differ], other[differ]))
 
+    def mix(self, labels: Labels, one: Labels, func: Any) -> None:
+        """``func`` mixes ``labels`` with ``one`` of them: they stay or go together."""
+        self.tie(labels, one)
+        self.mixed.append(self._said(labels, func.overloadpacket.__name__))
+
     def fix(self, labels: Labels, why: str) -> None:
         """These channels must stay."""
-        self.fixed.append(Fixed(labels.ravel(), f"{why} in {self.place}"))
+        self.fixed.append(self._said(labels, why))
+
+    def _said(self, labels: Labels, why: str) -> Fixed:
+        return Fixed(np.unique(labels), f"{why} in {self.place}")
 
     def turn(self, weight: Tensor, turned: Tensor) -> bool:
         """Note that ``turned`` is ``weight`` of a layer, transposed; whether it was one."""

@@ -91,15 +91,15 @@ class Oracle:
         return "" if error is None else f"it does not compute in training ({type(error).__name__}: {error})"
 
     def _compare(self, subject: _Subject, plan: Plan) -> str:
-        deaf, pruned = copy.deepcopy(subject.model), copy.deepcopy(subject.model)
-        silence(deaf, self.network, plan)
+        pruned = copy.deepcopy(subject.model)
         remove(pruned, self.network, plan)
-        expected = _answers(deaf, self.shape, subject.dtype)
         try:
             seen = _answers(pruned, self.shape, subject.dtype)
         except Exception as e:  # shapes that a user's network insists on, in any way
             return f"it does not compute ({type(e).__name__}: {e})"
-        return _difference(expected, seen, subject)
+        deaf = copy.deepcopy(subject.model)
+        silence(deaf, self.network, plan)
+        return _difference(_answers(deaf, self.shape, subject.dtype), seen, subject)
 
 
 def _subject(model: nn.Module, shape: Sequence[int]) -> _Subject:

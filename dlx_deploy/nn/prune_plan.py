@@ -67,7 +67,7 @@ class Search:
         return not blamed
 
     def _groups(self, keep_trunk: bool) -> list[Group]:
-        free = [g for g in self.network.groups if g.layers[0] not in self.dropped]
+        free = [g for g in self.network.groups if g.name not in self.dropped]
         return [g for g in free if not (keep_trunk and g.trunk)]
 
     def _plan(self, groups: Sequence[Group], kept: Sequence[int]) -> Plan:
@@ -75,7 +75,7 @@ class Search:
         for group, count in zip(groups, kept, strict=True):
             order = np.argsort(self.network.strength(group), kind="stable")
             if count < len(order):
-                plan[group.layers[0]] = np.sort(group.classes[order[: len(order) - count]])
+                plan[group.name] = np.sort(group.classes[order[: len(order) - count]])
         return plan
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TOLERANCE", "Part", "fewest", "mildest"]
+__all__ = ["TOLERANCE", "Macs", "Part", "fewest", "mildest"]
 
 TOLERANCE = 0.02
 """Channel counts move in steps, so the share of operations does too: this near to what was asked is what was asked."""

@@ -63,3 +63,57 @@ def test_what_cannot_be_pruned() -> None:
         prune_heads(nn.Linear(2, 2), SPEC, 0.2)
     with pytest.raises(StageFailed, match=r"prune\.reduce_macs is 0\.99; with round_to = 8 at most 0\.\d+ of the"):
         prune_heads(network("transformer"), SPEC, 0.99)
+
+
+@pytest.mark.parametrize("name", ["transformer", "efficient_transformer"])
+@pytest.mark.parametrize("layer", ["query", "key", "value", "out"])
+def test_the_strongest_heads_stay_whichever_layer_makes_them_strong(name: str, layer: str) -> None:
+    model = network(name)
+    attentions = [m for m in model.modules() if isinstance(m, Attention)]
+    strong = [{1, 3}, {0, 2}]  # of each layer's four heads, by two of four
+    with torch.no_grad():
+        for attention, heads in zip(attentions, strong, strict=True):
+            weight = getattr(attention, layer).weight
+            parts = weight.view(4, 8, -1) if layer != "out" else weight.view(-1, 4, 8)
+            for head in heads:
+                parts.select(0 if layer != "out" else 1, head).mul_(3)
+    pruned, _ = prune_heads(model, SPEC, 0.45)
+    after = [m for m in pruned.modules() if isinstance(m, Attention)]
+    assert [m.heads for m in after] == [2, 2]
+    for attention, smaller, heads in zip(attentions, after, strong, strict=True):
+        rows = torch.cat([torch.arange(8 * h, 8 * h + 8) for h in sorted(heads)])
+        for kind in ("query", "key", "value"):
+            assert torch.equal(getattr(smaller, kind).weight, getattr(attention, kind).weight[rows])
+            if getattr(attention, kind).bias is not None:
+                assert torch.equal(getattr(smaller, kind).bias, getattr(attention, kind).bias[rows])
+        assert torch.equal(smaller.out.weight, attention.out.weight[:, rows])
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"), [("transformer", "up"), ("efficient_transformer", "gate"), ("transformer", "down")]
+)
+def test_the_strongest_hidden_channels_stay_whichever_layer_makes_them_strong(name: str, layer: str) -> None:
+    model = network(name)
+    forward = model.layers[0].feed_forward  # type: ignore[index,union-attr]
+    hidden = forward.up.out_features
+    strong = torch.arange(1, hidden, 2)
+    with torch.no_grad():
+        weight = getattr(forward, layer).weight
+        weight[(slice(None), strong) if layer == "down" else strong] *= 4
+    pruned, _ = prune_heads(model, SPEC, 0.45)
+    smaller = pruned.layers[0].feed_forward  # type: ignore[index,union-attr]
+    kept = smaller.up.out_features
+    assert kept < hidden
+    expected = forward.up.weight[strong]
+    if kept <= len(strong):
+        assert all((row == expected).all(1).any() for row in smaller.up.weight)
+    else:
+        assert all((row == smaller.up.weight).all(1).any() for row in expected)
+
+
+def test_heads_go_one_layer_at_a_time() -> None:
+    """A share that takes a head of one layer takes one of each; a smaller step is there, and is taken."""
+    wide = build_model("transformer", {**ARGUMENTS, "depth": 4}, 3, SPEC).eval()
+    pruned, report = prune_heads(wide, SPEC, 0.1, round_to=128)
+    assert 0.08 <= report.reduction <= 0.14
+    assert sorted(m.heads for m in pruned.modules() if isinstance(m, Attention))[0] < 4

@@ -156,9 +156,31 @@ MOVING: dict[str, tuple[Mix, Iterable[nn.Module], bool]] = {
     "sum of a concatenation": (
         lambda x, a, b, c, d: d(torch.cat([a(x), b(x)], 1) + c(x)),
         (block(32, 32), block(32, 32), block(32, 64), block(64, 32)),
-        False,
+        True,
     ),
-    "padded": (lambda x, a, b, c: c(F.pad(a(x), (0, 0, 0, 0, 8, 8)) + b(x)), (block(32, 48), *TWO), False),
+    "padded": (lambda x, a, b, c: c(F.pad(a(x), (0, 0, 0, 0, 8, 8)) + b(x)), (block(32, 48), *TWO), True),
+    "paths, weighed": (
+        lambda x, a, b, c, d: d(
+            (
+                torch.stack([a(x), b(x)], 1)
+                * c(a(x).mean((2, 3), keepdim=True)).view(len(x), 2, -1, 1, 1).softmax(1)
+            ).sum(1)
+        ),
+        (block(32, 64), block(32, 64, 3), nn.Conv2d(64, 128, 1), block(64, 32)),
+        True,
+    ),
+    "paths, one taken": (
+        lambda x, a, b, c: c(torch.stack([a(x), b(x)], 1)[:, 1]),
+        (block(32, 64), block(32, 64, 3), block(64, 32)),
+        True,
+    ),
+    "one channel taken": (lambda x, a, b: b(a(x) * a(x)[:, :1]), TWO, False),
+    "image beside": (
+        lambda x, a, b: b(torch.cat([a(x), torch.ones(len(x), 8, 8, 8)], 1)),
+        (block(32, 56), block(64, 32)),
+        True,
+    ),
+    "values written over": (lambda x, a, b: b(a(x).masked_fill(x.mean(1, keepdim=True) > 1, 0)), TWO, True),
     "grouped": (lambda x, a, b, c: c(b(a(x))), (block(32, 64), block(64, 128, 3, 4), block(128, 32)), True),
     "depthwise": (lambda x, a, b, c: c(b(a(x))), (block(32, 64), block(64, 128, 3, 64), block(128, 32)), True),
     "stacked": (
