@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import unicodedata
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Sequence, Tuple, Union
 
 from .errors import InputError
@@ -142,6 +143,8 @@ def _label(row: Dict[str, Any], where: str) -> str:
         raise InputError(f"{where}: the label is {_kind(value)}; must be a string or a number, the text's one class")
     label = composed(str(value)).strip()
     _refuse_empty(label, "label", where)
+    if any(unicodedata.category(c) == "Cc" for c in label):
+        raise InputError(f"{where}: the label {label[:40]!a} holds a control character; a label is one line")
     if label.lower() in _MISSING or label in _MISSING_EXACTLY:
         raise InputError(
             f"{where}: the label is {label!r}, which stands for a missing one; fill it in, remove the line, or call "

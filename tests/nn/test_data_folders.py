@@ -114,16 +114,19 @@ def test_what_is_left_out_is_counted_and_said_on_both_sides(
         picture(root / f"test/a/{i}.gif")
     picture(root / "train/loose.png")
     (root / "test/b/labels.txt").write_text("b")
+    picture(root / "preview.png")
+    (root / "test.zip").write_bytes(b"PK")
     pictures(root, old_pictures__a=1)
     with caplog.at_level(logging.WARNING):
-        assert build(root, tmp_path / "out")["files_left_out"] == 5
+        assert build(root, tmp_path / "out")["files_left_out"] == 7
         load_labelled_folder(root, ("a", "b"), 8, 8, 3)
     assert (
-        "set: 5 files are left out: 3 .gif, 1 .png in no class folder, 1 .txt (the first: test/a/0.gif)" in caplog.text
+        "set: 7 files are left out: 3 .gif, 2 .png in no class folder, 1 .txt, 1 .zip (the first: preview.png)"
+        in caplog.text
     )
     assert "the images in old_pictures are left out; splits are train, validation and test" in caplog.text
     assert "test: 4 files are left out: 3 .gif, 1 .txt" in caplog.text
-    assert caplog.text.count("5 files are left out") == 1
+    assert caplog.text.count("7 files are left out") == 1
 
 
 def empty_class(root: Path) -> None:
@@ -271,3 +274,38 @@ def test_every_kind_of_image_is_the_same_to_the_byte_on_both_sides(tmp_path: Pat
     assert len(images) == 2 * (len(MODES) + 1)
     there, _ = load_labelled_folder(tmp_path / "set", ("a", "b"), 7, 9, channels)
     assert sorted(image.tobytes() for image in images) == sorted(image.tobytes() for image in there)
+
+
+def test_tables_in_any_case_and_what_is_left_out_beside_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def table(name: str, start: int, count: int = 20) -> None:
+        rows = "".join(f"text {start + i},{'ab'[i % 2]}\n" for i in range(count))
+        (tmp_path / name).write_text(f"text,label\n{rows}")
+
+    table("TRAIN.csv", 0)
+    table("val.CSV", 100)
+    table("Test.csv", 200)
+    for name in ("train.tsv", "test.csv.gz", "notes.csv"):
+        (tmp_path / name).write_text("x")
+    with caplog.at_level(logging.WARNING):
+        counts = prepare(Data(kind="text", path=str(tmp_path)), tmp_path / "out", 0)
+    assert {name: counts[f"{name}_texts"] for name in ("train", "validation", "test")} == {
+        "train": 20, "validation": 20, "test": 20,
+    }  # fmt: skip
+    assert (counts["files_left_out"], counts["copies_left_out"], counts["contradictory_texts"]) == (3, 0, 0)
+    assert "3 files are left out (the first: notes.csv); a split is train, validation (or val) or test" in caplog.text
+    table("dev.csv", 300)
+    with pytest.raises(DataError, match=r"has 'dev', which is no split's name"):
+        prepare(Data(kind="text", path=str(tmp_path)), tmp_path / "out", 0)
+
+
+def test_texts_are_told_from_their_copies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(40))
+    (tmp_path / "train.csv").write_text(f"text,label\n{rows} text  99 ,b\ntext 3,a\n")
+    (tmp_path / "test.csv").write_text("text,label\ntext 99,b\ntext 98,a\n")
+    with caplog.at_level(logging.WARNING):
+        counts = prepare(Data(kind="text", path=str(tmp_path)), tmp_path / "out", 0)
+    assert (counts["copies_left_out"], counts["contradictory_texts"]) == (2, 1)
+    assert "1 of them had another label than the text that was kept: correct them" in caplog.text
+    (tmp_path / "test.csv").write_text("text,label\ntext 99,b\n")
+    with pytest.raises(DataError, match=r"test\.csv: nothing of class 'a' \(1 such\).*allow_missing_classes = true"):
+        prepare(Data(kind="text", path=str(tmp_path)), tmp_path / "out", 0)

@@ -71,6 +71,7 @@ def test_lines_of_json(tmp_path: Path) -> None:
         ("nan,pos", r"line 4: the text is 'nan', which stands for a missing one; remove the line"),
         ('"e f" g,pos', r"line 4: not CSV \(.*\); write quotes in a text twice"),
         ('"e f,pos', r"not CSV \(unexpected end of data\)"),
+        ('e f,"po\ns"', r"line 5: the label 'po\\ns' holds a control character; a label is one line"),
         ("e f,Pos", r"t\.csv: the labels 'Pos' and 'pos' differ in their writing only; make them one"),
     ],
 )

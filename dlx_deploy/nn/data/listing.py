@@ -21,6 +21,7 @@ __all__ = [
     "check_folder",
     "check_source",
     "image_names",
+    "left_out_tables",
     "list_folder",
     "require_classes",
     "split_of",
@@ -34,6 +35,8 @@ TEXT_SUFFIXES = (".csv", ".jsonl")
 _MEANT = ("dev", "development", "eval", "evaluation", "holdout", "testing", "tests", "training", "valid", "validate")
 """Names that others use for a split: passing over such a folder or file would draw another split quietly."""
 _LOOKED_AT = 20
+_PROGRAMS = (".py", ".sh", ".ipynb", ".md")
+"""``train.py`` beside the folder ``train`` holds no data."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def list_folder(folder: Path) -> ImageFolder:
             f"{', '.join(SUFFIXES)})"
         )
     try:
-        folders = [name for name in os.listdir(folder) if (folder / name).is_dir()]
+        entries = sorted(os.listdir(folder))
+        folders = [name for name in entries if (folder / name).is_dir()]
         names = split_entries(folders, folder)
         _refuse_meant(folders, folder)
         splits = {split: list_classes(folder / name) for split, name in sorted(names.items())}
@@ -87,19 +91,27 @@ def list_folder(folder: Path) -> ImageFolder:
         raise DataError(f"data.path: {e}") from e
     except OSError as e:
         raise DataError(f"data.path: {folder}: cannot be read ({e.strerror})") from e
-    left_out = tuple(f"{names[split]}/{name}" for split, part in splits.items() for name in part.left_out)
-    others = [name for name in sorted(set(folders) - set(names.values())) if _shows_images(folder / name)]
+    left_out = tuple(name for name in entries if name not in folders and _is_meant(name)) + tuple(
+        f"{names[split]}/{name}" for split, part in splits.items() for name in part.left_out
+    )
+    others = [name for name in folders if name not in names.values() and _shows_images(folder / name)]
     if others:
         warn_once(
             f"{folder}: the images in {', '.join(others[:5])} are left out; splits are train, validation and test"
         )
     if left_out:
-        kinds = counted([name.partition("/")[2] for name in left_out])
+        kinds = counted([name.partition("/")[2] or name for name in left_out])
         warn_once(
             f"{folder}: {len(left_out)} files are left out: {kinds} (the first: {left_out[0]}); images are "
             f"SPLIT/CLASS/NAME with one of {', '.join(SUFFIXES)}"
         )
     return ImageFolder(folder, names, splits, left_out)
+
+
+def _is_meant(name: str) -> bool:
+    """Whether a file beside the split folders may be meant as data: an image, or a split in an archive or a table."""
+    image = name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return image or (name.partition(".")[0].lower() in SPLITS and not name.lower().endswith(_PROGRAMS))
 
 
 def _shows_images(folder: Path) -> bool:
@@ -208,7 +220,7 @@ def text_names(folder: Path) -> list[str]:
             raise DataError(f"data.path: {folder} has {' and '.join(there)}; one of them must be the split")
         names += there
     _refuse_meant([Path(name).stem for name in files], folder)
-    left_out = sorted({*files, *_other_formats(folder)} - set(names))
+    left_out = left_out_tables(folder, names)
     if left_out:
         warn_once(
             f"{folder}: {len(left_out)} files are left out (the first: {left_out[0]}); a split is train, validation "
@@ -217,12 +229,10 @@ def text_names(folder: Path) -> list[str]:
     return names
 
 
-def _other_formats(folder: Path) -> list[str]:
-    """Files that are called like a split and have another format: .tsv, .txt, .parquet, .csv.gz."""
-    known = TEXT_SUFFIXES
-    return [
-        p.name for p in folder.iterdir() if p.suffix.lower() not in known and p.name.split(".")[0].lower() in SPLITS
-    ]
+def left_out_tables(folder: Path, names: Sequence[str]) -> list[str]:
+    """Files of ``folder`` that are none of ``names``: tables, or what is called like a split (.tsv, .csv.gz)."""
+    others = sorted(p for p in folder.iterdir() if p.name not in names and not p.name.startswith("."))
+    return [p.name for p in others if p.suffix.lower() in TEXT_SUFFIXES or _is_meant(p.name)]
 
 
 def split_of(name: str) -> str | None:

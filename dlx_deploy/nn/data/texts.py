@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.artifact import Labels, TextHeader
 from dlx_deploy.nn.data.docstrings import load_docstrings
-from dlx_deploy.nn.data.listing import require_classes, split_of, text_names
+from dlx_deploy.nn.data.listing import left_out_tables, require_classes, split_of, text_names
 from dlx_deploy.nn.data.splits import Indices, Part
 from dlx_deploy.nn.data.tokenizing import Kind, encode_all, load_tokenizer, pad_id, train_tokenizer
 from dlx_deploy.runtime.errors import InputError
@@ -103,7 +103,9 @@ def text_source(config: Data) -> TextSource:
         found = {split: read_texts(file) for split, file in files.items()}
     except InputError as e:
         raise DataError(str(e)) from e
-    return _source(found, {split: str(file) for split, file in files.items()}, config)
+    others = [] if path.is_file() else left_out_tables(path, [file.name for file in files.values()])
+    source = _source(found, {split: str(file) for split, file in files.items()}, config)
+    return replace(source, counts={**source.counts, "files_left_out": float(len(others))})
 
 
 def _source(found: Mapping[str, tuple[list[str], list[str]]], names: Mapping[str, str], config: Data) -> TextSource:
