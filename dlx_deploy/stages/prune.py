@@ -7,6 +7,7 @@ import logging
 from dlx_deploy.config import Prune
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.stages.checks import check_prune
+from dlx_deploy.stages.rehearsal import rehearse_prune
 from dlx_deploy.stages.training import TORCH_TOOLS, distilling, train_and_save, use_threads
 
 __all__ = ["STAGE"]
@@ -70,6 +71,7 @@ STAGE = Stage(
     outputs=("model",),
     run=run,
     check=check_prune,
+    rehearse=rehearse_prune,
     distributed=True,
     tools=TORCH_TOOLS,
 )

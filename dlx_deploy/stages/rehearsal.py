@@ -6,25 +6,25 @@ one, so it can only say yes: where it does not, the network is built for real, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dlx_deploy.config import Data, Distill, Teacher, Training
+from dlx_deploy.config import Config, Data, Distill, Prune, Quantize, Teacher, Training
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.pipeline.stage import Setup
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from dlx_deploy.nn.export_spec import Spec
     from dlx_deploy.nn.models.inputs import InputSpec
 
-__all__ = ["rehearse_distill", "rehearse_teacher"]
+__all__ = ["rehearse_distill", "rehearse_prune", "rehearse_quantize", "rehearse_teacher"]
 
 _ROWS = 3
 """A user's network is asked for so many answers, and for each alone."""
 _SIDE = 8
-_CLASSES = 10
-"""Where only the data will say; no network's shape depends on it but its last layer's."""
+_SOME_CLASSES = 10
+"""Where only the texts themselves will say how many there are."""
 
 
 def rehearse_teacher(setup: Setup[Teacher]) -> None:
@@ -35,9 +35,10 @@ def rehearse_teacher(setup: Setup[Teacher]) -> None:
     """
     from dlx_deploy.nn.transfer import transfer_of
 
-    _rehearse_training(setup.config.teacher)
-    transfer_of(setup.config.teacher)
-    _rehearse_network(setup)
+    section = setup.config.teacher
+    _rehearse_training(section)
+    transfer_of(section)
+    _rehearse_network(section, setup.config)
 
 
 def rehearse_distill(setup: Setup[Distill]) -> None:
@@ -47,7 +48,70 @@ def rehearse_distill(setup: Setup[Distill]) -> None:
         ConfigError: unknown network or arguments, or no logits. EnvironmentMissing: an extra or a GPU is not here.
     """
     _rehearse_training(setup.config.distill)
-    _rehearse_network(setup)
+    _rehearse_network(setup.config.distill, setup.config)
+
+
+def rehearse_prune(setup: Setup[Prune]) -> None:
+    """So much can be removed: which channels go depends on the weights, how many does not.
+
+    Raises:
+        StageFailed: it cannot. Else as for the network that is pruned.
+    """
+    from dlx_deploy.nn.head_pruning import prune_heads
+    from dlx_deploy.nn.models.inputs import TokenInput
+    from dlx_deploy.nn.pruning import prune_channels
+
+    params = setup.params
+    _rehearse_training(params)
+    if _is_unknown(setup.config):
+        return
+    model, spec = _smallest(setup.config)
+    if isinstance(spec, TokenInput):
+        prune_heads(model, spec, params.reduce_macs, params.round_to)
+        return
+    prune_channels(
+        model,
+        (2, spec.channels, spec.height, spec.width),
+        params.reduce_macs,
+        round_to=params.round_to,
+        keep_trunk=params.keep_trunk,
+        trace_seconds=params.trace_seconds,
+    )
+
+
+def rehearse_quantize(setup: Setup[Quantize]) -> None:
+    """Each pattern of ``quantize.exclude`` matches a layer: those of a pruned and trained network have the same names.
+
+    Raises:
+        ConfigError: a pattern matches none.
+    """
+    if not setup.params.exclude or _is_unknown(setup.config):
+        return
+    import tempfile
+    from pathlib import Path
+
+    from dlx_deploy.nn.export import export_onnx
+    from dlx_deploy.nn.onnx_model import load
+    from dlx_deploy.nn.quantization.placement import excluded
+
+    model, spec = _smallest(setup.config)
+    with tempfile.TemporaryDirectory(prefix="dlx-deploy-rehearsal-") as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(model.eval(), path, _export_spec(setup, spec))
+        excluded(load(path), setup.params.exclude)
+
+
+def _export_spec(setup: Setup[Quantize], spec: InputSpec) -> Spec:
+    from dlx_deploy.nn.export_spec import ExportSpec, TextSpec
+    from dlx_deploy.nn.models.inputs import TokenInput
+
+    asked = setup.config.export
+    opset = asked.opset or setup.target.opset
+    if isinstance(spec, TokenInput):
+        return TextSpec(spec.max_length, spec.pad_id, opset, asked.batch)
+    half = (0.5,) * spec.channels
+    shape = {"height": spec.height, "width": spec.width, "channels": spec.channels}
+    return ExportSpec(**shape, mean=half, std=half, opset=opset, batch=asked.batch)
 
 
 def _rehearse_training(section: Training) -> None:
@@ -59,35 +123,62 @@ def _rehearse_training(section: Training) -> None:
         check_schedule(section)
 
 
-def _rehearse_network(setup: Setup[Teacher] | Setup[Distill]) -> None:
+def _rehearse_network(section: Teacher | Distill, config: Config) -> None:
     import torch
 
     from dlx_deploy.nn.torch_rows import refuse_dependence
 
-    name, arguments = setup.params.model, dict(setup.params.arguments)
-    spec = _spec_of(setup.config.data)
-    with torch.random.fork_rng(devices=[]):
-        if "source" in setup.inputs and not name.startswith("hf:"):
-            # A user's code may do anything, so it is not asked to do it on a device that it does not know.
-            model = _build(f"{setup.inputs['source']}:{name.rpartition(':')[2]}", arguments, spec)
-            batch = setup.config.export.batch
-            refuse_dependence(model, spec.drawn(_ROWS), None if batch == "dynamic" else batch)
-            return
-        if name.startswith("hf:"):
-            name, arguments, spec = _hugging_face(setup, arguments, spec)
-        try:
-            with torch.device("meta"):
-                _build(name, arguments, spec)
-        except (ConfigError, StageFailed, RuntimeError, NotImplementedError, TypeError, ValueError):
-            _build(name, arguments, spec)
+    if ".py:" in section.model:
+        # A user's code may do anything, so it is not asked to do it on a device that it does not know, or for a number
+        # of classes that may not be that of the data.
+        if _classes_of(config.data) is not None:
+            model, spec = _built(section, config.data)
+            batch = config.export.batch
+            with torch.random.fork_rng(devices=[]):
+                refuse_dependence(model, spec.drawn(_ROWS), None if batch == "dynamic" else batch)
+        return
+    try:
+        with torch.device("meta"):
+            _built(section, config.data)
+    except (ConfigError, StageFailed, RuntimeError, NotImplementedError, TypeError, ValueError):
+        _built(section, config.data)
 
 
-def _build(name: str, arguments: Mapping[str, Any], spec: InputSpec) -> nn.Module:
+def _smallest(config: Config) -> tuple[nn.Module, InputSpec]:
+    """The network that is pruned and quantized, for real, as its section describes it."""
+    return _built(config.distill if config.distill.enabled else config.teacher, config.data)
+
+
+def _is_unknown(config: Config) -> bool:
+    """Whether that network cannot be made yet: a user's function is asked for the data's number of classes alone."""
+    section = config.distill if config.distill.enabled else config.teacher
+    return ".py:" in section.model and _classes_of(config.data) is None
+
+
+def _built(section: Teacher | Distill, data: Data) -> tuple[nn.Module, InputSpec]:
+    """The section's network, once it has given logits, and what it reads; torch's generator is left as it was."""
+    import torch
+
     from dlx_deploy.nn.models.registry import build_model, check_output
 
-    model = build_model(name, arguments, _CLASSES, spec)
-    check_output(model, _CLASSES, spec)
-    return model
+    arguments, spec, classes = dict(section.arguments), _spec_of(data), _classes_of(data) or _SOME_CLASSES
+    if section.model.startswith("hf:"):
+        arguments, spec = _hugging_face(section.model.removeprefix("hf:"), arguments, spec)
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(section.model, arguments, classes, spec)
+        check_output(model, classes, spec)
+    return model, spec
+
+
+def _classes_of(data: Data) -> int | None:
+    """How many classes there are, where that is known without reading the data."""
+    from pathlib import Path
+
+    from dlx_deploy.nn.data.listing import list_folder
+
+    if data.kind == "imagefolder":
+        return len(list_folder(Path(data.path)).classes)
+    return _SOME_CLASSES if data.kind == "digits" else None
 
 
 def _spec_of(data: Data) -> InputSpec:
@@ -100,18 +191,16 @@ def _spec_of(data: Data) -> InputSpec:
     return ImageInput(data.channels or (1 if data.kind == "digits" else 3), height, data.width or height)
 
 
-def _hugging_face(
-    setup: Setup[Teacher] | Setup[Distill], arguments: dict[str, Any], spec: InputSpec
-) -> tuple[str, dict[str, Any], InputSpec]:
+def _hugging_face(name: str, arguments: dict[str, Any], spec: InputSpec) -> tuple[dict[str, Any], InputSpec]:
     """The network's own configuration, and an input that fits it: whether the data's tokenizer does is known later."""
     from msgspec.structs import replace
 
     from dlx_deploy.nn.models.external import hf_config
     from dlx_deploy.nn.models.inputs import TokenInput
 
-    config = hf_config(str(setup.inputs.get("source", setup.params.model.removeprefix("hf:"))))
+    config = hf_config(name)
     values = {**config, **arguments}
     if isinstance(spec, TokenInput):
         pad = values.get("pad_token_id")
         spec = replace(spec, vocabulary=values.get("vocab_size", spec.vocabulary), pad_id=0 if pad is None else pad)
-    return setup.params.model, {"config": config, **arguments}, spec
+    return {"config": config, **arguments}, spec

@@ -10,7 +10,7 @@ import pytest
 
 from dlx_deploy.building import load_job
 from dlx_deploy.config import load_config
-from dlx_deploy.errors import ConfigError, DataError, DlxError, EnvironmentMissing
+from dlx_deploy.errors import ConfigError, DataError, DlxError, EnvironmentMissing, StageFailed
 from dlx_deploy.nn.export_spec import OLDEST
 from dlx_deploy.nn.models import names
 from dlx_deploy.nn.models.registry import HF, TIMM, VIT, model_names
@@ -175,11 +175,32 @@ def rehearsed(tmp_path: Path, *overrides: str) -> None:
             r"distill: timm:resnet18: timm does not build it",
         ),
         (["teacher.unfreeze_epochs=[99]"], r"teacher: teacher\.unfreeze_epochs is \[99\]"),
+        (["quantize.exclude=['no*']"], r"quantize: quantize\.exclude: 'no\*' matches no node of the graph; its layers"),
     ],
 )
 def test_what_a_build_refuses_at_its_start(tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         rehearsed(tmp_path, *overrides)
+
+
+def test_more_than_can_be_pruned_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match=r"prune: prune\.reduce_macs is 0\.99; with round_to = 8, .* at most 0\.\d+"):
+        rehearsed(tmp_path, "prune.reduce_macs=0.99")
+    words = [*texts(tmp_path / "texts"), "distill.arguments={depth=1}"]
+    rehearsed(tmp_path, *words, "prune.reduce_macs=0.2")
+    with pytest.raises(StageFailed, match=r"prune: prune\.reduce_macs is 0\.99; with round_to = 8"):
+        rehearsed(tmp_path, *words, "prune.reduce_macs=0.99")
+
+
+def test_a_function_for_one_number_of_classes(tmp_path: Path) -> None:
+    text = NET.replace("def make_net(num_classes):", "def make_net(num_classes):\n    assert num_classes == 3\n   ")
+    (tmp_path / "net.py").write_text(text.replace("Linear(64,", "Linear(192,"))
+    given = ["prune.enabled=false", f"distill.model={tmp_path / 'net.py'}:make_net"]
+    folder = image_folder(tmp_path / "images", {"a": 2, "b": 2, "c": 2})
+    rehearsed(tmp_path, "data.kind=imagefolder", f"data.path={folder}", "data.height=8", *given)
+    rehearsed(tmp_path, *texts(tmp_path / "texts"), *given)  # of texts nobody knows yet
+    with pytest.raises(ConfigError, match=r"distill: .*make_net\(.* raised AssertionError"):
+        rehearsed(tmp_path, *given)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +216,7 @@ def test_a_user_s_network_is_built_once_before_anything_runs(tmp_path: Path, fun
     (tmp_path / "net.py").write_text(NET)
     override = f"distill.model={tmp_path / 'net.py'}:{function}"
     if not message:
-        return rehearsed(tmp_path, override)
+        return rehearsed(tmp_path, override, "prune.enabled=false")
     with pytest.raises(ConfigError, match=message):
         rehearsed(tmp_path, override)
 
