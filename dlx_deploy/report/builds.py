@@ -18,7 +18,7 @@ from dlx_deploy.pipeline.plan import plan as plan_build
 from dlx_deploy.pipeline.run import BuildResult
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.results import draw_results, read_results
-from dlx_deploy.report.table import format_age, format_bytes, format_seconds, format_table
+from dlx_deploy.report.table import LOST, format_age, format_bytes, format_seconds, format_table
 from dlx_deploy.strict import nearest
 
 __all__ = ["describe_collected", "describe_plan", "describe_status", "explain_stage", "summarise"]
@@ -66,8 +66,15 @@ def summarise(
     said += f"{_engine_line(engine)}\n" if engine["status"] != "none" else ""
     gates = "".join(f"Gate {gate.gate}: {gate.verdict}.\n" for gate in manifest.gates)
     done = f"{ran} stages ran, {cached} cached, {format_seconds(manifest.seconds)}"
-    text = f"{draw_results(results)}\n{gates}{said}{made}; {done}"
+    text = f"{draw_results(results)}\n{gates}{_data_line(manifest)}{said}{made}; {done}"
     return summary, text
+
+
+def _data_line(manifest: Manifest) -> str:
+    """What of the user's data was not used, or stands where it should not; empty where there is nothing to say."""
+    metrics = next((entry.metrics for entry in manifest.steps if entry.step == "data"), {})
+    said = [f"{metrics[name]:.0f} {name.replace('_', ' ')}" for name in LOST if metrics.get(name)]
+    return f"Data: {', '.join(said)}.\n" if said else ""
 
 
 def _engine_line(engine: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.manifest import StepEntry
 from dlx_deploy.pipeline.plan import Planned
 from dlx_deploy.pipeline.stage import Step
-from dlx_deploy.report.table import format_seconds
+from dlx_deploy.report.table import LOST, format_seconds
 from dlx_deploy.runtime.terminal import silence
 from dlx_deploy.runtime.words import line
 
@@ -25,8 +25,6 @@ _QUIET_INTERVAL_S = 5.0
 """Without a terminal a running step says how far it is this often."""
 
 
-_LOST = ("files_left_out", "copies_left_out", "leaked_images", "contradictory_images", "contradictory_texts")
-"""Metrics of which every number but 0 must be seen."""
 _TELLING = (
     "shipped_top1",
     "validation_top1",
@@ -156,7 +154,7 @@ class LiveWatcher:
 
 
 def _metrics(entry: StepEntry) -> str:
-    names = [name for name in _LOST if entry.metrics.get(name)]
+    names = [name for name in LOST if entry.metrics.get(name)]
     names += [name for name in _TELLING if name in entry.metrics]
-    names += [name for name in entry.metrics if name not in (*_TELLING, *_LOST)]
+    names += [name for name in entry.metrics if name not in (*_TELLING, *LOST)]
     return "  ".join(f"{name} {entry.metrics[name]:.4g}" for name in names[:5])

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 
 from dlx_deploy.runtime.words import line
 
-__all__ = ["format_age", "format_bytes", "format_ms", "format_seconds", "format_table"]
+__all__ = ["LOST", "format_age", "format_bytes", "format_ms", "format_seconds", "format_table"]
+
+LOST = (
+    "files_left_out",
+    "copies_left_out",
+    "leaked_images",
+    "contradictory_images",
+    "contradictory_texts",
+    "repeated_test_images",
+)
+"""Metrics of the data of which every number but 0 must be seen."""
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

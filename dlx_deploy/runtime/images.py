@@ -54,7 +54,7 @@ def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, chan
     if channels not in MODES:
         raise InputError(f"channels is {channels}; must be 1 (grey) or 3 (RGB)")
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as e:
         raise BackendMissing(f"Pillow cannot be imported ({e}); install it with: pip install pillow") from e
     bilinear = getattr(Image, "Resampling", Image).BILINEAR  # Pillow before 9.1 has no Resampling
@@ -78,7 +78,9 @@ def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, chan
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise InputError(f"{os.fspath(path)}: too large to decode safely: {e}") from e
     except DECODING as e:
-        raise InputError(f"{os.fspath(path)}: cannot be decoded as an image ({reason(e)}); replace or remove it") from e
+        # Pillow's own words for this one are those of a Python object.
+        why = "no format that is read" if isinstance(e, UnidentifiedImageError) else reason(e)
+        raise InputError(f"{os.fspath(path)}: cannot be decoded as an image ({why}); replace or remove it") from e
     return np.array(pixels, np.uint8).reshape(height, width, channels)
 
 

@@ -116,6 +116,7 @@ def test_what_is_left_out_is_counted_and_said_on_both_sides(
     (root / "test/b/labels.txt").write_text("b")
     picture(root / "preview.png")
     (root / "test.zip").write_bytes(b"PK")
+    (root / "train.py").write_text("a program")
     pictures(root, old_pictures__a=1)
     with caplog.at_level(logging.WARNING):
         assert build(root, tmp_path / "out")["files_left_out"] == 7

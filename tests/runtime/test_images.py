@@ -173,3 +173,11 @@ def test_a_camera_s_previews_are_no_pages(tmp_path: Path) -> None:
     saved(frames[0], tmp_path / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
     saved(frames[0], tmp_path / "b.jpg")
     np.testing.assert_array_equal(load_image(tmp_path / "a.jpg", 5, 7, 3), load_image(tmp_path / "b.jpg", 5, 7, 3))
+
+
+def test_a_file_of_no_format_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(
+        InputError, match=r"a\.png: cannot be decoded as an image \(no format that is read\)"
+    ):
+        load_image(tmp_path / "a.png", 5, 7, 3)
