@@ -177,7 +177,5 @@ def test_a_camera_s_previews_are_no_pages(tmp_path: Path) -> None:
 
 def test_a_file_of_no_format_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(
-        InputError, match=r"a\.png: cannot be decoded as an image \(no format that is read\)"
-    ):
+    with pytest.raises(InputError, match=r"a\.png: cannot be decoded as an image \(no format that is read\)"):
         load_image(tmp_path / "a.png", 5, 7, 3)
