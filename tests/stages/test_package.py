@@ -1,0 +1,104 @@
+"""What the package stage takes from the graph itself, and what it refuses to pack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dlx_deploy.config import Gate
+from dlx_deploy.errors import StageFailed
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.stage import Job
+from dlx_deploy.runtime.package import Package, open_package
+from dlx_deploy.stages.package import STAGE, PackageParams
+from dlx_deploy.stages.quantize import PrecisionPlan
+from dlx_deploy.stages.verify import Accuracy, Row
+from dlx_deploy.targets import load_target
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
+LABELS = np.arange(20, dtype=np.int64) % 2
+
+
+def graph(batch: str | int = "batch", mixing: bool = False, weights: Any = np.float32) -> bytes:
+    """Two sums of pixels; ``mixing`` takes the batch's mean off; int8 ``weights`` are dequantized."""
+    values = np.random.default_rng(1).integers(-127, 128, (16, 2))
+    constants = [numpy_helper.from_array(values.astype(weights), "stored")]
+    constants.append(numpy_helper.from_array(np.array(0.01, np.float32), "scale"))
+    make = "DequantizeLinear" if weights == np.int8 else "Mul"
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], name="a", to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"], name="b"),
+        helper.make_node(make, ["stored", "scale"], ["weights"], name="c"),
+        helper.make_node("MatMul", ["flat", "weights"], ["own" if mixing else "logits"], name="d"),
+    ]
+    if mixing:
+        nodes.append(helper.make_node("ReduceMean", ["own"], ["mean"], name="e", axes=[0], keepdims=1))
+        nodes.append(helper.make_node("Sub", ["own", "mean"], ["logits"], name="f"))
+    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, [batch, 4, 4, 1])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 2])]
+    model = helper.make_graph(nodes, "sums", inputs, outputs, constants)
+    return bytes(
+        helper.make_model(model, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    class Data:
+        is_text, padding, classes = False, None, ("a", "b")
+        height = width = 4
+        channels, mean, std = 1, (0.5,), (0.5,)
+
+        def split(self, name: str) -> Any:
+            return IMAGES, LABELS
+
+    monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
+    rows = tuple(Row(model=m, top1=1, b=0, c=0, size_bytes=1, macs=1, parameters=1) for m in ("teacher", "quantized"))
+    accuracy = Accuracy(schema=1, judge="native", n=20, shipped="quantized", rows=rows)
+    plan = PrecisionPlan(precision="fp32", elsewhere="fp32", layers={"d": "fp32"})
+    recipe = {"precision": "fp32", "elsewhere": "fp32", "reason": "a test", "backends": ["onnxruntime-cpu"]}
+    (tmp_path / "engine").mkdir()
+    for name, value in {"recipe": recipe, "layers": plan, "accuracy": accuracy, "engine/report.json": {}}.items():
+        (tmp_path / name).write_bytes(canonical_json(value))
+    (tmp_path / "provenance").write_text(json.dumps({"schema": 1}))
+    np.save(tmp_path / "teacher.npy", LABELS)
+    (tmp_path / "teacher.npy").rename(tmp_path / "teacher")
+    (tmp_path / "out").mkdir()
+
+    def pack(model: bytes, target: str = "cpu-x86_64") -> Package:
+        (tmp_path / "model").write_bytes(model)
+        inputs = {name: tmp_path / name for name in STAGE.inputs}
+        params = PackageParams(name="sums", version="1", gate=Gate())
+        STAGE.run(Job(params, inputs, tmp_path / "out", load_target(target).profile))
+        return open_package(tmp_path / "out" / "package.dlx")
+
+    return pack
+
+
+def test_golden_answers_that_depend_on_the_batch_are_not_packed(packed: Any, tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match=r"answers depend on the batch: row \d+ .*the first node .* is 'e' \(ReduceM"):
+        packed(graph(mixing=True))
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(("batch", "fixed"), [("batch", None), (1, 1), (4, 4)])
+def test_the_batch_size_is_the_graph_s_own(packed: Any, batch: str | int, fixed: int | None) -> None:
+    assert packed(graph(batch)).batch == fixed
+
+
+@pytest.mark.parametrize(
+    ("weights", "target", "needed"),
+    [
+        (np.int8, "cpu-x86_64", True),
+        (np.float32, "cpu-x86_64", False),
+        (np.int8, "cpu-aarch64", False),
+        (np.int8, "jetson", False),
+    ],
+)
+def test_full_range_weights_need_a_dot_product_on_x86(packed: Any, weights: Any, target: str, needed: bool) -> None:
+    assert packed(graph(weights=weights), target).meta["execution"]["dot_product"] is needed
