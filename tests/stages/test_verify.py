@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from dlx_deploy.config import Config, Gate, Quantize
+from dlx_deploy.config import Config, Gate, Quantize, Verify
 from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.report.results import draw_results, read_results
+from dlx_deploy.runtime.bench import summarise
+from dlx_deploy.stages import verify
 from dlx_deploy.stages.notes import verify_notes
 from dlx_deploy.stages.verify import Accuracy, Latencies, Pairing, Row, Timing, judge
 
@@ -96,6 +100,37 @@ def test_timings_that_contradict_the_choice_are_said(
     assert len(notes) == bool(said)
     assert said in "".join(notes)
     assert not verify_notes(Config(quantize=Quantize(precision="int8")), found, {})
+
+
+def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """p90 is the 90th percentile, its bounds go along, and INT8 is paired with the network that it was made from."""
+    ms = np.random.default_rng(0).permutation(np.arange(1, 101)) * 1_000_000
+    timed = {"teacher": 9 * ms, "pruned": 3 * ms, "quantized": 2 * ms}
+
+    class Data:
+        padding = None
+
+        def split(self, name: str) -> Any:
+            assert name == "test"
+            return [None], [None]
+
+    def measured(models: Any, row: Any, rounds: int, threads: int, pad_id: Any) -> Any:
+        return {name: summarise(timed[name].tolist()) for name in models}
+
+    monkeypatch.setattr("dlx_deploy.nn.latency.interleaved_latency", measured)
+    monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
+    models = {name: tmp_path / name for name in timed}
+    for name, path in models.items():
+        path.write_text(name)
+    found = verify._measured(Job(Verify(), {"data": tmp_path}, tmp_path), models)
+    row = next(r for r in found.rows if r.model == "quantized")
+    assert (found.kind, row.p50_ms, row.p90_ms) == ("measured", 100, 180)
+    assert (row.p90_lower_ms, row.p90_upper_ms, row.bursts) == (168, 192, False)
+    assert found.int8_speedup is not None
+    assert (found.int8_speedup.against, found.int8_speedup.ratio) == ("pruned", pytest.approx(1.5))
+    assert found.int8_speedup.lower == pytest.approx(1.5)
+    models["quantized"].write_text("pruned")  # the quantize stage kept FP32
+    assert verify._measured(Job(Verify(), {"data": tmp_path}, tmp_path), models).int8_speedup is None
 
 
 def test_a_student_at_chance_level_is_said(tmp_path: Path) -> None:
