@@ -21,6 +21,10 @@ _FLIPS = 0.02
 """The share of answers that a good student changes, for better and worse alike; on the digits it is 2 to 4 %."""
 
 
+_LEAST_DROP = 1e-9
+"""Under this budget no test split is large enough: it is none."""
+
+
 def data_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
     """Each budget that the test split is too small for, whatever is built from it."""
     from dlx_deploy.runtime.floors import fewest_samples
@@ -37,7 +41,7 @@ def data_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) ->
                 f"{least}, all of them right: add test samples or lower the floor"
             )
     elif not budgets.allow_chance:
-        classes = int(metrics.get("classes", 2))
+        classes = max(int(metrics.get("classes", 2)), 2)
         least = fewest_samples(1 / classes, budgets.confidence)
         if n < least:
             notes.append(
@@ -73,7 +77,7 @@ def _fewest(flips: float, budgets: Gate) -> int | None:
     """
     from dlx_deploy.runtime.statistics import drop_upper_bound
 
-    if budgets.max_drop == 0:
+    if budgets.max_drop < _LEAST_DROP:
         return None
 
     def enough(n: int) -> bool:

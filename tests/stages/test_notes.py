@@ -38,8 +38,9 @@ def test_the_number_named_is_the_fewest_that_pass(max_drop: float, confidence: f
     assert verdicts == ["undecided", "pass"]
 
 
-def test_no_drop_at_all_cannot_be_shown_by_an_equal() -> None:
-    (note,) = data_notes(Config(gate=Gate(max_drop=0.0)), {}, data(50_000))
+@pytest.mark.parametrize("max_drop", [0.0, 1e-300])
+def test_no_drop_at_all_cannot_be_shown_by_an_equal(max_drop: float) -> None:
+    (note,) = data_notes(Config(gate=Gate(max_drop=max_drop)), {}, data(50_000))
     assert "can only be shown of a network that is clearly better than its teacher; allow a drop" in note
 
 
@@ -78,3 +79,8 @@ def test_a_teacher_that_learned_nothing(budgets: Gate, top1: float, said: str) -
 
 def test_a_record_of_an_older_version_says_nothing() -> None:
     assert not teacher_notes(Config(), {}, {"validation_top1": 0.1})
+
+
+@pytest.mark.parametrize("budgets", [Gate(max_drop=1e-8), Gate(confidence=0.5), Gate(min_accuracy=1e-12)])
+def test_odd_budgets_are_answered(budgets: Gate) -> None:
+    assert all(isinstance(note, str) for note in data_notes(Config(gate=budgets), {}, data(2, classes=1)))
