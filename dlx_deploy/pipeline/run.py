@@ -240,12 +240,17 @@ def _check_outputs(folder: Path, step: Step) -> None:
         )
 
 
+_EXTRAS = {"timm": "timm", "transformers": "hf"}
+"""What installs a tool, where it is not the extra ``build``."""
+
+
 def _require_tools(build: Build) -> None:
     needed = sorted({tool for step in build.steps for tool in step.stage.tools})
     missing = [tool for tool, version in tool_versions(needed).items() if version == "missing"]
     if missing:
+        extras = ",".join(dict.fromkeys(_EXTRAS.get(tool, "build") for tool in missing))
         raise EnvironmentMissing(
-            f"building needs {', '.join(missing)}, not installed here; install with: {install_command('build')}"
+            f"building needs {', '.join(missing)}, not installed here; install with: {install_command(extras)}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ STAGES = {
 """Stage name → ``module:NAME``; a stage's module imports nothing heavy."""
 
 
+_LIBRARIES = {"timm": "timm", "hf": "transformers"}
+"""What a network's name begins with → the distribution that makes it."""
 _NOTES = {"data": data_notes, "teacher": teacher_notes, "compile": compile_notes, "verify": verify_notes}
 
 
@@ -97,15 +100,29 @@ class _Recipe:
     def __init__(self, config: Config, profile: Profile) -> None:
         self._config, self._profile = config, profile
         self.steps: list[Step] = []
+        self._made_by: dict[str, str] = {}
 
-    def add(self, stage: str, params: msgspec.Struct, inputs: Mapping[str, Source], name: str = "") -> str:
+    def add(
+        self, stage: str, params: msgspec.Struct, inputs: Mapping[str, Source], name: str = "", library: str = ""
+    ) -> str:
+        """``library``: whose network this step makes; it counts as a tool here and wherever that network is rebuilt."""
+        record = load_stage(stage)
+        makers = {
+            key: self._made_by[source.step]
+            for key, source in inputs.items()
+            if isinstance(source, Output) and source.name == "model"
+        }
+        libraries = sorted({library, *makers.values()} - {""})
+        if libraries:
+            record = dataclasses.replace(record, tools=(*record.tools, *libraries))
         budgets, seed = self._config.gate, self._config.seed
         judges: dict[str, Callable[[Mapping[str, Path], Metrics], Sequence[GateResult]]] = {
             "data": functools.partial(check_batches, self._config),
             "verify": functools.partial(judge, budgets),
         }
         notes = functools.partial(_NOTES[stage], self._config) if stage in _NOTES else None
-        self.steps.append(Step(name or stage, load_stage(stage), params, inputs, seed, judges.get(stage), notes))
+        self._made_by[name or stage] = library or makers.get("model", "")
+        self.steps.append(Step(name or stage, record, params, inputs, seed, judges.get(stage), notes))
         return self.steps[-1].name
 
     def taught(self, section: Distill | Prune, teacher: str, data: Output) -> dict[str, Source]:
@@ -132,7 +149,7 @@ class _Recipe:
         if isinstance(section, Teacher) and section.checkpoint:
             inputs["checkpoint"] = Path(section.checkpoint)
             section = replace(section, checkpoint=Path(section.checkpoint).suffix)
-        return self.add(stage, section, inputs)
+        return self.add(stage, section, inputs, library=_LIBRARIES.get(section.model.partition(":")[0], ""))
 
     def export(self, name: str, model: str, data: Output) -> Output:
         inputs = {"model": Output(model, "model"), "data": data}

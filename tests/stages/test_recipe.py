@@ -81,6 +81,20 @@ def test_paths_are_inputs_and_never_parameters() -> None:
     assert str(steps["teacher"].inputs["checkpoint"]) == "/models/w.pt"
 
 
+def test_the_library_that_makes_a_network_is_a_tool_wherever_it_is_rebuilt() -> None:
+    def naming(tool: str, *overrides: str) -> set[str]:
+        return {s.name for s in steps_for(load_config(None, overrides), JETSON) if tool in s.stage.tools}
+
+    assert naming("timm") == naming("transformers") == set()
+    of_teacher = {"teacher", "distill", "prune", "export-teacher"}
+    assert naming("timm", "teacher.model=timm:resnet18") == of_teacher
+    unaugmented = ["distill.shift_px=0", "prune.shift_px=0"]
+    asked_once = {"teacher", "teacher-logits", "export-teacher"}
+    assert naming("timm", "teacher.model=timm:resnet18", *unaugmented) == asked_once
+    of_student = {"distill", "export-student", "prune", "export-pruned"}
+    assert naming("timm", "distill.model=timm:resnet18") == of_student
+
+
 def test_an_image_folder_needs_a_path() -> None:
     with pytest.raises(ConfigError, match=r"data\.path is ''; data\.kind 'imagefolder' needs the folder"):
         steps_for(load_config(None, ["data.kind=imagefolder"]), JETSON)
