@@ -238,8 +238,17 @@ def _first_ones(texts: List[str], names: List[str], path: PathLike) -> Tuple[Lis
 
 
 def _test_folder(root: Path, labels: Sequence[str]) -> Path:
-    """The test split's folder in ``root``, in any case, or ``root`` itself."""
+    """The test split's folder in ``root``, in any case, or ``root`` itself.
+
+    Raises:
+        InputError: there are training images only.
+    """
     split = split_entries([p.name for p in root.iterdir() if p.is_dir() and p.name not in labels], root)
+    if "train" in split and "test" not in split:
+        raise InputError(
+            f"{root}: has a train folder and no test folder; a package is verified on what it was not trained on: give "
+            "the folder of the test images"
+        )
     return root / split["test"] if "test" in split else root
 
 

@@ -187,6 +187,14 @@ def test_folders_that_cannot_be_used(tmp_path: Path, data: Any, helpers: Any) ->
         load()
 
 
+@pytest.mark.parametrize("name", ["train", "Train"])
+def test_training_images_alone_verify_nothing(tmp_path: Path, data: Any, helpers: Any, name: str) -> None:
+    write_folder(tmp_path / name, *data, helpers.labels)
+    with pytest.raises(InputError, match="has a train folder and no test folder; a package is verified on what it was"):
+        load_labelled_folder(tmp_path, helpers.labels, *helpers.shape)
+    assert load_labelled_folder(tmp_path / name, helpers.labels, *helpers.shape)[0].shape[0] == len(data[0])
+
+
 def test_class_that_resembles_none(tmp_path: Path, data: Any, helpers: Any) -> None:
     write_folder(tmp_path, data[0][:1], data[1][:1], ["zebrafish"])
     with pytest.raises(InputError, match="'zebrafish' is no class of the package; the package knows: cat, dog, owl"):
