@@ -70,9 +70,10 @@ def test_nobody_is_waited_for_where_the_error_is_another(
 ) -> None:
     worker(team, "import time; time.sleep(60)")
     fails_with("mat1 and mat2 shapes cannot be multiplied", monkeypatch)
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="mat1 and mat2"):
+    with monkeypatch.context() as patch:
         patch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
-        team.run(load_stage("logits"), job(tmp_path))
+        with pytest.raises(RuntimeError, match="mat1 and mat2"):
+            team.run(load_stage("logits"), job(tmp_path))
 
 
 def test_a_lost_connection_to_workers_that_live_is_told_as_it_is(
