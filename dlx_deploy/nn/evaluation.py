@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx_deploy.errors import ConfigError
+from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.kernels import host_saturates
-from dlx_deploy.runtime.session import open_session
+from dlx_deploy.runtime.session import open_session, session_errors
 
 __all__ = ["batches", "fitted", "paired_counts", "run_onnx", "top1"]
 
@@ -34,6 +34,7 @@ def run_onnx(
 
     Raises:
         ConfigError: the inputs do not have the model's type or size, or there are none.
+        StageFailed: ONNX Runtime cannot run the model on so many rows.
     """
     source = model.read_bytes() if isinstance(model, Path) else model
     session = open_session(source, exact_qdq or host_saturates(source), threads)
@@ -41,8 +42,20 @@ def run_onnx(
     _refuse_misfit(inputs, entry.shape, pad_id)
     fixed = entry.shape[0] if isinstance(entry.shape[0], int) else 0
     parts = batches(inputs, fixed or batch, bool(fixed))
-    logits = [session.run(None, {entry.name: fitted(part, entry.shape, pad_id)})[0] for part in parts]
+    logits = [_answered(session, entry.name, fitted(part, entry.shape, pad_id)) for part in parts]
     return np.concatenate(logits)[: len(inputs)].astype(np.float32, copy=False)
+
+
+def _answered(session: Any, name: str, rows: NDArray[Any]) -> NDArray[Any]:
+    try:
+        logits: NDArray[Any] = session.run(None, {name: rows})[0]
+    except session_errors() as e:
+        raise StageFailed(f"ONNX Runtime cannot run the model on {name} {list(rows.shape)}: {e}") from e
+    if logits.ndim != 2 or len(logits) != len(rows):
+        raise StageFailed(
+            f"the model gives {logits.dtype}{list(logits.shape)} for {len(rows)} {name}; rule: a row of logits for each"
+        )
+    return logits
 
 
 def top1(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

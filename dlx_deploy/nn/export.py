@@ -132,8 +132,14 @@ def _torch_logits(network: nn.Module, spec: Spec, inputs: NDArray[Any], batch: i
     for start in range(0, len(inputs), batch):
         rows = inputs[start : start + batch]
         filled = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)]) if spec.fixed else rows
-        with torch.inference_mode():
-            parts.append(network(spec.read(spec.trimmed(filled)))[: len(rows)].numpy())
+        try:
+            with torch.inference_mode():
+                parts.append(network(spec.read(spec.trimmed(filled)))[: len(rows)].numpy())
+        except Exception as e:  # a network's forward may raise anything
+            raise StageFailed(
+                f"the network takes other batches, and for one of {len(filled)} it raises {type(e).__name__}: {e}; "
+                "rule: a device asks for any number of answers at a time; or set export.batch to a number"
+            ) from e
     return np.concatenate(parts)
 
 
@@ -151,7 +157,7 @@ def _refuse_other_outputs(wrapped: nn.Module, example: torch.Tensor, spec: Spec)
     try:
         with torch.no_grad():
             out = wrapped(example)
-    except (RuntimeError, ValueError, TypeError) as e:
+    except Exception as e:  # a network's forward may raise anything
         raise ConfigError(f"the model cannot take {kind}: {e}") from e
     rule = "rule: one tensor of logits, float32[N, classes]"
     if not isinstance(out, torch.Tensor):

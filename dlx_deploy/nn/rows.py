@@ -75,11 +75,12 @@ def refuse_dependent_rows(
     Raises:
         StageFailed: it has not; names the row and the first node whose output depends on the batch.
     """
-    model = load(path)
+    source = path.read_bytes() if isinstance(path, Path) else path
+    model = load(source)
     size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
 
     def run(part: NDArray[Any], batch: int) -> NDArray[np.float32]:
-        return run_onnx(to_bytes(model), part, exact_qdq, batch, threads=1, pad_id=pad_id)
+        return run_onnx(source, part, exact_qdq, batch, pad_id=pad_id)
 
     name = path.name if isinstance(path, Path) else "the model"
     rows = rows[:MOST]

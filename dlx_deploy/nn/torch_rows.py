@@ -134,7 +134,7 @@ def _recorded(network: nn.Module, batch: Tensor) -> tuple[list[_Seen], str]:
     try:
         with torch.no_grad():
             network(batch)
-    except (RuntimeError, ValueError, IndexError, TypeError) as e:
+    except Exception as e:  # a network's forward may raise anything
         text = str(e).strip().splitlines() or [type(e).__name__]
         return seen, f"{_described(*inside[-1])} raises {type(e).__name__}: {text[0]}"
     finally:

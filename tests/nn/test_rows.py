@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.nn.evaluation import run_onnx
 from dlx_deploy.nn.export import ExportSpec, TextSpec, check_parity, export_onnx
 from dlx_deploy.nn.rows import dependence, own_rows_differ, refuse_dependent_rows
 from dlx_deploy.nn.torch_rows import refuse_dependence
@@ -123,6 +124,41 @@ def test_a_network_that_raises_at_one_row_is_refused_by_the_layer(tmp_path: Path
     model = Mixing(lambda x: x.squeeze().reshape(len(x.squeeze()) // 6 * 6 or 2, -1) if len(x) == 1 else x)
     with pytest.raises(ConfigError, match=r"cannot take a batch of 1: 'head' \(Linear\) raises RuntimeError: "):
         export_onnx(model, tmp_path / "m.onnx", SPEC)
+
+
+def test_a_network_that_insists_on_a_size_of_batch_is_refused(any_graph: Path, tmp_path: Path) -> None:
+    def even(x: Tensor) -> Tensor:
+        assert len(x) % 2 == 0, "pairs only"
+        return x
+
+    with pytest.raises(
+        ConfigError, match=r"cannot take a batch of 1: the whole network .* raises AssertionError: pairs"
+    ):
+        export_onnx(Mixing(even), tmp_path / "m.onnx", SPEC)
+    with pytest.raises(
+        StageFailed, match=r"takes other batches, and for one of 7 it raises AssertionError: pairs only"
+    ):
+        check_parity(any_graph, Mixing(even), SPEC, images(20), 1e-3)
+
+
+def test_a_graph_that_cannot_run_a_batch_is_our_error() -> None:
+    net = Net()
+    net.conv("conv", net.planes(), 1, 4)
+    net.constant("pairs", np.array([2, -1, 4, 8, 8]))
+    net.constant("whole", np.array([-1, 4, 8, 8]))
+    model = net.head(net.add("rows", "Reshape", net.add("split", "Reshape", "conv", "pairs"), "whole"), 4)
+    with pytest.raises(StageFailed, match=r"ONNX Runtime cannot run the model on images \[7, 8, 8, 1\]: "):
+        refuse_dependent_rows(model.SerializeToString(), images(12), False, 1e-4)
+
+
+def test_a_graph_that_loses_the_batch_axis_is_our_error() -> None:
+    net = Net()
+    net.conv("conv", net.planes(), 1, 4)
+    net.head("conv", 4)
+    net.nodes[-1].output[0] = "scores"
+    net.add("logits", "Squeeze", "scores")
+    with pytest.raises(StageFailed, match=r"gives float32\[10\] for 1 images; rule: a row of logits for each"):
+        run_onnx(net.model().SerializeToString(), images(1), exact_qdq=False)
 
 
 def test_a_fixed_batch_is_asked_as_the_device_asks_it(any_graph: Path, tmp_path: Path) -> None:
