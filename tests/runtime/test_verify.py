@@ -9,7 +9,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from dlx_deploy.runtime.errors import BudgetMissed, InputError
+from dlx_deploy.runtime.errors import BudgetMissed, InputError, PackageError
 from dlx_deploy.runtime.package import make_reference
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.verify import load_labelled, load_labelled_folder, teacher_predictions, verify_package
@@ -221,3 +221,45 @@ def test_data_folder_that_cannot_be_used(tmp_path: Path, predictor: Predictor, d
     (tmp_path / "data" / "test.labels.npy").unlink()
     with pytest.raises(InputError, match="not a readable data folder"):
         load_labelled(tmp_path / "data", predictor.package)
+
+
+@pytest.mark.parametrize(("floor", "verdict"), [(0.98, "pass"), (0.995, "undecided")])
+def test_a_floor_travels_with_the_package(
+    make_predictor: Any, helpers: Any, data: Any, floor: float, verdict: str
+) -> None:
+    budgets = {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0, "min_accuracy": floor}
+    result = verify_package(make_predictor(metadata=helpers.metadata(budgets=budgets)), *data)
+    assert result.floor is not None
+    assert (result.floor.verdict, result.floor.samples, result.floor.floor) == (verdict, 300, floor)
+    assert (result.failure() is None) is (verdict == "pass")
+    assert json.loads(json.dumps(result.to_dict()))["floor"]["verdict"] == verdict
+
+
+def test_an_older_package_has_no_floor_and_can_be_given_one(predictor: Predictor, data: Any) -> None:
+    result = verify_package(predictor, *data)
+    assert (predictor.package.min_accuracy, result.floor) == (0.0, None)
+    held = result.held_to(0.9)
+    assert held.floor is not None
+    assert held.floor.verdict == "pass"
+    assert held.held_to(0).floor is None
+    with pytest.raises(InputError, match=r"the least accuracy is 1\.5; must be at least 0 and under 1"):
+        result.held_to(1.5)
+
+
+def test_a_missed_floor_comes_before_an_undecided_drop(make_predictor: Any, helpers: Any, data: Any) -> None:
+    images, labels = data[0][:50], data[1][:50]
+    budgets = {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0, "min_accuracy": 0.9}
+    broken = make_predictor(
+        model=helpers.tiny_model(shift=1),
+        metadata=helpers.metadata(budgets=budgets),
+        reference=make_reference(*data, (data[1] + 1) % 3),  # the teacher is as broken, so there is no drop
+    )
+    result = verify_package(broken, images, labels)
+    assert (result.verdict.verdict, result.floor and result.floor.verdict) == ("undecided", "fail")
+    assert isinstance(result.failure(), BudgetMissed)
+
+
+def test_a_floor_out_of_range_is_refused_at_load(make_predictor: Any, helpers: Any) -> None:
+    budgets = {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0, "min_accuracy": 5}
+    with pytest.raises(PackageError, match=r"budgets\.min_accuracy is 5\.0; must be at least 0 and under 1"):
+        make_predictor(metadata=helpers.metadata(budgets=budgets))
