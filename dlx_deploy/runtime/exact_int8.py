@@ -34,9 +34,11 @@ from .onnx_graph import (
 )
 from .protobuf import BYTES, Data, Field, read_message, write_message
 
-__all__ = ["LAYERS", "LONGEST", "integer_sums"]
+__all__ = ["LAYERS", "LONGEST", "integer_sums", "is_on_integers"]
 
 LAYERS = ("Conv", "Gemm", "MatMul")
+INTEGERS = "/exact/integers"
+"""The end of the names of integers as float32."""
 LONGEST = 2**31 // 128**2
 """More products than this might not fit the int32 that their sum goes through."""
 
@@ -55,6 +57,11 @@ def integer_sums(model: bytes) -> bytes:
         return model
     changed = iter([graph.changed() for graph in graphs])
     return write_message((GRAPH, BYTES, next(changed)) if field[0] == GRAPH else field for field in fields)
+
+
+def is_on_integers(inputs: Sequence[str]) -> bool:
+    """Whether a node of a changed model that reads ``inputs`` is a sum of integers."""
+    return bool(inputs) and all(name.endswith(INTEGERS) for name in inputs)
 
 
 class _Quantized(NamedTuple):
@@ -162,10 +169,10 @@ def _on_integers(layer: _Layer, made: Set[str]) -> List[bytes]:
     for name in layer.inputs:
         if name not in made:
             made.add(name)
-            nodes.append(make_node("Cast", [name], f"{name}/exact/integers", to=FLOAT))
+            nodes.append(make_node("Cast", [name], f"{name}{INTEGERS}", to=FLOAT))
     steps = [f"{out}/exact/{step}" for step in ("sum", "int32", "float32", "scaled", "biased")]
     nodes += [
-        layer.node.renamed([f"{name}/exact/integers" for name in layer.inputs], [steps[0]]),
+        layer.node.renamed([f"{name}{INTEGERS}" for name in layer.inputs], [steps[0]]),
         # To int32 and back changes no integer, but keeps ONNX Runtime from moving the scale into the weights.
         make_node("Cast", [steps[0]], steps[1], to=INT32),
         make_node("Cast", [steps[1]], steps[2], to=FLOAT),

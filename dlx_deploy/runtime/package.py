@@ -93,6 +93,7 @@ class Package:
     tokenizer: Optional[bytes] = None
     golden_texts: Tuple[str, ...] = ()
     min_accuracy: float = 0.0
+    exact_atol: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         tokenizer=files[TOKENIZER] if isinstance(spec, TextInput) else None,
         golden_texts=_golden_texts(files, origin, len(inputs)) if isinstance(spec, TextInput) else (),
         min_accuracy=field.fraction_or("budgets.min_accuracy", 0.0),
+        exact_atol=field.number("golden.exact_atol", 1e6) if field.has("golden.exact_atol") else None,
     )
 
 

@@ -18,13 +18,21 @@ if TYPE_CHECKING:
 __all__ = ["STAGE", "PackageParams"]
 
 RTOL = 1e-3
-ATOL = 1e-3
-"""The self-test's tolerances for FP32: another CPU sums in another order."""
+FLOAT_SHARE = 2e-4
+"""The self-test's tolerance for FP32, as a share of the largest golden logit: another CPU sums in another order, which
+moved logits by up to 2e-6 of it (ResNet-18, MobileNet-V2); no version of ONNX Runtime from 1.17 to 1.32 moved any."""
 HALF_SHARE = 0.01
-"""For FP16 this share of the largest golden logit: eleven bits per step, and sums in another order."""
+"""For FP16: eleven bits per step, and sums in another order or, in an engine, in FP16."""
 INT8_SHARE = 0.05
-"""For INT8 this share of the largest golden logit: where sums differ in the last bit, a value on the edge is rounded to
-the next step, with native INT8 kernels and in exact Q/DQ arithmetic alike. The top-1 class must agree in any case."""
+"""For INT8 on any kernels: where sums differ in the last bit, a value on the edge is rounded to the next step. Measured
+4.8e-2 (ResNet-18). The top-1 class must agree in any case."""
+EXACT_SHARE = 0.005
+"""For FP16 and INT8 in exact arithmetic, at least. Convolutional networks: no version moved a logit, bending what is
+not exactly defined by up to 2.1e-3."""
+SAFETY = 2.0
+"""Times what bending did to the logits of this model. A ViT: bending 3.2e-2, ONNX Runtime 1.28 against 1.32 2.4e-2."""
+BENT_INPUTS = 32
+"""On which that is measured."""
 
 
 _TASK = {
@@ -53,6 +61,7 @@ def run(job: Job[PackageParams]) -> Metrics:
     from dlx_deploy.nn.evaluation import fitted, run_onnx
     from dlx_deploy.nn.onnx_model import batch_size, load
     from dlx_deploy.nn.rows import refuse_dependent_rows
+    from dlx_deploy.nn.spread import spread
     from dlx_deploy.runtime.archive import write_archive
     from dlx_deploy.runtime.package import PackageContents, assemble, make_reference
 
@@ -67,8 +76,13 @@ def run(job: Job[PackageParams]) -> Metrics:
     recipe = msgspec.json.decode(job.inputs["recipe"].read_bytes())
     accuracy = msgspec.json.decode(job.inputs["accuracy"].read_bytes(), type=Accuracy)
     logits = run_onnx(model, golden, exact_qdq=exact, threads=1, pad_id=data.padding)
-    metadata = _metadata(job, data, recipe, accuracy, float(np.abs(logits).max()))
-    tolerance = max(metadata["golden"]["atol"] / max(float(np.abs(logits).max()), 1e-12), RTOL)
+    largest = float(np.abs(logits).max())
+    tolerances = {"atol": _share(recipe) * largest, "rtol": RTOL}
+    if exact:
+        moved = spread(model, inputs[:BENT_INPUTS], data.padding)
+        tolerances["exact_atol"] = _exact_share(recipe, moved) * largest
+    metadata = _metadata(job, data, recipe, accuracy, tolerances)
+    tolerance = max(tolerances.get("exact_atol", tolerances["atol"]) / max(largest, 1e-12), RTOL)
     refuse_dependent_rows(model, golden, exact, tolerance, data.padding)
     engine = job.inputs["engine"]
     contents = PackageContents(
@@ -112,7 +126,7 @@ def _optional(path: Path) -> bytes | None:
 
 
 def _metadata(
-    job: Job[PackageParams], data: DataArtifact, recipe: dict[str, Any], accuracy: Accuracy, largest: float
+    job: Job[PackageParams], data: DataArtifact, recipe: dict[str, Any], accuracy: Accuracy, golden: dict[str, float]
 ) -> dict[str, Any]:
     params, target = job.params, job.target
     plan = read_plan(job.inputs["layers"])
@@ -138,7 +152,7 @@ def _metadata(
             **msgspec.to_builtins(accuracy),
             "gate": msgspec.to_builtins(judge_accuracy(params.gate, accuracy)),
         },
-        "golden": {"atol": _tolerance(recipe, largest), "rtol": RTOL},
+        "golden": golden,
     }
 
 
@@ -163,10 +177,15 @@ def _preprocessing(data: DataArtifact) -> dict[str, Any]:
     }
 
 
-def _tolerance(recipe: dict[str, Any], largest: float) -> float:
+def _share(recipe: dict[str, Any]) -> float:
+    """The tolerance on whatever runs the package, as a share of the largest golden logit."""
     half = "fp16" in (recipe["precision"], recipe["elsewhere"])
-    share = INT8_SHARE if recipe["precision"] == "int8" else HALF_SHARE if half else 0.0
-    return max(share * largest, ATOL)
+    return INT8_SHARE if recipe["precision"] == "int8" else HALF_SHARE if half else FLOAT_SHARE
+
+
+def _exact_share(recipe: dict[str, Any], moved: float) -> float:
+    """The tolerance in exact arithmetic, where bending moved logits by ``moved`` of the largest."""
+    return min(max(EXACT_SHARE, SAFETY * moved), _share(recipe))
 
 
 def _card(job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, is_text: bool) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dlx_deploy.runtime.errors import SelfTestFailed
+from dlx_deploy.runtime.errors import PackageError, SelfTestFailed
 from dlx_deploy.runtime.package import Package
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.selftest import self_test
@@ -98,3 +98,28 @@ def test_answers_that_depend_on_the_order_fail(make_predictor: Any, data: Any, h
     golden = helpers.expected_logits(data[0][:4]) + place
     with pytest.raises(SelfTestFailed, match=r"golden image 3 differs alone \(1 of 4 do\)"):
         self_test(make_predictor(model=model.SerializeToString(), batch=4, golden_logits=golden))
+
+
+def test_exact_arithmetic_has_its_own_tolerance(make_predictor: Any, data: Any, helpers: Any) -> None:
+    golden = changed(helpers.expected_logits(data[0][:4]), 0, 0.01)
+    loose = {"atol": 0.05, "rtol": 0, "exact_atol": 0.001}
+    exact = helpers.metadata(golden=loose, execution={"exact_qdq": True})
+    with pytest.raises(SelfTestFailed, match=r"golden image 0 differs \(1 of 4 do\).* within atol 0\.001 "):
+        self_test(make_predictor(golden_logits=golden, metadata=exact))
+    native = helpers.metadata(golden=loose)
+    assert self_test(make_predictor(golden_logits=golden, metadata=native)).atol == 0.05
+    without = helpers.metadata(golden={"atol": 0.05, "rtol": 0}, execution={"exact_qdq": True})
+    assert self_test(make_predictor(golden_logits=golden, metadata=without)).atol == 0.05
+
+
+def test_an_engine_has_the_wider_tolerance(make_predictor: Any, helpers: Any) -> None:
+    exact = helpers.metadata(golden={"atol": 0.05, "rtol": 0, "exact_atol": 0.001}, execution={"exact_qdq": True})
+    predictor = make_predictor(metadata=exact)
+    predictor.backend = replace(predictor.backend, name="tensorrt")
+    assert self_test(predictor).atol == 0.05
+
+
+@pytest.mark.parametrize("wrong", [-1, "0.1", True, 1e9])
+def test_a_wrong_exact_tolerance_is_refused(make_predictor: Any, helpers: Any, wrong: Any) -> None:
+    with pytest.raises(PackageError, match=r"golden\.exact_atol"):
+        make_predictor(metadata=helpers.metadata(golden={"atol": 0.05, "rtol": 0, "exact_atol": wrong}))
