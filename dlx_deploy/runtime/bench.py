@@ -87,13 +87,13 @@ class BenchResult:
 
 
 def sample(
-    callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int, pace: float = 0.0
+    callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int, pace: float = PACE
 ) -> Dict[str, List[int]]:
     """Per callable ``rounds`` timings in nanoseconds, in the order measured, after ``warmup`` untimed rounds.
 
     Every round runs every callable once, starting with another one each time, so that a drift of the clock or a
-    busy neighbour meets all of them alike. With ``pace`` there are at most so many rounds a second, by pauses between
-    bursts of rounds; what runs first after a pause is not timed.
+    busy neighbour meets all of them alike. There are at most ``pace`` rounds a second (0: any number), by pauses
+    between bursts of rounds; what runs first after a pause is not timed.
 
     Raises:
         InputError: ``rounds`` is under 1 or ``warmup`` under 0.
@@ -142,7 +142,7 @@ def summarise(nanoseconds: Sequence[int]) -> Latency:
 
 
 def measure(
-    callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int, pace: float = 0.0
+    callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int, pace: float = PACE
 ) -> Dict[str, Latency]:
     """The latency of each callable, interleaved and paced as in ``sample``.
 
@@ -171,8 +171,11 @@ def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) 
     if options.max_p90_ms is not None and not 0 < options.max_p90_ms < math.inf:
         raise InputError(f"the p90 budget is {options.max_p90_ms} ms; must be over 0 and finite")
     images = golden[np.arange(options.batch) % len(golden)]
-    pace = 0.0 if options.max_p90_ms is None else PACE
-    timings = sample({"predict": lambda: predictor.predict(images)}, options.rounds, options.warmup, pace)
+    calls = {"predict": lambda: predictor.predict(images)}
+    if options.max_p90_ms is None:
+        timings = sample(calls, options.rounds, options.warmup, pace=0.0)
+    else:
+        timings = sample(calls, options.rounds, options.warmup)
     latency = summarise(timings["predict"])
     return BenchResult(
         latency=latency,

@@ -39,7 +39,7 @@ def test_every_round_runs_all_and_starts_with_another() -> None:
 
 def test_times_are_those_of_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    found = measure({"slow": clock.takes(3_000_000), "fast": clock.takes(1_000)}, rounds=40, warmup=3)
+    found = measure({"slow": clock.takes(3_000_000), "fast": clock.takes(1_000)}, rounds=40, warmup=3, pace=0.0)
     assert (found["slow"].p50_ms, found["slow"].mean_ms, found["slow"].n) == (3.0, 3.0, 40)
     assert (found["fast"].p90_ms, found["fast"].p90_upper_ms) == (0.001, 0.001)
 
@@ -94,7 +94,7 @@ def test_bench_feeds_golden_images(predictor: Predictor, monkeypatch: pytest.Mon
 def test_budget(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, budget: float, verdict: str, failure: Any, words: str
 ) -> None:
-    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup, pace: {"predict": HUNDRED})
+    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup: {"predict": HUNDRED})
     result = bench_package(predictor, BenchOptions(max_p90_ms=budget))
     assert result.verdict == verdict
     assert type(result.failure()) is (failure or type(None))
@@ -104,7 +104,7 @@ def test_budget(
 def test_bursts_are_undecided(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A burst of 33 timings in 300 is more than a tenth, and 29 of 300 would be less: one burst cannot say."""
     timings = [1_000_000] * 150 + [9_000_000] * 29 + [1_000_000] * 121
-    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup, pace: {"predict": timings})
+    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup: {"predict": timings})
     result = bench_package(predictor, BenchOptions(max_p90_ms=5))
     assert (result.verdict, result.latency.p90_ms, result.latency.p90_upper_ms) == ("undecided", 1, None)
     assert isinstance(result.failure(), Undecided)
@@ -114,7 +114,7 @@ def test_bursts_are_undecided(predictor: Predictor, monkeypatch: pytest.MonkeyPa
 def test_a_verdict_takes_time(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     paces = []
 
-    def watched(calls: Any, rounds: int, warmup: int, pace: float = 0.0) -> Any:
+    def watched(calls: Any, rounds: int, warmup: int, pace: float = bench.PACE) -> Any:
         paces.append(pace)
         return {"predict": HUNDRED}
 
