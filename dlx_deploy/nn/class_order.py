@@ -70,7 +70,7 @@ def order_of(names: Sequence[str], classes: Sequence[str], where: str) -> list[i
         said = f"{odd!r} is not in it" if odd is not None else f"it has {len(names)}, the data {len(classes)}"
         raise ConfigError(
             f"{where} tells the classes {_few(names)} apart, and the data {_few(classes)} ({said}); name them alike, "
-            "or train another head for the data's with teacher.new_head = true"
+            "give the right names as teacher.classes, or train another head with teacher.new_head = true"
         )
     return [list(names).index(str(name)) for name in found]
 
@@ -104,8 +104,16 @@ def reorder_head(model: nn.Module, spec: InputSpec, order: Sequence[int], where:
     )
 
 
-def class_names(path: Path) -> list[str] | None:
-    """The names of the outputs that the checkpoint ``path`` holds beside its weights, in their order, if it does."""
+def class_names(path: Path | None) -> list[str] | None:
+    """The names of the outputs that the checkpoint ``path`` holds beside its weights, in their order, if it does.
+
+    ``path`` may be the ``config.json`` that lies beside a checkpoint.
+    """
+    if path is None:
+        return None
+    if path.suffix.lower() == ".json":
+        found = _parsed(path.read_text(encoding="utf-8", errors="replace"))
+        return _named(found) if isinstance(found, Mapping) else None
     if path.suffix.lower() == ".safetensors":
         try:
             with safe_open(path, framework="pt") as f:

@@ -148,6 +148,9 @@ class _Recipe:
             section = replace(section, model="hf:source")
         if isinstance(section, Teacher) and section.checkpoint:
             inputs["checkpoint"] = Path(section.checkpoint)
+            beside = Path(section.checkpoint).with_name("config.json")
+            if beside.is_file():  # Hugging Face and timm name the outputs there
+                inputs["names"] = beside
             section = replace(section, checkpoint=Path(section.checkpoint).suffix)
         return self.add(stage, section, inputs, library=_LIBRARIES.get(section.model.partition(":")[0], ""))
 

@@ -35,7 +35,8 @@ def run(job: Job[Teacher]) -> Metrics:
         load = load_with_new_head if job.params.new_head else load_into
         load(model, read_checkpoint(path, job.params.checkpoint_key), path)
         if not job.params.new_head:
-            names = list(job.params.classes) or class_names(path) or named_by_config(architecture.arguments)
+            names = list(job.params.classes) or class_names(path)
+            names = names or class_names(job.inputs.get("names")) or named_by_config(architecture.arguments)
             keep_class_order(model, architecture.input, names, data.classes, path.name)
     elif job.params.pretrained:
         origin, state = pretrained_state(job.params.model, job.params.pretrained, job.inputs.get("source"))
@@ -55,7 +56,7 @@ STAGE = Stage(
     name="teacher",
     version=3,
     params=Teacher,
-    inputs=("data", "source", "checkpoint"),
+    inputs=("data", "source", "checkpoint", "names"),
     outputs=("model",),
     run=run,
     check=check_teacher,

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from dlx_deploy.config import Data, Teacher
+from dlx_deploy.config import Data, Teacher, load_config
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.artifact import load_model
 from dlx_deploy.nn.class_order import class_names, named_by_config, order_of, reorder_head, same_classes
@@ -24,7 +24,8 @@ from dlx_deploy.nn.data.prepare import prepare
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.pipeline.stage import Job
-from dlx_deploy.stages.recipe import load_stage
+from dlx_deploy.stages.recipe import load_stage, steps_for
+from dlx_deploy.targets import load_target
 
 WEIGHTS = {"weight": torch.zeros(3, 2)}
 
@@ -64,6 +65,20 @@ def test_names_in_the_header_of_safetensors(tmp_path: Path) -> None:
     assert class_names(tmp_path / "w.safetensors") == ["b", "a"]
     save_file(WEIGHTS, tmp_path / "w.safetensors", {"format": "pt"})
     assert class_names(tmp_path / "w.safetensors") is None
+
+
+def test_names_in_the_configuration_that_lies_beside_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"architecture": "resnet10t", "num_classes": 2, "label_names": ["b", "a"]}')
+    assert class_names(path) == ["b", "a"]
+    for text in ("[1]", "{oops", '{"num_classes": 2}'):
+        path.write_text(text)
+        assert class_names(path) is None
+    save_file(WEIGHTS, tmp_path / "w.safetensors")
+    config = load_config(None, [f"teacher.checkpoint='{tmp_path / 'w.safetensors'}'"])
+    steps = {step.name: step for step in steps_for(config, load_target("jetson").profile)}
+    assert steps["teacher"].inputs["names"] == path  # hashed: another order is another teacher
+    assert set(steps["teacher"].inputs) <= set(load_stage("teacher").inputs)
 
 
 def test_names_of_a_configuration() -> None:
@@ -181,6 +196,8 @@ def top1(finished: Path, tmp_path: Path, content: dict[str, Any], **more: Any) -
     torch.save({"state_dict": weights, **content}, tmp_path / "w.pt")
     params = Teacher(model="model.py:make", arguments={}, checkpoint=".pt", epochs=0, **more)
     inputs = {"data": finished / "data", "source": finished / "net.py", "checkpoint": tmp_path / "w.pt"}
+    if (tmp_path / "config.json").exists():
+        inputs["names"] = tmp_path / "config.json"
     metrics = load_stage("teacher").run(Job(params=params, inputs=inputs, out=tmp_path / "out", threads=1))
     return float(metrics["validation_top1"])
 
@@ -192,6 +209,8 @@ def test_the_teacher_answers_by_name(finished: Path, tmp_path: Path, caplog: pyt
     assert top1(finished, tmp_path, {"class_to_idx": {"light": 0, "dark": 1}}) == 1
     assert top1(finished, tmp_path, {}, classes=("light", "dark")) == 1
     assert top1(finished, tmp_path, {"classes": ["a", "b"]}, classes=("light", "dark")) == 1
+    (tmp_path / "config.json").write_text('{"id2label": {"0": "Light", "1": "Dark"}}')
+    assert top1(finished, tmp_path, {}) == 1
     with pytest.raises(ConfigError, match=r"w\.pt tells the classes light, grey apart, and the data dark, light"):
         top1(finished, tmp_path, {"classes": ["light", "grey"]})
     with pytest.raises(ValueError, match=r"classes is \['light'\] and checkpoint is not set; rule: with it"):
