@@ -19,6 +19,7 @@ from dlx_deploy.pipeline.run import BuildResult
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.results import draw_results, read_results
 from dlx_deploy.report.table import LOST, format_age, format_bytes, format_seconds, format_table
+from dlx_deploy.runtime.words import line
 from dlx_deploy.strict import nearest
 
 __all__ = ["describe_collected", "describe_plan", "describe_status", "explain_stage", "summarise"]
@@ -54,7 +55,7 @@ def summarise(
     if package is not None:
         size, teacher = package.stat().st_size, next(r for r in results.rows if r.model == "teacher")
         ratio = teacher.size_bytes / size
-        made = f"{package}  {format_bytes(size)}, the teacher's ONNX is {ratio:.1f} times as large"
+        made = f"{line(str(package))}  {format_bytes(size)}, the teacher's ONNX is {ratio:.1f} times as large"
         summary |= {"package": str(package), "size_bytes": size, "teacher_size_ratio": ratio}
     engine = msgspec.json.decode((result.outputs["compile"]["engine"] / "report.json").read_bytes())
     summary["engine"] = {
@@ -116,7 +117,7 @@ def explain_stage(builds: Sequence[Build], store: Store, name: str) -> tuple[Any
         planned = next(p for p in plan_build(build, store) if p.step.name == name)
         document = msgspec.to_builtins(planned.document)
         data.append({"target": build.target_name, **_planned(planned), "document": document})
-        lines.append(f"{name} for {build.target_name}: {planned.action}: {planned.why}")
+        lines.append(line(f"{name} for {build.target_name}: {planned.action}: {planned.why}"))
         if planned.document is not None:
             lines += [f"key {planned.key}", canonical_json(planned.document).decode().rstrip()]
     return data, "\n".join(lines)
@@ -150,10 +151,10 @@ def _draw_manifest(manifest: Manifest) -> str:
         format_table(["stage", "", "took", "size", "why"], rows, right=(2, 3)),
         *(f"gate {gate.gate}: {gate.verdict}. {gate.text}" for gate in manifest.gates),
     ]
-    lines += [f"note {note}" for note in manifest.notes]
+    lines += [line(f"note {note}") for note in manifest.notes]
     if manifest.status == "interrupted":  # somebody's wish, not an error
         return "\n".join([*lines, "interrupted; finished stages are kept: build again to go on"])
-    return "\n".join([*lines, f"error: {manifest.error}"] if manifest.error else lines)
+    return "\n".join([*lines, line(f"error: {manifest.error}")] if manifest.error else lines)
 
 
 _LISTED = 40

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from dlx_deploy.report.table import format_table
+from dlx_deploy.runtime.words import line
 from dlx_deploy.targets import is_this_host, list_aliases, list_targets, load_target
 
 __all__ = ["describe_target", "describe_targets"]
@@ -37,7 +38,7 @@ def describe_target(name: str) -> tuple[Any, str]:
     lines = [target.note] if target.note else []
     lines.append(f"{target.profile.title}{' (this machine)' if is_this_host(target.profile) else ''}")
     rows = [[path, _text(value)] for path, value in _flatten(data, "")]
-    return data, "\n".join([*lines, format_table(["field", "value"], rows)])
+    return data, "\n".join([*map(line, lines), format_table(["field", "value"], rows)])
 
 
 def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
@@ -191,7 +191,7 @@ def test_the_walk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         check_model_bytes(bytes(20), "x")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(PLACES)), st.integers(0, 10**6), st.integers(0, 255))
 def test_a_damaged_model_is_refused_or_holds_what_protobuf_reads(place: str, position: int, byte: int) -> None:
     """The walk and protobuf itself agree: where the walk is content, protobuf sees no external data either."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -37,6 +37,7 @@ def obeyed(text: str) -> list[str]:
     return [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in "\n\t"]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(exclude_categories=())))
 @example(EVIL + "\U000e0001 \U0001f600 \ud800")
 def test_nothing_that_is_obeyed_is_left(text: str) -> None:
@@ -47,6 +48,7 @@ def test_nothing_that_is_obeyed_is_left(text: str) -> None:
     assert escaped(escaped(text)) == escaped(text)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 @given(st.recursive(st.text() | st.integers() | st.none(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 @example({EVIL: ["\U000e0001", EVIL]})
 def test_json_is_the_same_json(value: Any) -> None:
@@ -129,7 +131,9 @@ def test_every_command_prints_names_escaped(
             assert found.get("package", found)["name"] == EVIL
 
 
-def test_the_parsers_repeat_what_was_typed_escaped(evil: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_typed_or_configured_comes_back_escaped(evil: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board = evil.with_name("board.toml")
+    board.write_text(f'name = "own"\nextends = "rpi5"\ntitle = {json.dumps(EVIL, ensure_ascii=True)}\n')
     for run in (
         lambda: main(["predict", f"--{EVIL}"], str(evil)),
         lambda: main([EVIL], str(evil)),
@@ -142,6 +146,9 @@ def test_the_parsers_repeat_what_was_typed_escaped(evil: Path, capsys: pytest.Ca
         lambda: cli.run(["plan", "--target", EVIL]),
         lambda: cli.run(["status", "--store", EVIL]),
         lambda: cli.run(["why", EVIL]),
+        lambda: cli.run(["targets", "show", str(board)]),
+        lambda: cli.run(["plan", "--target", str(board)]),
+        lambda: cli.run(["why", "data", "--target", str(board), "--set", f"data.path={json.dumps(EVIL)}"]),
     ):
         with contextlib.suppress(SystemExit):
             run()
