@@ -303,13 +303,9 @@ def run_package(
     """Classify image files, or texts."""
     from dlx_deploy.runtime import commands
     from dlx_deploy.runtime.asked import asked_inputs
-    from dlx_deploy.runtime.backends import BackendOptions
-    from dlx_deploy.runtime.package import open_package
-    from dlx_deploy.runtime.predictor import Predictor
 
-    opened = open_package(package)
-    asked = asked_inputs(opened, inputs or [], file, sys.stdin)
-    predictor = Predictor(opened, BackendOptions(backend, threads, not no_build), _say)
+    predictor = _predictor(package, threads, backend, no_build)
+    asked = asked_inputs(predictor.package, inputs or [], file, sys.stdin)
     _finish(commands.predict(predictor, asked, top), as_json)
 
 

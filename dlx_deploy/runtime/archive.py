@@ -26,6 +26,7 @@ __all__ = ["INDEX", "SCHEMA", "parse_archive", "read_archive", "read_index", "to
 INDEX = "package.json"
 SCHEMA = 1
 MAX_INDEX = 16 * 1024**2
+MAX_MEMBERS = 10_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 Path = Union[str, "os.PathLike[str]"]
@@ -82,7 +83,7 @@ def parse_archive(data: bytes, origin: str) -> Dict[str, bytes]:
         PackageError: not a zip or cut short; no ``package.json``; a newer schema; an unsafe, doubled, encrypted or
             linked member; a member that is not listed, or listed and missing; a size or digest that differs.
     """
-    files = read_members(data, origin)
+    files = read_members(data, origin, MAX_MEMBERS)
     if INDEX not in files:
         raise PackageError(f"{origin}: a zip without {INDEX}, so no dlx package; build one with: dlx-deploy build")
     _check_digests(origin, read_index(origin, files[INDEX])["files"], files)

@@ -13,7 +13,7 @@ from .inputs import TextInput
 from .package import Package
 from .words import shortened
 
-__all__ = ["asked_inputs"]
+__all__ = ["asked_inputs", "listed"]
 
 STDIN = "-"
 MAX_FILE_BYTES = 1024**3
@@ -28,22 +28,27 @@ def asked_inputs(package: Package, named: Sequence[str], file: Optional[str], st
             an argument that is a file, or looks like one: its name would be classified.
     """
     if bool(named) == (file is not None):
-        raise InputError(
-            f"give {package.input.noun} as arguments, or a file with one a line by --file; {STDIN} is stdin"
-        )
+        found = "both are there" if named else "nothing is there"
+        raise InputError(f"required: INPUT, {package.input.noun} (or {STDIN}: stdin), or --file, one a line; {found}")
     if file is not None:
         return _some(_lines(file), file)
     if list(named) == [STDIN]:
         try:
-            return _some([line.rstrip("\r\n") for line in stdin], "the standard input")
+            return _some(listed(named, stdin), "the standard input")
         except UnicodeDecodeError as e:
             raise InputError(f"the standard input is not UTF-8 ({e.reason} at byte {e.start})") from e
     for one in named:
         if isinstance(package.input, TextInput):
             _check_text(one)
         elif not os.path.lexists(one):
-            raise InputError(f"{one}: no such image file; the package classifies images: give their paths")
+            hint = "" if one.lower().endswith(SUFFIXES) else "; the package classifies images: give their paths"
+            raise InputError(f"{one}: no such image file{hint}")
     return list(named)
+
+
+def listed(named: Sequence[str], stdin: Iterable[str]) -> List[str]:
+    """``named``; a lone ``-`` stands for the lines of ``stdin``."""
+    return [line.rstrip("\r\n") for line in stdin] if list(named) == [STDIN] else list(named)
 
 
 def _check_text(one: str) -> None:
@@ -58,7 +63,7 @@ def _check_text(one: str) -> None:
 def _lines(file: str) -> List[str]:
     try:
         stream = io.TextIOWrapper(io.BytesIO(read_file(file, MAX_FILE_BYTES)), encoding="utf-8-sig")
-        return [line.rstrip("\r\n") for line in stream]  # as stdin: other separators of lines are text
+        return listed([STDIN], stream)  # other separators of lines are text
     except TooLarge as e:
         raise InputError(f"{file}: has {e} bytes; at most {MAX_FILE_BYTES} are read") from e
     except UnicodeDecodeError as e:

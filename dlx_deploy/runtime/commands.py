@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
+from .asked import listed
 from .bench import BenchOptions, bench_package
 from .errors import RuntimeFault
 from .package import Package
@@ -13,7 +14,7 @@ from .selftest import self_test
 from .verify import load_labelled, teacher_predictions, verify_package
 from .words import line
 
-__all__ = ["Outcome", "VerifyOptions", "bench", "engine", "info", "predict", "selftest", "verify"]
+__all__ = ["Outcome", "VerifyOptions", "bench", "engine", "info", "listed", "predict", "selftest", "verify"]
 
 BLOCK = 64  # images decoded and run at a time
 

@@ -35,14 +35,14 @@ class Fields:
         """The value at ``path`` (parts joined by dots), of type ``kind``."""
         value = self.at(path)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.wrong(path, value, f"must be {KINDS[kind]}")
+            raise self.wrong(path, value, f"must be of type {kind.__name__}, {KINDS[kind]}")
         return value
 
     def number(self, path: str, most: float = 1e30) -> float:
         """The number at ``path``, not negative and at most ``most``."""
         value = self.at(path)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-            raise self.wrong(path, value, f"must be a number from 0 to {most:g}")
+            raise self.wrong(path, value, f"must be a finite number from 0 to {most:g}")
         return float(value)
 
     def fraction_or(self, path: str, default: float) -> float:

@@ -15,7 +15,6 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
-    stat.S_IFDIR: "a folder",
 }
 
 
@@ -34,6 +33,9 @@ def open_file(path: PathLike) -> BinaryIO:
     # Without O_NONBLOCK opening a pipe waits for its writer.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    if kind == stat.S_IFDIR:
+        os.close(handle)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if kind != stat.S_IFREG:
         os.close(handle)
         raise OSError(errno.EINVAL, f"{KINDS.get(kind, 'no plain file')}; must be a plain file")

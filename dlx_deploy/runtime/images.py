@@ -73,7 +73,7 @@ def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, chan
             pixels = _eight_bits(Image, upright, os.fspath(path)).convert(MODES[channels])
             if pixels.size != (width, height):
                 pixels = pixels.resize((width, height), bilinear)
-    except FileNotFoundError as e:
+    except (FileNotFoundError, IsADirectoryError) as e:
         raise InputError(f"{os.fspath(path)}: no such image file") from e
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise InputError(f"{os.fspath(path)}: too large to decode safely: {e}") from e

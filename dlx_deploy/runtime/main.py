@@ -59,8 +59,6 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
 
 def _run(arguments: argparse.Namespace, path: str) -> Outcome:
     package = open_package(path)
-    if arguments.command == "predict":
-        arguments.inputs = asked_inputs(package, arguments.inputs, arguments.file, sys.stdin)
     if arguments.command in (None, "info"):
         return commands.info(package)
     if arguments.command == "engine":
@@ -72,7 +70,8 @@ def _run(arguments: argparse.Namespace, path: str) -> Outcome:
 
 def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package: Package) -> Outcome:
     if arguments.command == "predict":
-        return commands.predict(predictor, arguments.inputs, arguments.top)
+        asked = asked_inputs(package, arguments.inputs, arguments.file, sys.stdin)
+        return commands.predict(predictor, asked, arguments.top)
     if arguments.command == "bench":
         budget = package.max_latency_p90_ms if arguments.max_p90_ms is None else arguments.max_p90_ms
         options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget)

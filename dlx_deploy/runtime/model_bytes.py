@@ -57,7 +57,9 @@ def check_model_bytes(model: bytes, origin: str) -> None:
     try:
         _walk(memoryview(model), origin)
     except Malformed as e:
-        raise PackageError(f"{origin}: the model is no ONNX model ({e}); copy or build it again") from e
+        raise PackageError(
+            f"{origin}: ONNX Runtime itself cannot load the model: it is no ONNX model ({e}); copy or build it again"
+        ) from e
 
 
 def _walk(model: memoryview, origin: str) -> None:

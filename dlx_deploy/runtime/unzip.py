@@ -19,8 +19,7 @@ from .errors import PackageError
 __all__ = ["MAX_BYTES", "check_name", "read_members"]
 
 MAX_BYTES = 2 * 1024**3  # of the file, and of all members together: ONNX's own limit for one model
-MAX_MEMBERS = 10_000
-MAX_DIRECTORY = 512 * MAX_MEMBERS  # bytes; an entry has 46 and its name
+MAX_ENTRY = 512  # bytes of a member's entry in the directory: 46 and its name
 MAX_EXPANSION = 64  # text deflates about 4 times; more than this is a bomb
 SAFE_NAME = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9._-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)*")
 END, END_SIZE = b"PK\x05\x06", 22
@@ -39,15 +38,15 @@ ZIP_ERRORS = (
 )
 
 
-def read_members(data: bytes, origin: str) -> Dict[str, bytes]:
-    """Every member of the zip ``data``, by name; ``origin`` names it in messages.
+def read_members(data: bytes, origin: str, most: int) -> Dict[str, bytes]:
+    """Every member of the zip ``data``, by name, at most ``most``; ``origin`` names it in messages.
 
     Raises:
         PackageError: not a zip or cut short; too many or too large members; an unsafe, doubled, encrypted, linked,
             damaged or overlapping member, or one that inflates to another size than it claims.
     """
     try:
-        _check_directory(data, origin)
+        _check_directory(data, origin, most)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
     except ZIP_ERRORS as e:
@@ -55,7 +54,7 @@ def read_members(data: bytes, origin: str) -> Dict[str, bytes]:
             f"{origin}: not a readable zip ({e}): cut short, damaged, or no dlx package ({len(data)} bytes); "
             "copy or download it again"
         ) from e
-    _check_members(origin, infos, len(data))
+    _check_members(origin, infos, len(data), most)
     places = [_place(origin, data, info) for info in infos]
     _check_overlaps(origin, infos, places)
     return {info.filename: _member(origin, data, info, places[i]) for i, info in enumerate(infos)}
@@ -74,7 +73,7 @@ def check_name(origin: str, name: str) -> None:
         )
 
 
-def _check_directory(data: bytes, origin: str) -> None:
+def _check_directory(data: bytes, origin: str, most: int) -> None:
     """That the directory is of a size which is safe to parse, before ``zipfile`` does."""
     end = data[-END_SIZE:]
     if end[:4] != END or end[-2:] != b"\0\0":
@@ -82,15 +81,15 @@ def _check_directory(data: bytes, origin: str) -> None:
     if data[-END_SIZE - LOCATOR_SIZE :][:4] == LOCATOR:
         raise zipfile.BadZipFile("a ZIP64 directory, which no package needs")
     (size,) = struct.unpack_from("<I", end, 12)
-    if size > MAX_DIRECTORY:
+    if size > MAX_ENTRY * most:
         raise PackageError(
-            f"{origin}: the zip's directory has {size} bytes; at most {MAX_DIRECTORY}, of {MAX_MEMBERS} members"
+            f"{origin}: the zip's directory has {size} bytes; at most {MAX_ENTRY * most}, of {most} members"
         )
 
 
-def _check_members(origin: str, infos: List[zipfile.ZipInfo], size: int) -> None:
-    if len(infos) > MAX_MEMBERS:
-        raise PackageError(f"{origin}: has {len(infos)} members; at most {MAX_MEMBERS} are read")
+def _check_members(origin: str, infos: List[zipfile.ZipInfo], size: int, most: int) -> None:
+    if len(infos) > most:
+        raise PackageError(f"{origin}: has {len(infos)} members; at most {most} are read")
     seen = set()
     for info in infos:
         check_name(origin, info.filename)

@@ -54,12 +54,15 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         (["dog.txt"], "'dog.txt' looks like a file, and there is none of this name; give its texts"),
         (["dog.JPG"], "'dog.JPG' looks like a file"),
         (["--file", "dog.txt"], "dog.txt: cannot be read (No such file or directory)"),
-        (["--file", "elm"], "elm: cannot be read (a folder; must be a plain file)"),
+        (["--file", "elm"], "elm: cannot be read (Is a directory)"),
         (["--file", "pipe"], "pipe: cannot be read (a pipe; must be a plain file)"),
         (["--file", "texts.dlx"], "texts.dlx: is not UTF-8"),
         (["--file", os.devnull], "/dev/null: cannot be read (a device; must be a plain file)"),
-        (["--file", "cat.txt", "the dog"], "give texts as arguments, or a file with one a line by --file; - is stdin"),
-        ([], "give texts as arguments, or a file with one a line by --file"),
+        (
+            ["--file", "cat.txt", "the dog"],
+            "required: INPUT, texts (or -: stdin), or --file, one a line; both are",
+        ),
+        ([], "required: INPUT, texts (or -: stdin), or --file, one a line; nothing is there"),
     ],
 )
 def test_the_name_of_a_file_is_no_text(run: Run, capsys: Any, arguments: list[str], message: str) -> None:

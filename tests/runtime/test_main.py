@@ -108,11 +108,11 @@ def test_info_and_no_command(run: Run) -> None:
     [
         (["predict", "none.png"], 2, "none.png: no such image file"),
         (["verify", "--data", "none"], 2, "none: no such folder"),
-        (["selftest", "--threads", "-1"], 2, "threads is -1"),
+        (["predict", "a.png", "--threads", "-1"], 2, "threads is -1"),
         (["selftest", "--threads", "1000000"], 2, "threads is 1000000"),
         (["bench", "--rounds", "0"], 2, "rounds is 0"),
-        (["predict"], 2, "give images as arguments, or a file with one a line by --file"),
-        (["bench", "--batch", "2000000"], 2, "batch is 2000000; must be 1 to 65536"),
+        (["predict"], 2, "required: INPUT, images (or -: stdin), or --file, one a line; nothing is there"),
+        (["bench", "--batch", "2000000"], 2, "batch is 2000000; must be 1 or more, and at most 65536"),
         (["nonsense"], 2, "invalid choice: 'nonsense'"),
     ],
 )

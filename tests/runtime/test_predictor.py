@@ -218,7 +218,7 @@ def test_a_model_that_gives_other_logits_than_it_says(make_predictor: Any, data:
 
 
 def test_model_that_is_no_model(make_predictor: Any) -> None:
-    with pytest.raises(PackageError, match="the model is no ONNX model"):
+    with pytest.raises(PackageError, match="cannot load the model: it is no ONNX model"):
         make_predictor(model=b"nothing")
     with pytest.raises(PackageError, match="cannot load the model"):
         make_predictor(model=b"")

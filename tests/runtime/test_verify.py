@@ -114,7 +114,7 @@ def test_teacher_that_does_not_fit(tmp_path: Path, helpers: Any, data: Any) -> N
     with pytest.raises(InputError, match=r"teacher\.onnx: the teacher cannot be read .*give an \.onnx file"):
         teacher_predictions(path, data[0])
     path.write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"teacher\.onnx: the model is no ONNX model"):
+    with pytest.raises(InputError, match=r"teacher\.onnx: ONNX Runtime \S+ cannot load the model: it is no ONNX model"):
         teacher_predictions(path, data[0])
     path.write_bytes(b"")
     with pytest.raises(InputError, match=r"teacher\.onnx: ONNX Runtime \S+ cannot load the model"):

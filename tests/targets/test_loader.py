@@ -156,7 +156,7 @@ def test_board_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_board_file_that_is_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be read \(a folder; must be a plain file\)"):
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
         load_target(tmp_path)
 
 

@@ -183,7 +183,9 @@ def _check(sidecar: Sidecar, origin: str) -> None:
     }
     for name, (holds, rule) in kinds.items():
         if not holds:
-            raise PackageError(f"{origin}: {name} is {shortened(getattr(sidecar, name))}; must be {rule}")
+            raise PackageError(
+                f"{origin}: {name} is {shortened(getattr(sidecar, name))}, which is of the wrong kind: must be {rule}"
+            )
 
 
 def _is_number(value: Any) -> bool:

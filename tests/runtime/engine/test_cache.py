@@ -255,7 +255,7 @@ def test_a_shipped_sidecar_holds_no_timings() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"plan_sha256": "x"}, "plan_sha256 is 'x'; must be 64 hex digits"),
+        ({"plan_sha256": "x"}, "plan_sha256 is 'x', which is of the wrong kind: must be 64 hex digits"),
         ({"plan_size": 0}, "plan_size is 0"),
         ({"settings": []}, "settings is"),
         ({"build_s": "1"}, "build_s is '1'"),
