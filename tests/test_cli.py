@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -206,6 +207,24 @@ def test_a_signal_ends_the_workers_too(monkeypatch: pytest.MonkeyPatch, here: He
     monkeypatch.setattr("dlx_deploy.building.run_build", lambda *rest: os.kill(os.getpid(), signal.SIGTERM))
     assert here("build").code == 143
     assert Team.said == ["abandoned", "closed"]
+
+
+def test_a_patch_release_retrains_nothing(
+    built: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    real = metadata.version
+    patched = real("safetensors") + ".999"
+    monkeypatch.setattr(metadata, "version", lambda name: patched if name == "safetensors" else real(name))
+    planned = {step["step"]: step for step in json.loads(here("plan", *tiny(), "--json").out)}
+    assert {step["action"] for step in planned.values()} == {"hit"}
+    made = f"made with safetensors {real('safetensors')} ({patched} is here)"
+    assert planned["teacher"]["why"] == f"cached, {made}"
+    assert planned["data"]["why"] == "cached"
+    assert f"teacher for jetson-orin-nano-8gb: hit: cached, {made}" in here("why", "teacher", *tiny()).out
+    exact = {step["step"]: step for step in json.loads(here("plan", *tiny(), "--exact-tools", "--json").out)}
+    assert (exact["data"]["action"], exact["teacher"]["action"]) == ("hit", "run")
+    assert exact["teacher"]["why"] == f"{made}, and --exact-tools is set"
 
 
 def test_json_keeps_talk_off_stdout(built: Path, tmp_path: Path) -> None:

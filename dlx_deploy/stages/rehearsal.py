@@ -6,6 +6,7 @@ one, so it can only say yes: where it does not, the network is built for real, a
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlx_deploy.config import Config, Data, Distill, Prune, Quantize, Teacher, Training
@@ -28,10 +29,11 @@ _SOME_CLASSES = 10
 
 
 def rehearse_teacher(setup: Setup[Teacher]) -> None:
-    """The teacher can be built, and trained as its section says.
+    """The teacher can be built, trained as its section says, and filled from its checkpoint.
 
     Raises:
-        ConfigError: unknown network or arguments, or no logits. EnvironmentMissing: an extra or a GPU is not here.
+        ConfigError: unknown network or arguments, no logits, or weights that do not fit.
+        EnvironmentMissing: an extra or a GPU is not here.
     """
     from dlx_deploy.nn.transfer import transfer_of
 
@@ -39,6 +41,8 @@ def rehearse_teacher(setup: Setup[Teacher]) -> None:
     _rehearse_training(section)
     transfer_of(section)
     _rehearse_network(section, setup.config)
+    if "checkpoint" in setup.inputs and _classes_of(setup.config.data) is not None:
+        _rehearse_checkpoint(setup, setup.inputs["checkpoint"])
 
 
 def rehearse_distill(setup: Setup[Distill]) -> None:
@@ -88,7 +92,6 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
     if not setup.params.exclude or _is_unknown(setup.config):
         return
     import tempfile
-    from pathlib import Path
 
     from dlx_deploy.nn.export import export_onnx
     from dlx_deploy.nn.onnx_model import load
@@ -121,6 +124,15 @@ def _rehearse_training(section: Training) -> None:
     if section.epochs:
         check_precision(section)
         check_schedule(section)
+
+
+def _rehearse_checkpoint(setup: Setup[Teacher], path: Path) -> None:
+    from dlx_deploy.nn.checkpoint import load_into, read_checkpoint
+    from dlx_deploy.nn.transfer import load_with_new_head
+
+    model, _ = _built(setup.config.teacher, setup.config.data)
+    load = load_with_new_head if setup.params.new_head else load_into
+    load(model, read_checkpoint(path, setup.params.checkpoint_key), path)
 
 
 def _rehearse_network(section: Teacher | Distill, config: Config) -> None:
@@ -172,8 +184,6 @@ def _built(section: Teacher | Distill, data: Data) -> tuple[nn.Module, InputSpec
 
 def _classes_of(data: Data) -> int | None:
     """How many classes there are, where that is known without reading the data."""
-    from pathlib import Path
-
     from dlx_deploy.nn.data.listing import list_folder
 
     if data.kind == "imagefolder":

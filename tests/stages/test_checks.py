@@ -192,6 +192,22 @@ def test_more_than_can_be_pruned_is_said_before_anything_is_trained(tmp_path: Pa
         rehearsed(tmp_path, *words, "prune.reduce_macs=0.99")
 
 
+def test_a_checkpoint_that_does_not_fit_is_said_before_the_data_are_made(tmp_path: Path) -> None:
+    import torch
+
+    from dlx_deploy.nn.models.inputs import ImageInput
+    from dlx_deploy.nn.models.registry import build_model
+
+    spec, given = ImageInput(1, 8, 8), ["teacher.epochs=0", f"teacher.checkpoint={tmp_path / 'w.pt'}"]
+    torch.save(build_model("resnet20", {"width": 2.0}, 10, spec).state_dict(), tmp_path / "w.pt")
+    rehearsed(tmp_path, *given)
+    with pytest.raises(ConfigError, match=r"teacher: .*w\.pt: does not fit the model"):
+        rehearsed(tmp_path, *given, "teacher.model=resnet8")
+    (tmp_path / "w.pt").write_bytes(b"no weights")
+    with pytest.raises(ConfigError, match=r"teacher: .*w\.pt: no valid torch checkpoint"):
+        rehearsed(tmp_path, *given)
+
+
 def test_a_function_for_one_number_of_classes(tmp_path: Path) -> None:
     text = NET.replace("def make_net(num_classes):", "def make_net(num_classes):\n    assert num_classes == 3\n   ")
     (tmp_path / "net.py").write_text(text.replace("Linear(64,", "Linear(192,"))
