@@ -88,6 +88,18 @@ def test_an_earlier_package_is_moved_aside(
     assert (tmp_path / PACKAGE).read_bytes() == before
 
 
+def test_a_target_that_the_build_did_not_reach_has_no_package_either(
+    built: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    other = NAME.replace("jetson-orin-nano-8gb", "cpu-x86_64")
+    (tmp_path / "dist" / other).write_bytes(b"of an earlier build")
+    done = here("build", "--target", "jetson", "--target", "cpu-x86_64", *spoil("stage", monkeypatch))
+    assert done.code == 5
+    assert not list((tmp_path / "dist").glob("*.dlx"))
+    assert (tmp_path / "dist" / f"{other}.superseded").read_bytes() == b"of an earlier build"
+
+
 def test_what_was_moved_aside_is_in_the_summary(built: Path, tmp_path: Path, here: Here) -> None:
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     done = here("build", "--json", *tiny("gate.max_drop=0.0"))
