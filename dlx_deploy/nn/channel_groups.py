@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from dlx_deploy.nn.channel_trace import Labels, Layer, Trace
 
-__all__ = ["Group", "Network", "Plan", "remove", "resolve", "silence"]
+__all__ = ["Group", "Network", "Plan", "copy_sharing", "remove", "resolve", "silence"]
 
 Kept = NDArray[np.bool_]
 
@@ -139,7 +140,7 @@ def _fixed(trace: Trace, class_of: Labels) -> dict[int, str]:
 
 
 def remove(model: nn.Module, network: Network, plan: Plan) -> None:
-    """Take the channels of ``plan`` out of ``model``, which has the layers of ``network``."""
+    """Take the channels of ``plan`` out of ``model``, which has the layers of ``network``: its tensors are replaced."""
     kept, modules = network.kept(plan), dict(model.named_modules())
     for layer in network.layers.values():
         module = modules[layer.name]
@@ -161,6 +162,11 @@ def remove(model: nn.Module, network: Network, plan: Plan) -> None:
             module.in_features, module.out_features = int(read.sum()), int(made.sum())
 
 
+def copy_sharing(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` with buffers of its own and the same parameters, for use with ``remove`` and ``silence``."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
 def silence(model: nn.Module, network: Network, plan: Plan) -> None:
     """Make every layer of ``model`` deaf to the channels of ``plan``: zero is the weight of what it reads of them.
 
@@ -172,8 +178,10 @@ def silence(model: nn.Module, network: Network, plan: Plan) -> None:
             gone = torch.from_numpy(~kept[layer.inputs[0][: _width(layer)]])
             weight = modules[layer.name].weight
             assert isinstance(weight, Tensor)
-            with torch.no_grad():
-                weight[:, gone] = 0
+            if bool(gone.any()):
+                deaf = weight.detach().clone()
+                deaf[:, gone] = 0
+                modules[layer.name].weight = nn.Parameter(deaf, weight.requires_grad)
 
 
 def _cut_all(module: nn.Module, kept: Tensor) -> None:

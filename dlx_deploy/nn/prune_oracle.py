@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.nn.channel_groups import Network, Plan, remove, silence
+from dlx_deploy.nn.channel_groups import Network, Plan, copy_sharing, remove, silence
 
 __all__ = ["Oracle"]
 
@@ -53,14 +53,14 @@ class Oracle:
             StageFailed: the network gives numbers that are not finite, so nothing can be compared.
         """
         shape = (max(shape[0], 2), *shape[1:])
-        real = _subject(model, shape)
+        real = _subject(copy.deepcopy(model), shape)
         if not all(math.isfinite(scale) for scale in real.scales):
             raise StageFailed(
                 "prune: the network's answers to a batch of random numbers are not finite, so a pruned network cannot "
                 "be compared with it; train it anew, or set prune.enabled = false"
             )
-        scrambled = _scrambled(model)
-        return cls(network, shape, real, _subject(scrambled, shape), _trains(scrambled, shape) is None)
+        random = _subject(_scrambled(model), shape)
+        return cls(network, shape, real, random, _trains(random, random.model, shape) is None)
 
     def objection(self, plan: Plan) -> str:
         """Why ``plan`` is not pruning, if so: how its answers differ, or that there are none."""
@@ -85,33 +85,34 @@ class Oracle:
         objection = self._compare(self.random, plan)
         if objection or not self.trains:
             return objection
-        candidate = copy.deepcopy(self.random.model).float()
+        candidate = copy_sharing(self.random.model)
         remove(candidate, self.network, plan)
-        error = _trains(candidate, self.shape)
+        error = _trains(self.random, candidate, self.shape)
         return "" if error is None else f"it does not compute in training ({type(error).__name__}: {error})"
 
     def _compare(self, subject: _Subject, plan: Plan) -> str:
-        pruned = copy.deepcopy(subject.model)
+        pruned = copy_sharing(subject.model)
         remove(pruned, self.network, plan)
         try:
             seen = _answers(pruned, self.shape, subject.dtype)
         except Exception as e:  # shapes that a user's network insists on, in any way
             return f"it does not compute ({type(e).__name__}: {e})"
-        deaf = copy.deepcopy(subject.model)
+        deaf = copy_sharing(subject.model)
         silence(deaf, self.network, plan)
         return _difference(_answers(deaf, self.shape, subject.dtype), seen, subject)
 
 
 def _subject(model: nn.Module, shape: Sequence[int]) -> _Subject:
+    """Of ``model`` itself, whose precision changes."""
     for dtype in (torch.float64, torch.float32):
-        candidate = copy.deepcopy(model).to(dtype).eval()
+        model.to(dtype).eval()
         try:
-            out = _answers(candidate, shape, dtype)
+            out = _answers(model, shape, dtype)
         except Exception:  # not every network computes in float64, and a user's may say so in any way
             if dtype == torch.float32:
                 raise
             continue
-        return _Subject(candidate, dtype, [float(t.double().abs().max()) for t in out])
+        return _Subject(model, dtype, [float(t.double().abs().max()) for t in out])
     raise AssertionError("float32 answers or raises")
 
 
@@ -155,12 +156,11 @@ def _scrambled(model: nn.Module) -> nn.Module:
     return candidate
 
 
-def _trains(model: nn.Module, shape: Sequence[int]) -> Exception | None:
-    """What goes wrong when ``model`` runs as in training, if anything."""
-    candidate = copy.deepcopy(model).train()
+def _trains(subject: _Subject, model: nn.Module, shape: Sequence[int]) -> Exception | None:
+    """What goes wrong when ``model``, like ``subject``, runs as in training, if anything."""
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            candidate(torch.zeros(*shape))
+            copy_sharing(model).train()(torch.zeros(*shape, dtype=subject.dtype))
     except Exception as e:  # a user's network may fail in any way
         return e
     return None

@@ -70,7 +70,8 @@ def difference(model: nn.Module, pruned: nn.Module) -> float:
         return float((silenced(model, pruned)(x) - pruned(x)).abs().max() / model(x).abs().max())
 
 
-def as_much_as_possible(model: nn.Module, **options: Any) -> tuple[nn.Module, PruneReport]:
+def as_much_as_possible(model: nn.Module) -> tuple[nn.Module, PruneReport]:
+    options: dict[str, Any] = {"round_to": 1, "keep_trunk": False}
     try:
         return prune_channels(model, SHAPE, 0.95, **options)
     except StageFailed as e:
@@ -207,7 +208,7 @@ MOVING: dict[str, tuple[Mix, Iterable[nn.Module], bool]] = {
 def test_the_right_channels_go_or_none(name: str) -> None:
     mix, parts, goes = MOVING[name]
     model = Net(mix, *copy.deepcopy(list(parts)))
-    pruned, report = as_much_as_possible(model, keep_trunk=False)
+    pruned, report = as_much_as_possible(model)
     assert difference(model, pruned) < 1e-5
     first = next(
         n for n, m in model.named_modules() if n.startswith("parts.0") and isinstance(m, nn.Conv2d | nn.Linear)
