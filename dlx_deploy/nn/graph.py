@@ -7,6 +7,7 @@ pointwise nodes in a row are one layer. Shapes are those of a batch of one image
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from dlx_deploy.targets.roofline import LayerCost
 
 __all__ = ["ModelSummary", "layer_costs", "model_summary"]
 
-HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger")
+RECURRENT = ("LSTM", "GRU", "RNN")
+HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "Einsum", "Attention", *RECURRENT)
 ALIASES = ("QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 POINTWISE = frozenset(
     (
@@ -131,7 +133,7 @@ class _Costs:
         for node in self._index.model.graph.node:
             if node.op_type in ALIASES:
                 self._source[node.output[0]] = self._behind(node.input[0])
-            elif node.op_type in HEAVY or self._shape(node.output[0]).dtype not in INTEGERS:
+            elif node.op_type in HEAVY or self._shape(_made(node)).dtype not in INTEGERS:
                 self._place(node)
         return [self._cost(layer) for layer in self._done]
 
@@ -148,7 +150,7 @@ class _Costs:
             activations.remove(next(n for n in activations if self._behind(n) == layer.end))
         layer.inputs += activations
         layer.weights |= weights
-        layer.end = node.output[0]
+        layer.end = _made(node)
         self._growing[layer.end] = layer
 
     def _open(self, node: NodeProto, activations: list[str]) -> _Layer | None:
@@ -165,9 +167,9 @@ class _Costs:
         return max(found, key=lambda item: item[:3])[3] if found else None
 
     def _new(self, node: NodeProto) -> _Layer:
-        info = self._shape(node.output[0])
+        info = self._shape(_made(node))
         light = node.op_type not in HEAVY or self._is_depthwise(node)
-        return _Layer(node.name, node.op_type, self._macs(node), self._precision(node, info), light, node.output[0])
+        return _Layer(node.name, node.op_type, self._macs(node), self._precision(node, info), light, _made(node))
 
     def _cost(self, layer: _Layer) -> LayerCost:
         readers = self._index.readers(layer.end)
@@ -197,14 +199,34 @@ class _Costs:
     def _macs(self, node: NodeProto) -> int:
         if node.op_type not in HEAVY:
             return 0
-        x, w = self._shape(node.input[0]), self._shape(node.input[1])
-        out = self._shape(node.output[0])
+        x, out = self._known(node.input[0]), self._known(_made(node))
+        w = self._known(node.input[1]) if len(node.input) > 1 else x
         if node.op_type == "Conv":
             return out.elements * w.elements // w.shape[0]
         if node.op_type == "ConvTranspose":
             return x.elements * w.elements // w.shape[0]
+        if node.op_type in RECURRENT:  # x: [length, batch, width]; w, r: [directions, gates * hidden, width or hidden]
+            return x.shape[0] * x.shape[1] * (w.elements + self._shape(node.input[2]).elements)
+        if node.op_type == "Attention":  # queries by keys, and what they weigh by values
+            return (x.elements + out.elements) * w.shape[-2]
+        if node.op_type == "Einsum":
+            return out.elements * self._summed(node)
         inner = x.shape[0] if node.op_type == "Gemm" and int_attribute(node, "transA", 0) else x.shape[-1]
         return out.elements * inner
+
+    def _summed(self, node: NodeProto) -> int:
+        """How many products an Einsum adds up for each element that it gives."""
+        equation = next(a.s.decode() for a in node.attribute if a.name == "equation").replace(" ", "")
+        terms, _, kept = equation.partition("->")
+        sizes: dict[str, int] = {}
+        for term, name in zip(terms.split(","), node.input, strict=True):
+            shape = self._shape(name).shape
+            before, _, after = term.partition("...")
+            sizes |= dict(zip(before, shape, strict=False))
+            sizes |= dict(zip(reversed(after), reversed(shape), strict=False))
+        if "->" not in equation:
+            kept = "".join(letter for letter in sizes if terms.count(letter) == 1)
+        return math.prod(size for letter, size in sizes.items() if letter not in kept)
 
     def _precision(self, node: NodeProto, info: TensorInfo) -> Precision:
         if node.op_type == "MatMulInteger":
@@ -232,8 +254,23 @@ class _Costs:
     def _width(self, name: str) -> int:
         return BYTES.get(self._shape(name).dtype, 1)
 
+    def _known(self, name: str) -> TensorInfo:
+        """As ``_shape``, where multiply-accumulates depend on every dimension."""
+        info = self._shape(name)
+        if min(info.shape, default=0) < 0:
+            raise StageFailed(
+                f"tensor {name!r} has shape {list(info.shape)} for one sample, where -1 depends on its content; "
+                "replace what makes it by something of a fixed size"
+            )
+        return info
+
     def _shape(self, name: str) -> TensorInfo:
         info = self._info.get(name)
         if info is None or not info.dtype:
             raise StageFailed(f"the type and shape of tensor {name!r} cannot be inferred; export with a fixed batch")
         return info
+
+
+def _made(node: NodeProto) -> str:
+    """The first output that somebody wanted: of a recurrent layer it may be the last state alone."""
+    return next(str(name) for name in node.output if name)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from dlx_deploy.errors import StageFailed
+from dlx_deploy.nn.shape_folding import folded
 
 __all__ = [
     "INPUT",
@@ -141,7 +142,8 @@ def batch_size(model: ModelProto) -> int | None:
 def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:
     """Every tensor's type and shape, by name; ``batch`` stands in for a symbolic first dimension of the inputs.
 
-    With it a dynamic length becomes the longest that the model takes.
+    With it a dynamic length becomes the longest that the model takes, and shapes that the graph computes from those of
+    its inputs are worked out.
 
     Raises:
         StageFailed: ONNX's shape inference refuses the graph.
@@ -157,7 +159,10 @@ def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:
             value.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+        if batch is None:
+            inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+        else:
+            inferred = folded(model)
     except onnx.shape_inference.InferenceError as e:
         raise StageFailed(f"shape inference refuses the graph: {e}") from e
     values = {v.name: _info(v) for v in [*inferred.input, *inferred.value_info, *inferred.output]}

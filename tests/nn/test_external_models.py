@@ -113,6 +113,14 @@ def test_what_does_not_fit(bert: Path, tmp_path: Path) -> None:
         build_model("resnet20", {}, 3, TOKENS)
 
 
+@pytest.mark.parametrize("name", ["tiny_vit_5m_224", "shvit_s1"])
+def test_a_timm_network_with_patches_and_no_size(name: str) -> None:
+    """They take images of any size; a size that is forced on them is an unexpected argument."""
+    pytest.importorskip("timm")
+    spec = ImageInput(1, 64, 64)
+    check_output(build_model(f"timm:{name}", {}, 3, spec), 3, spec)
+
+
 def test_an_unknown_timm_network() -> None:
     pytest.importorskip("timm")
     with pytest.raises(ConfigError, match="timm has no model 'resnet18x'; it has"):

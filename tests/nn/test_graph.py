@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from onnx import ModelProto, TensorProto, helper
 
 from dlx_deploy.errors import StageFailed
+from dlx_deploy.nn.export import ExportSpec, export_onnx
 from dlx_deploy.nn.graph import layer_costs, model_summary
 from dlx_deploy.nn.onnx_model import load
 from dlx_deploy.nn.quantization import cpu_style, tensorrt_style
@@ -156,4 +158,66 @@ def test_a_shape_that_nobody_knows() -> None:
     model.graph.node.insert(6, made)
     model.opset_import.append(helper.make_opsetid("elsewhere", 1))
     with pytest.raises(StageFailed, match="shape of tensor 'strange' cannot be inferred"):
+        layer_costs(model)
+
+
+class Recurrent(torch.nn.Module):
+    """Reads an image's rows one after the other."""
+
+    def __init__(self, kind: type[torch.nn.RNNBase], layers: int, both: bool) -> None:
+        super().__init__()
+        self.cells = kind(8 * 3, 6, layers, batch_first=True, bidirectional=both)
+        self.head = torch.nn.Linear(12 if both else 6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.cells(x.permute(0, 2, 1, 3).flatten(2))[0][:, -1])
+        return out
+
+
+@pytest.mark.parametrize(
+    ("kind", "gates", "layers", "both"), [("LSTM", 4, 1, False), ("LSTM", 4, 2, True), ("GRU", 3, 2, True)]
+)
+def test_a_recurrent_network_of_dynamic_batch(kind: str, gates: int, layers: int, both: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Recurrent(getattr(torch.nn, kind), layers, both).eval()
+    export_onnx(model, tmp_path / "m.onnx", ExportSpec(8, 8, 3, (0.5,) * 3, (0.25,) * 3))
+    found = layer_costs(tmp_path / "m.onnx")
+    assert [c.op for c in found].count(kind) == layers
+    directions = 2 if both else 1
+    widths = [24, 6 * directions][:layers]
+    macs = sum(8 * directions * gates * 6 * (width + 6) for width in widths)  # eight rows
+    assert sum(c.macs for c in found if c.op == kind) == macs
+    assert model_summary(tmp_path / "m.onnx").macs == macs + 6 * directions * 5
+
+
+def test_einsum_and_attention() -> None:
+    def graph(op: str, out: list[int], inputs: dict[str, list[int]], **attributes: object) -> ModelProto:
+        node = helper.make_node(op, list(inputs), ["y"], name="it", **attributes)
+        values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in inputs.items()]
+        made = helper.make_graph([node], "g", values, [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)])
+        return helper.make_model(made, opset_imports=[helper.make_opsetid("", 23)])
+
+    for equation, a, b, out, macs in (
+        ("bij,bjk->bik", [1, 3, 4], [1, 4, 5], [1, 3, 5], 60),
+        ("nchw,oc->nohw", [1, 4, 2, 2], [6, 4], [1, 6, 2, 2], 96),
+        ("...ij,...jk->...ik", [1, 2, 3, 4], [1, 2, 4, 5], [1, 2, 3, 5], 120),
+        ("ij,jk", [1, 4], [4, 5], [1, 5], 20),
+    ):
+        made = graph("Einsum", out, {"a": a, "b": b}, equation=equation)
+        assert [c.macs for c in layer_costs(made)] == [macs], equation
+    shape = [1, 2, 7, 4]  # batch, heads, length, width
+    made = graph("Attention", shape, {"q": shape, "k": shape, "v": shape})
+    assert [c.macs for c in layer_costs(made)] == [2 * 2 * 7 * 7 * 4]
+
+
+def test_a_size_that_depends_on_content_is_named() -> None:
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["where"], name="where"),
+        helper.make_node("Cast", ["where"], ["found"], name="found", to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["w", "found"], ["y"], name="it"),
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 2]) for n in ("x", "w")]
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "m"])
+    model = helper.make_model(helper.make_graph(nodes, "g", values, [out]))
+    with pytest.raises(StageFailed, match=r"tensor '(y|found)' has shape \[\d, -1\] for one sample, where -1"):
         layer_costs(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,9 @@ def build_timm(name: str, arguments: Mapping[str, Any], classes: int, spec: Imag
     given: dict[str, Any] = {"num_classes": classes, "in_chans": spec.channels, **arguments}
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, **given)
-        if hasattr(model, "patch_embed") and "img_size" not in given:
+        # Networks with patches have a size, but for those that reduce images by convolutions (tiny_vit, shvit).
+        sized = hasattr(model, "patch_embed") and "img_size" in inspect.signature(type(model).__init__).parameters
+        if sized and "img_size" not in given:
             size = (spec.height, spec.width)
             model = timm.create_model(name, pretrained=False, img_size=size, **given)
     except (TypeError, ValueError, RuntimeError, AssertionError) as e:
@@ -96,31 +99,61 @@ def build_hf(name: str, arguments: Mapping[str, Any], classes: int, spec: TokenI
             f"model 'hf:{name}' pads with token {pad} and the data with {spec.pad_id}, a tokenizer that does not "
             "match; set data.tokenizer to the model's tokenizer.json, or pad_token_id in its arguments"
         )
-    own = {"num_labels": classes, "pad_token_id": spec.pad_id, "attn_implementation": "sdpa"}
-    dropped = ("id2label", "label2id", "transformers_version", "architectures")
+    own = {"num_labels": classes, "pad_token_id": spec.pad_id}
+    dropped = ("id2label", "label2id", "transformers_version", "architectures", "attn_implementation")
     try:
         config = transformers.AutoConfig.for_model(
             kind, **{**{k: v for k, v in values.items() if k not in dropped}, **own}
         )
-    except (ValueError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise ConfigError(
-            f"model 'hf:{name}': {kind!r} with {given} is not a configuration of transformers: {e}"
+            f"model 'hf:{name}': {kind!r} with {given} is not a configuration of transformers: {_first_line(e)}"
         ) from e
+    if getattr(config, "is_encoder_decoder", False):
+        raise ConfigError(
+            f"model 'hf:{name}': a {kind!r} is an encoder with a decoder, whose classifier reads the answer at the end "
+            "token that each text must have; give an encoder, as bert, distilbert or deberta-v2"
+        )
     if config.vocab_size != spec.vocabulary:
         raise ConfigError(
             f"model 'hf:{name}' has {config.vocab_size} tokens and the data's tokenizer {spec.vocabulary}, a tokenizer "
             "that does not match; set data.tokenizer to the model's tokenizer.json, or vocab_size in its arguments"
         )
-    try:
-        network = transformers.AutoModelForSequenceClassification.from_config(config)
-    except ValueError as e:
-        raise ConfigError(f"model 'hf:{name}': transformers has no sequence classifier of type {kind!r} ({e})") from e
+    network = _sequence_classifier(transformers, config, name)
     longest = _longest(config, network)
     if longest is not None and longest < spec.max_length:
         raise ConfigError(
             f"model 'hf:{name}' takes at most {longest} tokens; data.max_length is {spec.max_length}: lower it"
         )
     return HuggingFaceClassifier(network, spec.pad_id)
+
+
+def _sequence_classifier(transformers: Any, config: Any, name: str) -> nn.Module:
+    """The untrained network of ``config``, with torch's own attention where its kind knows that."""
+    auto = transformers.AutoModelForSequenceClassification
+    if type(config) not in auto._model_mapping:
+        raise ConfigError(f"model 'hf:{name}': transformers has no sequence classifier of type {config.model_type!r}")
+    for attention in ("sdpa", "eager"):
+        try:
+            network: nn.Module = auto.from_config(config, attn_implementation=attention)
+            break
+        except Exception as e:  # the constructor of any network of transformers, with sizes that a user chose
+            if attention == "sdpa" and "attention implementation" in str(e):
+                continue
+            raise ConfigError(
+                f"model 'hf:{name}': transformers does not build a {config.model_type!r} with this configuration: "
+                f"{type(e).__name__}: {_first_line(e)}"
+            ) from e
+    if "attention_mask" not in inspect.signature(network.forward).parameters:
+        raise ConfigError(
+            f"model 'hf:{name}': a {config.model_type!r} takes no attention mask, so that padding would change its "
+            "answers; give one that does, as bert"
+        )
+    return network
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _longest(config: Any, network: nn.Module) -> int | None:
