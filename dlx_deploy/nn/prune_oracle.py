@@ -88,7 +88,7 @@ class Oracle:
         candidate = copy_sharing(self.random.model)
         remove(candidate, self.network, plan)
         error = _trains(self.random, candidate, self.shape)
-        return "" if error is None else f"it does not compute in training ({type(error).__name__}: {error})"
+        return "" if error is None else f"it does not compute in training ({_named(error)})"
 
     def _compare(self, subject: _Subject, plan: Plan) -> str:
         pruned = copy_sharing(subject.model)
@@ -96,7 +96,7 @@ class Oracle:
         try:
             seen = _answers(pruned, self.shape, subject.dtype)
         except Exception as e:  # shapes that a user's network insists on, in any way
-            return f"it does not compute ({type(e).__name__}: {e})"
+            return f"it does not compute ({_named(e)})"
         deaf = copy_sharing(subject.model)
         silence(deaf, self.network, plan)
         return _difference(_answers(deaf, self.shape, subject.dtype), seen, subject)
@@ -164,3 +164,8 @@ def _trains(subject: _Subject, model: nn.Module, shape: Sequence[int]) -> Except
     except Exception as e:  # a user's network may fail in any way
         return e
     return None
+
+
+def _named(error: Exception) -> str:
+    """Its kind and the first line of what it says: torch's messages may be long."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -104,6 +104,8 @@ def _too_much(trace: Trace, search: Search, reduce_macs: float, now: tuple[int, 
     for option in dict.fromkeys([now, (round_to, False), (1, keep_trunk), (1, False)]):
         other = Search(resolve(trace, option[0], search.network.batch), search.oracle, search.before, search.dropped)
         reach[option] = other.reach(option[1])
+        if reach[option] >= reduce_macs - TOLERANCE:
+            break  # the first that suffices is advised
     left = {**search.network.left, **search.dropped}
     named = "; ".join(f"{name!r}: {why}" for name, why in list(left.items())[:3])
     return StageFailed(
