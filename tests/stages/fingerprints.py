@@ -13,10 +13,10 @@ module that looks for its own files brings its folder along. Comments, docstring
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +28,11 @@ PATH = Path(__file__).with_suffix(".json")
 PACKAGE = "dlx_deploy"
 WHOLE = (f"{PACKAGE}.nn", f"{PACKAGE}.graph", f"{PACKAGE}.runtime", f"{PACKAGE}.tasks")
 """Rooms of which a file that is reached counts as a whole."""
+JUDGES = ("check", "rehearse")
+"""What of a stage says whether it may run; it decides no bytes."""
+TEXTS: dict[ast.stmt, str] = {}
+EDGES: dict[tuple[ast.stmt, str], list[tuple[str, str]]] = {}
+"""Statements as text, and what they name, remembered: a module is parsed once."""
 IMPORTS = (ast.Import, ast.ImportFrom)
 
 Names = dict[str, list[ast.stmt]]
@@ -42,8 +47,11 @@ class Module:
         self.name, self.path = name, path
         self.is_package = path.name == "__init__.py"
         self.tree = ast.parse(text)
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Stage":
+                node.keywords = [k for k in node.keywords if k.arg not in JUDGES]
 
-    @cached_property
+    @functools.cached_property
     def bound(self) -> Names:
         """Top-level name → the statements that bind it, those under ``if`` and ``try`` included."""
         names: Names = {}
@@ -52,10 +60,15 @@ class Module:
                 names.setdefault(name, []).append(statement)
         return names
 
-    @cached_property
+    @functools.cached_property
     def effects(self) -> list[ast.stmt]:
         """What runs at import and is no plain definition: calls, patches, functions that a decorator may register."""
         return [s for s in self.tree.body if not isinstance(s, IMPORTS) and not _is_definition(s)]
+
+
+@functools.cache
+def _parsed(name: str, path: Path, text: str) -> Module:
+    return Module(name, path, text)
 
 
 class Code:
@@ -68,8 +81,6 @@ class Code:
         self.root = root
         self._changed = {root / name: text for name, text in changed.items()}
         self._modules: dict[str, Module | None] = {}
-        self._known: dict[tuple[int, str], list[Edge]] = {}
-        self._texts: dict[int, str] = {}
 
     def module(self, name: str) -> Module | None:
         """The module ``name`` of the package; ``None`` for any other."""
@@ -111,15 +122,15 @@ class Code:
         return parts
 
     def _text(self, statement: ast.stmt) -> str:
-        if id(statement) not in self._texts:
-            self._texts[id(statement)] = repr(_plain(statement))
-        return self._texts[id(statement)]
+        if statement not in TEXTS:
+            TEXTS[statement] = repr(_plain(statement))
+        return TEXTS[statement]
 
     def _cached(self, module: Module, statement: ast.stmt, wanted: str) -> list[Edge]:
-        key = (id(statement), wanted if isinstance(statement, IMPORTS) else "")
-        if key not in self._known:
-            self._known[key] = list(self._edges(module, statement, wanted))
-        return self._known[key]
+        key = (statement, wanted if isinstance(statement, IMPORTS) else "")
+        if key not in EDGES:
+            EDGES[key] = list(self._edges(module, statement, wanted))
+        return EDGES[key]
 
     def _read(self, path: Path) -> bytes:
         text = self._changed.get(path)
@@ -189,7 +200,7 @@ class Code:
         path = self.root.parent / name.replace(".", "/")
         for candidate in (path.with_suffix(".py"), path / "__init__.py"):
             if candidate.is_file():
-                return Module(name, candidate, self._read(candidate).decode())
+                return _parsed(name, candidate, self._read(candidate).decode())
         return None
 
 

@@ -69,6 +69,11 @@ def test_no_stage_rests_on_everything() -> None:
     assert not watching("dlx_deploy.pipeline.store") | watching("dlx_deploy.cli")
 
 
+def test_what_only_refuses_does_not_count() -> None:
+    assert not watching("dlx_deploy.stages.checks") | watching("dlx_deploy.stages.rehearsal")
+    assert "quantize" not in watching("dlx_deploy.nn.export")
+
+
 def test_comments_docstrings_and_layout_do_not_count() -> None:
     text = (ROOT / "nn/half.py").read_text()
     first = text.partition('"""')[2].partition('"""')[0]
