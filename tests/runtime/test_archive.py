@@ -11,7 +11,8 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dlx_deploy.runtime import archive
+from dlx_deploy.runtime import archive, unzip
 from dlx_deploy.runtime.archive import parse_archive, read_archive, write_archive
 from dlx_deploy.runtime.errors import PackageError
 
@@ -354,3 +355,155 @@ def test_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
     with pytest.raises(PackageError, match="has 4 members; at most 3 are read"):
         parse_archive(STORED, "x.dlx")
+
+
+def test_the_limits_themselves_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One less of each is too little: of bytes written, read, inflated, of the index, of members."""
+    size, total = len(STORED), sum(map(len, FILES.values()))
+    path = tmp_path / "x.dlx"
+    for bytes_ in (total, total - 1):
+        monkeypatch.setattr(archive, "MAX_BYTES", bytes_)
+        with pytest.raises(PackageError, match="members have") if bytes_ < total else contextlib.nullcontext():
+            write_archive(path, FILES)
+    for module, name, enough, message in [
+        (archive, "MAX_BYTES", size, "has .* bytes; a package has at most"),
+        (archive, "MAX_INDEX", len(FILES["package.json"]), r"package\.json has \d+ bytes; at most \d+ are read"),
+        (archive, "MAX_MEMBERS", len(FILES), "has 4 members; at most 3 are read"),
+        (unzip, "MAX_BYTES", total, "claim to hold"),
+    ]:
+        monkeypatch.setattr(module, name, enough)
+        assert read_archive(path) == FILES
+        monkeypatch.setattr(module, name, enough - 1)
+        with pytest.raises(PackageError, match=message):
+            read_archive(path)
+        monkeypatch.undo()
+    monkeypatch.setattr(unzip, "MAX_EXPANSION", Fraction(total, size))
+    assert parse_archive(STORED, "x.dlx") == FILES
+    monkeypatch.setattr(unzip, "MAX_EXPANSION", Fraction(total - 1, size))
+    with pytest.raises(PackageError, match="claim to hold"):
+        parse_archive(STORED, "x.dlx")
+
+
+def test_the_directory_s_own_limit_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    (size,) = struct.unpack_from("<I", STORED, len(STORED) - 10)
+    monkeypatch.setattr(unzip, "MAX_ENTRY", 1)
+    assert unzip.read_members(STORED, "x.dlx", size) == FILES
+    with pytest.raises(PackageError, match=rf"directory has {size} bytes; at most {size - 1}, of {size - 1} members"):
+        unzip.read_members(STORED, "x.dlx", size - 1)
+
+
+class Claiming(Mapping[str, bytes]):
+    """Files of so many bytes, as far as anybody counts them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a"])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, name: str) -> Any:
+        return Sized(self.size)
+
+
+class Sized:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def test_the_limits_are_those_of_the_documents(tmp_path: Path) -> None:
+    """docs/package.md: 2 GiB, an index of 16 MiB, 10,000 members, 64 times the file."""
+    with pytest.raises(PackageError, match="have 2147483649 bytes; a package has at most 2147483648"):
+        write_archive(tmp_path / "x.dlx", Claiming(2 * 1024**3 + 1))
+    with pytest.raises(PackageError, match=r"package\.json has 16777217 bytes; at most 16777216 are read"):
+        archive.read_index("x.dlx", bytes(16 * 1024**2 + 1))
+    many = {f"{i:05}": b"" for i in range(10_000)}
+    with pytest.raises(PackageError, match="has 10001 members; at most 10000 are read"):
+        parse_archive(written(files=indexed(many)), "x.dlx")
+    with pytest.raises(PackageError, match="at most 64 times the file and 2147483648 bytes"):
+        parse_archive(zipped([("a", bytes(100_000))], zipfile.ZIP_DEFLATED), "x.dlx")
+    names = zipped([("n" * 466, b"")])
+    assert list(unzip.read_members(names, "x", 1)) == ["n" * 466]
+    with pytest.raises(PackageError, match="directory has 513 bytes; at most 512, of 1 members"):
+        unzip.read_members(zipped([("n" * 467, b"")]), "x", 1)
+
+
+def test_an_extra_field_is_stepped_over() -> None:
+    info = zipfile.ZipInfo("a")
+    info.extra = struct.pack("<HH3s", 0x7777, 3, b"abc")
+    assert unzip.read_members(zipped([(info, b"data"), ("b", b"more")]), "x", 9) == {"a": b"data", "b": b"more"}
+
+
+LOCAL_NAMES = zipped([("aa", b"data"), ("bb", b"more")], zipfile.ZIP_DEFLATED)
+FIRST, LAST = LOCAL_NAMES.index(b"PK\x01\x02"), LOCAL_NAMES.rindex(b"PK\x01\x02")
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "message"),
+    [
+        (FIRST + 42, 1, "'aa' is damaged .its header is not where the directory says"),
+        (LAST + 42, len(LOCAL_NAMES) - 10, "'bb' is damaged .its header is not where the directory says"),
+        (LAST + 42, 0, "'bb' is damaged .its header has another name"),
+        (LAST + 20, len(LOCAL_NAMES), "'bb' is damaged .cut short"),
+        (LAST + 20, 5, "'bb' is damaged .its deflated bytes do not end where"),
+        (LAST + 20, 7, "'bb' is damaged .its deflated bytes do not end where"),
+        (LAST + 24, 3, "'bb' is damaged .it inflates to more than the 3 bytes that it claims"),
+        (LAST + 24, 5, "'bb' is damaged .4 bytes, and the directory says 5"),
+        (LAST + 16, 5, "'bb' is damaged .Bad CRC-32"),
+        (LAST + 38, stat.S_IFSOCK << 16, "'bb' is a link or special file"),
+        (LAST + 38, 0o777 << 16, None),
+        (LAST + 38, 0xFFFF, None),
+    ],
+)
+def test_each_claim_of_the_directory_is_checked(position: int, value: int, message: str | None) -> None:
+    data = bytearray(LOCAL_NAMES)
+    struct.pack_into("<I", data, position, value)
+    with pytest.raises(PackageError, match=message) if message else contextlib.nullcontext():
+        assert unzip.read_members(bytes(data), "x", 2) == {"aa": b"data", "bb": b"more"}
+
+
+def test_a_comment_that_is_only_announced() -> None:
+    for low, high in ((1, 0), (0, 1)):
+        with pytest.raises(PackageError, match="a comment after it"):
+            parse_archive(STORED[:-2] + bytes([low, high]), "x.dlx")
+
+
+@pytest.mark.parametrize("schema", [-1, 1.0, 2])
+def test_only_schema_one(schema: Any) -> None:
+    with pytest.raises(PackageError, match="has schema 2" if schema == 2 else "must be a whole number from 1"):
+        archive.read_index("x.dlx", archive.to_json({"schema": schema, "files": {}}))
+
+
+def test_the_index_is_canonical() -> None:
+    assert archive.to_json({"b": [1], "a": "ü"}) == '{\n "a": "ü",\n "b": [\n  1\n ]\n}\n'.encode()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        archive.to_json({"a": float("nan")})
+
+
+def test_a_package_is_written_beside_its_name_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same folder, or the last step would be no rename: and whole, and on the disk, before it."""
+    seen: list[tuple[str, str, bytes]] = []
+    replace, synced = os.replace, []
+
+    def watch(source: str, target: str) -> None:
+        seen.append((os.path.dirname(source), os.path.basename(source)[:5], Path(source).read_bytes()))
+        assert synced == [len(STORED)]
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watch)
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+    monkeypatch.chdir(tmp_path)
+    write_archive("x.dlx", FILES)
+    assert seen == [(str(tmp_path), ".dlx-", STORED)]
+
+
+def test_deflate_is_as_small_as_zlib_makes_it() -> None:
+    data = b"".join(b"%d %d\n" % (i * i % 977, i % 13) for i in range(4000))
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    best = packer.compress(data) + packer.flush()
+    assert best in written(deflate=True, files={"a": data})

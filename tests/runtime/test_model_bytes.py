@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -169,12 +170,120 @@ def test_other_formats_and_options_in_the_model() -> None:
         (b"\x88" * 6, "a number of more than 5 bytes"),
         (b"\x00\x01", "field number 0"),
         (b"\x0b\x0c", "wire type 3"),
+        (b"\x0c", "wire type 4"),
+        (b"\x0e", "wire type 6"),
+        (b"\x0f", "wire type 7"),
+        (b"\x0d\0\0\0", "cut short"),
+        (b"\x09\0\0\0\0\0\0\0", "cut short"),
         (b"\x38\x01", "field 7 of a model has wire type 0"),
+        (b"\x3d\0\0\0\0", "field 7 of a model has wire type 5"),
     ],
 )
 def test_bytes_that_are_no_model(data: bytes, message: str) -> None:
     with pytest.raises(PackageError, match=rf"x: ONNX Runtime .* the model: it is no ONNX model \({message}"):
         check_model_bytes(data, "x")
+
+
+def coded(number: int, value: int | bytes, wire: int = 2) -> bytes:
+    """One field of protobuf: a number (wire type 0), bytes with their length (2), or bytes of fixed length (1 and 5)."""
+    tag = varint(number << 3 | (0 if isinstance(value, int) else wire))
+    if isinstance(value, int):
+        return tag + varint(value)
+    return tag + (varint(len(value)) if wire == 2 else b"") + value
+
+
+LOCATION = coded(13, coded(1, b"location") + coded(2, b"secret.bin"))
+
+
+@pytest.mark.parametrize("before", [coded(100, b"1234", 5), coded(100, b"12345678", 1), coded(100, 300), coded(100, b"")])
+def test_what_nobody_knows_is_stepped_over_by_its_own_length(before: bytes) -> None:
+    """Unknown fields of every wire type: what follows them is read where it is, and what is whole is taken."""
+    check_model_bytes(before, "x")
+    check_model_bytes(before * 3, "x")
+    graph = before + coded(5, before + coded(8, b"secret") + LOCATION)
+    with pytest.raises(PackageError, match=r"the weights 'secret' are in the file 'secret\.bin'"):
+        check_model_bytes(before + coded(7, graph), "x")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        (coded(8, b"secret") + coded(8, 5) + LOCATION, "'secret' are in the file 'secret.bin'"),
+        (coded(8, b"secret") + coded(8, b"12345678", 1) + LOCATION, "'secret' are in the file 'secret.bin'"),
+        (coded(8, b"secret") + coded(8, b"1234", 5) + LOCATION, "'secret' are in the file 'secret.bin'"),
+        (coded(12, b"\xff") + coded(8, b"secret") + LOCATION, "'secret' are in the file 'secret.bin'"),
+        (LOCATION + coded(13, 1) + coded(13, b"\xff" * 8, 1), "'' are in the file 'secret.bin'"),
+        (coded(13, coded(1, b"offset") + coded(2, b"7")), "'' are outside the model"),
+        (coded(13, coded(1, b"location") + coded(2, b"one") + coded(2, b"1234", 5)), "'' are in the file 'one'"),
+        (coded(13, coded(1, b"location")), "'' are in the file ''"),
+        (LOCATION.replace(b"secret", b"public") + LOCATION, "in the file 'secret.bin'"),
+        (coded(14, 1), "'' are outside the model"),
+        (coded(14, 256), "'' are outside the model"),
+        (coded(14, b"1234", 5), "'' are outside the model"),
+        (coded(8, b"n" * 300) + coded(14, 1), f"the weights {'n' * 200!r} are outside"),
+    ],
+)
+def test_the_refused_weights_are_named(tensor: bytes, said: str) -> None:
+    with pytest.raises(PackageError, match=re.escape(said)):
+        check_model_bytes(coded(7, coded(5, tensor)), "x")
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        coded(7, coded(5, coded(14, 0) + coded(8, b"w"))),
+        coded(7, coded(1, coded(4, b"Relu") + coded(7, 1) + coded(4, 1) + coded(7, b"1234", 5))),
+        coded(14, coded(1, b"harmless") + coded(2, b"ort_config")),
+        coded(14, coded(2, b"ort_config")),
+        coded(7, coded(1, coded(1, b"ort_config"))),
+        coded(7, coded(13, coded(1, b"location"))),
+        coded(7, coded(1, coded(7, b"own"))) + coded(25, coded(10, b"own")),
+        coded(25, coded(10, b"own") + coded(7, coded(7, b"own"))),
+    ],
+)
+def test_what_only_looks_like_it_is_taken(harmless: bytes) -> None:
+    check_model_bytes(harmless, "x")
+
+
+def test_the_last_tag_and_the_longest_numbers() -> None:
+    """A tag has 32 bits, whatever the five bytes could hold; another number may have ten bytes."""
+    hidden = coded(5, coded(8, b"secret") + LOCATION)
+    tag = b"\xba\x80\x80\x80\x10"  # 7 << 3 | 2, and a bit that does not fit
+    with pytest.raises(PackageError, match="the weights 'secret'"):
+        check_model_bytes(tag + varint(len(hidden)) + hidden, "x")
+    check_model_bytes(b"\x08" + b"\xff" * 9 + b"\x01", "x")
+    check_model_bytes(b"\x08" + b"\x80" * 9 + b"\x00", "x")
+
+
+def nested(messages: int) -> bytes:
+    """A model of so many messages, one in the other: a graph of a node of an attribute of a graph of …"""
+    data = b""
+    for field in reversed([7, *(1, 5, 6) * messages][: messages - 1]):
+        data = coded(field, data)
+    return data
+
+
+def test_the_bounds_themselves_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_model_bytes(nested(100), "x")
+    with pytest.raises(PackageError, match="nested more than 100 deep"):
+        check_model_bytes(nested(101), "x")
+    monkeypatch.setattr(model_bytes, "MAX_FIELDS", 50)
+    check_model_bytes(coded(7, coded(100, 1) * 24) * 2, "x")
+    with pytest.raises(PackageError, match="more than 50 fields"):
+        check_model_bytes(coded(7, coded(100, 1) * 24) * 2 + coded(100, 1), "x")
+    monkeypatch.setattr(model_bytes, "MAX_BYTES", 3)
+    check_model_bytes(coded(100, 1), "x")
+    monkeypatch.setattr(model_bytes, "MAX_BYTES", 2)
+    with pytest.raises(PackageError, match="the model has 3 bytes; one ONNX model has at most 2"):
+        check_model_bytes(coded(100, 1), "x")
+
+
+def test_the_mark_of_the_other_format_counts_at_its_place_alone() -> None:
+    check_model_bytes(coded(100, b"ORTM"), "x")
+    check_model_bytes(coded(100, b"12ORTM"), "x")
+    assert coded(100, b"1ORTM")[4:8] == b"ORTM"
+    with pytest.raises(PackageError, match="own format"):
+        check_model_bytes(coded(100, b"1ORTM"), "x")
 
 
 def test_the_walk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
