@@ -90,3 +90,88 @@ def test_refusals(arguments: tuple[int, int, float, float], message: str) -> Non
 def test_no_number_of_samples_shows_an_end(floor: float) -> None:
     with pytest.raises(InputError, match="must be over 0 and under 1"):
         fewest_samples(floor, 0.95)
+
+
+def test_every_verdict_is_said_in_full() -> None:
+    failed = accuracy_floor(500, 599, 0.9, 0.95)
+    assert failed.explain() == (
+        "accuracy 83.47 % on 599 samples, at most 85.93 % at 0.95 confidence; the floor is 90.00 %: missed"
+    )
+    unsure = accuracy_floor(550, 599, 0.9, 0.95)
+    assert unsure.explain() == (
+        f"accuracy 91.82 % on 599 samples, between {100 * unsure.lower:.2f} % and {100 * unsure.upper:.2f} % "
+        "(each at 0.95 confidence); the floor is 90.00 %: undecided; "
+        f"about {unsure.samples_needed} samples would decide"
+    )
+    hopeless = accuracy_floor(540, 599, 0.91, 0.95)
+    assert "undecided; more samples would rather show a miss than a pass: improve the mod" in hopeless.explain()
+
+
+def test_a_bound_that_meets_the_floor_exactly_meets_it() -> None:
+    lower, upper = accuracy_lower_bound(90, 100, 0.95), accuracy_upper_bound(90, 100, 0.95)
+    found = [
+        accuracy_floor(90, 100, floor, 0.95).verdict
+        for floor in (lower, np.nextafter(lower, 1), upper, np.nextafter(upper, 1))
+    ]
+    assert found == ["pass", "undecided", "undecided", "fail"]
+
+
+@pytest.mark.parametrize(("room", "hopeful"), [(2e-6, True), (5e-7, False), (0.0, False), (-1e-3, False)])
+def test_without_room_over_the_floor_no_number_is_promised(room: float, hopeful: bool) -> None:
+    found = accuracy_floor(95, 100, 0.95 - room, 0.95)
+    assert found.verdict == "undecided"
+    assert (found.samples_needed is not None) is hopeful
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "floor"),
+    [
+        (550, 599, 0.9),
+        (5, 5, 0.9),
+        (3, 3, 0.5),
+        (60, 100, 0.55),
+        (1, 1, 0.2),
+        (98, 100, 0.96),
+        (20, 20, 0.95),
+        (10, 10, 0.8),
+    ],
+)
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_samples_needed_is_the_largest_of_three(right: int, n: int, floor: float, confidence: float) -> None:
+    found = accuracy_floor(right, n, floor, confidence)
+    if found.verdict != "undecided":
+        assert found.samples_needed is None
+        return
+    seen = right / n
+    z = stats.norm.ppf([confidence, 0.8])
+    spread = z[0] * np.sqrt(floor * (1 - floor)) + z[1] * np.sqrt(seen * (1 - seen))
+    all_right = next(k for k in range(1, 10_000) if accuracy_lower_bound(k, k, confidence) >= floor)
+    assert found.samples_needed == max(int(np.ceil((spread / (seen - floor)) ** 2)), n + 1, all_right)
+
+
+@pytest.mark.parametrize(
+    ("floor", "confidence", "samples"),
+    [
+        (0.5, 0.75, 2),
+        (0.5, 0.875, 3),
+        (0.1, 0.99, 2),
+        (0.5, 0.5, 1),
+        (0.01, 0.5, 1),
+        (0.999, 0.5, 693),
+        (0.99999, 0.9, 230258),
+    ],
+)
+def test_fewest_samples_where_powers_come_out_even(floor: float, confidence: float, samples: int) -> None:
+    assert fewest_samples(floor, confidence) == samples
+
+
+def test_the_ends_of_what_is_asked() -> None:
+    assert accuracy_lower_bound(0, 5, 0.95) == 0.0
+    assert accuracy_upper_bound(5, 5, 0.95) == 1.0
+    assert accuracy_lower_bound(1, 1, 0.5) == 0.5
+    assert accuracy_floor(0, 5, 0, 0.5).verdict == "pass"
+    with pytest.raises(InputError, match="no samples to judge"):
+        accuracy_lower_bound(0, -1, 0.95)
+    for confidence in (0.49, 1.0):
+        with pytest.raises(InputError, match="the confidence is"):
+            fewest_samples(0.9, confidence)

@@ -185,7 +185,7 @@ def test_bytes_that_are_no_model(data: bytes, message: str) -> None:
 
 
 def coded(number: int, value: int | bytes, wire: int = 2) -> bytes:
-    """One field of protobuf: a number (wire type 0), bytes with their length (2), or bytes of fixed length (1 and 5)."""
+    """One field of protobuf: a number (wire type 0), bytes with their length (2), or fixed bytes (1 and 5)."""
     tag = varint(number << 3 | (0 if isinstance(value, int) else wire))
     if isinstance(value, int):
         return tag + varint(value)
@@ -195,7 +195,9 @@ def coded(number: int, value: int | bytes, wire: int = 2) -> bytes:
 LOCATION = coded(13, coded(1, b"location") + coded(2, b"secret.bin"))
 
 
-@pytest.mark.parametrize("before", [coded(100, b"1234", 5), coded(100, b"12345678", 1), coded(100, 300), coded(100, b"")])
+@pytest.mark.parametrize(
+    "before", [coded(100, b"1234", 5), coded(100, b"12345678", 1), coded(100, 300), coded(100, b"")]
+)
 def test_what_nobody_knows_is_stepped_over_by_its_own_length(before: bytes) -> None:
     """Unknown fields of every wire type: what follows them is read where it is, and what is whole is taken."""
     check_model_bytes(before, "x")
@@ -276,6 +278,23 @@ def test_the_bounds_themselves_are_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(model_bytes, "MAX_BYTES", 2)
     with pytest.raises(PackageError, match="the model has 3 bytes; one ONNX model has at most 2"):
         check_model_bytes(coded(100, 1), "x")
+
+
+class Long(bytes):
+    """No bytes, which say that there are ``size``."""
+
+    size = 2**31
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def test_protobuf_s_own_limit_is_the_limit() -> None:
+    with pytest.raises(PackageError, match="has 2147483648 bytes; one ONNX model has at most 2147483647"):
+        check_model_bytes(Long(), "x")
+    longest = Long()
+    longest.size -= 1
+    check_model_bytes(longest, "x")
 
 
 def test_the_mark_of_the_other_format_counts_at_its_place_alone() -> None:

@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
@@ -230,3 +230,88 @@ def test_percentile_outside_its_range(percentile: float) -> None:
 def test_percentile_of_nothing() -> None:
     assert percentile_upper_bound([], 90, 0.95) is None
     assert percentile_lower_bound([], 90, 0.95) is None
+
+
+def test_every_verdict_is_said_in_full() -> None:
+    failed = non_inferiority(300, 100, 5_000, 0.01, 0.95)
+    assert failed.explain() == (
+        f"accuracy drop 4.00 points on 5000 samples, at least {100 * failed.lower:.2f} points at 0.95 confidence; "
+        "budget 1.00 points: missed"
+    )
+    unsure = non_inferiority(120, 80, 5_000, 0.01, 0.95)
+    assert unsure.explain() == (
+        f"accuracy drop 0.80 points on 5000 samples, between {100 * unsure.lower:.2f} points and "
+        f"{100 * unsure.upper:.2f} points (each at 0.95 confidence); budget 1.00 points: undecided; "
+        f"about {unsure.images_needed} samples would decide"
+    )
+
+
+def test_a_bound_that_meets_the_budget_exactly_meets_it() -> None:
+    lower, upper = drop_lower_bound(30, 10, 500, 0.95), drop_upper_bound(30, 10, 500, 0.95)
+    found = [
+        non_inferiority(30, 10, 500, budget, 0.95).verdict
+        for budget in (upper, math.nextafter(upper, 0), lower, math.nextafter(lower, 0))
+    ]
+    assert found == ["pass", "undecided", "undecided", "fail"]
+
+
+@pytest.mark.parametrize(("room", "hopeful"), [(2e-6, True), (5e-7, False), (0.0, False), (-1e-3, False)])
+def test_without_room_under_the_budget_no_number_is_promised(room: float, hopeful: bool) -> None:
+    verdict = non_inferiority(15, 5, 1_000, 0.01 + room, 0.95)
+    assert verdict.verdict == "undecided"
+    assert (verdict.images_needed is not None) is hopeful
+    assert ("the observed drop leaves no room" in verdict.explain()) is not hopeful
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "n", "max_drop"),
+    [
+        (0, 0, 20, 0.02),
+        (0, 0, 7, 0.3),
+        (1, 1, 20, 0.1),
+        (1, 0, 10, 0.3),
+        (0, 1, 6, 0.2),
+        (2, 1, 60, 0.04),
+        (0, 3, 9, 0.1),
+    ],
+)
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_images_needed_is_the_larger_of_two_searches(
+    b: int, c: int, n: int, max_drop: float, confidence: float
+) -> None:
+    """What passes at all, by trying one after the other, and what passes with chance 0.8, by the formula."""
+    verdict = non_inferiority(b, c, n, max_drop, confidence)
+    if verdict.verdict != "undecided":
+        assert verdict.images_needed is None
+        return
+    sizes = range(n, 100_000)
+    least = next(k for k in sizes if drop_upper_bound(b * k / n, c * k / n, k, confidence) <= max_drop)
+    z = NormalDist().inv_cdf(confidence) + NormalDist().inv_cdf(0.8)
+    drop = (b - c) / n
+    assert verdict.images_needed == max(math.ceil(z**2 * ((b + c) / n - drop**2) / (max_drop - drop) ** 2), least)
+
+
+def test_the_ends_of_what_is_asked() -> None:
+    assert non_inferiority(0, 0, 10, 0, 0.5).images == 10
+    assert drop_upper_bound(3, 3, 10, 0.5) == pytest.approx(0, abs=1e-9)
+    assert drop_upper_bound(5, 5, 10, 0.95) < 1  # all of them flipped
+    assert drop_upper_bound(0.5, 0.5 + 2e-13, 1, 0.95) <= 1  # scaled counts are rounded
+    for arguments in ((0.5, 0.5 + 1e-11, 1), (0, -1, 10), (-0.5, 0, 10), (0, 11, 10)):
+        with pytest.raises(InputError, match=r"they count disjoint images, so 0 <= b \+ c <= n"):
+            drop_upper_bound(*arguments, 0.95)
+    with pytest.raises(InputError, match="no images to compare"):
+        drop_upper_bound(0, 0, -1, 0.95)
+    with pytest.raises(InputError, match=r"must be at least 0 and under 1 \(0\.02 is two points"):
+        non_inferiority(0, 0, 10, 1, 0.95)
+    for confidence in (0.49, 1.0):
+        with pytest.raises(InputError, match="the confidence is"):
+            percentile_lower_bound([1.0], 90, confidence)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 150), st.floats(1, 99), st.floats(0.5, 0.999))
+def test_the_lower_percentile_bound_is_the_largest_that_holds(n: int, percentile: float, confidence: float) -> None:
+    ranks = np.arange(1, n + 1)
+    holds = [stats.binom.sf(ranks - 1, n, percentile / 100) >= confidence + slack for slack in (1e-9, -1e-9)]
+    expected = {int(ranks[good][-1]) if good.any() else None for good in holds}
+    assert percentile_lower_bound(ranks, percentile, confidence) in expected

@@ -126,3 +126,74 @@ def test_few_blocks_bound_no_speedup() -> None:
     found = paired_speedup([2.0] * 4, [1.0] * 4, 0.95)
     assert (found.ratio, found.lower, found.upper) == (pytest.approx(2.0), None, None)
     assert paired_speedup([2.0] * 5, [1.0] * 5, 0.95).lower == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "block"), [(1, 1), (59, 1), (60, 1), (119, 1), (120, 2), (179, 2), (180, 3), (299, 4), (300, 5), (5_000, 5)]
+)
+def test_the_first_block_is_small_and_there_are_many(n: int, block: int) -> None:
+    found = percentile_bounds(np.random.default_rng(4).permutation(n).tolist(), 90, 0.95)
+    assert (found.block, found.blocks, found.bursts) == (block, n // block, False)
+
+
+@pytest.mark.parametrize(("n", "block", "blocks"), [(63, 4, 15), (64, 8, 8), (80, 8, 10), (127, 8, 15), (640, 80, 8)])
+def test_blocks_grow_while_eight_are_left(n: int, block: int, blocks: int) -> None:
+    found = percentile_bounds(list(range(n)), 50, 0.6)
+    assert (found.block, found.blocks) == (block, blocks)
+
+
+@pytest.mark.parametrize(("n", "size"), [(40, 1), (120, 2), (121, 2), (180, 3), (250, 4), (300, 5), (302, 5)])
+@pytest.mark.parametrize("percentile", [20, 50, 90])
+def test_the_bounds_are_the_median_of_the_rows_bounds(n: int, size: int, percentile: float) -> None:
+    """Row i: the i-th timing of every block. Of an even number of rows, the outer one of the middle two."""
+    values = np.random.default_rng(n).random(n).tolist()
+    found = percentile_bounds(values, percentile, 0.9)
+    assert (found.block, found.bursts) == (size, False)
+    rows = [sorted(values[i : n // size * size][::size]) for i in range(size)]
+    lowers = sorted(percentile_lower_bound(row, percentile, 0.95) for row in rows)
+    uppers = sorted(percentile_upper_bound(row, percentile, 0.95) for row in rows)
+    assert found.lower == lowers[(size - 1) // 2]
+    assert found.upper == uppers[size // 2]
+
+
+@pytest.mark.parametrize("percentile", [10, 90])
+def test_with_too_few_blocks_for_half_the_error_the_outermost_counts(percentile: int) -> None:
+    """30 blocks of two are enough for a bound at 0.95 (29) and too few for one at 0.975 (36)."""
+    values = np.random.default_rng(6).random(60)
+    values[[10, 11, 30, 31, 50, 51]] += 2  # slow in pairs
+    if percentile == 10:
+        values = 3 - values
+    found = percentile_bounds(values.tolist(), percentile, 0.95)
+    assert (found.block, found.blocks, found.bursts) == (2, 30, False)
+    rows = [sorted(values[::2]), sorted(values[1::2])]
+    assert rows[0] != rows[1]
+    if percentile == 90:
+        assert found.upper == max(values)
+        assert found.lower == min(percentile_lower_bound(row, 90, 0.975) for row in rows)
+    else:
+        assert found.lower == min(values)
+        assert found.upper == max(percentile_upper_bound(row, 10, 0.975) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "blocks"),
+    [
+        ([1.0, 2.0] * 4, 8),  # neighbours differ
+        ([1.0] * 7, 7),  # the same everywhere
+        ([1.0] * 4 + [2.0] * 4, 8),  # too short to tell
+        ([1.0] * 8 + [2.0] * 8, 8),
+        ([1.0] * 9 + [2.0] * 8, 8),  # an odd one is left out
+        ([1.0] * 16 + [2.0] * 16, 8),
+    ],
+)
+def test_alike_neighbours_are_joined(ratios: list[float], blocks: int) -> None:
+    found = paired_speedup(ratios, [1.0] * len(ratios), 0.9)
+    assert found.blocks == blocks
+
+
+def test_a_joined_pair_counts_by_its_mean() -> None:
+    """Of logarithms: a ratio of 2 and one of 8 make 4."""
+    found = paired_speedup([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, *[2.0, 8.0] * 4], [0.5] * 16, 0.6)
+    assert found.blocks == 8
+    assert found.ratio == pytest.approx(4.0)
+    assert (found.lower, found.upper) == (pytest.approx(2.0), pytest.approx(8.0))
