@@ -129,3 +129,45 @@ def test_a_collected_lock_keeps_nobody_out_and_lets_nobody_in_twice(store: Store
 )
 def test_ages(seconds: float, text: str) -> None:
     assert format_age(seconds) == text
+
+
+def test_an_entry_s_age_and_size(store: Store, tmp_path: Path) -> None:
+    folder = store.output_path("a" * 64, "x").parent
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_bytes(bytes(10))
+    (folder / "file").write_bytes(bytes(7))
+    (tmp_path / "big").write_bytes(bytes(10_000))
+    (folder / "link").symlink_to(tmp_path / "big")
+    (folder / "folder").symlink_to(tmp_path)
+    links = sum(os.lstat(folder / name).st_size for name in ("link", "folder"))
+    os.utime(folder, (1_000_000, 1_000_000))
+    fill(store, 2)
+    record = store.output_path(f"{1:064x}", "record.json")
+    record.write_text('{"step": "later", "started": "2999-01-01T00:00:00Z"}')
+    found = collect_garbage(store, also_keep=["b" * 64], dry_run=True)
+    assert [entry.key for entry in found.entries] == ["a" * 64, f"{0:064x}", f"{1:064x}"]  # the oldest first
+    assert list(found.removed) == sorted(e.key for e in found.entries)
+    unfinished, finished, later = found.entries
+    assert (unfinished.started.timestamp(), unfinished.size_bytes) == (1_000_000, 17 + links)
+    assert unfinished.age_s > 20 * 365 * 86400
+    assert (finished.step, finished.started.isoformat()) == ("export", "2026-01-01T00:00:00+00:00")
+    assert (later.step, later.target_name, later.age_s) == ("later", "", 0.0)
+    assert found.freed_bytes == sum(e.size_bytes for e in found.entries)
+
+
+def test_of_two_folders_the_one_with_a_record_says_what_it_was(store: Store) -> None:
+    key = f"{0:064x}"
+    store.output_path(key, "x").parent.mkdir(parents=True)
+    store.output_path(key, "record.json").write_bytes(b"\xff")
+    other = store.root / "store" / f".work-{key}-1"
+    other.mkdir()
+    (other / "record.json").write_text('{"step": "prune", "target_name": "b", "started": "2026-01-01T00:00:00Z"}')
+    (entry,) = collect_garbage(store, dry_run=True).entries
+    assert (entry.step, entry.target_name, entry.size_bytes) == ("prune", "b", 1 + 72)
+
+
+def test_what_vanishes_meanwhile_counts_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = {"a" * 64: [store.root / "store" / ("a" * 64)]}
+    monkeypatch.setattr(store, "contents", lambda: gone)
+    (entry,) = collect_garbage(store, dry_run=True).entries
+    assert (entry.size_bytes, entry.started.timestamp(), entry.step) == (0, 0.0, "")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import types
 from pathlib import Path
 
 import pytest
 
-from dlx_deploy.pipeline.digest import DigestCache, combine, write_atomically
+from dlx_deploy.pipeline.digest import DigestCache, canonical_json, combine, write_atomically
 
 
 def old(path: Path) -> None:
@@ -47,8 +48,9 @@ def test_hidden_files_do_not_count(tmp_path: Path) -> None:
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder") as e:
         DigestCache().of(tmp_path / "none")
+    assert (e.value.errno, e.value.filename) == (2, str(tmp_path / "none"))
 
 
 def test_cache_spares_reading_and_survives_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,4 +108,80 @@ def test_write_atomically_leaves_the_old_bytes_on_failure(tmp_path: Path, monkey
     with pytest.raises(OSError, match="disk"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["m.json"]
+
+
+def test_a_long_file_is_read_to_its_end(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 10_000
+    (tmp_path / "a").write_bytes(data)
+    found = DigestCache().of(tmp_path / "a")
+    assert (found[""].sha256, found[""].size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_only_the_named_files_and_no_hidden_folder(tmp_path: Path) -> None:
+    for name in ("b/x", "a/x", "a/.h/y", ".git/z"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert list(DigestCache().of(tmp_path)) == ["a/x", "b/x"]
+    assert list(DigestCache().of(tmp_path, ["b/x", ".git/z"])) == ["b/x", ".git/z"]
+    assert DigestCache().of(tmp_path, []) == {}
+
+
+def test_one_file_is_no_folder_of_one_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    assert combine(DigestCache().of(tmp_path)) != combine(DigestCache().of(tmp_path / "a"))
+
+
+def test_canonical_json_is_pinned() -> None:
+    assert canonical_json({"b": [1], "a": "ü"}) == '{\n "a": "ü",\n "b": [\n  1\n ]\n}\n'.encode()
+
+
+def test_the_cache_is_written_where_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr("dlx_deploy.pipeline.digest.write_atomically", lambda path, data: written.append(path))
+    monkeypatch.setattr("dlx_deploy.pipeline.digest._SETTLED_NS", -1)
+    (tmp_path / "a").write_bytes(b"abc")
+    cache = DigestCache(tmp_path / "cache.json")
+    cache.save()
+    assert written == []
+    cache.of(tmp_path / "a")
+    cache.save()
+    cache.save()
+    assert written == [tmp_path / "cache.json"]
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(30, "Read-only file system")
+
+    cache.of(tmp_path / "a")
+    cache._changed = True
+    monkeypatch.setattr("dlx_deploy.pipeline.digest.write_atomically", refuse)
+    cache.save()  # losing it costs time only
+    unkept = DigestCache()
+    unkept.of(tmp_path / "a")
+    unkept.save()
+
+
+def test_the_size_and_the_inode_tell_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlx_deploy.pipeline.digest._SETTLED_NS", -1)
+    (tmp_path / "a").write_bytes(b"abc")
+    status, stat = os.stat(tmp_path / "a"), os.stat
+    cache = DigestCache()
+    before = cache.of(tmp_path / "a")
+    (tmp_path / "a").write_bytes(b"other bytes")
+    names = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+    for changed in (None, *names):
+        stamps = {name: getattr(status, name) + (name == changed) for name in names}
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", lambda path, stamps=stamps, **_: types.SimpleNamespace(**stamps))
+            found = cache._file(str(tmp_path / "a"))
+        assert (found.sha256 == before[""].sha256) is (changed is None), changed
+        cache._known[str(tmp_path / "a")] = (tuple(getattr(status, name) for name in names), before[""].sha256)
+    assert os.stat is stat
+
+
+def test_the_new_bytes_are_on_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+    write_atomically(tmp_path / "m.json", b"new")
+    assert synced == [3]
     assert [p.name for p in tmp_path.iterdir()] == ["m.json"]

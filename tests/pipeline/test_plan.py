@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+import pytest
+
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.plan import Build, Planned, plan
 from dlx_deploy.pipeline.run import run_build
@@ -118,3 +122,54 @@ def test_collection_takes_left_over_work_and_checkpoints(toy: Toy, store: Store,
     assert (collected.removed, collected.freed_bytes) == ((dead,), 10)
     assert store.checkpoints(wanted).exists()
     assert not store.checkpoints(dead).exists()
+
+
+def test_many_differences_are_counted(store: Store, events: Events) -> None:
+    class Many(msgspec.Struct, frozen=True):
+        a: int = 0
+        b: int = 0
+        c: int = 0
+        d: int = 0
+        e: int = 0
+        f: int = 0
+
+    def build(params: Many) -> Build:
+        stage = Stage("s", 1, Many, (), ("x",), lambda job: {"n": float((job.out / "x").write_text("x"))})
+        return Build("b", None, [Step("s", stage, params, {})], {})
+
+    run_build(build(Many()), store, events)
+    four = "params.a: 0 → 1; params.b: 0 → 1; params.c: 0 → 1; params.d: 0 → 1"
+    assert reasons(plan(build(Many(1, 1, 1, 1)), store))["s"] == four
+    assert reasons(plan(build(Many(1, 1, 1, 1, 1)), store))["s"] == f"{four}; and 1 more"
+    assert reasons(plan(build(Many(1, 1, 1, 1, 1, 1)), store))["s"] == f"{four}; and 2 more"
+
+
+def test_provenance_is_said_to_be_how_it_was_made(toy: Toy, store: Store, events: Events) -> None:
+    for value in (3, 5):
+        run_build(toy.build(value), store, events)
+    steps = toy.steps(7)
+    run_build(Build("board", Board(), steps[:2], {}), store, events)
+    why = reasons(plan(Build("board", Board(), steps, {}), store))["scale"]
+    assert why.startswith("input provenance (how it was made) changed: ")
+    assert "; " not in why
+
+
+def test_provenance_is_pinned(toy: Toy, store: Store, events: Events) -> None:
+    result = run_build(toy.build(3), store, events)
+    shipped = msgspec.json.decode((result.outputs["scale"]["result"] / "provenance.json").read_bytes())
+    assert (shipped["schema"], sorted(shipped["steps"])) == (1, ["number", "parity"])
+    number = result.manifest.steps[0]
+    document = msgspec.to_builtins(number.document)
+    assert shipped["steps"]["number"] == {"key": number.key, **document, "tool_versions": number.tools}
+
+
+def test_what_cannot_be_read_is_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, names: list[str] | None = None) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(store, "digest_of", refuse)
+    stage = Stage("load", 1, NumberParams, ("file",), ("x",), lambda job: {})
+    for source in (tmp_path, Tree(tmp_path, lambda root: ["a"])):
+        build = Build("b", None, [Step("load", stage, NumberParams(), {"file": source})], {})
+        with pytest.raises(ConfigError, match=r"^load: file .* cannot be read: Permission denied$"):
+            plan(build, store)

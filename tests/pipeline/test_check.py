@@ -1,0 +1,91 @@
+"""What is refused before anything runs, and what a check gets to see."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlx_deploy.errors import ConfigError, DataError
+from dlx_deploy.pipeline.check import check_build, rehearse_build
+from dlx_deploy.pipeline.plan import Build
+from dlx_deploy.pipeline.run import run_build
+from dlx_deploy.pipeline.stage import Output, Setup, Stage, Step, Tree
+from dlx_deploy.pipeline.store import Store
+
+from .conftest import BOARD, Events, NumberParams, Toy
+
+
+def loading(source: Any, **rules: Any) -> Build:
+    """A step of a user's file, and one of what it gives."""
+    load = Stage("load", 1, NumberParams, ("file",), ("x",), lambda job: {}, **rules)
+    use = Stage("use", 1, NumberParams, ("x", "file"), ("y",), lambda job: {}, **rules)
+    steps = [
+        Step("load-it", load, NumberParams(1), {"file": source}),
+        Step("use-it", use, NumberParams(2), {"x": Output("load-it", "x"), "file": source}),
+    ]
+    return Build("board", BOARD, steps, {"whole": True})
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^load-it: file .*none does not exist; correct the path in deploy\.toml$"):
+        check_build(loading(tmp_path / "none"))
+
+
+def test_a_tree_says_itself_what_is_missing(tmp_path: Path) -> None:
+    def names(root: Path) -> list[str]:
+        raise DataError(f"{root.name} is no data set")
+
+    with pytest.raises(DataError, match=r"^none is no data set$"):
+        check_build(loading(Tree(tmp_path / "none", names)))
+    with pytest.raises(ConfigError, match=r"load-it: file .*none does not exist"):
+        check_build(loading(Tree(tmp_path / "none", lambda root: [])))
+
+
+@pytest.mark.parametrize("kind", ["file", "tree"])
+def test_a_check_sees_what_was_configured(tmp_path: Path, kind: str) -> None:
+    seen: list[Setup[NumberParams]] = []
+    (tmp_path / "a").write_text("x")
+    source: Any = tmp_path / "a" if kind == "file" else Tree(tmp_path, lambda root: ["a"])
+    build = loading(source, check=seen.append)
+    check_build(build)
+    root = tmp_path / "a" if kind == "file" else tmp_path
+    assert seen == [
+        Setup(NumberParams(number), {"file": root}, {"whole": True}, BOARD)  # type: ignore[arg-type]
+        for number in (1, 2)
+    ]
+    check_build(loading(source))  # a stage may have nothing to check
+
+
+def test_what_a_check_raises_names_the_step(tmp_path: Path) -> None:
+    def refuse(setup: Setup[NumberParams]) -> None:
+        raise DataError("no labels")
+
+    for kind, examine in (("check", check_build), ("rehearse", lambda b: rehearse_build(b, Store(tmp_path / "s")))):
+        build = loading(tmp_path, **{kind: refuse})
+        with pytest.raises(DataError, match=r"^load-it: no labels$"):
+            examine(build)
+        other = "rehearse" if kind == "check" else "check"
+        examine(loading(tmp_path, **{other: refuse}))
+
+
+def test_what_is_cached_is_not_rehearsed(toy: Toy, store: Store, events: Events) -> None:
+    rehearsed: list[int] = []
+
+    def build(value: int) -> Build:
+        steps = toy.steps(value)
+        stages = [
+            dataclasses.replace(s.stage, rehearse=lambda setup, n=n: rehearsed.append(n)) for n, s in enumerate(steps)
+        ]
+        return dataclasses.replace(
+            toy.build(value), steps=[dataclasses.replace(s, stage=g) for s, g in zip(steps, stages, strict=True)]
+        )
+
+    run_build(build(3), store, events)
+    assert rehearsed == [0, 1, 2]  # once, for all of them, before the first
+    run_build(build(3), store, events)
+    assert rehearsed == [0, 1, 2]
+    rehearse_build(build(4), store)
+    assert rehearsed == [0, 1, 2, 0, 1, 2]
