@@ -174,6 +174,23 @@ def test_a_gemm_stays_in_floating_point_under_its_own_name_where_ranges_are_dyna
     assert layer_precision(model) == {"mix/MatMul": "int8", "head/Gemm": "fp32"}
 
 
+def test_dynamic_weights_have_a_scale_per_output_channel() -> None:
+    """Columns of very different sizes: with one scale for all, the small ones would be nothing but zeros."""
+    model = token_net()
+    spread = Index(model).array("mix").astype(np.float32) * np.logspace(0, -4, 16, dtype=np.float32)
+    Index(model).initializers["mix"].CopyFrom(onnx.numpy_helper.from_array(spread, "mix"))
+    index = Index(quantize_dynamically(model, reduce_range=True))
+    weights = index.array(next(n for n in index.model.graph.node if n.op_type == "MatMulInteger").input[1])
+    assert np.abs(weights.astype(int)).max(axis=0).tolist() == [64] * 16
+
+
+def test_what_follows_a_layer_is_calibrated_whatever_else_it_gives() -> None:
+    net = Net()
+    net.add("pool", "MaxPool", net.conv("a", net.planes(), 1, 8), kernel_shape=[2, 2], strides=[2, 2])
+    net.nodes[-1].output.append("pool/where")
+    assert {"pool", "pooled", "flat"} <= set(tensors_to_quantize(net.head("pool", 8)))
+
+
 def test_dynamic_ranges_and_a_fixed_batch_exclude_each_other() -> None:
     assert batch_size(quantize_dynamically(token_net(batch=1), reduce_range=True)) == 1
     with pytest.raises(

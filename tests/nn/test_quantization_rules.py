@@ -195,6 +195,30 @@ def test_a_clean_graph_has_no_findings() -> None:
     assert check_tensorrt_rules(residual_net()) == []  # nothing quantized, nothing wrong
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint32, np.uint64, np.bool_])
+def test_constants_of_other_types_are_no_finding(kind: type[np.generic]) -> None:
+    model = load(clean())
+    store(model, "table", np.ones(3, kind))
+    assert check_tensorrt_rules(model) == []
+
+
+def test_every_input_is_looked_at() -> None:
+    model = load(clean())
+    model.graph.input.insert(0, helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+    uint8_into_transpose(model)
+    assert [text.split(" (")[0] for text in check_tensorrt_rules(model)] == ["uint8-input: node 'turned/Transpose'"]
+
+
+def test_types_that_an_operator_keeps_apart_are_no_mix() -> None:
+    """Statistics of a batch norm may be of another type than what it normalises and scales."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT16, [1, 2, 4, 4]) for name in "xy")
+    kinds = {"scale": np.float16, "shift": np.float16, "mean": np.float32, "var": np.float32}
+    weights = [numpy_helper.from_array(np.ones(2, kind), name) for name, kind in kinds.items()]
+    norm = helper.make_node("BatchNormalization", ["x", *kinds], ["y"], name="norm/BatchNormalization")
+    graph = helper.make_graph([norm], "g", [x], [y], weights)
+    assert check_tensorrt_rules(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])) == []
+
+
 @pytest.mark.parametrize(("breaks", "finding"), BROKEN, ids=[b.__name__ for b, _ in BROKEN])
 def test_each_rule_finds_what_breaks_it(breaks: Callable[[ModelProto], None], finding: str) -> None:
     model = load(clean())

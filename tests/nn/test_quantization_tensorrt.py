@@ -161,6 +161,16 @@ def test_ranges_and_channels_of_nothing_but_zeros() -> None:
     assert not index.array("conv2.weight/quantized")[3].any()
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_scales_too_small_for_half_precision_are_the_smallest_that_keep_their_bits(half: bool) -> None:
+    model = residual_net()
+    ranges = dict.fromkeys(tensors_to_quantize(model), (-1e-6, 1e-7))
+    index = Index(insert_qdq(model, ranges, half_scales=half))
+    scale = float(index.array("relu1/scale"))
+    assert scale == (2.0**-20 if half else np.float32(1e-6) / np.float32(127))
+    assert float(np.float16(2.0**-20 * 1.25)) == 2.0**-20 * 1.25  # two bits of a fraction are left there
+
+
 @settings(max_examples=30, deadline=None)
 @given(hnp.arrays(np.float32, (8, 8, 3, 3), elements=st.floats(-1e4, 1e4, width=32)))
 def test_folding_any_weights_is_off_by_half_a_step_at_most(weight: np.ndarray) -> None:
