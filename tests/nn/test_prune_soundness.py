@@ -160,6 +160,7 @@ MOVING: dict[str, tuple[Mix, Iterable[nn.Module], bool]] = {
         True,
     ),
     "padded": (lambda x, a, b, c: c(F.pad(a(x), (0, 0, 0, 0, 8, 8)) + b(x)), (block(32, 48), *TWO), True),
+    "padded in space": (lambda x, a, b: b(F.pad(a(x), (1, 1, 2, 0))), TWO, True),
     "paths, weighed": (
         lambda x, a, b, c, d: d(
             (
@@ -183,6 +184,7 @@ MOVING: dict[str, tuple[Mix, Iterable[nn.Module], bool]] = {
     ),
     "values written over": (lambda x, a, b: b(a(x).masked_fill(x.mean(1, keepdim=True) > 1, 0)), TWO, True),
     "grouped": (lambda x, a, b, c: c(b(a(x))), (block(32, 64), block(64, 128, 3, 4), block(128, 32)), True),
+    "two groups": (lambda x, a, b, c: c(b(a(x))), (block(32, 64), block(64, 128, 3, 2), block(128, 32)), True),
     "depthwise": (lambda x, a, b, c: c(b(a(x))), (block(32, 64), block(64, 128, 3, 64), block(128, 32)), True),
     "stacked": (
         lambda x, a, b, c: c(torch.stack([a(x), b(x)], 1).sum(1)),
@@ -314,6 +316,12 @@ def test_a_convolution_whose_weight_is_computed_is_left_alone() -> None:
     assert {key for key, now in report.channels.items() if now.outputs < 64} >= {"parts.1.0", "parts.2.0"}
     assert pruned.parts[0].weight.shape == (64, 32, 3, 3)  # type: ignore[index,union-attr]
     assert pruned(torch.zeros(SHAPE)).shape == (2, 10)
+
+
+def test_the_module_that_mixes_channels_is_named() -> None:
+    model = Net(lambda x, a, n, b: b(n(a(x))), block(32, 64), nn.GroupNorm(8, 64), block(64, 32))
+    _, report = as_much_as_possible(model)
+    assert report.left["parts.0.0"].endswith(" in 'parts.1'")
 
 
 def test_parameters_that_two_layers_share_stay() -> None:

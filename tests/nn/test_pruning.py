@@ -121,6 +121,17 @@ def test_the_smallest_norms_go_first() -> None:
     assert pruned[0].weight.flatten().tolist() == list(range(9, 17))
 
 
+def test_norms_count_behind_a_batch_norm_without_weights() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 1, bias=False), nn.BatchNorm2d(16, affine=False), nn.Conv2d(16, 4, 1, bias=False), nn.Flatten()
+    )
+    with torch.no_grad():
+        model[0].weight.copy_(1 + torch.arange(16.0).view(16, 1, 1, 1) / 1000)  # tells which stay
+        model[2].weight.copy_(torch.arange(16.0, 0.0, -1.0).view(1, 16, 1, 1).expand(4, 16, 1, 1))
+    pruned, _ = prune_channels(model, (1, 1, 2, 2), 0.5)
+    assert torch.equal(pruned[0].weight, model[0].weight[:8])
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [("resnet8", {"width": 2}), ("resnet8", {"shortcut": "A"}), ("mobilenet_v3_small", {})],
@@ -278,6 +289,13 @@ def test_recalibration_takes_the_plain_average() -> None:
     assert model[1].running_var.numpy() == pytest.approx(variance.numpy(), rel=1e-4)
     assert model[1].momentum == 0.1
     assert model.training
+
+
+def test_recalibration_on_less_than_a_batch() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1))
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1), dtype=np.uint8)
+    recalibrate_batchnorm(model, images, Normalise((0.0,), (1.0,)), batch=16)
+    assert model[0].running_mean.item() == pytest.approx(images.mean() / 255, rel=1e-5)
 
 
 def test_recalibration_wins_accuracy_back(train_data: TrainData) -> None:

@@ -77,6 +77,10 @@ def gemm_axis(model: ModelProto) -> None:
     node(model, "logits/Gemm").attribute[0].i = 0
 
 
+def no_axis(model: ModelProto) -> None:
+    del node(model, "conv2.weight/DequantizeLinear").attribute[:]
+
+
 def int32_bias(model: ModelProto) -> None:
     store(model, "b", np.zeros(8, np.int32))
     store(model, "b.scale", np.array(1, np.float32))
@@ -144,6 +148,7 @@ BROKEN: list[tuple[Callable[[ModelProto], None], str]] = [
         r"per-tensor: node 'relu1/QuantizeLinear' .* its scale for an activation has the shape \[8\]; it must be a",
     ),
     (conv_axis, r"weight-axis: node 'conv2/Conv' \(Conv\): its weight scales lie along axis 1; .* are axis 0"),
+    (no_axis, r"weight-axis: node 'conv2/Conv' \(Conv\): its weight scales lie along axis 1; .* are axis 0"),
     (gemm_axis, r"weight-axis: node 'logits/Gemm' \(Gemm\): .* axis 0; .* are axis 1"),
     (int32_bias, "bias: node 'bias/DequantizeLinear' .* dequantizes an int32 constant"),
     (unfolded, "folded-weights: node 'w.q/QuantizeLinear' .* store the int8 values"),
@@ -227,6 +232,36 @@ def test_each_rule_finds_what_breaks_it(breaks: Callable[[ModelProto], None], fi
     rule = finding.split(":")[0]
     assert any(re.match(finding, text) for text in found), found
     assert {text.split(":")[0] for text in found} == {rule}
+
+
+def test_weights_behind_a_layer_in_floating_point_are_looked_at() -> None:
+    model = residual_net()
+    names = tensors_to_quantize(model, ["conv1/*"])
+    model = insert_qdq(model, dict.fromkeys(names, (-1.0, 1.0)), ["conv1/*"])
+    gemm_axis(model)
+    assert [text.split(" (")[0] for text in check_tensorrt_rules(model)] == ["weight-axis: node 'logits/Gemm'"]
+
+
+def test_attention_that_reads_one_tensor_twice() -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 4, 8]) for name in ("q", "k", "v", "y")]
+    for inputs, count in ((["q", "k", "k"], 1), (["q", "q", "q"], 1), (["q", "k", "v"], 0)):
+        attention = helper.make_node("Attention", inputs, ["y"], name="a/Attention")
+        graph = helper.make_graph([attention], "g", ends[:3], ends[3:])
+        found = check_tensorrt_rules(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)]))
+        assert sum("q, k and v are not three tensors; put an Identity" in text for text in found) == count
+        assert len(found) == count
+
+
+def test_a_transposed_convolution_whose_input_alone_is_quantized() -> None:
+    net = Net()
+    net.constant("s", np.array(0.1, np.float32))
+    net.constant("z", np.array(0, np.int8))
+    x = net.add("x.dq", "DequantizeLinear", net.add("x.q", "QuantizeLinear", net.planes(), "s", "z"), "s")
+    net.constant("up", np.ones((1, 8, 2, 2), np.float32))
+    model = net.head(net.add("wide", "ConvTranspose", x, "up", strides=[2, 2]), 8)
+    assert [text.split(" (")[0] for text in check_tensorrt_rules(model) if "wide" in text] == [
+        "transposed-convolution: node 'wide/ConvTranspose'"
+    ]
 
 
 @pytest.mark.parametrize("axis", [0, 1])
