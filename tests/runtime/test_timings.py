@@ -197,3 +197,12 @@ def test_a_joined_pair_counts_by_its_mean() -> None:
     assert found.blocks == 8
     assert found.ratio == pytest.approx(4.0)
     assert (found.lower, found.upper) == (pytest.approx(2.0), pytest.approx(8.0))
+
+
+def test_a_speedup_is_bounded_at_its_median() -> None:
+    """All five of five are on one side of the median with chance 1/32, which no other percentile gives."""
+    ratios = [2.0, 3.0, 1.5, 4.0, 2.5]
+    found = paired_speedup(ratios, [1.0] * 5, 0.968)
+    assert (found.lower, found.ratio, found.upper) == (pytest.approx(1.5), pytest.approx(2.5), pytest.approx(4.0))
+    found = paired_speedup(ratios, [1.0] * 5, 0.969)
+    assert (found.lower, found.upper) == (None, None)
