@@ -185,3 +185,16 @@ def test_the_new_bytes_are_on_the_disk_before_the_name(tmp_path: Path, monkeypat
     write_atomically(tmp_path / "m.json", b"new")
     assert synced == [3]
     assert [p.name for p in tmp_path.iterdir()] == ["m.json"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_file_of_the_future_is_not_remembered(tmp_path: Path, kept: bool) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"abc")
+    later = time.time_ns() + (-1 if kept else 1) * 3_600_000_000_000
+    os.utime(file, ns=(later, later))
+    time.sleep(0.15)
+    cache = DigestCache(tmp_path / "cache.json")
+    cache.of(file)
+    cache.save()
+    assert (tmp_path / "cache.json").exists() is kept

@@ -280,3 +280,43 @@ def test_a_lock_that_was_collected_is_closed(store: Store, monkeypatch: pytest.M
     with store.lock("k", lambda: None):
         assert len(os.listdir("/proc/self/fd")) == before + 1
     assert (answers, len(os.listdir("/proc/self/fd"))) == ([], before)
+
+
+@pytest.mark.parametrize("digit", ["0", "f"])
+def test_a_record_of_another_key_is_not_believed(store: Store, keys: list[str], digit: str) -> None:
+    record = store.output_path(keys[0], "record.json")
+    record.chmod(0o644)
+    record.write_text(record.read_text().replace(f'"key": "{keys[0]}"', f'"key": "{digit * 64}"'))
+    assert digit * 64 in record.read_text()
+    assert what(store, keys[0]) == "record.json does not belong to its key"
+
+
+def test_removal_does_not_follow_links(store: Store, keys: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo").write_text("x")
+    store.checkpoints(keys[0]).mkdir(parents=True)
+    (store.checkpoints(keys[0]) / "link").symlink_to(tmp_path / "mine")
+    (store.checkpoints(keys[0]) / "file").symlink_to(tmp_path / "mine" / "photo")
+    store.remove(keys[0])
+    assert (tmp_path / "mine" / "photo").read_text() == "x"
+    assert not store.checkpoints(keys[0]).exists()
+    assert not list(store.root.glob(".trash-*"))
+
+
+def test_removal_says_what_the_disk_says(store: Store, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(StoreError, match=r"^store .*: Permission denied; make it writable, or name another folder"):
+        store.remove(keys[0])
+    assert store.keys() == set(keys)
+    assert not list(store.root.glob(".trash-*"))
+
+
+def test_a_build_closes_what_it_opens(toy: Toy, store: Store, events: Events) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("no /proc here")
+    before = len(os.listdir("/proc/self/fd"))
+    run_build(toy.build(3), store, events)
+    assert len(os.listdir("/proc/self/fd")) == before
