@@ -324,6 +324,36 @@ def test_the_module_that_mixes_channels_is_named() -> None:
     assert report.left["parts.0.0"].endswith(" in 'parts.1'")
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_whose_weights_something_else_reads_stays(layer: int) -> None:
+    def scaled(x: Tensor, a: Any, b: nn.Module) -> Tensor:
+        return b(a(x) * a[layer].weight.std())  # type: ignore[no-any-return]
+
+    pruned, report = as_much_as_possible(Net(scaled, *copy.deepcopy(TWO)))
+    assert report.left["parts.0.0"] == "std in the network itself"
+    assert pruned.parts[0][0].weight.shape[0] == 64  # type: ignore[index,union-attr]
+
+
+class OwnNorm(nn.Module):
+    """Computes and is named as a batch normalisation, and is none of torch's."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)  # type: ignore[arg-type]
+
+
+def test_a_module_that_only_computes_like_a_batch_norm_keeps_its_size() -> None:
+    model = Net(lambda x, a, n, b: b(n(a(x))), block(32, 64), OwnNorm(64), block(64, 32))
+    pruned, report = as_much_as_possible(model)
+    assert "parts.0.0" in report.left
+    assert pruned.parts[1].weight.shape == (64,)  # type: ignore[index,union-attr]
+
+
 def test_parameters_that_two_layers_share_stay() -> None:
     a, b = nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 1)
     b.weight = a.weight
