@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_what_cannot_be_pruned() -> None:
         prune_heads(nn.Linear(2, 2), SPEC, 0.2)
     with pytest.raises(StageFailed, match=r"prune\.reduce_macs is 0\.99; with round_to = 8 at most 0\.\d+ of the"):
         prune_heads(network("transformer"), SPEC, 0.99)
+
+
+def test_what_is_advised_helps() -> None:
+    model = network("transformer")
+    with pytest.raises(StageFailed, match=r"lower prune\.reduce_macs to .*, or set prune\.round_to = 1") as seen:
+        prune_heads(model, SPEC, 0.99, round_to=64)
+    lower, finer = re.findall(r"reduce_macs to ([0-9.]+),|round_to = 1 \(at most ([0-9.]+)\)", str(seen.value))
+    for most, round_to in ((float(lower[0]), 64), (float(finer[1]), 1)):
+        assert prune_heads(model, SPEC, most, round_to=round_to)[1].reduction == pytest.approx(most, abs=0.002)
 
 
 @pytest.mark.parametrize("name", ["transformer", "efficient_transformer"])

@@ -47,6 +47,11 @@ def test_steps_that_a_larger_one_makes_needless_are_taken_back() -> None:
     assert mildest(parts, linear([1, 60]), 64 + 960, 0.3) == [64, 8]
 
 
+def test_nothing_goes_where_nothing_is_asked() -> None:
+    """Nor does what costs nothing."""
+    assert mildest([part(16, 8), part(20, 1)], lambda _: 100, 100, 0.0) == [16, 20]
+
+
 def test_just_short_is_better_than_far_too_much() -> None:
     parts = [part(100, 1), part(16, 8)]
     macs = linear([1, 20])

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -253,6 +254,18 @@ def test_the_oracle_is_not_blinded_by_a_head_of_zeros(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pruning, "rule_for", wrongly_known)
     _, report = as_much_as_possible(model)
     assert "parts.0.0" in report.left
+
+
+@pytest.mark.parametrize(
+    ("wrong", "blamed"), [("a", "a"), ("d", "d"), ("ad", "cd"), ("ab", "b"), ("cd", "d"), ("", "abcd"), ("x", "")]
+)
+def test_groups_to_blame_are_those_without_which_nothing_speaks_against_the_rest(
+    wrong: str, blamed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is ``wrong`` together is objected to; where neither half of a plan is wrong alone the second is blamed."""
+    monkeypatch.setattr(Oracle, "objection", lambda _, plan: "no" if set(wrong) <= set(plan) else "")
+    plan = {name: np.array([0]) for name in "abcd"}
+    assert Oracle.__new__(Oracle).offenders(plan) == dict.fromkeys(blamed, "no")
 
 
 def test_a_part_that_only_training_runs_keeps_its_inputs() -> None:
