@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,38 @@ def test_given_splits_and_duplicates(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert sorted(data.texts("test")) == sorted(t for t, _ in texts[40:])
     assert not set(data.texts("test")) & set(data.texts("train"))
     assert "train.csv: 2 texts come twice and were left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ({"tokenizer": "words"}, str.upper),
+        ({"max_length": 24, "truncate": True}, lambda text: text + " and the rest" * 9),
+    ],
+)
+def test_texts_that_the_tokenizer_makes_the_same_are_not_trained_on(
+    options: dict[str, Any], change: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, others = [(f"{text} " * 9, name) for text, name in rows(40)], rows(60)[40:]
+    write(tmp_path / "t" / "train.csv", own)
+    write(tmp_path / "t" / "test.csv", [*others, *((change(text), name) for text, name in own[:5])])
+    with caplog.at_level(logging.WARNING):
+        found = prepare(Data(kind="text", path=str(tmp_path / "t"), vocabulary=400, **options), tmp_path / "out", 0)
+    data = open_data(tmp_path / "out")
+    seen = {row.tobytes() for split in ("train", "validation", "calibration") for row in data.split(split)[0]}
+    assert not seen & {row.tobytes() for row in data.split("test")[0]}
+    assert len(data.texts("test")) == 25
+    assert found["copies_left_out"] >= 5
+    assert found["train_texts"] == len(data.texts("train")) == len(data.split("train")[1])
+    assert "are the same tokens as others: left out" in caplog.text
+
+
+def test_a_class_of_nothing_but_the_same_tokens_is_refused(tmp_path: Path) -> None:
+    texts = [*rows(40), *((f"pine number {i}", "tree") for i in range(8))]
+    write(tmp_path / "t" / "train.csv", texts)
+    write(tmp_path / "t" / "test.csv", [*rows(60)[40:], *((text.upper(), name) for text, name in texts[40:])])
+    with pytest.raises(DataError, match=r"class 'tree' has no text of its own .* are the same tokens as texts"):
+        prepared(tmp_path / "t", tmp_path / "out", tokenizer="words")
 
 
 def test_words_and_a_given_tokenizer(tmp_path: Path) -> None:

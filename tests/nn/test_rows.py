@@ -17,7 +17,7 @@ from torch.nn import functional
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.evaluation import run_onnx
 from dlx_deploy.nn.export import ExportSpec, TextSpec, check_parity, export_onnx
-from dlx_deploy.nn.rows import dependence, own_rows_differ, refuse_dependent_rows
+from dlx_deploy.nn.rows import dependence, own_rows_differ, refuse_dependent_rows, unlike
 from dlx_deploy.nn.torch_rows import refuse_dependence
 
 from .onnx_fixtures import Net, images
@@ -69,6 +69,28 @@ def test_a_network_that_mixes_rows_is_refused_by_the_layer(name: str, any_graph:
     )
     with pytest.raises(StageFailed, match=rf"{message}; it is mixed in the forward .*nothing over axis 0"):
         check_parity(any_graph, Mixing(DEPENDENT[name]), SPEC, images(20), 1e-3)
+
+
+class Brightest(nn.Module):
+    """Divides by the brightest pixel of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Mixing(lambda x: x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x / x.abs().max())
+
+
+def test_what_all_images_have_in_common_hides_no_dependence(tmp_path: Path, any_graph: Path) -> None:
+    same = images(20)
+    same[:, 0], same[:, 1] = 255, 0  # every image with white and black: the same largest value in any batch
+    with pytest.raises(StageFailed, match="answers depend on the batch"):
+        check_parity(any_graph, Brightest(), SPEC, same, 1e-3)
+    assert (unlike(same)[::3] == same[::3]).all()
+    assert [int(image.max()) for image in unlike(same)[:4]] == [255, 127, 85, 255]
+    tokens = np.arange(12, dtype=np.int32).reshape(3, 4)
+    assert unlike(tokens) is tokens
 
 
 def test_batch_norm_without_running_statistics_is_named(any_graph: Path) -> None:

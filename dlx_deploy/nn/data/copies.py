@@ -1,4 +1,4 @@
-"""Images that are in the data more than once, compared as the network sees them."""
+"""Images and texts that are in the data more than once, compared as the network sees them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from dlx_deploy.nn.data.artifact import Images, Labels
+from numpy.typing import NDArray
+
+from dlx_deploy.nn.data.artifact import Labels
 
 __all__ = ["ORDER", "Copies", "digests", "find_copies"]
 
@@ -28,9 +31,9 @@ class Copies:
     contradictory: int
 
 
-def digests(images: Images) -> list[bytes]:
-    """One per image of uint8[N, H, W, C], equal where the pixels are."""
-    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+def digests(rows: NDArray[Any]) -> list[bytes]:
+    """One per row of images uint8[N, H, W, C] or tokens int32[N, L], equal where the pixels or tokens are."""
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
 def find_copies(found: Mapping[str, Sequence[bytes]], labels: Mapping[str, Labels]) -> Copies:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.artifact import Labels, TextHeader
+from dlx_deploy.nn.data.copies import ORDER, digests, find_copies
 from dlx_deploy.nn.data.docstrings import load_docstrings
 from dlx_deploy.nn.data.listing import left_out_tables, require_classes, split_of, text_names
-from dlx_deploy.nn.data.splits import Indices, Part
+from dlx_deploy.nn.data.splits import Indices, Part, without
 from dlx_deploy.nn.data.tokenizing import Kind, encode_all, load_tokenizer, pad_id, train_tokenizer
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.labels import class_order, same_but_for_writing
@@ -46,8 +48,35 @@ class TextSource:
         self._save(out, name, texts, encode_all(load_tokenizer(out / "tokenizer.json"), texts, *self._limits, name))
 
     def separate(self, out: Path, parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[str, float]]:
-        """``parts`` as they are: no text of the source comes twice."""
-        return dict(parts), {}
+        """The written ``parts`` without texts that are the same tokens as one of a split that judges.
+
+        Such texts are not equal (those are gone before), but the tokenizer lower-cases them, say, or cuts them off.
+
+        Raises:
+            DataError: a class of the training split, or a whole split, has nothing else.
+        """
+        labels = {name: self.labels[part.origin][part.positions] for name, part in parts.items()}
+        found = find_copies({name: digests(_tokens(out, name)) for name in ORDER}, labels)
+        result = dict(parts)
+        for split in ORDER:
+            rows = np.array([row for (name, row), _ in found.across if name == split], np.int64)
+            if len(rows):
+                keep = without(len(labels[split]), rows)
+                self._refuse_alike(split, labels[split], keep)
+                result[split] = Part(parts[split].origin, parts[split].positions[keep])
+                texts = [self.texts[parts[split].origin][i] for i in result[split].positions]
+                self._save(out, split, texts, _tokens(out, split)[keep])
+                log.warning("%d texts of the %s split are the same tokens as others: left out", len(rows), split)
+        count = len(found.across)
+        return result, {"copies_left_out": self.counts.get("copies_left_out", 0.0) + count} if count else {}
+
+    def _refuse_alike(self, split: str, labels: Labels, keep: Indices) -> None:
+        gone = np.setdiff1d(labels, labels[keep])
+        if len(gone) and (split == "train" or not len(keep)):
+            raise DataError(
+                f"the {split} split: class {self.classes[gone[0]]!r} has no text of its own ({len(gone)} such): all "
+                "are the same tokens as texts of the test or validation split; add others, or raise data.max_length"
+            )
 
     def draw(self, out: Path, drawn: Indices) -> None:
         """The texts of the training split at ``drawn``, as those of calibration."""
@@ -82,6 +111,11 @@ class TextSource:
     def _save(out: Path, name: str, texts: Sequence[str], tokens: Any) -> None:
         np.save(out / f"{name}.tokens.npy", tokens, allow_pickle=False)
         (out / f"{name}.texts.json").write_text(json.dumps(list(texts), ensure_ascii=False), encoding="utf-8")
+
+
+def _tokens(out: Path, split: str) -> NDArray[np.int32]:
+    tokens: NDArray[np.int32] = np.load(out / f"{split}.tokens.npy", allow_pickle=False)
+    return tokens
 
 
 def text_source(config: Data) -> TextSource:
