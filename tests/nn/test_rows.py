@@ -93,6 +93,16 @@ def test_what_all_images_have_in_common_hides_no_dependence(tmp_path: Path, any_
     assert unlike(tokens) is tokens
 
 
+def test_answers_that_are_no_numbers_for_one_row_alone_differ_most() -> None:
+    def run(part: NDArray[Any], batch: int) -> NDArray[np.float32]:
+        return np.where((part == 3) & (batch == 1), np.nan, np.ones((len(part), 2))).astype(np.float32)
+
+    rows = np.arange(6)[:, None]
+    found = dependence(run, rows, run(rows, 6), 1e-3)
+    assert found is not None
+    assert (found.row, found.how, found.relative) == (3, "alone", np.inf)
+
+
 def test_batch_norm_without_running_statistics_is_named(any_graph: Path) -> None:
     model = Mixing(lambda x: x, nn.BatchNorm2d(6, track_running_stats=False))
     with pytest.raises(StageFailed, match=r"the output of 'norm' \(BatchNorm2d\); give it running statistics"):
