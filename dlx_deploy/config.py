@@ -244,7 +244,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: Identifier = "digits"
     version: Identifier = "0.1.0"
-    seed: Count = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     targets: Annotated[tuple[str, ...], Meta(min_length=1)] = ("jetson",)
     data: Data = Data()

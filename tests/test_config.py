@@ -70,6 +70,7 @@ def test_every_default_is_valid_when_written_out() -> None:
         ("[gate]\nmax_latency_p90_ms = inf", r"gate\.max_latency_p90_ms is inf; rule: a finite number$"),
         ("[data]\nmean = [0.5, nan]", r"data\.mean\[1\] is nan; rule: a finite number$"),
         ("[teacher]\narguments = {width = inf}", r"teacher\.arguments\.width is inf; rule: a finite number$"),
+        ("seed = 99999999999999999999", r"seed is 99999999999999999999; rule: .*9223372036854775807"),
         ("threads = 1000000", r"threads is 1000000; rule: Expected `int` <= 1024"),
         ("[verify]\nthreads = 1000000", r"verify\.threads is 1000000; rule: Expected `int` <= 1024"),
         ("seed = " + "9" * 5000, r"not valid TOML: "),
