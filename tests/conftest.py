@@ -11,6 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: torch's own choice, as many threads as cores in each, is several times slower.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from dlx_deploy import cli
 
 TINY = [
