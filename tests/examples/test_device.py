@@ -46,7 +46,7 @@ def make_package(tmp_path: Path) -> Callable[[float], Path]:
         "target": {"name": "cpu-x86_64", "kind": "cpu", "title": "any"},
         "preprocessing": {},
         "labels": ["red", "green", "blue"],
-        "precision": {},
+        "precision": {"plan": "fp32"},
         "execution": {"exact_qdq": False},
         "recipe": {},
         "budgets": {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0},

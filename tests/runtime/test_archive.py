@@ -312,6 +312,7 @@ def test_members_that_share_their_bytes() -> None:
     [
         (STORED + b"x", "no end of a zip, or a comment after it"),
         (STORED[:-2] + b"\x04\0" + b"PK\x05\x06", "no end of a zip, or a comment after it"),
+        (STORED[:-2] + b"\x02\0" + b"\0\0", "no end of a zip, or a comment after it"),
         (STORED[:-22] + b"PK\x06\x07" + bytes(16) + STORED[-22:], "a ZIP64 directory, which no package needs"),
         (
             STORED[:-10] + b"\xff\xff\xff\x7f" + STORED[-6:],
