@@ -15,7 +15,7 @@ part() {
     shift
     "$@" || failed+=("exit $? of: $*")  # what one GPU cannot show (TensorRT-RTX on an H100) hides nothing of the rest
 }
-part tests python -m pytest -m gpu -p no:cacheprovider
+part tests python -m pytest tests/gpu -m gpu -n 0 -p no:cacheprovider  # one process: they share one GPU
 part latency python benchmarks/gpu_latency.py --output "$out"
 part "training step" python benchmarks/training_step.py --json "$out/gpu-training-step.json"
 # CIFAR-10 in an image folder, train/CLASS/*.jpg and test/CLASS/*.jpg: a ResNet-18 to 91 % in under 10 minutes.
