@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,27 @@ ONCE = in_order([*EPOCHS, *((step, "written") for step in STEPS), ("quantize", "
 ALWAYS = in_order([*EPOCHS, *((step, moment) for step in STEPS for moment in ORDER if moment != "epoch")])
 
 
-def killed_at(folder: Path, step: str, moment: str) -> int:
-    command = [sys.executable, SCRIPT, step, moment, "build", *tiny()]
-    return subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=False).returncode
+class Killer:
+    """Starts builds, each in a process of its own, and gives back how it ended."""
+
+    def __init__(self) -> None:
+        self.server = subprocess.Popen(
+            [sys.executable, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, folder: Path, step: str, moment: str) -> int:
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.write(json.dumps([str(folder), step, moment, ["build", *tiny()]]) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def killed_at() -> Iterator[Killer]:
+    killer = Killer()
+    yield killer
+    killer.server.communicate(timeout=60)
 
 
 def finish(folder: Path) -> dict[str, str]:
@@ -49,7 +68,7 @@ def digest(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("moments", [ONCE, pytest.param(ALWAYS, marks=pytest.mark.slow)], ids=["once", "always"])
-def test_killed_in_every_stage(built: Path, tmp_path: Path, moments: list[tuple[str, str]]) -> None:
+def test_killed_in_every_stage(built: Path, tmp_path: Path, killed_at: Killer, moments: list[tuple[str, str]]) -> None:
     """One build, killed at moment after moment, each time going on from the last."""
     assert {step for step, _ in moments} == set(STEPS)
     codes = {moment: killed_at(tmp_path, *moment) for moment in moments}
@@ -60,7 +79,7 @@ def test_killed_in_every_stage(built: Path, tmp_path: Path, moments: list[tuple[
 
 
 @pytest.mark.parametrize("step", ["distill", *(pytest.param(s, marks=pytest.mark.slow) for s in ("teacher", "prune"))])
-def test_training_goes_on_from_its_last_epoch(built: Path, tmp_path: Path, step: str) -> None:
+def test_training_goes_on_from_its_last_epoch(built: Path, tmp_path: Path, killed_at: Killer, step: str) -> None:
     assert killed_at(tmp_path, step, "epoch") == -signal.SIGKILL
     command = [sys.executable, "-m", "dlx_deploy.cli", "status", "--json"]
     (status,) = json.loads(subprocess.check_output(command, cwd=tmp_path)).values()
