@@ -29,7 +29,7 @@ from dlx_deploy.nn.checkpoint import refuse_other_names
 from dlx_deploy.nn.models.inputs import InputSpec
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.models.user import is_user, source_path
-from dlx_deploy.nn.outside import Snapshot, describe, leaves, snapshot
+from dlx_deploy.nn.outside import Snapshot, changes, describe, leaves, snapshot
 from dlx_deploy.nn.reload import refuse_other_answers
 from dlx_deploy.nn.state import is_json, is_outside, module_versions, outside_state, packed, set_outside, set_packed
 
@@ -52,6 +52,8 @@ _VERSIONS = "versions"
 """The key in the weights' header: module name → version, as JSON, of those that are not 1."""
 _ELSEWHERE = 0x5EED
 """Any seed that no build draws weights from."""
+_DRAWS = 6
+"""How often a user's network is built again to see what is drawn at random."""
 _SAMPLES = 8
 
 
@@ -95,6 +97,8 @@ def save_model(folder: Path, model: nn.Module, architecture: Architecture, sampl
     architecture = _read_architecture(folder)
     fresh = _built_elsewhere(architecture)
     start = snapshot(fresh)
+    if start and is_user(architecture.model):
+        start = _unlike(model, start, architecture)
     outside, lost = outside_state(model, start)
     others = {name: version for name, version in module_versions(model).items() if version != 1}
     header = {_VERSIONS: json.dumps(others, sort_keys=True)} if others else None
@@ -155,11 +159,21 @@ def resize(model: nn.Module, pruned: Mapping[str, Channels]) -> None:
         _resize(module, channels)
 
 
-def _built_elsewhere(architecture: Architecture) -> nn.Module:
+def _built_elsewhere(architecture: Architecture, draw: int = 0) -> nn.Module:
     """The network as another process would build it: with another random state."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_ELSEWHERE)
+        torch.manual_seed(_ELSEWHERE + draw)
         return build(architecture)
+
+
+def _unlike(model: nn.Module, start: Snapshot, architecture: Architecture) -> Snapshot:
+    """``start`` with the values of other builds where they differ: a permutation of four is drawn alike once in 24."""
+    for build_number in range(_DRAWS):
+        other = snapshot(_built_elsewhere(architecture, build_number + 1))
+        differing, _ = changes(leaves(model), other)
+        same, _ = changes(leaves(model), start)
+        start = {**start, **{name: other[name] for name in differing.keys() - same.keys() if name in other}}
+    return start
 
 
 def _fill(model: nn.Module, folder: Path) -> None:
