@@ -49,9 +49,7 @@ def test_every_command_works(tmp_path: Path) -> None:
     assert len(commands) >= 14
     for command in commands:
         done = subprocess.run(small(command), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-        # A busy machine slows a tenth of the runs in bursts: there "undecided" is bench's true answer.
-        expected = (0, 6) if " bench " in command else (0,)
-        assert done.returncode in expected, f"{command}\n{done.stderr}"
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
     code = f"import numpy as np\nimages = np.zeros((2, 8, 8, 1), np.uint8)\n{blocks('python')[0]}"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 

@@ -13,7 +13,7 @@ from .errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from .machine import machine_info
 from .predictor import Predictor
 from .rules import MAX_BATCH, MAX_BATCH_BYTES
-from .timings import block_medians, percentile_bounds
+from .timings import UNSEEN, block_medians, percentile_bounds
 
 __all__ = ["BenchOptions", "BenchResult", "Latency", "bench_package", "measure", "sample", "summarise"]
 
@@ -28,8 +28,9 @@ class Latency:
     """Percentiles (nearest rank) of ``n`` timings in milliseconds.
 
     ``p90_upper_ms`` and ``p90_lower_ms`` bound the true p90 at 95 % confidence each, by order statistics over blocks of
-    consecutive timings; ``None`` with too few (29 ``blocks`` for the upper one), or no upper one where even long blocks
-    follow each other (``bursts``). ``block_p50_ms``: the medians of up to 20 blocks, in the order measured.
+    consecutive timings; ``None`` with too few (29 for the upper one). ``by_slowest``: bursts leave too few ``blocks``
+    for it, or even long ones follow each other (``bursts``), and it is three times the slowest timing.
+    ``block_p50_ms``: the medians of up to 20 blocks, in the order measured.
     """
 
     n: int
@@ -41,6 +42,7 @@ class Latency:
     p90_lower_ms: Optional[float]
     blocks: int = 0
     bursts: bool = False
+    by_slowest: bool = False
     block_p50_ms: Tuple[float, ...] = ()
 
 
@@ -71,10 +73,13 @@ class BenchResult:
             return ""
         seen, low, high = self.latency, _ms(self.latency.p90_lower_ms), _ms(self.latency.p90_upper_ms)
         ends = {"pass": "met", "fail": "missed", "undecided": f"undecided; {_what_would_decide(seen)}"}
-        return (
-            f"p90 {_ms(seen.p90_ms)}, between {low} and {high} (each at {CONFIDENCE} confidence, {seen.n} rounds in "
-            f"{seen.blocks} blocks); budget {_ms(self.max_p90_ms)}: {ends[self.verdict]}"
-        )
+        level, blocks = f"{CONFIDENCE} confidence", f"{seen.n} rounds in {seen.blocks} blocks"
+        if seen.by_slowest:
+            slowest = f"{UNSEEN:g} times the slowest: they come in bursts"
+            range_ = f"at least {low} ({level}, {blocks}), at most {high} ({slowest})"
+        else:
+            range_ = f"between {low} and {high} (each at {level}, {blocks})"
+        return f"p90 {_ms(seen.p90_ms)}, {range_}; budget {_ms(self.max_p90_ms)}: {ends[self.verdict]}"
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdict amounts to, or ``None``."""
@@ -137,6 +142,7 @@ def summarise(nanoseconds: Sequence[int]) -> Latency:
         p90_lower_ms=bounds.lower,
         blocks=bounds.blocks,
         bursts=bounds.bursts,
+        by_slowest=bounds.by_slowest,
         block_p50_ms=tuple(block_medians(timings)),
     )
 
@@ -198,8 +204,8 @@ def _verdict(latency: Latency, budget: Optional[float]) -> Optional[str]:
 
 def _what_would_decide(seen: Latency) -> str:
     more = f"measure with more rounds, for instance {max(4 * seen.n, 300)}"
-    if seen.bursts:
-        return f"{more}, or on a quieter machine: the timings come in bursts as long as the blocks"
+    if seen.by_slowest:
+        return f"{more}, or on a quieter machine"
     return more
 
 

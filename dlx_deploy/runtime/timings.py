@@ -20,6 +20,7 @@ LEAST_BLOCKS = 8  # with fewer, likeness of neighbours cannot be seen
 FIRST_BLOCK = 5  # runs in the smallest block, where there are enough of them
 MANY_BLOCKS = 60  # the upper bound of p90 needs 29 at a confidence of 0.95, and 36 not to be the largest timing
 PAIRED_BLOCKS = 20
+UNSEEN = 3.0  # where bursts leave too few blocks: what was never met is taken to be up to so many times the slowest
 ALIKE = 2.33  # standard errors of the neighbours' correlation: by chance one measurement in a hundred is above
 
 
@@ -28,6 +29,7 @@ class PercentileBounds:
     """One-sided bounds of a percentile, each at the confidence asked for, ``None`` where there are too few blocks.
 
     ``block``: timings in a block; ``blocks``: how many; ``bursts``: whether the blocks still follow each other.
+    ``by_slowest``: ``upper`` is ``UNSEEN`` times the slowest timing and no order statistic.
     """
 
     lower: Optional[float]
@@ -35,6 +37,7 @@ class PercentileBounds:
     block: int
     blocks: int
     bursts: bool
+    by_slowest: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ def percentile_bounds(timings: Sequence[float], percentile: float, confidence: f
     rows gives a bound by order statistics at half the error; their median errs at most twice as often as one of them,
     however alike the timings within a block are.
 
+    Bursts may leave too few blocks for that bound where there are timings enough for it. A budget far above everything
+    that was seen is met all the same: the upper bound then is ``UNSEEN`` times the slowest timing. It assumes that what
+    was not met is no slower than that, and claims nothing else.
+
     Raises:
         InputError: a percentile outside 0..100 or a confidence outside 0.5..1.
     """
@@ -61,18 +68,20 @@ def percentile_bounds(timings: Sequence[float], percentile: float, confidence: f
     cut = sorted(timings)[max(math.ceil(n * percentile / 100) - 1, 0)] if n else 0.0
     above = [float(x > cut) for x in timings]
     size = max(1, min(FIRST_BLOCK, n // MANY_BLOCKS))
+    enough = _upper(timings, size, percentile, confidence) is not None
     bursts = _alike(_sums(above, size))
     while bursts and n // (2 * size) >= LEAST_BLOCKS:
         size *= 2
         bursts = _alike(_sums(above, size))
-    blocks = n // size
-    rows = [sorted(timings[i : blocks * size : size]) for i in range(size)]
+    upper = None if bursts else _upper(timings, size, percentile, confidence)
+    by_slowest = enough and upper is None
     return PercentileBounds(
-        lower=_across(rows, percentile_lower_bound, percentile, confidence, min),
-        upper=None if bursts else _across(rows, percentile_upper_bound, percentile, confidence, max),
+        lower=_across(_rows(timings, size), percentile_lower_bound, percentile, confidence, min),
+        upper=UNSEEN * max(timings) if by_slowest else upper,
         block=size,
-        blocks=blocks,
+        blocks=n // size,
         bursts=bursts,
+        by_slowest=by_slowest,
     )
 
 
@@ -105,6 +114,16 @@ def paired_speedup(slow: Sequence[float], fast: Sequence[float], confidence: flo
         upper=None if upper is None else math.exp(upper),
         blocks=len(logs),
     )
+
+
+def _upper(timings: Sequence[float], size: int, percentile: float, confidence: float) -> Optional[float]:
+    return _across(_rows(timings, size), percentile_upper_bound, percentile, confidence, max)
+
+
+def _rows(timings: Sequence[float], size: int) -> List[List[float]]:
+    """Row i: the i-th timing of every block, sorted."""
+    whole = len(timings) // size * size
+    return [sorted(timings[i:whole:size]) for i in range(size)]
 
 
 def _across(

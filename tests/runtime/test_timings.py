@@ -87,7 +87,35 @@ def test_blocks_grow_with_the_bursts() -> None:
     assert sizes == sorted(sizes)
     assert sizes[2] >= 40
     trend = percentile_bounds(list(range(300)), 90, 0.95)
-    assert trend.upper is None
+    assert (trend.upper, trend.by_slowest) == (3 * 299, True)
+
+
+@pytest.mark.parametrize("length", [10, 30, 100, 300])
+def test_a_budget_that_drift_breaks_is_not_met_by_a_bound_without_blocks(length: int) -> None:
+    """A slowly changing machine (autoregressive, lognormal): few blocks, and never met is what is barely not seen."""
+    rng = np.random.default_rng(length)
+    keep = np.exp(-1 / length)
+    truth, wrong, used = float(np.exp(1.2816 * 0.3)), 0, 0
+    for _ in range(TRIALS):
+        steps = rng.standard_normal(1_000) * np.append(1.0, np.full(999, np.sqrt(1 - keep**2)))
+        state = [steps[0]]
+        for step in steps[1:]:
+            state.append(keep * state[-1] + step)
+        found = percentile_bounds(np.exp(0.3 * np.array(state)).tolist(), 90, 0.95)
+        used += found.by_slowest
+        wrong += found.by_slowest and found.upper is not None and found.upper < truth
+    assert wrong <= 0.01 * TRIALS
+    assert used > 0.1 * TRIALS
+
+
+def test_a_budget_far_above_all_timings_is_met_on_a_busy_machine() -> None:
+    """Half of the time is slow, in spells of a hundred: no order statistic of so few blocks, and no doubt either."""
+    rng = np.random.default_rng(8)
+    found = [percentile_bounds(bursty(rng, 600, 100, 0.5).tolist(), 90, 0.95) for _ in range(50)]
+    assert sum(bounds.by_slowest for bounds in found) > 10
+    assert all(bounds.upper is not None and bounds.upper < 10 for bounds in found)
+    few = percentile_bounds([1.0] * 14 + [2.0] * 14, 90, 0.95)
+    assert (few.upper, few.by_slowest) == (None, False)
 
 
 def test_medians_of_blocks() -> None:
