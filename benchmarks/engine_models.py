@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlx_deploy.graph.model import load
+from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision, quantize_model
 from dlx_deploy.nn.export import ExportSpec, export_onnx
-from dlx_deploy.nn.onnx_model import load
-from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_model
 from dlx_deploy.runtime.engine.settings import BuildSettings
 
 if TYPE_CHECKING:

@@ -153,8 +153,8 @@ def test_the_gate_sees_the_test_split_and_no_other(built: Path) -> None:
     """What was chosen on the validation split would be flattered by it."""
     import numpy as np
 
+    from dlx_deploy.graph.evaluation import run_onnx
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.evaluation import run_onnx
     from dlx_deploy.runtime.package import open_package
 
     manifest = json.loads((built / PACKAGE).with_suffix(".manifest.json").read_text())

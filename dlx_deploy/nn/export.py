@@ -19,14 +19,14 @@ from onnx import ModelProto
 from torch import nn
 
 from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.graph.evaluation import run_onnx
+from dlx_deploy.graph.model import OUTPUT, load, to_bytes
+from dlx_deploy.graph.passes.fold import fold_weights
+from dlx_deploy.graph.passes.opset import lower
+from dlx_deploy.graph.passes.tidy import WRAPPED, rewrite
+from dlx_deploy.graph.rows import BLAMED, MOST, dependence, refuse_dependent_rows, unlike
 from dlx_deploy.nn.bake import baked, copied
-from dlx_deploy.nn.evaluation import run_onnx
 from dlx_deploy.nn.export_spec import ExportSpec, Spec, TextSpec
-from dlx_deploy.nn.fold import fold_weights
-from dlx_deploy.nn.onnx_model import OUTPUT, load, to_bytes
-from dlx_deploy.nn.opset import lower
-from dlx_deploy.nn.rewrite import WRAPPED, rewrite
-from dlx_deploy.nn.rows import BLAMED, MOST, dependence, refuse_dependent_rows, unlike
 from dlx_deploy.nn.torch_rows import blame, refused_alone
 
 __all__ = ["ExportSpec", "ParityReport", "TextSpec", "check_parity", "export_onnx"]

@@ -61,8 +61,8 @@ def _measure(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
 
     The reason has no figure: it is shipped, and no timing is the same twice.
     """
+    from dlx_deploy.graph.latency import interleaved_latency
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.latency import interleaved_latency
     from dlx_deploy.runtime.bench import CONFIDENCE
     from dlx_deploy.runtime.timings import paired_speedup
 
@@ -91,7 +91,7 @@ def _measure(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
 
 def _estimate(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
     """The faster one on another CPU, by the same estimate that ``verify`` shows."""
-    from dlx_deploy.nn.graph import layer_costs
+    from dlx_deploy.graph.cost import layer_costs
     from dlx_deploy.targets.roofline import estimate
 
     fp32, int8 = (estimate(layer_costs(job.inputs[name]), job.target).latency_ms for name in ("onnx", "quantized"))

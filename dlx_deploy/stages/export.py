@@ -28,10 +28,10 @@ def run(job: Job[Export]) -> Metrics:
     Raises:
         StageFailed: an operator cannot be expressed at the opset, or ONNX Runtime and torch disagree.
     """
+    from dlx_deploy.graph.cost import model_summary
     from dlx_deploy.nn.artifact import load_model
     from dlx_deploy.nn.data.artifact import open_data
     from dlx_deploy.nn.export import check_parity, export_onnx
-    from dlx_deploy.nn.graph import model_summary
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)

@@ -59,12 +59,12 @@ def run(job: Job[PackageParams]) -> Metrics:
     """
     import numpy as np
 
+    from dlx_deploy.graph.evaluation import fitted, run_onnx
+    from dlx_deploy.graph.golden import clear_rows
+    from dlx_deploy.graph.model import batch_size, load
+    from dlx_deploy.graph.rows import refuse_dependent_rows
+    from dlx_deploy.graph.spread import spread
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.evaluation import fitted, run_onnx
-    from dlx_deploy.nn.golden import clear_rows
-    from dlx_deploy.nn.onnx_model import batch_size, load
-    from dlx_deploy.nn.rows import refuse_dependent_rows
-    from dlx_deploy.nn.spread import spread
     from dlx_deploy.runtime.archive import write_archive
     from dlx_deploy.runtime.package import PackageContents, assemble, make_reference
 
@@ -112,15 +112,15 @@ def run(job: Job[PackageParams]) -> Metrics:
 
 def _fixed_length(model: bytes) -> int | None:
     """The length of the token sequences that the model takes; ``None`` where any will do."""
-    from dlx_deploy.nn.onnx_model import load
+    from dlx_deploy.graph.model import load
 
     return load(model).graph.input[0].type.tensor_type.shape.dim[1].dim_value or None
 
 
 def _needs_dot_product(job: Job[PackageParams]) -> bool:
     """Whether an x86 CPU without VNNI would answer something else than what was proven."""
-    from dlx_deploy.nn.kernels import has_full_range
-    from dlx_deploy.nn.onnx_model import load
+    from dlx_deploy.graph.kernels import has_full_range
+    from dlx_deploy.graph.model import load
 
     native = job.target.judge == "native" and job.target.arch == "x86_64"
     return native and has_full_range(load(job.inputs["model"]))

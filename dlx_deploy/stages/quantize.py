@@ -53,8 +53,8 @@ def run(job: Job[Quantize]) -> Metrics:
         ConfigError: the target does not run what was asked for.
         StageFailed: INT8 was asked for by name, and no layer of the graph can be.
     """
-    from dlx_deploy.nn.onnx_model import load
-    from dlx_deploy.nn.quantization import layer_precision
+    from dlx_deploy.graph.model import load
+    from dlx_deploy.graph.quantization import layer_precision
 
     source, out = job.inputs["onnx"], job.out / "model.onnx"
     precision, elsewhere = _precisions(job.params, job.target)
@@ -80,7 +80,7 @@ def run(job: Job[Quantize]) -> Metrics:
 
 def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> Mapping[str, str] | None:
     """The layers of an INT8 graph written to ``out``; ``None`` where none can be INT8 and nobody asked for it."""
-    from dlx_deploy.nn.quantization import NothingToQuantize
+    from dlx_deploy.graph.quantization import NothingToQuantize
 
     asked = job.params.precision == "int8" or job.params.exclude
     for dynamic in _dynamic(job):
@@ -95,8 +95,8 @@ def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> Mapping[str, str] |
 
 def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Half, dynamic: bool) -> Mapping[str, str]:
     """The layers of the graph written to ``out``, and the precision that each has in it."""
+    from dlx_deploy.graph.quantization import QuantizationPlan, quantize_model
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.quantization import QuantizationPlan, quantize_model
 
     data = open_data(job.inputs["data"])
     inputs, _ = data.split("calibration")
@@ -132,8 +132,8 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
 
     That suits texts on a CPU, one row at a time (``nn.quantization.cpu_style``).
     """
+    from dlx_deploy.graph.model import batch_size, load
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.onnx_model import batch_size, load
 
     asked, style = job.params.activations, job.target.quantization.style
     _refuse_dynamic(job.params, job.target)
@@ -174,8 +174,8 @@ def _refuse(key: str, value: str, runs: Sequence[str]) -> None:
 
 def _half_in_graph(job: Job[Quantize], precision: Precision, elsewhere: Half) -> bool:
     """Whether FP16 can be written into the graph: Q/DQ know it from opset 19 on, everything else always."""
-    from dlx_deploy.nn.half import QDQ_IN_HALF
-    from dlx_deploy.nn.onnx_model import load, opset
+    from dlx_deploy.graph.model import load, opset
+    from dlx_deploy.graph.passes.half import QDQ_IN_HALF
 
     return elsewhere == "fp16" and (precision == "fp16" or opset(load(job.inputs["onnx"])) >= QDQ_IN_HALF)
 

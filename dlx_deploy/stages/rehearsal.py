@@ -93,9 +93,9 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
         return
     import tempfile
 
+    from dlx_deploy.graph.model import load
+    from dlx_deploy.graph.quantization.placement import excluded
     from dlx_deploy.nn.export import export_onnx
-    from dlx_deploy.nn.onnx_model import load
-    from dlx_deploy.nn.quantization.placement import excluded
 
     model, spec = _smallest(setup.config)
     with tempfile.TemporaryDirectory(prefix="dlx-deploy-rehearsal-") as folder:

@@ -242,8 +242,8 @@ def _latency_result(limit: float, value: float | None, bound: float | None, verd
 def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
     import numpy as np
 
+    from dlx_deploy.graph.evaluation import run_onnx
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.evaluation import run_onnx
 
     data = open_data(job.inputs["data"])
     inputs, labels = data.split("test")
@@ -259,8 +259,8 @@ def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
 
 
 def _row(name: str, path: Path, logits: Mapping[str, np.ndarray], labels: np.ndarray) -> Row:
-    from dlx_deploy.nn.evaluation import paired_counts, top1
-    from dlx_deploy.nn.graph import model_summary
+    from dlx_deploy.graph.cost import model_summary
+    from dlx_deploy.graph.evaluation import paired_counts, top1
 
     b, c, _ = paired_counts(logits["teacher"], logits[name], labels)
     summary = model_summary(path)
@@ -288,8 +288,8 @@ def _here(job: Job[Verify]) -> bool:
 
 
 def _measured(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
+    from dlx_deploy.graph.latency import interleaved_latency
     from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.latency import interleaved_latency
     from dlx_deploy.targets import read_host
 
     data = open_data(job.inputs["data"])
@@ -324,7 +324,7 @@ def _pairing(models: Mapping[str, Path], found: Mapping[str, Latency]) -> Pairin
 
 
 def _estimated(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
-    from dlx_deploy.nn.graph import layer_costs
+    from dlx_deploy.graph.cost import layer_costs
     from dlx_deploy.targets.roofline import estimate
 
     rows = []

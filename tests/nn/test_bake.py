@@ -11,13 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from dlx_deploy.graph.model import Index, load
+from dlx_deploy.graph.passes.fold import constants_of, fold_weights
+from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision, quantize_model
 from dlx_deploy.nn.bake import baked
 from dlx_deploy.nn.export import ExportSpec, check_parity, export_onnx
-from dlx_deploy.nn.fold import constants_of, fold_weights
-from dlx_deploy.nn.onnx_model import Index, load
-from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_model
 
-from .onnx_fixtures import Net, images, op_types
+from ..onnx_fixtures import Net, images, op_types
 
 SPEC = ExportSpec(8, 8, 1, (0.3,), (0.4,), 17)
 Way = Callable[[nn.Module], nn.Module]

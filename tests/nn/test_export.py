@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.graph.evaluation import run_onnx
+from dlx_deploy.graph.model import load
 from dlx_deploy.nn import export
-from dlx_deploy.nn.evaluation import run_onnx
 from dlx_deploy.nn.export import ExportSpec, check_parity, export_onnx
-from dlx_deploy.nn.onnx_model import load
 
-from .onnx_fixtures import exported, images, op_types, tiny_resnet, trained
+from ..onnx_fixtures import exported, images, op_types, tiny_resnet, trained
 
 DIGITS = ExportSpec(8, 8, 1, (0.3,), (0.4,), 17)
 

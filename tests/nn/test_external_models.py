@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
+from dlx_deploy.graph.evaluation import run_onnx
 from dlx_deploy.nn.artifact import Architecture, load_model, save_model
-from dlx_deploy.nn.evaluation import run_onnx
 from dlx_deploy.nn.export import ExportSpec, TextSpec, check_parity, export_onnx
 from dlx_deploy.nn.models.external import hf_config
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.cost import layer_costs, model_summary
+from dlx_deploy.graph.evaluation import run_onnx
+from dlx_deploy.graph.quantization import QuantizationPlan, quantize_model
 from dlx_deploy.nn.artifact import Architecture, refuse_unkeepable
-from dlx_deploy.nn.evaluation import run_onnx
 from dlx_deploy.nn.export import TextSpec, check_parity, export_onnx
-from dlx_deploy.nn.graph import layer_costs, model_summary
 from dlx_deploy.nn.models.external import hf_config
 from dlx_deploy.nn.models.inputs import TokenInput
 from dlx_deploy.nn.models.registry import build_model, check_output
-from dlx_deploy.nn.quantization import QuantizationPlan, quantize_model
 
 LENGTH, WIDTH, HIDDEN = 12, 16, 24
 SPEC = TokenInput(40, LENGTH)

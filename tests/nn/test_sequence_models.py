@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.passes.opset import lower
 from dlx_deploy.nn.models.attention import Attention, FeedForward
 from dlx_deploy.nn.models.inputs import TokenInput
 from dlx_deploy.nn.models.sequence import EncoderLayer, SequenceClassifier, build_sequence_model
-from dlx_deploy.nn.opset import lower
 
 SPEC = TokenInput(vocabulary=50, max_length=24, pad_id=0)
 SMALL: dict[str, Any] = {"depth": 2, "heads": 2, "width": 16, "feed_forward": 2.0}

@@ -55,7 +55,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             assert name == "validation"  # never the test split: this is a choice
             return [None], [None]
 
-    monkeypatch.setattr("dlx_deploy.nn.latency.interleaved_latency", measured)
+    monkeypatch.setattr("dlx_deploy.graph.latency.interleaved_latency", measured)
     monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
     monkeypatch.setattr("dlx_deploy.targets.is_this_host", lambda profile: profile.name == "cpu-x86_64")
     return ms
@@ -97,7 +97,7 @@ def test_a_burst_slows_both_and_changes_nothing(tmp_path: Path, times: dict[str,
 
 def test_few_rounds_decide_nothing(tmp_path: Path, times: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     few = {"fp32": summarise([2_000_000] * 4), "int8": summarise([1_000_000] * 4)}
-    monkeypatch.setattr("dlx_deploy.nn.latency.interleaved_latency", lambda *arguments: few)
+    monkeypatch.setattr("dlx_deploy.graph.latency.interleaved_latency", lambda *arguments: few)
     model, recipe, metrics = run(tmp_path, "cpu-x86_64")
     assert (model, "undecided" in recipe["reason"]) == (b"fp32", True)
     assert "int8_speedup_lower" not in metrics
@@ -116,7 +116,7 @@ def test_for_another_machine_the_estimate_decides(
         layer = {"macs": 10_000_000, "weight_bytes": 100, "input_bytes": 100 + more, "output_bytes": 100}
         return [LayerCost(name="a", op="Conv", dtype=dtype, **layer)]  # type: ignore[arg-type]
 
-    monkeypatch.setattr("dlx_deploy.nn.graph.layer_costs", costs)
+    monkeypatch.setattr("dlx_deploy.graph.cost.layer_costs", costs)
     model, recipe, metrics = run(tmp_path, "rpi5")
     assert model == shipped
     assert (metrics["int8_estimate_ms"] < metrics["fp32_estimate_ms"]) is (shipped == b"int8")
@@ -138,7 +138,7 @@ def test_nothing_to_choose(tmp_path: Path, times: dict[str, float]) -> None:
 
 def test_tensorrt_gets_a_build_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "dlx_deploy.nn.onnx_model.load", lambda path: helper.make_model(helper.make_graph([], "g", [], []))
+        "dlx_deploy.graph.model.load", lambda path: helper.make_model(helper.make_graph([], "g", [], []))
     )
     model, recipe, _ = run(tmp_path, "jetson", batch=4)
     assert model == b"int8"

@@ -26,15 +26,15 @@ def watching(part: str) -> set[str]:
 
 
 def test_one_operator_for_another_in_the_rewriting_of_networks() -> None:
-    text = (ROOT / "nn/rewrite.py").read_text()
+    text = (ROOT / "graph/passes/tidy.py").read_text()
     assert text.count("AveragePool") > 0
-    assert touched({"nn/rewrite.py": text.replace("AveragePool", "MaxPool")}) == {"export"}
+    assert touched({"graph/passes/tidy.py": text.replace("AveragePool", "MaxPool")}) == {"export"}
 
 
 def test_one_operator_for_another_in_the_lowering_of_opsets() -> None:
-    text = (ROOT / "nn/opset.py").read_text()
+    text = (ROOT / "graph/passes/opset.py").read_text()
     assert text.count('"Identity"') > 0
-    seen = touched({"nn/opset.py": text.replace('"Identity"', '"Relu"')})
+    seen = touched({"graph/passes/opset.py": text.replace('"Identity"', '"Relu"')})
     assert seen >= {"export"}
     assert not seen & {"data", "teacher", "logits", "distill", "prune"}
 
@@ -75,11 +75,10 @@ def test_what_only_refuses_does_not_count() -> None:
 
 
 def test_comments_docstrings_and_layout_do_not_count() -> None:
-    text = (ROOT / "nn/half.py").read_text()
+    text = (ROOT / "graph/passes/half.py").read_text()
     first = text.partition('"""')[2].partition('"""')[0]
-    assert (
-        touched({"nn/half.py": "# a word\n" + text.replace(first, "Other words.").replace("\n\n\n", "\n\n")}) == set()
-    )
+    other = "# a word\n" + text.replace(first, "Other words.").replace("\n\n\n", "\n\n")
+    assert touched({"graph/passes/half.py": other}) == set()
 
 
 def test_of_the_configuration_only_the_tables_of_a_stage() -> None:

@@ -120,7 +120,7 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
     def measured(models: Any, row: Any, rounds: int, threads: int, pad_id: Any) -> Any:
         return {name: summarise(timed[name].tolist()) for name in models}
 
-    monkeypatch.setattr("dlx_deploy.nn.latency.interleaved_latency", measured)
+    monkeypatch.setattr("dlx_deploy.graph.latency.interleaved_latency", measured)
     monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
     models = {name: tmp_path / name for name in timed}
     for name, path in models.items():

@@ -14,9 +14,9 @@ from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
+from dlx_deploy.graph.model import load
+from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision, quantize_model
 from dlx_deploy.nn.export import ExportSpec, export_onnx
-from dlx_deploy.nn.onnx_model import load
-from dlx_deploy.nn.quantization import QuantizationPlan, layer_precision, quantize_model
 from dlx_deploy.runtime.engine.build import build_engine
 from dlx_deploy.runtime.engine.settings import BuildSettings
 

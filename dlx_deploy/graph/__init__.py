@@ -1,0 +1,1 @@
+"""ONNX graphs: cost, evaluation, passes, quantization. No torch."""

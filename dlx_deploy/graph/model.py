@@ -1,0 +1,207 @@
+"""Reading, indexing and writing ONNX models: what export, quantization and the cost model share; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from dlx_deploy.errors import StageFailed
+from dlx_deploy.graph.shapes import folded
+
+__all__ = [
+    "INPUT",
+    "MAX_LENGTH",
+    "OUTPUT",
+    "TOKENS",
+    "Index",
+    "TensorInfo",
+    "attribute",
+    "batch_size",
+    "infer",
+    "int_attribute",
+    "load",
+    "max_length",
+    "opset",
+    "tidy",
+    "to_bytes",
+]
+
+INPUT, TOKENS = "images", "tokens"
+OUTPUT = "logits"
+PRODUCER = "dlx-deploy"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor's ONNX element type and its shape; an unknown or symbolic dimension is -1."""
+
+    dtype: int
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """How many elements it holds; an unknown dimension counts as one."""
+        return int(np.prod([max(d, 1) if d < 0 else d for d in self.shape], dtype=np.int64))
+
+
+@dataclass
+class Index:
+    """Who makes and who reads each tensor of a graph; stale once the graph is edited."""
+
+    model: ModelProto
+    producer: dict[str, NodeProto] = field(default_factory=dict)
+    consumers: dict[str, list[NodeProto]] = field(default_factory=dict)
+    initializers: dict[str, TensorProto] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        graph = self.model.graph
+        self.initializers = {t.name: t for t in graph.initializer}
+        for node in graph.node:
+            self.producer.update((name, node) for name in node.output if name)
+            for name in dict.fromkeys(node.input):
+                if name:
+                    self.consumers.setdefault(name, []).append(node)
+
+    def readers(self, name: str) -> list[NodeProto]:
+        """The nodes that read the tensor, in graph order, each once."""
+        return self.consumers.get(name, [])
+
+    def made_by(self, name: str, *op_types: str) -> NodeProto | None:
+        """The node that makes the tensor if it is one of ``op_types``."""
+        node = self.producer.get(name)
+        return node if node is not None and node.op_type in op_types else None
+
+    def array(self, name: str) -> NDArray[np.generic]:
+        """The initializer's values, in its own dtype and shape."""
+        return np.asarray(numpy_helper.to_array(self.initializers[name]))
+
+
+def load(source: Path | bytes | ModelProto) -> ModelProto:
+    """A model that the caller owns: parsed from a file or bytes, or a copy.
+
+    Raises:
+        StageFailed: the file or the bytes are no ONNX model.
+    """
+    if isinstance(source, ModelProto):
+        copy = ModelProto()
+        copy.CopyFrom(source)
+        return copy
+    where = "the bytes" if isinstance(source, bytes) else str(source)
+    try:
+        return onnx.load_model_from_string(source if isinstance(source, bytes) else source.read_bytes())
+    except OSError as e:
+        raise StageFailed(f"{where}: cannot be read ({e.strerror})") from e
+    except DecodeError as e:
+        raise StageFailed(f"{where}: no ONNX model ({e}); export it again") from e
+
+
+MAX_LENGTH = "max_length"
+"""The key in the model's metadata: see ``max_length``."""
+
+
+def to_bytes(model: ModelProto) -> bytes:
+    """The model as bytes; equal models give equal bytes."""
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def opset(model: ModelProto) -> int:
+    """The version of the standard operator set that the model imports."""
+    return next(int(i.version) for i in model.opset_import if i.domain in ("", "ai.onnx"))
+
+
+def attribute(node: NodeProto, name: str, default: object = None) -> object:
+    """The value of a node's attribute, or ``default`` where it is not set."""
+    for item in node.attribute:
+        if item.name == name:
+            return onnx.helper.get_attribute_value(item)
+    return default
+
+
+def int_attribute(node: NodeProto, name: str, default: int) -> int:
+    """The value of an integer attribute, or ``default`` where it is not set."""
+    return next((int(item.i) for item in node.attribute if item.name == name), default)
+
+
+def max_length(model: ModelProto) -> int:
+    """The longest sequence that a model of dynamic length takes; 0 where the length is fixed, and for images."""
+    return next((int(p.value) for p in model.metadata_props if p.key == MAX_LENGTH), 0)
+
+
+def batch_size(model: ModelProto) -> int | None:
+    """The fixed batch size of the model's first input; ``None`` where any will do."""
+    return int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value) or None
+
+
+def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:
+    """Every tensor's type and shape, by name; ``batch`` stands in for a symbolic first dimension of the inputs.
+
+    With it a dynamic length becomes the longest that the model takes, and shapes that the graph computes from those of
+    its inputs are worked out.
+
+    Raises:
+        StageFailed: ONNX's shape inference refuses the graph.
+    """
+    model = load(model)
+    if batch is not None:
+        for value in model.graph.input:
+            first, *others = value.type.tensor_type.shape.dim
+            first.dim_value = first.dim_value or batch
+            for dim in others:
+                dim.dim_value = dim.dim_value or max_length(model)
+        for value in model.graph.output:
+            value.type.tensor_type.ClearField("shape")
+        del model.graph.value_info[:]
+    try:
+        if batch is None:
+            inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+        else:
+            inferred = folded(model)
+    except onnx.shape_inference.InferenceError as e:
+        raise StageFailed(f"shape inference refuses the graph: {e}") from e
+    values = {v.name: _info(v) for v in [*inferred.input, *inferred.value_info, *inferred.output]}
+    values.update((t.name, TensorInfo(t.data_type, tuple(t.dims))) for t in inferred.initializer)
+    return values
+
+
+def tidy(model: ModelProto) -> ModelProto:
+    """The model without what does not compute: doc strings, metadata, inferred shapes, unused constants, tool names.
+
+    Stack traces and file paths of the exporter go with them. The model is edited in place.
+    """
+    graph = model.graph
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    kept = [t for t in graph.initializer if t.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    del graph.value_info[:]
+    for item in _documented(model):
+        item.ClearField("doc_string")
+        if "metadata_props" in item.DESCRIPTOR.fields_by_name and item is not model:
+            item.ClearField("metadata_props")
+    bound = max_length(model)
+    onnx.helper.set_model_props(model, {MAX_LENGTH: str(bound)} if bound else {})
+    model.producer_name, model.producer_version, model.domain, model.model_version = PRODUCER, "", "", 0
+    graph.name = PRODUCER
+    return model
+
+
+def _documented(model: ModelProto) -> Iterable[ModelProto | TensorProto | NodeProto]:
+    graph = model.graph
+    return [model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *_attributes(model)]
+
+
+def _attributes(model: ModelProto) -> list[onnx.AttributeProto]:
+    return [item for node in model.graph.node for item in node.attribute]
+
+
+def _info(value: onnx.ValueInfoProto) -> TensorInfo:
+    tensor = value.type.tensor_type
+    dims = (d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
+    return TensorInfo(int(tensor.elem_type), tuple(int(d) for d in dims))

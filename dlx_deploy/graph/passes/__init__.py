@@ -1,0 +1,1 @@
+"""Passes over a graph, each of which leaves what the network computes."""

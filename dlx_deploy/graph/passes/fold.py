@@ -1,0 +1,114 @@
+"""Layer weights that the graph computes from constants, computed here; no torch.
+
+The exporter folds small constants alone. A convolution whose weights are standardised in ``forward`` would keep doing
+so for every image, and nothing that looks for constant weights (quantization, costs, TensorRT) would find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+
+from dlx_deploy.graph.model import Index, load, to_bytes
+from dlx_deploy.graph.passes.tidy import scope_of
+from dlx_deploy.runtime.session import open_session
+
+__all__ = ["constants_of", "fold_weights"]
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+
+
+def fold_weights(model: ModelProto) -> ModelProto:
+    """``model`` with every computed weight or bias as an initializer, and batch norms behind them folded in.
+
+    The nodes that computed them are gone, unless something else reads them. Without any, ``model`` itself comes back.
+    """
+    index = Index(model)
+    fixed = constants_of(model)
+    wanted = list(dict.fromkeys(name for node in _layers(model) for name in node.input[1:] if name in fixed))
+    if not wanted:
+        return model
+    names = _names(index, wanted)
+    model = load(model)
+    for name, value in zip(wanted, _computed(index, wanted), strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(value, names[name]))
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = names.get(name, name)
+    _drop_unread(model)
+    return _batch_norms_folded(model)
+
+
+def constants_of(model: ModelProto) -> set[str]:
+    """The tensors that nodes compute from constants alone, the same for every input."""
+    constant = {t.name for t in model.graph.initializer}
+    found: set[str] = set()
+    for node in model.graph.node:
+        plain = node.op_type not in RANDOM and not any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute)
+        if plain and all(not name or name in constant or name in found for name in node.input):
+            found.update(node.output)
+    return found
+
+
+def _layers(model: ModelProto) -> Iterator[NodeProto]:
+    return (node for node in model.graph.node if node.op_type in WEIGHTED)
+
+
+def _computed(index: Index, wanted: list[str]) -> list[NDArray[Any]]:
+    """The values of ``wanted``, by ONNX Runtime on the part of the graph that makes them."""
+    needed, nodes = set(wanted), []
+    for node in reversed(index.model.graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            nodes.append(node)
+    constants = [tensor for name, tensor in index.initializers.items() if name in needed]
+    outputs = [ValueInfoProto(name=name) for name in wanted]
+    graph = helper.make_graph(nodes[::-1], "weights", [], outputs, constants)
+    part = helper.make_model(graph, opset_imports=index.model.opset_import, ir_version=index.model.ir_version)
+    values: list[NDArray[Any]] = open_session(to_bytes(part), exact_qdq=False, threads=1).run(wanted, {})
+    return values
+
+
+def _names(index: Index, wanted: list[str]) -> dict[str, str]:
+    """Computed tensor → a free name under the module of the layer that reads it: that is what names the layer."""
+    taken = {*index.initializers, *index.producer}
+    names = dict[str, str]()
+    for node in _layers(index.model):
+        for name, kind in zip(node.input[1:], ("weight", "bias"), strict=False):
+            if name not in wanted or name in names:
+                continue
+            names[name] = f"{scope_of(node)}.{kind}"
+            while names[name] in taken:
+                names[name] += "_folded"
+            taken.add(names[name])
+    return names
+
+
+def _drop_unread(model: ModelProto) -> None:
+    """Without the nodes that only made what is now a constant."""
+    read = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if set(node.output) & read:
+            read |= set(node.input)
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
+
+
+def _batch_norms_folded(model: ModelProto) -> ModelProto:
+    from onnxscript.rewriter import rewrite
+    from onnxscript.rewriter.rules import common
+
+    rules = [
+        common.fuse_batchnorm_into_conv_rule,
+        common.fuse_batchnorm_into_conv_transpose_rule,
+        common.fuse_batchnorm_into_gemm_rule,
+    ]
+    folded: ModelProto = rewrite(model, rules)
+    return folded

@@ -1,0 +1,189 @@
+"""A float32 graph, with or without Q/DQ, as a strongly typed one in half precision; no torch.
+
+Every type is written into the graph, by float16 initializers and casts, so that a builder has nothing to choose. What
+half precision computes badly stays in float32: powers, roots, logarithms and sums of many terms, constants that it
+cannot hold, and tensors that come near its largest number on the calibration images (Micikevicius et al. 2017, arXiv
+1710.03740, keep the same kinds of operations in single precision).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
+
+from dlx_deploy.errors import StageFailed
+from dlx_deploy.graph.model import Index, attribute, infer, load, opset, tidy
+
+__all__ = ["QDQ_IN_HALF", "float_tensors", "half_precision"]
+
+QDQ_IN_HALF = 19
+"""The first opset whose QuantizeLinear and DequantizeLinear know float16."""
+LARGEST = float(np.finfo(np.float16).max)
+HEADROOM = 8.0
+"""Calibration sees few images: a tensor may be this many times larger than what it saw before it overflows."""
+SMALLEST = float(np.finfo(np.float16).smallest_normal)
+
+FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+IN_FLOAT = frozenset(
+    (
+        "Constant",
+        "ConstantOfShape",
+        "CumSum",
+        "Exp",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "Log",
+        "LogSoftmax",
+        "LpNormalization",
+        "Pow",
+        "RandomNormal",
+        "RandomUniform",
+        "Reciprocal",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMean",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Sqrt",
+    )
+)
+
+
+def float_tensors(model: ModelProto) -> list[str]:
+    """The float32 tensors that the graph computes, in graph order: what to look at for overflow."""
+    types = infer(model)
+    return [n for node in model.graph.node for n in node.output if n in types and types[n].dtype == FLOAT]
+
+
+def half_precision(model: ModelProto, largest: Mapping[str, float]) -> ModelProto:
+    """A copy of ``model`` that computes in float16 wherever that is safe; inputs and outputs keep their types.
+
+    ``largest``: the largest magnitude seen of a tensor; one that is not in it is taken to be small.
+
+    Raises:
+        StageFailed: the graph has control flow, whose inner graphs are not converted.
+    """
+    return _Conversion(load(model), largest).run()
+
+
+class _Conversion:
+    """One pass over the graph; ``types`` holds the element type that each tensor has so far."""
+
+    def __init__(self, model: ModelProto, largest: Mapping[str, float]) -> None:
+        self._model = model
+        self._index = Index(model)
+        self._opset = opset(model)
+        self._largest = largest
+        self._info = infer(model)
+        self._types = {name: info.dtype for name, info in self._info.items()}
+        self._ends = {value.name for value in model.graph.output}
+        self._nodes: list[NodeProto] = []
+        self._made: set[str] = set()
+        self._wanted: dict[str, int] = {}
+
+    def run(self) -> ModelProto:
+        graph = self._model.graph
+        self._wanted = {node.output[0]: self._type_of(node) for node in graph.node}
+        for node in graph.node:
+            if node.op_type == "DequantizeLinear" and self._wanted[node.output[0]] == HALF:
+                self._wanted[node.output[0]] = self._as_readers(node)
+        for node in list(graph.node):
+            self._convert(node, self._follow(node))
+        for name in self._ends:
+            if self._types[name] == HALF:
+                self._nodes.append(helper.make_node("Cast", [f"{name}/fp16"], [name], name=f"{name}/Cast", to=FLOAT))
+        del graph.node[:]
+        graph.node.extend(self._nodes)
+        return tidy(self._model)
+
+    def _type_of(self, node: NodeProto) -> int:
+        """What the node computes in, looked at alone."""
+        if any(item.HasField("g") for item in node.attribute):
+            raise StageFailed(
+                f"{node.op_type} (node {node.name!r}) holds a graph of its own, which is not converted to FP16; "
+                "set quantize.precision or quantize.elsewhere to 'fp32'"
+            )
+        tensors = [name for name in [*node.input, *node.output] if name and self._is_float(name)]
+        near = any(self._largest.get(name, 0.0) * HEADROOM > LARGEST for name in tensors)
+        unfit = node.op_type not in ("QuantizeLinear", "DequantizeLinear") and any(
+            self._unfit(name) for name in node.input
+        )
+        allowed = self._allows(node.output, self._schema(node).outputs, 0) and all(
+            self._allows(node.input, self._schema(node).inputs, i) or i > 0 for i in range(len(node.input))
+        )
+        return FLOAT if node.op_type in IN_FLOAT or near or unfit or not allowed else HALF
+
+    def _follow(self, node: NodeProto) -> int:
+        """As chosen, but a quantizer takes its input as it comes: the integers are nearer to the float32 ones."""
+        if node.op_type == "QuantizeLinear" and self._types[node.input[0]] == FLOAT:
+            return FLOAT
+        return self._wanted[node.output[0]]
+
+    def _as_readers(self, node: NodeProto) -> int:
+        """Half, unless all readers are in float32: a cast between would keep the two from being fused."""
+        readers = self._index.readers(node.output[0])
+        return FLOAT if readers and all(self._wanted[r.output[0]] == FLOAT for r in readers) else HALF
+
+    def _unfit(self, name: str) -> bool:
+        """Whether a constant is too large for half precision, or a single number too small for it: an epsilon."""
+        if name not in self._index.initializers or not self._is_float(name):
+            return False
+        values = np.abs(self._index.array(name).astype(np.float32))
+        magnitude = float(values.max(initial=0))
+        return magnitude > LARGEST or (values.size == 1 and 0 < magnitude < SMALLEST)
+
+    def _convert(self, node: NodeProto, wanted: int) -> None:
+        formal = self._schema(node).inputs
+        for i, name in enumerate(node.input):
+            if name and self._original(name) == FLOAT:
+                node.input[i] = self._as(name, wanted if self._allows(node.input, formal, i) else FLOAT)
+        if node.op_type == "Cast" and attribute(node, "to") == FLOAT and wanted == HALF:
+            del node.attribute[:]
+            node.attribute.append(helper.make_attribute("to", HALF))
+        for i, name in enumerate(node.output):
+            if name and self._original(name) == FLOAT and wanted == HALF:
+                self._types[name] = HALF if self._allows(node.output, self._schema(node).outputs, i) else FLOAT
+                node.output[i] = f"{name}/fp16" if name in self._ends else name
+        self._nodes.append(node)
+
+    def _as(self, name: str, wanted: int) -> str:
+        """The tensor's name in the type wanted; a constant is stored again, anything else is cast once."""
+        if name in self._index.initializers:
+            return self._constant(name) if wanted == HALF else name
+        current = f"{name}/fp16" if name in self._ends and self._types[name] == HALF else name
+        if self._types[name] == wanted:
+            return current
+        cast = f"{name}/{'fp16' if wanted == HALF else 'fp32'}"
+        if cast not in self._made:
+            self._made.add(cast)
+            self._nodes.append(helper.make_node("Cast", [current], [cast], name=f"{cast}/Cast", to=wanted))
+        return cast
+
+    def _constant(self, name: str) -> str:
+        half = f"{name}/fp16"
+        if half not in self._made:
+            self._made.add(half)
+            values = self._index.array(name).astype(np.float16)
+            self._model.graph.initializer.append(numpy_helper.from_array(values, half))
+        return half
+
+    def _is_float(self, name: str) -> bool:
+        return name in self._info and self._info[name].dtype == FLOAT
+
+    def _original(self, name: str) -> int:
+        return self._info[name].dtype if name in self._info else 0
+
+    def _schema(self, node: NodeProto) -> defs.OpSchema:
+        return defs.get_schema(node.op_type, self._opset, node.domain)
+
+    def _allows(self, names: object, formal: object, position: int) -> bool:
+        """Whether the operator takes, or gives, float16 there; true for what is no float32 tensor."""
+        if position >= len(names) or self._original(names[position]) != FLOAT:  # type: ignore[arg-type,index]
+            return True
+        parameter = formal[min(position, len(formal) - 1)]  # type: ignore[index,arg-type]
+        return "tensor(float16)" in parameter.types

@@ -1,0 +1,211 @@
+"""Rewriting a graph for an older operator set, for parsers that read no newer one; no torch.
+
+TensorRT 8.5 reads up to opset 17 and TensorRT 8.2 up to 13, while the exporter writes 18 and newer. Most operators only
+gained element types on the way; the few that changed form have a rule here, and any other is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, defs, helper, numpy_helper
+
+from dlx_deploy.errors import StageFailed
+from dlx_deploy.graph.model import Index, attribute, int_attribute, load, opset, tidy
+
+__all__ = ["OLDEST", "lower"]
+
+OLDEST = 13
+"""Per-channel DequantizeLinear, which INT8 weights need, came with opset 13."""
+
+
+class _Context:
+    """What a rule may ask about the graph, and where it leaves new constants."""
+
+    def __init__(self, model: ModelProto, target: int) -> None:
+        self.index = Index(model)
+        self.target = target
+        self.constants: list[onnx.TensorProto] = []
+
+    def values(self, node: NodeProto, position: int) -> list[int] | None:
+        """The integers of a constant input, ``None`` where the input is absent."""
+        if len(node.input) <= position or not node.input[position]:
+            return None
+        if node.input[position] not in self.index.initializers:
+            raise _refused(node, self.target, f"its input {position} is computed, not constant")
+        return [int(v) for v in self.index.array(node.input[position]).reshape(-1)]
+
+    def constant(self, name: str, values: object, dtype: type[np.generic]) -> str:
+        """The name of a new initializer."""
+        self.constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
+        return name
+
+
+def lower(model: ModelProto, target: int) -> ModelProto:
+    """A model that computes the same at opset ``target`` (or its own, if that is older), in the oldest IR version.
+
+    Raises:
+        StageFailed: an operator does not exist at that opset, or not in the form that the graph uses; it is named.
+    """
+    model = load(model)
+    source = opset(model)
+    context = _Context(model, min(source, target))
+    nodes = [new for node in model.graph.node for new in _lowered(node, source, context)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(context.constants)
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", context.target))
+    model.ir_version = helper.find_min_ir_version_for(model.opset_import)
+    return tidy(model)
+
+
+def _lowered(node: NodeProto, source: int, context: _Context) -> list[NodeProto]:
+    if node.domain not in ("", "ai.onnx"):
+        raise _refused(node, context.target, f"it belongs to the domain {node.domain!r}")
+    new = defs.get_schema(node.op_type, source)
+    if new.since_version <= context.target:
+        return [node]
+    if node.op_type in _RULES:
+        return _RULES[node.op_type](node, context)
+    try:
+        old = defs.get_schema(node.op_type, context.target)
+    except defs.SchemaError as e:
+        raise _refused(node, context.target, f"the operator is only there since opset {new.since_version}") from e
+    if len(node.input) > old.max_input:
+        raise _refused(node, context.target, f"it has {len(node.input)} inputs, and {old.max_input} were allowed then")
+    return [_without_new_attributes(node, new, old, context)]
+
+
+def _without_new_attributes(node: NodeProto, new: defs.OpSchema, old: defs.OpSchema, context: _Context) -> NodeProto:
+    """The node less attributes that the old form lacks, which must hold their default: what the old form did."""
+    kept = []
+    for item in node.attribute:
+        if item.name in old.attributes:
+            kept.append(item)
+            continue
+        default = new.attributes[item.name].default_value
+        value, usual = helper.get_attribute_value(item), helper.get_attribute_value(default) if default.name else None
+        if value != usual:
+            raise _refused(node, context.target, f"its attribute {item.name} = {value!r} did not exist")
+    return _rebuilt(node, list(node.input), kept)
+
+
+def _rebuilt(node: NodeProto, inputs: list[str], attributes: list[onnx.AttributeProto]) -> NodeProto:
+    new = helper.make_node(node.op_type, inputs, list(node.output), name=node.name)
+    new.attribute.extend(attributes)
+    return new
+
+
+def _refused(node: NodeProto, target: int, why: str) -> StageFailed:
+    return StageFailed(
+        f"{node.op_type} (node {node.name!r}) cannot be written at opset {target}: {why}; "
+        f"choose a target whose parser reads a newer opset, or replace the layer"
+    )
+
+
+def _reduce(node: NodeProto, context: _Context) -> list[NodeProto]:
+    """Axes were an attribute before opset 18."""
+    if context.target >= 18:
+        return [node]
+    axes = context.values(node, 1)
+    if axes is None and int_attribute(node, "noop_with_empty_axes", 0):
+        return [helper.make_node("Identity", [node.input[0]], list(node.output), name=node.name)]
+    kept = [item for item in node.attribute if item.name == "keepdims"]
+    if axes:
+        kept.append(helper.make_attribute("axes", axes))
+    return [_rebuilt(node, [node.input[0]], kept)]
+
+
+def _reshape(node: NodeProto, context: _Context) -> list[NodeProto]:
+    """``allowzero`` came with opset 14; it matters only where the new shape holds a zero."""
+    if int_attribute(node, "allowzero", 0):
+        shape = node.input[1]
+        if shape in context.index.initializers and 0 in (context.values(node, 1) or []):
+            raise _refused(node, context.target, "its attribute allowzero = 1 did not exist, and its shape holds a 0")
+    return [_rebuilt(node, list(node.input), [])]
+
+
+def _split(node: NodeProto, context: _Context) -> list[NodeProto]:
+    """``num_outputs`` came with opset 18; before, a split without sizes was an even one."""
+    kept = [item for item in node.attribute if item.name != "num_outputs"]
+    return [_rebuilt(node, list(node.input), kept)]
+
+
+def _shape(node: NodeProto, context: _Context) -> list[NodeProto]:
+    """``start`` and ``end`` came with opset 15; before, the shape had to be sliced."""
+    start, end = attribute(node, "start", 0), attribute(node, "end")
+    name = node.output[0]
+    if not start and end is None:
+        return [_rebuilt(node, list(node.input), [])]
+    whole = helper.make_node("Shape", [node.input[0]], [f"{name}/whole"], name=node.name)
+    first = context.constant(f"{name}/start", [start], np.int64)
+    last = context.constant(f"{name}/end", [np.iinfo(np.int64).max if end is None else end], np.int64)
+    return [whole, helper.make_node("Slice", [f"{name}/whole", first, last], [name], name=f"{node.name}/Slice")]
+
+
+def _batch_norm(node: NodeProto, context: _Context) -> list[NodeProto]:
+    """``training_mode`` came with opset 14."""
+    if int_attribute(node, "training_mode", 0):
+        raise _refused(node, context.target, "it is in training mode; export the model in eval mode")
+    return [_rebuilt(node, list(node.input), [item for item in node.attribute if item.name != "training_mode"])]
+
+
+def _hard_swish(node: NodeProto, context: _Context) -> list[NodeProto]:
+    """HardSwish came with opset 14: x * HardSigmoid(x), alpha 1/6 and beta 1/2."""
+    gate = f"{node.output[0]}/gate"
+    return [
+        helper.make_node(
+            "HardSigmoid", [node.input[0]], [gate], name=f"{node.name}/HardSigmoid", alpha=1 / 6, beta=0.5
+        ),
+        helper.make_node("Mul", [node.input[0], gate], list(node.output), name=f"{node.name}/Mul"),
+    ]
+
+
+def _layer_norm(node: NodeProto, context: _Context) -> list[NodeProto]:
+    """LayerNormalization came with opset 17: (x - mean) / sqrt(variance + epsilon) * scale + bias."""
+    axis = int_attribute(node, "axis", -1)
+    if axis >= 0 or len(node.output) > 1:
+        raise _refused(node, context.target, f"only a negative axis and one output can be rewritten; axis is {axis}")
+    epsilon = context.constant(f"{node.output[0]}/epsilon", attribute(node, "epsilon", 1e-5), np.float32)
+    half = context.constant(f"{node.output[0]}/two", 2.0, np.float32)
+    x, out = node.input[0], node.output[0]
+    axes = list(range(axis, 0))
+    steps = [
+        ("ReduceMean", [x], "mean"),
+        ("Sub", [x, f"{out}/mean"], "centred"),
+        ("Pow", [f"{out}/centred", half], "squared"),
+        ("ReduceMean", [f"{out}/squared"], "variance"),
+        ("Add", [f"{out}/variance", epsilon], "stabilised"),
+        ("Sqrt", [f"{out}/stabilised"], "deviation"),
+        ("Div", [f"{out}/centred", f"{out}/deviation"], "normalised"),
+        ("Mul", [f"{out}/normalised", node.input[1]], "scaled"),
+    ]
+    if len(node.input) > 2 and node.input[2]:
+        steps.append(("Add", [f"{out}/scaled", node.input[2]], "shifted"))
+    last = steps[-1][2]
+    nodes = []
+    for op, inputs, step in steps:
+        made = helper.make_node(op, inputs, [out if step == last else f"{out}/{step}"], name=f"{node.name}/{step}")
+        if op == "ReduceMean":
+            made.attribute.append(helper.make_attribute("axes", axes))
+        nodes.append(made)
+    return nodes
+
+
+_RULES: dict[str, Callable[[NodeProto, _Context], list[NodeProto]]] = {
+    "BatchNormalization": _batch_norm,
+    "HardSwish": _hard_swish,
+    "LayerNormalization": _layer_norm,
+    "ReduceL2": _reduce,
+    "ReduceMax": _reduce,
+    "ReduceMean": _reduce,
+    "ReduceMin": _reduce,
+    "ReduceProd": _reduce,
+    "ReduceSumSquare": _reduce,
+    "Reshape": _reshape,
+    "Shape": _shape,
+    "Split": _split,
+}

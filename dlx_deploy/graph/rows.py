@@ -1,0 +1,178 @@
+"""Whether each row of a batch gets the answer that it would get alone, by ONNX Runtime; no torch.
+
+A device answers one row at a time or several, in any order and number; what was proven on batches must hold for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, ValueInfoProto
+
+from dlx_deploy.errors import StageFailed
+from dlx_deploy.graph.evaluation import fitted, run_onnx
+from dlx_deploy.graph.model import load, to_bytes
+from dlx_deploy.runtime.session import open_session
+
+__all__ = [
+    "BLAMED",
+    "MOST",
+    "Dependence",
+    "dependence",
+    "first_dependent_node",
+    "own_rows_differ",
+    "refuse_dependent_rows",
+    "unlike",
+]
+
+ALONE = 8
+"""So many rows are also answered one by one."""
+ODD = 7
+"""The batch of those in another order: a size that nothing was traced with."""
+MOST = 3 * ODD
+"""More rows would say no more, and large networks take their time."""
+BLAMED = 3
+"""The batch in which the layer to blame is looked for: every tensor of the network is held at once."""
+
+Run = Callable[[NDArray[Any], int], NDArray[np.float32]]
+"""Rows and a batch size to the rows' logits."""
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """The row whose answer differs most from the one that it got among the others, and how it was asked."""
+
+    row: int
+    how: str
+    relative: float
+
+    def __str__(self) -> str:
+        return f"row {self.row} gets other logits {self.how} ({self.relative:.2e} of the largest logit)"
+
+
+def dependence(
+    run: Run, rows: NDArray[Any], expected: NDArray[np.float32], tolerance: float, fixed: int | None = None
+) -> Dependence | None:
+    """How an answer depends on more than its row, or ``None``.
+
+    ``expected``: float32[N, K], what ``run`` gave for ``rows`` as they are; they are run again one by one, then in
+    another order, an odd number at a time. A model of ``fixed`` batch gets a row alone as so many copies. Logits agree
+    within ``tolerance`` of the largest.
+    """
+    rows, expected = rows[:MOST], expected[:MOST]
+    order = np.random.default_rng(0).permutation(len(rows))
+    shuffled = np.empty_like(expected)
+    shuffled[order] = run(rows[order], fixed or ODD)
+    few = rows[: max(2, ALONE // (fixed or 1))]
+    alone = run(np.repeat(few, fixed, axis=0), fixed)[::fixed] if fixed else run(few, 1)
+    for how, got in (("alone", alone), ("in another order", shuffled)):
+        if found := _furthest(got, expected, tolerance, how):
+            return found
+    return None
+
+
+def unlike(rows: NDArray[Any]) -> NDArray[Any]:
+    """``rows``, of every three images of uint8[N, H, W, C] one darker and one of less contrast; tokens as they are.
+
+    What all images of a data set have in common (a white background, so the same largest value) hides what a network
+    computes over a batch from it, until a device sees other images.
+    """
+    if rows.dtype != np.uint8 or rows.ndim != 4:
+        return rows
+    changed = rows.copy()
+    changed[1::3] //= 2
+    changed[2::3] = 64 + changed[2::3] // 2  # neither black nor white: either may be the largest value
+    return changed
+
+
+def refuse_dependent_rows(
+    path: Path | bytes, rows: NDArray[Any], exact_qdq: bool, tolerance: float, pad_id: int | None = None
+) -> None:
+    """Nothing, once an ONNX model has answered ``rows`` alike alone, in a batch, and in another order.
+
+    Raises:
+        StageFailed: it has not; names the row and the first node whose output depends on the batch.
+    """
+    source = path.read_bytes() if isinstance(path, Path) else path
+    model = load(source)
+    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+
+    def run(part: NDArray[Any], batch: int) -> NDArray[np.float32]:
+        return run_onnx(source, part, exact_qdq, batch, pad_id=pad_id)
+
+    name = path.name if isinstance(path, Path) else "the model"
+    rows = rows[:MOST]
+    found = dependence(run, rows, run(rows, len(rows)), tolerance, size or None)
+    if found:
+        node = first_dependent_node(model, rows[:BLAMED], exact_qdq, tolerance, pad_id)
+        raise StageFailed(
+            f"{name}: answers depend on the batch: {found}; {node or 'no single node is to blame'}; rule: a row's "
+            "answer is its own; compute nothing across the batch axis, nor from the batch size of the trace"
+        )
+
+
+def first_dependent_node(
+    model: ModelProto, rows: NDArray[Any], exact_qdq: bool, tolerance: float, pad_id: int | None
+) -> str:
+    """The first node, in graph order, one of whose outputs depends on a row's neighbours; empty where none is found."""
+    model = load(model)
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    if shape[0]:
+        return ""  # no row can be had alone
+    entry = model.graph.input[0].name
+    names = [name for node in model.graph.node for name in node.output if name]
+    del model.graph.output[:]
+    model.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    session = open_session(to_bytes(model), exact_qdq, threads=1)
+    whole = fitted(rows, shape, pad_id)
+    together = dict(zip(names, session.run(names, {entry: whole}), strict=True))
+    alone = [dict(zip(names, session.run(names, {entry: row[None]}), strict=True)) for row in whole]
+    for node in model.graph.node:
+        for name in node.output:
+            if name and own_rows_differ(together[name], [each[name] for each in alone], tolerance):
+                return f"the first node whose output does is {node.name!r} ({node.op_type})"
+    return ""
+
+
+def own_rows_differ(together: NDArray[Any], alone: list[NDArray[Any]], tolerance: float) -> bool:
+    """Whether a tensor of a batch is not made of the tensors that its rows give ``alone``.
+
+    The batch axis is the one that grows with the batch, and may be merged with another. Where none does, the tensor is
+    the same for every row, or depends on all of them.
+    """
+    count = len(alone)
+    for i, single in enumerate(alone):
+        if single.ndim != together.ndim:
+            return True
+        grown = [axis for axis in range(single.ndim) if single.shape[axis] != together.shape[axis]]
+        if not grown:
+            if not _close(together, single, tolerance):
+                return True
+            continue
+        axis, size = grown[0], single.shape[grown[0]]
+        if len(grown) > 1 or together.shape[axis] != count * size:
+            continue  # a layout of its own: what is made of it will tell
+        block = together.take(range(i * size, (i + 1) * size), axis)
+        strided = together.take(range(i, count * size, count), axis)
+        if not _close(block, single, tolerance) and not _close(strided, single, tolerance):
+            return True
+    return False
+
+
+def _close(a: NDArray[Any], b: NDArray[Any], tolerance: float) -> bool:
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    difference = np.abs(a.astype(np.float64) - b)
+    return bool(np.isnan(difference).any() or difference.max(initial=0) <= tolerance * np.abs(a).max(initial=1e-12))
+
+
+def _furthest(got: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float, how: str) -> Dependence | None:
+    difference = np.nan_to_num(np.abs(got - expected[: len(got)]).max(axis=1), nan=np.inf)
+    row = int(difference.argmax())
+    relative = float(difference[row]) / max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+    return Dependence(row, how, relative) if relative > tolerance else None

@@ -1,0 +1,62 @@
+"""How far a model's logits move where what is not exactly defined comes out a last bit off; no torch.
+
+Sums are made in another order on another CPU, and each version of ONNX Runtime has its own exponential function. In
+exact arithmetic that is all that may differ. So every such result is bent a little, and the logits are compared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from dlx_deploy.graph.evaluation import run_onnx
+from dlx_deploy.graph.model import infer, load, to_bytes
+from dlx_deploy.runtime.exact import exact_model
+from dlx_deploy.runtime.exact_half import KEEPS
+from dlx_deploy.runtime.exact_int8 import is_on_integers
+
+__all__ = ["BEND", "spread"]
+
+BEND = 2.0**-20
+"""Relative: eight times float32's last bit, as much as ONNX Runtime 1.17 and 1.32 differ in ``Erf``."""
+DEFINED = KEEPS | {"Add", "Cast", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Sqrt", "Sub"}
+"""Operators whose result is rounded once, so that there is only one."""
+BATCH = 16
+
+
+def spread(model: bytes, inputs: NDArray[Any], pad_id: int | None = None) -> float:
+    """The largest difference that bending makes to a logit in exact arithmetic, relative to the largest logit.
+
+    ``inputs``: images uint8[N, H, W, C], 0..255, or tokens int32[N, L], which ``pad_id`` pads.
+    """
+    twin = exact_model(model)
+    plain, bent = (
+        run_onnx(data, inputs, exact_qdq=True, batch=BATCH, threads=1, pad_id=pad_id) for data in (twin, _bent(twin))
+    )
+    largest = float(np.abs(plain).max())
+    return float(np.abs(bent - plain).max()) / largest if largest else 0.0
+
+
+def _bent(twin: bytes) -> bytes:
+    """The model with a factor near 1 behind each node whose float32 result is not exactly defined."""
+    model = load(twin)
+    floats = _floats(model)
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        bends = [] if node.op_type in DEFINED or is_on_integers(node.input) else [n for n in node.output if n in floats]
+        for i, name in enumerate(node.output):
+            if name in bends:
+                node.output[i] = f"{name}/straight"
+        nodes.append(node)
+        nodes += [helper.make_node("Mul", [f"{name}/straight", "bend"], [name], name=f"{name}/bend") for name in bends]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1 + BEND, np.float32), "bend"))
+    return to_bytes(model)
+
+
+def _floats(model: ModelProto) -> set[str]:
+    return {name for name, info in infer(model).items() if info.dtype == TensorProto.FLOAT}

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.graph.model import Index
+from dlx_deploy.graph.quantization.calibrate import Method, activation_ranges
+
+from ...onnx_fixtures import images, residual_net
+
+METHODS: list[Method] = ["minmax", "percentile", "entropy"]
+
+
+def true_range(name: str, pictures: np.ndarray) -> tuple[float, float]:
+    import onnxruntime
+
+    model = residual_net()
+    model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = session.run([name], {"images": pictures})[0]
+    return float(values.min()), float(values.max())
+
+
+def test_minmax_is_the_range_that_occurs() -> None:
+    pictures = images(70)  # 32 + 32 + 6: the last batch is smaller
+    found = activation_ranges(residual_net(), pictures, ["conv2", "relu1"], "minmax", symmetric=False)
+    assert set(found) == {"conv2", "relu1"}
+    for name, bounds in found.items():
+        assert bounds == pytest.approx(true_range(name, pictures), rel=1e-5)
+
+
+def test_minmax_symmetric_is_centred() -> None:
+    low, high = activation_ranges(residual_net(), images(20), ["conv2"], "minmax", symmetric=True)["conv2"]
+    assert -low == high == pytest.approx(max(np.abs(true_range("conv2", images(20)))), rel=1e-5)
+
+
+def with_an_outlier() -> np.ndarray:
+    """25,600 pixels about 128, and one of 0: ``x`` is -1 there, else above -0.25."""
+    values = np.random.default_rng(0).normal(128, 6, (400, 8, 8, 1)).clip(100, 156)
+    values[0, 0, 0] = 0
+    return values.astype(np.uint8)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_percentiles_cut_an_outlier(symmetric: bool) -> None:
+    whole, cut = (
+        activation_ranges(residual_net(), with_an_outlier(), ["x"], method, symmetric)["x"][0]
+        for method in ("minmax", "percentile")
+    )
+    assert whole == -1.0
+    assert -0.25 < cut < -0.05
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_percentile_is_four_nines(symmetric: bool) -> None:
+    """Of 32,768 pixels 1 is 0 (less than a hundredth of a per cent: cut), 8 are 64 (more: kept), the rest near 128."""
+    pixels = np.random.default_rng(0).normal(128, 6, 512 * 64).clip(100, 156).astype(np.uint8)
+    pixels[0], pixels[1:9] = 0, 64
+    found = activation_ranges(residual_net(), pixels.reshape(512, 8, 8, 1), ["x"], "percentile", symmetric)
+    assert found["x"][0] == pytest.approx(64 / 128 - 1, abs=0.01)
+
+
+def test_entropy_stays_within_the_range_that_occurs() -> None:
+    low, high = true_range("conv2", images(70))
+    found = activation_ranges(residual_net(), images(70), ["conv2"], "entropy", symmetric=False)["conv2"]
+    assert low - 1e-5 <= found[0] < low / 4
+    assert high / 4 < found[1] <= high + 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ranges_are_the_same_each_time(method: Method) -> None:
+    first, second = (activation_ranges(residual_net(), images(33), ["relu3", "x"], method, True) for _ in "ab")
+    assert first == second
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_fixed_batch_is_served(method: Method) -> None:
+    fixed = activation_ranges(residual_net(batch=8), images(12), ["conv2"], method, symmetric=False)
+    assert fixed["conv2"][0] < 0 < fixed["conv2"][1]
+    if method == "minmax":
+        assert fixed["conv2"] == pytest.approx(true_range("conv2", images(12)), rel=1e-5)
+
+
+def test_no_output_and_no_leftovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    activation_ranges(residual_net(), images(8), ["conv2"], "percentile", symmetric=False)
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_tensor_that_is_always_zero() -> None:
+    model = residual_net()
+    for name in ("conv2.weight", "conv2.bias"):
+        zeros = np.zeros_like(Index(model).array(name))
+        Index(model).initializers[name].CopyFrom(numpy_helper.from_array(zeros, name))
+    for method in METHODS:
+        assert activation_ranges(model, images(8), ["relu2"], method, symmetric=True)["relu2"] == (0.0, 0.0)
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN axis")
+def test_what_cannot_be_calibrated() -> None:
+    with pytest.raises(ConfigError, match="0 calibration images for 1 tensors; rule: at least one"):
+        activation_ranges(residual_net(), images(0), ["conv2"], "minmax", symmetric=False)
+    with pytest.raises(StageFailed, match="the graph computes no tensor 'conv9'"):
+        activation_ranges(residual_net(), images(4), ["conv9"], "minmax", symmetric=False)
+    model = residual_net()
+    nans = np.full((8, 8, 3, 3), np.nan, np.float32)
+    Index(model).initializers["conv2.weight"].CopyFrom(numpy_helper.from_array(nans, "conv2.weight"))
+    with pytest.raises(StageFailed, match="tensor 'conv2' reaches nan to nan on the calibration images"):
+        activation_ranges(model, images(4), ["conv2"], "minmax", symmetric=False)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto
+
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph import model as onnx_model
+from dlx_deploy.graph.evaluation import run_onnx
+from dlx_deploy.graph.model import Index, batch_size, to_bytes
+from dlx_deploy.graph.quantization.cpu_style import quantize, quantize_dynamically, tensors_to_quantize
+from dlx_deploy.graph.quantization.placement import layer_precision, through_qdq
+
+from ...onnx_fixtures import Net, node, op_types, residual_net
+
+
+def quantized(model: ModelProto, reduce_range: bool = False, exclude: tuple[str, ...] = ()) -> ModelProto:
+    ranges = dict.fromkeys(tensors_to_quantize(model, exclude), (-1.0, 2.0))
+    result = quantize(model, ranges, reduce_range, exclude)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def fused(model: ModelProto, path: Path) -> Counter[str]:
+    """The operators that ONNX Runtime makes of the graph on this machine."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
+    return Counter(op_types(onnx.load(path)))
+
+
+def test_runtime_makes_integer_kernels_of_it(tmp_path: Path) -> None:
+    counts = fused(quantized(residual_net("conv")), tmp_path / "fused.onnx")
+    assert (counts["QLinearConv"], counts["QLinearAdd"], counts["QGemm"]) == (4, 1, 1)
+    assert counts["QuantizeLinear"] == 1
+    assert counts["Conv"] == counts["DequantizeLinear"] == 0
+
+
+def test_activations_are_uint8_and_weights_int8_per_channel() -> None:
+    index = Index(quantized(residual_net()))
+    quantize_x = next(n for n in index.model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == "x")
+    zero, scale = index.array(quantize_x.input[2]), index.array(quantize_x.input[1])
+    assert (zero.dtype, int(zero)) == (np.uint8, 85)  # -1 to 2: a third of 255
+    assert float(scale) == pytest.approx(3 / 255)
+    weight = index.made_by(node(index.model, "conv2/Conv").input[1], "DequantizeLinear")
+    assert weight is not None
+    assert index.array(weight.input[0]).dtype == np.int8
+    assert index.array(weight.input[1]).shape == (8,)
+
+
+@pytest.mark.parametrize(("reduce_range", "largest"), [(False, 127), (True, 64)])
+def test_reduce_range_leaves_a_bit_unused(reduce_range: bool, largest: int) -> None:
+    index = Index(quantized(residual_net(), reduce_range))
+    weights = [index.array(name) for name in index.initializers if "weight_quantized" in name]
+    assert len(weights) == 4
+    assert max(int(np.abs(w.astype(int)).max()) for w in weights) == largest
+
+
+def test_preprocessing_and_logits_stay_in_floating_point() -> None:
+    model = quantized(residual_net())
+    index = Index(model)
+    for name in ("scaled/Mul", "x/Add"):
+        assert all(through_qdq(index, x) is None for x in node(model, name).input)
+    assert [n.name for n in model.graph.node if "logits" in n.output] == ["logits/Gemm"]
+    assert layer_precision(model) == dict.fromkeys(["conv1/Conv", "conv2/Conv", "conv3/Conv", "logits/Gemm"], "int8")
+
+
+def test_gates_stay_in_floating_point() -> None:
+    net = Net()
+    x = net.conv("a", net.planes(), 1, 8)
+    gated = net.add("gated", "Mul", x, net.add("gate", "Sigmoid", x))
+    model = quantized(net.head(net.add("after", "Relu", gated), 8))
+    index = Index(model)
+    for name in ("gated/Mul", "gate/Sigmoid", "after/Relu", "pooled/GlobalAveragePool"):
+        inputs = node(model, name).input
+        assert all(through_qdq(index, x) in (None, "a") for x in inputs), name  # "a": the convolution's own output
+
+
+def test_excluded_layers() -> None:
+    assert layer_precision(quantized(residual_net(), exclude=("conv2/*",)))["conv2/Conv"] == "fp32"
+    nothing = quantized(residual_net(), exclude=("*",))
+    assert "QuantizeLinear" not in op_types(nothing)
+
+
+def test_no_leftovers_and_the_source_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = residual_net()
+    before = to_bytes(model)
+    quantized(model)
+    assert to_bytes(model) == before
+    assert not list(tmp_path.iterdir())
+    assert not caplog.records  # ONNX Runtime asks for pre-processing that the exporter has done
+
+
+def test_every_process_writes_the_same_bytes() -> None:
+    code = (
+        "import hashlib\n"
+        "from tests.nn.onnx_fixtures import residual_net\n"
+        "from dlx_deploy.graph.model import to_bytes\n"
+        "from dlx_deploy.graph.quantization.cpu_style import quantize, tensors_to_quantize\n"
+        "net = residual_net('conv'); ranges = dict.fromkeys(tensors_to_quantize(net), (-1.0, 2.0))\n"
+        "print(hashlib.sha256(to_bytes(quantize(net, ranges, False))).hexdigest())"
+    )
+    root = Path(onnx_model.__file__).parents[2]
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+
+
+def token_net(batch: str | int = "batch") -> ModelProto:
+    """An embedding, a MatMul whose rows differ widely in magnitude, a mean over the tokens and a Gemm."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "table": (random.normal(0, 1, (9, 16)) * np.array([0.05, 0.2, 1, 5, 1, 1, 1, 1, 40])[:, None]),
+        "mix": random.normal(0, 0.2, (16, 16)),
+        "head": random.normal(0, 0.2, (16, 3)),
+        "bias": random.normal(0, 0.2, 3),
+    }
+    nodes = [
+        onnx.helper.make_node("Gather", ["table", "tokens"], ["rows"], name="embed/Gather"),
+        onnx.helper.make_node("MatMul", ["rows", "mix"], ["mixed"], name="mix/MatMul"),
+        onnx.helper.make_node("ReduceMean", ["mixed"], ["mean"], name="model/ReduceMean", axes=[1], keepdims=0),
+        onnx.helper.make_node("Gemm", ["mean", "head", "bias"], ["logits"], name="head/Gemm"),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "texts",
+        [onnx.helper.make_tensor_value_info("tokens", onnx.TensorProto.INT32, [batch, "length"])],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [batch, 3])],
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.helper.set_model_props(model, {"max_length": "6"})
+    return model
+
+
+def test_dynamic_answers_do_not_depend_on_the_batch() -> None:
+    """One range holds for the whole tensor: a row that is large would leave its neighbours a few steps."""
+    tokens = np.array([[1, 1, 2, 2, 0, 0], [8, 8, 8, 8, 8, 8], [2, 3, 1, 0, 0, 0]], np.int32)
+    model = quantize_dynamically(token_net(), reduce_range=True)
+    together = run_onnx(to_bytes(model), tokens, exact_qdq=False, pad_id=0)
+    alone = np.concatenate([run_onnx(to_bytes(model), row[None], exact_qdq=False, pad_id=0) for row in tokens])
+    exact = run_onnx(to_bytes(token_net()), tokens[:1, :4], exact_qdq=False, pad_id=0)
+    assert np.array_equal(together, alone)
+    assert np.abs(together[:1] - exact).max() < 0.05 * np.abs(exact).max()
+    assert batch_size(model) == 1
+
+
+def test_a_gemm_stays_in_floating_point_under_its_own_name_where_ranges_are_dynamic() -> None:
+    model = quantize_dynamically(token_net(), reduce_range=True)
+    assert layer_precision(model) == {"mix/MatMul": "int8", "head/Gemm": "fp32"}
+
+
+def test_dynamic_weights_have_a_scale_per_output_channel() -> None:
+    """Columns of very different sizes: with one scale for all, the small ones would be nothing but zeros."""
+    model = token_net()
+    spread = Index(model).array("mix").astype(np.float32) * np.logspace(0, -4, 16, dtype=np.float32)
+    Index(model).initializers["mix"].CopyFrom(onnx.numpy_helper.from_array(spread, "mix"))
+    index = Index(quantize_dynamically(model, reduce_range=True))
+    weights = index.array(next(n for n in index.model.graph.node if n.op_type == "MatMulInteger").input[1])
+    assert np.abs(weights.astype(int)).max(axis=0).tolist() == [64] * 16
+
+
+def test_what_follows_a_layer_is_calibrated_whatever_else_it_gives() -> None:
+    net = Net()
+    net.add("pool", "MaxPool", net.conv("a", net.planes(), 1, 8), kernel_shape=[2, 2], strides=[2, 2])
+    net.nodes[-1].output.append("pool/where")
+    assert {"pool", "pooled", "flat"} <= set(tensors_to_quantize(net.head("pool", 8)))
+
+
+def test_dynamic_ranges_and_a_fixed_batch_exclude_each_other() -> None:
+    assert batch_size(quantize_dynamically(token_net(batch=1), reduce_range=True)) == 1
+    with pytest.raises(
+        ConfigError, match=r"export\.batch is 4, and with dynamic .*set export\.batch to 'dynamic' or 1"
+    ):
+        quantize_dynamically(token_net(batch=4), reduce_range=True)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: quantized(residual_net(), True), lambda: quantize_dynamically(token_net(), True)]
+)
+def test_with_a_reduced_range_no_sum_of_two_products_leaves_sixteen_bits(make: Any) -> None:
+    """What x86 without VNNI adds up (VPMADDUBSW): two products of a uint8 activation and an int8 weight."""
+    index = Index(make())
+    weights = [w for w in map(index.array, index.initializers) if w.dtype == np.int8 and w.size > 16]
+    assert weights
+    assert all(2 * 255 * int(np.abs(w.astype(int)).max()) <= 32767 for w in weights)

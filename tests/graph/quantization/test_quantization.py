@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.graph import quantization
+from dlx_deploy.graph.evaluation import run_onnx, top1
+from dlx_deploy.graph.model import load
+from dlx_deploy.graph.quantization import NothingToQuantize, QuantizationPlan, check_tensorrt_rules, quantize_model
+
+from ...onnx_fixtures import Net, digits, exported, images, residual_net
+
+PLANS = [
+    QuantizationPlan("tensorrt"),
+    QuantizationPlan("tensorrt", method="percentile"),
+    QuantizationPlan("tensorrt", method="entropy"),
+    QuantizationPlan("cpu"),
+    QuantizationPlan("cpu", reduce_range=True),
+]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "digits.onnx"
+    path.write_bytes(exported())
+    return path
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda p: f"{p.style}-{p.method}-{p.reduce_range}")
+def test_a_trained_network_keeps_its_accuracy(plan: QuantizationPlan, source: Path, tmp_path: Path) -> None:
+    train, _, test, labels = digits()
+    report = quantize_model(source, tmp_path / "int8.onnx", train[:128], plan)
+    before = run_onnx(source, test, exact_qdq=False)
+    after = run_onnx(tmp_path / "int8.onnx", test, exact_qdq=plan.style == "tensorrt")
+    assert top1(before, labels) > 0.9
+    assert top1(before, labels) - top1(after, labels) < 0.01
+    assert np.abs(before - after).max() > 0  # something did change
+    assert set(report.layers.values()) == {"int8"}
+    assert report.int8_share == 1.0
+    assert "4.short.0/Conv" in report.layers
+    assert report.activations == {"tensorrt": 7, "cpu": 11}[plan.style]
+
+
+def test_the_weights_take_a_quarter(source: Path, tmp_path: Path) -> None:
+    for style in ("tensorrt", "cpu"):
+        quantize_model(source, tmp_path / f"{style}.onnx", digits()[0][:32], QuantizationPlan(style))
+        weights = {}
+        for path in (source, tmp_path / f"{style}.onnx"):
+            weights[path] = sum(len(t.raw_data) for t in load(path).graph.initializer)
+        assert 0.25 <= weights[tmp_path / f"{style}.onnx"] / weights[source] < 0.30
+
+
+def test_a_tensorrt_graph_obeys_the_rules_and_a_cpu_graph_does_not(source: Path, tmp_path: Path) -> None:
+    for style in ("tensorrt", "cpu"):
+        quantize_model(source, tmp_path / f"{style}.onnx", digits()[0][:32], QuantizationPlan(style))
+    assert check_tensorrt_rules(load(tmp_path / "tensorrt.onnx")) == []
+    broken = {text.split(":")[0] for text in check_tensorrt_rules(load(tmp_path / "cpu.onnx"))}
+    assert {"zero-point", "int8-only", "bias"} <= broken
+
+
+def test_the_same_plan_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    for plan in (PLANS[0], PLANS[3]):
+        for name in ("a", "b"):
+            quantize_model(source, tmp_path / name, digits()[0][:40], plan)
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("style", ["tensorrt", "cpu"])
+def test_excluded_layers_are_reported(style: str, source: Path, tmp_path: Path) -> None:
+    plan = QuantizationPlan(style, exclude=("0/Conv", "7/*"))
+    report = quantize_model(source, tmp_path / "int8.onnx", digits()[0][:32], plan)
+    assert {name for name, precision in report.layers.items() if precision == "fp32"} == {"0/Conv", "7/Gemm"}
+    assert report.int8_share == 5 / 7
+
+
+def test_nothing_left_to_quantize(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match=r"no layer is left to quantize .*set quantize\.precision = 'fp32'"):
+        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan("tensorrt", exclude=("*",)))
+    with pytest.raises(ConfigError, match="matches no node of the graph"):
+        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan("cpu", exclude=("layer9*",)))
+
+
+@pytest.mark.parametrize("exclude", [(), ("*",)])
+def test_dynamic_activations_without_a_matmul_are_no_int8(
+    exclude: tuple[str, ...], source: Path, tmp_path: Path
+) -> None:
+    plan = QuantizationPlan("cpu", dynamic=True, exclude=exclude)
+    remedy = r"set quantize\.precision = 'fp32'" if exclude else r"set quantize\.activations = 'static'"
+    with pytest.raises(
+        NothingToQuantize, match=rf"no layer is left to .* 6 Conv, 1 Gemm\); rule: with dyn.*; {remedy}"
+    ):
+        quantize_model(source, tmp_path / "int8.onnx", images(4), plan)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize("style", ["tensorrt", "cpu"])
+def test_a_plan_that_says_int8_is_checked_against_the_graph(
+    style: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cpu_style.quantize", "tensorrt_style.insert_qdq"):  # a writer that writes nothing
+        monkeypatch.setattr(f"dlx_deploy.graph.quantization.{name}", lambda model, *_: model)
+    with pytest.raises(NothingToQuantize, match="no layer is left to quantize"):
+        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan(style))
+
+
+def shared_net() -> onnx.ModelProto:
+    """A stem, and a convolution that is used twice, as the exporter names such uses."""
+    net = Net()
+    x = net.conv("stem", net.planes(), 1, 8)
+    net.conv("cls", x, 8, 8)
+    net.add("cls_2", "Conv", net.add("relu", "Relu", "cls"), "cls.weight", "cls.bias", pads=[1] * 4)
+    net.nodes[-1].name = "cls/Conv_2"
+    return net.head("cls_2", 8)
+
+
+@pytest.mark.parametrize("style", ["tensorrt", "cpu"])
+@pytest.mark.parametrize("pattern", ["cls/Conv", "cls", "cls/Conv_2", "c*/Conv"])
+def test_a_pattern_excludes_a_module_in_all_its_uses(pattern: str, style: str, tmp_path: Path) -> None:
+    source = tmp_path / "net.onnx"
+    source.write_bytes(shared_net().SerializeToString())
+    report = quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationPlan(style, exclude=(pattern,)))
+    assert report.layers == {"stem/Conv": "int8", "cls/Conv": "fp32", "cls/Conv_2": "fp32", "logits/Gemm": "int8"}
+
+
+def test_a_pattern_excludes_what_is_inside_a_module_and_no_neighbour(source: Path, tmp_path: Path) -> None:
+    plan = QuantizationPlan("tensorrt", exclude=("4",))
+    report = quantize_model(source, tmp_path / "int8.onnx", digits()[0][:8], plan)
+    inside = {name for name in report.layers if name.startswith("4.")}
+    assert len(inside) == 3
+    assert {name for name, precision in report.layers.items() if precision == "fp32"} == inside
+
+
+def test_a_pattern_that_matches_nothing_names_what_is_near(tmp_path: Path) -> None:
+    source = tmp_path / "net.onnx"
+    source.write_bytes(shared_net().SerializeToString())
+    with pytest.raises(ConfigError, match=r"'clas/Conv' matches no node of the graph; the nearest: cls/Conv, "):
+        quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationPlan("cpu", exclude=("clas/Conv",)))
+    with pytest.raises(ConfigError, match=r"'zzz' matches no node of the graph; its layers: stem/Conv, cls/Conv, "):
+        quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationPlan("cpu", exclude=("zzz",)))
+
+
+def test_a_graph_of_ours_that_breaks_a_rule_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.onnx").write_bytes(residual_net().SerializeToString())
+    monkeypatch.setattr(quantization, "check_tensorrt_rules", lambda model: ["scale: node 'x': it is 0"])
+    with pytest.raises(StageFailed, match=r"net\.onnx: the planned graph breaks 1 rules: scale: node 'x': it is 0"):
+        quantize_model(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(8), QuantizationPlan("tensorrt"))
+    assert not (tmp_path / "int8.onnx").exists()

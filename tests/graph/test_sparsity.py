@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper, numpy_helper
+
+from dlx_deploy.graph.sparsity import two_four_layers
+
+
+def model(op: str, weight: np.ndarray) -> ModelProto:
+    node = helper.make_node(op, ["x", "w"], ["y"], name=f"a/{op}")
+    return helper.make_model(helper.make_graph([node], "g", [], [], [numpy_helper.from_array(weight, "w")]))
+
+
+def pruned(shape: tuple[int, ...], axis: int, kept: int = 2) -> np.ndarray:
+    """Weights of which the last ``kept`` of every four along ``axis`` are left."""
+    weight = np.ones(shape, np.float32)
+    position = np.arange(shape[axis]) % 4
+    return weight * np.moveaxis(
+        np.broadcast_to(position >= 4 - kept, (*shape[:axis], *shape[axis + 1 :], shape[axis])), -1, axis
+    )
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "axis"), [("Conv", (8, 16, 3, 3), 1), ("MatMul", (16, 8), 0), ("Gemm", (16, 8), 0)]
+)
+def test_two_of_four_along_the_input(op: str, shape: tuple[int, ...], axis: int) -> None:
+    assert two_four_layers(model(op, pruned(shape, axis))) == [f"a/{op}"]
+    assert two_four_layers(model(op, pruned(shape, axis, kept=3))) == []
+    assert two_four_layers(model(op, pruned(shape, 1 - axis))) == []  # along the outputs: no kernel reads that
+
+
+def test_what_cannot_be_sparse() -> None:
+    assert two_four_layers(model("Conv", np.zeros((8, 16, 3, 3), np.float32))) == []
+    assert two_four_layers(model("Conv", pruned((8, 6, 1, 1), 1))) == []  # six inputs: no whole groups
+    assert two_four_layers(model("MatMul", np.ones((16,), np.float32))) == []
+    assert (
+        two_four_layers(
+            helper.make_model(helper.make_graph([helper.make_node("MatMul", ["x", "y"], ["z"])], "g", [], []))
+        )
+        == []
+    )

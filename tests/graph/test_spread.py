@@ -1,0 +1,52 @@
+"""What a last bit moves: nothing where only integers are summed, something where float16 or an exponential is."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dlx_deploy.graph import spread as spread_module
+from dlx_deploy.graph.model import load, to_bytes
+from dlx_deploy.graph.quantization.tensorrt_style import insert_qdq, tensors_to_quantize
+from dlx_deploy.graph.spread import BEND, spread
+from dlx_deploy.runtime.exact import exact_model
+
+from ..onnx_fixtures import images, residual_net
+
+
+def quantized() -> bytes:
+    model = residual_net(opset=20)
+    return to_bytes(insert_qdq(model, dict.fromkeys(tensors_to_quantize(model), (-3.0, 3.0))))
+
+
+def test_integer_sums_do_not_move_and_what_is_bent_does() -> None:
+    inputs = images(20)
+    assert spread(to_bytes(residual_net(opset=20)), inputs) == pytest.approx(4e-6, rel=0.9)
+    assert spread(quantized(), inputs) < 0.01
+
+
+def test_only_what_is_not_exactly_defined_is_bent() -> None:
+    twin = load(exact_model(quantized()))
+    bent = load(spread_module._bent(to_bytes(twin)))
+    names = {node.name for node in bent.graph.node if node.name.endswith("/bend")}
+    assert names == {"pooled/bend"}, "convolutions and the head sum integers; the pool sums floats"
+    onnx.checker.check_model(bent, full_check=True)
+
+
+def test_it_is_relative_to_the_largest_logit() -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["x", "w"], ["logits"]),
+        ],
+        "sum",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(np.full((4, 3), 1000, np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    inputs = np.arange(40, dtype=np.uint8).reshape(10, 4)
+    assert spread(to_bytes(model), inputs) == pytest.approx(BEND, rel=0.2)
+    assert spread(to_bytes(model), inputs * 0) == 0.0
