@@ -10,7 +10,7 @@ import numpy as np
 
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision, quantize_model
-from dlx_deploy.nn.export import ExportSpec, export_onnx
+from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 from dlx_deploy.runtime.engine.settings import BuildSettings
 
 if TYPE_CHECKING:

@@ -18,15 +18,15 @@ from typing import Any
 from reports import finish
 
 from dlx_deploy.config import Data, Teacher
-from dlx_deploy.nn.batches import TrainData
-from dlx_deploy.nn.compute import seed_all, set_threads, training_device
-from dlx_deploy.nn.data.artifact import open_data
+from dlx_deploy.nn.data.dataset import open_data
 from dlx_deploy.nn.data.prepare import prepare
-from dlx_deploy.nn.inference import evaluate
-from dlx_deploy.nn.losses import supervised
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.training import RunContext, train
+from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.compute import seed_all, set_threads, training_device
+from dlx_deploy.nn.training.inference import evaluate
+from dlx_deploy.nn.training.loop import RunContext, train
+from dlx_deploy.nn.training.losses import supervised
 
 
 def say(done: float, total: float, text: str = "") -> None:

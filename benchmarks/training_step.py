@@ -20,13 +20,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from dlx_deploy.config import Teacher
-from dlx_deploy.nn.augment import Normalise
-from dlx_deploy.nn.batches import TrainData
-from dlx_deploy.nn.compute import seed_all, set_threads, training_device
-from dlx_deploy.nn.losses import supervised
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.training import RunContext, _Run
+from dlx_deploy.nn.training.augment import Normalise
+from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.compute import seed_all, set_threads, training_device
+from dlx_deploy.nn.training.loop import RunContext, _Run
+from dlx_deploy.nn.training.losses import supervised
 
 LIMIT = 0.95
 CASES: dict[str, dict[str, Any]] = {

@@ -53,15 +53,15 @@ def make_job(step: Any, *rest: Any) -> Any:
     if step.name == STEP and MOMENT == "start":
         die()
     if step.name == STEP and MOMENT == "epoch":
-        from dlx_deploy.nn import train_state
+        from dlx_deploy.nn.training import checkpoints
 
-        write = train_state.write
+        write = checkpoints.write
 
         def write_and_die(*arguments: Any) -> None:
             write(*arguments)
             die()
 
-        train_state.write = write_and_die
+        checkpoints.write = write_and_die
     return made
 
 

@@ -169,7 +169,7 @@ def tiny_resnet(channels: int = 1, classes: int = 10) -> Any:
 @functools.cache
 def exported(opset: int = 17, batch: Any = "dynamic") -> bytes:
     """``trained()`` as ONNX."""
-    from dlx_deploy.nn.export import ExportSpec, export_onnx
+    from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "digits.onnx"

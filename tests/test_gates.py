@@ -154,7 +154,7 @@ def test_the_gate_sees_the_test_split_and_no_other(built: Path) -> None:
     import numpy as np
 
     from dlx_deploy.graph.evaluation import run_onnx
-    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.runtime.package import open_package
 
     manifest = json.loads((built / PACKAGE).with_suffix(".manifest.json").read_text())

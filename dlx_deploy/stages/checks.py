@@ -16,7 +16,7 @@ from dlx_deploy.strict import nearest
 __all__ = ["check_batches", "check_data", "check_distill", "check_export", "check_prune", "check_teacher"]
 
 OLDEST_OPSET = 13
-"""Per-channel DequantizeLinear, which INT8 weights need; a test holds it against ``nn.opset``."""
+"""Per-channel DequantizeLinear, which INT8 weights need; a test holds it against ``graph.passes.opset``."""
 _SIDE = 8  # pixels of a scanned digit
 _OWN_DATA = {"digits": "scikit-learn's digits", "docstrings": "docstrings of installed packages"}
 

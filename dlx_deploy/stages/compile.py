@@ -62,7 +62,7 @@ def _measure(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
     The reason has no figure: it is shipped, and no timing is the same twice.
     """
     from dlx_deploy.graph.latency import interleaved_latency
-    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.runtime.bench import CONFIDENCE
     from dlx_deploy.runtime.timings import paired_speedup
 

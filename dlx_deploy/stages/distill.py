@@ -17,7 +17,7 @@ def run(job: Job[Distill]) -> Metrics:
     Raises:
         ConfigError: the network cannot be made. StageFailed: training diverged.
     """
-    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)

@@ -11,8 +11,8 @@ from dlx_deploy.stages.checks import check_export
 from dlx_deploy.stages.training import TORCH_TOOLS, use_threads
 
 if TYPE_CHECKING:
-    from dlx_deploy.nn.data.artifact import DataArtifact
-    from dlx_deploy.nn.export_spec import Spec
+    from dlx_deploy.nn.data.dataset import DataArtifact
+    from dlx_deploy.nn.export.spec import Spec
 
 __all__ = ["STAGE"]
 
@@ -29,9 +29,9 @@ def run(job: Job[Export]) -> Metrics:
         StageFailed: an operator cannot be expressed at the opset, or ONNX Runtime and torch disagree.
     """
     from dlx_deploy.graph.cost import model_summary
-    from dlx_deploy.nn.artifact import load_model
-    from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.export import check_parity, export_onnx
+    from dlx_deploy.nn.data.dataset import open_data
+    from dlx_deploy.nn.export.network import check_parity, export_onnx
+    from dlx_deploy.nn.weights.network import load_model
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)
@@ -58,7 +58,7 @@ def run(job: Job[Export]) -> Metrics:
 
 
 def _spec(job: Job[Export], data: DataArtifact) -> Spec:
-    from dlx_deploy.nn.export import ExportSpec, TextSpec
+    from dlx_deploy.nn.export.network import ExportSpec, TextSpec
 
     opset, batch = job.params.opset or job.target.opset, job.params.batch
     if data.is_text:

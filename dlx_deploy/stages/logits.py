@@ -12,11 +12,11 @@ def run(job: Job[NoParams]) -> Metrics:
     """Write ``logits.npy``: float32[training samples, classes], in the order of the split."""
     import numpy as np
 
-    from dlx_deploy.nn.artifact import load_model
-    from dlx_deploy.nn.batches import feed_for
-    from dlx_deploy.nn.compute import training_device
-    from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.inference import predict_logits
+    from dlx_deploy.nn.data.dataset import open_data
+    from dlx_deploy.nn.training.batches import feed_for
+    from dlx_deploy.nn.training.compute import training_device
+    from dlx_deploy.nn.training.inference import predict_logits
+    from dlx_deploy.nn.weights.network import load_model
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)

@@ -13,7 +13,7 @@ from dlx_deploy.stages.quantize import read_plan
 from dlx_deploy.stages.verify import Accuracy, judge_accuracy, judge_floor
 
 if TYPE_CHECKING:
-    from dlx_deploy.nn.data.artifact import DataArtifact
+    from dlx_deploy.nn.data.dataset import DataArtifact
 
 __all__ = ["STAGE", "PackageParams"]
 
@@ -64,7 +64,7 @@ def run(job: Job[PackageParams]) -> Metrics:
     from dlx_deploy.graph.model import batch_size, load
     from dlx_deploy.graph.rows import refuse_dependent_rows
     from dlx_deploy.graph.spread import spread
-    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.runtime.archive import write_archive
     from dlx_deploy.runtime.package import PackageContents, assemble, make_reference
 

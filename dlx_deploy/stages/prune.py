@@ -23,13 +23,13 @@ def run(job: Job[Prune]) -> Metrics:
     """
     from msgspec.structs import replace
 
-    from dlx_deploy.nn.artifact import channel_counts, load_model
-    from dlx_deploy.nn.augment import Normalise
-    from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.head_pruning import prune_heads
+    from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.nn.models.inputs import TokenInput
-    from dlx_deploy.nn.prune_search import TOLERANCE
-    from dlx_deploy.nn.pruning import prune_channels, recalibrate_batchnorm
+    from dlx_deploy.nn.pruning.channels import prune_channels, recalibrate_batchnorm
+    from dlx_deploy.nn.pruning.heads import prune_heads
+    from dlx_deploy.nn.pruning.search import TOLERANCE
+    from dlx_deploy.nn.training.augment import Normalise
+    from dlx_deploy.nn.weights.network import channel_counts, load_model
 
     params, data = job.params, open_data(job.inputs["data"])
     use_threads(job, data)

@@ -96,7 +96,7 @@ def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> Mapping[str, str] |
 def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Half, dynamic: bool) -> Mapping[str, str]:
     """The layers of the graph written to ``out``, and the precision that each has in it."""
     from dlx_deploy.graph.quantization import QuantizationPlan, quantize_model
-    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
     inputs, _ = data.split("calibration")
@@ -133,7 +133,7 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
     That suits texts on a CPU, one row at a time (``nn.quantization.cpu_style``).
     """
     from dlx_deploy.graph.model import batch_size, load
-    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.data.dataset import open_data
 
     asked, style = job.params.activations, job.target.quantization.style
     _refuse_dynamic(job.params, job.target)

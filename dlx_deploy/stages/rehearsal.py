@@ -16,7 +16,7 @@ from dlx_deploy.pipeline.stage import Setup
 if TYPE_CHECKING:
     from torch import nn
 
-    from dlx_deploy.nn.export_spec import Spec
+    from dlx_deploy.nn.export.spec import Spec
     from dlx_deploy.nn.models.inputs import InputSpec
 
 __all__ = ["rehearse_distill", "rehearse_prune", "rehearse_quantize", "rehearse_teacher"]
@@ -35,7 +35,7 @@ def rehearse_teacher(setup: Setup[Teacher]) -> None:
         ConfigError: unknown network or arguments, no logits, or weights that do not fit.
         EnvironmentMissing: an extra or a GPU is not here.
     """
-    from dlx_deploy.nn.transfer import transfer_of
+    from dlx_deploy.nn.training.transfer import transfer_of
 
     section = setup.config.teacher
     _rehearse_training(section)
@@ -61,9 +61,9 @@ def rehearse_prune(setup: Setup[Prune]) -> None:
     Raises:
         StageFailed: it cannot. Else as for the network that is pruned.
     """
-    from dlx_deploy.nn.head_pruning import prune_heads
     from dlx_deploy.nn.models.inputs import TokenInput
-    from dlx_deploy.nn.pruning import prune_channels
+    from dlx_deploy.nn.pruning.channels import prune_channels
+    from dlx_deploy.nn.pruning.heads import prune_heads
 
     params = setup.params
     _rehearse_training(params)
@@ -95,7 +95,7 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
 
     from dlx_deploy.graph.model import load
     from dlx_deploy.graph.quantization.placement import excluded
-    from dlx_deploy.nn.export import export_onnx
+    from dlx_deploy.nn.export.network import export_onnx
 
     model, spec = _smallest(setup.config)
     with tempfile.TemporaryDirectory(prefix="dlx-deploy-rehearsal-") as folder:
@@ -105,7 +105,7 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
 
 
 def _export_spec(setup: Setup[Quantize], spec: InputSpec) -> Spec:
-    from dlx_deploy.nn.export_spec import ExportSpec, TextSpec
+    from dlx_deploy.nn.export.spec import ExportSpec, TextSpec
     from dlx_deploy.nn.models.inputs import TokenInput
 
     asked = setup.config.export
@@ -118,8 +118,8 @@ def _export_spec(setup: Setup[Quantize], spec: InputSpec) -> Spec:
 
 
 def _rehearse_training(section: Training) -> None:
-    from dlx_deploy.nn.compute import check_precision
-    from dlx_deploy.nn.schedules import check_schedule
+    from dlx_deploy.nn.training.compute import check_precision
+    from dlx_deploy.nn.training.schedules import check_schedule
 
     if section.epochs:
         check_precision(section)
@@ -127,8 +127,8 @@ def _rehearse_training(section: Training) -> None:
 
 
 def _rehearse_checkpoint(setup: Setup[Teacher], path: Path) -> None:
-    from dlx_deploy.nn.checkpoint import load_into, read_checkpoint
-    from dlx_deploy.nn.transfer import load_with_new_head
+    from dlx_deploy.nn.training.transfer import load_with_new_head
+    from dlx_deploy.nn.weights.checkpoint import load_into, read_checkpoint
 
     model, _ = _built(setup.config.teacher, setup.config.data)
     load = load_with_new_head if setup.params.new_head else load_into
@@ -138,7 +138,7 @@ def _rehearse_checkpoint(setup: Setup[Teacher], path: Path) -> None:
 def _rehearse_network(section: Teacher | Distill, config: Config) -> None:
     import torch
 
-    from dlx_deploy.nn.torch_rows import refuse_dependence
+    from dlx_deploy.nn.export.rows import refuse_dependence
 
     if ".py:" in section.model:
         # A user's code may do anything, so it is not asked to do it on a device that it does not know, or for a number

@@ -20,12 +20,12 @@ def run(job: Job[Teacher]) -> Metrics:
         ConfigError: the network, or a checkpoint that does not fit it. StageFailed: training diverged.
         EnvironmentMissing: pretrained weights cannot be had here, or the device lacks the precision.
     """
-    from dlx_deploy.nn.checkpoint import load_into, read_checkpoint
-    from dlx_deploy.nn.class_order import class_names, keep_class_order, named_by_config, same_classes
-    from dlx_deploy.nn.data.artifact import open_data
-    from dlx_deploy.nn.losses import supervised
+    from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.nn.models.pretrained import pretrained_state
-    from dlx_deploy.nn.transfer import load_with_new_head
+    from dlx_deploy.nn.training.losses import supervised
+    from dlx_deploy.nn.training.transfer import load_with_new_head
+    from dlx_deploy.nn.weights.checkpoint import load_into, read_checkpoint
+    from dlx_deploy.nn.weights.class_order import class_names, keep_class_order, named_by_config, same_classes
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)

@@ -12,10 +12,10 @@ from dlx_deploy.pipeline.stage import Job, Metrics
 if TYPE_CHECKING:
     from torch import nn
 
-    from dlx_deploy.nn.artifact import Architecture
-    from dlx_deploy.nn.data.artifact import DataArtifact
-    from dlx_deploy.nn.losses import LossFn
+    from dlx_deploy.nn.data.dataset import DataArtifact
     from dlx_deploy.nn.models.inputs import InputSpec
+    from dlx_deploy.nn.training.losses import LossFn
+    from dlx_deploy.nn.weights.network import Architecture
 
 __all__ = [
     "TORCH_TOOLS",
@@ -49,11 +49,11 @@ def new_model(job: Job[Teacher | Distill], data: DataArtifact) -> tuple[nn.Modul
     Raises:
         ConfigError: the network is unknown, cannot be made or kept, or gives something else than [N, classes].
     """
-    from dlx_deploy.nn.artifact import Architecture, refuse_unkeepable
-    from dlx_deploy.nn.compute import seed_all
     from dlx_deploy.nn.models.external import hf_config
     from dlx_deploy.nn.models.registry import HF, TIMM, build_model, check_output
     from dlx_deploy.nn.models.user import is_user
+    from dlx_deploy.nn.training.compute import seed_all
+    from dlx_deploy.nn.weights.network import Architecture, refuse_unkeepable
 
     params = job.params
     name, arguments = params.model, params.arguments
@@ -81,7 +81,7 @@ def use_threads(job: Job[msgspec.Struct], data: DataArtifact) -> None:
 
     Texts have no height and width, so they are never small. Several processes on one machine share its cores.
     """
-    from dlx_deploy.nn.compute import set_threads
+    from dlx_deploy.nn.training.compute import set_threads
     from dlx_deploy.runtime.machine import available_cores
 
     small = not data.is_text and data.height * data.width <= _SMALL_PX
@@ -93,8 +93,8 @@ def distilling(job: Job[Distill | Prune]) -> LossFn:
 
     Without augmentation these are always the same, and its answers come as ``logits``.
     """
-    from dlx_deploy.nn.artifact import load_model
-    from dlx_deploy.nn.losses import distilled, distilled_from
+    from dlx_deploy.nn.training.losses import distilled, distilled_from
+    from dlx_deploy.nn.weights.network import load_model
 
     if "logits" in job.inputs:
         import numpy as np
@@ -119,10 +119,10 @@ def train_and_save(
     import numpy as np
     import torch
 
-    from dlx_deploy.nn.artifact import save_model
-    from dlx_deploy.nn.batches import TrainData
-    from dlx_deploy.nn.training import RunContext, train
-    from dlx_deploy.nn.transfer import Transfer, transfer_of
+    from dlx_deploy.nn.training.batches import TrainData
+    from dlx_deploy.nn.training.loop import RunContext, train
+    from dlx_deploy.nn.training.transfer import Transfer, transfer_of
+    from dlx_deploy.nn.weights.network import save_model
 
     run = RunContext(
         checkpoints=job.checkpoints,

@@ -243,7 +243,7 @@ def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
     import numpy as np
 
     from dlx_deploy.graph.evaluation import run_onnx
-    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
     inputs, labels = data.split("test")
@@ -289,7 +289,7 @@ def _here(job: Job[Verify]) -> bool:
 
 def _measured(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
     from dlx_deploy.graph.latency import interleaved_latency
-    from dlx_deploy.nn.data.artifact import open_data
+    from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.targets import read_host
 
     data = open_data(job.inputs["data"])

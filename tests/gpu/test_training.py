@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from dlx_deploy.config import Teacher
-from dlx_deploy.nn.augment import Normalise
-from dlx_deploy.nn.batches import TokenFeed, TrainData
-from dlx_deploy.nn.compute import seed_all, set_threads
-from dlx_deploy.nn.losses import supervised
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.training import RunContext, train
+from dlx_deploy.nn.training.augment import Normalise
+from dlx_deploy.nn.training.batches import TokenFeed, TrainData
+from dlx_deploy.nn.training.compute import seed_all, set_threads
+from dlx_deploy.nn.training.loop import RunContext, train
+from dlx_deploy.nn.training.losses import supervised
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dlx_deploy.nn.compute import set_threads
+from dlx_deploy.nn.training.compute import set_threads
 
 
 @pytest.fixture(autouse=True)

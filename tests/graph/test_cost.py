@@ -11,7 +11,7 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.cost import layer_costs, model_summary
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization import cpu_style, tensorrt_style
-from dlx_deploy.nn.export import ExportSpec, export_onnx
+from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 from dlx_deploy.targets.roofline import LayerCost
 
 from ..onnx_fixtures import Net, exported, residual_net, trained

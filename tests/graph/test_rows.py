@@ -17,8 +17,8 @@ from torch.nn import functional
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.evaluation import run_onnx
 from dlx_deploy.graph.rows import dependence, own_rows_differ, refuse_dependent_rows, unlike
-from dlx_deploy.nn.export import ExportSpec, TextSpec, check_parity, export_onnx
-from dlx_deploy.nn.torch_rows import refuse_dependence
+from dlx_deploy.nn.export.network import ExportSpec, TextSpec, check_parity, export_onnx
+from dlx_deploy.nn.export.rows import refuse_dependence
 
 from ..onnx_fixtures import Net, images
 

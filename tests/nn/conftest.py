@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from dlx_deploy.config import Data
-from dlx_deploy.nn.batches import TrainData
-from dlx_deploy.nn.compute import set_threads
-from dlx_deploy.nn.data.artifact import DataArtifact, open_data
+from dlx_deploy.nn.data.dataset import DataArtifact, open_data
 from dlx_deploy.nn.data.prepare import prepare
+from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.compute import set_threads
 
 
 @pytest.fixture(autouse=True)

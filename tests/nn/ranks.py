@@ -19,16 +19,16 @@ from torch import distributed, nn
 from torch.distributed import fsdp  # noqa: F401  # imported once, for every rank
 
 from dlx_deploy.config import Teacher
-from dlx_deploy.nn.augment import Normalise
-from dlx_deploy.nn.batches import TrainData
-from dlx_deploy.nn.compute import seed_all, set_threads
-from dlx_deploy.nn.inference import predict_logits
-from dlx_deploy.nn.learner import Learner
-from dlx_deploy.nn.losses import supervised
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.training import RunContext, train
-from dlx_deploy.nn.transfer import Transfer
+from dlx_deploy.nn.training.augment import Normalise
+from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.compute import seed_all, set_threads
+from dlx_deploy.nn.training.inference import predict_logits
+from dlx_deploy.nn.training.learner import Learner
+from dlx_deploy.nn.training.loop import RunContext, train
+from dlx_deploy.nn.training.losses import supervised
+from dlx_deploy.nn.training.transfer import Transfer
 
 
 def data() -> TrainData:
@@ -69,7 +69,7 @@ def main(rank: int, processes: int, folder: Path, options: dict[str, object]) ->
 
 def sizes(folder: Path, rank: int) -> None:
     """How much of a sharded network this process holds, and its outputs while sharded."""
-    from dlx_deploy.nn.compute import new_accelerator
+    from dlx_deploy.nn.training.compute import new_accelerator
 
     set_threads(1)
     model, mine = network(), data()

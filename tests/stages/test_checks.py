@@ -11,7 +11,7 @@ import pytest
 from dlx_deploy.building import load_job
 from dlx_deploy.config import load_config
 from dlx_deploy.errors import ConfigError, DataError, DlxError, EnvironmentMissing, StageFailed
-from dlx_deploy.nn.export_spec import OLDEST
+from dlx_deploy.nn.export.spec import OLDEST
 from dlx_deploy.nn.models import names
 from dlx_deploy.nn.models.registry import HF, TIMM, VIT, model_names
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS

@@ -56,7 +56,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             return [None], [None]
 
     monkeypatch.setattr("dlx_deploy.graph.latency.interleaved_latency", measured)
-    monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
+    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
     monkeypatch.setattr("dlx_deploy.targets.is_this_host", lambda profile: profile.name == "cpu-x86_64")
     return ms
 

@@ -47,12 +47,12 @@ def test_a_file_that_is_shipped_and_that_no_stage_imports() -> None:
 @pytest.mark.parametrize(
     ("part", "stages"),
     [
-        ("nn.checkpoint", {"teacher", "distill", "prune", "logits", "export"}),
+        ("nn.weights.checkpoint", {"teacher", "distill", "prune", "logits", "export"}),
         ("nn.data.texts", {"data"}),
-        ("nn.graph", {"export", "verify"}),
-        ("nn.half", {"quantize"}),
-        ("nn.onnx_model", {"export", "quantize", "compile", "verify", "package"}),
-        ("nn.optimizers", {"teacher", "distill", "prune"}),
+        ("graph.cost", {"export", "verify"}),
+        ("graph.passes.half", {"quantize"}),
+        ("graph.model", {"export", "quantize", "compile", "verify", "package"}),
+        ("nn.training.optimizers", {"teacher", "distill", "prune"}),
         ("runtime.engine.api", {"compile"}),  # by name, in a process of its own
         ("runtime.statistics", {"compile", "verify", "package"}),
         ("targets.roofline", {"verify"}),
@@ -65,13 +65,13 @@ def test_who_rests_on_what(part: str, stages: set[str]) -> None:
 def test_no_stage_rests_on_everything() -> None:
     parts = {part for seen in BEFORE.values() for part in seen["code"]}
     assert max(len(seen["code"]) for seen in BEFORE.values()) < 0.6 * len(parts)
-    assert watching("dlx_deploy.nn.pruning") == {"prune"}
+    assert watching("dlx_deploy.nn.pruning.channels") == {"prune"}
     assert not watching("dlx_deploy.pipeline.store") | watching("dlx_deploy.cli")
 
 
 def test_what_only_refuses_does_not_count() -> None:
     assert not watching("dlx_deploy.stages.checks") | watching("dlx_deploy.stages.rehearsal")
-    assert "quantize" not in watching("dlx_deploy.nn.export")
+    assert "quantize" not in watching("dlx_deploy.nn.export.network")
 
 
 def test_comments_docstrings_and_layout_do_not_count() -> None:

@@ -57,7 +57,7 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         def split(self, name: str) -> Any:
             return IMAGES, LABELS
 
-    monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
+    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
     rows = tuple(Row(model=m, top1=1, b=0, c=0, size_bytes=1, macs=1, parameters=1) for m in ("teacher", "quantized"))
     accuracy = Accuracy(schema=1, judge="native", n=20, shipped="quantized", rows=rows)
     plan = PrecisionPlan(precision="fp32", elsewhere="fp32", layers={"d": "fp32"})

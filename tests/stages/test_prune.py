@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from dlx_deploy.config import Data, Prune
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.nn.artifact import Architecture, load_model, save_model
 from dlx_deploy.nn.data.prepare import prepare
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
+from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.prune import STAGE
 

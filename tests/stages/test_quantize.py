@@ -34,7 +34,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             return [None] * 4, None
 
     monkeypatch.setattr("dlx_deploy.graph.quantization.quantize_model", convert)
-    monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
+    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
 
     def run(target: str, opset: int = 20, **params: Any) -> tuple[PrecisionPlan, dict[str, Any]]:
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
@@ -98,7 +98,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 return [None] * 4, None
 
         monkeypatch.setattr("dlx_deploy.graph.quantization.quantize_model", convert)
-        monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
+        monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 1]) for name in "xy"]
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
         (tmp_path / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())

@@ -121,7 +121,7 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
         return {name: summarise(timed[name].tolist()) for name in models}
 
     monkeypatch.setattr("dlx_deploy.graph.latency.interleaved_latency", measured)
-    monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
+    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
     models = {name: tmp_path / name for name in timed}
     for name, path in models.items():
         path.write_text(name)

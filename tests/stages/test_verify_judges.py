@@ -53,7 +53,7 @@ def test_a_tensorrt_target_is_judged_in_exact_arithmetic(tmp_path: Path, monkeyp
             assert name == "test"  # the gate's split, and no other
             return PIXELS.reshape(-1, 1, 1, 1), LABELS
 
-    monkeypatch.setattr("dlx_deploy.nn.data.artifact.open_data", lambda path: Data())
+    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
     (tmp_path / "teacher").write_bytes(brightness(TensorProto.FLOAT))
     (tmp_path / "quantized").write_bytes(brightness(TensorProto.FLOAT16))
     shutil.copyfile(tmp_path / "quantized", tmp_path / "shipped")

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dlx_deploy.nn.data.artifact import Labels
+from dlx_deploy.nn.data.dataset import Labels
 
 __all__ = ["ORDER", "Copies", "digests", "find_copies"]
 

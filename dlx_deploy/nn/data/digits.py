@@ -6,7 +6,7 @@ import numpy as np
 
 from dlx_deploy.errors import EnvironmentMissing
 from dlx_deploy.extras import install_command
-from dlx_deploy.nn.data.artifact import Images, Labels
+from dlx_deploy.nn.data.dataset import Images, Labels
 
 __all__ = ["CLASSES", "SIDE", "load_digits"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dlx_deploy.errors import DataError, EnvironmentMissing
-from dlx_deploy.nn.data.artifact import Images, Labels
+from dlx_deploy.nn.data.dataset import Images, Labels
 from dlx_deploy.nn.data.listing import ImageFolder, check_folder, list_folder
 from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.errors import BackendMissing, InputError

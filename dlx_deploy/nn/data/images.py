@@ -11,8 +11,8 @@ import numpy as np
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data import digits
-from dlx_deploy.nn.data.artifact import ImageHeader, Images, Labels
 from dlx_deploy.nn.data.copies import ORDER, Copies, Row, digests, find_copies
+from dlx_deploy.nn.data.dataset import ImageHeader, Images, Labels
 from dlx_deploy.nn.data.imagefolder import decode_images, list_images
 from dlx_deploy.nn.data.listing import warn_once
 from dlx_deploy.nn.data.splits import Indices, Part, without

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
-from dlx_deploy.nn.data.artifact import Header, Labels, write_header
+from dlx_deploy.nn.data.dataset import Header, Labels, write_header
 from dlx_deploy.nn.data.images import image_source
 from dlx_deploy.nn.data.listing import require_classes
 from dlx_deploy.nn.data.splits import Indices, Part, stratified, without

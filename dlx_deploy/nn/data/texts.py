@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
-from dlx_deploy.nn.data.artifact import Labels, TextHeader
 from dlx_deploy.nn.data.copies import ORDER, digests, find_copies
+from dlx_deploy.nn.data.dataset import Labels, TextHeader
 from dlx_deploy.nn.data.docstrings import load_docstrings
 from dlx_deploy.nn.data.listing import left_out_tables, require_classes, split_of, text_names
 from dlx_deploy.nn.data.splits import Indices, Part, without

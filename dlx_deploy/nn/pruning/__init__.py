@@ -1,0 +1,1 @@
+"""Structured pruning: channels of any network, heads and feed-forward channels of transformers."""

@@ -1,0 +1,241 @@
+"""Which channels can be removed together, what that takes out of each layer, and the removal itself."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dlx_deploy.nn.pruning.trace import Labels, Layer, Trace
+
+__all__ = ["Group", "Network", "Plan", "copy_sharing", "remove", "resolve", "silence"]
+
+Kept = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers whose output channels go together: K classes of them, each some channels of every layer.
+
+    ``step`` classes at a time leave channel counts that are multiples of ``round_to``. ``trunk``: a residual sum ties
+    these channels together.
+    """
+
+    name: str  # the first layer's; where several groups share it, with a number
+    layers: tuple[str, ...]
+    classes: Labels  # int64[K], by their first place in the first layer
+    step: int
+    trunk: bool
+
+
+Plan = dict[str, Labels]
+"""By a group's name: which of its classes go."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a run told of a network: its layers, the class of each label, and the groups.
+
+    ``left`` says of every layer whose outputs must stay why they must.
+    """
+
+    layers: dict[str, Layer]
+    class_of: Labels  # int64[labels + 1]; the last is for what holds no channel
+    groups: tuple[Group, ...]
+    left: dict[str, str]
+    power: NDArray[np.float64]  # [classes]: the sum of the squares of the weights that go with each
+    batch: int
+
+    def kept(self, plan: Plan) -> Kept:
+        """bool[labels + 1]: which labels stay under ``plan``."""
+        gone = np.concatenate([np.zeros(0, dtype=np.int64), *plan.values()])
+        return ~np.isin(self.class_of, gone)
+
+    def macs_removed(self, plan: Plan) -> int:
+        """How many multiply-accumulates of one sample ``plan`` saves."""
+        kept = self.kept(plan)
+        whole = np.ones_like(kept)
+        saved = [layer.rows * (_numel(layer, whole) - _numel(layer, kept)) for layer in self._weighted()]
+        return sum(saved) // self.batch
+
+    def strength(self, group: Group) -> NDArray[np.float64]:
+        """float64[K]: the sum of the squares of all weights that go with each class of ``group``."""
+        found: NDArray[np.float64] = self.power[group.classes]
+        return found
+
+    def _weighted(self) -> list[Layer]:
+        return [layer for layer in self.layers.values() if layer.outputs is not None and layer.inputs]
+
+
+def resolve(trace: Trace, round_to: int, batch: int) -> Network:
+    """The groups of the network that ``trace`` followed, and what is left alone.
+
+    Classes that have channels in the same layers, equally many in each, make a group. Of a class that can go none is
+    fixed, and some layer reads it.
+    """
+    one = [np.zeros(0, dtype=np.int64), *(a for a, _ in trace.ties)]
+    other = [np.zeros(0, dtype=np.int64), *(b for _, b in trace.ties)]
+    class_of = _components(trace.labels + 1, np.concatenate(one), np.concatenate(other))
+    places: dict[int, dict[str, int]] = {}  # of each class: how many channels of which layer
+    for name, layer in trace.layers.items():
+        for label in [] if layer.outputs is None else class_of[layer.outputs].tolist():
+            mine = places.setdefault(label, {})
+            mine[name] = mine.get(name, 0) + 1
+    why = _fixed(trace, class_of)
+    alike: dict[tuple[tuple[str, int], ...], list[int]] = {}
+    for label in [c for c in places if c not in why]:
+        alike.setdefault(tuple(places[label].items()), []).append(label)
+    trunk = {int(c) for labels in trace.sums for c in class_of[labels].ravel()}
+    groups: list[Group] = []
+    for layers, classes in alike.items():
+        step = math.lcm(*(round_to // math.gcd(round_to, count) for _, count in layers))
+        names = tuple(name for name, _ in layers)
+        taken = sum(group.layers[0] == names[0] for group in groups)
+        title = names[0] + (f" ({taken + 1})" if taken else "")
+        groups.append(Group(title, names, np.array(classes), step, not trunk.isdisjoint(classes)))
+    mixed = {int(c): said.why for said in trace.mixed for c in class_of[said.labels]}
+    free = {name for group in groups if len(group.classes) > 1 for name in group.layers}
+    left = {}
+    for name, layer in trace.layers.items():
+        if layer.outputs is not None and name not in free:
+            first = int(class_of[layer.outputs[0]])
+            left[name] = why.get(first) or mixed.get(first, "its channels only go together")
+    return Network(trace.layers, class_of, tuple(groups), left, _power(trace.layers.values(), class_of), batch)
+
+
+def _power(layers: Iterable[Layer], class_of: Labels) -> NDArray[np.float64]:
+    power = np.zeros(len(class_of))
+    for layer in layers:
+        weight = getattr(layer.module, "weight", None)
+        if not isinstance(weight, Tensor) or not layer.inputs:
+            continue
+        square = weight.detach().double().pow(2)
+        made = layer.inputs[0] if layer.outputs is None else layer.outputs
+        np.add.at(power, class_of[made], square.flatten(1).sum(1) if square.ndim > 1 else square)
+        if _reads(layer):
+            columns = square.transpose(0, 1).flatten(1).sum(1).numpy()
+            np.add.at(power, class_of[layer.inputs[0]], np.tile(columns, _groups(layer)))
+    return power
+
+
+def _fixed(trace: Trace, class_of: Labels) -> dict[int, str]:
+    """Why classes must stay, of those that must."""
+    why: dict[int, str] = {}
+    for fixed in trace.fixed:
+        why.update({int(c): fixed.why for c in class_of[fixed.labels] if int(c) not in why})
+    for name, reason in trace.stays.items():
+        layer = trace.layers.get(name)
+        held = [] if layer is None else [labels for labels in (layer.outputs, *layer.inputs) if labels is not None]
+        why.update({int(c): reason for labels in held for c in class_of[labels] if int(c) not in why})
+    why.setdefault(int(class_of[-1]), "an image, a constant or padding lies at the same place")
+    read = {int(c) for layer in trace.layers.values() if _reads(layer) for c in class_of[layer.inputs[0]]}
+    unread = set(class_of.tolist()) - read - why.keys()
+    return {**why, **dict.fromkeys(unread, "no convolution or linear layer reads its channels")}
+
+
+def remove(model: nn.Module, network: Network, plan: Plan) -> None:
+    """Take the channels of ``plan`` out of ``model``, which has the layers of ``network``: its tensors are replaced."""
+    kept, modules = network.kept(plan), dict(model.named_modules())
+    for layer in network.layers.values():
+        module = modules[layer.name]
+        if not layer.inputs:
+            continue
+        read = kept[layer.inputs[0]]
+        if layer.outputs is None:
+            _cut_all(module, torch.from_numpy(read))
+            module.num_features = int(read.sum())
+            continue
+        made = kept[layer.outputs]
+        _cut_all(module, torch.from_numpy(made))
+        if _reads(layer):
+            _cut(module, "weight", torch.from_numpy(read[: _width(layer)]), 1)
+        if isinstance(module, nn.Conv2d):
+            module.in_channels, module.out_channels = int(read.sum()), int(made.sum())
+            module.groups = module.groups if _reads(layer) else module.in_channels
+        elif isinstance(module, nn.Linear):
+            module.in_features, module.out_features = int(read.sum()), int(made.sum())
+
+
+def copy_sharing(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` with buffers of its own and the same parameters, for use with ``remove`` and ``silence``."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
+def silence(model: nn.Module, network: Network, plan: Plan) -> None:
+    """Make every layer of ``model`` deaf to the channels of ``plan``: zero is the weight of what it reads of them.
+
+    This is what removing them means, exactly, whatever lies between: no weight of any other layer changes.
+    """
+    kept, modules = network.kept(plan), dict(model.named_modules())
+    for layer in network.layers.values():
+        if _reads(layer):
+            gone = torch.from_numpy(~kept[layer.inputs[0][: _width(layer)]])
+            weight = modules[layer.name].weight
+            assert isinstance(weight, Tensor)
+            if bool(gone.any()):
+                deaf = weight.detach().clone()
+                deaf[:, gone] = 0
+                modules[layer.name].weight = nn.Parameter(deaf, weight.requires_grad)
+
+
+def _cut_all(module: nn.Module, kept: Tensor) -> None:
+    for role in ("weight", "bias", "running_mean", "running_var"):
+        _cut(module, role, kept, 0)
+
+
+def _cut(module: nn.Module, role: str, kept: Tensor, axis: int) -> None:
+    old = getattr(module, role, None)
+    if not isinstance(old, Tensor) or bool(kept.all()):
+        return
+    new = old.detach().index_select(axis, kept.nonzero().flatten())
+    setattr(module, role, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+
+
+def _groups(layer: Layer) -> int:
+    return layer.module.groups if isinstance(layer.module, nn.Conv2d) else 1
+
+
+def _reads(layer: Layer) -> bool:
+    """Whether the layer sums over its inputs: neither a batch normalisation nor a depthwise convolution."""
+    if layer.outputs is None or not layer.inputs:
+        return False
+    return not 1 < _groups(layer) == len(layer.inputs[0])
+
+
+def _width(layer: Layer) -> int:
+    """How many inputs each output reads."""
+    return len(layer.inputs[0]) // _groups(layer)
+
+
+def _numel(layer: Layer, kept: Kept) -> int:
+    """How many weights stay."""
+    weight = layer.module.weight
+    assert isinstance(weight, Tensor)
+    assert layer.outputs is not None
+    inputs = int(kept[layer.inputs[0][: _width(layer)]].sum()) if _reads(layer) else 1
+    return int(kept[layer.outputs].sum()) * inputs * math.prod(weight.shape[2:])
+
+
+def _components(count: int, one: Labels, other: Labels) -> Labels:
+    """int64[count]: for each number the smallest that a chain of pairs (``one``, ``other``) leads to.
+
+    The last number stands for what holds no channel, which is -1 in the pairs.
+    """
+    one, other = one % count, other % count
+    root = np.arange(count, dtype=np.int64)
+    while True:
+        low = np.minimum(root[one], root[other])
+        new = root.copy()
+        np.minimum.at(new, root[one], low)
+        np.minimum.at(new, root[other], low)
+        while not np.array_equal(new[new], new):
+            new = new[new]
+        if np.array_equal(new, root):
+            return root
+        root = new

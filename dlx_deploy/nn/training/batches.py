@@ -1,0 +1,200 @@
+"""What one training step sees: whole epochs planned from (seed, epoch) alone, shared by any number of processes.
+
+A plan is a list of steps, and a step is one array of row numbers for each process. Every sample comes exactly once an
+epoch; every process computes the same plan and takes its part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dlx_deploy.config import Training
+from dlx_deploy.errors import ConfigError, DataError
+from dlx_deploy.nn.data.dataset import DataArtifact, Labels
+from dlx_deploy.nn.data.token_batches import plan_batches
+from dlx_deploy.nn.training.augment import Mixer, Normalise, rand_augmented, shifted
+
+__all__ = [
+    "Batch",
+    "BatchSource",
+    "Feed",
+    "ImageBatches",
+    "Plan",
+    "TokenBatches",
+    "TokenFeed",
+    "TrainData",
+    "feed_for",
+    "source_for",
+]
+
+Plan = list[list[npt.NDArray[np.int64]]]
+"""Per step one array of row numbers for each process."""
+Feed = Callable[[Tensor], Tensor]
+"""Rows as they are stored (uint8 images, padded int32 tokens) → what a network reads."""
+
+HELD_BYTES = 4 << 30
+"""Images of up to so many bytes are held on the training device; larger sets are read from the memory map."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass. ``labels``: int64[N], or after mixing float32[N, classes]; ``rows``: int64[N] on the CPU.
+
+    ``weights``: float32[N], what each sample counts in the mean loss of an optimizer step; ``None``: all the same.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    rows: Tensor
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """What a run learns from and is watched on, and how stored rows become what a network reads."""
+
+    inputs: npt.NDArray[Any]
+    labels: Labels
+    validation_inputs: npt.NDArray[Any]
+    validation_labels: Labels
+    feed: Feed
+    classes: int
+
+    @classmethod
+    def of(cls, data: DataArtifact) -> TrainData:
+        """The training and validation splits of ``data``."""
+        return cls(*data.split("train"), *data.split("validation"), feed_for(data), len(data.classes))
+
+
+class TokenFeed:
+    """Padded tokens int32[N, L] → int64[N, longest of these rows]."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """``tokens`` without the columns that hold padding only."""
+        return tokens[:, : max(int(self.lengths(tokens).max()), 1)].to(torch.int64)
+
+    def lengths(self, tokens: Tensor) -> Tensor:
+        """int64[N]: how many tokens of each row are no padding."""
+        return (tokens != self.pad_id).sum(dim=1)
+
+
+def feed_for(data: DataArtifact) -> Feed:
+    """How stored rows of ``data`` become what a network reads."""
+    return TokenFeed(data.pad_id) if data.is_text else Normalise(data.mean, data.std)
+
+
+class BatchSource(Protocol):
+    """Plans epochs and makes batches."""
+
+    noun: str
+
+    def plan(self, seed: int, processes: int) -> Plan:
+        """The epoch of ``seed``."""
+        ...
+
+    def weight(self, rows: npt.NDArray[np.int64]) -> float:
+        """What ``rows`` count in the mean loss."""
+        ...
+
+    def batch(self, step: Sequence[npt.NDArray[np.int64]], process: int, generator: torch.Generator) -> Batch:
+        """The part of ``process`` of one step."""
+        ...
+
+
+def source_for(data: TrainData, settings: Training, device: torch.device) -> BatchSource:
+    """The batches of ``data`` as ``settings`` want them, on ``device``."""
+    kind = TokenBatches if isinstance(data.feed, TokenFeed) else ImageBatches
+    return kind(data, settings, device)
+
+
+class ImageBatches:
+    """Random batches of images of equal size, give or take one, augmented on the training device."""
+
+    noun = "images"
+
+    def __init__(self, data: TrainData, settings: Training, device: torch.device) -> None:
+        _check_batch(len(data.inputs), settings.batch_size)
+        self._feed, self._settings, self._device = data.feed, settings, device
+        self._count = len(data.inputs)
+        held = data.inputs.nbytes <= HELD_BYTES
+        self._stored = data.inputs
+        self._held = torch.from_numpy(np.array(data.inputs)).to(device) if held else None
+        self._labels = torch.from_numpy(np.array(data.labels))
+        self._mixer = Mixer(settings.mixup, settings.cutmix, data.classes)
+
+    def plan(self, seed: int, processes: int) -> Plan:
+        """The epoch of ``seed``: no batch of one image, which batch normalisation cannot take."""
+        steps = max(min(math.ceil(self._count / self._settings.batch_size), self._count // (2 * processes)), 1)
+        order = torch.randperm(self._count, generator=torch.Generator().manual_seed(seed))
+        return [[part.numpy() for part in torch.tensor_split(step, processes)] for step in order.tensor_split(steps)]
+
+    def weight(self, rows: npt.NDArray[np.int64]) -> float:
+        """Every image counts 1."""
+        return float(len(rows))
+
+    def batch(self, step: Sequence[npt.NDArray[np.int64]], process: int, generator: torch.Generator) -> Batch:
+        """The part of ``process``; shifts and mirrorings are drawn for all parts, so that they do not depend on it."""
+        s, rows = self._settings, torch.from_numpy(step[process])
+        before, total = sum(len(part) for part in step[:process]), sum(len(part) for part in step)
+        part = slice(before, before + len(rows))
+        if self._held is not None:
+            images = shifted(self._held, rows, s.shift_px, s.flip, generator, part, total)
+        else:
+            read = torch.from_numpy(np.ascontiguousarray(self._stored[step[process]])).to(self._device)
+            images = shifted(read, torch.arange(len(rows)), s.shift_px, s.flip, generator, part, total)
+        images = self._feed(rand_augmented(images, s.rand_augment))
+        images, labels = self._mixer(images, self._labels[rows].to(self._device, non_blocking=True))
+        return Batch(images, labels, rows)
+
+
+class TokenBatches:
+    """Sequences of like length, at most ``max_tokens`` tokens with padding in a batch."""
+
+    noun = "sequences"
+
+    def __init__(self, data: TrainData, settings: Training, device: torch.device) -> None:
+        self._tokens, self._labels = data.inputs, torch.from_numpy(np.array(data.labels))
+        self._feed, self._settings, self._device = data.feed, settings, device
+        assert isinstance(data.feed, TokenFeed)
+        self.lengths = np.asarray((np.asarray(data.inputs) != data.feed.pad_id).sum(axis=1), dtype=np.int64)
+
+    def plan(self, seed: int, processes: int) -> Plan:
+        """The epoch of ``seed``, by ``token_batches.plan_batches``."""
+        return plan_batches(self.lengths, self._settings.max_tokens, seed, 0, processes)
+
+    def weight(self, rows: npt.NDArray[np.int64]) -> float:
+        """A sequence counts 1, or as many as it has tokens."""
+        return float(self.lengths[rows].sum() if self._settings.weigh_by == "tokens" else len(rows))
+
+    def batch(self, step: Sequence[npt.NDArray[np.int64]], process: int, generator: torch.Generator) -> Batch:
+        """The part of ``process``."""
+        rows, idle = step[process], not len(step[process])
+        if idle:  # it takes part in the exchange of gradients, with a sequence that counts nothing
+            rows = next(part for part in step if len(part))[:1]
+        tokens = self._feed(torch.from_numpy(np.ascontiguousarray(self._tokens[rows]))).to(self._device)
+        by_tokens = self._settings.weigh_by == "tokens"
+        weights = torch.from_numpy(self.lengths[rows]).float() if by_tokens else torch.ones(len(rows))
+        weights = torch.zeros(1) if idle else weights
+        position = torch.from_numpy(rows)
+        return Batch(tokens, self._labels[position].to(self._device), position, weights.to(self._device))
+
+
+def _check_batch(images: int, batch_size: int) -> None:
+    if batch_size < 2:
+        raise ConfigError(f"batch_size is {batch_size}; batch normalisation needs at least 2 images in a batch")
+    if images < batch_size:
+        raise DataError(
+            f"the training split has {images} images and batch_size is {batch_size}; "
+            "a batch must not be larger than the split: add images or lower batch_size"
+        )

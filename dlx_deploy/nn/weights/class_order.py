@@ -1,0 +1,189 @@
+"""A finished classifier numbers its outputs in an order of its own: read it, and bring its head into the data's order.
+
+Without it a network that is used as it is answers "dog" where it means "cat", at full accuracy in its own order.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.inputs import InputSpec
+from dlx_deploy.nn.weights.checkpoint_file import read_torch
+from dlx_deploy.runtime.labels import same_but_for_writing
+
+__all__ = ["class_names", "keep_class_order", "named_by_config", "order_of", "reorder_head", "same_classes"]
+
+log = logging.getLogger(__name__)
+
+_NUMBERS = ("class_to_idx", "label2id", "label_to_id")
+"""Where containers keep name → number …"""
+_NAMES = ("idx_to_class", "id2label", "classes", "class_names", "label_names", "labels", "categories")
+"""… and number → name, as a table or a list."""
+_INSIDE = ("meta", "metadata", "config", "hyper_parameters", "hparams", "args", "opt")
+_MEANINGLESS = re.compile(r"LABEL_[0-9]+")
+"""What Hugging Face writes where nobody named the classes."""
+
+
+def keep_class_order(
+    model: nn.Module, spec: InputSpec, names: Sequence[str] | None, classes: Sequence[str], where: str
+) -> None:
+    """Bring the outputs of ``model``, whose classes are ``names`` in its own order, into the order of ``classes``.
+
+    Raises:
+        ConfigError: the two name different classes, or no layer holds one row for each output.
+    """
+    if names is None:
+        log.warning(
+            "%s names no classes: its outputs are taken in the order of the data's, %s; teacher.classes says another",
+            where,
+            _few(classes),
+        )
+        return
+    order = order_of(names, classes, where)
+    if order != sorted(order):
+        reorder_head(model, spec, order, where)
+        log.warning("%s has its classes in the order %s: its outputs are put in that of the data", where, _few(names))
+
+
+def order_of(names: Sequence[str], classes: Sequence[str], where: str) -> list[int]:
+    """For each of ``classes`` the position of its name in ``names``; where the data's names are numbers, those.
+
+    Raises:
+        ConfigError: the two are not the same classes.
+    """
+    if list(classes) == [str(i) for i in range(len(names))] and set(names) != set(classes):
+        log.warning("%s: the data's classes are the numbers of its outputs: 0 is %s", where, _few(names))
+        return list(range(len(names)))
+    found = [name if name in names else same_but_for_writing(name, names) for name in classes]
+    if len(names) != len(classes) or None in found or len(set(found)) != len(classes):
+        odd = next((n for n, f in zip(classes, found, strict=True) if f is None), None)
+        said = f"{odd!r} is not in it" if odd is not None else f"it has {len(names)}, the data {len(classes)}"
+        raise ConfigError(
+            f"{where} tells the classes {_few(names)} apart, and the data {_few(classes)} ({said}); name them alike, "
+            "give the right names as teacher.classes, or train another head with teacher.new_head = true"
+        )
+    return [list(names).index(str(name)) for name in found]
+
+
+def same_classes(names: Sequence[str] | None, classes: Sequence[str]) -> bool:
+    """Whether ``names`` are known and those of ``classes``, in any order and writing."""
+    alike = {same_but_for_writing(name, names or ()) for name in classes}
+    return names is not None and None not in alike and len(names) == len(classes) == len(alike)
+
+
+def reorder_head(model: nn.Module, spec: InputSpec, order: Sequence[int], where: str) -> None:
+    """Permute the rows of the layer that gives the outputs, and prove it: output i is then the old output order[i].
+
+    Raises:
+        ConfigError: no layer has one row for each output.
+    """
+    training = model.training
+    model.eval()
+    example = _example(spec)
+    with torch.no_grad():
+        before = model(example)[:, list(order)]
+        for layer in reversed([m for m in model.modules() if _rows(m) == len(order)]):
+            _permute(layer, order)
+            if torch.allclose(model(example), before, rtol=1e-4, atol=1e-5):
+                model.train(training)
+                return
+            _permute(layer, [list(order).index(i) for i in range(len(order))])
+    raise ConfigError(
+        f"{where} has its classes in another order than the data, and no linear layer gives its outputs; name the "
+        "class folders or labels so that their order is that of the outputs"
+    )
+
+
+def class_names(path: Path | None) -> list[str] | None:
+    """The names of the outputs that the checkpoint ``path`` holds beside its weights, in their order, if it does.
+
+    ``path`` may be the ``config.json`` that lies beside a checkpoint.
+    """
+    if path is None:
+        return None
+    if path.suffix.lower() == ".json":
+        found = _parsed(path.read_text(encoding="utf-8", errors="replace"))
+        return _named(found) if isinstance(found, Mapping) else None
+    if path.suffix.lower() == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as f:
+                return _named({key: _parsed(value) for key, value in (f.metadata() or {}).items()})
+        except (OSError, SafetensorError):
+            return None
+    try:
+        found = read_torch(path)
+    except ConfigError:
+        return None  # whoever reads the weights says what is wrong
+    return _named(found) if isinstance(found, Mapping) else None
+
+
+def named_by_config(arguments: Mapping[str, Any]) -> list[str] | None:
+    """The names of the outputs in a Hugging Face configuration (``arguments["config"]``), if it has real ones."""
+    config = arguments.get("config")
+    return _named(config) if isinstance(config, Mapping) else None
+
+
+def _named(table: Mapping[Any, Any]) -> list[str] | None:
+    """The names in ``table`` or in its settings, which have attributes where ``read_torch`` stands in for a class."""
+    inner = [table[key] for key in _INSIDE if isinstance(table.get(key), Mapping)]
+    for part in (table, *({**found, **vars(found)} if hasattr(found, "__dict__") else found for found in inner)):
+        for key in (*_NAMES, *_NUMBERS):
+            names = _in_order(part.get(key), by_name=key in _NUMBERS)
+            if names and not all(_MEANINGLESS.fullmatch(name) for name in names):
+                return names
+    return None
+
+
+def _in_order(value: Any, *, by_name: bool) -> list[str] | None:
+    """Names in the order of their numbers: from a list, a table by number or one by name."""
+    if isinstance(value, Mapping):
+        pairs = value.items() if by_name else ((name, number) for number, name in value.items())
+        try:
+            numbered = {int(number): name for name, number in pairs}
+        except (TypeError, ValueError):
+            return None
+        value = [numbered[i] for i in sorted(numbered)] if sorted(numbered) == list(range(len(value))) else None
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
+        return None
+    return [str(name) for name in value] if len(set(value)) == len(value) else None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _example(spec: InputSpec) -> Tensor:
+    example = spec.example(2)
+    # Of zeros a network without biases makes zeros, which are the same in every order.
+    if not example.is_floating_point():
+        return example
+    return torch.rand(example.shape, generator=torch.Generator().manual_seed(0))
+
+
+def _rows(module: nn.Module) -> int:
+    weight = getattr(module, "weight", None)
+    return len(weight) if isinstance(module, nn.Linear | nn.Conv2d) and isinstance(weight, Tensor) else 0
+
+
+def _permute(layer: nn.Module, order: Sequence[int]) -> None:
+    for name in ("weight", "bias"):
+        tensor = getattr(layer, name, None)
+        if isinstance(tensor, Tensor):
+            tensor.copy_(tensor[list(order)].clone())
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f", … ({len(names)})" if len(names) > 8 else "")

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from dlx_deploy.nn.training.batches import Batch
+from dlx_deploy.nn.training.losses import cross_entropy, distillation_loss, distilled, distilled_from, supervised
+
+temperatures = st.floats(0.5, 20.0)
+
+
+def batch_of(inputs: torch.Tensor, labels: torch.Tensor) -> Batch:
+    return Batch(inputs, labels, torch.arange(len(labels)))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@given(st.integers(0, 1000), temperatures, st.floats(0.0, 1.0))
+def test_distillation_is_the_formula(seed: int, temperature: float, alpha: float) -> None:
+    rng = np.random.default_rng(seed)
+    student, teacher, labels = rng.normal(size=(4, 5)), rng.normal(size=(4, 5)), rng.integers(0, 5, 4)
+    p, q = softmax(teacher / temperature), softmax(student / temperature)
+    kl = (p * (np.log(p) - np.log(q))).sum(axis=1).mean()
+    ce = -np.log(softmax(student)[np.arange(4), labels]).mean()
+    seen = distillation_loss(*map(torch.from_numpy, (student, teacher, labels)), temperature, alpha).mean()
+    assert seen.item() == pytest.approx(alpha * temperature**2 * kl + (1 - alpha) * ce, abs=1e-9)
+
+
+@given(st.integers(0, 1000), temperatures)
+def test_a_perfect_student_has_no_soft_loss(seed: int, temperature: float) -> None:
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    assert distillation_loss(logits, logits, torch.zeros(3, dtype=torch.int64), temperature, 1.0).abs().max() < 1e-12
+
+
+def test_answers_given_before_are_those_of_the_teacher() -> None:
+    torch.manual_seed(0)
+    teacher, images = nn.Linear(6, 3), torch.randn(8, 6)
+    rows = torch.tensor([5, 0, 7])
+    batch = Batch(images[rows], torch.tensor([0, 2, 1]), rows)
+    answers = teacher(images).detach().numpy()
+    logits = torch.randn(3, 3)
+    live = distilled(teacher, 3.0, 0.6)(logits, batch)
+    assert torch.allclose(distilled_from(answers, 3.0, 0.6)(logits, batch), live, atol=1e-6)
+
+
+def test_mixed_labels_are_distributions() -> None:
+    logits, soft = torch.randn(2, 3), torch.tensor([[0.3, 0.7, 0.0], [0.0, 0.0, 1.0]])
+    expected = -(soft * torch.log_softmax(logits, 1)).sum(1)
+    assert torch.allclose(cross_entropy(logits, soft), expected)
+
+
+def test_label_smoothing_moves_mass_to_every_class() -> None:
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
+    log_p = torch.log_softmax(logits, 1)[0]
+    assert cross_entropy(logits, labels, 0.3).item() == pytest.approx(-(0.8 * log_p[0] + 0.1 * log_p[1:].sum()).item())
+    assert supervised(0.3)(logits, batch_of(torch.empty(1), labels)) == cross_entropy(logits, labels, 0.3)
+
+
+def test_the_teacher_sees_the_students_images_and_learns_nothing() -> None:
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3))
+    student = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    images, labels = torch.randn(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
+    statistics = teacher[2].running_mean.clone()
+    loss = distilled(teacher, 4.0, 0.7)(student(images), batch_of(images, labels)).mean()
+    expected = distillation_loss(student(images), teacher(images), labels, 4.0, 0.7)
+    assert loss.item() == pytest.approx(expected.mean().item())
+    loss.backward()
+    assert student[1].weight.grad is not None
+    assert all(p.grad is None for p in teacher.parameters())
+    assert torch.equal(teacher[2].running_mean, statistics)
