@@ -20,7 +20,7 @@ from reports import finish
 from dlx_deploy.nn.models.inputs import TokenInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.compute import seed_all, set_threads
-from dlx_deploy.runtime.bench import measure
+from dlx_deploy.runtime.commands.bench import measure
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 KINDS = ("softmax", "linear")

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from engine_models import MODELS, PRECISIONS, images, network, planned, settings
 
-from dlx_deploy.runtime.bench import sample, summarise
+from dlx_deploy.runtime.backends.session import open_session
+from dlx_deploy.runtime.commands.bench import sample, summarise
 from dlx_deploy.runtime.engine.api import load_api
 from dlx_deploy.runtime.engine.build import build_engine
 from dlx_deploy.runtime.engine.cache import EngineCache
@@ -29,7 +30,6 @@ from dlx_deploy.runtime.engine.execute import EngineSession
 from dlx_deploy.runtime.engine.sidecar import this_machine
 from dlx_deploy.runtime.errors import BackendMissing
 from dlx_deploy.runtime.machine import machine_info
-from dlx_deploy.runtime.session import open_session
 
 __all__ = ["main", "measure", "parity"]
 

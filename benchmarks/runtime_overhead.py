@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx_deploy.runtime.bench import sample, summarise
+from dlx_deploy.runtime.commands.bench import sample, summarise
 from dlx_deploy.runtime.machine import machine_info
 from dlx_deploy.runtime.predictor import Predictor, load
 

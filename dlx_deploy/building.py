@@ -245,7 +245,7 @@ def labelled_data(data: str, package: Path) -> Iterator[Path]:
 
 def _data_of(package: Path) -> tuple[Data, int]:
     """How the data of a package were made: their parameters and the seed."""
-    from dlx_deploy.runtime.archive import read_archive
+    from dlx_deploy.runtime.package.archive import read_archive
 
     files = read_archive(package)
     try:

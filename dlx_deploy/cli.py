@@ -21,7 +21,7 @@ from dlx_deploy.runtime.terminal import ready, show, silence, talk
 from dlx_deploy.runtime.words import escaped, line
 
 if TYPE_CHECKING:
-    from dlx_deploy.runtime.commands import Outcome
+    from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.predictor import Predictor
 
 __all__ = ["app", "main"]
@@ -279,7 +279,7 @@ def verify(
 ) -> None:
     """Judge the shipped bytes again: package against teacher, image by image."""
     from dlx_deploy.building import labelled_data
-    from dlx_deploy.runtime import commands
+    from dlx_deploy.runtime.commands import actions as commands
 
     predictor = _predictor(package, threads, backend, no_build)
     options = commands.VerifyOptions(max_drop, confidence, teacher, threads, min_accuracy)
@@ -301,8 +301,8 @@ def run_package(
     as_json: JsonOption = False,
 ) -> None:
     """Classify image files, or texts."""
-    from dlx_deploy.runtime import commands
-    from dlx_deploy.runtime.asked import asked_inputs
+    from dlx_deploy.runtime.commands import actions as commands
+    from dlx_deploy.runtime.commands.asked import asked_inputs
 
     predictor = _predictor(package, threads, backend, no_build)
     asked = asked_inputs(predictor.package, inputs or [], file, sys.stdin)
@@ -321,8 +321,8 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a package's latency on this machine; exit 3 if it misses its budget."""
-    from dlx_deploy.runtime import commands
-    from dlx_deploy.runtime.bench import BenchOptions
+    from dlx_deploy.runtime.commands import actions as commands
+    from dlx_deploy.runtime.commands.bench import BenchOptions
 
     predictor = _predictor(package, threads, backend, no_build)
     budget = predictor.package.max_latency_p90_ms if max_p90_ms is None else max_p90_ms
@@ -336,8 +336,8 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a package is, every digest checked."""
-    from dlx_deploy.runtime import commands
-    from dlx_deploy.runtime.package import open_package
+    from dlx_deploy.runtime.commands import actions as commands
+    from dlx_deploy.runtime.package.contents import open_package
 
     if selftest:
         _finish(commands.selftest(_predictor(package, 0, None, False)), as_json)
@@ -353,8 +353,8 @@ def engine(
     as_json: JsonOption = False,
 ) -> None:
     """Build a package's TensorRT engine for this machine if need be, and describe it."""
-    from dlx_deploy.runtime import commands
-    from dlx_deploy.runtime.package import open_package
+    from dlx_deploy.runtime.commands import actions as commands
+    from dlx_deploy.runtime.package.contents import open_package
 
     _finish(commands.engine(open_package(package), not no_build, str(cache) if cache else None, _say), as_json)
 
@@ -387,8 +387,8 @@ def load_config_file(config: Path | None) -> Any:
 
 
 def _predictor(package: Path, threads: int, backend: str | None, no_build: bool) -> Predictor:
-    from dlx_deploy.runtime.backends import BackendOptions
-    from dlx_deploy.runtime.package import open_package
+    from dlx_deploy.runtime.backends.choice import BackendOptions
+    from dlx_deploy.runtime.package.contents import open_package
     from dlx_deploy.runtime.predictor import Predictor
 
     return Predictor(open_package(package), BackendOptions(backend, threads, not no_build), _say)

@@ -50,8 +50,8 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the images or texts come from and how they are split.
 
     ``kind = "digits"``: scikit-learn's 1,797 scanned digits, 8 x 8, one channel.
-    ``kind = "imagefolder"``: ``path/train/CLASS/**/*.jpg`` (or another format of ``runtime.folders.SUFFIXES``, any
-    size) with optional ``path/test`` and ``path/validation``; a split that has no folder is drawn from ``train``,
+    ``kind = "imagefolder"``: ``path/train/CLASS/**/*.jpg`` (or another format of ``runtime.tasks.folders.SUFFIXES``,
+    any size) with optional ``path/test`` and ``path/validation``; a split that has no folder is drawn from ``train``,
     stratified by class.
     ``kind = "docstrings"``: first paragraphs of docstrings of numpy, scikit-learn and torch; which package is it?
     ``kind = "text"``: ``path/train.csv`` (columns text and label) or ``train.jsonl``, and likewise ``validation`` and

@@ -1,7 +1,7 @@
 """Which mutations of a module no test notices: cosmic-ray's operators on a seeded sample, one fork per mutant.
 
     python -m pip install cosmic-ray
-    python scripts/mutation.py --sample 80 --seed 1 dlx_deploy/runtime/unzip.py -- tests/runtime/test_archive.py
+    python scripts/mutation.py --sample 80 --seed 1 dlx_deploy/runtime/package/unzip.py -- tests/runtime/test_archive.py
 
 The tests are collected once. A mutant inside a function replaces that function's code in a fork, which runs the tests
 that call the function, the quickest first, until one fails; any other mutant is imported afresh there. Drawn are places

@@ -17,7 +17,7 @@ import pytest
 
 from dlx_deploy import __version__, cli
 from dlx_deploy.errors import DlxError
-from dlx_deploy.runtime.package import open_package
+from dlx_deploy.runtime.package.contents import open_package
 
 from .conftest import PACKAGE, Here, dlx, image_folder, tiny
 

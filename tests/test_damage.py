@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from dlx_deploy.runtime.backends import BackendOptions
+from dlx_deploy.runtime.backends.choice import BackendOptions
+from dlx_deploy.runtime.commands.selftest import SelfTestResult, self_test
 from dlx_deploy.runtime.errors import SelfTestFailed
-from dlx_deploy.runtime.package import Package, open_package
+from dlx_deploy.runtime.package.contents import Package, open_package
 from dlx_deploy.runtime.predictor import Predictor
-from dlx_deploy.runtime.selftest import SelfTestResult, self_test
 
 from .conftest import PACKAGE
 

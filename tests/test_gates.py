@@ -66,7 +66,7 @@ def spoil(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def fail(*arguments: Any, **more: Any) -> None:
         raise error
 
-    monkeypatch.setattr("dlx_deploy.runtime.package.assemble", fail)
+    monkeypatch.setattr("dlx_deploy.runtime.package.contents.assemble", fail)
     return tiny("package.golden_images=3")
 
 
@@ -155,7 +155,7 @@ def test_the_gate_sees_the_test_split_and_no_other(built: Path) -> None:
 
     from dlx_deploy.graph.evaluation import run_onnx
     from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.runtime.package import open_package
+    from dlx_deploy.runtime.package.contents import open_package
 
     manifest = json.loads((built / PACKAGE).with_suffix(".manifest.json").read_text())
     entries = {entry["step"]: built / ".dlx" / "store" / entry["key"] for entry in manifest["steps"]}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.kernels import host_saturates
-from dlx_deploy.runtime.session import open_session, session_errors
+from dlx_deploy.runtime.backends.session import open_session, session_errors
 
 __all__ = ["batches", "fitted", "paired_counts", "run_onnx", "top1"]
 

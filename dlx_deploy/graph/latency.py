@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx_deploy.graph.evaluation import fitted
-from dlx_deploy.runtime.bench import Latency, measure
-from dlx_deploy.runtime.session import open_session
+from dlx_deploy.runtime.backends.session import open_session
+from dlx_deploy.runtime.commands.bench import Latency, measure
 
 __all__ = ["interleaved_latency"]
 

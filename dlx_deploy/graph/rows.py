@@ -17,7 +17,7 @@ from onnx import ModelProto, ValueInfoProto
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.evaluation import fitted, run_onnx
 from dlx_deploy.graph.model import load, to_bytes
-from dlx_deploy.runtime.session import open_session
+from dlx_deploy.runtime.backends.session import open_session
 
 __all__ = [
     "BLAMED",

@@ -14,9 +14,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.graph.evaluation import run_onnx
 from dlx_deploy.graph.model import infer, load, to_bytes
-from dlx_deploy.runtime.exact import exact_model
-from dlx_deploy.runtime.exact_half import KEEPS
-from dlx_deploy.runtime.exact_int8 import is_on_integers
+from dlx_deploy.runtime.backends.exact import exact_model
+from dlx_deploy.runtime.backends.exact_half import KEEPS
+from dlx_deploy.runtime.backends.exact_int8 import is_on_integers
 
 __all__ = ["BEND", "spread"]
 

@@ -83,7 +83,7 @@ def draw_results(results: Results) -> str:
 
 
 def _row(row: Row, accuracy: Accuracy, timing: Timing, budgets: Gate) -> ResultRow:
-    from dlx_deploy.runtime.statistics import drop_upper_bound
+    from dlx_deploy.runtime.statistics.drops import drop_upper_bound
 
     return ResultRow(
         model=row.model,

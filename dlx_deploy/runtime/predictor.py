@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple, Union
 
 import numpy as np
 
-from .backends import BackendOptions, open_backend
+from .backends.choice import BackendOptions, open_backend
+from .backends.kernels import missing_dot_product
+from .backends.session import session_errors
 from .errors import BackendMissing, InputError, PackageError
-from .inputs import ImageInput, reader_for
-from .kernels import missing_dot_product
-from .package import OUTPUT, Package, open_package
-from .session import session_errors
+from .package.contents import OUTPUT, Package, open_package
+from .tasks.inputs import ImageInput, reader_for
 from .words import line, said
 
 if TYPE_CHECKING:

@@ -63,8 +63,8 @@ def _measure(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
     """
     from dlx_deploy.graph.latency import interleaved_latency
     from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.runtime.bench import CONFIDENCE
-    from dlx_deploy.runtime.timings import paired_speedup
+    from dlx_deploy.runtime.commands.bench import CONFIDENCE
+    from dlx_deploy.runtime.statistics.timings import paired_speedup
 
     data = open_data(job.inputs["data"])
     inputs, _ = data.split("validation")

@@ -27,7 +27,7 @@ _LEAST_DROP = 1e-9
 
 def data_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
     """Each budget that the test split is too small for, whatever is built from it."""
-    from dlx_deploy.runtime.floors import fewest_samples
+    from dlx_deploy.runtime.statistics.floors import fewest_samples
 
     budgets = config.gate
     n = int(metrics.get("test_images", metrics.get("test_texts", 0)))
@@ -75,7 +75,7 @@ def _fewest(flips: float, budgets: Gate) -> int | None:
 
     ``None``: there is no such number.
     """
-    from dlx_deploy.runtime.statistics import drop_upper_bound
+    from dlx_deploy.runtime.statistics.drops import drop_upper_bound
 
     if budgets.max_drop < _LEAST_DROP:
         return None
@@ -95,7 +95,7 @@ def _fewest(flips: float, budgets: Gate) -> int | None:
 
 def teacher_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
     """Whether the validation split already says that the teacher will miss the floor or is at chance level."""
-    from dlx_deploy.runtime.floors import accuracy_lower_bound, accuracy_upper_bound
+    from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound, accuracy_upper_bound
 
     budgets = config.gate
     n = int(metrics.get("validation_samples", 0))
@@ -136,7 +136,7 @@ def verify_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) 
 
 def _chance_notes(budgets: Gate, accuracy: Accuracy) -> list[str]:
     """A wide ``max_drop`` lets a network pass that fell to chance level beside a good teacher."""
-    from dlx_deploy.runtime.floors import accuracy_lower_bound
+    from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound
 
     n, largest, top1 = accuracy.n, accuracy.largest_class, accuracy.row(accuracy.shipped).top1
     if not largest or budgets.allow_chance or budgets.min_accuracy:

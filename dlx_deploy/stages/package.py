@@ -65,8 +65,8 @@ def run(job: Job[PackageParams]) -> Metrics:
     from dlx_deploy.graph.rows import refuse_dependent_rows
     from dlx_deploy.graph.spread import spread
     from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.runtime.archive import write_archive
-    from dlx_deploy.runtime.package import PackageContents, assemble, make_reference
+    from dlx_deploy.runtime.package.archive import write_archive
+    from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference
 
     data = open_data(job.inputs["data"])
     inputs, labels = data.split("test")

@@ -20,7 +20,7 @@ from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 if TYPE_CHECKING:
     import numpy as np
 
-    from dlx_deploy.runtime.bench import Latency
+    from dlx_deploy.runtime.commands.bench import Latency
 
 __all__ = [
     "MODELS",
@@ -131,8 +131,8 @@ def judge(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Seque
 
 
 def judge_accuracy(budgets: Gate, accuracy: Accuracy) -> GateResult:
-    """Non-inferiority of the shipped model to its teacher (Tango's score bound, see ``runtime.statistics``)."""
-    from dlx_deploy.runtime.statistics import non_inferiority
+    """Non-inferiority of the shipped model to its teacher (Tango's score bound, see ``runtime.statistics.drops``)."""
+    from dlx_deploy.runtime.statistics.drops import non_inferiority
 
     row = accuracy.row(accuracy.shipped)
     verdict = non_inferiority(row.b, row.c, accuracy.n, budgets.max_drop, budgets.confidence)
@@ -151,8 +151,8 @@ def judge_accuracy(budgets: Gate, accuracy: Accuracy) -> GateResult:
 
 
 def judge_floor(budgets: Gate, accuracy: Accuracy) -> GateResult:
-    """Whether the shipped model is right often enough (Clopper and Pearson's bound, see ``runtime.floors``)."""
-    from dlx_deploy.runtime.floors import accuracy_floor
+    """Whether the shipped model is right often enough (Clopper and Pearson, see ``runtime.statistics.floors``)."""
+    from dlx_deploy.runtime.statistics.floors import accuracy_floor
 
     found = accuracy_floor(_right(accuracy, accuracy.shipped), accuracy.n, budgets.min_accuracy, budgets.confidence)
     text = f"{accuracy.shipped}: {found.explain()}"
@@ -179,7 +179,7 @@ def _judge_chance(budgets: Gate, accuracy: Accuracy) -> GateResult:
 
     A drop against a teacher at chance level means nothing, so what cannot be told from chance is refused.
     """
-    from dlx_deploy.runtime.floors import accuracy_floor
+    from dlx_deploy.runtime.statistics.floors import accuracy_floor
 
     n, largest = accuracy.n, accuracy.largest_class
     share = largest / n
@@ -313,8 +313,8 @@ def _measured(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
 
 def _pairing(models: Mapping[str, Path], found: Mapping[str, Latency]) -> Pairing | None:
     """How ``quantized`` compares with what it was made from, where that is not the very same file."""
-    from dlx_deploy.runtime.bench import CONFIDENCE
-    from dlx_deploy.runtime.timings import paired_speedup
+    from dlx_deploy.runtime.commands.bench import CONFIDENCE
+    from dlx_deploy.runtime.statistics.timings import paired_speedup
 
     *_, source = (name for name in models if name != "quantized")
     if "quantized" not in models or models[source].read_bytes() == models["quantized"].read_bytes():

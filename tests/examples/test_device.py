@@ -15,8 +15,8 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from dlx_deploy.runtime.archive import write_archive
-from dlx_deploy.runtime.package import PackageContents, assemble, make_reference
+from dlx_deploy.runtime.package.archive import write_archive
+from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPT = EXAMPLES / "device" / "run_on_device.py"

@@ -11,7 +11,7 @@ from dlx_deploy.graph import spread as spread_module
 from dlx_deploy.graph.model import load, to_bytes
 from dlx_deploy.graph.quantization.tensorrt_style import insert_qdq, tensors_to_quantize
 from dlx_deploy.graph.spread import BEND, spread
-from dlx_deploy.runtime.exact import exact_model
+from dlx_deploy.runtime.backends.exact import exact_model
 
 from ..onnx_fixtures import images, residual_net
 

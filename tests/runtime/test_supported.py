@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from dlx_deploy.runtime import session as session_module
+from dlx_deploy.runtime.backends import session as session_module
+from dlx_deploy.runtime.backends.session import open_session
 from dlx_deploy.runtime.errors import BackendMissing
-from dlx_deploy.runtime.package import MAIN
+from dlx_deploy.runtime.package.contents import MAIN
 from dlx_deploy.runtime.predictor import Predictor
-from dlx_deploy.runtime.session import open_session
 from dlx_deploy.runtime.supported import MATRIX, ONNXRUNTIME, PYTHON, check_onnxruntime
 
 if sys.version_info >= (3, 11):

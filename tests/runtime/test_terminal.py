@@ -22,9 +22,9 @@ from PIL import Image
 from dlx_deploy import cli
 from dlx_deploy.report.table import format_table
 from dlx_deploy.runtime import terminal
-from dlx_deploy.runtime.archive import to_json, write_archive
-from dlx_deploy.runtime.main import main
-from dlx_deploy.runtime.package import assemble
+from dlx_deploy.runtime.commands.main import main
+from dlx_deploy.runtime.package.archive import to_json, write_archive
+from dlx_deploy.runtime.package.contents import assemble
 from dlx_deploy.runtime.terminal import show, talk
 from dlx_deploy.runtime.words import escaped, line, said, shortened
 
@@ -165,7 +165,7 @@ def test_bugs_and_logs_are_escaped_too(
         logging.getLogger("dlx_deploy").warning(EVIL)
         raise ArithmeticError(EVIL)
 
-    monkeypatch.setattr("dlx_deploy.runtime.commands.info", explode)
+    monkeypatch.setattr("dlx_deploy.runtime.commands.actions.info", explode)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     for run in (by_tool, by_package):
         assert run(evil, "info") == 1
@@ -179,7 +179,7 @@ def test_too_little_memory_is_exit_4(dlx: Path, capsys: pytest.CaptureFixture[st
     def full(*arguments: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("dlx_deploy.runtime.commands.info", full)
+    monkeypatch.setattr("dlx_deploy.runtime.commands.actions.info", full)
     for run in (by_tool, by_package):
         assert run(dlx, "info") == 4
         assert "error: this machine has not enough memory" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from onnx import helper
 from dlx_deploy.config import Config
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
-from dlx_deploy.runtime.bench import summarise
+from dlx_deploy.runtime.commands.bench import summarise
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages import compile as compile_stage
 from dlx_deploy.stages.compile import STAGE, CompileParams

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dlx_deploy.config import Config, Gate
-from dlx_deploy.runtime.floors import accuracy_lower_bound
-from dlx_deploy.runtime.statistics import non_inferiority
+from dlx_deploy.runtime.statistics.drops import non_inferiority
+from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound
 from dlx_deploy.stages.notes import data_notes, teacher_notes
 
 

@@ -14,7 +14,7 @@ from dlx_deploy.config import Gate
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
-from dlx_deploy.runtime.package import Package, open_package
+from dlx_deploy.runtime.package.contents import Package, open_package
 from dlx_deploy.stages.package import STAGE, PackageParams
 from dlx_deploy.stages.quantize import PrecisionPlan
 from dlx_deploy.stages.verify import Accuracy, Row

@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from dlx_deploy.graph.model import Index, load, to_bytes
 from dlx_deploy.graph.passes.tidy import scope_of
-from dlx_deploy.runtime.session import open_session
+from dlx_deploy.runtime.backends.session import open_session
 
 __all__ = ["constants_of", "fold_weights"]
 

@@ -15,7 +15,7 @@ from dlx_deploy.nn.data.dataset import Images, Labels
 from dlx_deploy.nn.data.listing import ImageFolder, check_folder, list_folder
 from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.errors import BackendMissing, InputError
-from dlx_deploy.runtime.images import load_image
+from dlx_deploy.runtime.tasks.images import load_image
 
 __all__ = ["Listing", "decode_images", "list_images"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.folders import SPLITS, SUFFIXES, Folder, counted, list_classes, split_entries
-from dlx_deploy.runtime.labels import class_order, same_but_for_writing
+from dlx_deploy.runtime.tasks.folders import SPLITS, SUFFIXES, Folder, counted, list_classes, split_entries
+from dlx_deploy.runtime.tasks.labels import class_order, same_but_for_writing
 
 __all__ = [
     "ImageFolder",

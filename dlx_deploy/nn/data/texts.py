@@ -22,8 +22,8 @@ from dlx_deploy.nn.data.listing import left_out_tables, require_classes, split_o
 from dlx_deploy.nn.data.splits import Indices, Part, without
 from dlx_deploy.nn.data.tokenizing import Kind, encode_all, load_tokenizer, pad_id, train_tokenizer
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.labels import class_order, same_but_for_writing
-from dlx_deploy.runtime.text_files import distinct, read_texts
+from dlx_deploy.runtime.tasks.labels import class_order, same_but_for_writing
+from dlx_deploy.runtime.tasks.text_files import distinct, read_texts
 
 __all__ = ["TextSource", "text_source"]
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import InputSpec
 from dlx_deploy.nn.weights.checkpoint_file import read_torch
-from dlx_deploy.runtime.labels import same_but_for_writing
+from dlx_deploy.runtime.tasks.labels import same_but_for_writing
 
 __all__ = ["class_names", "keep_class_order", "named_by_config", "order_of", "reorder_head", "same_classes"]
 

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Tuple
 
-from ..archive import to_json
 from ..errors import EngineError, PackageError
+from ..package.archive import to_json
 from .build import BuiltEngine
 from .settings import BuildSettings
 from .sidecar import RECORDED, EngineKey, Sidecar, differences, make_sidecar, read_sidecar, to_bytes

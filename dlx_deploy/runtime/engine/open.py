@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..errors import EngineError, PackageError
-from ..package import ENGINE_SIDECAR, Package
+from ..package.contents import ENGINE_SIDECAR, Package
 from ..words import shortened
 from .api import Api, load_api
 from .build import BuiltEngine, build_engine

@@ -8,9 +8,9 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Dict, List, Mapping, Optional
 
-from ..archive import to_json
 from ..errors import BackendMissing, PackageError
 from ..machine import power_mode
+from ..package.archive import to_json
 from ..strict_json import from_json
 from ..words import shortened
 from .build import BuiltEngine

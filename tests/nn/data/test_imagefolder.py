@@ -17,9 +17,9 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.dataset import open_data
 from dlx_deploy.nn.data.listing import image_names, list_folder, warn_once
 from dlx_deploy.nn.data.prepare import prepare
+from dlx_deploy.runtime.commands.verify import load_labelled_folder
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.folders import SUFFIXES
-from dlx_deploy.runtime.verify import load_labelled_folder
+from dlx_deploy.runtime.tasks.folders import SUFFIXES
 
 Change = Callable[[Path], object]
 NUMBERS = itertools.count()

@@ -1,0 +1,134 @@
+"""ONNX Runtime as the backend: a session that does what was asked for, or an error that says why not."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Optional, Sequence, Tuple
+
+from ..errors import BackendMissing, InputError, PackageError
+from ..supported import check_onnxruntime
+from ..words import said
+from .exact import exact_model
+
+__all__ = ["MAX_THREADS", "open_plugin_session", "open_session", "session_errors", "version_warning"]
+
+CPU = ("CPUExecutionProvider",)
+MAX_THREADS = 1024
+
+
+def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Optional[Sequence[str]] = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` of ``model`` on the CPU, or on ``providers``; it never falls back.
+
+    ``exact_qdq`` runs the arithmetic that the graph describes, Q/DQ in floating point and float16 by rounding, instead
+    of this host's integer and half-precision kernels: what a TensorRT-style graph means, the same on every version and
+    CPU, though slower. ``threads`` is the intra-op count, 0: ONNX Runtime's own.
+
+    Raises:
+        BackendMissing: onnxruntime or a provider is not here, or it is older than any that was tested.
+        InputError: ``threads`` is negative or over 1,024.
+        PackageError: ONNX Runtime cannot load the model.
+    """
+    _check_threads(threads)
+    ort = _import()
+    wanted = list(providers or CPU)
+    _check_providers(wanted, ort.get_available_providers())
+    if exact_qdq:
+        model = exact_model(model)
+    try:
+        session = _kind(ort)(model, _options(ort, exact_qdq, threads), providers=wanted)
+    except session_errors(ort) as e:
+        raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
+    _check_providers(wanted, session.get_providers())
+    session.disable_fallback()
+    return session
+
+
+def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Any:
+    """A session of ``model`` on the execution provider that the Python package ``plugin`` brings along.
+
+    Raises:
+        BackendMissing: onnxruntime or the plugin is not here, or it finds no device.
+        InputError: as ``open_session``.
+        PackageError: ONNX Runtime cannot load the model.
+    """
+    _check_threads(threads)
+    ort = _import()
+    try:
+        brought = importlib.import_module(plugin)
+    except ImportError as e:
+        raise BackendMissing(f"{plugin} cannot be imported ({e}); it comes with the plugin's own package") from e
+    name = brought.get_ep_name()
+    try:
+        ort.register_execution_provider_library(name, brought.get_library_path())
+    except session_errors(ort) as e:
+        raise BackendMissing(f"the plugin {name} cannot be loaded ({said(e)}); it needs the NVIDIA driver") from e
+    devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
+    if not devices:
+        raise BackendMissing(f"the plugin {name} finds no device that it runs on")
+    options = _options(ort, False, threads)
+    options.add_provider_for_devices(devices, {})
+    try:
+        session = _kind(ort)(model, options)
+    except session_errors(ort) as e:
+        raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
+    _check_providers([name], session.get_providers())
+    return session
+
+
+def version_warning() -> Optional[str]:
+    """A word of warning where this machine's onnxruntime is newer than those that packages are tested with.
+
+    Raises:
+        BackendMissing: onnxruntime is not here, or it is older than any that was tested.
+    """
+    return check_onnxruntime(_import().__version__)
+
+
+def _kind(ort: Any) -> Any:
+    """``InferenceSession`` without its fallback: at a failure it would print on stdout, and try another provider."""
+    own = ort.InferenceSession
+    never = property(lambda _: False, lambda _, value: None)  # its __init__ sets it to True
+    return type("Session", (own,), {"_enable_fallback": never}) if isinstance(own, type) else own
+
+
+def _check_threads(threads: int) -> None:
+    if not 0 <= threads <= MAX_THREADS:
+        raise InputError(f"threads is {threads}; must be 0 (ONNX Runtime's choice) to {MAX_THREADS}")
+
+
+def _import() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as e:
+        raise BackendMissing(f"onnxruntime cannot be imported ({e}); install it with: pip install onnxruntime") from e
+    check_onnxruntime(onnxruntime.__version__)
+    return onnxruntime
+
+
+def _options(ort: Any, exact_qdq: bool, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Nothing but what ends the process: failures are raised, and what is printed holds the model's own names raw.
+    options.log_severity_level = 4
+    if exact_qdq:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.enable_mem_pattern = False  # up to 1.18 it mixes up buffers of casts: the second run gave old numbers
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return options
+
+
+def _check_providers(wanted: Sequence[str], there: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in there:
+            raise BackendMissing(
+                f"the execution provider {name!r} is not available; this onnxruntime has {', '.join(there)}; install "
+                "the onnxruntime build for it, or leave the provider out to run on the CPU"
+            )
+
+
+def session_errors(ort: Any = None) -> Tuple[Any, ...]:
+    """ONNX Runtime's own exceptions: they share no base class but ``Exception``."""
+    state = (ort or _import()).capi.onnxruntime_pybind11_state
+    names = "EPFail Fail InvalidArgument InvalidGraph InvalidProtobuf ModelLoaded NoModel NoSuchFile NotImplemented"
+    own = [getattr(state, name) for name in [*names.split(), "RuntimeException"] if hasattr(state, name)]
+    return (*own, ValueError, RuntimeError, MemoryError)

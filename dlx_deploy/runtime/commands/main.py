@@ -1,0 +1,163 @@
+"""The command line of a package: ``python X.dlx predict cat.jpg``. The only module that prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from typing import Any, NoReturn, Optional, Sequence
+
+from ..backends.choice import BACKENDS, BackendOptions
+from ..errors import BackendMissing, RuntimeFault
+from ..package.archive import to_json
+from ..package.contents import Package, open_package
+from ..predictor import Predictor
+from ..signals import Terminated, interruptible
+from ..terminal import ready, show, talk
+from ..words import line
+from . import actions as commands
+from .actions import Outcome
+from .asked import asked_inputs
+from .bench import BenchOptions
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
+    """Runs a command on the package at ``archive_path`` (``None``: named by the first argument); gives the exit code.
+
+    Results go to stdout, talk to stderr. 0 done, 2 unusable input or package, 3 a budget missed, 4 a library missing,
+    5 the self-test failed, 6 undecided, 7 no engine that may be used, 130 interrupted, 143 by SIGTERM, 1 a bug.
+    """
+    ready()
+    try:
+        arguments = _parser(archive_path).parse_args(argv)
+        with interruptible():
+            outcome = _run(arguments, archive_path or arguments.package)
+        if arguments.command is None:
+            outcome = Outcome(outcome.data, f"{outcome.text}\n\n{_parser(archive_path).format_help().rstrip()}")
+        show(to_json(outcome.data).decode("utf-8").rstrip("\n") if arguments.json else outcome.text)
+    except RuntimeFault as e:
+        return _fail(e)
+    except Terminated as e:
+        talk(f"interrupted by {e}")
+        return e.exit_code
+    except MemoryError:
+        return _fail(BackendMissing("this machine has not enough memory for that; give fewer or smaller inputs"))
+    except Exception:
+        talk(traceback.format_exc().rstrip())
+        talk("error: this is a bug in dlx-deploy; please report it with the lines above")
+        return 1
+    except KeyboardInterrupt:
+        talk("interrupted")
+        return INTERRUPTED
+    return _fail(outcome.failure) if outcome.failure else 0
+
+
+def _run(arguments: argparse.Namespace, path: str) -> Outcome:
+    package = open_package(path)
+    if arguments.command in (None, "info"):
+        return commands.info(package)
+    if arguments.command == "engine":
+        return commands.engine(package, not arguments.no_build, arguments.cache, _say)
+    options = BackendOptions(arguments.backend, arguments.threads, not arguments.no_build, arguments.cache)
+    predictor = Predictor(package, options, _say)
+    return _with_predictor(arguments, predictor, package)
+
+
+def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package: Package) -> Outcome:
+    if arguments.command == "predict":
+        asked = asked_inputs(package, arguments.inputs, arguments.file, sys.stdin)
+        return commands.predict(predictor, asked, arguments.top)
+    if arguments.command == "bench":
+        budget = package.max_latency_p90_ms if arguments.max_p90_ms is None else arguments.max_p90_ms
+        options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget)
+        return commands.bench(predictor, options)
+    if arguments.command == "verify":
+        given = commands.VerifyOptions(
+            arguments.max_drop, arguments.confidence, arguments.teacher, arguments.threads, arguments.min_accuracy
+        )
+        return commands.verify(predictor, arguments.data, given)
+    return commands.selftest(predictor)
+
+
+def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
+    program = f"python {line(os.path.basename(archive_path))}" if archive_path else "python -m dlx_deploy.runtime"
+    parser = _Parser(prog=program, description="Runs this inference package.")
+    if archive_path is None:
+        parser.add_argument("package", help="the .dlx file")
+    parser.set_defaults(json=False)
+    actions = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    predict = _command(actions, "predict", "classify image files, or texts")
+    predict.add_argument("inputs", nargs="*", metavar="INPUT", help="an image file or a text; -: a line each on stdin")
+    predict.add_argument("--file", metavar="FILE", help="image paths or texts, a line each")
+    predict.add_argument("--top", type=int, default=1, metavar="K", help="classes per input (default: 1)")
+
+    _command(actions, "selftest", "compare the golden inputs' outputs with those of the builder")
+
+    bench = _command(actions, "bench", "measure the latency on this machine")
+    bench.add_argument("--rounds", type=int, default=300, metavar="N", help="timed runs (default: 300)")
+    bench.add_argument("--batch", type=int, default=1, metavar="N", help="inputs per run (default: 1)")
+    bench.add_argument("--max-p90-ms", type=float, metavar="MS", help="budget (default: the package's, if it has one)")
+
+    verify = _command(actions, "verify", "compare with the teacher on labelled images or texts")
+    verify.add_argument(
+        "--data", required=True, metavar="PATH", help="folder of CLASS/IMAGE or test/CLASS/IMAGE; texts: .csv, .jsonl"
+    )
+    verify.add_argument(
+        "--max-drop", type=float, metavar="X", help="budget, 0.01 is one point (default: the package's)"
+    )
+    verify.add_argument(
+        "--min-accuracy",
+        type=float,
+        metavar="X",
+        help="floor, 0.9 is 90 percent (default: the package's, if it has one)",
+    )
+    verify.add_argument("--confidence", type=float, metavar="X", help="for instance 0.95 (default: the package's)")
+    verify.add_argument("--teacher", metavar="ONNX", help="answers for inputs that the package does not know")
+
+    engine = _command(actions, "engine", "build this machine's engine if need be, and describe it", session=False)
+    _engine_options(engine)
+
+    _command(actions, "info", "say what this package is", session=False)
+    return parser
+
+
+def _command(actions: Any, name: str, text: str, session: bool = True) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text.capitalize() + ".")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    if session:
+        parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: ONNX Runtime's choice (default)")
+        parser.add_argument("--backend", metavar="NAME", help=f"one of {', '.join(BACKENDS)} (default: the first here)")
+        _engine_options(parser)
+    return parser
+
+
+def _engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-build", action="store_true", help="refuse if an engine would have to be built")
+    parser.add_argument("--cache", metavar="DIR", help="where engines are kept (default: the user's cache folder)")
+
+
+class _Parser(argparse.ArgumentParser):
+    """The standard parser, whose messages repeat what was typed, and the name of the package's file."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with exit code 2, the message on one line."""
+        super().error(line(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            (show if file is sys.stdout else talk)(message.rstrip("\n"))
+
+
+def _say(text: str) -> None:
+    talk(line(text))
+
+
+def _fail(fault: RuntimeFault) -> int:
+    talk(f"error: {line(str(fault))}")
+    return fault.exit_code

@@ -1,0 +1,162 @@
+"""The ``.dlx`` container: a zip whose every member is listed, with size and SHA-256, in its ``package.json``.
+
+Nothing is ever extracted to disk: members are read into memory and checked there. The digests find damage; they do
+not show who made a package (whoever can rewrite a member can rewrite its digest), which is what signatures are for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import stat
+import tempfile
+import zipfile
+from typing import Any, Dict, Mapping, Union
+
+from ..errors import PackageError
+from ..files import TooLarge, read_file, reason
+from ..strict_json import from_json
+from ..words import shortened
+from .unzip import MAX_BYTES, check_name, read_members
+
+__all__ = ["INDEX", "SCHEMA", "parse_archive", "read_archive", "read_index", "to_json", "write_archive"]
+
+INDEX = "package.json"
+SCHEMA = 1
+MAX_INDEX = 16 * 1024**2
+MAX_MEMBERS = 10_000
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+
+Path = Union[str, "os.PathLike[str]"]
+
+
+def to_json(value: Any) -> bytes:
+    """``value`` as canonical JSON: sorted keys, UTF-8, newline at the end."""
+    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+
+
+def write_archive(path: Path, files: Mapping[str, bytes], deflate: bool = False) -> None:
+    """Writes ``files`` as a zip at ``path``, all or nothing; the same files give the same bytes.
+
+    Members are stored, so the bytes depend on nothing else; ``deflate`` makes the file smaller, and its bytes then
+    also depend on the zlib of this Python. ``package.json`` comes first, the others sorted.
+
+    Raises:
+        PackageError: a member's name is not a safe relative path, or there are too many bytes for a reader.
+        OSError: the disk is full or not writable; ``path`` is then as it was before.
+    """
+    total = sum(map(len, files.values()))
+    if total > MAX_BYTES:
+        raise PackageError(f"{os.fspath(path)}: its members have {total} bytes; a package has at most {MAX_BYTES}")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(files, key=lambda n: (n != INDEX, n)):
+            check_name(os.fspath(path), name)
+            archive.writestr(_header(name), files[name], zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED, 9)
+    _replace(os.fspath(path), buffer.getvalue())
+
+
+def read_archive(path: Path) -> Dict[str, bytes]:
+    """Every member of the package at ``path``, by name, each one's size and digest checked.
+
+    Raises:
+        PackageError: no such file, or any of the reasons of ``parse_archive``.
+    """
+    name = os.fspath(path)
+    try:
+        data = read_file(name, MAX_BYTES)
+    except FileNotFoundError as e:
+        raise PackageError(f"{name}: no such file; give the path of a .dlx package") from e
+    except TooLarge as e:
+        raise PackageError(f"{name}: has {e} bytes; a package has at most {MAX_BYTES}") from e
+    except (OSError, ValueError) as e:
+        raise PackageError(f"{name}: cannot be read ({reason(e)})") from e
+    return parse_archive(data, name)
+
+
+def parse_archive(data: bytes, origin: str) -> Dict[str, bytes]:
+    """As ``read_archive``, for bytes in memory; ``origin`` names them in messages.
+
+    Raises:
+        PackageError: not a zip or cut short; no ``package.json``; a newer schema; an unsafe, doubled, encrypted or
+            linked member; a member that is not listed, or listed and missing; a size or digest that differs.
+    """
+    files = read_members(data, origin, MAX_MEMBERS)
+    if INDEX not in files:
+        raise PackageError(f"{origin}: a zip without {INDEX}, so no dlx package; build one with: dlx-deploy build")
+    _check_digests(origin, read_index(origin, files[INDEX])["files"], files)
+    return files
+
+
+def _header(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, EPOCH)
+    info.create_system = 3  # Unix on every host, so that the bytes do not depend on it
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    return info
+
+
+def _replace(path: str, data: bytes) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".dlx-")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:  # Ctrl-C too must leave no litter
+        os.unlink(temporary)
+        raise
+
+
+def read_index(origin: str, index: bytes) -> Mapping[str, Any]:
+    """What ``package.json`` holds, its schema checked first.
+
+    Raises:
+        PackageError: no JSON, a newer schema, or no table of files.
+    """
+    if len(index) > MAX_INDEX:
+        raise PackageError(f"{origin}: {INDEX} has {len(index)} bytes; at most {MAX_INDEX} are read")
+    try:
+        meta = from_json(index)
+    except ValueError as e:
+        raise PackageError(f"{origin}: {INDEX} is not JSON ({e})") from e
+    schema = meta.get("schema") if isinstance(meta, dict) else None
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise PackageError(
+            f"{origin}: {INDEX}: schema is {shortened(schema)}; must be a whole number from 1, so no dlx package"
+        )
+    if schema > SCHEMA:
+        raise PackageError(
+            f"{origin}: {INDEX} has schema {schema}; this runtime reads up to {SCHEMA}. Update dlx-deploy, "
+            f"or use the runtime inside: python {os.path.basename(origin)}"
+        )
+    if not isinstance(meta.get("files"), dict):
+        raise PackageError(
+            f"{origin}: {INDEX}: files is {shortened(meta.get('files'))}; must be a table of name: {{sha256, size}}"
+        )
+    index_table: Mapping[str, Any] = meta
+    return index_table
+
+
+def _check_digests(origin: str, listed: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    present = set(files) - {INDEX}
+    for name in sorted(set(listed) - present):
+        raise PackageError(f"{origin}: {name!r} is listed in {INDEX} but missing; the package is incomplete")
+    for name in sorted(present - set(listed)):
+        raise PackageError(f"{origin}: {name!r} is not listed in {INDEX}; the package was changed after it was built")
+    for name in sorted(present):
+        entry = listed[name] if isinstance(listed[name], dict) else {}
+        size, digest = len(files[name]), hashlib.sha256(files[name]).hexdigest()
+        if entry.get("size") != size:
+            raise PackageError(
+                f"{origin}: {name!r} has {size} bytes, {INDEX} says {shortened(entry.get('size'))}; tampered with?"
+            )
+        if entry.get("sha256") != digest:
+            raise PackageError(
+                f"{origin}: {name!r} has SHA-256 {digest}, {INDEX} says {shortened(entry.get('sha256'))}; tampered "
+                "with?"
+            )

@@ -1,0 +1,14 @@
+"""This runtime's own sources, which every package carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict
+
+__all__ = ["own_sources"]
+
+
+def own_sources() -> Dict[str, bytes]:
+    """The files of this package of modules by their path in it (``tasks/images.py``), sorted."""
+    here = Path(__file__).parent
+    return {path.relative_to(here).as_posix(): path.read_bytes() for path in sorted(here.rglob("*.py"))}

@@ -1,0 +1,1 @@
+"""Verdicts with confidence: drops in accuracy, floors, timings."""

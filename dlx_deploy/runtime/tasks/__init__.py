@@ -1,0 +1,1 @@
+"""What a package takes: files and texts as the arrays that a model reads."""

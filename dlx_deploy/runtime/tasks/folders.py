@@ -1,0 +1,176 @@
+"""Which files of a folder are labelled images or texts, and which are left out.
+
+Build and device ask here, so that they count the same files. Standard library only: a warm build asks this too.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Sequence, Tuple, Union
+
+from ..errors import InputError
+from .labels import alike, composed
+
+__all__ = ["SPLITS", "SUFFIXES", "Folder", "counted", "list_classes", "split_entries"]
+
+if TYPE_CHECKING:
+    _Entry = os.DirEntry[str]
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""The image formats that are read, in any case."""
+SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+"""Name of a folder, or of a file of texts without its suffix, in any case → split."""
+_LITTER = {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "@tmp", "#recycle", "@recycle", "#snapshot",
+    "$recycle.bin", "system volume information", "lost+found",
+}  # fmt: skip
+"""What systems leave in folders; it and all names that begin with a dot are passed over without a word."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The class folders of one split.
+
+    ``images``: (name relative to the folder, with ``/``; class), sorted. ``classes``: all of them, empty ones too.
+    ``left_out``: names of files that are no image, or lie in no class folder.
+    """
+
+    images: Tuple[Tuple[str, str], ...]
+    classes: Tuple[str, ...]
+    left_out: Tuple[str, ...]
+
+
+def list_classes(folder: PathLike) -> Folder:
+    """The images of ``folder/CLASS/**`` by the names of their class folders, which are composed Unicode.
+
+    Raises:
+        InputError: a folder cannot be read, a name is not UTF-8, two class folders look alike, an image is no regular
+            file, or a link leads back to a folder that holds it.
+    """
+    root = os.fspath(folder)
+    images: List[Tuple[str, str]] = []
+    left_out: List[str] = []
+    classes: List[str] = []
+    for entry in _entries(root):
+        if not _is_dir(entry):
+            left_out.append(entry.name)
+            continue
+        _refuse_control(entry.name, root)
+        classes.append(entry.name)
+        group = composed(entry.name)
+        for name, file in _walk(entry.path, entry.name, frozenset([_place(root)])):
+            if name.lower().endswith(SUFFIXES):
+                _refuse_irregular(file)
+                images.append((name, group))
+            else:
+                left_out.append(name)
+    _refuse_alike(root, classes)
+    return Folder(tuple(sorted(images)), tuple(sorted(map(composed, classes))), tuple(sorted(left_out)))
+
+
+def split_entries(names: Sequence[str], where: PathLike) -> Dict[str, str]:
+    """Split → the one of ``names`` (folders, or files without their suffix) that is it, whatever its case.
+
+    Raises:
+        InputError: two of them are the same split.
+    """
+    found: Dict[str, str] = {}
+    for name in sorted(names):
+        split = SPLITS.get(name.lower())
+        if split is None:
+            continue
+        if split in found:
+            raise InputError(
+                f"{os.fspath(where)}: {found[split]!r} and {name!r} are both the {split} split; keep one of them"
+            )
+        found[split] = name
+    return found
+
+
+def counted(left_out: Sequence[str]) -> str:
+    """``left_out`` for people: how many of each suffix, the most frequent first."""
+    kinds = Counter(_kind(name) for name in left_out)
+    parts = [f"{n} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))]
+    return ", ".join(parts[:6]) + (", …" if len(parts) > 6 else "")
+
+
+def _kind(name: str) -> str:
+    suffix = os.path.splitext(name)[1].lower()
+    if "/" not in name and suffix in SUFFIXES:
+        return f"{suffix} in no class folder"
+    return suffix or "without suffix"
+
+
+def _walk(folder: str, prefix: str, above: FrozenSet[Tuple[int, int]]) -> Iterator[Tuple[str, _Entry]]:
+    """The files below ``folder``, their names behind ``prefix``; ``above`` are the folders that hold it."""
+    here = _place(folder)
+    if here in above:
+        raise InputError(f"{folder}: a link that leads back to a folder that holds it; remove it")
+    for entry in _entries(folder):
+        if _is_dir(entry):
+            yield from _walk(entry.path, f"{prefix}/{entry.name}", above | {here})
+        else:
+            yield f"{prefix}/{entry.name}", entry
+
+
+def _entries(folder: str) -> List[_Entry]:
+    """What is in ``folder``, without litter, by name."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((e for e in entries if not _is_litter(e.name)), key=lambda e: e.name)
+    except OSError as e:
+        raise InputError(
+            f"{e.filename or folder}: cannot be read ({e.strerror}); every image of the set must be"
+        ) from e
+    for entry in found:
+        if entry.name.isascii():
+            continue
+        try:
+            entry.name.encode("utf-8")
+        except UnicodeEncodeError as e:
+            raise InputError(f"{folder}: the name {os.fsencode(entry.name)!r} is not UTF-8; rename it") from e
+    return found
+
+
+def _is_dir(entry: _Entry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _place(folder: str) -> Tuple[int, int]:
+    try:
+        status = os.stat(folder)
+    except OSError as e:
+        raise InputError(f"{folder}: cannot be read ({e.strerror}); every image of the set must be") from e
+    return status.st_dev, status.st_ino
+
+
+def _refuse_control(name: str, root: str) -> None:
+    if any(unicodedata.category(c) == "Cc" for c in name):
+        raise InputError(f"{root}: the class folder {name!a} has a control character in its name; rename it")
+
+
+def _refuse_irregular(entry: _Entry) -> None:
+    try:
+        regular = entry.is_file()
+    except OSError:  # a link to itself
+        regular = False
+    if not regular:
+        raise InputError(f"{entry.path}: a link that leads nowhere, or no regular file; replace or remove it")
+
+
+def _refuse_alike(root: str, classes: Sequence[str]) -> None:
+    pair = alike(classes)
+    if pair:
+        raise InputError(f"{root}: the classes {pair[0]!a} and {pair[1]!a} differ in their writing only; make them one")

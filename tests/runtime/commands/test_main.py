@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlx_deploy.runtime.commands import actions as commands
+from dlx_deploy.runtime.commands.main import main
+from dlx_deploy.runtime.package.archive import write_archive
+from dlx_deploy.runtime.package.contents import assemble
+
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture
+def run(dlx: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*argv: str, path: Path = dlx) -> tuple[int, str, str]:
+        try:
+            code = main(argv, str(path))
+        except SystemExit as e:  # argparse: help is 0, wrong usage is 2
+            code = int(e.code or 0)
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def cat(tmp_path: Path, data: Any) -> Path:
+    path = tmp_path / "cat.png"
+    Image.fromarray(data[0][0]).save(path)
+    return path
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, data: Any, helpers: Any) -> Path:
+    path = tmp_path / "damaged.dlx"
+    write_archive(path, assemble(helpers.tiny_contents(*data, model=helpers.tiny_model(shift=1))))
+    return path
+
+
+@pytest.fixture
+def split(tmp_path: Path, data: Any, helpers: Any) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps({"schema": 1, "classes": helpers.labels}))
+    np.save(folder / "test.images.npy", data[0])
+    np.save(folder / "test.labels.npy", data[1])
+    return folder
+
+
+def test_predict(run: Run, cat: Path) -> None:
+    code, out, err = run("predict", str(cat), "--top", "2")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{cat}\tcat 0.")
+    code, out, _ = run("predict", str(cat), "--json")
+    assert code == 0
+    assert json.loads(out)["predictions"][0]["top"][0]["label"] == "cat"
+
+
+def test_selftest(run: Run, damaged: Path) -> None:
+    assert run("selftest")[0] == 0
+    code, out, err = run("selftest", path=damaged)
+    assert (code, out) == (5, "")
+    assert err.startswith("error: golden image 0 differs")
+
+
+def test_bench(run: Run) -> None:
+    assert run("bench", "--rounds", "30", "--batch", "2", "--threads", "1")[0] == 0
+    code, out, err = run("bench", "--rounds", "40", "--max-p90-ms", "0.000001", "--json")
+    assert (code, json.loads(out)["verdict"]) == (3, "fail")
+    assert "missed" in err
+    assert run("bench", "--rounds", "5", "--max-p90-ms", "100000")[0] == 6
+
+
+def test_verify(run: Run, split: Path, damaged: Path) -> None:
+    code, out, err = run("verify", "--data", str(split))
+    assert (code, err) == (0, "")
+    assert "budget 2.00 points: met" in out
+    code, out, err = run("verify", "--data", str(split), path=damaged)
+    assert code == 3
+    assert "budget 2.00 points: missed" in out
+    assert err.startswith("error: accuracy drop 100.00 points")
+    code, out, _ = run("verify", "--data", str(split), "--max-drop", "0.001", "--confidence", "0.99", "--json")
+    assert (code, json.loads(out)["verdict"]["verdict"]) == (6, "undecided")
+
+
+def test_info_and_no_command(run: Run) -> None:
+    code, out, _ = run("info")
+    assert (code, out.splitlines()[0]) == (0, "tiny 1.2.3 for any x86-64")
+    code, out, _ = run("info", "--json")
+    assert json.loads(out)["name"] == "tiny"
+    code, out, _ = run()
+    assert code == 0
+    assert out.startswith("tiny 1.2.3 for any x86-64")
+    assert "usage: python tiny.dlx" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["predict", "none.png"], 2, "none.png: no such image file"),
+        (["verify", "--data", "none"], 2, "none: no such folder"),
+        (["predict", "a.png", "--threads", "-1"], 2, "threads is -1"),
+        (["selftest", "--threads", "1000000"], 2, "threads is 1000000"),
+        (["bench", "--rounds", "0"], 2, "rounds is 0"),
+        (["predict"], 2, "required: INPUT, images (or -: stdin), or --file, one a line; nothing is there"),
+        (["bench", "--batch", "2000000"], 2, "batch is 2000000; must be 1 or more, and at most 65536"),
+        (["nonsense"], 2, "invalid choice: 'nonsense'"),
+    ],
+)
+def test_refusals(run: Run, argv: list[str], code: int, message: str) -> None:
+    found, out, err = run(*argv)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_missing_libraries_are_exit_4(run: Run, cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "PIL", None)
+        assert run("predict", str(cat))[0] == 4
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    code, _, err = run("selftest")
+    assert code == 4
+    assert "pip install onnxruntime" in err
+    assert run("info")[0] == 0
+
+
+def test_broken_package(run: Run, tmp_path: Path, dlx: Path) -> None:
+    short = tmp_path / "short.dlx"
+    short.write_bytes(dlx.read_bytes()[:5000])
+    code, out, err = run("info", path=short)
+    assert (code, out) == (2, "")
+    assert "short.dlx: not a readable zip" in err
+
+
+def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(predictor: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "selftest", interrupt)
+    assert run("selftest")[:2] == (130, "")
+
+
+def test_package_named_by_the_first_argument(dlx: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(dlx), "info"]) == 0
+    assert capsys.readouterr().out.startswith("tiny 1.2.3")
+
+
+def test_reader_that_goes_away(dlx: Path) -> None:
+    """Like ``python tiny.dlx info | head -0``: no traceback, and the code of the work that was done."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, str(dlx), "info"], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

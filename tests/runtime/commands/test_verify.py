@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from dlx_deploy.runtime.commands.verify import load_labelled, load_labelled_folder, teacher_predictions, verify_package
+from dlx_deploy.runtime.errors import BudgetMissed, InputError, PackageError
+from dlx_deploy.runtime.package.contents import make_reference
+from dlx_deploy.runtime.predictor import Predictor
+
+
+def write_folder(root: Path, images: np.ndarray, labels: np.ndarray, names: list[str]) -> Path:
+    for i, (image, k) in enumerate(zip(images, labels, strict=True)):
+        folder = root / names[k]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:03}.png")
+    return root
+
+
+def test_a_faithful_package_passes(predictor: Predictor, data: Any) -> None:
+    result = verify_package(predictor, *data)
+    assert (result.verdict.verdict, result.b, result.c, result.relabelled) == ("pass", 0, 0, 0)
+    assert (result.accuracy, result.teacher_accuracy) == (1.0, 1.0)
+    assert (result.verdict.max_drop, result.verdict.confidence) == (0.02, 0.95)
+    assert json.loads(json.dumps(result.to_dict()))["verdict"]["images"] == 300
+
+
+def test_a_damaged_package_fails(make_predictor: Any, helpers: Any, data: Any) -> None:
+    result = verify_package(make_predictor(model=helpers.tiny_model(shift=1)), *data)
+    assert (result.verdict.verdict, result.b, result.c, result.accuracy) == ("fail", 300, 0, 0.0)
+    assert isinstance(result.verdict.failure(), BudgetMissed)
+
+
+def test_too_few_images_are_undecided(predictor: Predictor, data: Any) -> None:
+    images, labels = data
+    result = verify_package(predictor, images[:50], labels[:50])
+    assert (result.verdict.verdict, result.verdict.images_needed) == ("undecided", 133)
+
+
+def test_options_override_the_package_s_budgets(predictor: Predictor, data: Any) -> None:
+    verdict = verify_package(predictor, *data, max_drop=0.001, confidence=0.9).verdict
+    assert (verdict.verdict, verdict.max_drop, verdict.confidence) == ("undecided", 0.001, 0.9)
+    with pytest.raises(InputError, match="the confidence is 2"):
+        verify_package(predictor, *data, confidence=2)
+
+
+def test_pairs_by_pixels_whatever_the_order(make_predictor: Any, data: Any) -> None:
+    images, labels = data
+    teacher = labels.copy()
+    teacher[:30] = (labels[:30] + 1) % 3  # the teacher is wrong on 30 images
+    predictor = make_predictor(reference=make_reference(images, labels, teacher))
+    order = np.random.default_rng(0).permutation(300)
+    result = verify_package(predictor, images[order], labels[order])
+    assert (result.b, result.c, result.teacher_accuracy) == (0, 30, 0.9)
+    assert result.verdict.drop == pytest.approx(-0.1)
+
+
+def test_unknown_images_need_the_teacher(predictor: Predictor, data: Any, helpers: Any) -> None:
+    images, labels = data
+    fresh, fresh_labels = helpers.make_images(200, seed=9)
+    mixed, both = np.concatenate([images, fresh]), np.concatenate([labels, fresh_labels])
+    with pytest.raises(
+        InputError, match=r"200 of 500 images \(first: number 300\) are not in the package's .*--teacher model\.onnx"
+    ):
+        verify_package(predictor, mixed, both)
+    teacher = (both + (np.arange(500) < 7)) % 3
+    result = verify_package(predictor, mixed, both, teacher_top1=teacher)
+    assert (result.verdict.verdict, result.b, result.c) == ("pass", 0, 7)
+
+
+def test_changed_labels_are_counted(predictor: Predictor, data: Any) -> None:
+    images, labels = data
+    changed = labels.copy()
+    changed[:3] = (changed[:3] + 1) % 3
+    result = verify_package(predictor, images, changed)
+    assert (result.relabelled, result.accuracy) == (3, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1], "there are 4 images and 2 labels"),
+        ([0, 1, 2, 3], "labels run from 0 to 3; the package has 3 classes, 0 to 2"),
+        ([0, 1, 2, -1], "labels run from -1 to 2"),
+    ],
+)
+def test_labels_that_do_not_fit(predictor: Predictor, data: Any, labels: list[int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        verify_package(predictor, data[0][:4], np.array(labels))
+
+
+def test_no_images_and_too_few_answers(predictor: Predictor, data: Any) -> None:
+    images, labels = data
+    with pytest.raises(InputError, match="there are 0 images and 0 labels"):
+        verify_package(predictor, images[:0], labels[:0])
+    with pytest.raises(InputError, match="there are 3 answers of the teacher for 300 images"):
+        verify_package(predictor, images, labels, teacher_top1=np.zeros(3, np.int64))
+
+
+def test_teacher_predictions(tmp_path: Path, helpers: Any, data: Any) -> None:
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(helpers.tiny_model(shift=2))
+    np.testing.assert_array_equal(teacher_predictions(path, data[0], threads=1), (data[1] + 2) % 3)
+
+
+def test_teacher_that_does_not_fit(tmp_path: Path, helpers: Any, data: Any) -> None:
+    path = tmp_path / "teacher.onnx"
+    with pytest.raises(InputError, match=r"teacher\.onnx: the teacher cannot be read .*give an \.onnx file"):
+        teacher_predictions(path, data[0])
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"teacher\.onnx: ONNX Runtime \S+ cannot load the model: it is no ONNX model"):
+        teacher_predictions(path, data[0])
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"teacher\.onnx: ONNX Runtime \S+ cannot load the model"):
+        teacher_predictions(path, data[0])
+    path.write_bytes(helpers.tiny_model())
+    with pytest.raises(
+        InputError, match=r"the teacher reads \[\('images', 'tensor\(uint8\)', \(6, 4, 3\)\)\].*\(8, 8, 1\)"
+    ):
+        teacher_predictions(path, np.zeros((5, 8, 8, 1), np.uint8))
+    path.write_bytes(helpers.tiny_model(batch=2))
+    with pytest.raises(InputError, match="at batch 2; must read"):
+        teacher_predictions(path, data[0])
+
+
+def test_teacher_whose_answers_cannot_be_used(tmp_path: Path, helpers: Any, data: Any) -> None:
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(helpers.tiny_model(classes=4))
+    with pytest.raises(InputError, match=r"teacher\.onnx: the teacher gives \[300, 4\]; must give \[300, 3\]"):
+        teacher_predictions(path, data[0], classes=3)
+    assert teacher_predictions(path, data[0]).shape == (300,)
+    model = onnx.ModelProto.FromString(helpers.tiny_model())
+    weights = onnx.numpy_helper.to_array(model.graph.initializer[0]) * np.float32("nan")
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "weights"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="the teacher gives NaN or infinite logits; all must be finite"):
+        teacher_predictions(path, data[0])
+    model.graph.node[2].op_type = "Reshape"
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.array([7, 3], np.int64), "weights"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"teacher\.onnx: the teacher cannot be run: "):
+        teacher_predictions(path, data[0])
+
+
+@pytest.mark.parametrize("inside", ["", "test"])
+def test_folder_of_classes(tmp_path: Path, data: Any, helpers: Any, inside: str) -> None:
+    images, labels = data[0][:9], data[1][:9]
+    write_folder(tmp_path / inside, images, labels, helpers.labels)
+    (tmp_path / inside / "cat" / "notes.txt").write_text("not an image")
+    (tmp_path / inside / "cat" / "._0.png").write_text("not an image")
+    (tmp_path / inside / ".git").mkdir()
+    found, classes = load_labelled_folder(tmp_path, helpers.labels, *helpers.shape)
+    assert classes.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert classes.dtype == np.int64
+    np.testing.assert_array_equal(found, images[np.argsort(labels, kind="stable")])
+
+
+def test_folder_of_one_class_is_enough(tmp_path: Path, data: Any, helpers: Any) -> None:
+    write_folder(tmp_path, data[0][1:2], data[1][1:2], helpers.labels)
+    assert load_labelled_folder(tmp_path, helpers.labels, *helpers.shape)[1].tolist() == [1]
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path, data: Any, helpers: Any) -> None:
+    def load() -> None:
+        load_labelled_folder(tmp_path / "data", helpers.labels, *helpers.shape)
+
+    with pytest.raises(InputError, match="data: no such folder; give one that holds a folder of images per class"):
+        load()
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match=r"data: holds no class folders with images; .*one of: cat, dog, owl"):
+        load()
+    write_folder(tmp_path / "data", data[0][:1], data[1][:1], helpers.labels)
+    (tmp_path / "data" / "dogs").mkdir()
+    with pytest.raises(InputError, match="dogs: 'dogs' is no class of the package; nearest: 'dog'"):
+        load()
+    (tmp_path / "data" / "dogs").rename(tmp_path / "data" / "owl")
+    with pytest.raises(InputError, match=r"owl: the class has no images \(\.bmp.*; add some or remove the folder"):
+        load()
+    (tmp_path / "data" / "owl" / "a.png").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"owl/a\.png: cannot be decoded as an image"):
+        load()
+
+
+@pytest.mark.parametrize("name", ["train", "Train"])
+def test_training_images_alone_verify_nothing(tmp_path: Path, data: Any, helpers: Any, name: str) -> None:
+    write_folder(tmp_path / name, *data, helpers.labels)
+    with pytest.raises(InputError, match="has a train folder and no test folder; a package is verified on what it was"):
+        load_labelled_folder(tmp_path, helpers.labels, *helpers.shape)
+    assert load_labelled_folder(tmp_path / name, helpers.labels, *helpers.shape)[0].shape[0] == len(data[0])
+
+
+def test_class_that_resembles_none(tmp_path: Path, data: Any, helpers: Any) -> None:
+    write_folder(tmp_path, data[0][:1], data[1][:1], ["zebrafish"])
+    with pytest.raises(InputError, match="'zebrafish' is no class of the package; the package knows: cat, dog, owl"):
+        load_labelled_folder(tmp_path, helpers.labels, *helpers.shape)
+
+
+def write_arrays(folder: Path, images: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps({"schema": 1, "classes": classes}))
+    np.save(folder / "test.images.npy", images)
+    np.save(folder / "test.labels.npy", labels)
+
+
+def test_data_folder_of_arrays(tmp_path: Path, predictor: Predictor, data: Any, helpers: Any) -> None:
+    write_arrays(tmp_path / "data", *data, helpers.labels)
+    images, labels = load_labelled(tmp_path / "data", predictor.package)
+    assert verify_package(predictor, images, labels).verdict.verdict == "pass"
+
+
+def test_data_folder_that_cannot_be_used(tmp_path: Path, predictor: Predictor, data: Any) -> None:
+    write_arrays(tmp_path / "data", *data, ["cat", "dog", "eel"])
+    with pytest.raises(InputError, match="its classes are cat, dog, eel; the package's are cat, dog, owl"):
+        load_labelled(tmp_path / "data", predictor.package)
+    (tmp_path / "data" / "test.labels.npy").unlink()
+    with pytest.raises(InputError, match="not a readable data folder"):
+        load_labelled(tmp_path / "data", predictor.package)
+
+
+@pytest.mark.parametrize(("floor", "verdict"), [(0.98, "pass"), (0.995, "undecided")])
+def test_a_floor_travels_with_the_package(
+    make_predictor: Any, helpers: Any, data: Any, floor: float, verdict: str
+) -> None:
+    budgets = {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0, "min_accuracy": floor}
+    result = verify_package(make_predictor(metadata=helpers.metadata(budgets=budgets)), *data)
+    assert result.floor is not None
+    assert (result.floor.verdict, result.floor.samples, result.floor.floor) == (verdict, 300, floor)
+    assert (result.failure() is None) is (verdict == "pass")
+    assert json.loads(json.dumps(result.to_dict()))["floor"]["verdict"] == verdict
+
+
+def test_an_older_package_has_no_floor_and_can_be_given_one(predictor: Predictor, data: Any) -> None:
+    result = verify_package(predictor, *data)
+    assert (predictor.package.min_accuracy, result.floor) == (0.0, None)
+    held = result.held_to(0.9)
+    assert held.floor is not None
+    assert held.floor.verdict == "pass"
+    assert held.held_to(0).floor is None
+    with pytest.raises(InputError, match=r"the least accuracy is 1\.5; must be at least 0 and under 1"):
+        result.held_to(1.5)
+
+
+def test_a_missed_floor_comes_before_an_undecided_drop(make_predictor: Any, helpers: Any, data: Any) -> None:
+    images, labels = data[0][:50], data[1][:50]
+    budgets = {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0, "min_accuracy": 0.9}
+    broken = make_predictor(
+        model=helpers.tiny_model(shift=1),
+        metadata=helpers.metadata(budgets=budgets),
+        reference=make_reference(*data, (data[1] + 1) % 3),  # the teacher is as broken, so there is no drop
+    )
+    result = verify_package(broken, images, labels)
+    assert (result.verdict.verdict, result.floor and result.floor.verdict) == ("undecided", "fail")
+    assert isinstance(result.failure(), BudgetMissed)
+
+
+def test_a_floor_out_of_range_is_refused_at_load(make_predictor: Any, helpers: Any) -> None:
+    budgets = {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0, "min_accuracy": 5}
+    with pytest.raises(PackageError, match=r"budgets\.min_accuracy is 5\.0; must be at least 0 and under 1"):
+        make_predictor(metadata=helpers.metadata(budgets=budgets))
