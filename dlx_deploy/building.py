@@ -26,9 +26,9 @@ from dlx_deploy.pipeline.run import BuildResult, Watcher, run_build
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.builds import describe_collected, summarise
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher, stderr_console
-from dlx_deploy.stages.engine import missing_builder
 from dlx_deploy.stages.recipe import build_for
-from dlx_deploy.stages.team import Team, local_processes, team_for
+from dlx_deploy.stages.support.engine import missing_builder
+from dlx_deploy.stages.support.team import Team, local_processes, team_for
 from dlx_deploy.targets import load_target
 
 __all__ = [

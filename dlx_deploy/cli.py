@@ -174,7 +174,7 @@ def build(
 ) -> None:
     """Run the pipeline for each target and write its package."""
     from dlx_deploy.building import BuildOptions, build_packages, load_job
-    from dlx_deploy.stages.team import is_worker, work
+    from dlx_deploy.stages.support.team import is_worker, work
 
     if is_worker():
         raise typer.Exit(work())

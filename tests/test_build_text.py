@@ -138,7 +138,7 @@ def test_a_worker_that_dies_is_named(texts: Path, tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             assert main.poll() is None
             time.sleep(0.2)
-        (worker,) = [int(p) for p in children(main.pid) if "dlx_deploy.stages.team" in cmdline(p)]
+        (worker,) = [int(p) for p in children(main.pid) if "dlx_deploy.stages.support.team" in cmdline(p)]
         os.kill(worker, signal.SIGKILL)
         _, errors = main.communicate(timeout=60)
     finally:

@@ -15,8 +15,8 @@ from dlx_deploy.config import Compile, Quantize
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.runtime.engine.settings import BuildSettings
-from dlx_deploy.stages.engine import build_settings, compile_engine
 from dlx_deploy.stages.quantize import PrecisionPlan, read_plan
+from dlx_deploy.stages.support.engine import build_settings, compile_engine
 
 __all__ = ["STAGE", "CompileParams"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlx_deploy.config import Data
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.checks import check_data
+from dlx_deploy.stages.support.checks import check_data
 
 __all__ = ["STAGE"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dlx_deploy.config import Distill
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.checks import check_distill
-from dlx_deploy.stages.rehearsal import rehearse_distill
-from dlx_deploy.stages.training import TORCH_TOOLS, distilling, new_model, train_and_save, use_threads
+from dlx_deploy.stages.support.checks import check_distill
+from dlx_deploy.stages.support.rehearsal import rehearse_distill
+from dlx_deploy.stages.support.training import TORCH_TOOLS, distilling, new_model, train_and_save, use_threads
 
 __all__ = ["STAGE"]
 

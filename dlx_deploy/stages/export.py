@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from dlx_deploy.config import Export
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.checks import check_export
-from dlx_deploy.stages.training import TORCH_TOOLS, use_threads
+from dlx_deploy.stages.support.checks import check_export
+from dlx_deploy.stages.support.training import TORCH_TOOLS, use_threads
 
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import DataArtifact

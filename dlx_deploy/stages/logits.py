@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.training import TORCH_TOOLS, NoParams, use_threads
+from dlx_deploy.stages.support.training import TORCH_TOOLS, NoParams, use_threads
 
 __all__ = ["STAGE"]
 

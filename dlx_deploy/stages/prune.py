@@ -6,9 +6,9 @@ import logging
 
 from dlx_deploy.config import Prune
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.checks import check_prune
-from dlx_deploy.stages.rehearsal import rehearse_prune
-from dlx_deploy.stages.training import TORCH_TOOLS, distilling, train_and_save, use_threads
+from dlx_deploy.stages.support.checks import check_prune
+from dlx_deploy.stages.support.rehearsal import rehearse_prune
+from dlx_deploy.stages.support.training import TORCH_TOOLS, distilling, train_and_save, use_threads
 
 __all__ = ["STAGE"]
 

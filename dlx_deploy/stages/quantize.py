@@ -14,7 +14,7 @@ from dlx_deploy.config import Quantize
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Metrics, Setup, Stage
-from dlx_deploy.stages.rehearsal import rehearse_quantize
+from dlx_deploy.stages.support.rehearsal import rehearse_quantize
 
 if TYPE_CHECKING:
     from dlx_deploy.targets import Profile

@@ -17,12 +17,12 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.stage import Metrics, Output, Provenance, Source, Stage, Step, Tree
-from dlx_deploy.stages.checks import check_batches
 from dlx_deploy.stages.compile import CompileParams
-from dlx_deploy.stages.engine import builder_for
-from dlx_deploy.stages.notes import compile_notes, data_notes, teacher_notes, verify_notes
 from dlx_deploy.stages.package import PackageParams
-from dlx_deploy.stages.training import NoParams
+from dlx_deploy.stages.support.checks import check_batches
+from dlx_deploy.stages.support.engine import builder_for
+from dlx_deploy.stages.support.notes import compile_notes, data_notes, teacher_notes, verify_notes
+from dlx_deploy.stages.support.training import NoParams
 from dlx_deploy.stages.verify import judge
 from dlx_deploy.targets import Profile, is_this_host, read_host
 

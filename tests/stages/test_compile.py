@@ -17,8 +17,8 @@ from dlx_deploy.runtime.commands.bench import summarise
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages import compile as compile_stage
 from dlx_deploy.stages.compile import STAGE, CompileParams
-from dlx_deploy.stages.notes import compile_notes
 from dlx_deploy.stages.quantize import PrecisionPlan
+from dlx_deploy.stages.support.notes import compile_notes
 from dlx_deploy.targets import load_target
 from dlx_deploy.targets.roofline import LayerCost
 

@@ -70,7 +70,7 @@ def test_no_stage_rests_on_everything() -> None:
 
 
 def test_what_only_refuses_does_not_count() -> None:
-    assert not watching("dlx_deploy.stages.checks") | watching("dlx_deploy.stages.rehearsal")
+    assert not watching("dlx_deploy.stages.support.checks") | watching("dlx_deploy.stages.support.rehearsal")
     assert "quantize" not in watching("dlx_deploy.nn.export.network")
 
 

@@ -14,7 +14,7 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.report.results import draw_results, read_results
 from dlx_deploy.runtime.commands.bench import summarise
 from dlx_deploy.stages import verify
-from dlx_deploy.stages.notes import verify_notes
+from dlx_deploy.stages.support.notes import verify_notes
 from dlx_deploy.stages.verify import Accuracy, Latencies, Pairing, Row, Timing, judge
 
 

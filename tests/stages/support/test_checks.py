@@ -22,12 +22,12 @@ from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.stage import Job, Metrics, Setup, Stage, Step
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.live import QuietWatcher
-from dlx_deploy.stages import checks
-from dlx_deploy.stages.checks import check_batches
 from dlx_deploy.stages.recipe import build_for
+from dlx_deploy.stages.support import checks
+from dlx_deploy.stages.support.checks import check_batches
 from dlx_deploy.targets import load_target
 
-from ..conftest import image_folder
+from ...conftest import image_folder
 
 NET = """
 import torch

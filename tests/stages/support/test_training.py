@@ -46,7 +46,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def threads_in(stage: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **job: Any) -> int:
     """The threads that torch has right after the stage set them."""
     import dlx_deploy.nn.weights.network as artifact
-    import dlx_deploy.stages.training as training
+    import dlx_deploy.stages.support.training as training
 
     def stop(*_: Any, **__: Any) -> None:
         raise Seen(torch.get_num_threads())

@@ -134,7 +134,7 @@ class Team:
         for rank in range(1, self.processes):
             environment = {**os.environ, **_place(rank, self.processes), INIT: meeting}
             with open(f"{self._talk.name}/{rank}.log", "wb") as log:
-                command = [sys.executable, "-m", "dlx_deploy.stages.team"]
+                command = [sys.executable, "-m", "dlx_deploy.stages.support.team"]
                 self._workers.append(subprocess.Popen(command, env=environment, stderr=log, stdout=log))
         os.environ.update(_place(0, self.processes))
         self._await_workers()

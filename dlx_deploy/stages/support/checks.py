@@ -1,6 +1,6 @@
 """What of a configuration is wrong at first sight: no heavy library is loaded, and nothing is read but a user's file.
 
-Each check is one stage's ``check`` or a part of it. What needs torch is in ``stages/rehearsal``.
+Each check is one stage's ``check`` or a part of it. What needs torch is in ``stages/support/rehearsal``.
 """
 
 from __future__ import annotations

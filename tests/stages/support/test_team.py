@@ -13,9 +13,9 @@ import pytest
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.pipeline.stage import Job
-from dlx_deploy.stages import team as module
 from dlx_deploy.stages.recipe import load_stage
-from dlx_deploy.stages.team import Team
+from dlx_deploy.stages.support import team as module
+from dlx_deploy.stages.support.team import Team
 
 GLOO = "[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:4711"
 """What gloo says in the first process; it comes when the worker's socket closes, before the worker has ended."""
