@@ -109,7 +109,7 @@ def test_no_leftovers_and_the_source_is_left_as_it_was(
 def test_every_process_writes_the_same_bytes() -> None:
     code = (
         "import hashlib\n"
-        "from tests.nn.onnx_fixtures import residual_net\n"
+        "from tests.onnx_fixtures import residual_net\n"
         "from dlx_deploy.graph.model import to_bytes\n"
         "from dlx_deploy.graph.quantization.cpu_style import quantize, tensors_to_quantize\n"
         "net = residual_net('conv'); ranges = dict.fromkeys(tensors_to_quantize(net), (-1.0, 2.0))\n"
