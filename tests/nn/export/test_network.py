@@ -155,7 +155,7 @@ export_onnx(net, Path(sys.argv[1]), ExportSpec(8, 8, 1, (0.3,), (0.4,), 17))
 
 def test_another_process_writes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = tmp_path / "there.onnx", tmp_path / "here.onnx"
-    root = str(Path(export.__file__).parents[2])
+    root = str(Path(export.__file__).parents[3])
     env = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", SMALL, str(there)], env=env, cwd=tmp_path)
     monkeypatch.setattr(sys, "argv", ["", str(here)])
