@@ -387,7 +387,7 @@ def load_config_file(config: Path | None) -> Any:
 
 
 def _predictor(package: Path, threads: int, backend: str | None, no_build: bool) -> Predictor:
-    from dlx_deploy.runtime.backends.choice import BackendOptions
+    from dlx_deploy.runtime.backends.table import BackendOptions
     from dlx_deploy.runtime.package.contents import open_package
     from dlx_deploy.runtime.predictor import Predictor
 

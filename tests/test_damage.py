@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from dlx_deploy.runtime.backends.choice import BackendOptions
+from dlx_deploy.runtime.backends.table import BackendOptions
 from dlx_deploy.runtime.commands.selftest import SelfTestResult, self_test
 from dlx_deploy.runtime.errors import SelfTestFailed
 from dlx_deploy.runtime.package.contents import Package, open_package

@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["DigestCache", "FileDigest", "canonical_json", "combine", "write_atomically"]
+from dlx_deploy.runtime.files import write_atomically
+
+__all__ = ["DigestCache", "FileDigest", "canonical_json", "combine"]
 
 _SETTLED_NS = 100_000_000
 """A file younger than this is hashed but not remembered: a second write could leave the same time stamp."""
@@ -38,19 +40,6 @@ def combine(files: dict[str, FileDigest]) -> str:
         return files[""].sha256
     listing = {name: item.sha256 for name, item in files.items()}
     return hashlib.sha256(canonical_json(listing)).hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` so that a reader, or a crash, sees the old bytes or the new ones."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 class DigestCache:

@@ -20,9 +20,10 @@ from pathlib import Path
 import msgspec
 
 from dlx_deploy.errors import StoreError
-from dlx_deploy.pipeline.digest import DigestCache, FileDigest, canonical_json, combine, write_atomically
+from dlx_deploy.pipeline.digest import DigestCache, FileDigest, canonical_json, combine
 from dlx_deploy.pipeline.key import KeyDocument, key_of
 from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.runtime.files import write_atomically
 
 try:
     import fcntl

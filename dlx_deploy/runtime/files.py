@@ -1,13 +1,17 @@
-"""Files that a user names, read so that nothing hangs: a pipe, a device or a socket is refused before it is opened."""
+"""Files read so that nothing hangs, and written whole or not at all.
+
+A pipe, a device or a socket that a user names is refused before it is opened.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from typing import BinaryIO, Union
+import threading
+from typing import BinaryIO, Optional, Union
 
-__all__ = ["TooLarge", "open_file", "read_file", "reason"]
+__all__ = ["TooLarge", "open_file", "read_file", "reason", "write_atomically"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 KINDS = {
@@ -57,6 +61,31 @@ def read_file(path: PathLike, most: int) -> bytes:
     if len(data) > most:
         raise TooLarge(str(len(data)))
     return data
+
+
+def write_atomically(path: PathLike, data: bytes, mode: Optional[int] = None) -> None:
+    """Replaces ``path`` by ``data``: a reader, or a crash, sees the old bytes or the new ones, which are on the disk.
+
+    ``mode``: the file's permissions; ``None``: what this process gives new files (its umask).
+
+    Raises:
+        OSError: the disk is full or not writable; ``path`` is then as it was before, and nothing lies beside it.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    # In the same folder, or the last step would be no rename; of this thread, as several may write one file.
+    aside = os.path.join(folder, f".{name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        with open(aside, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        if mode is not None:
+            os.chmod(aside, mode)
+        os.replace(aside, path)
+    except BaseException:  # Ctrl-C too must leave no litter
+        if os.path.exists(aside):
+            os.unlink(aside)
+        raise
 
 
 def reason(error: Exception) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple, Union
 
 import numpy as np
 
-from .backends.choice import BackendOptions, open_backend
+from .backends.choice import open_backend
 from .backends.kernels import missing_dot_product
-from .backends.session import session_errors
+from .backends.table import BackendOptions
 from .errors import BackendMissing, InputError, PackageError
 from .package.contents import OUTPUT, Package, open_package
 from .tasks.inputs import ImageInput, reader_for
@@ -118,13 +118,13 @@ class Predictor:
             _log.warning(line(self.backend.describe()))
         elif self.backend.chosen and say is not None:
             say(self.backend.describe())
-        if self.backend.name.startswith("onnxruntime"):
+        if self.backend.record.describes_model:
             try:
                 _check_model(self.backend.session, package)
             except UnicodeDecodeError as e:
                 raise PackageError(f"a name in the model is no text ({e}); copy or build the package again") from e
         self._run = self.backend.session.run
-        self._faults = session_errors() if self.backend.name.startswith("onnxruntime") else ()
+        self._faults = self.backend.record.faults()
         self._read = reader_for(package.input, package.tokenizer)
         self._input = package.input.name
         self._batch = package.batch

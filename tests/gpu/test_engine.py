@@ -127,7 +127,7 @@ def test_threads_do_not_mix_their_answers(engine: Engine, tools: Any) -> None:
 def test_a_package_runs_on_its_engine(built: Path, tmp_path: Path) -> None:
     """The tiny Jetson package on whatever GPU is here: the recipe builds anywhere that TensorRT itself is."""
     pytest.importorskip("tensorrt")
-    from dlx_deploy.runtime.backends.choice import BackendOptions
+    from dlx_deploy.runtime.backends.table import BackendOptions
     from dlx_deploy.runtime.commands.selftest import self_test
     from dlx_deploy.runtime.package.contents import open_package
     from dlx_deploy.runtime.predictor import Predictor

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dlx_deploy.pipeline.digest import DigestCache, canonical_json, combine, write_atomically
+from dlx_deploy.pipeline.digest import DigestCache, canonical_json, combine
+from dlx_deploy.runtime.files import write_atomically
 
 
 def old(path: Path) -> None:

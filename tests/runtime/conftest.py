@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dlx_deploy.runtime.backends.choice import BackendOptions
+from dlx_deploy.runtime.backends.table import BackendOptions
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import Package, PackageContents, assemble, make_reference, parse_package
 from dlx_deploy.runtime.predictor import Predictor

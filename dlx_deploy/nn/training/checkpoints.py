@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from dlx_deploy.errors import StoreError
 from dlx_deploy.nn.weights.network import portable
+from dlx_deploy.runtime.files import write_atomically
 
 __all__ = ["latest", "section", "write"]
 
@@ -54,9 +54,9 @@ def write(folder: Path, epoch: int, run: str, tensors: Mapping[str, Tensor], his
     record["digest"] = _digest(record)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / f"{_stem(epoch)}.safetensors", data)
+        write_atomically(folder / f"{_stem(epoch)}.safetensors", data)
         text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-        _replace(folder / f"{_stem(epoch)}.json", text.encode())
+        write_atomically(folder / f"{_stem(epoch)}.json", text.encode())
         for old in _records(folder)[_KEPT:]:
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)
@@ -122,9 +122,3 @@ def section(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def _records(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*.json"), reverse=True)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(data)
-    os.replace(aside, path)

@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import Any, NoReturn, Optional, Sequence
 
-from ..backends.choice import BACKENDS, BackendOptions
+from ..backends.table import BACKENDS, BackendOptions
 from ..errors import BackendMissing, RuntimeFault
 from ..package.archive import to_json
 from ..package.contents import Package, open_package

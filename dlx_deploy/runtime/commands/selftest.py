@@ -55,7 +55,7 @@ def self_test(predictor: Predictor) -> SelfTestResult:
 def _atol(predictor: Predictor) -> float:
     """The absolute tolerance for what runs here."""
     package = predictor.package
-    exact = package.exact_qdq and predictor.backend.name == "onnxruntime-cpu"
+    exact = package.exact_qdq and predictor.backend.record.exact
     return package.exact_atol if exact and package.exact_atol is not None else package.atol
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..errors import EngineError
+from ..files import write_atomically
 from .child import FAULTS
 from .inspector import read_inspection
 from .rtx_plan import read_rtx_plan
@@ -183,9 +184,6 @@ def _keep(made: Path, kept: Path) -> None:
         return
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=str(kept.parent), prefix=f".{kept.name}.")
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-        os.replace(aside, str(kept))
+        write_atomically(kept, data)
     except OSError:
         return

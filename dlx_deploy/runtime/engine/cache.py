@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Tuple
 
 from ..errors import EngineError, PackageError
+from ..files import write_atomically
 from ..package.archive import to_json
 from .build import BuiltEngine
 from .settings import BuildSettings
@@ -22,6 +22,7 @@ from .sidecar import RECORDED, EngineKey, Sidecar, differences, make_sidecar, re
 
 __all__ = ["CachedEngine", "EngineCache", "check_shipped", "default_folder"]
 
+MODE = 0o600  # a plan is native code that only its owner should be able to change
 PLAN, SIDECAR, LOCK = "engine.plan", "engine.json", "lock"
 Build = Callable[[Path], BuiltEngine]
 Say = Callable[[str], None]
@@ -96,8 +97,8 @@ class EngineCache:
         built = build(self.timing_cache(here))
         sidecar = make_sidecar(here, settings, built)
         try:
-            _write(entry / PLAN, built.plan)
-            _write(entry / SIDECAR, to_bytes(sidecar))
+            write_atomically(entry / PLAN, built.plan, MODE)
+            write_atomically(entry / SIDECAR, to_bytes(sidecar), MODE)
         except OSError as e:
             say(f"the engine is used, but cannot be kept in {entry} ({e.strerror})")
         return CachedEngine(built.plan, sidecar, "built")
@@ -146,21 +147,6 @@ def _damage(plan: bytes, sidecar: Sidecar) -> str:
     if hashlib.sha256(plan).hexdigest() != sidecar.plan_sha256:
         return "the engine's SHA-256 is not the one in its sidecar: it is damaged"
     return ""
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The file whole or not at all, on the disk before this returns."""
-    handle, aside = tempfile.mkstemp(dir=str(path.parent), prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(aside, str(path))
-    except BaseException:
-        if os.path.exists(aside):
-            os.unlink(aside)
-        raise
 
 
 @contextmanager

@@ -7,8 +7,6 @@ buffers) from a pool and puts it back. A lane costs the engine's activation memo
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Sequence, Tuple
@@ -16,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Sequen
 import numpy as np
 
 from ..errors import EngineError, InputError
+from ..files import write_atomically
 from .api import Api
+from .cache import MODE
 from .cuda import Cuda, load_cuda
 
 if TYPE_CHECKING:
@@ -158,10 +158,7 @@ class EngineSession:
             return
         try:
             self._cache_file.parent.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(dir=str(self._cache_file.parent))
-            with os.fdopen(handle, "wb") as f:
-                f.write(bytes(self._config.get_runtime_cache().serialize()))
-            os.replace(aside, str(self._cache_file))
+            write_atomically(self._cache_file, bytes(self._config.get_runtime_cache().serialize()), MODE)
         except OSError as e:
             self.notes.append(f"the runtime cache cannot be kept ({e.strerror})")
 

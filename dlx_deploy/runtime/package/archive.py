@@ -11,12 +11,11 @@ import io
 import json
 import os
 import stat
-import tempfile
 import zipfile
 from typing import Any, Dict, Mapping, Union
 
 from ..errors import PackageError
-from ..files import TooLarge, read_file, reason
+from ..files import TooLarge, read_file, reason, write_atomically
 from ..strict_json import from_json
 from ..words import shortened
 from .unzip import MAX_BYTES, check_name, read_members
@@ -27,6 +26,7 @@ INDEX = "package.json"
 SCHEMA = 1
 MAX_INDEX = 16 * 1024**2
 MAX_MEMBERS = 10_000
+MODE = 0o644  # of every member, and of the file
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 Path = Union[str, "os.PathLike[str]"]
@@ -55,7 +55,7 @@ def write_archive(path: Path, files: Mapping[str, bytes], deflate: bool = False)
         for name in sorted(files, key=lambda n: (n != INDEX, n)):
             check_name(os.fspath(path), name)
             archive.writestr(_header(name), files[name], zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED, 9)
-    _replace(os.fspath(path), buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), MODE)
 
 
 def read_archive(path: Path) -> Dict[str, bytes]:
@@ -93,23 +93,8 @@ def parse_archive(data: bytes, origin: str) -> Dict[str, bytes]:
 def _header(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, EPOCH)
     info.create_system = 3  # Unix on every host, so that the bytes do not depend on it
-    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    info.external_attr = (stat.S_IFREG | MODE) << 16
     return info
-
-
-def _replace(path: str, data: bytes) -> None:
-    folder = os.path.dirname(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".dlx-")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:  # Ctrl-C too must leave no litter
-        os.unlink(temporary)
-        raise
 
 
 def read_index(origin: str, index: bytes) -> Mapping[str, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
-from dlx_deploy.runtime.backends import choice as backends
-from dlx_deploy.runtime.backends.choice import BackendOptions, open_backend
+from dlx_deploy.runtime.backends.choice import open_backend
+from dlx_deploy.runtime.backends.table import BACKENDS, DEFAULT_ORDER, BackendOptions
 from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.engine import open as opening
 from dlx_deploy.runtime.engine.api import Api
@@ -22,7 +23,9 @@ from dlx_deploy.runtime.engine.table import EngineLayer, PrecisionTable
 from dlx_deploy.runtime.errors import BackendMissing, EngineError, InputError, PackageError
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.targets import profile
 
+SOURCES = sorted((Path(__file__).parents[3] / "dlx_deploy" / "runtime").rglob("*.py"))
 SETTINGS = BuildSettings("tensorrt", "int8", (1, 1, 4), layers={"a": "int8"})
 HERE = EngineKey("tensorrt", "10.3.0", "Linux", "aarch64", None, "8.7", "Orin", 8, None, "12.6")
 TABLE = PrecisionTable("inspector", (EngineLayer("a", "gemm", "int8", ("a",)),))
@@ -64,7 +67,7 @@ def test_one_by_name_or_an_error(package: Package, monkeypatch: pytest.MonkeyPat
     def missing(*arguments: Any) -> Any:
         raise BackendMissing("not here")
 
-    monkeypatch.setitem(backends.BACKENDS, "onnxruntime-cuda", missing)
+    monkeypatch.setitem(BACKENDS, "onnxruntime-cuda", replace(BACKENDS["onnxruntime-cuda"], open=missing))
     with pytest.raises(BackendMissing, match="not here"):
         open_backend(package, BackendOptions("onnxruntime-cuda"), silent)
     with pytest.raises(InputError, match="backend is 'gpu'; must be one of tensorrt, tensorrt-rtx"):
@@ -83,7 +86,7 @@ def test_a_backend_that_is_there_and_fails_is_an_error(package: Package, monkeyp
     def broken(*arguments: Any) -> Any:
         raise EngineError("the engine does not compute as the plan asks")
 
-    monkeypatch.setitem(backends.BACKENDS, "tensorrt", broken)
+    monkeypatch.setitem(BACKENDS, "tensorrt", replace(BACKENDS["tensorrt"], open=broken))
     with pytest.raises(EngineError, match="does not compute"):
         open_backend(with_recipe(package, backends=["tensorrt", "onnxruntime-cpu"]), BackendOptions(), silent)
 
@@ -180,3 +183,14 @@ def test_a_cpu_backend_predicts(package: Package) -> None:
     predictor = Predictor(package, BackendOptions("onnxruntime-cpu", threads=1))
     logits = predictor.predict(package.golden_inputs).logits
     np.testing.assert_allclose(logits, package.golden_logits, atol=1e-4)
+
+
+def test_targets_name_the_backends_that_there_are() -> None:
+    assert set(get_args(profile.Backend)) == set(BACKENDS)
+    assert set(DEFAULT_ORDER) <= set(BACKENDS)
+
+
+@pytest.mark.parametrize("source", [p for p in SOURCES if p.name != "table.py"], ids=lambda p: p.name)
+def test_nothing_asks_for_a_backend_by_its_name(source: Path) -> None:
+    text = source.read_text(encoding="utf-8")
+    assert not re.findall(rf"startswith\([\"']onnx|[\"'](?:{'|'.join(n for n in BACKENDS if '-' in n[9:])})[\"']", text)

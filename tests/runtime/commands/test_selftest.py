@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from dlx_deploy.runtime.backends.table import BACKENDS
 from dlx_deploy.runtime.commands.selftest import self_test
 from dlx_deploy.runtime.errors import PackageError, SelfTestFailed
 from dlx_deploy.runtime.package.contents import Package
@@ -115,7 +116,7 @@ def test_exact_arithmetic_has_its_own_tolerance(make_predictor: Any, data: Any, 
 def test_an_engine_has_the_wider_tolerance(make_predictor: Any, helpers: Any) -> None:
     exact = helpers.metadata(golden={"atol": 0.05, "rtol": 0, "exact_atol": 0.001}, execution={"exact_qdq": True})
     predictor = make_predictor(metadata=exact)
-    predictor.backend = replace(predictor.backend, name="tensorrt")
+    predictor.backend = replace(predictor.backend, name="tensorrt", record=BACKENDS["tensorrt"])
     assert self_test(predictor).atol == 0.05
 
 

@@ -45,11 +45,11 @@ FILES = indexed({"model.onnx": bytes(range(256)) * 2, "dlx_runtime/main.py": b"p
 def written(deflate: bool = False, files: Mapping[str, bytes] = FILES) -> bytes:
     buffer: dict[str, bytes] = {}
 
-    def keep(path: str, data: bytes) -> None:
+    def keep(path: str, data: bytes, mode: int) -> None:
         buffer["data"] = data
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(archive, "_replace", keep)
+        patch.setattr(archive, "write_atomically", keep)
         write_archive("x.dlx", files, deflate)
     return buffer["data"]
 
@@ -492,7 +492,7 @@ def test_a_package_is_written_beside_its_name_first(tmp_path: Path, monkeypatch:
     replace, synced = os.replace, []
 
     def watch(source: str, target: str) -> None:
-        seen.append((os.path.dirname(source), os.path.basename(source)[:5], Path(source).read_bytes()))
+        seen.append((os.path.dirname(source), os.path.basename(source)[:7], Path(source).read_bytes()))
         assert synced == [len(STORED)]
         replace(source, target)
 
@@ -500,7 +500,7 @@ def test_a_package_is_written_beside_its_name_first(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
     monkeypatch.chdir(tmp_path)
     write_archive("x.dlx", FILES)
-    assert seen == [(str(tmp_path), ".dlx-", STORED)]
+    assert seen == [(str(tmp_path), ".x.dlx.", STORED)]
 
 
 def test_deflate_is_as_small_as_zlib_makes_it() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from dlx_deploy.building import labelled_data
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.runtime.backends.choice import BackendOptions
+from dlx_deploy.runtime.backends.table import BackendOptions
 from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.commands.main import main
 from dlx_deploy.runtime.engine.settings import BuildSettings

@@ -1,0 +1,102 @@
+"""Every backend as a record: how it is opened, and what of it the rest of the runtime has to know.
+
+Nothing else asks for a backend by its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple, Type
+
+from .session import open_plugin_session, open_session, session_errors, version_warning
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..package.contents import Package
+
+__all__ = ["BACKENDS", "DEFAULT_ORDER", "BackendOptions", "BackendRecord", "Say", "Session"]
+
+CUDA = ("CUDAExecutionProvider",)
+RTX_PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
+
+Say = Callable[[str], None]
+Faults = Tuple[Type[BaseException], ...]
+
+
+class Session(Protocol):
+    """What is run: an ``onnxruntime.InferenceSession``, or what has its call shape."""
+
+    def run(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, NDArray[Any]], /) -> List[NDArray[Any]]:
+        """The arrays of the named ``outputs`` for ``feeds``, which are only read."""
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How a backend is chosen and opened.
+
+    ``backend``: one by name, or ``None`` for the package's order. ``threads``: ONNX Runtime's intra-op count, 0 for its
+    own choice. ``build``: whether an engine that is missing or made for another machine may be built, which takes
+    minutes; ``cache``: the folder that keeps it (``None``: the user's cache folder).
+    """
+
+    backend: Optional[str] = None
+    threads: int = 0
+    build: bool = True
+    cache: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class BackendRecord:
+    """One backend. ``open(package, options, say)`` gives its session; ``say`` hears of progress and warnings.
+
+    ``faults``: what its sessions raise, beside our own errors, where a model cannot be run. ``describes_model``: its
+    sessions tell the names, types and shapes of the model's inputs and outputs, as ONNX Runtime's do, so that they are
+    held against the package. ``exact``: with ``execution.exact_qdq`` its arithmetic is the one that ``exact_atol``
+    holds for.
+    """
+
+    open: Callable[[Package, BackendOptions, Say], Session]
+    faults: Callable[[], Faults]
+    describes_model: bool = True
+    exact: bool = False
+
+
+def _onnxruntime(package: Package, options: BackendOptions, say: Say) -> Session:
+    return _checked(open_session(package.model, package.exact_qdq, options.threads), say)
+
+
+def _onnxruntime_cuda(package: Package, options: BackendOptions, say: Say) -> Session:
+    return _checked(open_session(package.model, package.exact_qdq, options.threads, CUDA), say)
+
+
+def _checked(session: Session, say: Say) -> Session:
+    warning = version_warning()
+    if warning:
+        say(f"warning: {warning}")
+    return session
+
+
+def _rtx_plugin(package: Package, options: BackendOptions, say: Say) -> Session:
+    session: Session = open_plugin_session(package.model, RTX_PLUGIN, options.threads)
+    return session
+
+
+def _engine(package: Package, options: BackendOptions, say: Say) -> Session:
+    from ..engine.open import open_engine
+
+    return open_engine(package, options.build, options.cache, say)
+
+
+ENGINE = BackendRecord(_engine, faults=tuple, describes_model=False)
+
+BACKENDS: Dict[str, BackendRecord] = {
+    "tensorrt": ENGINE,
+    "tensorrt-rtx": ENGINE,
+    "onnxruntime-tensorrt-rtx": BackendRecord(_rtx_plugin, session_errors),
+    "onnxruntime-cuda": BackendRecord(_onnxruntime_cuda, session_errors),
+    "onnxruntime-cpu": BackendRecord(_onnxruntime, session_errors, exact=True),
+}
+"""Every backend by its name."""
+DEFAULT_ORDER = ("onnxruntime-cpu",)
+"""What is tried where a package names no order."""
