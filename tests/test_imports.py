@@ -25,7 +25,7 @@ def imported_by(code: str, *arguments: str) -> set[str]:
         "import dlx_deploy.cli",
         "import dlx_deploy.building",
         "import dlx_deploy.config, dlx_deploy.targets, dlx_deploy.pipeline.run",
-        "from dlx_deploy.stages.recipe import STAGES, load_stage\nfor name in STAGES: load_stage(name)",
+        "from dlx_deploy.stages.registry import STAGES, load_stage\nfor name in STAGES: load_stage(name)",
         "from dlx_deploy import cli; cli.run(['--help'])",
         "from dlx_deploy import cli; cli.run(['build', '--help'])",
         "from dlx_deploy import cli; cli.run(['targets', 'list'])",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from dlx_deploy.config import Config
     from dlx_deploy.targets import Profile
 
-__all__ = ["Job", "Metrics", "Output", "Provenance", "Setup", "Source", "Stage", "Step", "Team", "Tree"]
+__all__ = [
+    "Bound",
+    "Job",
+    "Metrics",
+    "Network",
+    "Offers",
+    "Output",
+    "Provenance",
+    "Setup",
+    "Source",
+    "Stage",
+    "Step",
+    "Team",
+    "Tree",
+]
 
 Metrics = dict[str, float]
 """Metric name → value, the unit in the name: ``latency_p90_ms``, ``top1``, ``size_bytes``."""
@@ -85,6 +99,8 @@ class Stage(Generic[P]):
     """Raises where ``run`` would, as far as milliseconds and no heavy library show it; also called for a plan."""
     rehearse: Callable[[Setup[P]], None] | None = None
     """The same, with all that ``run`` imports; called before the first step of a build runs, if this one would."""
+    bind: Callable[[Config, Profile, Offers], Sequence[Bound]] | None = None
+    """The stage's steps in one build, none where the configuration leaves it out; milliseconds, no heavy library."""
 
 
 class Team(Protocol):
@@ -138,3 +154,66 @@ class Step:
         unknown = set(self.inputs) - set(self.stage.inputs)
         if unknown:
             raise ValueError(f"step {self.name!r} binds {sorted(unknown)}, which stage {self.stage.name!r} has not")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A torch network that a step made.
+
+    ``library``: the distribution that defines it, empty for our own and the user's. Whoever rebuilds the network has it
+    among its tools.
+    """
+
+    model: Output
+    library: str = ""
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What steps have for those that are bound after them; each mapping is in the order in which it was offered.
+
+    ``networks`` and ``candidates``, their ONNX models, are chains: each was made from the one before it, the first is
+    the reference for all. What is shipped is the last candidate, or the one before it where that is not slower.
+    ``outputs``: everything else, under the name of what it is to others.
+    """
+
+    outputs: Mapping[str, Output] = field(default_factory=dict)
+    networks: Mapping[str, Network] = field(default_factory=dict)
+    candidates: Mapping[str, Output] = field(default_factory=dict)
+
+    def output(self, name: str) -> Output:
+        """The output ``name``.
+
+        Raises:
+            ValueError: no earlier stage offers it.
+        """
+        if name not in self.outputs:
+            raise ValueError(f"no earlier stage offers {name!r}; offered: {', '.join(self.outputs) or 'nothing'}")
+        return self.outputs[name]
+
+    def and_of(self, later: Offers) -> Offers:
+        """These and those of a later step.
+
+        Raises:
+            ValueError: a name is offered twice.
+        """
+        twice = [
+            *(self.outputs.keys() & later.outputs.keys()),
+            *(self.networks.keys() & later.networks.keys()),
+            *(self.candidates.keys() & later.candidates.keys()),
+        ]
+        if twice:
+            raise ValueError(f"{', '.join(sorted(twice))} is offered by an earlier stage too; choose another name")
+        return Offers(
+            {**self.outputs, **later.outputs},
+            {**self.networks, **later.networks},
+            {**self.candidates, **later.candidates},
+        )
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A step at its place in one build, and what it offers to those after it."""
+
+    step: Step
+    offers: Offers = Offers()

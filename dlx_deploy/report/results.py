@@ -9,7 +9,7 @@ import msgspec
 
 from dlx_deploy.config import Gate
 from dlx_deploy.report.table import format_bytes, format_ms, format_table
-from dlx_deploy.stages.verify import Accuracy, Latencies, Row, Timing
+from dlx_deploy.stages.support.results import REFERENCE, Accuracy, Row, Timing, read_accuracy, read_latencies
 
 __all__ = ["ResultRow", "Results", "draw_results", "read_results"]
 
@@ -49,8 +49,7 @@ def read_results(target: str, outputs: Mapping[str, Path], budgets: Gate, packag
 
     ``packaged``: whether the gates let the candidate into a package.
     """
-    accuracy = msgspec.json.decode(outputs["accuracy.json"].read_bytes(), type=Accuracy)
-    latencies = msgspec.json.decode(outputs["latency.json"].read_bytes(), type=Latencies)
+    accuracy, latencies = read_accuracy(outputs), read_latencies(outputs)
     timings = {timing.model: timing for timing in latencies.rows}
     return Results(
         target=target,
@@ -100,7 +99,7 @@ def _row(row: Row, accuracy: Accuracy, timing: Timing, budgets: Gate) -> ResultR
 
 
 def _cells(row: ResultRow) -> list[str]:
-    teacher = row.model == "teacher"
+    teacher = row.model == REFERENCE
     estimate = row.latency.low_ms is not None
     return [
         ("→ " if row.candidate else "  ") + row.model,

@@ -8,26 +8,24 @@ TensorRT-RTX, where it is installed, compiles the graph as a check.
 
 from __future__ import annotations
 
+import math
 import shutil
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from dlx_deploy.config import Compile, Quantize
+import msgspec
+
+from dlx_deploy.config import Config
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages.quantize import PrecisionPlan, read_plan
-from dlx_deploy.stages.support.engine import build_settings, compile_engine
+from dlx_deploy.stages.support.engine import CompileParams, build_settings, builder_for, compile_engine
+from dlx_deploy.targets import Profile
 
-__all__ = ["STAGE", "CompileParams"]
-
-
-class CompileParams(Compile, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The section's keys, and those of others that the choice depends on."""
-
-    precision: str = Quantize().precision
-    threads: int = 1
-    batch: Literal["dynamic"] | int = "dynamic"
-    builder: str = ""
+__all__ = ["STAGE"]
 
 
 def run(job: Job[CompileParams]) -> Metrics:
@@ -119,6 +117,35 @@ def _recipe(
     return recipe if job.params.batch == "dynamic" else {**recipe, "fixed_batch": job.params.batch}
 
 
+def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
+    """One step, which chooses between the last candidate, ``quantized``, and what that was made from, ``onnx``."""
+    params = CompileParams(
+        **msgspec.structs.asdict(config.compile),
+        precision=config.quantize.precision,
+        threads=config.verify.threads,
+        batch=config.export.batch,
+        builder=builder_for(config, profile),
+    )
+    *_, source, quantized = upstream.candidates.values()
+    own = {name: upstream.output(name) for name in ("layers", "data")}
+    inputs = {"onnx": source, "quantized": quantized, **own}
+    step = Step("compile", STAGE, params, inputs, config.seed, notes=partial(notes, config))
+    shipped = {"shipped": "model.onnx", "recipe": "recipe.json", "engine": "engine"}
+    return [Bound(step, Offers(outputs={role: Output("compile", name) for role, name in shipped.items()}))]
+
+
+def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """Where the timings of INT8 and FP32 decided nothing."""
+    least = config.compile.min_speedup
+    low, high = metrics.get("int8_speedup_lower", 0.0), metrics.get("int8_speedup_upper", math.inf)
+    if "int8_speedup" not in metrics or low >= least or high < least:
+        return []
+    return [
+        f"INT8 is {low:.3g} to {high:.3g} times as fast as FP32 here, and compile.min_speedup is {least:g}: undecided, "
+        "so FP32 stays; raise compile.rounds, or set quantize.precision to int8 or fp32"
+    ]
+
+
 STAGE = Stage(
     name="compile",
     version=3,
@@ -126,6 +153,7 @@ STAGE = Stage(
     inputs=("onnx", "quantized", "layers", "data"),
     outputs=("engine", "model.onnx", "recipe.json", "timings.json"),
     run=run,
+    bind=bind,
     uses=(
         "kind",
         "arch",

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from dlx_deploy.config import Distill
-from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.support.checks import check_distill
-from dlx_deploy.stages.support.rehearsal import rehearse_distill
-from dlx_deploy.stages.support.training import TORCH_TOOLS, distilling, new_model, train_and_save, use_threads
+from collections.abc import Sequence
+
+from dlx_deploy.config import Config, Distill
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Stage, Step
+from dlx_deploy.stages.support.checks import check_model, check_training
+from dlx_deploy.stages.support.networks import named_network, rebuilding
+from dlx_deploy.stages.support.rehearsal import rehearse_network, rehearse_training
+from dlx_deploy.stages.support.training import (
+    TORCH_TOOLS,
+    distilling,
+    new_model,
+    taught_by,
+    train_and_save,
+    use_threads,
+)
+from dlx_deploy.targets import Profile
 
 __all__ = ["STAGE"]
 
@@ -25,6 +36,33 @@ def run(job: Job[Distill]) -> Metrics:
     return train_and_save(job, data, model, architecture, distilling(job))
 
 
+def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
+    """One step where the section is enabled; the user's file that it names becomes an input."""
+    if not config.distill.enabled:
+        return []
+    named, taught = named_network(config.distill), taught_by(config.distill, config, upstream)
+    inputs = {"data": upstream.output("data"), **taught.inputs, **named.files}
+    stage = rebuilding(STAGE, taught.networks, named.library)
+    step = Step("distill", stage, named.section, inputs, config.seed)
+    return [Bound(step, Offers(networks={"student": Network(Output("distill", "model"), named.library)}))]
+
+
+def check(setup: Setup[Distill]) -> None:
+    """The ``[distill]`` table: its network."""
+    check_model("distill", setup.config.distill.model, setup)
+    check_training("distill", setup.config.distill, setup.config.data.is_text)
+
+
+def rehearse(setup: Setup[Distill]) -> None:
+    """The student can be built, and trained as its section says.
+
+    Raises:
+        ConfigError: unknown network or arguments, or no logits. EnvironmentMissing: an extra or a GPU is not here.
+    """
+    rehearse_training(setup.config.distill)
+    rehearse_network(setup.config.distill, setup.config)
+
+
 STAGE = Stage(
     name="distill",
     version=3,
@@ -32,8 +70,9 @@ STAGE = Stage(
     inputs=("data", "source", "teacher", "logits"),
     outputs=("model",),
     run=run,
-    check=check_distill,
-    rehearse=rehearse_distill,
+    check=check,
+    rehearse=rehearse,
+    bind=bind,
     distributed=True,
     tools=TORCH_TOOLS,
 )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from dlx_deploy.config import Export
-from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.support.checks import check_export
+from msgspec.structs import replace
+
+from dlx_deploy.config import Config, Export
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Stage, Step
+from dlx_deploy.stages.support.networks import rebuilding
 from dlx_deploy.stages.support.training import TORCH_TOOLS, use_threads
+from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import DataArtifact
@@ -16,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE"]
 
+OLDEST_OPSET = 13
+"""Per-channel DequantizeLinear, which INT8 weights need; a test holds it against ``graph.passes.opset``."""
 NEIGHBOURS = 8
 """Parity looks at so many rows at least: whether one's answer depends on others shows with others alone."""
 
@@ -75,6 +82,40 @@ def _spec(job: Job[Export], data: DataArtifact) -> Spec:
     )
 
 
+def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
+    """A step for each network that is not exported yet; its ONNX is a candidate of the same name."""
+    return [
+        _bound(name, network, config, profile, upstream)
+        for name, network in upstream.networks.items()
+        if name not in upstream.candidates
+    ]
+
+
+def _bound(name: str, network: Network, config: Config, profile: Profile, upstream: Offers) -> Bound:
+    params = config.export
+    if config.data.is_text and params.length == "auto":
+        # An engine is built for one length; ONNX Runtime computes no more than a text needs.
+        params = replace(params, length="fixed" if profile.builds_engines else "dynamic")
+    inputs = {"model": network.model, "data": upstream.output("data")}
+    step = Step(f"export-{name}", rebuilding(STAGE, (network,)), params, inputs, config.seed)
+    return Bound(step, Offers(candidates={name: Output(step.name, "model.onnx")}))
+
+
+def check(setup: Setup[Export]) -> None:
+    """The ``[export]`` table: an opset that can be written and that the target's parser reads."""
+    opset, newest = setup.params.opset, setup.target.opset
+    if opset and not OLDEST_OPSET <= opset <= newest:
+        raise ConfigError(
+            f"export.opset is {opset}; rule: {OLDEST_OPSET} to {newest}, the newest that {setup.target.name} reads; "
+            "set 0 for that one, or opset in a board.toml of your own if its parser reads more"
+        )
+    if setup.params.length != "auto" and not setup.config.data.is_text and setup.config.export.length != "auto":
+        raise ConfigError(
+            f"export.length is {setup.config.export.length!r}, and data.kind {setup.config.data.kind!r} has images; "
+            "leave it out"
+        )
+
+
 STAGE = Stage(
     name="export",
     version=3,
@@ -82,7 +123,8 @@ STAGE = Stage(
     inputs=("model", "data"),
     outputs=("model.onnx",),
     run=run,
-    check=check_export,
+    check=check,
+    bind=bind,
     uses=("opset",),
     tools=(*TORCH_TOOLS, "onnx", "onnxruntime", "onnxscript"),
 )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.support.training import TORCH_TOOLS, NoParams, use_threads
+from collections.abc import Sequence
+
+from dlx_deploy.config import Config
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
+from dlx_deploy.stages.support.networks import rebuilding
+from dlx_deploy.stages.support.training import TORCH_TOOLS, NoParams, learns_from_logits, use_threads
+from dlx_deploy.targets import Profile
 
 __all__ = ["STAGE"]
 
@@ -27,6 +32,16 @@ def run(job: Job[NoParams]) -> Metrics:
     return {"train_samples": float(len(logits)), "train_top1": float((logits.argmax(axis=1) == labels).mean())}
 
 
+def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
+    """One step where a student learns from the teacher's answers to the very samples that are stored."""
+    if not any(section.enabled and learns_from_logits(section, config) for section in (config.distill, config.prune)):
+        return []
+    teacher = upstream.networks["teacher"]
+    inputs = {"data": upstream.output("data"), "teacher": teacher.model}
+    step = Step("teacher-logits", rebuilding(STAGE, (teacher,)), NoParams(), inputs, config.seed)
+    return [Bound(step, Offers(outputs={"logits": Output("teacher-logits", "logits.npy")}))]
+
+
 STAGE = Stage(
     name="logits",
     version=1,
@@ -34,5 +49,6 @@ STAGE = Stage(
     inputs=("data", "teacher"),
     outputs=("logits.npy",),
     run=run,
+    bind=bind,
     tools=TORCH_TOOLS,
 )

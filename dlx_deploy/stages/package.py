@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dlx_deploy.config import Gate, Package
-from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.config import Config, Gate, Package
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Provenance, Source, Stage, Step
 from dlx_deploy.stages.quantize import read_plan
-from dlx_deploy.stages.verify import Accuracy, judge_accuracy, judge_floor
+from dlx_deploy.stages.support.gates import judge_accuracy, judge_floor
+from dlx_deploy.stages.support.results import REFERENCE, Accuracy
+from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import DataArtifact
@@ -194,7 +197,7 @@ def _exact_share(recipe: dict[str, Any], moved: float) -> float:
 
 
 def _card(job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, is_text: bool) -> str:
-    shipped, teacher = accuracy.row(accuracy.shipped), accuracy.row("teacher")
+    shipped, teacher = accuracy.row(accuracy.shipped), accuracy.row(REFERENCE)
     gate, floor = judge_accuracy(job.params.gate, accuracy), ""
     if job.params.gate.min_accuracy:
         least = judge_floor(job.params.gate, accuracy)
@@ -217,6 +220,21 @@ def _card(job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, i
 """
 
 
+def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
+    """One step, the last: what it packs is offered by all the others."""
+    params = PackageParams(
+        **msgspec.structs.asdict(config.package), name=config.name, version=config.version, gate=config.gate
+    )
+    own = {name: upstream.output(name) for name in ("recipe", "engine", "layers", "accuracy", "data")}
+    inputs: dict[str, Source] = {
+        "model": upstream.output("shipped"),
+        "teacher": upstream.output("teacher-answers"),
+        **own,
+        "provenance": Provenance(),
+    }
+    return [Bound(Step("package", STAGE, params, inputs, config.seed))]
+
+
 STAGE = Stage(
     name="package",
     version=4,
@@ -224,6 +242,7 @@ STAGE = Stage(
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),
     run=run,
+    bind=bind,
     uses=("name", "kind", "arch", "title", "judge", "quantization"),
     tools=("numpy", "onnxruntime"),
 )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from dlx_deploy.config import Prune
-from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.support.checks import check_prune
-from dlx_deploy.stages.support.rehearsal import rehearse_prune
-from dlx_deploy.stages.support.training import TORCH_TOOLS, distilling, train_and_save, use_threads
+from dlx_deploy.config import Config, Prune
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Stage, Step
+from dlx_deploy.stages.support.checks import check_training
+from dlx_deploy.stages.support.networks import rebuilding
+from dlx_deploy.stages.support.rehearsal import is_unknown, rehearse_training, smallest_network
+from dlx_deploy.stages.support.training import TORCH_TOOLS, distilling, taught_by, train_and_save, use_threads
+from dlx_deploy.targets import Profile
 
 __all__ = ["STAGE"]
 
 _log = logging.getLogger(__name__)
+_RECALIBRATION_IMAGES = 1024
+"""Enough for stable batch-normalisation statistics."""
 
 
 def run(job: Job[Prune]) -> Metrics:
@@ -60,8 +65,50 @@ def run(job: Job[Prune]) -> Metrics:
     return {**macs, **metrics}
 
 
-_RECALIBRATION_IMAGES = 1024
-"""Enough for stable batch-normalisation statistics."""
+def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
+    """One step where the section is enabled: the last network there is, taught by the first."""
+    if not config.prune.enabled:
+        return []
+    *_, pruned = upstream.networks.values()
+    taught = taught_by(config.prune, config, upstream)
+    inputs = {"data": upstream.output("data"), "model": pruned.model, **taught.inputs}
+    stage = rebuilding(STAGE, (pruned, *taught.networks))
+    step = Step("prune", stage, config.prune, inputs, config.seed)
+    return [Bound(step, Offers(networks={"pruned": Network(Output("prune", "model"), pruned.library)}))]
+
+
+def check(setup: Setup[Prune]) -> None:
+    """The ``[prune]`` table: its fine-tuning."""
+    check_training("prune", setup.params, setup.config.data.is_text)
+
+
+def rehearse(setup: Setup[Prune]) -> None:
+    """So much can be removed: which channels go depends on the weights, how many does not.
+
+    Raises:
+        StageFailed: it cannot. Else as for the network that is pruned.
+    """
+    from dlx_deploy.nn.models.inputs import TokenInput
+    from dlx_deploy.nn.pruning.channels import prune_channels
+    from dlx_deploy.nn.pruning.heads import prune_heads
+
+    params = setup.params
+    rehearse_training(params)
+    if is_unknown(setup.config):
+        return
+    model, spec = smallest_network(setup.config)
+    if isinstance(spec, TokenInput):
+        prune_heads(model, spec, params.reduce_macs, params.round_to)
+        return
+    prune_channels(
+        model,
+        (2, spec.channels, spec.height, spec.width),
+        params.reduce_macs,
+        round_to=params.round_to,
+        keep_trunk=params.keep_trunk,
+        trace_seconds=params.trace_seconds,
+    )
+
 
 STAGE = Stage(
     name="prune",
@@ -70,8 +117,9 @@ STAGE = Stage(
     inputs=("data", "model", "teacher", "logits"),
     outputs=("model",),
     run=run,
-    check=check_prune,
-    rehearse=rehearse_prune,
+    check=check,
+    rehearse=rehearse,
+    bind=bind,
     distributed=True,
     tools=TORCH_TOOLS,
 )

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from dlx_deploy.config import Quantize
+from dlx_deploy.config import Config, Quantize
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.stage import Job, Metrics, Setup, Stage
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
 
 if TYPE_CHECKING:
@@ -143,6 +143,17 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
     return (True, False) if style == "cpu" and one_row and open_data(job.inputs["data"]).is_text else (False,)
 
 
+def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
+    """One step, made from the last candidate, after which its graph is the last one."""
+    *_, source = upstream.candidates.values()
+    step = Step("quantize", STAGE, config.quantize, {"onnx": source, "data": upstream.output("data")}, config.seed)
+    offers = Offers(
+        outputs={"layers": Output("quantize", "layers.json")},
+        candidates={"quantized": Output("quantize", "model.onnx")},
+    )
+    return [Bound(step, offers)]
+
+
 def check(setup: Setup[Quantize]) -> None:
     """The ``[quantize]`` table against what the target runs."""
     params, batch = setup.params, setup.config.export.batch
@@ -188,6 +199,7 @@ STAGE = Stage(
     outputs=("layers.json", "model.onnx"),
     run=run,
     check=check,
+    bind=bind,
     rehearse=rehearse_quantize,
     uses=("kind", "backends", "precisions", "quantization"),
     tools=("numpy", "onnx", "onnxruntime"),

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
-from dlx_deploy.config import Teacher
-from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.stages.support.checks import check_teacher
-from dlx_deploy.stages.support.rehearsal import rehearse_teacher
+from msgspec.structs import replace
+
+from dlx_deploy.config import Config, Teacher
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Source, Stage, Step
+from dlx_deploy.stages.support.checks import check_model, check_training
+from dlx_deploy.stages.support.networks import named_network, rebuilding
+from dlx_deploy.stages.support.rehearsal import built_network, known_classes, rehearse_network, rehearse_training
 from dlx_deploy.stages.support.training import TORCH_TOOLS, new_model, train_and_save, use_threads
+from dlx_deploy.targets import Profile
 
 __all__ = ["STAGE"]
 
@@ -52,6 +61,92 @@ def run(job: Job[Teacher]) -> Metrics:
     return {**metrics, "validation_samples": float(len(labels)), "validation_largest_class": largest / len(labels)}
 
 
+def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
+    """One step; the files that the section names become inputs."""
+    named = named_network(config.teacher)
+    section = named.section
+    inputs: dict[str, Source] = {"data": upstream.output("data"), **named.files}
+    if section.checkpoint:
+        inputs["checkpoint"] = Path(section.checkpoint)
+        beside = Path(section.checkpoint).with_name("config.json")
+        if beside.is_file():  # Hugging Face and timm name the outputs there
+            inputs["names"] = beside
+        section = replace(section, checkpoint=Path(section.checkpoint).suffix)
+    stage = rebuilding(STAGE, (), named.library)
+    step = Step("teacher", stage, section, inputs, config.seed, notes=partial(notes, config))
+    return [Bound(step, Offers(networks={"teacher": Network(Output("teacher", "model"), named.library)}))]
+
+
+def check(setup: Setup[Teacher]) -> None:
+    """The ``[teacher]`` table: its network, and where its weights come from."""
+    section = setup.config.teacher
+    check_model("teacher", section.model, setup)
+    check_training("teacher", section, setup.config.data.is_text)
+    if section.pretrained:
+        _check_pretrained(section)
+
+
+def _check_pretrained(section: Teacher) -> None:
+    from dlx_deploy.nn.models import names
+
+    own = (*names.CIFAR, names.VIT, *names.text_models())
+    if section.model in own or names.USER in section.model:
+        raise ConfigError(
+            f"teacher.pretrained is {section.pretrained!r}; {section.model!r} has no weights of that kind; give a file "
+            "as teacher.checkpoint"
+        )
+    if section.model.startswith((names.HF, names.TIMM)) and section.pretrained != "DEFAULT":
+        raise ConfigError(f"teacher.pretrained is {section.pretrained!r}; for {section.model!r} it must be 'DEFAULT'")
+
+
+def rehearse(setup: Setup[Teacher]) -> None:
+    """The teacher can be built, trained as its section says, and filled from its checkpoint.
+
+    Raises:
+        ConfigError: unknown network or arguments, no logits, or weights that do not fit.
+        EnvironmentMissing: an extra or a GPU is not here.
+    """
+    from dlx_deploy.nn.training.transfer import transfer_of
+
+    section = setup.config.teacher
+    rehearse_training(section)
+    transfer_of(section)
+    rehearse_network(section, setup.config)
+    if "checkpoint" in setup.inputs and known_classes(setup.config.data) is not None:
+        _rehearse_checkpoint(setup, setup.inputs["checkpoint"])
+
+
+def _rehearse_checkpoint(setup: Setup[Teacher], path: Path) -> None:
+    from dlx_deploy.nn.training.transfer import load_with_new_head
+    from dlx_deploy.nn.weights.checkpoint import load_into, read_checkpoint
+
+    model, _ = built_network(setup.config.teacher, setup.config.data)
+    load = load_with_new_head if setup.params.new_head else load_into
+    load(model, read_checkpoint(path, setup.params.checkpoint_key), path)
+
+
+def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """Whether the validation split already says that the teacher will miss the floor or is at chance level."""
+    from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound, accuracy_upper_bound
+
+    budgets = config.gate
+    n = int(metrics.get("validation_samples", 0))
+    if not n or math.isnan(metrics["validation_top1"]):
+        return []
+    top1, share = metrics["validation_top1"], metrics["validation_largest_class"]
+    right = round(top1 * n)
+    seen = f"the teacher is right on {100 * top1:.2f} % of {n} validation samples"
+    floor = budgets.min_accuracy
+    if floor and accuracy_upper_bound(right, n, budgets.confidence) < floor:
+        return [f"{seen}, under gate.min_accuracy {floor:g}: what is built from it will hardly pass; train it further"]
+    if not floor and not budgets.allow_chance and accuracy_lower_bound(right, n, budgets.confidence) <= share:
+        return [
+            f"{seen}, not clearly more than always answering the largest class ({100 * share:.2f} %): if the test "
+            "split says the same, nothing will be packaged; train it further, or set gate.allow_chance = true"
+        ]
+    return []
+
+
 STAGE = Stage(
     name="teacher",
     version=3,
@@ -59,8 +154,9 @@ STAGE = Stage(
     inputs=("data", "source", "checkpoint", "names"),
     outputs=("model",),
     run=run,
-    check=check_teacher,
-    rehearse=rehearse_teacher,
+    check=check,
+    rehearse=rehearse,
+    bind=bind,
     distributed=True,
     tools=TORCH_TOOLS,
 )

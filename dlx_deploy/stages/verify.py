@@ -5,238 +5,48 @@ Latency is measured where this machine is the target, and estimated (and labelle
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from dlx_deploy.config import Gate, Verify
+from dlx_deploy.config import Config, Gate, Verify
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
-from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
+from dlx_deploy.stages.support.gates import judge_accuracy, judge_chance, judge_floor, judge_latency
+from dlx_deploy.stages.support.results import (
+    REFERENCE,
+    Accuracy,
+    Latencies,
+    Pairing,
+    Row,
+    Timing,
+    read_accuracy,
+    read_latencies,
+)
+from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
     import numpy as np
 
     from dlx_deploy.runtime.commands.bench import Latency
 
-__all__ = [
-    "MODELS",
-    "STAGE",
-    "Accuracy",
-    "Latencies",
-    "Pairing",
-    "Row",
-    "Timing",
-    "judge",
-    "judge_accuracy",
-    "judge_floor",
-]
-
-MODELS = ("teacher", "student", "pruned", "quantized")
-"""The candidates in the order of the table; ``shipped`` is one of them, found by its bytes."""
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One model on the test split. b: teacher right and model wrong; c: the reverse."""
-
-    model: str
-    top1: float
-    b: int
-    c: int
-    size_bytes: int
-    macs: int
-    parameters: int
-
-
-class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """``accuracy.json``: deterministic, so it can be shipped. ``judge``: how the graphs were run.
-
-    ``largest_class`` counts the test samples of the most frequent label, 0 where that is not known: who always answers
-    it is right so often.
-    """
-
-    schema: int
-    judge: str
-    n: int
-    shipped: str
-    rows: tuple[Row, ...]
-    largest_class: int = 0
-
-    def row(self, model: str) -> Row:
-        """The row of ``model``."""
-        return next(r for r in self.rows if r.model == model)
-
-
-class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """One model's latency at batch 1. A measurement has bounds on p90 (upper: ``None`` with too few timings, lower: 0;
-    ``by_slowest``: the upper one is a multiple of the slowest timing, as they come in bursts), an estimate has a range.
-    """
-
-    model: str
-    p50_ms: float
-    p90_ms: float | None = None
-    p90_upper_ms: float | None = None
-    p90_lower_ms: float | None = None
-    by_slowest: bool = False
-    low_ms: float | None = None
-    high_ms: float | None = None
-
-
-class Pairing(msgspec.Struct, frozen=True, kw_only=True):
-    """How many times as fast ``quantized`` is as ``against``, the network that it was made from, by paired timings."""
-
-    against: str
-    ratio: float
-    lower: float | None
-    upper: float | None
-
-
-class Latencies(msgspec.Struct, frozen=True, kw_only=True):
-    """``latency.json``: ``kind`` says what the numbers are, ``where`` on what they hold."""
-
-    schema: int
-    kind: str
-    where: str
-    rows: tuple[Timing, ...]
-    int8_speedup: Pairing | None = None
+__all__ = ["STAGE"]
 
 
 def run(job: Job[Verify]) -> Metrics:
     """Write ``accuracy.json``, ``teacher.npy`` (int64[n], the teacher's top-1 classes) and ``latency.json``."""
-    models = {name: job.inputs[name] for name in MODELS if name in job.inputs}
+    models = {name: path for name, path in job.inputs.items() if name not in STAGE.inputs}
     accuracy = _accuracy(job, models)
     latencies = _measured(job, models) if _here(job) else _estimated(job, models)
     (job.out / "accuracy.json").write_bytes(canonical_json(accuracy))
     (job.out / "latency.json").write_bytes(canonical_json(latencies))
     metrics = {f"{row.model}_top1": row.top1 for row in accuracy.rows}
     return {**metrics, "shipped_top1": accuracy.row(accuracy.shipped).top1, "test_samples": float(accuracy.n)}
-
-
-def judge(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:
-    """The gates of a finished verification: accuracy always, a floor and latency where a budget is set, chance where
-    no floor says more."""
-    accuracy = msgspec.json.decode(outputs["accuracy.json"].read_bytes(), type=Accuracy)
-    results = [judge_accuracy(budgets, accuracy)]
-    if budgets.min_accuracy:
-        results.append(judge_floor(budgets, accuracy))
-    elif accuracy.largest_class and not budgets.allow_chance:
-        results.append(_judge_chance(budgets, accuracy))
-    if budgets.max_latency_p90_ms:
-        latencies = msgspec.json.decode(outputs["latency.json"].read_bytes(), type=Latencies)
-        results.append(_judge_latency(budgets.max_latency_p90_ms, latencies, accuracy.shipped))
-    return results
-
-
-def judge_accuracy(budgets: Gate, accuracy: Accuracy) -> GateResult:
-    """Non-inferiority of the shipped model to its teacher (Tango's score bound, see ``runtime.statistics.drops``)."""
-    from dlx_deploy.runtime.statistics.drops import non_inferiority
-
-    row = accuracy.row(accuracy.shipped)
-    verdict = non_inferiority(row.b, row.c, accuracy.n, budgets.max_drop, budgets.confidence)
-    text = verdict.explain()
-    if verdict.verdict != "pass":
-        text += "; to improve: train and distill longer, prune less, or raise gate.max_drop"
-    return GateResult(
-        gate="accuracy",
-        metric="top1_drop",
-        value=verdict.drop,
-        bound=verdict.upper,
-        limit=budgets.max_drop,
-        verdict=verdict.verdict,
-        text=text,
-    )
-
-
-def judge_floor(budgets: Gate, accuracy: Accuracy) -> GateResult:
-    """Whether the shipped model is right often enough (Clopper and Pearson, see ``runtime.statistics.floors``)."""
-    from dlx_deploy.runtime.statistics.floors import accuracy_floor
-
-    found = accuracy_floor(_right(accuracy, accuracy.shipped), accuracy.n, budgets.min_accuracy, budgets.confidence)
-    text = f"{accuracy.shipped}: {found.explain()}"
-    if budgets.min_accuracy * accuracy.n <= accuracy.largest_class:
-        share = accuracy.largest_class / accuracy.n
-        text += (
-            f"; always answering the largest class would be right on {100 * share:.2f} %, so this floor shows little"
-        )
-    if found.verdict == "fail":
-        text += "; train a better teacher, compress less, or lower gate.min_accuracy"
-    return GateResult(
-        gate="min_accuracy",
-        metric="top1",
-        value=found.accuracy,
-        bound=found.upper if found.verdict == "fail" else found.lower,
-        limit=budgets.min_accuracy,
-        verdict=found.verdict,
-        text=text,
-    )
-
-
-def _judge_chance(budgets: Gate, accuracy: Accuracy) -> GateResult:
-    """Whether the teacher is clearly better than always answering the largest class: nothing in between is undecided.
-
-    A drop against a teacher at chance level means nothing, so what cannot be told from chance is refused.
-    """
-    from dlx_deploy.runtime.statistics.floors import accuracy_floor
-
-    n, largest = accuracy.n, accuracy.largest_class
-    share = largest / n
-    found = accuracy_floor(_right(accuracy, "teacher"), n, min(share, 1 - 0.5 / n), budgets.confidence)
-    clearly = found.lower > share
-    word = "clearly" if clearly else "not clearly"
-    text = (
-        f"the teacher is right on {100 * found.accuracy:.2f} % of {n} test samples, "
-        f"at least {100 * found.lower:.2f} % at {budgets.confidence:.4g} confidence; "
-        f"{word} better than always answering the largest class, which is right on {100 * share:.2f} %"
-    )
-    if not clearly:
-        if found.samples_needed and share < 1:
-            text += f" (about {found.samples_needed} test samples could show it)"
-        text += "; train the teacher until it is, or set gate.allow_chance = true to ship it all the same"
-    return GateResult(
-        gate="chance",
-        metric="teacher_top1",
-        value=found.accuracy,
-        bound=found.lower,
-        limit=share,
-        verdict="pass" if clearly else "fail",
-        text=text,
-    )
-
-
-def _right(accuracy: Accuracy, model: str) -> int:
-    return round(accuracy.row(model).top1 * accuracy.n)
-
-
-def _judge_latency(limit_ms: float, latencies: Latencies, shipped: str) -> GateResult:
-    timing = next(t for t in latencies.rows if t.model == shipped)
-    if latencies.kind != "measured":
-        text = (
-            f"not measured: only {latencies.where} can; run on it: dlx-deploy bench PACKAGE --max-p90-ms {limit_ms:g}"
-        )
-        return _latency_result(limit_ms, None, None, "pending", text)
-    upper = timing.p90_upper_ms
-    lower = timing.p90_ms if timing.p90_lower_ms is None else timing.p90_lower_ms
-    most = "an unknown limit" if upper is None else f"{upper:.4g} ms"
-    how = "by a multiple of the slowest, as the timings come in bursts" if timing.by_slowest else "at 95 % confidence"
-    text = f"p90 is {timing.p90_ms:.4g} ms, at most {most} {how}; budget {limit_ms:g} ms"
-    if upper is not None and upper <= limit_ms:
-        return _latency_result(limit_ms, timing.p90_ms, upper, "pass", text)
-    if lower is not None and lower > limit_ms:
-        text = f"p90 is {timing.p90_ms:.4g} ms, at least {lower:.4g} ms at 95 % confidence; budget {limit_ms:g} ms"
-        return _latency_result(limit_ms, timing.p90_ms, lower, "fail", text)
-    text += "; to decide: raise verify.rounds"
-    if timing.by_slowest:
-        text += ", or build when the machine is quieter"
-    return _latency_result(limit_ms, timing.p90_ms, upper, "undecided", text)
-
-
-def _latency_result(limit: float, value: float | None, bound: float | None, verdict: Any, text: str) -> GateResult:
-    return GateResult(
-        gate="latency", metric="latency_p90_ms", value=value, bound=bound, limit=limit, verdict=verdict, text=text
-    )
 
 
 def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
@@ -252,7 +62,7 @@ def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
         job.progress(done, len(models), f"{name} on {len(inputs)} test inputs")
         exact = job.target.judge == "exact-qdq"
         logits[name] = run_onnx(path, inputs, exact_qdq=exact, threads=job.threads, pad_id=data.padding)
-    np.save(job.out / "teacher.npy", logits["teacher"].argmax(axis=1).astype(np.int64), allow_pickle=False)
+    np.save(job.out / "teacher.npy", logits[REFERENCE].argmax(axis=1).astype(np.int64), allow_pickle=False)
     rows = tuple(_row(name, path, logits, labels) for name, path in models.items())
     largest = int(np.bincount(labels).max())
     return Accuracy(schema=1, judge=job.target.judge, n=len(labels), shipped=shipped, rows=rows, largest_class=largest)
@@ -262,7 +72,7 @@ def _row(name: str, path: Path, logits: Mapping[str, np.ndarray], labels: np.nda
     from dlx_deploy.graph.cost import model_summary
     from dlx_deploy.graph.evaluation import paired_counts, top1
 
-    b, c, _ = paired_counts(logits["teacher"], logits[name], labels)
+    b, c, _ = paired_counts(logits[REFERENCE], logits[name], labels)
     summary = model_summary(path)
     return Row(
         model=name,
@@ -312,14 +122,14 @@ def _measured(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
 
 
 def _pairing(models: Mapping[str, Path], found: Mapping[str, Latency]) -> Pairing | None:
-    """How ``quantized`` compares with what it was made from, where that is not the very same file."""
+    """How the last candidate compares with what it was made from, where that is not the very same file."""
     from dlx_deploy.runtime.commands.bench import CONFIDENCE
     from dlx_deploy.runtime.statistics.timings import paired_speedup
 
-    *_, source = (name for name in models if name != "quantized")
-    if "quantized" not in models or models[source].read_bytes() == models["quantized"].read_bytes():
+    *_, source, last = models
+    if models[source].read_bytes() == models[last].read_bytes():
         return None
-    speed = paired_speedup(found[source].block_p50_ms, found["quantized"].block_p50_ms, CONFIDENCE)
+    speed = paired_speedup(found[source].block_p50_ms, found[last].block_p50_ms, CONFIDENCE)
     return Pairing(against=source, ratio=speed.ratio, lower=speed.lower, upper=speed.upper)
 
 
@@ -334,13 +144,92 @@ def _estimated(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
     return Latencies(schema=1, kind="estimate (roofline, not measured)", where=job.target.title, rows=tuple(rows))
 
 
+def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
+    """One step, whose inputs are the candidates under their own names, in the order of the table, and its own two.
+
+    That order is in no key, and need not be: it is that in which stages bind themselves, whatever the configuration.
+
+    Raises:
+        ValueError: a candidate has the name of another input.
+    """
+    own = {name: upstream.output(name) for name in STAGE.inputs}
+    if taken := own.keys() & upstream.candidates.keys():
+        raise ValueError(f"a candidate is called {', '.join(taken)}, as an input of verify is; choose another name")
+    stage = dataclasses.replace(STAGE, inputs=(*upstream.candidates, *own))
+    step = Step(
+        name="verify",
+        stage=stage,
+        params=config.verify,
+        inputs={**upstream.candidates, **own},
+        seed=config.seed,
+        gates=partial(judge, config.gate),
+        notes=partial(notes, config),
+    )
+    made = {"accuracy": "accuracy.json", "teacher-answers": "teacher.npy"}
+    return [Bound(step, Offers(outputs={role: Output("verify", name) for role, name in made.items()}))]
+
+
+def judge(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:
+    """The gates of a finished verification: accuracy always, a floor and latency where a budget is set, chance where
+    no floor says more."""
+    accuracy = read_accuracy(outputs)
+    results = [judge_accuracy(budgets, accuracy)]
+    if budgets.min_accuracy:
+        results.append(judge_floor(budgets, accuracy))
+    elif accuracy.largest_class and not budgets.allow_chance:
+        results.append(judge_chance(budgets, accuracy))
+    if budgets.max_latency_p90_ms:
+        results.append(judge_latency(budgets.max_latency_p90_ms, read_latencies(outputs), accuracy.shipped))
+    return results
+
+
+def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """What passes the gates and is not right all the same: an answer at chance, a choice that timings contradict."""
+    accuracy, latencies = read_accuracy(outputs), read_latencies(outputs)
+    return [*_chance_notes(config.gate, accuracy), *_choice_notes(config, accuracy, latencies)]
+
+
+def _chance_notes(budgets: Gate, accuracy: Accuracy) -> list[str]:
+    """A wide ``max_drop`` lets a network pass that fell to chance level beside a good teacher."""
+    from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound
+
+    n, largest, top1 = accuracy.n, accuracy.largest_class, accuracy.row(accuracy.shipped).top1
+    if not largest or budgets.allow_chance or budgets.min_accuracy:
+        return []
+    if accuracy_lower_bound(round(top1 * n), n, budgets.confidence) > largest / n:
+        return []
+    return [
+        f"{accuracy.shipped}, which the gate lets into the package if it passes, is right on {100 * top1:.2f} % of {n} "
+        f"test samples, not clearly more than always answering the largest class ({100 * largest / n:.2f} %): set "
+        "gate.min_accuracy, or lower gate.max_drop"
+    ]
+
+
+def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> list[str]:
+    """Where the timings of ``verify`` contradict what ``compile`` chose by its own."""
+    speed, least = latencies.int8_speedup, config.compile.min_speedup
+    if speed is None or config.quantize.precision != "auto":
+        return []
+    low, high = speed.lower or 0.0, math.inf if speed.upper is None else speed.upper
+    as_source = accuracy.shipped == speed.against
+    if (low >= least) if as_source else (high < least):
+        chosen, seen = ("FP32", "faster") if as_source else ("INT8", "slower")
+        return [
+            f"compile chose {chosen} by its timings, and by those here INT8 is {seen} than compile.min_speedup "
+            f"{least:g} asks: {low:.3g} to {high:.3g} times as fast as {speed.against}. The machine's state changed in "
+            "between; build again with more compile.rounds, or set quantize.precision"
+        ]
+    return []
+
+
 STAGE = Stage(
     name="verify",
     version=4,
     params=Verify,
-    inputs=(*MODELS, "shipped", "data"),
+    inputs=("shipped", "data"),
     outputs=("accuracy.json", "latency.json", "teacher.npy"),
     run=run,
+    bind=bind,
     uses=("judge", "kind", "arch", "device_tree_model", "title", "name", "roofline", "power_mode", "precisions"),
     tools=("numpy", "onnx", "onnxruntime"),
     measures_host=True,

@@ -15,7 +15,7 @@ from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage, Step
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.pipeline.view import NO_TARGET, TargetView
-from dlx_deploy.stages.recipe import STAGES
+from dlx_deploy.stages.registry import STAGES
 from dlx_deploy.targets import load_target
 
 from .conftest import BOARD, Board, Events, NumberParams

@@ -5,8 +5,8 @@ or users keep results of the old code.
 
 Watched is all that a stage's ``STAGE`` reaches by name: imports at the top and inside functions, relative ones, and
 strings such as ``"package.module:NAME"``. Which modules are reached is found definition by definition, so that a helper
-that a stage never calls does not bring its own imports along. Of ``nn`` and ``runtime``, where the work is done, and of
-the stage's own module the whole file counts; of the rest (configuration, errors, the pipeline) what is reached. A
+that a stage never calls does not bring its own imports along. Of ``nn``, ``graph`` and ``runtime``, where the work is
+done, the whole file counts; of the rest (the stage's module, configuration, errors, the pipeline) what is reached. A
 module that looks for its own files brings its folder along. Comments, docstrings and formatting do not count.
 """
 
@@ -22,14 +22,14 @@ from types import MappingProxyType
 from typing import Any
 
 import dlx_deploy
-from dlx_deploy.stages.recipe import STAGES, load_stage
+from dlx_deploy.stages.registry import STAGES, load_stage
 
 PATH = Path(__file__).with_suffix(".json")
 PACKAGE = "dlx_deploy"
 WHOLE = (f"{PACKAGE}.nn", f"{PACKAGE}.graph", f"{PACKAGE}.runtime", f"{PACKAGE}.tasks")
 """Rooms of which a file that is reached counts as a whole."""
-JUDGES = ("check", "rehearse")
-"""What of a stage says whether it may run; it decides no bytes."""
+JUDGES = ("check", "rehearse", "bind")
+"""What of a stage says whether it runs, and with what: its key holds that; it decides no bytes."""
 TEXTS: dict[ast.stmt, str] = {}
 EDGES: dict[tuple[ast.stmt, str], list[tuple[str, str]]] = {}
 """Statements as text, and what they name, remembered: a module is parsed once."""
@@ -113,7 +113,7 @@ class Code:
             module = self.module(where)
             assert module is not None
             used = module.tree.body if "*" in names else _chosen(module, names)
-            body = module.tree.body if where == start or where.startswith(WHOLE) else used
+            body = module.tree.body if where.startswith(WHOLE) else used
             if any(not _is_noise(s) for s in body):
                 parts[where] = _digest("".join(self._text(s) for s in body if not _is_noise(s)).encode())
             if any("__file__" in _identifiers(s) for s in used):

@@ -16,9 +16,9 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.commands.bench import summarise
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages import compile as compile_stage
-from dlx_deploy.stages.compile import STAGE, CompileParams
+from dlx_deploy.stages.compile import STAGE, notes
 from dlx_deploy.stages.quantize import PrecisionPlan
-from dlx_deploy.stages.support.notes import compile_notes
+from dlx_deploy.stages.support.engine import CompileParams
 from dlx_deploy.targets import load_target
 from dlx_deploy.targets.roofline import LayerCost
 
@@ -82,7 +82,7 @@ def test_one_lucky_moment_decides_nothing(tmp_path: Path, times: dict[str, Any])
     assert metrics["int8_speedup_lower"] < 1.05 < metrics["int8_speedup"] < metrics["int8_speedup_upper"]
     assert model == b"fp32"
     assert "is undecided, and then FP32 stays: raise compile.rounds" in recipe["reason"]
-    (note,) = compile_notes(Config(), {}, metrics)
+    (note,) = notes(Config(), {}, metrics)
     assert "INT8 is 1.02 to 1.11 times as fast as FP32 here, and compile.min_speedup is 1.05: undecided" in note
 
 
@@ -92,7 +92,7 @@ def test_a_burst_slows_both_and_changes_nothing(tmp_path: Path, times: dict[str,
     model, recipe, metrics = run(tmp_path, "cpu-x86_64")
     assert (model, metrics["int8_speedup_lower"]) == (b"int8", pytest.approx(1.2))
     assert "paired timings, 95 % confidence" in recipe["reason"]
-    assert not compile_notes(Config(), {}, metrics)
+    assert not notes(Config(), {}, metrics)
 
 
 def test_few_rounds_decide_nothing(tmp_path: Path, times: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_few_rounds_decide_nothing(tmp_path: Path, times: dict[str, Any], monkey
     model, recipe, metrics = run(tmp_path, "cpu-x86_64")
     assert (model, "undecided" in recipe["reason"]) == (b"fp32", True)
     assert "int8_speedup_lower" not in metrics
-    assert compile_notes(Config(), {}, metrics)
+    assert notes(Config(), {}, metrics)
 
 
 @pytest.mark.parametrize(("memory_bytes", "shipped"), [(0, b"int8"), (100_000_000, b"fp32")])

@@ -71,6 +71,9 @@ def test_no_stage_rests_on_everything() -> None:
 
 def test_what_only_refuses_does_not_count() -> None:
     assert not watching("dlx_deploy.stages.support.checks") | watching("dlx_deploy.stages.support.rehearsal")
+    text = (ROOT / "stages/prune.py").read_text()
+    assert touched({"stages/prune.py": text.replace("upstream.networks.values()", "()")}) == set()
+    assert touched({"stages/prune.py": text.replace("> TOLERANCE", "< TOLERANCE")}) == {"prune"}
     assert "quantize" not in watching("dlx_deploy.nn.export.network")
 
 

@@ -17,7 +17,7 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.package.contents import Package, open_package
 from dlx_deploy.stages.package import STAGE, PackageParams
 from dlx_deploy.stages.quantize import PrecisionPlan
-from dlx_deploy.stages.verify import Accuracy, Row
+from dlx_deploy.stages.support.results import Accuracy, Row
 from dlx_deploy.targets import load_target
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)

@@ -11,9 +11,12 @@ import pytest
 from dlx_deploy.config import Config, load_config
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.data.listing import image_names
-from dlx_deploy.pipeline.stage import Output, Tree
-from dlx_deploy.stages.recipe import STAGES, load_stage, steps_for
-from dlx_deploy.targets import load_target
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step, Tree
+from dlx_deploy.stages import recipe
+from dlx_deploy.stages.recipe import ORDER, steps_for
+from dlx_deploy.stages.registry import STAGES, load_stage
+from dlx_deploy.stages.support.training import NoParams
+from dlx_deploy.targets import Profile, load_target
 
 from .fingerprints import PATH, all_fingerprints
 
@@ -98,3 +101,54 @@ def test_the_library_that_makes_a_network_is_a_tool_wherever_it_is_rebuilt() -> 
 def test_an_image_folder_needs_a_path() -> None:
     with pytest.raises(ConfigError, match=r"data\.path is ''; data\.kind 'imagefolder' needs the folder"):
         steps_for(load_config(None, ["data.kind=imagefolder"]), JETSON)
+
+
+def thin(job: Job[NoParams]) -> Metrics:
+    (job.out / "model.onnx").write_bytes(job.inputs["onnx"].read_bytes())
+    return {}
+
+
+def bind_thin(config: Config, profile: Profile, upstream: Offers) -> list[Bound]:
+    *_, source = upstream.candidates.values()
+    name = config.name if config.name in ("teacher", "shipped") else "thinned"
+    return [
+        Bound(Step("thin", THIN, NoParams(), {"onnx": source}), Offers(candidates={name: Output("thin", "model.onnx")}))
+    ]
+
+
+THIN = Stage("thin", 1, NoParams, ("onnx",), ("model.onnx",), thin, bind=bind_thin)
+
+
+@pytest.fixture
+def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stages with one more, which no other file knows, before ``quantize``."""
+    monkeypatch.setattr(recipe, "load_stage", lambda name: THIN if name == "thin" else load_stage(name))
+    before = ORDER.index("quantize")
+    return [*ORDER[:before], "thin", *ORDER[before:]]
+
+
+def test_a_stage_that_no_other_knows_adds_a_candidate(order: list[str]) -> None:
+    steps = {step.name: step for step in steps_for(Config(), JETSON, order)}
+    verified, thinned = steps["verify"], Output("thin", "model.onnx")
+    assert list(verified.inputs) == ["teacher", "student", "pruned", "thinned", "quantized", "shipped", "data"]
+    assert verified.inputs["thinned"] == thinned
+    assert steps["quantize"].inputs["onnx"] == steps["compile"].inputs["onnx"] == thinned
+    assert steps["compile"].inputs["quantized"] == Output("quantize", "model.onnx")
+    assert load_stage("verify").inputs == ("shipped", "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("teacher", "teacher is offered by an earlier stage too; choose another name"),
+        ("shipped", "a candidate is called shipped, as an input of verify is; choose another name"),
+    ],
+)
+def test_a_name_that_is_taken_is_refused(order: list[str], name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        steps_for(Config(name=name), JETSON, order)
+
+
+def test_a_stage_out_of_order_is_told_what_is_missing() -> None:
+    with pytest.raises(ValueError, match="no earlier stage offers 'data'; offered: nothing"):
+        steps_for(Config(), JETSON, ["teacher", "data"])

@@ -14,8 +14,8 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.report.results import draw_results, read_results
 from dlx_deploy.runtime.commands.bench import summarise
 from dlx_deploy.stages import verify
-from dlx_deploy.stages.support.notes import verify_notes
-from dlx_deploy.stages.verify import Accuracy, Latencies, Pairing, Row, Timing, judge
+from dlx_deploy.stages.support.results import Accuracy, Latencies, Pairing, Row, Timing
+from dlx_deploy.stages.verify import judge, notes
 
 
 def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) -> dict[str, Path]:
@@ -99,10 +99,10 @@ def test_timings_that_contradict_the_choice_are_said(
     found = {name: tmp_path / name for name in ("accuracy.json", "latency.json")}
     for path, value in zip(found.values(), (accuracy, latencies), strict=True):
         path.write_bytes(canonical_json(value))
-    notes = verify_notes(Config(), found, {})
-    assert len(notes) == bool(said)
-    assert said in "".join(notes)
-    assert not verify_notes(Config(quantize=Quantize(precision="int8")), found, {})
+    said_of_it = notes(Config(), found, {})
+    assert len(said_of_it) == bool(said)
+    assert said in "".join(said_of_it)
+    assert not notes(Config(quantize=Quantize(precision="int8")), found, {})
 
 
 def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,11 +139,11 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
 def test_a_student_at_chance_level_is_said(tmp_path: Path) -> None:
     found = outputs(tmp_path, 850, 0, largest_class=200)
     assert judge(Gate(max_drop=0.9), found, {})[0].verdict == "pass"
-    (note,) = verify_notes(Config(gate=Gate(max_drop=0.9)), found, {})
+    (note,) = notes(Config(gate=Gate(max_drop=0.9)), found, {})
     assert "quantized, which the gate lets into the package if it passes, is right on 13.00 % of 1000" in note
     assert "set gate.min_accuracy, or lower gate.max_drop" in note
-    assert not verify_notes(Config(gate=Gate(allow_chance=True)), found, {})
-    assert not verify_notes(Config(), outputs(tmp_path, 5, 0, largest_class=200), {})
+    assert not notes(Config(gate=Gate(allow_chance=True)), found, {})
+    assert not notes(Config(), outputs(tmp_path, 5, 0, largest_class=200), {})
 
 
 def test_no_latency_budget_no_latency_gate(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dlx_deploy.config import Verify
 from dlx_deploy.pipeline.stage import Job
-from dlx_deploy.stages.verify import STAGE, Accuracy
+from dlx_deploy.stages.support.results import Accuracy
+from dlx_deploy.stages.verify import STAGE
 from dlx_deploy.targets import load_target
 
 PIXELS = np.array([0, 1, 1, 2, 1, 6], np.uint8)
@@ -56,12 +57,15 @@ def test_a_tensorrt_target_is_judged_in_exact_arithmetic(tmp_path: Path, monkeyp
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
     (tmp_path / "teacher").write_bytes(brightness(TensorProto.FLOAT))
     (tmp_path / "quantized").write_bytes(brightness(TensorProto.FLOAT16))
+    shutil.copyfile(tmp_path / "teacher", tmp_path / "thinned")  # of a stage that this one does not know
     shutil.copyfile(tmp_path / "quantized", tmp_path / "shipped")
     (tmp_path / "out").mkdir()
-    inputs = {name: tmp_path / name for name in ("teacher", "quantized", "shipped")} | {"data": tmp_path}
+    inputs = {name: tmp_path / name for name in ("teacher", "thinned", "quantized", "shipped")} | {"data": tmp_path}
     STAGE.run(Job(Verify(), inputs, tmp_path / "out", load_target("jetson").profile, threads=1))
     accuracy = msgspec.json.decode((tmp_path / "out" / "accuracy.json").read_bytes(), type=Accuracy)
     assert (accuracy.judge, accuracy.shipped) == ("exact-qdq", "quantized")
+    assert [row.model for row in accuracy.rows] == ["teacher", "thinned", "quantized"]
+    assert (accuracy.row("thinned").b, accuracy.row("thinned").top1) == (0, 1.0)
     row = accuracy.row("quantized")
     assert (row.b, row.c, row.top1) == (3, 0, 0.5)  # every pixel of 1
     assert accuracy.row("teacher").top1 == 1.0

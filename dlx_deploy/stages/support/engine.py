@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from dlx_deploy.config import Config
+from dlx_deploy.config import Compile, Config, Quantize
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
 from dlx_deploy.extras import install_command
 from dlx_deploy.pipeline.digest import canonical_json
@@ -21,13 +21,19 @@ from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages.quantize import PrecisionPlan
 from dlx_deploy.targets import Profile
 
-if TYPE_CHECKING:
-    from dlx_deploy.stages.compile import CompileParams
-
-__all__ = ["Outcome", "build_settings", "builder_for", "compile_engine", "missing_builder"]
+__all__ = ["CompileParams", "Outcome", "build_settings", "builder_for", "compile_engine", "missing_builder"]
 
 Outcome = Literal["shipped", "checked", "none"]
 RTX, TENSORRT = "tensorrt-rtx", "tensorrt"
+
+
+class CompileParams(Compile, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section's keys, and those of others that the choice depends on."""
+
+    precision: str = Quantize().precision
+    threads: int = 1
+    batch: Literal["dynamic"] | int = "dynamic"
+    builder: str = ""
 
 
 def builder_for(config: Config, profile: Profile) -> str:

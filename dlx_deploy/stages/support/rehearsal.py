@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlx_deploy.config import Config, Data, Distill, Prune, Quantize, Teacher, Training
+from dlx_deploy.config import Config, Data, Distill, Quantize, Teacher, Training
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.pipeline.stage import Setup
 
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.export.spec import Spec
     from dlx_deploy.nn.models.inputs import InputSpec
 
-__all__ = ["rehearse_distill", "rehearse_prune", "rehearse_quantize", "rehearse_teacher"]
+__all__ = [
+    "built_network",
+    "is_unknown",
+    "known_classes",
+    "rehearse_network",
+    "rehearse_quantize",
+    "rehearse_training",
+    "smallest_network",
+]
 
 _ROWS = 3
 """A user's network is asked for so many answers, and for each alone."""
@@ -28,68 +36,13 @@ _SOME_CLASSES = 10
 """Where only the texts themselves will say how many there are."""
 
 
-def rehearse_teacher(setup: Setup[Teacher]) -> None:
-    """The teacher can be built, trained as its section says, and filled from its checkpoint.
-
-    Raises:
-        ConfigError: unknown network or arguments, no logits, or weights that do not fit.
-        EnvironmentMissing: an extra or a GPU is not here.
-    """
-    from dlx_deploy.nn.training.transfer import transfer_of
-
-    section = setup.config.teacher
-    _rehearse_training(section)
-    transfer_of(section)
-    _rehearse_network(section, setup.config)
-    if "checkpoint" in setup.inputs and _classes_of(setup.config.data) is not None:
-        _rehearse_checkpoint(setup, setup.inputs["checkpoint"])
-
-
-def rehearse_distill(setup: Setup[Distill]) -> None:
-    """The student can be built, and trained as its section says.
-
-    Raises:
-        ConfigError: unknown network or arguments, or no logits. EnvironmentMissing: an extra or a GPU is not here.
-    """
-    _rehearse_training(setup.config.distill)
-    _rehearse_network(setup.config.distill, setup.config)
-
-
-def rehearse_prune(setup: Setup[Prune]) -> None:
-    """So much can be removed: which channels go depends on the weights, how many does not.
-
-    Raises:
-        StageFailed: it cannot. Else as for the network that is pruned.
-    """
-    from dlx_deploy.nn.models.inputs import TokenInput
-    from dlx_deploy.nn.pruning.channels import prune_channels
-    from dlx_deploy.nn.pruning.heads import prune_heads
-
-    params = setup.params
-    _rehearse_training(params)
-    if _is_unknown(setup.config):
-        return
-    model, spec = _smallest(setup.config)
-    if isinstance(spec, TokenInput):
-        prune_heads(model, spec, params.reduce_macs, params.round_to)
-        return
-    prune_channels(
-        model,
-        (2, spec.channels, spec.height, spec.width),
-        params.reduce_macs,
-        round_to=params.round_to,
-        keep_trunk=params.keep_trunk,
-        trace_seconds=params.trace_seconds,
-    )
-
-
 def rehearse_quantize(setup: Setup[Quantize]) -> None:
     """Each pattern of ``quantize.exclude`` matches a layer: those of a pruned and trained network have the same names.
 
     Raises:
         ConfigError: a pattern matches none.
     """
-    if not setup.params.exclude or _is_unknown(setup.config):
+    if not setup.params.exclude or is_unknown(setup.config):
         return
     import tempfile
 
@@ -97,7 +50,7 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
     from dlx_deploy.graph.quantization.placement import excluded
     from dlx_deploy.nn.export.network import export_onnx
 
-    model, spec = _smallest(setup.config)
+    model, spec = smallest_network(setup.config)
     with tempfile.TemporaryDirectory(prefix="dlx-deploy-rehearsal-") as folder:
         path = Path(folder) / "model.onnx"
         export_onnx(model.eval(), path, _export_spec(setup, spec))
@@ -117,7 +70,12 @@ def _export_spec(setup: Setup[Quantize], spec: InputSpec) -> Spec:
     return ExportSpec(**shape, mean=half, std=half, opset=opset, batch=asked.batch)
 
 
-def _rehearse_training(section: Training) -> None:
+def rehearse_training(section: Training) -> None:
+    """The network can be trained as ``section`` says.
+
+    Raises:
+        ConfigError: it cannot. EnvironmentMissing: a GPU is not here.
+    """
     from dlx_deploy.nn.training.compute import check_precision
     from dlx_deploy.nn.training.schedules import check_schedule
 
@@ -126,16 +84,12 @@ def _rehearse_training(section: Training) -> None:
         check_schedule(section)
 
 
-def _rehearse_checkpoint(setup: Setup[Teacher], path: Path) -> None:
-    from dlx_deploy.nn.training.transfer import load_with_new_head
-    from dlx_deploy.nn.weights.checkpoint import load_into, read_checkpoint
+def rehearse_network(section: Teacher | Distill, config: Config) -> None:
+    """The network that ``section`` names can be built and gives logits.
 
-    model, _ = _built(setup.config.teacher, setup.config.data)
-    load = load_with_new_head if setup.params.new_head else load_into
-    load(model, read_checkpoint(path, setup.params.checkpoint_key), path)
-
-
-def _rehearse_network(section: Teacher | Distill, config: Config) -> None:
+    Raises:
+        ConfigError: unknown network or arguments, or no logits. EnvironmentMissing: an extra is not here.
+    """
     import torch
 
     from dlx_deploy.nn.export.rows import refuse_dependence
@@ -143,37 +97,37 @@ def _rehearse_network(section: Teacher | Distill, config: Config) -> None:
     if ".py:" in section.model:
         # A user's code may do anything, so it is not asked to do it on a device that it does not know, or for a number
         # of classes that may not be that of the data.
-        if _classes_of(config.data) is not None:
-            model, spec = _built(section, config.data)
+        if known_classes(config.data) is not None:
+            model, spec = built_network(section, config.data)
             batch = config.export.batch
             with torch.random.fork_rng(devices=[]):
                 refuse_dependence(model, spec.drawn(_ROWS), None if batch == "dynamic" else batch)
         return
     try:
         with torch.device("meta"):
-            _built(section, config.data)
+            built_network(section, config.data)
     except (ConfigError, StageFailed, RuntimeError, NotImplementedError, TypeError, ValueError):
-        _built(section, config.data)
+        built_network(section, config.data)
 
 
-def _smallest(config: Config) -> tuple[nn.Module, InputSpec]:
+def smallest_network(config: Config) -> tuple[nn.Module, InputSpec]:
     """The network that is pruned and quantized, for real, as its section describes it."""
-    return _built(config.distill if config.distill.enabled else config.teacher, config.data)
+    return built_network(config.distill if config.distill.enabled else config.teacher, config.data)
 
 
-def _is_unknown(config: Config) -> bool:
+def is_unknown(config: Config) -> bool:
     """Whether that network cannot be made yet: a user's function is asked for the data's number of classes alone."""
     section = config.distill if config.distill.enabled else config.teacher
-    return ".py:" in section.model and _classes_of(config.data) is None
+    return ".py:" in section.model and known_classes(config.data) is None
 
 
-def _built(section: Teacher | Distill, data: Data) -> tuple[nn.Module, InputSpec]:
+def built_network(section: Teacher | Distill, data: Data) -> tuple[nn.Module, InputSpec]:
     """The section's network, once it has given logits, and what it reads; torch's generator is left as it was."""
     import torch
 
     from dlx_deploy.nn.models.registry import build_model, check_output
 
-    arguments, spec, classes = dict(section.arguments), _spec_of(data), _classes_of(data) or _SOME_CLASSES
+    arguments, spec, classes = dict(section.arguments), _spec_of(data), known_classes(data) or _SOME_CLASSES
     if section.model.startswith("hf:"):
         arguments, spec = _hugging_face(section.model.removeprefix("hf:"), arguments, spec)
     with torch.random.fork_rng(devices=[]):
@@ -182,7 +136,7 @@ def _built(section: Teacher | Distill, data: Data) -> tuple[nn.Module, InputSpec
     return model, spec
 
 
-def _classes_of(data: Data) -> int | None:
+def known_classes(data: Data) -> int | None:
     """How many classes there are, where that is known without reading the data."""
     from dlx_deploy.nn.data.listing import list_folder
 

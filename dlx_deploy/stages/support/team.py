@@ -190,7 +190,7 @@ def work(meeting: str | None = None) -> int:
 
 
 def _run(message: dict[str, Any]) -> None:
-    from dlx_deploy.stages.recipe import load_stage
+    from dlx_deploy.stages.registry import load_stage
 
     stage = load_stage(message["stage"])
     with tempfile.TemporaryDirectory(prefix="dlx-deploy-worker-") as folder:

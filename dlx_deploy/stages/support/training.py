@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from dlx_deploy.config import Distill, Prune, Teacher, Training
-from dlx_deploy.pipeline.stage import Job, Metrics
+from dlx_deploy.config import Config, Distill, Prune, Teacher, Training
+from dlx_deploy.pipeline.stage import Job, Metrics, Network, Offers, Source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
 __all__ = [
     "TORCH_TOOLS",
     "NoParams",
+    "Taught",
     "distilling",
     "input_spec",
+    "learns_from_logits",
     "new_model",
+    "taught_by",
     "train_and_save",
     "use_threads",
 ]
@@ -86,6 +91,28 @@ def use_threads(job: Job[msgspec.Struct], data: DataArtifact) -> None:
 
     small = not data.is_text and data.height * data.width <= _SMALL_PX
     set_threads(job.threads or (1 if small else max(available_cores() // job.processes, 1)))
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a student learns from, as inputs of its step; ``networks``: those among them that it rebuilds."""
+
+    inputs: Mapping[str, Source]
+    networks: Sequence[Network]
+
+
+def learns_from_logits(section: Distill | Prune, config: Config) -> bool:
+    """Whether the teacher would always be asked the very same, so that its answers are computed once, as ``logits``."""
+    augmented = section.augments and not config.data.is_text
+    return section.epochs > 0 and not augmented
+
+
+def taught_by(section: Distill | Prune, config: Config, upstream: Offers) -> Taught:
+    """The teacher, or its answers."""
+    if learns_from_logits(section, config):
+        return Taught({"logits": upstream.output("logits")}, ())
+    teacher = upstream.networks["teacher"]
+    return Taught({"teacher": teacher.model}, (teacher,))
 
 
 def distilling(job: Job[Distill | Prune]) -> LossFn:

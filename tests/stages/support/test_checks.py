@@ -22,9 +22,9 @@ from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.stage import Job, Metrics, Setup, Stage, Step
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.live import QuietWatcher
+from dlx_deploy.stages.data import refuse_large_batches
+from dlx_deploy.stages.export import OLDEST_OPSET
 from dlx_deploy.stages.recipe import build_for
-from dlx_deploy.stages.support import checks
-from dlx_deploy.stages.support.checks import check_batches
 from dlx_deploy.targets import load_target
 
 from ...conftest import image_folder
@@ -149,7 +149,7 @@ def test_the_names_known_without_torch_are_those_known_with_it(monkeypatch: pyte
     assert sorted({*names.image_models(), *names.text_models()}) == model_names()
     assert (tuple(DEPTHS), VIT, TIMM, HF) == (names.CIFAR, names.VIT, names.TIMM, names.HF)
     assert names.text_models() == tuple(sorted(SEQUENCE_DEFAULTS))
-    assert checks.OLDEST_OPSET == OLDEST
+    assert OLDEST_OPSET == OLDEST
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert names.image_models() == ()  # then the build says it
 
@@ -303,11 +303,11 @@ def test_only_steps_that_would_run_are_rehearsed_and_before_the_first(tmp_path: 
 def test_a_batch_larger_than_the_training_split_is_said_after_data(section: str) -> None:
     config = load_config(None, [f"{section}.batch_size=500"])
     with pytest.raises(DataError, match=rf"the training split has 400 images and batch_size is 500 \({section}\)"):
-        check_batches(config, {}, {"train_images": 400.0})
-    assert check_batches(config, {}, {"train_images": 500.0}) == ()
-    assert check_batches(config, {}, {"train_texts": 5.0}) == ()
+        refuse_large_batches(config, {}, {"train_images": 400.0})
+    assert refuse_large_batches(config, {}, {"train_images": 500.0}) == ()
+    assert refuse_large_batches(config, {}, {"train_texts": 5.0}) == ()
     off = load_config(None, [f"{section}.batch_size=500", f"{section}.epochs=0"])
-    assert check_batches(off, {}, {"train_images": 400.0}) == ()
+    assert refuse_large_batches(off, {}, {"train_images": 400.0}) == ()
 
 
 def test_every_refusal_is_one_of_ours(tmp_path: Path) -> None:

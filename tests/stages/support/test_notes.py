@@ -7,7 +7,8 @@ import pytest
 from dlx_deploy.config import Config, Gate
 from dlx_deploy.runtime.statistics.drops import non_inferiority
 from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound
-from dlx_deploy.stages.support.notes import data_notes, teacher_notes
+from dlx_deploy.stages.data import notes as data_notes
+from dlx_deploy.stages.teacher import notes as teacher_notes
 
 
 def data(n: int, classes: int = 10, noun: str = "images") -> dict[str, float]:

@@ -13,7 +13,7 @@ import pytest
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.pipeline.stage import Job
-from dlx_deploy.stages.recipe import load_stage
+from dlx_deploy.stages.registry import load_stage
 from dlx_deploy.stages.support import team as module
 from dlx_deploy.stages.support.team import Team
 

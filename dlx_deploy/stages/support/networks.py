@@ -1,0 +1,54 @@
+"""Networks as inputs of steps: the files that a section names, and the libraries that make what it names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from msgspec.structs import replace
+
+from dlx_deploy.config import Distill, Teacher
+from dlx_deploy.pipeline.stage import Network, Source, Stage, Tree
+
+__all__ = ["NamedNetwork", "named_network", "rebuilding"]
+
+S = TypeVar("S", Teacher, Distill)
+_LIBRARIES = {"timm": "timm", "hf": "transformers"}
+"""What a network's name begins with → the distribution that makes it."""
+
+
+@dataclass(frozen=True)
+class NamedNetwork(Generic[S]):
+    """A section that names a network, without the user's paths: these are ``files``, hashed by content."""
+
+    section: S
+    files: Mapping[str, Source]
+    library: str
+
+
+def named_network(section: S) -> NamedNetwork[S]:
+    """``section`` with the user's file or folder that its ``model`` names, if it names one, as the input ``source``."""
+    files: dict[str, Source] = {}
+    path, is_file, function = section.model.rpartition(".py:")
+    if is_file:
+        files["source"] = Path(f"{path}.py")
+        section = replace(section, model=f"model.py:{function}")
+    folder = Path(section.model.removeprefix("hf:"))
+    if section.model.startswith("hf:") and folder.is_dir():
+        files["source"] = Tree(folder, _hf_files)
+        section = replace(section, model="hf:source")
+    return NamedNetwork(section, files, _LIBRARIES.get(section.model.partition(":")[0], ""))
+
+
+def rebuilding(stage: Stage[Any], networks: Iterable[Network], library: str = "") -> Stage[Any]:
+    """``stage`` with the libraries of the ``networks`` that it loads, and of the one that it makes, among its tools."""
+    libraries = sorted({library, *(network.library for network in networks)} - {""})
+    return dataclasses.replace(stage, tools=(*stage.tools, *libraries)) if libraries else stage
+
+
+def _hf_files(folder: Path) -> list[str]:
+    """What of a Hugging Face model's folder counts: its configuration and its weights."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin"))
