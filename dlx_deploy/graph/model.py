@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,13 +28,11 @@ __all__ = [
     "load",
     "max_length",
     "opset",
-    "tidy",
     "to_bytes",
 ]
 
 INPUT, TOKENS = "images", "tokens"
 OUTPUT = "logits"
-PRODUCER = "dlx-deploy"
 
 
 @dataclass(frozen=True)
@@ -168,37 +165,6 @@ def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:
     values = {v.name: _info(v) for v in [*inferred.input, *inferred.value_info, *inferred.output]}
     values.update((t.name, TensorInfo(t.data_type, tuple(t.dims))) for t in inferred.initializer)
     return values
-
-
-def tidy(model: ModelProto) -> ModelProto:
-    """The model without what does not compute: doc strings, metadata, inferred shapes, unused constants, tool names.
-
-    Stack traces and file paths of the exporter go with them. The model is edited in place.
-    """
-    graph = model.graph
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [t for t in graph.initializer if t.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    del graph.value_info[:]
-    for item in _documented(model):
-        item.ClearField("doc_string")
-        if "metadata_props" in item.DESCRIPTOR.fields_by_name and item is not model:
-            item.ClearField("metadata_props")
-    bound = max_length(model)
-    onnx.helper.set_model_props(model, {MAX_LENGTH: str(bound)} if bound else {})
-    model.producer_name, model.producer_version, model.domain, model.model_version = PRODUCER, "", "", 0
-    graph.name = PRODUCER
-    return model
-
-
-def _documented(model: ModelProto) -> Iterable[ModelProto | TensorProto | NodeProto]:
-    graph = model.graph
-    return [model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *_attributes(model)]
-
-
-def _attributes(model: ModelProto) -> list[onnx.AttributeProto]:
-    return [item for node in model.graph.node for item in node.attribute]
 
 
 def _info(value: onnx.ValueInfoProto) -> TensorInfo:

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 import dlx_deploy.graph
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.model import Index, attribute, infer, int_attribute, load, opset, tidy, to_bytes
+from dlx_deploy.graph.model import Index, attribute, infer, int_attribute, load, opset, to_bytes
 
-from ..onnx_fixtures import Net, node, residual_net
+from ..onnx_fixtures import node, residual_net
 
 ROOM = Path(dlx_deploy.graph.__file__).parent
 MODULES = sorted(
@@ -77,16 +77,3 @@ def test_shape_inference_says_what_it_refuses() -> None:
     node(model, "logits/Gemm").attribute[0].i = 0
     with pytest.raises(StageFailed, match=r"shape inference refuses the graph.*logits/Gemm"):
         infer(model)
-
-
-def test_tidy_leaves_what_computes() -> None:
-    clean = tidy(residual_net())
-    dirty = residual_net()
-    dirty.doc_string, dirty.graph.node[0].doc_string, dirty.producer_version = "/home/me/x.py", "line 3", "1.2"
-    helper.set_model_props(dirty, {"stack_trace": "/home/me/x.py"})
-    dirty.graph.initializer.extend(Net().constants)
-    dirty.graph.initializer.add(name="unused", data_type=TensorProto.FLOAT, dims=[1], float_data=[1.0])
-    entry = dirty.graph.node[0].metadata_props.add()
-    entry.key, entry.value = "pkg", "/home/me/x.py"
-    dirty.graph.value_info.append(helper.make_tensor_value_info("relu1", TensorProto.FLOAT, None))
-    assert to_bytes(tidy(dirty)) == to_bytes(clean)

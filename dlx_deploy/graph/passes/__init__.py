@@ -1,1 +1,1 @@
-"""Passes over a graph, each of which leaves what the network computes."""
+"""Passes over ONNX graphs, one a file: ``base`` says what a pass is and runs them."""

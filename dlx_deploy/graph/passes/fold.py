@@ -6,7 +6,7 @@ so for every image, and nothing that looks for constant weights (quantization, c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from dlx_deploy.graph.model import Index, load, to_bytes
-from dlx_deploy.graph.passes.tidy import scope_of
+from dlx_deploy.graph.passes.base import Pass
+from dlx_deploy.graph.passes.names import scope_of
 from dlx_deploy.runtime.backends.session import open_session
 
-__all__ = ["constants_of", "fold_weights"]
+__all__ = ["FOLD_WEIGHTS", "constants_of", "fold_weights"]
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -112,3 +113,13 @@ def _batch_norms_folded(model: ModelProto) -> ModelProto:
     ]
     folded: ModelProto = rewrite(model, rules)
     return folded
+
+
+def _computed_weights(model: ModelProto) -> Sequence[str]:
+    """Layers whose weights are still computed from constants."""
+    fixed = constants_of(model)
+    layers = [(node.name, name) for node in _layers(model) for name in node.input[1:] if name in fixed]
+    return [f"{layer} computes its constant {name!r} for every input" for layer, name in layers]
+
+
+FOLD_WEIGHTS = Pass("fold-weights", fold_weights, ensures=_computed_weights)

@@ -14,7 +14,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.model import Index, attribute, infer, load, opset, tidy
+from dlx_deploy.graph.model import Index, attribute, infer, load, opset
+from dlx_deploy.graph.passes.tidy import tidy
 
 __all__ = ["QDQ_IN_HALF", "float_tensors", "half_precision"]
 

@@ -6,16 +6,18 @@ gained element types on the way; the few that changed form have a rule here, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, defs, helper, numpy_helper
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.model import Index, attribute, int_attribute, load, opset, tidy
+from dlx_deploy.graph.model import Index, attribute, int_attribute, load, opset
+from dlx_deploy.graph.passes.base import Pass
 
-__all__ = ["OLDEST", "lower"]
+__all__ = ["OLDEST", "lower", "to_opset"]
 
 OLDEST = 13
 """Per-channel DequantizeLinear, which INT8 weights need, came with opset 13."""
@@ -59,7 +61,16 @@ def lower(model: ModelProto, target: int) -> ModelProto:
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", context.target))
     model.ir_version = helper.find_min_ir_version_for(model.opset_import)
-    return tidy(model)
+    return model
+
+
+def to_opset(target: int) -> Pass:
+    """The pass that lowers a graph to opset ``target``."""
+
+    def newer(model: ModelProto) -> Sequence[str]:
+        return [f"it is at opset {opset(model)}"] if opset(model) > target else []
+
+    return Pass(f"opset-{target}", functools.partial(lower, target=target), ensures=newer)
 
 
 def _lowered(node: NodeProto, source: int, context: _Context) -> list[NodeProto]:

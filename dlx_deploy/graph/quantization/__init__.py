@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.model import Index, load, to_bytes
+from dlx_deploy.graph.passes.base import Pass, run_passes
 from dlx_deploy.graph.passes.half import float_tensors, half_precision
+from dlx_deploy.graph.passes.tidy import TIDY
 from dlx_deploy.graph.quantization import cpu_style, tensorrt_style
 from dlx_deploy.graph.quantization.calibrate import Method, Ranges, activation_ranges
 from dlx_deploy.graph.quantization.placement import WEIGHTED, excluded, layer_precision, quantizable
-from dlx_deploy.graph.quantization.rules import check_tensorrt_rules
+from dlx_deploy.graph.quantization.rules import TENSORRT_RULES, check_tensorrt_rules
 
 __all__ = [
     "Method",
@@ -90,18 +91,26 @@ def quantize_model(source: Path, out: Path, inputs: NDArray[Any], plan: Quantiza
         StageFailed: the result breaks a rule of the target's parser.
     """
     model = load(source)
-    planned = _quantized(model, inputs, plan) if plan.int8 else model
-    if plan.half:
-        planned = half_precision(planned, _magnitudes(model, inputs, plan.pad_id))
-    onnx.checker.check_model(planned, full_check=True)
-    if plan.style == "tensorrt" and (findings := check_tensorrt_rules(planned)):
-        raise StageFailed(f"{source.name}: the planned graph breaks {len(findings)} rules: {'; '.join(findings[:5])}")
+    planned = run_passes(load(model), _passes(model, inputs, plan), source.name)
     layers = layer_precision(planned)
     if plan.int8 and "int8" not in layers.values():
         raise _nothing(model, plan)
     out.write_bytes(to_bytes(planned))
     activations = sum(n.op_type == "QuantizeLinear" for n in planned.graph.node)
     return QuantizationReport(layers=layers, activations=activations)
+
+
+def _passes(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) -> list[Pass]:
+    """What ``plan`` does to ``model``, in order."""
+    passes = []
+    if plan.int8:
+        passes.append(Pass("int8", lambda graph: _quantized(graph, inputs, plan)))
+    if plan.half:
+        passes.append(Pass("half-precision", lambda graph: half_precision(graph, _magnitudes(model, inputs, plan))))
+    passes.append(TIDY)
+    if plan.style == "tensorrt":
+        passes.append(TENSORRT_RULES)
+    return passes
 
 
 def _quantized(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) -> ModelProto:
@@ -134,10 +143,10 @@ def _nothing(model: ModelProto, plan: QuantizationPlan) -> NothingToQuantize:
     )
 
 
-def _magnitudes(model: ModelProto, inputs: NDArray[Any], pad_id: int | None) -> dict[str, float]:
+def _magnitudes(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) -> dict[str, float]:
     """The largest magnitude of every float32 tensor on some of the inputs."""
     some, tensors = inputs[:OVERFLOW_IMAGES], float_tensors(model)
     ranges = activation_ranges(
-        model, some, tensors, "minmax", symmetric=False, largest_batch=OVERFLOW_BATCH, pad_id=pad_id
+        model, some, tensors, "minmax", symmetric=False, largest_batch=OVERFLOW_BATCH, pad_id=plan.pad_id
     )
     return {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items()}

@@ -15,7 +15,8 @@ import onnx
 from onnx import ModelProto, NodeProto
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.model import Index, batch_size, load, tidy, to_bytes
+from dlx_deploy.graph.model import Index, batch_size, load, to_bytes
+from dlx_deploy.graph.passes.tidy import tidy
 from dlx_deploy.graph.quantization.calibrate import Ranges
 from dlx_deploy.graph.quantization.placement import excluded, quantizable, residuals
 

@@ -33,7 +33,7 @@ __all__ = [
 LAYERS = ("Conv", "Gemm", "MatMul")
 WEIGHTED = (*LAYERS, "ConvTranspose")
 NUMBER = re.compile(r"^(.*/[A-Za-z]+)_[0-9]+$")
-"""A node's name whose module makes several of its kind: see ``graph.passes.tidy``."""
+"""A node's name whose module makes several of its kind: see ``graph.passes.names``."""
 DYNAMIC, DYNAMIC_SUFFIX = "MatMulInteger", "_quant"
 """What ONNX Runtime makes of a MatMul or Gemm whose activations are quantized while it runs, and of its name."""
 

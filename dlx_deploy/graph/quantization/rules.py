@@ -13,10 +13,11 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, defs
 
 from dlx_deploy.graph.model import Index, attribute, int_attribute, opset
+from dlx_deploy.graph.passes.base import Pass
 from dlx_deploy.graph.passes.opset import OLDEST
 from dlx_deploy.graph.quantization.placement import LAYERS, through_qdq, weight_axis
 
-__all__ = ["check_tensorrt_rules"]
+__all__ = ["TENSORRT_RULES", "check_tensorrt_rules"]
 
 UNSUPPORTED = ("QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger", "DynamicQuantizeLinear")
 QDQ = ("QuantizeLinear", "DequantizeLinear")
@@ -36,21 +37,21 @@ def _nodes(index: Index, *op_types: str) -> Iterator[NodeProto]:
     return (node for node in index.model.graph.node if node.op_type in op_types)
 
 
-def _says(node: NodeProto, text: str) -> str:
+def _at(node: NodeProto, text: str) -> str:
     return f"node {node.name!r} ({node.op_type}): {text}"
 
 
 def _constant_parameters(index: Index) -> Iterator[str]:
     for node in _nodes(index, *QDQ):
         if any(name not in index.initializers for name in node.input[1:] if name):
-            yield _says(node, "its scale or zero point is computed; both must be constants of the graph")
+            yield _at(node, "its scale or zero point is computed; both must be constants of the graph")
 
 
 def _zero_points(index: Index) -> Iterator[str]:
     for node in _nodes(index, *QDQ):
         name = node.input[2] if len(node.input) > 2 else ""
         if name in index.initializers and index.array(name).any():
-            yield _says(node, f"its zero point is not 0 (up to {int(np.abs(index.array(name)).max())}); only symmetric")
+            yield _at(node, f"its zero point is not 0 (up to {int(np.abs(index.array(name)).max())}); only symmetric")
 
 
 def _types(index: Index) -> Iterator[str]:
@@ -61,14 +62,14 @@ def _types(index: Index) -> Iterator[str]:
             continue  # the type is that of its input
         kind = index.initializers[name].data_type if name in index.initializers else TensorProto.UINT8
         if kind not in (TensorProto.INT8, TensorProto.INT32):
-            yield _says(node, f"it quantizes to {TensorProto.DataType.Name(kind).lower()}; only int8")
+            yield _at(node, f"it quantizes to {TensorProto.DataType.Name(kind).lower()}; only int8")
 
 
 def _int32_bias(index: Index) -> Iterator[str]:
     for node in _nodes(index, "DequantizeLinear"):
         stored = index.initializers.get(node.input[0])
         if stored is not None and stored.data_type == TensorProto.INT32:
-            yield _says(node, "it dequantizes an int32 constant; biases stay in floating point")
+            yield _at(node, "it dequantizes an int32 constant; biases stay in floating point")
 
 
 def _scales(index: Index) -> Iterator[str]:
@@ -77,7 +78,7 @@ def _scales(index: Index) -> Iterator[str]:
             continue
         scale = index.array(node.input[1]).astype(np.float64)
         if not (np.isfinite(scale).all() and (scale > 0).all()):
-            yield _says(node, f"a scale is {scale.min()}; all must be finite and above 0")
+            yield _at(node, f"a scale is {scale.min()}; all must be finite and above 0")
 
 
 def _per_tensor_activations(index: Index) -> Iterator[str]:
@@ -88,7 +89,7 @@ def _per_tensor_activations(index: Index) -> Iterator[str]:
         for node in [quantize, *index.readers(quantize.output[0])]:
             stored = index.initializers.get(node.input[1]) if node.op_type in QDQ else None
             if stored is not None and stored.dims:
-                yield _says(node, f"its scale for an activation has the shape {list(stored.dims)}; it must be a scalar")
+                yield _at(node, f"its scale for an activation has the shape {list(stored.dims)}; it must be a scalar")
 
 
 def _weight_axes(index: Index) -> Iterator[str]:
@@ -101,20 +102,20 @@ def _weight_axes(index: Index) -> Iterator[str]:
         axis, rank = int_attribute(dequantize, "axis", 1), len(stored.dims)
         wanted = weight_axis(node, rank)
         if scale is not None and int(np.prod(scale.dims)) != 1 and axis % rank != wanted:
-            yield _says(node, f"its weight scales lie along axis {axis}; the output channels are axis {wanted}")
+            yield _at(node, f"its weight scales lie along axis {axis}; the output channels are axis {wanted}")
 
 
 def _transposed_convolutions(index: Index) -> Iterator[str]:
     """*Silent*: INT8 ConvTranspose runs in floating point."""
     for node in _nodes(index, "ConvTranspose"):
         if through_qdq(index, node.input[0]) or through_qdq(index, node.input[1]):
-            yield _says(node, "it is quantized; it would run in floating point")
+            yield _at(node, "it is quantized; it would run in floating point")
 
 
 def _folded_weights(index: Index) -> Iterator[str]:
     for node in _nodes(index, "QuantizeLinear"):
         if node.input[0] in index.initializers:
-            yield _says(node, "it quantizes a constant; store the int8 values")
+            yield _at(node, "it quantizes a constant; store the int8 values")
 
 
 def _int8_constants(index: Index) -> Iterator[str]:
@@ -124,14 +125,14 @@ def _int8_constants(index: Index) -> Iterator[str]:
             continue
         for node in index.readers(name):
             if node.op_type != "DequantizeLinear":
-                yield _says(node, f"it reads the int8 constant {name!r}; only DequantizeLinear may")
+                yield _at(node, f"it reads the int8 constant {name!r}; only DequantizeLinear may")
 
 
 def _int8_activations(index: Index) -> Iterator[str]:
     for node in _nodes(index, "QuantizeLinear"):
         for reader in index.readers(node.output[0]):
             if reader.op_type != "DequantizeLinear":
-                yield _says(reader, f"it reads int8 from {node.name!r}; DequantizeLinear must come first")
+                yield _at(reader, f"it reads int8 from {node.name!r}; DequantizeLinear must come first")
 
 
 def _double_precision(index: Index) -> Iterator[str]:
@@ -141,7 +142,7 @@ def _double_precision(index: Index) -> Iterator[str]:
             yield f"tensor {name!r}: it is float64; store float32"
     for node in _nodes(index, "Cast"):
         if attribute(node, "to") == TensorProto.DOUBLE:
-            yield _says(node, "it casts to float64; use float32")
+            yield _at(node, "it casts to float64; use float32")
 
 
 def _residual_sums(index: Index) -> Iterator[str]:
@@ -150,7 +151,7 @@ def _residual_sums(index: Index) -> Iterator[str]:
         bare = any(index.made_by(name, "Conv") for name in node.input)
         behind = [through_qdq(index, name) for name in node.input]
         if not bare and any(name and index.made_by(name, "Conv") for name in behind):
-            yield _says(node, "both its inputs are dequantized or none is a convolution; quantize the identity alone")
+            yield _at(node, "both its inputs are dequantized or none is a convolution; quantize the identity alone")
 
 
 def _uint8_input(index: Index) -> Iterator[str]:
@@ -159,15 +160,13 @@ def _uint8_input(index: Index) -> Iterator[str]:
             continue
         for node in index.readers(value.name):
             if node.op_type not in ("Cast", "Shape"):
-                yield _says(node, f"it reads the uint8 input {value.name!r}; only Cast may")
+                yield _at(node, f"it reads the uint8 input {value.name!r}; only Cast may")
 
 
 def _operators(index: Index) -> Iterator[str]:
     for node in index.model.graph.node:
         if node.op_type in UNSUPPORTED or node.domain not in ("", "ai.onnx"):
-            yield _says(
-                node, f"{node.domain or 'ai.onnx'}.{node.op_type} is not supported; use Q/DQ around float layers"
-            )
+            yield _at(node, f"{node.domain or 'ai.onnx'}.{node.op_type} is not supported; use Q/DQ around float layers")
 
 
 def _mixed_types(index: Index) -> Iterator[str]:
@@ -184,7 +183,7 @@ def _mixed_types(index: Index) -> Iterator[str]:
         for kinds in seen.values():
             if len(kinds) > 1:
                 names = " and ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in kinds))
-                yield _says(node, f"its inputs are {names}; cast them to one type")
+                yield _at(node, f"its inputs are {names}; cast them to one type")
 
 
 def _element_types(model: ModelProto) -> dict[str, int]:
@@ -202,9 +201,9 @@ def _attention(index: Index) -> Iterator[str]:
     """One tensor as two inputs kills TensorRT-RTX's process; 3-D inputs are refused with a dynamic batch."""
     for node in _nodes(index, "Attention"):
         if int_attribute(node, "q_num_heads", 0):
-            yield _says(node, "it takes 3-D inputs and splits the heads itself; reshape to 4-D q, k and v before it")
+            yield _at(node, "it takes 3-D inputs and splits the heads itself; reshape to 4-D q, k and v before it")
         if len(set(node.input[:3])) < 3:
-            yield _says(node, "q, k and v are not three tensors; put an Identity before each")
+            yield _at(node, "q, k and v are not three tensors; put an Identity before each")
 
 
 def _operator_set(index: Index) -> Iterator[str]:
@@ -232,3 +231,6 @@ _RULES: dict[str, Callable[[Index], Iterator[str]]] = {
     "mixed-types": _mixed_types,
     "attention": _attention,
 }
+
+TENSORRT_RULES = Pass("tensorrt-rules", lambda model: model, ensures=check_tensorrt_rules)
+"""Changes nothing: the last pass of a graph that TensorRT will read."""

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.model import Index, load, opset, tidy
+from dlx_deploy.graph.model import Index, load, opset
 from dlx_deploy.graph.passes.opset import OLDEST
+from dlx_deploy.graph.passes.tidy import tidy
 from dlx_deploy.graph.quantization.calibrate import Ranges
 from dlx_deploy.graph.quantization.placement import excluded, quantizable, residuals, weight_axis
 

@@ -21,9 +21,9 @@ from torch import nn
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.evaluation import run_onnx
 from dlx_deploy.graph.model import OUTPUT, load, to_bytes
-from dlx_deploy.graph.passes.fold import fold_weights
-from dlx_deploy.graph.passes.opset import lower
-from dlx_deploy.graph.passes.tidy import WRAPPED, rewrite
+from dlx_deploy.graph.passes.base import run_passes
+from dlx_deploy.graph.passes.exported import exported_passes
+from dlx_deploy.graph.passes.names import WRAPPED
 from dlx_deploy.graph.rows import BLAMED, MOST, dependence, refuse_dependent_rows, unlike
 from dlx_deploy.nn.export.bake import baked, copied
 from dlx_deploy.nn.export.rows import blame, refused_alone
@@ -70,9 +70,7 @@ def export_onnx(model: nn.Module, path: Path, spec: Spec) -> None:
     _refuse_other_outputs(wrapped, example, spec)
     graph = _exported(wrapped, example, spec)
     onnx.helper.set_model_props(graph, spec.metadata())
-    graph = lower(rewrite(fold_weights(graph)), spec.opset)
-    onnx.checker.check_model(graph, full_check=True)
-    path.write_bytes(to_bytes(graph))
+    path.write_bytes(to_bytes(run_passes(graph, exported_passes(spec.opset), path.name)))
 
 
 def check_parity(path: Path, model: nn.Module, spec: Spec, inputs: NDArray[Any], tolerance: float) -> ParityReport:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.evaluation import fitted
 from dlx_deploy.graph.model import INPUT, MAX_LENGTH, TOKENS
+from dlx_deploy.graph.passes.names import WRAPPED
 from dlx_deploy.graph.passes.opset import OLDEST
-from dlx_deploy.graph.passes.tidy import WRAPPED
 
 __all__ = ["NEWEST", "ExportSpec", "Spec", "TextSpec"]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from dlx_deploy.graph import quantization
 from dlx_deploy.graph.evaluation import run_onnx, top1
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization import NothingToQuantize, QuantizationPlan, check_tensorrt_rules, quantize_model
+from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
 
 from ...onnx_fixtures import Net, digits, exported, images, residual_net
 
@@ -145,7 +147,9 @@ def test_a_pattern_that_matches_nothing_names_what_is_near(tmp_path: Path) -> No
 
 def test_a_graph_of_ours_that_breaks_a_rule_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.onnx").write_bytes(residual_net().SerializeToString())
-    monkeypatch.setattr(quantization, "check_tensorrt_rules", lambda model: ["scale: node 'x': it is 0"])
-    with pytest.raises(StageFailed, match=r"net\.onnx: the planned graph breaks 1 rules: scale: node 'x': it is 0"):
+    broken = replace(TENSORRT_RULES, ensures=lambda model: ["scale: node 'x': it is 0"])
+    monkeypatch.setattr(quantization, "TENSORRT_RULES", broken)
+    rule = r"net\.onnx: the graph breaks what the pass 'tensorrt-rules' ensures: scale: node 'x': it is 0"
+    with pytest.raises(StageFailed, match=rf"{rule} \(in the pass 'tensorrt-rules', after int8, tidy\)"):
         quantize_model(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(8), QuantizationPlan("tensorrt"))
     assert not (tmp_path / "int8.onnx").exists()
