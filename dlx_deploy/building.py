@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from dlx_deploy.config import Config, Data, load_config
+from dlx_deploy.devices.choice import device_for
 from dlx_deploy.errors import ConfigError, GateStopped, StoreError
 from dlx_deploy.pipeline.check import check_build
 from dlx_deploy.pipeline.collect import collect_garbage
@@ -26,15 +27,16 @@ from dlx_deploy.pipeline.run import BuildResult, Watcher, run_build
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.builds import describe_collected, summarise
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher, stderr_console
-from dlx_deploy.stages.recipe import build_for
+from dlx_deploy.stages.recipe import steps_for
 from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
-from dlx_deploy.targets import load_target
+from dlx_deploy.targets import Profile, load_target, read_host
 
 __all__ = [
     "BuildOptions",
     "Built",
     "Work",
+    "build_for",
     "build_packages",
     "collect",
     "find_config",
@@ -74,6 +76,19 @@ def find_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """
     default = Path("deploy.toml")
     return load_config(path or (default if default.is_file() else None), overrides)
+
+
+def build_for(config: Config, profile: Profile) -> Build:
+    """Everything that a build of ``config`` for one target needs."""
+    return Build(
+        target_name=profile.name,
+        target=profile,
+        steps=steps_for(config, profile),
+        config=config,
+        host=msgspec.to_builtins(read_host()),
+        device=device_for(profile),
+        threads=config.threads,
+    )
 
 
 def load_job(

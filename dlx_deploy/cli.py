@@ -321,12 +321,14 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a package's latency on this machine; exit 3 if it misses its budget."""
-    from dlx_deploy.runtime.commands import actions as commands
-    from dlx_deploy.runtime.commands.bench import BenchOptions
+    from dlx_deploy.devices.local import ThisMachine
 
-    predictor = _predictor(package, threads, backend, no_build)
-    budget = predictor.package.max_latency_p90_ms if max_p90_ms is None else max_p90_ms
-    _finish(commands.bench(predictor, BenchOptions(rounds=rounds, batch=batch, max_p90_ms=budget)), as_json)
+    command = ["bench", f"--rounds={rounds}", f"--batch={batch}", f"--threads={threads}"]
+    command += [] if max_p90_ms is None else [f"--max-p90-ms={max_p90_ms}"]
+    command += [] if backend is None else [f"--backend={backend}"]
+    command += ["--no-build"] * no_build
+    device = ThisMachine()
+    _finish(device.run(device.put(package), command), as_json)
 
 
 @app.command()

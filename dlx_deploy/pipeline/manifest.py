@@ -54,6 +54,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[GateResult, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    device: dict[str, Any] | None = None
+    """What the device that was measured was when the build began; ``None``: nothing was measured."""
 
 
 def now() -> str:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -15,6 +15,9 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.key import KeyDocument, differences, key_document, key_of, other_versions, tool_versions
 from dlx_deploy.pipeline.stage import Output, Provenance, Source, Step, Team, Tree
 from dlx_deploy.pipeline.store import Corrupt, Record, Store
+
+if TYPE_CHECKING:
+    from dlx_deploy.devices.device import Device
 
 __all__ = ["Build", "Planned", "Resolver", "plan"]
 
@@ -29,8 +32,9 @@ class Build:
     config: Any
     """The whole configuration and the whole profile go into the manifest, not into any key."""
     host: Mapping[str, Any] = field(default_factory=dict)
-    """This machine; it enters the keys of the stages that measure it, where the target is this machine."""
-    target_is_host: bool = False
+    """This machine, for the manifest alone."""
+    device: Device | None = None
+    """The target, where it can be measured; its identity enters the keys of the stages that measure it."""
     threads: int = 0
     processes: int = 1
     """Those of the team on this machine, which share its cores; like ``threads`` in no key."""
@@ -78,7 +82,7 @@ class Resolver:
             return Planned(step, "run", f"needs {', '.join(waiting)}, not built yet")
         digests = {name: self._digest(step, name, source) for name, source in step.inputs.items()}
         build = self._build
-        host = build.host if build.target_is_host else {}
+        host = build.device.identity if build.device else {}
         document = key_document(step.stage, step.params, digests, build.target, step.seed, host)
         key = key_of(document)
         found = self._store.find(key)

@@ -78,6 +78,7 @@ class _Recorder:
             target=msgspec.to_builtins(build.target),
             config=msgspec.to_builtins(build.config),
             host=dict(build.host),
+            device=msgspec.to_builtins(build.device.facts()) if build.device else None,
             started=started,
             status="running",
         )
@@ -226,6 +227,7 @@ def _job(
         checkpoints=store.checkpoints(key),
         processes=build.processes,
         logs=build.logs / step.name if build.logs else None,
+        device=build.device,
     )
 
 

@@ -15,6 +15,7 @@ from dlx_deploy.progress import Progress, silent
 
 if TYPE_CHECKING:
     from dlx_deploy.config import Config
+    from dlx_deploy.devices.device import Device
     from dlx_deploy.targets import Profile
 
 __all__ = [
@@ -48,7 +49,7 @@ class Job(Generic[P_co]):
     ``inputs`` maps input names to read-only paths (a file or a folder of an earlier stage, or a user's file).
     ``out`` is an empty folder: write one file or folder per declared output there, and nothing elsewhere except
     below ``checkpoints``, which survives a kill and belongs to this key alone, and ``logs``, if it is given.
-    ``processes`` of this machine run the stage together.
+    ``processes`` of this machine run the stage together. ``device`` is the target where that can be measured.
     """
 
     params: P_co
@@ -61,6 +62,7 @@ class Job(Generic[P_co]):
     checkpoints: Path = Path()
     processes: int = 1
     logs: Path | None = None
+    device: Device | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Stage(Generic[P]):
     tools: Sequence[str] = ()
     """Distributions whose versions enter the key; one that is missing stops the build before any work."""
     measures_host: bool = False
-    """True where the result depends on this machine (timings): its description then enters the key."""
+    """True where the result depends on the device (timings): its identity then enters the key."""
     distributed: bool = False
     """True where a team of processes may run the stage together."""
     check: Callable[[Setup[P]], None] | None = None

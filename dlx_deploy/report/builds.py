@@ -91,7 +91,7 @@ def describe_plan(builds: Sequence[Build], store: Store) -> tuple[Any, str]:
             data.append({"target": build.target_name, **_planned(planned)})
             stage = planned.step.stage
             looks_at = [getattr(build.target, field) for field in stage.uses]
-            shared = repr((planned.step.name, looks_at, build.target_is_host and stage.measures_host, planned.why))
+            shared = repr((planned.step.name, looks_at, build.device is not None and stage.measures_host, planned.why))
             if shared not in seen:
                 seen.add(shared)
                 rows.append([planned.step.name, planned.action, planned.why, build.target_name])

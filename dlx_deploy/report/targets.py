@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
+from dlx_deploy.devices.choice import device_for
 from dlx_deploy.report.table import format_table
 from dlx_deploy.runtime.words import line
-from dlx_deploy.targets import is_this_host, list_aliases, list_targets, load_target
+from dlx_deploy.targets import list_aliases, list_targets, load_target
 
 __all__ = ["describe_target", "describe_targets"]
 
@@ -36,7 +37,8 @@ def describe_target(name: str) -> tuple[Any, str]:
     target = load_target(name)
     data = msgspec.to_builtins(target.profile)
     lines = [target.note] if target.note else []
-    lines.append(f"{target.profile.title}{' (this machine)' if is_this_host(target.profile) else ''}")
+    device = device_for(target.profile)
+    lines.append(f"{target.profile.title}{f' ({device.name})' if device else ''}")
     rows = [[path, _text(value)] for path, value in _flatten(data, "")]
     return data, "\n".join([*map(line, lines), format_table(["field", "value"], rows)])
 

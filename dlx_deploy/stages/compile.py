@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,6 +24,9 @@ from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages.quantize import PrecisionPlan, read_plan
 from dlx_deploy.stages.support.engine import CompileParams, build_settings, builder_for, compile_engine
 from dlx_deploy.targets import Profile
+
+if TYPE_CHECKING:
+    from dlx_deploy.devices.device import Device
 
 __all__ = ["STAGE"]
 
@@ -43,23 +46,20 @@ def run(job: Job[CompileParams]) -> Metrics:
 
 
 def _choose(job: Job[CompileParams], plan: PrecisionPlan) -> tuple[str, str, Metrics]:
-    from dlx_deploy.targets import is_this_host
-
     if plan.precision == "fp32":
         return "fp32", "the quantize stage kept FP32", {}
     if job.target.kind != "cpu":
         return plan.precision, f"the target runs {plan.precision.upper()}; its speed is measured on the board", {}
     if job.params.precision == "int8":
         return "int8", "the configuration asks for INT8", {}
-    return _measure(job) if is_this_host(job.target) else _estimate(job)
+    return _measure(job, job.device) if job.device else _estimate(job)
 
 
-def _measure(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
+def _measure(job: Job[CompileParams], device: Device) -> tuple[str, str, Metrics]:
     """INT8 where it is shown to be fast enough; where it is shown not to be, or that is undecided, FP32.
 
     The reason has no figure: it is shipped, and no timing is the same twice.
     """
-    from dlx_deploy.graph.latency import interleaved_latency
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.runtime.commands.bench import CONFIDENCE
     from dlx_deploy.runtime.statistics.timings import paired_speedup
@@ -68,7 +68,7 @@ def _measure(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
     inputs, _ = data.split("validation")
     models = {"fp32": job.inputs["onnx"], "int8": job.inputs["quantized"]}
     job.progress(0, 1, "timing INT8 against FP32")
-    latency = interleaved_latency(models, inputs[:1], job.params.rounds, job.params.threads, data.padding)
+    latency = device.latencies(models, inputs[:1], job.params.rounds, job.params.threads, data.padding)
     found = paired_speedup(latency["fp32"].block_p50_ms, latency["int8"].block_p50_ms, CONFIDENCE)
     bounds = {"int8_speedup_lower": found.lower, "int8_speedup_upper": found.upper}
     metrics = {

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from dlx_deploy.config import Config
-from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.stage import Offers, Step
 from dlx_deploy.stages.registry import load_stage
-from dlx_deploy.targets import Profile, is_this_host, read_host
+from dlx_deploy.targets import Profile
 
-__all__ = ["ORDER", "build_for", "steps_for"]
+__all__ = ["ORDER", "steps_for"]
 
 ORDER = (
     "data",
@@ -29,19 +26,6 @@ ORDER = (
     "package",
 )
 """``export`` follows each stage that makes a network: one that cannot be exported is known before more is trained."""
-
-
-def build_for(config: Config, profile: Profile) -> Build:
-    """Everything that a build of ``config`` for one target needs."""
-    return Build(
-        target_name=profile.name,
-        target=profile,
-        steps=steps_for(config, profile),
-        config=config,
-        host=msgspec.to_builtins(read_host()),
-        target_is_host=is_this_host(profile),
-        threads=config.threads,
-    )
 
 
 def steps_for(config: Config, profile: Profile, order: Sequence[str] = ORDER) -> list[Step]:

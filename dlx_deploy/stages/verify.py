@@ -1,6 +1,6 @@
 """verify: every candidate against the teacher on the test split, image by image, and latency.
 
-Latency is measured where this machine is the target, and estimated (and labelled so) elsewhere.
+Latency is measured where the target can be reached, and estimated (and labelled so) elsewhere.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from dlx_deploy.targets import Profile
 if TYPE_CHECKING:
     import numpy as np
 
+    from dlx_deploy.devices.device import Device
     from dlx_deploy.runtime.commands.bench import Latency
 
 __all__ = ["STAGE"]
@@ -42,7 +43,7 @@ def run(job: Job[Verify]) -> Metrics:
     """Write ``accuracy.json``, ``teacher.npy`` (int64[n], the teacher's top-1 classes) and ``latency.json``."""
     models = {name: path for name, path in job.inputs.items() if name not in STAGE.inputs}
     accuracy = _accuracy(job, models)
-    latencies = _measured(job, models) if _here(job) else _estimated(job, models)
+    latencies = _measured(job, models, job.device) if job.device else _estimated(job, models)
     (job.out / "accuracy.json").write_bytes(canonical_json(accuracy))
     (job.out / "latency.json").write_bytes(canonical_json(latencies))
     metrics = {f"{row.model}_top1": row.top1 for row in accuracy.rows}
@@ -91,21 +92,13 @@ def _name_of(shipped: Path, models: Mapping[str, Path]) -> str:
     return same[-1]
 
 
-def _here(job: Job[Verify]) -> bool:
-    from dlx_deploy.targets import is_this_host
-
-    return is_this_host(job.target)
-
-
-def _measured(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
-    from dlx_deploy.graph.latency import interleaved_latency
+def _measured(job: Job[Verify], models: Mapping[str, Path], device: Device) -> Latencies:
     from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.targets import read_host
 
     data = open_data(job.inputs["data"])
     inputs, _ = data.split("test")
     job.progress(0, 1, f"timing {len(models)} models in turn")
-    found = interleaved_latency(models, inputs[:1], job.params.rounds, job.params.threads, data.padding)
+    found = device.latencies(models, inputs[:1], job.params.rounds, job.params.threads, data.padding)
     rows = tuple(
         Timing(
             model=name,
@@ -117,8 +110,7 @@ def _measured(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
         )
         for name, t in found.items()
     )
-    where = f"this machine ({read_host().cpu_model})"
-    return Latencies(schema=1, kind="measured", where=where, rows=rows, int8_speedup=_pairing(models, found))
+    return Latencies(schema=1, kind="measured", where=device.name, rows=rows, int8_speedup=_pairing(models, found))
 
 
 def _pairing(models: Mapping[str, Path], found: Mapping[str, Latency]) -> Pairing | None:

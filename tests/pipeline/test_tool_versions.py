@@ -16,6 +16,7 @@ from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.stage import Job, Metrics, Output, Provenance, Stage, Step
 from dlx_deploy.pipeline.store import Store
 
+from ..devices.fake import FakeDevice
 from .conftest import Board, Events, NoParams, NumberParams
 
 
@@ -147,13 +148,13 @@ def test_provenance_names_the_versions_that_made_it(installed: Versions, store: 
 
 
 @pytest.mark.parametrize("here", [False, True])
-def test_the_host_counts_where_it_is_the_target(store: Store, events: Events, here: bool) -> None:
-    def key(host: dict[str, str]) -> str | None:
-        stage = Stage("time", 1, NumberParams, (), ("w",), Work().train, measures_host=True)
+def test_the_device_counts_where_it_is_measured(store: Store, events: Events, here: bool) -> None:
+    def key(cpu: str) -> str | None:
+        stage = Stage("time", 1, NumberParams, (), ("w",), Work().train, measures_host=here)
         step = Step("time", stage, NumberParams(), {})
-        return plan(Build("b", Board(), [step], {}, host=host, target_is_host=here), store)[0].key
+        return plan(Build("b", Board(), [step], {}, host={"cpu": cpu}, device=FakeDevice(cpu)), store)[0].key
 
-    assert (key({"cpu": "a"}) != key({"cpu": "b"})) is here
+    assert (key("a") != key("b")) is here
 
 
 def stored(store: Store) -> Path:

@@ -326,8 +326,9 @@ def fingerprint(stage: str, code: Code) -> dict[str, Any]:
     """The stage's version, and the digest of each module and file that its result rests on."""
     module, _, name = STAGES[stage].partition(":")
     record = load_stage(stage)
-    target = [(f"{PACKAGE}.targets.profile", "Profile")] if record.uses else []  # it comes with the job
-    return {"version": record.version, "code": code.files(module, name, *target)}
+    given = [(f"{PACKAGE}.targets.profile", "Profile")] if record.uses else []  # what comes with the job
+    given += [(f"{PACKAGE}.graph.latency", "interleaved_latency")] if record.measures_host else []  # by its device
+    return {"version": record.version, "code": code.files(module, name, *given)}
 
 
 def all_fingerprints(changed: Mapping[str, str] = MappingProxyType({})) -> dict[str, dict[str, Any]]:

@@ -11,9 +11,9 @@ import pytest
 from onnx import helper
 
 from dlx_deploy.config import Config
+from dlx_deploy.devices.device import Device
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
-from dlx_deploy.runtime.commands.bench import summarise
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages import compile as compile_stage
 from dlx_deploy.stages.compile import STAGE, notes
@@ -22,8 +22,12 @@ from dlx_deploy.stages.support.engine import CompileParams
 from dlx_deploy.targets import load_target
 from dlx_deploy.targets.roofline import LayerCost
 
+from ..devices.fake import FakeDevice
 
-def run(folder: Path, target: str, **params: Any) -> tuple[bytes, dict[str, Any], dict[str, float]]:
+
+def run(
+    folder: Path, target: str, device: Device | None = None, **params: Any
+) -> tuple[bytes, dict[str, Any], dict[str, float]]:
     """The shipped bytes, the recipe and the metrics."""
     inputs = {"onnx": folder / "fp32.onnx", "quantized": folder / "int8.onnx", "data": folder / "data"}
     inputs["onnx"].write_bytes(b"fp32")
@@ -35,18 +39,15 @@ def run(folder: Path, target: str, **params: Any) -> tuple[bytes, dict[str, Any]
     inputs["layers"].write_bytes(canonical_json(plan))
     out = folder / "out"
     out.mkdir()
-    metrics = STAGE.run(Job(CompileParams(**params), inputs, out, load_target(target).profile))
+    metrics = STAGE.run(Job(CompileParams(**params), inputs, out, load_target(target).profile, device=device))
     assert sorted(p.name for p in out.iterdir()) == sorted(STAGE.outputs)
     return (out / "model.onnx").read_bytes(), json.loads((out / "recipe.json").read_text()), metrics
 
 
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Milliseconds per model, one or in the order measured, that the timing finds; this machine is the CPU target."""
+    """Milliseconds per model, one or in the order measured, that a device finds; the CPU target is one."""
     ms: dict[str, Any] = {"fp32": 1.0, "int8": 0.5}
-
-    def measured(models: Any, row: Any, rounds: int, threads: int, pad_id: Any) -> Any:
-        return {name: summarise((np.broadcast_to(ms[name], 40) * 1e6).tolist()) for name in models}
 
     class Data:
         padding = None
@@ -55,9 +56,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             assert name == "validation"  # never the test split: this is a choice
             return [None], [None]
 
-    monkeypatch.setattr("dlx_deploy.graph.latency.interleaved_latency", measured)
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
-    monkeypatch.setattr("dlx_deploy.targets.is_this_host", lambda profile: profile.name == "cpu-x86_64")
     return ms
 
 
@@ -68,7 +67,7 @@ def test_the_faster_is_shipped(
     tmp_path: Path, times: dict[str, float], fp32: float, int8: float, shipped: bytes
 ) -> None:
     times.update(fp32=fp32, int8=int8)
-    model, recipe, metrics = run(tmp_path, "cpu-x86_64")
+    model, recipe, metrics = run(tmp_path, "cpu-x86_64", FakeDevice(ms=times))
     assert model == shipped
     assert recipe["precision"] == shipped.decode()
     assert metrics["int8_speedup"] == pytest.approx(fp32 / int8)
@@ -78,7 +77,7 @@ def test_the_faster_is_shipped(
 def test_one_lucky_moment_decides_nothing(tmp_path: Path, times: dict[str, Any]) -> None:
     """The ratio of the medians is 1.06, and half of the time it is under 1.05."""
     times.update(fp32=np.tile([1.02, 1.02, 1.11, 1.11], 10), int8=1.0)
-    model, recipe, metrics = run(tmp_path, "cpu-x86_64")
+    model, recipe, metrics = run(tmp_path, "cpu-x86_64", FakeDevice(ms=times))
     assert metrics["int8_speedup_lower"] < 1.05 < metrics["int8_speedup"] < metrics["int8_speedup_upper"]
     assert model == b"fp32"
     assert "is undecided, and then FP32 stays: raise compile.rounds" in recipe["reason"]
@@ -89,16 +88,15 @@ def test_one_lucky_moment_decides_nothing(tmp_path: Path, times: dict[str, Any])
 def test_a_burst_slows_both_and_changes_nothing(tmp_path: Path, times: dict[str, Any]) -> None:
     busy = np.where(np.arange(40) % 13 < 5, 3.0, 1.0)
     times.update(fp32=1.2 * busy, int8=busy)
-    model, recipe, metrics = run(tmp_path, "cpu-x86_64")
+    model, recipe, metrics = run(tmp_path, "cpu-x86_64", FakeDevice(ms=times))
     assert (model, metrics["int8_speedup_lower"]) == (b"int8", pytest.approx(1.2))
     assert "paired timings, 95 % confidence" in recipe["reason"]
     assert not notes(Config(), {}, metrics)
 
 
-def test_few_rounds_decide_nothing(tmp_path: Path, times: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {"fp32": summarise([2_000_000] * 4), "int8": summarise([1_000_000] * 4)}
-    monkeypatch.setattr("dlx_deploy.graph.latency.interleaved_latency", lambda *arguments: few)
-    model, recipe, metrics = run(tmp_path, "cpu-x86_64")
+def test_few_rounds_decide_nothing(tmp_path: Path, times: dict[str, Any]) -> None:
+    times.update(fp32=2.0, int8=1.0)
+    model, recipe, metrics = run(tmp_path, "cpu-x86_64", FakeDevice(ms=times, rounds=4))
     assert (model, "undecided" in recipe["reason"]) == (b"fp32", True)
     assert "int8_speedup_lower" not in metrics
     assert notes(Config(), {}, metrics)
@@ -128,11 +126,11 @@ def test_for_another_machine_the_estimate_decides(
 
 def test_a_wish_is_granted(tmp_path: Path, times: dict[str, float]) -> None:
     times.update(int8=9.0)
-    assert run(tmp_path, "cpu-x86_64", precision="int8")[0] == b"int8"
+    assert run(tmp_path, "cpu-x86_64", FakeDevice(ms=times), precision="int8")[0] == b"int8"
 
 
 def test_nothing_to_choose(tmp_path: Path, times: dict[str, float]) -> None:
-    model, recipe, _ = run(tmp_path, "cpu-x86_64", quantized=b"fp32")
+    model, recipe, _ = run(tmp_path, "cpu-x86_64", FakeDevice(ms=times), quantized=b"fp32")
     assert (model, recipe["reason"]) == (b"fp32", "the quantize stage kept FP32")
 
 

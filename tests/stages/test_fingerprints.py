@@ -56,6 +56,7 @@ def test_a_file_that_is_shipped_and_that_no_stage_imports() -> None:
         ("runtime.engine.api", {"compile"}),  # by name, in a process of its own
         ("runtime.statistics.drops", {"compile", "verify", "package"}),
         ("targets.roofline", {"verify"}),
+        ("graph.latency", {"compile", "verify"}),  # by the device that they are given
     ],
 )
 def test_who_rests_on_what(part: str, stages: set[str]) -> None:

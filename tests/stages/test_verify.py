@@ -12,10 +12,11 @@ from dlx_deploy.config import Config, Gate, Quantize, Verify
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.report.results import draw_results, read_results
-from dlx_deploy.runtime.commands.bench import summarise
 from dlx_deploy.stages import verify
 from dlx_deploy.stages.support.results import Accuracy, Latencies, Pairing, Row, Timing
 from dlx_deploy.stages.verify import judge, notes
+
+from ..devices.fake import FakeDevice
 
 
 def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) -> dict[str, Path]:
@@ -107,7 +108,7 @@ def test_timings_that_contradict_the_choice_are_said(
 
 def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """p90 is the 90th percentile, its bounds go along, and INT8 is paired with the network that it was made from."""
-    ms = np.random.default_rng(0).permutation(np.arange(1, 101)) * 1_000_000
+    ms = np.random.default_rng(0).permutation(np.arange(1, 101))
     timed = {"teacher": 9 * ms, "pruned": 3 * ms, "quantized": 2 * ms}
 
     class Data:
@@ -117,23 +118,20 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
             assert name == "test"
             return [None], [None]
 
-    def measured(models: Any, row: Any, rounds: int, threads: int, pad_id: Any) -> Any:
-        return {name: summarise(timed[name].tolist()) for name in models}
-
-    monkeypatch.setattr("dlx_deploy.graph.latency.interleaved_latency", measured)
+    device = FakeDevice(ms=timed, rounds=100)
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
     models = {name: tmp_path / name for name in timed}
     for name, path in models.items():
         path.write_text(name)
-    found = verify._measured(Job(Verify(), {"data": tmp_path}, tmp_path), models)
+    found = verify._measured(Job(Verify(), {"data": tmp_path}, tmp_path), models, device)
     row = next(r for r in found.rows if r.model == "quantized")
-    assert (found.kind, row.p50_ms, row.p90_ms) == ("measured", 100, 180)
+    assert (found.kind, found.where, row.p50_ms, row.p90_ms) == ("measured", "a board (a CPU)", 100, 180)
     assert (row.p90_lower_ms, row.p90_upper_ms, row.by_slowest) == (168, 192, False)
     assert found.int8_speedup is not None
     assert (found.int8_speedup.against, found.int8_speedup.ratio) == ("pruned", pytest.approx(1.5))
     assert found.int8_speedup.lower == pytest.approx(1.5)
     models["quantized"].write_text("pruned")  # the quantize stage kept FP32
-    assert verify._measured(Job(Verify(), {"data": tmp_path}, tmp_path), models).int8_speedup is None
+    assert verify._measured(Job(Verify(), {"data": tmp_path}, tmp_path), models, device).int8_speedup is None
 
 
 def test_a_student_at_chance_level_is_said(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from .actions import Outcome
 from .asked import asked_inputs
 from .bench import BenchOptions
 
-__all__ = ["main"]
+__all__ = ["main", "outcome_of"]
 
 INTERRUPTED = 130
 
@@ -55,6 +55,15 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
         talk("interrupted")
         return INTERRUPTED
     return _fail(outcome.failure) if outcome.failure else 0
+
+
+def outcome_of(command: Sequence[str], package: str) -> Outcome:
+    """What ``command``, as it would stand behind ``python PACKAGE``, gives; nothing is printed but talk.
+
+    Raises:
+        RuntimeFault: it cannot be done.
+    """
+    return _run(_parser(package).parse_args(command), package)
 
 
 def _run(arguments: argparse.Namespace, path: str) -> Outcome:

@@ -202,7 +202,7 @@ def _message(stage: Stage[P], job: Job[P]) -> dict[str, Any]:
     from dlx_deploy.progress import silent
 
     unset: Any = None  # the parameters travel beside the job, as plain values
-    plain = replace(job, params=unset, target=NO_TARGET, progress=silent, logs=None)
+    plain = replace(job, params=unset, target=NO_TARGET, progress=silent, logs=None, device=None)
     return {"stage": stage.name, "params": msgspec.to_builtins(job.params), "job": plain}
 
 

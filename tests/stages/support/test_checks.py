@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dlx_deploy.building import load_job
+from dlx_deploy.building import build_for, load_job
 from dlx_deploy.config import load_config
 from dlx_deploy.errors import ConfigError, DataError, DlxError, EnvironmentMissing, StageFailed
 from dlx_deploy.nn.export.spec import OLDEST
@@ -24,7 +24,6 @@ from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.live import QuietWatcher
 from dlx_deploy.stages.data import refuse_large_batches
 from dlx_deploy.stages.export import OLDEST_OPSET
-from dlx_deploy.stages.recipe import build_for
 from dlx_deploy.targets import load_target
 
 from ...conftest import image_folder

@@ -1,0 +1,84 @@
+"""What a device is to whoever measures: a choice between models, a gate, a benchmark. No heavy library here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dlx_deploy.runtime.commands.actions import Outcome
+    from dlx_deploy.runtime.commands.bench import Latency
+
+__all__ = ["Device", "Facts"]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device is, as far as it says; ``None`` and empty: it does not.
+
+    ``versions``: those of Python and of what runs packages, by distribution. ``clock_mhz``: of its first core, now.
+    Free memory is what a process may still take, free disk what is left where packages go.
+    """
+
+    arch: str
+    system: str
+    cpu_model: str
+    cores: int
+    board: str
+    gpus: tuple[str, ...]
+    versions: Mapping[str, str]
+    governor: str | None
+    power_mode: str | None
+    clock_mhz: float | None
+    free_memory_mib: int | None
+    free_disk_mib: int | None
+
+
+class Device(Protocol):
+    """A machine that runs packages and times models; all of it may be far away.
+
+    A path that ``put`` gave is the device's own and means something to ``run`` alone.
+    """
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What of it a timing rests on and that does not change by itself, as plain values: it enters keys."""
+        ...
+
+    def facts(self) -> Facts:
+        """What it is at this moment."""
+        ...
+
+    def put(self, path: Path) -> str:
+        """Where the bytes of ``path``, a file of this machine, are on the device from now on.
+
+        Raises:
+            DlxError: they cannot be had there.
+        """
+        ...
+
+    def run(self, package: str, command: Sequence[str]) -> Outcome:
+        """What the package at ``package`` says to ``command``, as ``python PACKAGE COMMAND`` would there.
+
+        Raises:
+            RuntimeFault, DlxError: the command cannot be done; a gate that does not pass is in the outcome.
+        """
+        ...
+
+    def latencies(
+        self, models: Mapping[str, Path], row: NDArray[Any], rounds: int, threads: int, pad_id: int | None
+    ) -> Mapping[str, Latency]:
+        """Name → latency at batch 1 of ONNX models that lie here, timed in turn there, so that drift hits all alike.
+
+        ``row``: an image uint8[1, H, W, C], NHWC, 0..255, or tokens int32[1, L] that ``pad_id`` pads.
+        """
+        ...

@@ -1,0 +1,64 @@
+"""A device that answers what a test tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlx_deploy.devices.device import Facts
+from dlx_deploy.runtime.commands.actions import Outcome
+from dlx_deploy.runtime.commands.bench import Latency, summarise
+
+__all__ = ["FakeDevice"]
+
+
+@dataclass
+class FakeDevice:
+    """``ms``: model → the milliseconds that its timings take, one for all of ``rounds`` or in the order measured."""
+
+    cpu: str = "a CPU"
+    ms: Mapping[str, Any] = field(default_factory=dict)
+    rounds: int = 40
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"a board ({self.cpu})"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"cpu": self.cpu}
+
+    def facts(self) -> Facts:
+        return Facts(
+            arch="aarch64",
+            system="Linux",
+            cpu_model=self.cpu,
+            cores=4,
+            board="a board",
+            gpus=(),
+            versions={"python": "3.8.10"},
+            governor=None,
+            power_mode="15W",
+            clock_mhz=None,
+            free_memory_mib=512,
+            free_disk_mib=1024,
+        )
+
+    def put(self, path: Path) -> str:
+        self.asked.append(("put", path))
+        return f"/there/{path.name}"
+
+    def run(self, package: str, command: Sequence[str]) -> Outcome:
+        self.asked.append(("run", package, *command))
+        return Outcome({"package": package}, "done")
+
+    def latencies(
+        self, models: Mapping[str, Path], row: Any, rounds: int, threads: int, pad_id: int | None
+    ) -> Mapping[str, Latency]:
+        self.asked.append(("latencies", *models))
+        return {name: summarise((np.broadcast_to(self.ms[name], self.rounds) * 1e6).tolist()) for name in models}
