@@ -148,7 +148,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented deploy.toml that builds as it stands."""
-    from dlx_deploy.template import render
+    from dlx_deploy.config.template import render
 
     if path.exists() and not force:
         raise ConfigError(f"{path} is there already; name another file, or replace it with --force")

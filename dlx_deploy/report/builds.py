@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from dlx_deploy.config import Config
+from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.collect import Collected
 from dlx_deploy.pipeline.digest import canonical_json
@@ -20,7 +21,6 @@ from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.results import draw_results, read_results
 from dlx_deploy.report.table import LOST, format_age, format_bytes, format_seconds, format_table
 from dlx_deploy.runtime.words import line
-from dlx_deploy.strict import nearest
 
 __all__ = ["describe_collected", "describe_plan", "describe_status", "explain_stage", "summarise"]
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dlx_deploy.config.strict import decode, nearest, read_toml
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.strict import decode, nearest, read_toml
 from dlx_deploy.targets.checks import check
 from dlx_deploy.targets.profile import SCHEMA, Profile
 

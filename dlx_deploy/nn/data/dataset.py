@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import DataError
-from dlx_deploy.strict import nearest
 
 __all__ = [
     "SCHEMA",

@@ -8,10 +8,10 @@ from urllib.error import URLError
 
 from torch import Tensor
 
+from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
 from dlx_deploy.nn.models.registry import HF, TIMM
 from dlx_deploy.nn.models.torchvision_models import torchvision_names
-from dlx_deploy.strict import nearest
 
 __all__ = ["pretrained_state"]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.external import build_hf, build_timm
 from dlx_deploy.nn.models.inputs import ImageInput, InputSpec, TokenInput
@@ -18,7 +19,6 @@ from dlx_deploy.nn.models.scaling import VIT_DEFAULTS, build_vit
 from dlx_deploy.nn.models.sequence import SEQUENCE_DEFAULTS, build_sequence_model
 from dlx_deploy.nn.models.torchvision_models import build_torchvision, torchvision_names
 from dlx_deploy.nn.models.user import build_user, is_user
-from dlx_deploy.strict import nearest
 
 __all__ = ["HF", "TIMM", "build_model", "check_output", "model_names"]
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.attention import KINDS, Attention, FeedForward, GatedFeedForward, share_of_each
 from dlx_deploy.nn.models.inputs import TokenInput
-from dlx_deploy.strict import nearest
 
 __all__ = ["SEQUENCE_DEFAULTS", "EncoderLayer", "SequenceClassifier", "build_sequence_model"]
 

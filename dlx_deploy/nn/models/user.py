@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import nn
 
+from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import ImageInput, InputSpec
-from dlx_deploy.strict import nearest
 
 __all__ = ["MODULE_PREFIX", "build_user", "is_user", "source_path"]
 

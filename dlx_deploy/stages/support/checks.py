@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlx_deploy.config import Distill, Teacher, Training
+from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Setup
-from dlx_deploy.strict import nearest
 
 __all__ = ["check_model", "check_training"]
 

@@ -1,23 +1,16 @@
-"""deploy.toml: strict, with errors that name path, value, rule and the nearest valid name."""
+"""From deploy.toml to a configuration: strict, with errors that name path, value, rule and the nearest valid name."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from dlx_deploy.config import Config, load_config
+from dlx_deploy.config.loading import HEIRS
+from dlx_deploy.config.sections import TrainingDefaults
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.strict import decode, nearest
-from dlx_deploy.template import render
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -28,10 +21,6 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_no_file_is_the_default() -> None:
     assert load_config(None) == Config()
-
-
-def test_every_default_is_valid_when_written_out() -> None:
-    assert decode(msgspec.to_builtins(Config()), Config, "round trip") == Config()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +93,7 @@ def test_what_is_no_file_is_never_waited_for(tmp_path: Path, kind: str, what: st
 
 
 def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlx_deploy.strict.MAX_BYTES", 10)
+    monkeypatch.setattr("dlx_deploy.config.strict.MAX_BYTES", 10)
     with pytest.raises(ConfigError, match=r"deploy\.toml: has 14 bytes; at most 10 are read"):
         load_config(write(tmp_path, "name = 'digit'"))
 
@@ -152,24 +141,51 @@ def test_paths_in_overrides_are_relative_to_here(tmp_path: Path) -> None:
     assert config.data.path == "other"
 
 
-def test_nearest() -> None:
-    assert nearest("jetsn", ["jetson", "rpi5"]) == "nearest valid name: 'jetson'"
-    assert nearest("zzz", ["b", "a"]) == "valid names: a, b"
-
-
-def test_the_template_shows_every_key_at_its_default(tmp_path: Path) -> None:
-    text = render()
-    assert load_config(write(tmp_path, text)) == Config()
-    raw = tomllib.loads(text)
-    for field in msgspec.structs.fields(Config):
-        default = getattr(Config(), field.name)
-        shown = set(raw[field.name]) if isinstance(default, msgspec.Struct) else {field.name}
-        wanted = set(default.__struct_fields__) if isinstance(default, msgspec.Struct) else {field.name}
-        assert shown == wanted, field.name
-
-
 def test_the_default_arguments_are_the_default_models(tmp_path: Path) -> None:
     assert load_config(None).teacher.arguments == {"width": 2.0}
     config = load_config(write(tmp_path, "[teacher]\nmodel = 'resnet18'\n"), ["distill.model=vit"])
     assert (config.teacher.arguments, config.distill.arguments) == ({}, {})
     assert load_config(None, ["teacher.arguments={width=0.5}"]).teacher.arguments == {"width": 0.5}
+
+
+def test_what_training_says_is_inherited_and_what_a_section_says_of_itself_is_kept(tmp_path: Path) -> None:
+    path = write(tmp_path, "[training]\noptimizer = 'adamw'\nlearning_rate = 2e-3\n[distill]\nlearning_rate = 3e-3")
+    config = load_config(path, ["training.batch_size=32", "teacher.batch_size=128"])
+    sections = [config.teacher, config.distill, config.prune]
+    assert [s.optimizer for s in sections] == ["adamw"] * 3
+    assert [s.learning_rate for s in sections] == [2e-3, 3e-3, 2e-3]
+    assert [s.batch_size for s in sections] == [128, 32, 32]
+    assert [s.epochs for s in sections] == [25, 30, 25]
+    assert (config.training.batch_size, config.training.momentum) == (32, 0.9)
+    assert load_config(None).prune.learning_rate == 0.05  # its own default, where nothing is said
+
+
+@pytest.mark.parametrize("key", TrainingDefaults.__struct_fields__)
+def test_a_file_that_says_it_three_times_means_the_same(tmp_path: Path, key: str) -> None:
+    other = {
+        "optimizer": "'adamw'",
+        "schedule": "'one-cycle'",
+        "precision": "'bf16'",
+        "weigh_by": "'tokens'",
+        "flip": "true",
+    }.get(key, "0.5" if isinstance(getattr(TrainingDefaults(), key), float) else "3")
+    thrice = load_config(write(tmp_path, "".join(f"[{section}]\n{key} = {other}\n" for section in HEIRS)))
+    once = load_config(write(tmp_path, f"[training]\n{key} = {other}\n"))
+    assert (thrice.teacher, thrice.distill, thrice.prune) == (once.teacher, once.distill, once.prune)
+    assert getattr(once.prune, key) == getattr(once.training, key) != getattr(Config().training, key)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = 3", r"training\.epochs is 3; rule: .* their own: set teacher\.epochs and distill\.epochs and prune"),
+        ("model = 'vit'", r"training\.model is 'vit'; rule: .*: set teacher\.model and distill\.model$"),
+        ("batchsize = 3", r"unknown key 'training\.batchsize' \(3\); nearest valid name: 'batch_size'"),
+        ("momentum = 1.0", r"training\.momentum is 1\.0; rule: Expected `float` < 1\.0"),
+    ],
+)
+def test_what_training_cannot_say(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, f"[training]\n{text}"))
+    with pytest.raises(ConfigError, match="--set training"):
+        load_config(None, [f"training.{text}"])

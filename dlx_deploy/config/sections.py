@@ -1,22 +1,14 @@
-"""``deploy.toml`` as frozen structs: every key, its type, its range and its default.
+"""The tables of ``deploy.toml`` as frozen structs: every key, its type, its range and its default.
 
-What each key means stands in ``deploy.toml`` beside this file, which ``dlx-deploy init`` writes.
-
-Decoding is strict: an unknown key, a wrong type or an impossible value is a ``ConfigError`` that names the path,
-the value seen, the rule and, for a misspelt key, the nearest valid one.
+What each key means stands in ``deploy.toml`` beside this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
-
-from dlx_deploy.errors import ConfigError
-from dlx_deploy.strict import decode, parse_toml, read_toml
 
 __all__ = [
     "Compile",
@@ -31,8 +23,8 @@ __all__ = [
     "Section",
     "Teacher",
     "Training",
+    "TrainingDefaults",
     "Verify",
-    "load_config",
 ]
 
 Fraction = Annotated[float, Meta(ge=0.0, lt=1.0)]
@@ -87,10 +79,9 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"tokenizer is {self.tokenizer!r}; rule: 'bytes', 'words' or the path of a tokenizer.json")
 
 
-class Training(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One training run."""
+class TrainingDefaults(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How networks are trained: what ``[training]`` says of all of them, unless their own section says otherwise."""
 
-    epochs: Count = 10
     batch_size: AtLeastOne = 64
     max_tokens: AtLeastOne = 4096
     accumulate: AtLeastOne = 1
@@ -112,6 +103,12 @@ class Training(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rand_augment: Count = 0
     mixup: Annotated[float, Meta(ge=0.0)] = 0.0
     cutmix: Annotated[float, Meta(ge=0.0)] = 0.0
+
+
+class Training(TrainingDefaults, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One training run."""
+
+    epochs: Count = 10
 
     @property
     def augments(self) -> bool:
@@ -240,7 +237,7 @@ class Package(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole of ``deploy.toml``."""
+    """The whole of ``deploy.toml``; what ``training`` says has entered the sections that inherit it."""
 
     name: Identifier = "digits"
     version: Identifier = "0.1.0"
@@ -248,6 +245,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     targets: Annotated[tuple[str, ...], Meta(min_length=1)] = ("jetson",)
     data: Data = Data()
+    training: TrainingDefaults = TrainingDefaults()
     teacher: Teacher = Teacher()
     distill: Distill = Distill()
     prune: Prune = Prune()
@@ -257,76 +255,3 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     verify: Verify = Verify()
     gate: Gate = Gate()
     package: Package = Package()
-
-
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in ``path`` (``None``: the built-in default) with ``KEY.PATH=VALUE`` overrides applied.
-
-    Relative paths in the file are relative to the file's folder, those in overrides to the working directory.
-
-    Raises:
-        ConfigError: the file is missing or no TOML, or a key or value is not valid.
-    """
-    raw: dict[str, Any] = {}
-    origin = "built-in configuration"
-    if path is not None:
-        origin = str(path)
-        raw = read_toml(path, origin, "write one with: dlx-deploy init")
-        decode(raw, Config, origin)
-        raw = _anchored(raw, path.parent)
-    for override in overrides:
-        raw = _override(raw, override)
-        origin = f"--set {override}"
-        decode(raw, Config, origin)
-    return decode(_own_arguments(raw), Config, origin)
-
-
-def _own_arguments(raw: dict[str, Any]) -> dict[str, Any]:
-    """``raw`` where a model that is named without arguments has none: the default ones are the default model's."""
-    for section in ("teacher", "distill"):
-        table = raw.get(section, {})
-        if "model" in table and "arguments" not in table:
-            raw = _assign(raw, [section, "arguments"], {})
-    return raw
-
-
-def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
-    key, sign, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not sign or not all(parts):
-        raise ConfigError(f"--set {text!r} is not KEY=VALUE; for instance: --set distill.epochs=5")
-    return _assign(raw, parts, parse_toml(value))
-
-
-def _assign(raw: Any, parts: Sequence[str], value: Any) -> dict[str, Any]:
-    table = dict(raw) if isinstance(raw, dict) else {}
-    head, *rest = parts
-    table[head] = _assign(table.get(head, {}), rest, value) if rest else value
-    return table
-
-
-_PATHS = {"model": ".py:", "tokenizer": ".json"}
-"""What a value holds that is a path, where a name would be valid too."""
-
-
-def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """``raw`` with every path in it made relative to where the file lies."""
-    keys = (
-        ("data", "path"),
-        ("data", "tokenizer"),
-        ("teacher", "checkpoint"),
-        ("teacher", "model"),
-        ("distill", "model"),
-    )
-    for section, key in keys:
-        value = raw.get(section, {}).get(key, "")
-        is_path = bool(value) and _PATHS.get(key, "") in value
-        if is_path and not Path(value).is_absolute():
-            raw = _assign(raw, [section, key], str(folder / value))
-    for section in ("teacher", "distill"):
-        value = raw.get(section, {}).get("model", "")
-        if value.startswith("hf:") and (folder / value[3:]).is_dir():
-            raw = _assign(raw, [section, "model"], f"hf:{folder / value[3:]}")
-    if "targets" in raw:
-        raw = {**raw, "targets": [str(folder / t) if t.endswith(".toml") else t for t in raw["targets"]]}
-    return raw

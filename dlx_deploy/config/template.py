@@ -9,4 +9,4 @@ __all__ = ["render"]
 
 def render() -> str:
     """The text of a ``deploy.toml`` with every key at its default."""
-    return (resources.files("dlx_deploy") / "deploy.toml").read_text(encoding="utf-8")
+    return (resources.files("dlx_deploy.config") / "deploy.toml").read_text(encoding="utf-8")

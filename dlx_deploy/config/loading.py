@@ -1,0 +1,121 @@
+"""From the text of ``deploy.toml`` and ``--set`` to a configuration.
+
+Decoding is strict: an unknown key, a wrong type or an impossible value is a ``ConfigError`` that names the path,
+the value seen, the rule and, for a misspelt key, the nearest valid one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dlx_deploy.config.sections import Config, Distill, Prune, Teacher, Training, TrainingDefaults
+from dlx_deploy.config.strict import decode, parse_toml, read_toml
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.runtime.words import shortened
+
+__all__ = ["load_config"]
+
+HEIRS: dict[str, type[Training]] = {"teacher": Teacher, "distill": Distill, "prune": Prune}
+"""The sections that inherit from ``[training]``."""
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in ``path`` (``None``: the built-in default) with ``KEY.PATH=VALUE`` overrides applied.
+
+    Relative paths in the file are relative to the file's folder, those in overrides to the working directory.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a key or value is not valid.
+    """
+    raw: dict[str, Any] = {}
+    origin = "built-in configuration"
+    if path is not None:
+        origin = str(path)
+        raw = read_toml(path, origin, "write one with: dlx-deploy init")
+        _check(raw, origin)
+        raw = _anchored(raw, path.parent)
+    for override in overrides:
+        raw = _override(raw, override)
+        origin = f"--set {override}"
+        _check(raw, origin)
+    return decode(_inherited(_own_arguments(raw)), Config, origin)
+
+
+def _check(raw: dict[str, Any], origin: str) -> None:
+    """Nothing, if ``raw`` is valid as it was written; a key that ``[training]`` cannot have is said to have its place.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    table = raw.get("training", {})
+    for key in table if isinstance(table, dict) else ():
+        homes = [name for name, kind in HEIRS.items() if key in kind.__struct_fields__]
+        if homes and key not in TrainingDefaults.__struct_fields__:
+            places = " and ".join(f"{section}.{key}" for section in homes)
+            raise ConfigError(
+                f"{origin}: training.{key} is {shortened(table[key])}; rule: [training] has only what "
+                f"{', '.join(HEIRS)} all inherit, and this is their own: set {places}"
+            )
+    decode(raw, Config, origin)
+
+
+def _inherited(raw: dict[str, Any]) -> dict[str, Any]:
+    """``raw`` where each section that trains has what ``[training]`` says, unless it says so itself.
+
+    What neither says has the section's own default.
+    """
+    shared = raw.get("training", {})
+    return {**raw, **{section: {**shared, **raw.get(section, {})} for section in HEIRS}}
+
+
+def _own_arguments(raw: dict[str, Any]) -> dict[str, Any]:
+    """``raw`` where a model that is named without arguments has none: the default ones are the default model's."""
+    for section in ("teacher", "distill"):
+        table = raw.get(section, {})
+        if "model" in table and "arguments" not in table:
+            raw = _assign(raw, [section, "arguments"], {})
+    return raw
+
+
+def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
+    key, sign, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(parts):
+        raise ConfigError(f"--set {text!r} is not KEY=VALUE; for instance: --set distill.epochs=5")
+    return _assign(raw, parts, parse_toml(value))
+
+
+def _assign(raw: Any, parts: Sequence[str], value: Any) -> dict[str, Any]:
+    table = dict(raw) if isinstance(raw, dict) else {}
+    head, *rest = parts
+    table[head] = _assign(table.get(head, {}), rest, value) if rest else value
+    return table
+
+
+_PATHS = {"model": ".py:", "tokenizer": ".json"}
+"""What a value holds that is a path, where a name would be valid too."""
+
+
+def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """``raw`` with every path in it made relative to where the file lies."""
+    keys = (
+        ("data", "path"),
+        ("data", "tokenizer"),
+        ("teacher", "checkpoint"),
+        ("teacher", "model"),
+        ("distill", "model"),
+    )
+    for section, key in keys:
+        value = raw.get(section, {}).get(key, "")
+        is_path = bool(value) and _PATHS.get(key, "") in value
+        if is_path and not Path(value).is_absolute():
+            raw = _assign(raw, [section, key], str(folder / value))
+    for section in ("teacher", "distill"):
+        value = raw.get(section, {}).get("model", "")
+        if value.startswith("hf:") and (folder / value[3:]).is_dir():
+            raw = _assign(raw, [section, "model"], f"hf:{folder / value[3:]}")
+    if "targets" in raw:
+        raw = {**raw, "targets": [str(folder / t) if t.endswith(".toml") else t for t in raw["targets"]]}
+    return raw
