@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
         "precision": settings.precision,
         "train_images": data.splits["train"],
         "test_top1": round(top1, 4),
-        "validation_top1": [round(x, 4) for x in report.top1],
+        "validation_top1": [round(x, 4) for x in report.scores],
         "losses": [round(x, 4) for x in report.losses],
         "images_per_s": round(report.samples_per_s, 1),
         "data_share": round(report.data_share, 4),

@@ -22,8 +22,7 @@ from torch.nn import functional as F
 from dlx_deploy.config import Teacher
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.training.augment import Normalise
-from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.batches import ImageFeed, TrainData
 from dlx_deploy.nn.training.compute import seed_all, set_threads, training_device
 from dlx_deploy.nn.training.loop import RunContext, _Run
 from dlx_deploy.nn.training.losses import supervised
@@ -42,7 +41,7 @@ def images(case: dict[str, Any]) -> TrainData:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (case["images"], case["side"], case["side"], 3), np.uint8)
     labels = rng.integers(0, 10, case["images"])
-    return TrainData(pixels, labels, pixels[:16], labels[:16], Normalise(MEAN, STD), 10)
+    return TrainData(pixels, labels, pixels[:16], labels[:16], ImageFeed(MEAN, STD), 10)
 
 
 class Bare:

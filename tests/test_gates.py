@@ -160,12 +160,12 @@ def test_the_gate_sees_the_test_split_and_no_other(built: Path) -> None:
     manifest = json.loads((built / PACKAGE).with_suffix(".manifest.json").read_text())
     entries = {entry["step"]: built / ".dlx" / "store" / entry["key"] for entry in manifest["steps"]}
     data = open_data(entries["data"] / "data")
-    images, labels = data.split("test")
+    images, (_, labels) = data.samples("test"), data.split("test")
     assert len(labels) != len(data.split("validation")[1])
     accuracy = json.loads((entries["verify"] / "accuracy.json").read_text())
     rows = {row["model"]: row for row in accuracy["rows"]}
     answers = {
-        name: run_onnx(entries[f"export-{name}"] / "model.onnx", images, exact_qdq=True).argmax(axis=1)
+        name: run_onnx(entries[f"export-{name}"] / "model.onnx", images, exact_qdq=True)["logits"].argmax(axis=1)
         for name in ("teacher", "pruned")
     }
     right = {name: classes == labels for name, classes in answers.items()}

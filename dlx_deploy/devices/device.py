@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.commands.bench import Latency
 
@@ -75,10 +73,10 @@ class Device(Protocol):
         ...
 
     def latencies(
-        self, models: Mapping[str, Path], row: NDArray[Any], rounds: int, threads: int, pad_id: int | None
+        self, models: Mapping[str, Path], sample: Samples, rounds: int, threads: int
     ) -> Mapping[str, Latency]:
         """Name → latency at batch 1 of ONNX models that lie here, timed in turn there, so that drift hits all alike.
 
-        ``row``: an image uint8[1, H, W, C], NHWC, 0..255, or tokens int32[1, L] that ``pad_id`` pads.
+        ``sample``: one.
         """
         ...

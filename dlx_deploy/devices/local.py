@@ -17,8 +17,6 @@ from dlx_deploy.devices.device import Facts
 from dlx_deploy.targets import read_host
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.commands.bench import Latency
 
@@ -79,12 +77,12 @@ class ThisMachine:
         return outcome_of(command, package)
 
     def latencies(
-        self, models: Mapping[str, Path], row: NDArray[Any], rounds: int, threads: int, pad_id: int | None
+        self, models: Mapping[str, Path], sample: Samples, rounds: int, threads: int
     ) -> Mapping[str, Latency]:
         """As ``graph.latency.interleaved_latency``."""
         from dlx_deploy.graph.latency import interleaved_latency
 
-        return interleaved_latency(models, row, rounds, threads, pad_id)
+        return interleaved_latency(models, sample, rounds, threads)
 
     def _host(self) -> Any:
         return read_host(self.proc / "cpuinfo", self.proc / "device-tree/model")

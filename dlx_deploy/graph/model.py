@@ -24,6 +24,7 @@ __all__ = [
     "attribute",
     "batch_size",
     "infer",
+    "input_dims",
     "int_attribute",
     "load",
     "max_length",
@@ -134,6 +135,14 @@ def max_length(model: ModelProto) -> int:
 def batch_size(model: ModelProto) -> int | None:
     """The fixed batch size of the model's first input; ``None`` where any will do."""
     return int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value) or None
+
+
+def input_dims(model: ModelProto) -> dict[str, tuple[int | None, ...]]:
+    """Input name → its dimensions, the batch first; ``None`` where any will do."""
+    return {
+        entry.name: tuple(dim.dim_value or None for dim in entry.type.tensor_type.shape.dim)
+        for entry in model.graph.input
+    }
 
 
 def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:

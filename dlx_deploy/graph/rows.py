@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.evaluation import fitted, run_onnx
-from dlx_deploy.graph.model import load, to_bytes
+from dlx_deploy.graph.evaluation import run_onnx
+from dlx_deploy.graph.model import input_dims, load, to_bytes
+from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.runtime.backends.session import open_session
 
 __all__ = [
@@ -39,49 +40,57 @@ MOST = 3 * ODD
 BLAMED = 3
 """The batch in which the layer to blame is looked for: every tensor of the network is held at once."""
 
-Run = Callable[[NDArray[Any], int], NDArray[np.float32]]
-"""Rows and a batch size to the rows' logits."""
+Run = Callable[[Samples, int], Arrays]
+"""Samples and a batch size to their outputs by name."""
 
 
 @dataclass(frozen=True)
 class Dependence:
-    """The row whose answer differs most from the one that it got among the others, and how it was asked."""
+    """The row whose answer differs most from the one that it got among the others, in which output, and how asked."""
 
     row: int
     how: str
     relative: float
+    output: str = "logits"
 
     def __str__(self) -> str:
-        return f"row {self.row} gets other logits {self.how} ({self.relative:.2e} of the largest logit)"
+        one = self.output.removesuffix("s")
+        return f"row {self.row} gets other {self.output} {self.how} ({self.relative:.2e} of the largest {one})"
 
 
 def dependence(
-    run: Run, rows: NDArray[Any], expected: NDArray[np.float32], tolerance: float, fixed: int | None = None
+    run: Run, rows: Samples, expected: Arrays, tolerance: float, fixed: int | None = None
 ) -> Dependence | None:
     """How an answer depends on more than its row, or ``None``.
 
-    ``expected``: float32[N, K], what ``run`` gave for ``rows`` as they are; they are run again one by one, then in
-    another order, an odd number at a time. A model of ``fixed`` batch gets a row alone as so many copies. Logits agree
-    within ``tolerance`` of the largest.
+    ``expected``: output name → [N, ...], what ``run`` gave for ``rows`` as they are; they are run again one by one,
+    then in another order, an odd number at a time. A model of ``fixed`` batch gets a row alone as so many copies. The
+    values of an output agree within ``tolerance`` of its largest.
     """
-    rows, expected = rows[:MOST], expected[:MOST]
+    rows = rows[:MOST]
     order = np.random.default_rng(0).permutation(len(rows))
-    shuffled = np.empty_like(expected)
-    shuffled[order] = run(rows[order], fixed or ODD)
+    back = np.argsort(order)
+    shuffled = {name: values[back] for name, values in run(rows[order], fixed or ODD).items()}
     few = rows[: max(2, ALONE // (fixed or 1))]
-    alone = run(np.repeat(few, fixed, axis=0), fixed)[::fixed] if fixed else run(few, 1)
+    alone = run(few.repeated(fixed), fixed) if fixed else run(few, 1)
+    alone = {name: values[:: fixed or 1] for name, values in alone.items()}
     for how, got in (("alone", alone), ("in another order", shuffled)):
-        if found := _furthest(got, expected, tolerance, how):
-            return found
+        for name, values in got.items():
+            if apart := _furthest(values, expected[name][:MOST], tolerance):
+                return Dependence(row=apart[0], how=how, relative=apart[1], output=name)
     return None
 
 
-def unlike(rows: NDArray[Any]) -> NDArray[Any]:
-    """``rows``, of every three images of uint8[N, H, W, C] one darker and one of less contrast; tokens as they are.
+def unlike(samples: Samples) -> Samples:
+    """``samples``, of every three images of uint8[N, H, W, C] one darker and one of less contrast; the rest as it is.
 
     What all images of a data set have in common (a white background, so the same largest value) hides what a network
     computes over a batch from it, until a device sees other images.
     """
+    return Samples({name: _unlike(values) for name, values in samples.arrays.items()}, samples.padding)
+
+
+def _unlike(rows: NDArray[Any]) -> NDArray[Any]:
     if rows.dtype != np.uint8 or rows.ndim != 4:
         return rows
     changed = rows.copy()
@@ -90,9 +99,7 @@ def unlike(rows: NDArray[Any]) -> NDArray[Any]:
     return changed
 
 
-def refuse_dependent_rows(
-    path: Path | bytes, rows: NDArray[Any], exact_qdq: bool, tolerance: float, pad_id: int | None = None
-) -> None:
+def refuse_dependent_rows(path: Path | bytes, rows: Samples, exact_qdq: bool, tolerance: float) -> None:
     """Nothing, once an ONNX model has answered ``rows`` alike alone, in a batch, and in another order.
 
     Raises:
@@ -100,38 +107,35 @@ def refuse_dependent_rows(
     """
     source = path.read_bytes() if isinstance(path, Path) else path
     model = load(source)
-    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    size = next(iter(input_dims(model).values()))[0]
 
-    def run(part: NDArray[Any], batch: int) -> NDArray[np.float32]:
-        return run_onnx(source, part, exact_qdq, batch, pad_id=pad_id)
+    def run(part: Samples, batch: int) -> Arrays:
+        return run_onnx(source, part, exact_qdq, batch)
 
     name = path.name if isinstance(path, Path) else "the model"
     rows = rows[:MOST]
-    found = dependence(run, rows, run(rows, len(rows)), tolerance, size or None)
-    if found:
-        node = first_dependent_node(model, rows[:BLAMED], exact_qdq, tolerance, pad_id)
+    depends = dependence(run, rows, run(rows, len(rows)), tolerance, size)
+    if depends:
+        node = first_dependent_node(model, rows[:BLAMED], exact_qdq, tolerance)
         raise StageFailed(
-            f"{name}: answers depend on the batch: {found}; {node or 'no single node is to blame'}; rule: a row's "
+            f"{name}: answers depend on the batch: {depends}; {node or 'no single node is to blame'}; rule: a row's "
             "answer is its own; compute nothing across the batch axis, nor from the batch size of the trace"
         )
 
 
-def first_dependent_node(
-    model: ModelProto, rows: NDArray[Any], exact_qdq: bool, tolerance: float, pad_id: int | None
-) -> str:
+def first_dependent_node(model: ModelProto, rows: Samples, exact_qdq: bool, tolerance: float) -> str:
     """The first node, in graph order, one of whose outputs depends on a row's neighbours; empty where none is found."""
     model = load(model)
-    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
-    if shape[0]:
+    shapes = input_dims(model)
+    if next(iter(shapes.values()))[0]:
         return ""  # no row can be had alone
-    entry = model.graph.input[0].name
     names = [name for node in model.graph.node for name in node.output if name]
     del model.graph.output[:]
     model.graph.output.extend(ValueInfoProto(name=name) for name in names)
     session = open_session(to_bytes(model), exact_qdq, threads=1)
-    whole = fitted(rows, shape, pad_id)
-    together = dict(zip(names, session.run(names, {entry: whole}), strict=True))
-    alone = [dict(zip(names, session.run(names, {entry: row[None]}), strict=True)) for row in whole]
+    whole = rows.fitted(shapes)
+    together = dict(zip(names, session.run(names, whole.feed()), strict=True))
+    alone = [dict(zip(names, session.run(names, one.feed()), strict=True)) for one in whole.batches(1, fill=False)]
     for node in model.graph.node:
         for name in node.output:
             if name and own_rows_differ(together[name], [each[name] for each in alone], tolerance):
@@ -171,8 +175,10 @@ def _close(a: NDArray[Any], b: NDArray[Any], tolerance: float) -> bool:
     return bool(np.isnan(difference).any() or difference.max(initial=0) <= tolerance * np.abs(a).max(initial=1e-12))
 
 
-def _furthest(got: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float, how: str) -> Dependence | None:
-    difference = np.nan_to_num(np.abs(got - expected[: len(got)]).max(axis=1), nan=np.inf)
+def _furthest(got: NDArray[Any], expected: NDArray[Any], tolerance: float) -> tuple[int, float] | None:
+    """The row that is furthest off, and by how much of the largest value, if that is beyond ``tolerance``."""
+    apart = np.abs(got.astype(np.float64) - expected[: len(got)]).reshape(len(got), -1)
+    difference = np.nan_to_num(apart.max(axis=1), nan=np.inf)
     row = int(difference.argmax())
     relative = float(difference[row]) / max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
-    return Dependence(row, how, relative) if relative > tolerance else None
+    return (row, relative) if relative > tolerance else None

@@ -14,6 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.graph.evaluation import run_onnx
 from dlx_deploy.graph.model import infer, load, to_bytes
+from dlx_deploy.graph.samples import Samples
 from dlx_deploy.runtime.backends.exact import exact_model
 from dlx_deploy.runtime.backends.exact_half import KEEPS
 from dlx_deploy.runtime.backends.exact_int8 import is_on_integers
@@ -27,15 +28,14 @@ DEFINED = KEEPS | {"Add", "Cast", "DequantizeLinear", "Div", "Mul", "QuantizeLin
 BATCH = 16
 
 
-def spread(model: bytes, inputs: NDArray[Any], pad_id: int | None = None) -> float:
-    """The largest difference that bending makes to a logit in exact arithmetic, relative to the largest logit.
-
-    ``inputs``: images uint8[N, H, W, C], 0..255, or tokens int32[N, L], which ``pad_id`` pads.
-    """
+def spread(model: bytes, samples: Samples) -> float:
+    """The largest difference that bending makes to an output in exact arithmetic, relative to its largest value."""
     twin = exact_model(model)
-    plain, bent = (
-        run_onnx(data, inputs, exact_qdq=True, batch=BATCH, threads=1, pad_id=pad_id) for data in (twin, _bent(twin))
-    )
+    plain, bent = (run_onnx(data, samples, exact_qdq=True, batch=BATCH, threads=1) for data in (twin, _bent(twin)))
+    return max(_moved(plain[name], bent[name]) for name in plain)
+
+
+def _moved(plain: NDArray[Any], bent: NDArray[Any]) -> float:
     largest = float(np.abs(plain).max())
     return float(np.abs(bent - plain).max()) / largest if largest else 0.0
 

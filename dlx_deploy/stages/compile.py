@@ -65,10 +65,10 @@ def _measure(job: Job[CompileParams], device: Device) -> tuple[str, str, Metrics
     from dlx_deploy.runtime.statistics.timings import paired_speedup
 
     data = open_data(job.inputs["data"])
-    inputs, _ = data.split("validation")
+    samples = data.samples("validation")
     models = {"fp32": job.inputs["onnx"], "int8": job.inputs["quantized"]}
     job.progress(0, 1, "timing INT8 against FP32")
-    latency = device.latencies(models, inputs[:1], job.params.rounds, job.params.threads, data.padding)
+    latency = device.latencies(models, samples[:1], job.params.rounds, job.params.threads)
     found = paired_speedup(latency["fp32"].block_p50_ms, latency["int8"].block_p50_ms, CONFIDENCE)
     bounds = {"int8_speedup_lower": found.lower, "int8_speedup_upper": found.upper}
     metrics = {

@@ -48,10 +48,8 @@ def run(job: Job[Export]) -> Metrics:
     job.progress(0, 2, f"opset {spec.opset}")
     export_onnx(model, out, spec)
     job.progress(1, 2, "parity with torch")
-    inputs, _ = data.split("validation")
-    parity = check_parity(
-        out, model, spec, inputs[: max(job.params.parity_images, NEIGHBOURS)], job.params.parity_tolerance
-    )
+    samples = data.samples("validation")[: max(job.params.parity_images, NEIGHBOURS)]
+    parity = check_parity(out, model, spec, samples, job.params.parity_tolerance)
     if parity.vacuous:
         _log.warning("parity of %s says nothing: torch gives the same logits for every input", job.inputs["model"])
     summary = model_summary(out)

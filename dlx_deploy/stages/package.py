@@ -62,14 +62,14 @@ def run(job: Job[PackageParams]) -> Metrics:
     """
     import numpy as np
 
-    from dlx_deploy.graph.evaluation import fitted, run_onnx
-    from dlx_deploy.graph.golden import clear_rows
-    from dlx_deploy.graph.model import batch_size, load
+    from dlx_deploy.graph.evaluation import run_onnx
+    from dlx_deploy.graph.model import OUTPUT, batch_size, input_dims, load
     from dlx_deploy.graph.rows import refuse_dependent_rows
     from dlx_deploy.graph.spread import spread
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.runtime.package.archive import write_archive
     from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference
+    from dlx_deploy.tasks.classification import clear_rows
 
     data = open_data(job.inputs["data"])
     inputs, labels = data.split("test")
@@ -78,25 +78,24 @@ def run(job: Job[PackageParams]) -> Metrics:
     exact = job.target.judge == "exact-qdq"
     recipe = msgspec.json.decode(job.inputs["recipe"].read_bytes())
     accuracy = msgspec.json.decode(job.inputs["accuracy"].read_bytes(), type=Accuracy)
-    some = np.ascontiguousarray(inputs[: GOLDEN_CHOICE * job.params.golden_images])
-    if data.is_text:
-        some = fitted(some, (None, length), data.padding)
-    logits = run_onnx(model, some, exact_qdq=exact, threads=1, pad_id=data.padding)
+    samples = data.samples("test")
+    some = samples[: GOLDEN_CHOICE * job.params.golden_images].fitted(input_dims(load(model)))
+    logits = run_onnx(model, some, exact_qdq=exact, threads=1)[OUTPUT]
     chosen = clear_rows(logits, _share(recipe) * float(np.abs(logits).max()), job.params.golden_images)
     golden, logits = some[chosen], logits[chosen]
     largest = float(np.abs(logits).max())
     tolerances = {"atol": _share(recipe) * largest, "rtol": RTOL}
     if exact:
-        moved = spread(model, inputs[:BENT_INPUTS], data.padding)
+        moved = spread(model, samples[:BENT_INPUTS])
         tolerances["exact_atol"] = _exact_share(recipe, moved) * largest
     metadata = _metadata(job, data, recipe, accuracy, tolerances)
     tolerance = max(tolerances.get("exact_atol", tolerances["atol"]) / max(largest, 1e-12), RTOL)
-    refuse_dependent_rows(model, golden, exact, tolerance, data.padding)
+    refuse_dependent_rows(model, golden, exact, tolerance)
     engine = job.inputs["engine"]
     contents = PackageContents(
         metadata=metadata,
         model=model,
-        golden_inputs=golden,
+        golden_inputs=next(iter(golden.feed().values())),
         golden_logits=logits,
         reference=make_reference(inputs, labels.tolist(), np.load(job.inputs["teacher"]).tolist(), data.padding),
         manifest=job.inputs["provenance"].read_bytes(),

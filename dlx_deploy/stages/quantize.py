@@ -99,7 +99,7 @@ def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Hal
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
-    inputs, _ = data.split("calibration")
+    samples = data.samples("calibration")
     plan = QuantizationPlan(
         style=job.target.quantization.style,
         int8=precision == "int8",
@@ -107,11 +107,10 @@ def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Hal
         reduce_range=job.target.quantization.reduce_range,
         method=job.params.calibration,
         dynamic=dynamic,
-        pad_id=data.padding,
         exclude=job.params.exclude,
     )
-    job.progress(0, 1, f"{precision}, {elsewhere} elsewhere; {len(inputs)} calibration inputs")
-    return quantize_model(job.inputs["onnx"], out, inputs, plan).layers
+    job.progress(0, 1, f"{precision}, {elsewhere} elsewhere; {len(samples)} calibration inputs")
+    return quantize_model(job.inputs["onnx"], out, samples, plan).layers
 
 
 def _precisions(params: Quantize, target: Profile) -> tuple[Precision, Half]:

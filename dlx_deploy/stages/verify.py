@@ -54,15 +54,16 @@ def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
     import numpy as np
 
     from dlx_deploy.graph.evaluation import run_onnx
+    from dlx_deploy.graph.model import OUTPUT
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
-    inputs, labels = data.split("test")
+    samples, (_, labels) = data.samples("test"), data.split("test")
     shipped, logits = _name_of(job.inputs["shipped"], models), {}
     for done, (name, path) in enumerate(models.items()):
-        job.progress(done, len(models), f"{name} on {len(inputs)} test inputs")
+        job.progress(done, len(models), f"{name} on {len(samples)} test inputs")
         exact = job.target.judge == "exact-qdq"
-        logits[name] = run_onnx(path, inputs, exact_qdq=exact, threads=job.threads, pad_id=data.padding)
+        logits[name] = run_onnx(path, samples, exact_qdq=exact, threads=job.threads)[OUTPUT]
     np.save(job.out / "teacher.npy", logits[REFERENCE].argmax(axis=1).astype(np.int64), allow_pickle=False)
     rows = tuple(_row(name, path, logits, labels) for name, path in models.items())
     largest = int(np.bincount(labels).max())
@@ -71,7 +72,7 @@ def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
 
 def _row(name: str, path: Path, logits: Mapping[str, np.ndarray], labels: np.ndarray) -> Row:
     from dlx_deploy.graph.cost import model_summary
-    from dlx_deploy.graph.evaluation import paired_counts, top1
+    from dlx_deploy.tasks.classification import paired_counts, top1
 
     b, c, _ = paired_counts(logits[REFERENCE], logits[name], labels)
     summary = model_summary(path)
@@ -96,9 +97,9 @@ def _measured(job: Job[Verify], models: Mapping[str, Path], device: Device) -> L
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
-    inputs, _ = data.split("test")
+    samples = data.samples("test")
     job.progress(0, 1, f"timing {len(models)} models in turn")
-    found = device.latencies(models, inputs[:1], job.params.rounds, job.params.threads, data.padding)
+    found = device.latencies(models, samples[:1], job.params.rounds, job.params.threads)
     rows = tuple(
         Timing(
             model=name,

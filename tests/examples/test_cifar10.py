@@ -15,11 +15,13 @@ from torch import nn
 
 from dlx_deploy.config import Config, load_config
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.export.network import ExportSpec, check_parity, export_onnx
+from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model, check_output
 from dlx_deploy.nn.pruning.channels import prune_channels
 from dlx_deploy.nn.weights.checkpoint import load_into, read_checkpoint
+
+from ..arrays import check_parity
 
 CIFAR10 = Path(__file__).parents[2] / "examples" / "cifar10"
 SOURCE = CIFAR10 / "resnet20.py"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from dlx_deploy.graph import evaluation, kernels
-from dlx_deploy.graph.evaluation import run_onnx
 from dlx_deploy.graph.kernels import has_full_range, host_saturates
 from dlx_deploy.graph.model import to_bytes
 from dlx_deploy.graph.quantization.cpu_style import quantize, tensors_to_quantize
 from dlx_deploy.targets.host import Host
 
+from ..arrays import run_onnx
 from ..onnx_fixtures import images, residual_net
 
 AVX2 = Host(arch="x86_64", cpu_model="", cores=2, has_vnni=False, board="")

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph.evaluation import run_onnx
-from dlx_deploy.graph.rows import dependence, own_rows_differ, refuse_dependent_rows, unlike
-from dlx_deploy.nn.export.network import ExportSpec, TextSpec, check_parity, export_onnx
+from dlx_deploy.graph.rows import own_rows_differ
+from dlx_deploy.nn.export.network import ExportSpec, TextSpec, export_onnx
 from dlx_deploy.nn.export.rows import refuse_dependence
 
+from ..arrays import check_parity, dependence, refuse_dependent_rows, run_onnx, unlike
 from ..onnx_fixtures import Net, images
 
 Mix = Callable[[Tensor], Tensor]
@@ -180,7 +180,7 @@ def test_a_graph_that_cannot_run_a_batch_is_our_error() -> None:
     net.constant("pairs", np.array([2, -1, 4, 8, 8]))
     net.constant("whole", np.array([-1, 4, 8, 8]))
     model = net.head(net.add("rows", "Reshape", net.add("split", "Reshape", "conv", "pairs"), "whole"), 4)
-    with pytest.raises(StageFailed, match=r"ONNX Runtime cannot run the model on images \[7, 8, 8, 1\]: "):
+    with pytest.raises(StageFailed, match=r"ONNX Runtime cannot run the model on images uint8\[7, 8, 8, 1\]: "):
         refuse_dependent_rows(model.SerializeToString(), images(12), False, 1e-4)
 
 
@@ -190,7 +190,7 @@ def test_a_graph_that_loses_the_batch_axis_is_our_error() -> None:
     net.head("conv", 4)
     net.nodes[-1].output[0] = "scores"
     net.add("logits", "Squeeze", "scores")
-    with pytest.raises(StageFailed, match=r"gives float32\[10\] for 1 images; rule: a row of logits for each"):
+    with pytest.raises(StageFailed, match=r"gives logits float32\[10\] for 1 rows; rule: a row of logits for each"):
         run_onnx(net.model().SerializeToString(), images(1), exact_qdq=False)
 
 
@@ -216,15 +216,15 @@ def test_a_fixed_batch_is_asked_as_the_device_asks_it(any_graph: Path, tmp_path:
 )
 def test_an_untrained_network_is_refused_before_hours_of_work(model: nn.Module, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        refuse_dependence(model, torch.randn(3, 1, 8, 8))
+        refuse_dependence(model, (torch.randn(3, 1, 8, 8),))
     assert model.training  # left as it was
 
 
 def test_what_an_untrained_network_may_do() -> None:
-    refuse_dependence(Mixing(lambda x: x, nn.BatchNorm2d(6)), torch.randn(3, 1, 8, 8))
-    refuse_dependence(Squeezed(early=False), torch.randn(3, 1, 8, 8), fixed=4)
+    refuse_dependence(Mixing(lambda x: x, nn.BatchNorm2d(6)), (torch.randn(3, 1, 8, 8),))
+    refuse_dependence(Squeezed(early=False), (torch.randn(3, 1, 8, 8),), fixed=4)
     with pytest.raises(ConfigError, match="depend on the batch"):
-        refuse_dependence(Mixing(DEPENDENT["first"]), torch.randn(3, 1, 8, 8), fixed=2)
+        refuse_dependence(Mixing(DEPENDENT["first"]), (torch.randn(3, 1, 8, 8),), fixed=2)
 
 
 class Padded(nn.Module):

@@ -10,9 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from dlx_deploy.graph import spread as spread_module
 from dlx_deploy.graph.model import load, to_bytes
 from dlx_deploy.graph.quantization.tensorrt_style import insert_qdq, tensors_to_quantize
-from dlx_deploy.graph.spread import BEND, spread
+from dlx_deploy.graph.spread import BEND
 from dlx_deploy.runtime.backends.exact import exact_model
 
+from ..arrays import moved
 from ..onnx_fixtures import images, residual_net
 
 
@@ -23,8 +24,8 @@ def quantized() -> bytes:
 
 def test_integer_sums_do_not_move_and_what_is_bent_does() -> None:
     inputs = images(20)
-    assert spread(to_bytes(residual_net(opset=20)), inputs) == pytest.approx(4e-6, rel=0.9)
-    assert spread(quantized(), inputs) < 0.01
+    assert moved(to_bytes(residual_net(opset=20)), inputs) == pytest.approx(4e-6, rel=0.9)
+    assert moved(quantized(), inputs) < 0.01
 
 
 def test_only_what_is_not_exactly_defined_is_bent() -> None:
@@ -48,5 +49,5 @@ def test_it_is_relative_to_the_largest_logit() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     inputs = np.arange(40, dtype=np.uint8).reshape(10, 4)
-    assert spread(to_bytes(model), inputs) == pytest.approx(BEND, rel=0.2)
-    assert spread(to_bytes(model), inputs * 0) == 0.0
+    assert moved(to_bytes(model), inputs) == pytest.approx(BEND, rel=0.2)
+    assert moved(to_bytes(model), inputs * 0) == 0.0

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from dlx_deploy.errors import StageFailed
@@ -22,6 +21,7 @@ from dlx_deploy.graph.quantization import cpu_style, tensorrt_style
 from dlx_deploy.graph.quantization.calibrate import Method, Ranges, activation_ranges
 from dlx_deploy.graph.quantization.placement import WEIGHTED, excluded, layer_precision, quantizable
 from dlx_deploy.graph.quantization.rules import TENSORRT_RULES, check_tensorrt_rules
+from dlx_deploy.graph.samples import Samples
 
 __all__ = [
     "Method",
@@ -52,8 +52,7 @@ class QuantizationPlan:
 
     ``reduce_range`` concerns the CPU style alone. ``int8`` and ``half`` say which precisions are used beside float32;
     the graph becomes strongly typed, that is, holds every type itself. ``dynamic`` finds the ranges of activations
-    while the network runs, instead of by calibration; in the CPU style alone. ``pad_id`` pads the calibration inputs if
-    they are tokens.
+    while the network runs, instead of by calibration; in the CPU style alone.
     """
 
     style: Literal["tensorrt", "cpu"]
@@ -62,7 +61,6 @@ class QuantizationPlan:
     reduce_range: bool = False
     method: Method = "minmax"
     dynamic: bool = False
-    pad_id: int | None = None
     exclude: tuple[str, ...] = ()
 
 
@@ -80,10 +78,8 @@ class QuantizationReport:
         return sum(p == "int8" for p in self.layers.values()) / len(self.layers) if self.layers else 0.0
 
 
-def quantize_model(source: Path, out: Path, inputs: NDArray[Any], plan: QuantizationPlan) -> QuantizationReport:
-    """Write the float32 model in ``source`` as ``plan`` says, with calibration ``inputs``.
-
-    These are images uint8[N, H, W, C], 0..255, or tokens int32[N, L].
+def quantize_model(source: Path, out: Path, samples: Samples, plan: QuantizationPlan) -> QuantizationReport:
+    """Write the float32 model in ``source`` as ``plan`` says, calibrated on ``samples``.
 
     Raises:
         ConfigError: no images, or a pattern in ``plan.exclude`` matches no node.
@@ -91,7 +87,7 @@ def quantize_model(source: Path, out: Path, inputs: NDArray[Any], plan: Quantiza
         StageFailed: the result breaks a rule of the target's parser.
     """
     model = load(source)
-    planned = run_passes(load(model), _passes(model, inputs, plan), source.name)
+    planned = run_passes(load(model), _passes(model, samples, plan), source.name)
     layers = layer_precision(planned)
     if plan.int8 and "int8" not in layers.values():
         raise _nothing(model, plan)
@@ -100,20 +96,20 @@ def quantize_model(source: Path, out: Path, inputs: NDArray[Any], plan: Quantiza
     return QuantizationReport(layers=layers, activations=activations)
 
 
-def _passes(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) -> list[Pass]:
+def _passes(model: ModelProto, samples: Samples, plan: QuantizationPlan) -> list[Pass]:
     """What ``plan`` does to ``model``, in order."""
     passes = []
     if plan.int8:
-        passes.append(Pass("int8", lambda graph: _quantized(graph, inputs, plan)))
+        passes.append(Pass("int8", lambda graph: _quantized(graph, samples, plan)))
     if plan.half:
-        passes.append(Pass("half-precision", lambda graph: half_precision(graph, _magnitudes(model, inputs, plan))))
+        passes.append(Pass("half-precision", lambda graph: half_precision(graph, _magnitudes(model, samples))))
     passes.append(TIDY)
     if plan.style == "tensorrt":
         passes.append(TENSORRT_RULES)
     return passes
 
 
-def _quantized(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) -> ModelProto:
+def _quantized(model: ModelProto, samples: Samples, plan: QuantizationPlan) -> ModelProto:
     tensorrt = plan.style == "tensorrt"
     if plan.dynamic and not tensorrt:
         # Always with a reduced range: no exact arithmetic stands in where this machine's integer product saturates.
@@ -121,7 +117,7 @@ def _quantized(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) 
     tensors = (tensorrt_style if tensorrt else cpu_style).tensors_to_quantize(model, plan.exclude)
     if not tensors:
         raise _nothing(model, plan)
-    ranges = activation_ranges(model, inputs, tensors, plan.method, symmetric=tensorrt, pad_id=plan.pad_id)
+    ranges = activation_ranges(model, samples, tensors, plan.method, symmetric=tensorrt)
     if tensorrt:
         return tensorrt_style.insert_qdq(model, ranges, plan.exclude, plan.half)
     return cpu_style.quantize(model, ranges, plan.reduce_range, plan.exclude)
@@ -143,10 +139,8 @@ def _nothing(model: ModelProto, plan: QuantizationPlan) -> NothingToQuantize:
     )
 
 
-def _magnitudes(model: ModelProto, inputs: NDArray[Any], plan: QuantizationPlan) -> dict[str, float]:
-    """The largest magnitude of every float32 tensor on some of the inputs."""
-    some, tensors = inputs[:OVERFLOW_IMAGES], float_tensors(model)
-    ranges = activation_ranges(
-        model, some, tensors, "minmax", symmetric=False, largest_batch=OVERFLOW_BATCH, pad_id=plan.pad_id
-    )
+def _magnitudes(model: ModelProto, samples: Samples) -> dict[str, float]:
+    """The largest magnitude of every float32 tensor on some of the samples."""
+    some, tensors = samples[:OVERFLOW_IMAGES], float_tensors(model)
+    ranges = activation_ranges(model, some, tensors, "minmax", symmetric=False, largest_batch=OVERFLOW_BATCH)
     return {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items()}

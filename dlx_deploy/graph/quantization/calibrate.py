@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph.evaluation import batches, fitted
-from dlx_deploy.graph.model import Index, to_bytes
+from dlx_deploy.graph.model import Index, input_dims, to_bytes
+from dlx_deploy.graph.samples import Samples
 
 __all__ = ["Method", "Ranges", "activation_ranges"]
 
@@ -29,16 +29,13 @@ LARGEST_BATCH = 32
 
 def activation_ranges(
     model: ModelProto,
-    inputs: NDArray[Any],
+    samples: Samples,
     tensors: Collection[str],
     method: Method,
     symmetric: bool,
     largest_batch: int = LARGEST_BATCH,
-    pad_id: int | None = None,
 ) -> Ranges:
-    """The range of each of ``tensors`` over ``inputs``, ``largest_batch`` rows at a time.
-
-    ``inputs``: images uint8[N, H, W, C], NHWC, 0..255, or tokens int32[N, L], which ``pad_id`` pads.
+    """The range of each of ``tensors`` over ``samples``, ``largest_batch`` at a time.
 
     ``percentile`` keeps 99.99 % of the values; ``entropy`` minimises the Kullback-Leibler divergence between the values
     and their quantized form (Migacz, GTC 2017). With ``symmetric``, ranges are centred on zero.
@@ -47,18 +44,18 @@ def activation_ranges(
         ConfigError: no inputs, or some that the model does not take.
         StageFailed: a range is not finite, or the model has no such tensor.
     """
-    if not len(inputs) or not tensors:
-        raise ConfigError(f"{len(inputs)} calibration images for {len(tensors)} tensors; rule: at least one of each")
+    if not len(samples) or not tensors:
+        raise ConfigError(f"{len(samples)} calibration images for {len(tensors)} tensors; rule: at least one of each")
     missing = sorted(set(tensors) - set(Index(model).producer))
     if missing:
         raise StageFailed(f"the graph computes no tensor {missing[0]!r}; calibrate the graph that is quantized")
-    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
-    fixed = shape[0]
+    shapes = input_dims(model)
+    fixed = next(iter(shapes.values()))[0]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # ONNX Runtime prints
         calibrator = _calibrator(model, Path(folder), sorted(tensors), method, symmetric)
-        for batch in batches(inputs, fixed or largest_batch, fill=bool(fixed)):
+        for batch in samples.batches(fixed or largest_batch, fill=bool(fixed)):
             # One batch per call: all outputs of a call are held in memory, and a ragged one among them is refused.
-            calibrator.collect_data(_OneBatch({model.graph.input[0].name: fitted(batch, shape, pad_id)}))
+            calibrator.collect_data(_OneBatch(batch.fitted(shapes).feed()))
         found = calibrator.compute_data()
     return {name: _checked(name, found[name].range_value) for name in sorted(tensors)}
 

@@ -23,6 +23,9 @@ from msgspec import Meta
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import DataError
+from dlx_deploy.graph.model import INPUT, TOKENS
+from dlx_deploy.graph.samples import Samples
+from dlx_deploy.strict import nearest
 
 __all__ = [
     "SCHEMA",
@@ -134,6 +137,15 @@ class DataArtifact:
                 f"{labels.dtype}{list(labels.shape)}; dataset.json says uint8{list(shape)} and int64[{shape[0]}]"
             )
         return images, labels
+
+    def samples(self, name: str) -> Samples:
+        """The inputs of a split by the names that they have in an exported model.
+
+        Raises:
+            DataError: as ``split``.
+        """
+        rows, _ = self.split(name)
+        return Samples({TOKENS: rows}, {TOKENS: self.pad_id}) if self.is_text else Samples({INPUT: rows})
 
     def texts(self, name: str) -> list[str]:
         """The texts of a split, in the order of its tokens.

@@ -20,11 +20,12 @@ from torch import nn
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.evaluation import run_onnx
-from dlx_deploy.graph.model import OUTPUT, load, to_bytes
+from dlx_deploy.graph.model import load, to_bytes
 from dlx_deploy.graph.passes.base import run_passes
 from dlx_deploy.graph.passes.exported import exported_passes
 from dlx_deploy.graph.passes.names import WRAPPED
 from dlx_deploy.graph.rows import BLAMED, MOST, dependence, refuse_dependent_rows, unlike
+from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.export.bake import baked, copied
 from dlx_deploy.nn.export.rows import blame, refused_alone
 from dlx_deploy.nn.export.spec import ExportSpec, Spec, TextSpec
@@ -38,7 +39,6 @@ ROWS_SHARE = 0.1
 """Of the parity tolerance: what the size of a batch may change, since sums are then taken in another order."""
 ROUNDING = 2e-5
 """What it changes in float32 at most, so that a strict parity does not refuse it."""
-PADDING = ", and however long the longest of them is: mask the padding (tokens != pad_id) wherever tokens are mixed"
 SIZE_LIMIT_BYTES = 2**31 - 2**20
 """A protobuf message ends at 2 GiB; the graph itself gets the last MiB."""
 
@@ -73,8 +73,8 @@ def export_onnx(model: nn.Module, path: Path, spec: Spec) -> None:
     path.write_bytes(to_bytes(run_passes(graph, exported_passes(spec.opset), path.name)))
 
 
-def check_parity(path: Path, model: nn.Module, spec: Spec, inputs: NDArray[Any], tolerance: float) -> ParityReport:
-    """How the file in ``path`` differs from ``model`` on ``inputs``: images uint8[N, H, W, C] or tokens int32[N, L].
+def check_parity(path: Path, model: nn.Module, spec: Spec, samples: Samples, tolerance: float) -> ParityReport:
+    """How the file in ``path`` differs from ``model`` on ``samples``.
 
     Each row must get the same answer alone, in a batch and in another order, in torch and in ONNX Runtime alike.
 
@@ -83,61 +83,77 @@ def check_parity(path: Path, model: nn.Module, spec: Spec, inputs: NDArray[Any],
             batch; names the module or node that makes it so.
     """
     network, rows_tolerance = copied(model).float().cpu().eval(), max(tolerance * ROWS_SHARE, ROUNDING)
-    expected = _torch_logits(network, spec, inputs, spec.fixed or BATCH)
-    got = run_onnx(path, inputs, exact_qdq=False, pad_id=spec.pad_id)
-    if not (np.isfinite(expected).all() and np.isfinite(got).all()):
-        raise StageFailed(f"{path.name}: logits are not finite (NaN or infinite); train with a lower learning rate")
-    rows = unlike(inputs[:MOST])
+    expected = _torch_outputs(network, spec, samples, spec.fixed or BATCH)
+    answers = run_onnx(path, samples, exact_qdq=False)
+    for name in spec.outputs:
+        if not (np.isfinite(expected[name]).all() and np.isfinite(answers[name]).all()):
+            raise StageFailed(f"{path.name}: {name} are not finite (NaN or infinite); train with a lower learning rate")
+    rows = unlike(samples[:MOST])
     _refuse_dependent_answers(network, spec, rows, rows_tolerance)
-    diff, largest = float(np.abs(got - expected).max()), float(np.abs(expected).max())
-    report = ParityReport(
-        max_abs_diff=diff,
-        relative=diff / largest if largest else diff,
-        top1_agreement=float((got.argmax(1) == expected.argmax(1)).mean()),
-        images=len(inputs),
-        vacuous=not np.ptp(expected, axis=0 if len(inputs) > 1 else 1).any(),
-    )
+    report = max((_compared(answers[name], expected[name]) for name in spec.outputs), key=lambda r: r.relative)
     if report.relative > tolerance:
         raise StageFailed(
             f"{path.name}: ONNX Runtime and torch differ by {report.relative:.2e} of the largest logit "
-            f"({diff:.2e} of {largest:.2e}) on {len(inputs)} {spec.input_name}, top-1 agreement "
+            f"({report.max_abs_diff:.2e}) on {len(samples)} {' and '.join(spec.inputs)}, top-1 agreement "
             f"{report.top1_agreement:.4f}; rule: at most {tolerance:.2e} (export.parity_tolerance)"
         )
-    refuse_dependent_rows(path, rows, False, rows_tolerance, spec.pad_id)
+    refuse_dependent_rows(path, rows, False, rows_tolerance)
     return report
 
 
-def _refuse_dependent_answers(network: nn.Module, spec: Spec, inputs: NDArray[Any], tolerance: float) -> None:
-    """Nothing, if torch answers a row alike alone, in any order and at any padding that the exported graph meets."""
-
-    def run(rows: NDArray[Any], batch: int) -> NDArray[np.float32]:
-        return _torch_logits(network, spec, rows, batch)
-
-    found = dependence(run, inputs, run(inputs, spec.fixed or BATCH), tolerance, spec.fixed)
-    if not found:
-        return
-    culprit = blame(network, spec.read(inputs[:BLAMED]), tolerance)
-    raise StageFailed(
-        f"the network's answers depend on the batch: {found}; {culprit}; rule: a row's answer is its own, whoever its "
-        f"neighbours are{PADDING if spec.pad_id is not None else ''}"
+def _compared(answers: NDArray[np.float32], expected: NDArray[np.float32]) -> ParityReport:
+    """``expected`` is torch's: float32[N, K, ...], with classes or the like on the second axis."""
+    diff, largest = float(np.abs(answers - expected).max()), float(np.abs(expected).max())
+    return ParityReport(
+        max_abs_diff=diff,
+        relative=diff / largest if largest else diff,
+        top1_agreement=float((answers.argmax(1) == expected.argmax(1)).mean()),
+        images=len(expected),
+        vacuous=not np.ptp(expected, axis=0 if len(expected) > 1 else 1).any(),
     )
 
 
-def _torch_logits(network: nn.Module, spec: Spec, inputs: NDArray[Any], batch: int) -> NDArray[np.float32]:
-    """float32[N, K] of the untraced ``network``, with the preprocessing written the plain way, ``batch`` at a time."""
+def _refuse_dependent_answers(network: nn.Module, spec: Spec, samples: Samples, tolerance: float) -> None:
+    """Nothing, if torch answers a row alike alone, in any order and at any padding that the exported graph meets."""
+
+    def run(rows: Samples, batch: int) -> Arrays:
+        return _torch_outputs(network, spec, rows, batch)
+
+    depends = dependence(run, samples, run(samples, spec.fixed or BATCH), tolerance, spec.fixed)
+    if not depends:
+        return
+    culprit = blame(network, spec.read(samples[:BLAMED]), tolerance)
+    raise StageFailed(
+        f"the network's answers depend on the batch: {depends}; {culprit}; rule: a row's answer is its own, whoever "
+        f"its neighbours are{spec.advice}"
+    )
+
+
+def _torch_outputs(network: nn.Module, spec: Spec, samples: Samples, batch: int) -> Arrays:
+    """What the untraced ``network`` gives, with the preprocessing written the plain way, ``batch`` at a time."""
     parts = []
-    for start in range(0, len(inputs), batch):
-        rows = inputs[start : start + batch]
-        filled = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)]) if spec.fixed else rows
+    for part in samples.batches(batch, fill=spec.fixed is not None):
         try:
             with torch.inference_mode():
-                parts.append(network(spec.read(spec.trimmed(filled)))[: len(rows)].numpy())
+                parts.append(_named(network(*spec.read(spec.trimmed(part))), spec))
         except Exception as e:  # a network's forward may raise anything
             raise StageFailed(
-                f"the network takes other batches, and for one of {len(filled)} it raises {type(e).__name__}: {e}; "
+                f"the network takes other batches, and for one of {len(part)} it raises {type(e).__name__}: {e}; "
                 "rule: a device asks for any number of answers at a time; or set export.batch to a number"
             ) from e
-    return np.concatenate(parts)
+    return {name: np.concatenate([part[name] for part in parts])[: len(samples)] for name in spec.outputs}
+
+
+def _named(outputs: Any, spec: Spec) -> Arrays:
+    """A network's output, one tensor or as many as ``spec`` names, as arrays by name.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    tensors = outputs if isinstance(outputs, tuple) and len(spec.outputs) > 1 else (outputs,)
+    if len(tensors) != len(spec.outputs) or not all(isinstance(t, torch.Tensor) for t in tensors):
+        raise ConfigError(f"the model's output is a {type(outputs).__name__}; rule: {spec.rule}")
+    return {name: tensor.numpy() for name, tensor in zip(spec.outputs, tensors, strict=True)}
 
 
 def _refuse_too_large(model: nn.Module) -> None:
@@ -149,33 +165,31 @@ def _refuse_too_large(model: nn.Module) -> None:
         )
 
 
-def _refuse_other_outputs(wrapped: nn.Module, example: torch.Tensor, spec: Spec) -> None:
-    count, kind = len(example), f"{str(example.dtype)[6:]}{list(example.shape)}"
+def _refuse_other_outputs(wrapped: nn.Module, example: tuple[torch.Tensor, ...], spec: Spec) -> None:
+    kind = " and ".join(f"{str(t.dtype)[6:]}{list(t.shape)}" for t in example)
     try:
         with torch.no_grad():
-            out = wrapped(example)
+            out = wrapped(*example)
     except Exception as e:  # a network's forward may raise anything
         raise ConfigError(f"the model cannot take {kind}: {e}") from e
-    rule = "rule: one tensor of logits, float32[N, classes]"
-    if not isinstance(out, torch.Tensor):
-        raise ConfigError(f"the model's output is a {type(out).__name__}; {rule}")
-    if out.ndim != 2 or len(out) != count or not out.is_floating_point():
-        raise ConfigError(f"the model's output is {str(out.dtype)[6:]}{list(out.shape)} for a batch of {count}; {rule}")
-    network, rows = wrapped.get_submodule(WRAPPED), spec.read(example.numpy())
+    if wrong := spec.misshapen(_named(out, spec), len(example[0])):
+        raise ConfigError(f"the model's output is {wrong}")
+    stored = {name: tensor.numpy() for name, tensor in zip(spec.inputs, example, strict=True)}
+    network, rows = wrapped.get_submodule(WRAPPED), spec.read(Samples(stored))
     if spec.fixed is None and (why := refused_alone(network, rows)):
         raise ConfigError(f"{why}; rule: a device asks for one answer at a time")
 
 
-def _exported(wrapped: nn.Module, example: torch.Tensor, spec: Spec) -> ModelProto:
-    dynamic = (spec.dynamic(),) if spec.dynamic() else None
+def _exported(wrapped: nn.Module, example: tuple[torch.Tensor, ...], spec: Spec) -> ModelProto:
+    dynamic = spec.dynamic() if any(spec.dynamic()) else None
     try:
         program = torch.onnx.export(
             wrapped,
-            (example,),
+            example,
             dynamo=True,
             dynamic_shapes=dynamic,
-            input_names=[spec.input_name],
-            output_names=[OUTPUT],
+            input_names=list(spec.inputs),
+            output_names=list(spec.outputs),
             opset_version=max(spec.opset, EXPORTER_OPSET),
             external_data=False,
             optimize=True,

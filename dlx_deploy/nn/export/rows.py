@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.rows import dependence, own_rows_differ
+from dlx_deploy.graph.samples import Arrays, Samples
 
 __all__ = ["blame", "refuse_dependence", "refused_alone"]
 
@@ -25,7 +25,11 @@ RANDOM = "draw nothing in evaluation mode: nn.Dropout instead of F.dropout, and 
 ACROSS = "compute each row from itself: nothing over axis 0, no row of another, no x.mean() over everything"
 
 
-def blame(network: nn.Module, batch: Tensor, tolerance: float) -> str:
+Batch = tuple[Tensor, ...]
+"""What a network reads: a tensor for each of its inputs, the batch axis first."""
+
+
+def blame(network: nn.Module, batch: Batch, tolerance: float) -> str:
     """Where the answer for a row first depends on the others of ``batch``, and what to do about it.
 
     ``network`` is in evaluation mode, ``batch`` what it reads, a few rows.
@@ -34,7 +38,7 @@ def blame(network: nn.Module, batch: Tensor, tolerance: float) -> str:
     for once, again in zip(first, second, strict=False):
         if not _same(once.tensor, again.tensor):
             return f"{once} differs from one run to the next; {RANDOM}"
-    alone = [_recorded(network, row[None]) for row in batch]
+    alone = [_recorded(network, _rows(batch, i, i + 1)) for i in range(len(batch[0]))]
     for position, whole in enumerate(first):
         singles = [seen[position] for seen, _ in alone if position < len(seen)]
         if len(singles) < len(alone) or any(single.name != whole.name for single in singles):
@@ -47,21 +51,21 @@ def blame(network: nn.Module, batch: Tensor, tolerance: float) -> str:
     return f"{raised}; {SQUEEZED}" if raised else f"no single module is to blame; {ACROSS}"
 
 
-def refused_alone(network: nn.Module, batch: Tensor) -> str:
+def refused_alone(network: nn.Module, batch: Batch) -> str:
     """Why ``network`` cannot answer one row of ``batch`` as it answers all: what it raised or gave; empty if it can."""
     with torch.no_grad():
-        whole = network(batch)
-    seen, raised = _recorded(network, batch[:1])
+        whole = _first(network(*batch))
+    seen, raised = _recorded(network, _rows(batch, 0, 1))
     if raised:
         return f"the model cannot take a batch of 1: {raised}; {SQUEEZED}"
     alone = seen[-1].tensor
     if alone.shape == (1, *whole.shape[1:]):
         return ""
-    given = f"the model gives {_shape(whole)} for a batch of {len(batch)} and {_shape(alone)} for a batch of 1"
+    given = f"the model gives {_shape(whole)} for a batch of {len(batch[0])} and {_shape(alone)} for a batch of 1"
     return f"{given}; {blame(network, batch, 1.0)}"
 
 
-def refuse_dependence(network: nn.Module, rows: Tensor, fixed: int | None = None) -> None:
+def refuse_dependence(network: nn.Module, rows: Batch, fixed: int | None = None) -> None:
     """Nothing, once an untrained ``network`` has answered each of ``rows`` as its own, in batches of any size or
     ``fixed``.
 
@@ -74,21 +78,38 @@ def refuse_dependence(network: nn.Module, rows: Tensor, fixed: int | None = None
         if fixed is None and (why := refused_alone(network, rows)):
             raise ConfigError(f"{why}; a device asks for one answer at a time")
         with torch.no_grad():
-            expected = _answers(network, rows.numpy(), fixed or len(rows))
-            found = dependence(
-                lambda part, size: _answers(network, part, size), rows.numpy(), expected, ROUNDING, fixed
-            )
-        if found:
+            samples = Samples({str(i): tensor.numpy() for i, tensor in enumerate(rows)})
+            expected = _answers(network, samples, fixed or len(samples))
+            depends = dependence(lambda part, size: _answers(network, part, size), samples, expected, ROUNDING, fixed)
+        if depends:
             culprit = blame(network, rows, ROUNDING)
-            raise ConfigError(f"the network's answers depend on the batch: {found}; {culprit}")
+            raise ConfigError(f"the network's answers depend on the batch: {depends}; {culprit}")
     finally:
         network.train(training)
 
 
-def _answers(network: nn.Module, rows: NDArray[Any], size: int) -> NDArray[np.float32]:
-    """float32[N, K]: ``size`` at a time, the last of them filled up with copies."""
-    parts = [np.concatenate([rows[i : i + size], rows[-1:].repeat(size, 0)])[:size] for i in range(0, len(rows), size)]
-    return np.concatenate([network(torch.from_numpy(part)).numpy() for part in parts])[: len(rows)]
+def _answers(network: nn.Module, samples: Samples, size: int) -> Arrays:
+    """The network's outputs: ``size`` samples at a time, the last of them filled up with copies."""
+    parts = [
+        _outputs(network(*(torch.from_numpy(np.ascontiguousarray(values)) for values in part.arrays.values())))
+        for part in samples.batches(size, fill=True)
+    ]
+    return {name: np.concatenate([part[name] for part in parts])[: len(samples)] for name in parts[0]}
+
+
+def _outputs(given: Any) -> Arrays:
+    if isinstance(given, tuple):
+        return {f"output {i}": tensor.numpy() for i, tensor in enumerate(given)}
+    return {"logits": given.numpy()}
+
+
+def _first(given: Any) -> Tensor:
+    tensor: Tensor = given[0] if isinstance(given, (tuple, list)) else given
+    return tensor
+
+
+def _rows(batch: Batch, start: int, end: int) -> Batch:
+    return tuple(tensor[start:end] for tensor in batch)
 
 
 @dataclass(frozen=True)
@@ -111,7 +132,7 @@ class _Seen:
         return STATISTICS if without else ACROSS
 
 
-def _recorded(network: nn.Module, batch: Tensor) -> tuple[list[_Seen], str]:
+def _recorded(network: nn.Module, batch: Batch) -> tuple[list[_Seen], str]:
     """Every module's first input and output, in the order in which they came to be, and what was raised where."""
     seen: list[_Seen] = []
     inside: list[tuple[str, nn.Module]] = []
@@ -133,7 +154,7 @@ def _recorded(network: nn.Module, batch: Tensor) -> tuple[list[_Seen], str]:
     handles = [handle for name, module in network.named_modules() for handle in watch(name, module)]
     try:
         with torch.no_grad():
-            network(batch)
+            network(*batch)
     except Exception as e:  # a network's forward may raise anything
         text = str(e).strip().splitlines() or [type(e).__name__]
         return seen, f"{_described(*inside[-1])} raises {type(e).__name__}: {text[0]}"

@@ -7,26 +7,28 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.evaluation import fitted
-from dlx_deploy.graph.model import INPUT, MAX_LENGTH, TOKENS
+from dlx_deploy.graph.model import INPUT, MAX_LENGTH, OUTPUT, TOKENS
 from dlx_deploy.graph.passes.names import WRAPPED
 from dlx_deploy.graph.passes.opset import OLDEST
+from dlx_deploy.graph.samples import Arrays, Samples
 
 __all__ = ["NEWEST", "ExportSpec", "Spec", "TextSpec"]
 
 NEWEST = 25
+LOGITS = "one tensor of logits, float32[N, classes]"
 
 
 @dataclass(frozen=True)
 class ExportSpec:
     """Images: their size, normalisation (0..1 scale, per channel), opset and batch."""
 
-    input_name: ClassVar[str] = INPUT
-    pad_id: ClassVar[int | None] = None
+    inputs: ClassVar[tuple[str, ...]] = (INPUT,)
+    outputs: ClassVar[tuple[str, ...]] = (OUTPUT,)
+    rule: ClassVar[str] = LOGITS
+    advice: ClassVar[str] = ""
 
     height: int
     width: int
@@ -53,33 +55,46 @@ class ExportSpec:
         """``model`` behind its preprocessing: uint8[N, H, W, C], NHWC, 0..255 → logits float32[N, K]."""
         return _Images(model, self)
 
-    def example(self) -> Tensor:
-        """What the graph is traced with."""
-        return torch.zeros(_example_batch(self.batch), self.height, self.width, self.channels, dtype=torch.uint8)
+    def example(self) -> tuple[Tensor, ...]:
+        """What the graph is traced with, one for each input."""
+        return (torch.zeros(_example_batch(self.batch), self.height, self.width, self.channels, dtype=torch.uint8),)
 
-    def dynamic(self) -> dict[int, Any]:
-        """The dimensions that stay open."""
-        return {0: torch.export.Dim("batch")} if self.batch == "dynamic" else {}
+    def dynamic(self) -> tuple[dict[int, Any], ...]:
+        """The dimensions of each input that stay open."""
+        return ({0: torch.export.Dim("batch")} if self.batch == "dynamic" else {},)
 
     def metadata(self) -> dict[str, str]:
         """What else the model's file says."""
         return {}
 
-    def trimmed(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """``rows`` as they are: images have one size."""
-        return rows
+    def trimmed(self, samples: Samples) -> Samples:
+        """``samples`` as they are: images have one size."""
+        return samples
 
-    def read(self, rows: NDArray[Any]) -> Tensor:
-        """What the bare model reads for stored ``rows``, computed the plain way."""
-        planes = ((rows / 255.0 - np.array(self.mean)) / np.array(self.std)).transpose(0, 3, 1, 2).astype(np.float32)
-        return torch.from_numpy(np.ascontiguousarray(planes))
+    def read(self, samples: Samples) -> tuple[Tensor, ...]:
+        """What the bare model reads for stored ``samples``, computed the plain way."""
+        planes = (
+            ((samples.arrays[INPUT] / 255.0 - np.array(self.mean)) / np.array(self.std))
+            .transpose(0, 3, 1, 2)
+            .astype(np.float32)
+        )
+        return (torch.from_numpy(np.ascontiguousarray(planes)),)
+
+    def misshapen(self, outputs: Arrays, rows: int) -> str:
+        """What is wrong with the outputs of a batch of ``rows``; empty if nothing."""
+        return _no_logits(outputs, rows)
 
 
 @dataclass(frozen=True)
 class TextSpec:
     """Tokens: the longest sequence, the padding, opset, batch and length; a fixed length is always the longest."""
 
-    input_name: ClassVar[str] = TOKENS
+    inputs: ClassVar[tuple[str, ...]] = (TOKENS,)
+    outputs: ClassVar[tuple[str, ...]] = (OUTPUT,)
+    rule: ClassVar[str] = LOGITS
+    advice: ClassVar[str] = (
+        ", and however long the longest of them is: mask the padding (tokens != pad_id) wherever tokens are mixed"
+    )
 
     max_length: int
     pad_id: int
@@ -99,28 +114,32 @@ class TextSpec:
         """``model``, reading tokens int32[N, L]."""
         return _Tokens(model)
 
-    def example(self) -> Tensor:
-        """What the graph is traced with: no padding at all would be taken for a constant."""
+    def example(self) -> tuple[Tensor, ...]:
+        """What the graph is traced with, one for each input: no padding at all would be taken for a constant."""
         tokens = torch.full((_example_batch(self.batch), self.max_length), self.pad_id, dtype=torch.int32)
         tokens[:, : max(self.max_length // 2, 1)] = self.pad_id + 1 if self.pad_id == 0 else 0
-        return tokens
+        return (tokens,)
 
-    def dynamic(self) -> dict[int, Any]:
-        """The dimensions that stay open."""
+    def dynamic(self) -> tuple[dict[int, Any], ...]:
+        """The dimensions of each input that stay open."""
         dims: dict[int, Any] = {0: torch.export.Dim("batch")} if self.batch == "dynamic" else {}
-        return {**dims, 1: torch.export.Dim("length", max=self.max_length)} if self.length == "dynamic" else dims
+        return ({**dims, 1: torch.export.Dim("length", max=self.max_length)} if self.length == "dynamic" else dims,)
 
     def metadata(self) -> dict[str, str]:
         """What else the model's file says."""
         return {MAX_LENGTH: str(self.max_length)} if self.length == "dynamic" else {}
 
-    def trimmed(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """``rows`` as long as the graph would get them: the longest of them where the length is open."""
-        return fitted(rows, (None, self.max_length if self.length == "fixed" else None), self.pad_id)
+    def trimmed(self, samples: Samples) -> Samples:
+        """``samples`` as long as the graph would get them: the longest of them where the length is open."""
+        return samples.fitted({TOKENS: (None, self.max_length if self.length == "fixed" else None)})
 
-    def read(self, rows: NDArray[Any]) -> Tensor:
-        """What the bare model reads for stored ``rows``."""
-        return torch.from_numpy(np.ascontiguousarray(rows).astype(np.int64))
+    def read(self, samples: Samples) -> tuple[Tensor, ...]:
+        """What the bare model reads for stored ``samples``."""
+        return (torch.from_numpy(np.ascontiguousarray(samples.arrays[TOKENS]).astype(np.int64)),)
+
+    def misshapen(self, outputs: Arrays, rows: int) -> str:
+        """What is wrong with the outputs of a batch of ``rows``; empty if nothing."""
+        return _no_logits(outputs, rows)
 
 
 Spec = ExportSpec | TextSpec
@@ -152,6 +171,13 @@ class _Tokens(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.get_submodule(WRAPPED)(tokens)
         return logits
+
+
+def _no_logits(outputs: Arrays, rows: int) -> str:
+    logits = outputs[OUTPUT]
+    if logits.ndim == 2 and len(logits) == rows and logits.dtype.kind == "f":
+        return ""
+    return f"{logits.dtype}{list(logits.shape)} for a batch of {rows}; rule: {LOGITS}"
 
 
 def _example_batch(batch: int | Literal["dynamic"]) -> int:

@@ -7,7 +7,7 @@ epoch; every process computes the same plan and takes its part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,19 +27,16 @@ __all__ = [
     "BatchSource",
     "Feed",
     "ImageBatches",
+    "ImageFeed",
     "Plan",
     "TokenBatches",
     "TokenFeed",
     "TrainData",
     "feed_for",
-    "source_for",
 ]
 
 Plan = list[list[npt.NDArray[np.int64]]]
 """Per step one array of row numbers for each process."""
-Feed = Callable[[Tensor], Tensor]
-"""Rows as they are stored (uint8 images, padded int32 tokens) → what a network reads."""
-
 HELD_BYTES = 4 << 30
 """Images of up to so many bytes are held on the training device; larger sets are read from the memory map."""
 
@@ -74,6 +71,26 @@ class TrainData:
         return cls(*data.split("train"), *data.split("validation"), feed_for(data), len(data.classes))
 
 
+class Feed(Protocol):
+    """Rows as they are stored (uint8 images, padded int32 tokens) → what a network reads."""
+
+    def __call__(self, rows: Tensor, /) -> Tensor:
+        """What a network reads for ``rows``, a new tensor."""
+        ...
+
+    def source(self, data: TrainData, settings: Training, device: torch.device) -> BatchSource:
+        """The batches of ``data`` as ``settings`` want them, on ``device``."""
+        ...
+
+
+class ImageFeed(Normalise):
+    """uint8[N, H, W, C] → float32[N, C, H, W], normalised."""
+
+    def source(self, data: TrainData, settings: Training, device: torch.device) -> BatchSource:
+        """Batches of images, augmented."""
+        return ImageBatches(data, settings, device)
+
+
 class TokenFeed:
     """Padded tokens int32[N, L] → int64[N, longest of these rows]."""
 
@@ -88,10 +105,14 @@ class TokenFeed:
         """int64[N]: how many tokens of each row are no padding."""
         return (tokens != self.pad_id).sum(dim=1)
 
+    def source(self, data: TrainData, settings: Training, device: torch.device) -> BatchSource:
+        """Batches of as many tokens as the budget allows."""
+        return TokenBatches(data, settings, device)
+
 
 def feed_for(data: DataArtifact) -> Feed:
     """How stored rows of ``data`` become what a network reads."""
-    return TokenFeed(data.pad_id) if data.is_text else Normalise(data.mean, data.std)
+    return TokenFeed(data.pad_id) if data.is_text else ImageFeed(data.mean, data.std)
 
 
 class BatchSource(Protocol):
@@ -110,12 +131,6 @@ class BatchSource(Protocol):
     def batch(self, step: Sequence[npt.NDArray[np.int64]], process: int, generator: torch.Generator) -> Batch:
         """The part of ``process`` of one step."""
         ...
-
-
-def source_for(data: TrainData, settings: Training, device: torch.device) -> BatchSource:
-    """The batches of ``data`` as ``settings`` want them, on ``device``."""
-    kind = TokenBatches if isinstance(data.feed, TokenFeed) else ImageBatches
-    return kind(data, settings, device)
 
 
 class ImageBatches:

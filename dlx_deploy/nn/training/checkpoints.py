@@ -25,7 +25,7 @@ __all__ = ["latest", "section", "write"]
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = 3
+_SCHEMA = 4
 _KEPT = 2
 _MOST = 99_999
 """Epochs: their number has five digits in a file's name."""
@@ -38,7 +38,7 @@ def write(folder: Path, epoch: int, run: str, tensors: Mapping[str, Tensor], his
     """Keep the state after ``epoch`` finished epochs in ``folder``, and that of one epoch before it.
 
     ``run`` is the digest of all that makes this run what it is; ``history`` is JSON, with the list ``losses`` and the
-    list ``top1`` of as many numbers as epochs. A checkpoint exists once its ``.json`` does.
+    list ``scores`` of as many numbers as epochs. A checkpoint exists once its ``.json`` does.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -97,11 +97,11 @@ def _refuse_damaged(path: Path, record: Mapping[str, Any], epochs: int) -> None:
     epoch, history = record["epoch"], record["history"]
     if type(epoch) is not int or not 1 <= epoch <= epochs or path.stem != _stem(epoch):
         raise ValueError(f"its epoch is {epoch!r}; rule: that of its name, from 1 to {epochs}")
-    for key, most in (("losses", math.inf), ("top1", 1.0)):
+    for key, most in (("losses", math.inf), ("scores", 1.0)):
         values = history[key]
         right = len(values) == epoch and all(isinstance(v, float) and math.isfinite(v) and v <= most for v in values)
-        if not right or (key == "top1" and min(values) < 0):
-            raise ValueError(f"its {key} are {values!r}; rule: {epoch} finite numbers, top1 from 0 to 1")
+        if not right or (key == "scores" and min(values) < 0):
+            raise ValueError(f"its {key} are {values!r}; rule: {epoch} finite numbers, scores from 0 to 1")
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Logits and accuracy of torch networks."""
+"""Answers of torch networks, and how good they are."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from dlx_deploy.nn.data.dataset import Labels
 from dlx_deploy.nn.training.batches import Feed
+from dlx_deploy.nn.training.hooks import TOP1, Metric
 
-__all__ = ["evaluate", "predict_logits"]
+__all__ = ["evaluate", "predict_logits", "total"]
+
+PART = 4096
+"""Samples whose answers are held at a time: those of dense prediction are large."""
 
 
 def predict_logits(model: nn.Module, inputs: npt.NDArray[Any], feed: Feed, batch: int = 256) -> npt.NDArray[np.float32]:
-    """The logits float32[N, classes] of ``inputs``, rows as stored, in evaluation mode; the mode is put back."""
+    """The outputs float32[N, classes, ...] of ``inputs``, rows as stored, in evaluation mode; the mode is put back."""
     training, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval()
     with torch.inference_mode():
@@ -28,6 +31,19 @@ def predict_logits(model: nn.Module, inputs: npt.NDArray[Any], feed: Feed, batch
     return torch.cat(parts).numpy()
 
 
-def evaluate(model: nn.Module, inputs: npt.NDArray[Any], labels: Labels, feed: Feed, batch: int = 256) -> float:
-    """The share of ``inputs`` whose highest logit is at their label (top-1), 0..1."""
-    return float(np.mean(predict_logits(model, inputs, feed, batch).argmax(axis=1) == labels))
+def evaluate(
+    model: nn.Module, inputs: npt.NDArray[Any], targets: npt.NDArray[Any], feed: Feed, metric: Metric = TOP1
+) -> float:
+    """The score of ``model`` on ``inputs``, rows as stored, by ``metric``: 0..1."""
+    return metric.score(total(model, inputs, targets, feed, metric), len(targets))
+
+
+def total(
+    model: nn.Module, inputs: npt.NDArray[Any], targets: npt.NDArray[Any], feed: Feed, metric: Metric
+) -> npt.NDArray[np.float64]:
+    """What the answers to ``inputs`` add to the metric's totals, a part of them at a time."""
+    totals = [
+        metric.total(predict_logits(model, inputs[i : i + PART], feed), np.asarray(targets[i : i + PART]))
+        for i in range(0, len(targets), PART)
+    ]
+    return np.asarray(np.sum(totals, axis=0))

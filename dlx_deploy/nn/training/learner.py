@@ -104,16 +104,21 @@ class Learner:
             self._averaged.update_parameters(self._model)
         return None if norm is None or self._accelerator.scaler is not None else full(norm)
 
+    @property
+    def trained(self) -> nn.Module:
+        """The network that updates change."""
+        return self._model
+
     def judged(self) -> nn.Module:
         """The network whose accuracy counts: the averaged one, if there is one."""
         return self._averaged.module if self._averaged is not None else self._model
 
-    def keep_best(self, top1: Sequence[float]) -> None:
+    def keep_best(self, scores: Sequence[float]) -> None:
         """Remember the weights if the newest accuracy is the best one, where early stopping asks for it."""
-        if self._settings.patience and int(np.argmax(top1)) == len(top1) - 1:
+        if self._settings.patience and int(np.argmax(scores)) == len(scores) - 1:
             self._best = {k: v.detach().cpu().clone() for k, v in self._all(self.judged()).items()}
 
-    def finish(self, top1: Sequence[float]) -> int:
+    def finish(self, scores: Sequence[float]) -> int:
         """Leave the kept weights in the network, on the CPU, all trainable; the epoch they are of, from 1."""
         state = self._best or {k: v.detach().cpu() for k, v in self._all(self.judged()).items()}
         self._accelerator.unwrap_model(self._forward or self._model, keep_fp32_wrapper=False)
@@ -122,7 +127,7 @@ class Learner:
         for parameter in self._result.parameters():
             parameter.requires_grad, parameter.grad = True, None
         self._result.eval()
-        return int(np.argmax(top1)) + 1 if self._best else len(top1)
+        return int(np.argmax(scores)) + 1 if self._best else len(scores)
 
     def state(self) -> dict[str, Tensor]:
         """All that a later process needs to go on, whole tensors on any device."""

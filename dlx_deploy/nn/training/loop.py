@@ -23,9 +23,10 @@ from torch import distributed, nn
 from dlx_deploy.config import Training
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.training import checkpoints
-from dlx_deploy.nn.training.batches import TrainData, source_for
+from dlx_deploy.nn.training.batches import TrainData
 from dlx_deploy.nn.training.compute import new_accelerator
-from dlx_deploy.nn.training.inference import evaluate
+from dlx_deploy.nn.training.hooks import PLAIN, Hooks
+from dlx_deploy.nn.training.inference import evaluate, total
 from dlx_deploy.nn.training.learner import Learner
 from dlx_deploy.nn.training.losses import LossFn
 from dlx_deploy.nn.training.schedules import check_schedule, learning_rate
@@ -55,7 +56,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """How a run went. ``losses`` and ``top1`` (validation) are per epoch.
+    """How a run went. ``losses`` and ``scores`` (validation, by the metric) are per epoch.
 
     ``samples_per_s`` and ``data_share`` (of the time, 0..1, that steps waited for their data) are of this process.
     ``kept_epoch``: the epoch whose weights were kept, counted from 1.
@@ -66,25 +67,27 @@ class TrainReport:
     samples_per_s: float = 0.0
     data_share: float = 0.0
     losses: tuple[float, ...] = ()
-    top1: tuple[float, ...] = ()
-    initial_top1: float = 0.0
+    scores: tuple[float, ...] = ()
+    initial_score: float = 0.0
     kept_epoch: int = 0
 
     @property
-    def last_top1(self) -> float:
-        """Validation accuracy of the weights that were kept."""
-        return self.top1[self.kept_epoch - 1] if self.top1 else self.initial_top1
+    def last_score(self) -> float:
+        """Validation score of the weights that were kept."""
+        return self.scores[self.kept_epoch - 1] if self.scores else self.initial_score
 
     @property
-    def best_top1(self) -> float:
-        """The highest validation accuracy seen after any epoch."""
-        return max(self.top1, default=self.initial_top1)
+    def best_score(self) -> float:
+        """The highest validation score seen after any epoch."""
+        return max(self.scores, default=self.initial_score)
 
 
-def train(model: nn.Module, data: TrainData, settings: Training, loss: LossFn, run: RunContext) -> TrainReport:
+def train(
+    model: nn.Module, data: TrainData, settings: Training, loss: LossFn, run: RunContext, hooks: Hooks = PLAIN
+) -> TrainReport:
     """Train ``model`` in place for ``settings.epochs`` epochs, from the newest checkpoint of this run if there is one.
 
-    After every epoch the validation accuracy is taken and a checkpoint written. The final weights are those after the
+    After every epoch the validation score is taken and a checkpoint written. The final weights are those after the
     last epoch (with ``patience``: of the best one; with ``ema_decay``: the averaged ones), on the CPU, and the same
     bits whether or not the run was interrupted (on a CPU, at the same number of threads and processes).
 
@@ -98,23 +101,26 @@ def train(model: nn.Module, data: TrainData, settings: Training, loss: LossFn, r
     check_schedule(settings)
     _check_sharding(run)
     if not settings.epochs:
-        top1 = evaluate(model.eval(), data.validation_inputs, data.validation_labels, data.feed)
-        return TrainReport(epochs=0, initial_top1=top1)
-    return _Run(model, data, settings, loss, run).to_the_end()
+        score = evaluate(model.eval(), data.validation_inputs, data.validation_labels, data.feed, hooks.metric)
+        return TrainReport(epochs=0, initial_score=score)
+    return _Run(hooks.prepare(model), data, settings, loss, run, hooks).to_the_end()
 
 
 class _Run:
     """The state of one run between its epochs."""
 
-    def __init__(self, model: nn.Module, data: TrainData, settings: Training, loss: LossFn, run: RunContext) -> None:
-        self.data, self.settings, self.loss, self.run = data, settings, loss, run
+    def __init__(
+        self, model: nn.Module, data: TrainData, settings: Training, loss: LossFn, run: RunContext, hooks: Hooks
+    ) -> None:
+        self.data, self.settings, self.loss, self.run, self.hooks = data, settings, loss, run, hooks
         self.accelerator = new_accelerator(settings)
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.source = source_for(data, settings, self.accelerator.device)
+        self.source = data.feed.source(data, settings, self.accelerator.device)
         self.learner = Learner(model, settings, self.accelerator, run.transfer, run.sharded)
-        self.trace = Trace(run.progress, settings.epochs, self.source.noun, run.logs if self.rank == 0 else None)
+        logs = run.logs if self.rank == 0 else None
+        self.trace = Trace(run.progress, settings.epochs, self.source.noun, logs, hooks.metric)
         self.losses: list[float] = []
-        self.top1: list[float] = []
+        self.scores: list[float] = []
         # Token batches differ in number from epoch to epoch; the schedule counts those of the first.
         self.steps_per_epoch = math.ceil(len(self.source.plan(self._seed(0), self.processes)) / settings.accumulate)
 
@@ -125,19 +131,19 @@ class _Run:
             if self._is_patient_no_more():
                 break
             self.losses.append(self._epoch(epoch))
-            self.top1.append(self._validate())
-            self.learner.keep_best(self.top1)
+            self.scores.append(self._validate())
+            self.learner.keep_best(self.scores)
             self._checkpoint(epoch + 1, digest)
-            self.trace.epoch(epoch + 1, self.losses[-1], self.top1[-1])
+            self.trace.epoch(epoch + 1, self.losses[-1], self.scores[-1])
         self.trace.close()
-        kept = self.learner.finish(self.top1)
+        kept = self.learner.finish(self.scores)
         return TrainReport(
             epochs=len(self.losses),
             resumed_from=start,
             samples_per_s=self.trace.samples_per_s,
             data_share=self.trace.data_share,
             losses=tuple(self.losses),
-            top1=tuple(self.top1),
+            scores=tuple(self.scores),
             kept_epoch=kept,
         )
 
@@ -149,7 +155,7 @@ class _Run:
             self.run.checkpoints, digest, self.settings.epochs, self.learner.check
         )
         if start:
-            self.losses, self.top1 = history["losses"], history["top1"]
+            self.losses, self.scores = history["losses"], history["scores"]
             self.learner.restore(tensors, history["scaler"])
             self.trace.resumed(start)
         return start
@@ -159,14 +165,14 @@ class _Run:
             return
         tensors = self.learner.state()  # every process takes part where parameters are sharded
         if self.rank == 0:
-            history = {"losses": self.losses, "top1": self.top1, "scaler": self.learner.scaler_state()}
+            history = {"losses": self.losses, "scores": self.scores, "scaler": self.learner.scaler_state()}
             checkpoints.write(self.run.checkpoints, epoch, digest, tensors, history)
         self.accelerator.wait_for_everyone()
 
     def _is_patient_no_more(self) -> bool:
-        """Whether the validation accuracy has not risen for ``patience`` epochs (0: never)."""
+        """Whether the validation score has not risen for ``patience`` epochs (0: never)."""
         patience = self.settings.patience
-        return bool(patience and self.top1) and len(self.top1) - (int(np.argmax(self.top1)) + 1) >= patience
+        return bool(patience and self.scores) and len(self.scores) - (int(np.argmax(self.scores)) + 1) >= patience
 
     def _epoch(self, epoch: int) -> float:
         """Train for one epoch; the mean loss per sample. All randomness comes from (seed, epoch)."""
@@ -209,6 +215,7 @@ class _Run:
             total = summed if total is None else total + summed
             counted += self.source.weight(parts[self.rank])
         norm = self.learner.update(rate)
+        self.hooks.after_update(self.learner.trained, done + 1)
         assert total is not None
         self._refuse_divergence(total, counted, norm, f"epoch {epoch + 1}, step {step + 1}", rate)
         return total, counted
@@ -228,14 +235,16 @@ class _Run:
             )
 
     def _validate(self) -> float:
-        """The validation accuracy, each process on its share."""
-        d = self.data
+        """The validation score, each process on its share; one without a share takes part with what counts nothing."""
+        d, metric = self.data, self.hooks.metric
         mine = slice(self.rank, None, self.processes) if not self.run.sharded else slice(None)
-        inputs, labels = d.validation_inputs[mine], d.validation_labels[mine]
-        right = evaluate(self.learner.judged(), inputs, labels, d.feed) * len(labels) if len(labels) else 0.0
-        counts = torch.tensor([right, len(labels)], dtype=torch.float64, device=self.accelerator.device)
-        sums: Any = self.accelerator.reduce(counts)
-        return float(sums[0] / sums[1])
+        count = len(d.validation_labels[mine])
+        mine = mine if count else slice(0, 1)
+        totals = total(self.learner.judged(), d.validation_inputs[mine], d.validation_labels[mine], d.feed, metric)
+        own = np.append((totals if count else 0 * totals).reshape(-1), count)
+        sums: Any = self.accelerator.reduce(torch.from_numpy(own).to(self.accelerator.device))
+        everywhere = sums.cpu().numpy()
+        return metric.score(everywhere[:-1].reshape(totals.shape), float(everywhere[-1]))
 
     def _seed(self, epoch: int) -> int:
         return int(np.random.SeedSequence([self.run.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dlx_deploy.errors import EnvironmentMissing
 from dlx_deploy.extras import install_command
+from dlx_deploy.nn.training.hooks import TOP1, Metric
 from dlx_deploy.progress import Progress
 
 __all__ = ["Trace"]
@@ -26,8 +27,8 @@ class Trace:
         EnvironmentMissing: ``logs`` is given and TensorBoard is not installed.
     """
 
-    def __init__(self, progress: Progress, epochs: int, noun: str, logs: Path | None) -> None:
-        self._progress, self._epochs, self._noun = progress, epochs, noun
+    def __init__(self, progress: Progress, epochs: int, noun: str, logs: Path | None, metric: Metric = TOP1) -> None:
+        self._progress, self._epochs, self._noun, self._metric = progress, epochs, noun, metric
         self._writer = _writer(logs) if logs else None
         self._seconds = self._waited = 0.0
         self._samples = self._passed = 0
@@ -76,12 +77,13 @@ class Trace:
             if self._writer is not None:
                 self._writer.add_scalar("loss/step", loss, self._samples)
 
-    def epoch(self, done: int, loss: float, top1: float) -> None:
+    def epoch(self, done: int, loss: float, score: float) -> None:
         """An epoch and its validation are over."""
-        text = f"loss {loss:.3f}, top-1 {top1:.2%}, {self.samples_per_s:.0f} {self._noun}/s"
+        text = f"loss {loss:.3f}, {self._metric.title} {score:.2%}, {self.samples_per_s:.0f} {self._noun}/s"
         self._progress(done, self._epochs, text)
         if self._writer is not None:
-            for name, value in (("loss/epoch", loss), ("top1/validation", top1), ("speed", self.samples_per_s)):
+            validation = f"{self._metric.name}/validation"
+            for name, value in (("loss/epoch", loss), (validation, score), ("speed", self.samples_per_s)):
                 self._writer.add_scalar(name, value, done)
 
     def close(self) -> None:

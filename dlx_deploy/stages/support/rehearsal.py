@@ -101,7 +101,7 @@ def rehearse_network(section: Teacher | Distill, config: Config) -> None:
             model, spec = built_network(section, config.data)
             batch = config.export.batch
             with torch.random.fork_rng(devices=[]):
-                refuse_dependence(model, spec.drawn(_ROWS), None if batch == "dynamic" else batch)
+                refuse_dependence(model, (spec.drawn(_ROWS),), None if batch == "dynamic" else batch)
         return
     try:
         with torch.device("meta"):

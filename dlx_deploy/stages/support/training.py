@@ -164,7 +164,7 @@ def train_and_save(
     samples = learned.feed(torch.from_numpy(np.array(learned.validation_inputs[:_COMPARED])))
     save_model(job.out / "model", model, architecture, samples)
     metrics = {
-        "validation_top1": report.last_top1,
+        "validation_top1": report.last_score,
         "epochs": float(report.epochs),
         "parameters": float(sum(p.numel() for p in model.parameters())),
     }

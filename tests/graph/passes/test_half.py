@@ -8,11 +8,12 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.evaluation import run_onnx, top1
 from dlx_deploy.graph.model import Index, infer, load, to_bytes
 from dlx_deploy.graph.passes.half import float_tensors, half_precision
-from dlx_deploy.graph.quantization import QuantizationPlan, check_tensorrt_rules, quantize_model
+from dlx_deploy.graph.quantization import QuantizationPlan, check_tensorrt_rules
+from dlx_deploy.tasks.classification import top1
 
+from ...arrays import quantize_model, run_onnx
 from ...onnx_fixtures import digits, exported, node
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT

@@ -10,8 +10,9 @@ from onnx import numpy_helper
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import Index
-from dlx_deploy.graph.quantization.calibrate import Method, activation_ranges
+from dlx_deploy.graph.quantization.calibrate import Method
 
+from ...arrays import activation_ranges
 from ...onnx_fixtures import images, residual_net
 
 METHODS: list[Method] = ["minmax", "percentile", "entropy"]

@@ -15,11 +15,11 @@ from onnx import ModelProto
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph import model as onnx_model
-from dlx_deploy.graph.evaluation import run_onnx
 from dlx_deploy.graph.model import Index, batch_size, to_bytes
 from dlx_deploy.graph.quantization.cpu_style import quantize, quantize_dynamically, tensors_to_quantize
 from dlx_deploy.graph.quantization.placement import layer_precision, through_qdq
 
+from ...arrays import run_onnx
 from ...onnx_fixtures import Net, node, op_types, residual_net
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph import quantization
-from dlx_deploy.graph.evaluation import run_onnx, top1
 from dlx_deploy.graph.model import load
-from dlx_deploy.graph.quantization import NothingToQuantize, QuantizationPlan, check_tensorrt_rules, quantize_model
+from dlx_deploy.graph.quantization import NothingToQuantize, QuantizationPlan, check_tensorrt_rules
 from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
+from dlx_deploy.tasks.classification import top1
 
+from ...arrays import quantize_model, run_onnx
 from ...onnx_fixtures import Net, digits, exported, images, residual_net
 
 PLANS = [

@@ -13,10 +13,11 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from dlx_deploy.graph.model import Index, load
 from dlx_deploy.graph.passes.fold import constants_of, fold_weights
-from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision, quantize_model
+from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision
 from dlx_deploy.nn.export.bake import baked
-from dlx_deploy.nn.export.network import ExportSpec, check_parity, export_onnx
+from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 
+from ...arrays import check_parity, quantize_model
 from ...onnx_fixtures import Net, images, op_types
 
 SPEC = ExportSpec(8, 8, 1, (0.3,), (0.4,), 17)

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph.evaluation import run_onnx
 from dlx_deploy.graph.model import load
 from dlx_deploy.nn.export import network as export
-from dlx_deploy.nn.export.network import ExportSpec, check_parity, export_onnx
+from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 
+from ...arrays import check_parity, run_onnx
 from ...onnx_fixtures import exported, images, op_types, tiny_resnet, trained
 
 DIGITS = ExportSpec(8, 8, 1, (0.3,), (0.4,), 17)

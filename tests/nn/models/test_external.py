@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
-from dlx_deploy.graph.evaluation import run_onnx
-from dlx_deploy.nn.export.network import ExportSpec, TextSpec, check_parity, export_onnx
+from dlx_deploy.nn.export.network import ExportSpec, TextSpec, export_onnx
 from dlx_deploy.nn.models.external import hf_config
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 from dlx_deploy.nn.models.pretrained import pretrained_state
 from dlx_deploy.nn.models.registry import build_model, check_output
 from dlx_deploy.nn.training.transfer import layer_groups, load_with_new_head
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
+
+from ...arrays import check_parity, run_onnx
 
 IMAGES = ImageInput(1, 32, 32)
 TOKENS = TokenInput(64, 20)

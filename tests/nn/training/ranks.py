@@ -21,8 +21,7 @@ from torch.distributed import fsdp  # noqa: F401  # imported once, for every ran
 from dlx_deploy.config import Teacher
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.training.augment import Normalise
-from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.batches import ImageFeed, TrainData
 from dlx_deploy.nn.training.compute import seed_all, set_threads
 from dlx_deploy.nn.training.inference import predict_logits
 from dlx_deploy.nn.training.learner import Learner
@@ -36,7 +35,7 @@ def data() -> TrainData:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 90)
     images = (rng.integers(0, 120, (90, 8, 8, 1)) + labels[:, None, None, None] * 60).astype(np.uint8)
-    return TrainData(images[:70], labels[:70], images[70:], labels[70:], Normalise([0.4], [0.3]), 3)
+    return TrainData(images[:70], labels[:70], images[70:], labels[70:], ImageFeed([0.4], [0.3]), 3)
 
 
 def network() -> nn.Module:
@@ -61,7 +60,7 @@ def main(rank: int, processes: int, folder: Path, options: dict[str, object]) ->
     report = train(model, mine, settings, supervised(0.1), context)
     if rank == 0:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
-        found = {"losses": report.losses, "top1": report.top1, "resumed": report.resumed_from}
+        found = {"losses": report.losses, "scores": report.scores, "resumed": report.resumed_from}
         (folder / "report.json").write_text(json.dumps(found))
     if sharded and rank == 0 and options.get("show", True):
         np.save(folder / "logits.npy", predict_logits(model, mine.validation_inputs, mine.feed))

@@ -29,7 +29,7 @@ Forgery = Callable[[dict[str, Tensor], dict[str, Any]], object]
 
 
 def history(epochs: int) -> dict[str, Any]:
-    return {"losses": [0.5] * epochs, "top1": [0.25] * epochs, "scaler": {}}
+    return {"losses": [0.5] * epochs, "scores": [0.25] * epochs, "scaler": {}}
 
 
 @pytest.fixture
@@ -65,9 +65,9 @@ def test_no_flipped_bit_of_the_record_passes(two: Path, caplog: pytest.LogCaptur
         ({"losses": [0.5, math.nan]}, r"its losses are \[0\.5, nan\]; rule: 2 finite numbers"),
         ({"losses": [0.5, "x"]}, r"its losses are \[0\.5, 'x'\]; rule: 2 finite numbers"),
         ({"losses": None}, r"damaged"),
-        ({"top1": []}, r"its top1 are \[\]; rule: 2 finite numbers, top1 from 0 to 1"),
-        ({"top1": [0.5, 1.5]}, r"its top1 are \[0\.5, 1\.5\]"),
-        ({"top1": [-0.5, 0.5]}, r"its top1 are \[-0\.5, 0\.5\]"),
+        ({"scores": []}, r"its scores are \[\]; rule: 2 finite numbers, scores from 0 to 1"),
+        ({"scores": [0.5, 1.5]}, r"its scores are \[0\.5, 1\.5\]"),
+        ({"scores": [-0.5, 0.5]}, r"its scores are \[-0\.5, 0\.5\]"),
     ],
 )
 def test_a_history_with_a_right_digest_is_checked(

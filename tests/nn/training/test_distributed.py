@@ -63,7 +63,7 @@ def test_two_processes_give_the_curve_of_one(
     launch(tmp_path, 2, sharded=sharded)
     report, weights = results(tmp_path)
     assert report["losses"] == pytest.approx(alone[0]["losses"], rel=1e-4)
-    assert report["top1"] == pytest.approx(alone[0]["top1"])
+    assert report["scores"] == pytest.approx(alone[0]["scores"])
     assert weights.keys() == alone[1].keys()
     for name, value in weights.items():
         assert value == pytest.approx(alone[1][name], abs=2e-4), name

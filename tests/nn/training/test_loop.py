@@ -77,10 +77,10 @@ def unbroken(train_data: TrainData) -> tuple[dict[str, Tensor], TrainReport]:
 def test_it_learns(train_data: TrainData, unbroken: tuple[dict[str, Tensor], TrainReport]) -> None:
     _, report = unbroken
     assert report.epochs == 4
-    assert len(report.losses) == len(report.top1) == 4
+    assert len(report.losses) == len(report.scores) == 4
     assert list(report.losses) == sorted(report.losses, reverse=True)
-    assert report.last_top1 >= 0.4  # guessing has 0.1
-    assert report.best_top1 == max(report.top1)
+    assert report.last_score >= 0.4  # guessing has 0.1
+    assert report.best_score == max(report.scores)
     assert report.samples_per_s > 0
 
 
@@ -94,7 +94,7 @@ def test_a_broken_run_ends_in_the_same_bits(
     state, report = run(train_data, tmp_path)
     assert same(state, unbroken[0])
     assert report.resumed_from == step // 6  # 288 images in 6 batches
-    assert (report.losses, report.top1) == (unbroken[1].losses, unbroken[1].top1)
+    assert (report.losses, report.scores) == (unbroken[1].losses, unbroken[1].scores)
 
 
 SCRIPT = """
@@ -241,7 +241,7 @@ def test_no_epochs_only_measures(train_data: TrainData) -> None:
     report = train(model, train_data, Teacher(epochs=0, batch_size=10_000), supervised(0), RunContext())
     assert same(model.state_dict(), before)
     expected = evaluate(model, train_data.validation_inputs, train_data.validation_labels, train_data.feed)
-    assert report.last_top1 == report.best_top1 == expected
+    assert report.last_score == report.best_score == expected
 
 
 def test_divergence_is_named(train_data: TrainData) -> None:

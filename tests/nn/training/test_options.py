@@ -110,7 +110,7 @@ def test_every_option_resumes_to_the_same_bits(options: dict[str, Any], train_da
     assert again.resumed_from == 1, steps
     assert torch.equal(weights(resumed), weights(whole))
     assert all(torch.equal(a, b) for a, b in zip(resumed.buffers(), whole.buffers(), strict=True))
-    assert (again.losses, again.top1, again.kept_epoch) == (report.losses, report.top1, report.kept_epoch)
+    assert (again.losses, again.scores, again.kept_epoch) == (report.losses, report.scores, report.kept_epoch)
 
 
 def texts() -> TrainData:
@@ -134,7 +134,7 @@ def sequence_model() -> nn.Module:
 def test_texts_resume_to_the_same_bits(stop: int, tmp_path: Path) -> None:
     whole = sequence_model()
     report = train(whole, texts(), TEXTS, supervised(0.0), RunContext())
-    assert report.last_top1 >= 0.9
+    assert report.last_score >= 0.9
 
     def dies(done: float, total: float, text: str = "") -> None:
         if done == stop:
@@ -215,11 +215,11 @@ def test_averaged_weights_are_what_is_kept(train_data: TrainData) -> None:
 def test_early_stopping_keeps_the_best_epoch(train_data: TrainData) -> None:
     settings = changed(ONCE, epochs=40, patience=2, learning_rate=3.0, momentum=0.95)
     model, report = run(train_data, settings)
-    best = int(np.argmax(report.top1)) + 1
-    assert report.epochs == len(report.top1) == best + 2 < 40
+    best = int(np.argmax(report.scores)) + 1
+    assert report.epochs == len(report.scores) == best + 2 < 40
     assert report.kept_epoch == best
     again = training.evaluate(model, train_data.validation_inputs, train_data.validation_labels, train_data.feed)
-    assert again == report.last_top1 == report.best_top1
+    assert again == report.last_score == report.best_score
 
 
 def test_bf16_computes_in_bf16(train_data: TrainData) -> None:
@@ -303,4 +303,4 @@ def test_tensorboard_logs(train_data: TrainData, tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [e.value for e in events.Scalars("loss/epoch")] == pytest.approx(report.losses)
-    assert [e.value for e in events.Scalars("top1/validation")] == pytest.approx(report.top1)
+    assert [e.value for e in events.Scalars("top1/validation")] == pytest.approx(report.scores)

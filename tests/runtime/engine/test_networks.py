@@ -15,10 +15,12 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
 from dlx_deploy.graph.model import load
-from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision, quantize_model
+from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision
 from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 from dlx_deploy.runtime.engine.build import build_engine
 from dlx_deploy.runtime.engine.settings import BuildSettings
+
+from ...arrays import quantize_model
 
 pytestmark = pytest.mark.usefixtures("installed")
 SIDE = 32

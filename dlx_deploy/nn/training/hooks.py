@@ -1,0 +1,68 @@
+"""What a task or a method adds to the training loop: the network prepared, weights projected, a metric of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+__all__ = ["PLAIN", "TOP1", "Hooks", "Metric"]
+
+
+class Metric(Protocol):
+    """How good answers are: totals that add up over batches and processes, and one number of them, higher is better."""
+
+    name: str
+    """In metrics: ``validation_NAME``."""
+    title: str
+    """For people."""
+
+    def total(self, outputs: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """float64[...], always of the same shape: what ``outputs`` [N, ...] for ``targets`` [N, ...] add."""
+        ...
+
+    def score(self, total: npt.NDArray[np.float64], count: float) -> float:
+        """0..1, of the summed totals of ``count`` samples."""
+        ...
+
+
+class _Top1:
+    name, title = "top1", "top-1"
+
+    def total(self, outputs: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        return np.asarray((outputs.argmax(axis=1) == targets).sum(), dtype=np.float64)
+
+    def score(self, total: npt.NDArray[np.float64], count: float) -> float:
+        return float(total) / count
+
+
+TOP1: Metric = _Top1()
+"""The share of samples whose highest logit, float32[N, classes], is at their label, int64[N]."""
+
+
+def _as_it_is(model: nn.Module) -> nn.Module:
+    return model
+
+
+def _nothing(model: nn.Module, step: int) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """``prepare``: the network as it is trained (observers and fake quantization put in, say), in place or another one
+    that shares its parameters; called once, before the first epoch and before a checkpoint is loaded.
+    ``after_update``: called with the trained network and the number of updates that were made, after each (a projection
+    onto a sparsity pattern, say). ``metric``: what validation accuracy is.
+    """
+
+    prepare: Callable[[nn.Module], nn.Module] = _as_it_is
+    after_update: Callable[[nn.Module, int], None] = _nothing
+    metric: Metric = TOP1
+
+
+PLAIN = Hooks()

@@ -1,0 +1,1 @@
+"""What differs from task to task, on the build side."""

@@ -1,0 +1,82 @@
+"""graph/ and nn/export for models of one input and one output, given as plain arrays: what most tests have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from dlx_deploy.graph import evaluation, latency, quantization, rows, spread
+from dlx_deploy.graph.model import INPUT, OUTPUT, TOKENS, load
+from dlx_deploy.graph.samples import Samples
+from dlx_deploy.nn.export import network
+from dlx_deploy.runtime.commands.bench import Latency
+
+Array = NDArray[Any]
+
+
+def samples(inputs: Array, pad_id: int | None = None, name: str = "") -> Samples:
+    """Tokens [N, L], which ``pad_id`` pads, or images."""
+    name = name or (TOKENS if inputs.ndim == 2 else INPUT)
+    return Samples({name: inputs}, {} if pad_id is None else {name: pad_id})
+
+
+def run_onnx(model: Path | bytes, inputs: Array, exact_qdq: bool, pad_id: int | None = None, **rest: Any) -> Array:
+    entry = load(model).graph.input[0].name
+    (answer,) = evaluation.run_onnx(model, samples(inputs, pad_id, entry), exact_qdq, **rest).values()
+    return answer
+
+
+def check_parity(path: Path, model: Any, spec: Any, inputs: Array, tolerance: float) -> network.ParityReport:
+    return network.check_parity(path, model, spec, samples(inputs, getattr(spec, "pad_id", None)), tolerance)
+
+
+def interleaved_latency(
+    models: Mapping[str, Path], row: Array, rounds: int, threads: int, pad_id: int | None = None
+) -> Mapping[str, Latency]:
+    return latency.interleaved_latency(models, samples(row, pad_id), rounds, threads)
+
+
+def quantize_model(
+    source: Path, out: Path, inputs: Array, plan: quantization.QuantizationPlan, pad_id: int | None = None
+) -> quantization.QuantizationReport:
+    return quantization.quantize_model(source, out, samples(inputs, pad_id), plan)
+
+
+def activation_ranges(
+    model: ModelProto, inputs: Array, tensors: Collection[str], *rest: Any, pad_id: int | None = None, **more: Any
+) -> quantization.Ranges:
+    return quantization.activation_ranges(model, samples(inputs, pad_id), tensors, *rest, **more)
+
+
+def refuse_dependent_rows(
+    path: Path | bytes, inputs: Array, exact_qdq: bool, tolerance: float, pad_id: int | None = None
+) -> None:
+    rows.refuse_dependent_rows(path, samples(inputs, pad_id), exact_qdq, tolerance)
+
+
+def dependence(
+    run: Callable[[Array, int], Array], inputs: Array, expected: Array, tolerance: float, fixed: int | None = None
+) -> rows.Dependence | None:
+    def named(part: Samples, batch: int) -> dict[str, Array]:
+        return {OUTPUT: run(part.arrays[INPUT], batch)}
+
+    return rows.dependence(named, samples(inputs, name=INPUT), {OUTPUT: expected}, tolerance, fixed)
+
+
+def first_dependent_node(
+    model: ModelProto, inputs: Array, exact_qdq: bool, tolerance: float, pad_id: int | None
+) -> str:
+    return rows.first_dependent_node(model, samples(inputs, pad_id), exact_qdq, tolerance)
+
+
+def moved(model: bytes, inputs: Array, pad_id: int | None = None) -> float:
+    return spread.spread(model, samples(inputs, pad_id, load(model).graph.input[0].name))
+
+
+def unlike(inputs: Array) -> Array:
+    return np.asarray(rows.unlike(samples(inputs)).arrays[TOKENS if inputs.ndim == 2 else INPUT])
