@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 if TYPE_CHECKING:
+    from dlx_deploy.graph.samples import Samples
     from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.commands.bench import Latency
 

@@ -17,6 +17,7 @@ from dlx_deploy.devices.device import Facts
 from dlx_deploy.targets import read_host
 
 if TYPE_CHECKING:
+    from dlx_deploy.graph.samples import Samples
     from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.commands.bench import Latency
 

@@ -12,6 +12,7 @@ import dlx_deploy
 from dlx_deploy.devices.choice import device_for
 from dlx_deploy.devices.device import Device
 from dlx_deploy.devices.local import ThisMachine
+from dlx_deploy.graph.samples import Samples
 from dlx_deploy.runtime.package.contents import open_package
 from dlx_deploy.targets import is_this_host, list_targets, load_target, read_host
 
@@ -77,8 +78,8 @@ def test_a_package_is_run_and_models_are_timed(built: Path, tmp_path: Path) -> N
     assert outcome.data["package"]["name"] == "digits"
     package = open_package(there)
     (tmp_path / "model.onnx").write_bytes(package.model)
-    row = package.golden_inputs[:1]
-    latencies = here.latencies({"a": tmp_path / "model.onnx", "b": tmp_path / "model.onnx"}, row, 40, 1, None)
+    row = Samples({"images": package.golden_inputs[:1]})
+    latencies = here.latencies({"a": tmp_path / "model.onnx", "b": tmp_path / "model.onnx"}, row, 40, 1)
     assert [latencies[name].n for name in ("a", "b")] == [40, 40]
     assert latencies["a"].p50_ms > 0
 

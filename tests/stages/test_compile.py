@@ -50,11 +50,9 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ms: dict[str, Any] = {"fp32": 1.0, "int8": 0.5}
 
     class Data:
-        padding = None
-
-        def split(self, name: str) -> Any:
+        def samples(self, name: str) -> Any:
             assert name == "validation"  # never the test split: this is a choice
-            return [None], [None]
+            return [None]
 
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
     return ms

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import StageFailed
+from dlx_deploy.graph.samples import Samples
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.package.contents import Package, open_package
@@ -56,6 +57,9 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def split(self, name: str) -> Any:
             return IMAGES, LABELS
+
+        def samples(self, name: str) -> Samples:
+            return Samples({"images": IMAGES})
 
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
     rows = tuple(Row(model=m, top1=1, b=0, c=0, size_bytes=1, macs=1, parameters=1) for m in ("teacher", "quantized"))

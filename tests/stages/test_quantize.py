@@ -27,11 +27,11 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return type("Report", (), {"layers": {"a/Conv": "int8" if plan.int8 else "fp16"}})
 
     class Data:
-        is_text, padding = False, None
+        is_text = False
 
-        def split(self, name: str) -> Any:
+        def samples(self, name: str) -> Any:
             assert name == "calibration"
-            return [None] * 4, None
+            return [None] * 4
 
     monkeypatch.setattr("dlx_deploy.graph.quantization.quantize_model", convert)
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
@@ -92,10 +92,10 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             return type("Report", (), {"layers": {"a/MatMul": "int8" if plan.int8 else "fp16"}})
 
         class Data:
-            is_text, padding = True, 0
+            is_text = True
 
-            def split(self, name: str) -> Any:
-                return [None] * 4, None
+            def samples(self, name: str) -> Any:
+                return [None] * 4
 
         monkeypatch.setattr("dlx_deploy.graph.quantization.quantize_model", convert)
         monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())

@@ -112,11 +112,9 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
     timed = {"teacher": 9 * ms, "pruned": 3 * ms, "quantized": 2 * ms}
 
     class Data:
-        padding = None
-
-        def split(self, name: str) -> Any:
+        def samples(self, name: str) -> Any:
             assert name == "test"
-            return [None], [None]
+            return [None]
 
     device = FakeDevice(ms=timed, rounds=100)
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())

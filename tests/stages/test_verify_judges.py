@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dlx_deploy.config import Verify
+from dlx_deploy.graph.samples import Samples
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.support.results import Accuracy
 from dlx_deploy.stages.verify import STAGE
@@ -48,11 +49,12 @@ def brightness(kind: int) -> bytes:
 
 def test_a_tensorrt_target_is_judged_in_exact_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Data:
-        is_text, padding = False, None
-
         def split(self, name: str) -> Any:
             assert name == "test"  # the gate's split, and no other
             return PIXELS.reshape(-1, 1, 1, 1), LABELS
+
+        def samples(self, name: str) -> Samples:
+            return Samples({"images": self.split(name)[0]})
 
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
     (tmp_path / "teacher").write_bytes(brightness(TensorProto.FLOAT))
