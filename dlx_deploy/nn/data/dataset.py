@@ -25,7 +25,6 @@ from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import DataError
 from dlx_deploy.graph.model import INPUT, TOKENS
 from dlx_deploy.graph.samples import Samples
-from dlx_deploy.strict import nearest
 
 __all__ = [
     "SCHEMA",
