@@ -85,6 +85,33 @@ def residual_net(shortcut: str = "identity", shortcut_first: bool = False, **kin
     return net.head(net.add("relu3", "Relu", net.add("sum", "Add", *inputs)), 8)
 
 
+def token_net(batch: str | int = "batch") -> ModelProto:
+    """An embedding, a MatMul whose rows differ widely in magnitude, a mean over the tokens and a Gemm."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "table": (random.normal(0, 1, (9, 16)) * np.array([0.05, 0.2, 1, 5, 1, 1, 1, 1, 40])[:, None]),
+        "mix": random.normal(0, 0.2, (16, 16)),
+        "head": random.normal(0, 0.2, (16, 3)),
+        "bias": random.normal(0, 0.2, 3),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["rows"], name="embed/Gather"),
+        helper.make_node("MatMul", ["rows", "mix"], ["mixed"], name="mix/MatMul"),
+        helper.make_node("ReduceMean", ["mixed"], ["mean"], name="model/ReduceMean", axes=[1], keepdims=0),
+        helper.make_node("Gemm", ["mean", "head", "bias"], ["logits"], name="head/Gemm"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "texts",
+        [helper.make_tensor_value_info("tokens", TensorProto.INT32, [batch, "length"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 3])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"max_length": "6"})
+    return model
+
+
 def images(count: int = 40, side: int = 8, channels: int = 1, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
 

@@ -74,8 +74,8 @@ def test_what_a_check_raises_names_the_step(tmp_path: Path) -> None:
 def test_what_is_cached_is_not_rehearsed(toy: Toy, store: Store, events: Events) -> None:
     rehearsed: list[int] = []
 
-    def build(value: int) -> Build:
-        steps = toy.steps(value)
+    def build(value: int, last: int = 1) -> Build:
+        steps = toy.steps(value, versions=(1, 1, last))
         stages = [
             dataclasses.replace(s.stage, rehearse=lambda setup, n=n: rehearsed.append(n)) for n, s in enumerate(steps)
         ]
@@ -87,5 +87,7 @@ def test_what_is_cached_is_not_rehearsed(toy: Toy, store: Store, events: Events)
     assert rehearsed == [0, 1, 2]  # once, for all of them, before the first
     run_build(build(3), store, events)
     assert rehearsed == [0, 1, 2]
+    rehearse_build(build(3, last=2), store)
+    assert rehearsed == [0, 1, 2, 2]
     rehearse_build(build(4), store)
-    assert rehearsed == [0, 1, 2, 0, 1, 2]
+    assert rehearsed == [0, 1, 2, 2, 0, 1, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -41,6 +42,14 @@ def test_the_nearest_earlier_build_explains(toy: Toy, store: Store, events: Even
     run_build(toy.build(5, versions=(2, 1, 1)), store, events)
     assert reasons(plan(toy.build(6, versions=(2, 1, 1)), store))["number"] == "params.value: 5 → 6"
     assert reasons(plan(toy.build(3, versions=(3, 1, 1)), store))["number"] == "version: 1 → 3"
+
+
+def test_what_other_steps_were_explains_nothing(toy: Toy, store: Store, events: Events) -> None:
+    run_build(toy.build(3), store, events)
+    number = toy.steps(4)[0]
+    for name in ("before", "queue", "zoo"):  # in the alphabet around number, parity and scale
+        (planned,) = plan(Build("board", Board(), [dataclasses.replace(number, name=name)], {}), store)
+        assert planned.why == "never built"
 
 
 def test_the_target(toy: Toy, store: Store, events: Events) -> None:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -82,6 +83,21 @@ def test_a_failure_is_never_stored_and_keeps_what_came_before(toy: Toy, store: S
     toy.trouble = lambda job, name: None
     assert value_of(store, toy.build(3), events) == "10"
     assert toy.ran == ["number", "parity", "scale", "scale"]
+
+
+def test_a_step_s_seconds_are_those_that_it_took(
+    toy: Toy, store: Store, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, took = [4.0], {"number": 2.5, "parity": 0.25, "scale": 10.0}  # the machine has just been started
+
+    def work(job: Job, name: str) -> None:
+        clock[0] += took[name]
+
+    toy.trouble = work
+    monkeypatch.setattr("dlx_deploy.pipeline.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    manifest = run_build(toy.build(3), store, events).manifest
+    assert {step.step: step.seconds for step in manifest.steps} == took
+    assert manifest.seconds == 12.75
 
 
 def test_notes_are_said_each_time_and_stop_nothing(toy: Toy, store: Store, events: Events) -> None:

@@ -57,7 +57,7 @@ class Work:
         if provenance:
             inputs["provenance"] = Provenance()
         steps = [Step("train", train, NumberParams(), {}), Step("use", use, NoParams(), inputs)]
-        return Build("board", Board(), steps, {}, exact_tools=exact)
+        return Build("board", Board(), steps, {}, **({"exact_tools": True} if exact else {}))
 
 
 @pytest.mark.parametrize(

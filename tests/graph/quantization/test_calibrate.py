@@ -13,7 +13,7 @@ from dlx_deploy.graph.model import Index
 from dlx_deploy.graph.quantization.calibrate import Method
 
 from ...arrays import activation_ranges
-from ...onnx_fixtures import images, residual_net
+from ...onnx_fixtures import Net, images, residual_net
 
 METHODS: list[Method] = ["minmax", "percentile", "entropy"]
 
@@ -41,18 +41,19 @@ def test_minmax_symmetric_is_centred() -> None:
     assert -low == high == pytest.approx(max(np.abs(true_range("conv2", images(20)))), rel=1e-5)
 
 
-def with_an_outlier() -> np.ndarray:
-    """25,600 pixels about 128, and one of 0: ``x`` is -1 there, else above -0.25."""
+def with_an_outlier(where: int) -> np.ndarray:
+    """25,600 pixels about 128, and one of 0, in image ``where``: ``x`` is -1 there, else above -0.25."""
     values = np.random.default_rng(0).normal(128, 6, (400, 8, 8, 1)).clip(100, 156)
-    values[0, 0, 0] = 0
+    values[where, 0, 0] = 0
     return values.astype(np.uint8)
 
 
+@pytest.mark.parametrize(("method", "where"), [("percentile", 0), ("percentile", -1), ("entropy", -1)])
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_percentiles_cut_an_outlier(symmetric: bool) -> None:
+def test_an_outlier_is_cut(symmetric: bool, method: Method, where: int) -> None:
     whole, cut = (
-        activation_ranges(residual_net(), with_an_outlier(), ["x"], method, symmetric)["x"][0]
-        for method in ("minmax", "percentile")
+        activation_ranges(residual_net(), with_an_outlier(where), ["x"], kind, symmetric)["x"][0]
+        for kind in ("minmax", method)
     )
     assert whole == -1.0
     assert -0.25 < cut < -0.05
@@ -117,3 +118,11 @@ def test_what_cannot_be_calibrated() -> None:
     Index(model).initializers["conv2.weight"].CopyFrom(numpy_helper.from_array(nans, "conv2.weight"))
     with pytest.raises(StageFailed, match="tensor 'conv2' reaches nan to nan on the calibration images"):
         activation_ranges(model, images(4), ["conv2"], "minmax", symmetric=False)
+
+
+def test_a_tensor_with_one_infinite_end_cannot_be_calibrated() -> None:
+    net = Net()
+    net.constant("much", np.array(1e3, np.float32))
+    powers = net.add("powers", "Exp", net.add("large", "Mul", net.planes(), "much"))
+    with pytest.raises(StageFailed, match=r"tensor 'powers' reaches 0\.0 to inf on the calibration images"):
+        activation_ranges(net.head(powers, 1), images(4), ["powers"], "minmax", symmetric=False)

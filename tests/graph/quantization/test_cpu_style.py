@@ -20,7 +20,7 @@ from dlx_deploy.graph.quantization.cpu_style import quantize, quantize_dynamical
 from dlx_deploy.graph.quantization.placement import layer_precision, through_qdq
 
 from ...arrays import run_onnx
-from ...onnx_fixtures import Net, node, op_types, residual_net
+from ...onnx_fixtures import Net, node, op_types, residual_net, token_net
 
 
 def quantized(model: ModelProto, reduce_range: bool = False, exclude: tuple[str, ...] = ()) -> ModelProto:
@@ -128,33 +128,6 @@ def test_every_process_writes_the_same_bytes() -> None:
         for seed in ("1", "2")
     }
     assert len(digests) == 1
-
-
-def token_net(batch: str | int = "batch") -> ModelProto:
-    """An embedding, a MatMul whose rows differ widely in magnitude, a mean over the tokens and a Gemm."""
-    random = np.random.default_rng(0)
-    arrays = {
-        "table": (random.normal(0, 1, (9, 16)) * np.array([0.05, 0.2, 1, 5, 1, 1, 1, 1, 40])[:, None]),
-        "mix": random.normal(0, 0.2, (16, 16)),
-        "head": random.normal(0, 0.2, (16, 3)),
-        "bias": random.normal(0, 0.2, 3),
-    }
-    nodes = [
-        onnx.helper.make_node("Gather", ["table", "tokens"], ["rows"], name="embed/Gather"),
-        onnx.helper.make_node("MatMul", ["rows", "mix"], ["mixed"], name="mix/MatMul"),
-        onnx.helper.make_node("ReduceMean", ["mixed"], ["mean"], name="model/ReduceMean", axes=[1], keepdims=0),
-        onnx.helper.make_node("Gemm", ["mean", "head", "bias"], ["logits"], name="head/Gemm"),
-    ]
-    graph = onnx.helper.make_graph(
-        nodes,
-        "texts",
-        [onnx.helper.make_tensor_value_info("tokens", onnx.TensorProto.INT32, [batch, "length"])],
-        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [batch, 3])],
-        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items()],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    onnx.helper.set_model_props(model, {"max_length": "6"})
-    return model
 
 
 def test_dynamic_answers_do_not_depend_on_the_batch() -> None:

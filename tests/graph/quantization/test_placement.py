@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from dlx_deploy.graph.quantization.placement import layer_precision
+from dlx_deploy.graph.model import Index
+from dlx_deploy.graph.quantization.placement import layer_precision, quantizable
 
 from ...onnx_fixtures import Net
 
@@ -37,3 +38,17 @@ def test_a_product_with_what_is_computed_is_no_layer_whichever_side_is_constant(
     net.constant("left", np.ones((3, 64), np.float32))
     net.add("logits", "ReduceMean", net.add("mixed", "MatMul", "left", x), axes=[2], keepdims=0)
     assert layer_precision(net.model(3)) == {}
+
+
+def test_only_matrices_of_float32_are_weights_to_quantize() -> None:
+    net = Net()
+    x = rows(net)
+    net.constant("half", np.ones((1, 8), np.float16))
+    narrow = net.add("narrow", "MatMul", net.add("x.half", "Cast", x, to=TensorProto.FLOAT16), "half")
+    net.weight("matrix", 8, 4)
+    wide = net.add("wide", "MatMul", net.add("x.float", "Cast", narrow, to=TensorProto.FLOAT), "matrix")
+    net.constant("vector", np.ones(4, np.float32))
+    sums = net.add("sums", "MatMul", wide, "vector")
+    net.add("logits", "Relu", sums)
+    model = net.model(64)
+    assert [node.name for node in quantizable(Index(model), set())] == ["wide/MatMul"]

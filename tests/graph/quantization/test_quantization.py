@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, numpy_helper
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph import quantization
-from dlx_deploy.graph.model import load
+from dlx_deploy.graph.model import Index, infer, load
 from dlx_deploy.graph.quantization import NothingToQuantize, QuantizationPlan, check_tensorrt_rules
 from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
 from dlx_deploy.tasks.classification import top1
 
 from ...arrays import quantize_model, run_onnx
-from ...onnx_fixtures import Net, digits, exported, images, residual_net
+from ...onnx_fixtures import Net, digits, exported, images, residual_net, token_net
 
 PLANS = [
     QuantizationPlan("tensorrt"),
@@ -100,6 +101,12 @@ def test_dynamic_activations_without_a_matmul_are_no_int8(
     assert not (tmp_path / "int8.onnx").exists()
 
 
+def test_where_no_matmul_could_be_int8_the_batch_size_is_not_to_blame(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(residual_net(batch=4).SerializeToString())
+    with pytest.raises(NothingToQuantize, match=r"set quantize\.activations = 'static'$"):
+        quantize_model(tmp_path / "net.onnx", tmp_path / "q.onnx", images(4), QuantizationPlan("cpu", dynamic=True))
+
+
 @pytest.mark.parametrize("style", ["tensorrt", "cpu"])
 def test_a_plan_that_says_int8_is_checked_against_the_graph(
     style: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -154,3 +161,42 @@ def test_a_graph_of_ours_that_breaks_a_rule_is_not_written(tmp_path: Path, monke
     with pytest.raises(StageFailed, match=rf"{rule} \(in the pass 'tensorrt-rules', after int8, tidy\)"):
         quantize_model(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(8), QuantizationPlan("tensorrt"))
     assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        QuantizationPlan("tensorrt"),
+        QuantizationPlan("cpu"),
+        QuantizationPlan("tensorrt", int8=False, half=True),
+    ],
+    ids=["tensorrt", "cpu", "half"],
+)
+def test_texts_are_looked_at_without_their_padding(plan: QuantizationPlan, tmp_path: Path) -> None:
+    """The table's row for padding is far larger than the others: it would take most of the range."""
+    model = token_net()
+    table = Index(model).array("table") * np.float32(100)
+    Index(model).initializers["table"].CopyFrom(numpy_helper.from_array(table, "table"))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    texts = np.array([[1, 1, 2, 2], [2, 3, 1, 0]], np.int32)
+    padded = np.pad(texts, ((0, 0), (0, 2)), constant_values=8)
+    for name, tokens in (("texts", texts), ("padded", padded)):
+        quantize_model(tmp_path / "net.onnx", tmp_path / name, tokens, plan, pad_id=8)
+    assert (tmp_path / "padded").read_bytes() == (tmp_path / "texts").read_bytes()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_tensor_that_one_image_drives_out_of_half_precision_stays_in_float32(int8: bool, tmp_path: Path) -> None:
+    net = Net(opset=20)
+    net.constant("much", np.array(-1e5, np.float32))
+    large = net.add("large", "Mul", net.conv("a", net.planes(), 1, 8), "much")
+    net.constant("little", np.array(1e-3, np.float32))
+    (tmp_path / "net.onnx").write_bytes(net.head(net.add("small", "Mul", large, "little"), 8).SerializeToString())
+    pictures = np.full((40, 8, 8, 1), 128, np.uint8)  # nothing but zeros for the network
+    pictures[39] = images(1)
+    plan = QuantizationPlan("tensorrt", int8=int8, half=True)
+    quantize_model(tmp_path / "net.onnx", tmp_path / "half.onnx", pictures, plan)
+    kinds = {name: info.dtype for name, info in infer(load(tmp_path / "half.onnx")).items()}
+    assert (kinds["large"], kinds["pooled"]) == (TensorProto.FLOAT, TensorProto.FLOAT16)
+    exact = run_onnx(tmp_path / "net.onnx", pictures, exact_qdq=True)
+    assert run_onnx(tmp_path / "half.onnx", pictures, exact_qdq=True) == pytest.approx(exact, rel=0.05, abs=0.05)

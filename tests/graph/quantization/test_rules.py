@@ -279,3 +279,27 @@ def test_a_quantized_transposed_convolution(axis: int) -> None:
     found = [text for text in check_tensorrt_rules(model) if "wide" in text]
     assert "transposed-convolution: node 'wide/ConvTranspose' (ConvTranspose): it is quantized; " in "".join(found)[:90]
     assert len(found) == 1  # one scale along axis 0 is per tensor, and axis 1 is right
+
+
+def test_a_constant_that_is_quantized_hides_no_activation_behind_it() -> None:
+    model = load(clean())
+    unfolded(model)  # before conv2
+    store(model, "flat/scale", np.ones(8, np.float32))
+    found = [text.split(" (")[0] for text in check_tensorrt_rules(model)]
+    assert "folded-weights: node 'w.q/QuantizeLinear'" in found
+    assert "per-tensor: node 'flat/QuantizeLinear'" in found
+
+
+def test_a_sum_without_a_convolution_may_be_quantized() -> None:
+    model = load(clean())
+    insert(model, "relu3/Relu", "Add", ["relu1/dequantized", "relu2/dequantized"], "more")
+    assert check_tensorrt_rules(model) == []
+
+
+def test_operators_without_a_known_signature_are_left_to_the_other_rules() -> None:
+    model = load(clean())
+    node(model, "relu2/Relu").op_type = "Gelu"  # of opset 20, in a graph of opset 17
+    store(model, "half", np.ones(8, np.float16))
+    insert(model, "relu3/Relu", "Add", ["sum", "half"], "more")
+    node(model, "more/Add").domain = "com.microsoft"
+    assert [text.split(" (")[0] for text in check_tensorrt_rules(model)] == ["operators: node 'more/Add'"]

@@ -275,6 +275,20 @@ def test_a_network_of_which_nothing_can_go() -> None:
         prune_channels(model, (1, 3, 2, 2), 0.5)
 
 
+class Product(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(12, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight
+
+
+def test_a_network_without_a_layer() -> None:
+    with pytest.raises(StageFailed, match=r"at most 0\.000 .*: set prune\.enabled = false .* their channels: 0$"):
+        prune_channels(Product(), (1, 3, 2, 2), 0.5)
+
+
 def test_recalibration_takes_the_plain_average() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Dropout(0.5))
     images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), dtype=np.uint8)

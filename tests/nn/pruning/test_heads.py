@@ -77,12 +77,15 @@ def test_what_is_advised_helps() -> None:
 
 @pytest.mark.parametrize("name", ["transformer", "efficient_transformer"])
 @pytest.mark.parametrize("layer", ["query", "key", "value", "out"])
-def test_the_strongest_heads_stay_whichever_layer_makes_them_strong(name: str, layer: str) -> None:
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_the_strongest_heads_stay_whichever_layer_makes_them_strong(name: str, layer: str, scale: float) -> None:
     model = network(name)
     attentions = [m for m in model.modules() if isinstance(m, Attention)]
     strong = [{1, 3}, {0, 2}]  # of each layer's four heads, by two of four
     with torch.no_grad():
         for attention, heads in zip(attentions, strong, strict=True):
+            for linear in (attention.query, attention.key, attention.value, attention.out):
+                linear.weight.mul_(scale)
             weight = getattr(attention, layer).weight
             parts = weight.view(4, 8, -1) if layer != "out" else weight.view(-1, 4, 8)
             for head in heads:

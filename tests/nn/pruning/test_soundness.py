@@ -192,6 +192,13 @@ MOVING: dict[str, tuple[Mix, Iterable[nn.Module], bool]] = {
         (block(32, 64), block(32, 64, 3), block(64, 32)),
         True,
     ),
+    "stacked behind the channels": (
+        lambda x, a, b, c: c(torch.stack([a(x), b(x)], 2).sum(2)),
+        (block(32, 64), block(32, 64, 3), block(64, 32)),
+        True,
+    ),
+    "an axis more": (lambda x, a, b: b(a(x).unsqueeze(2).mean(2)), TWO, True),
+    "collected in an empty tensor": (lambda x, a, b: b(torch.cat([torch.zeros(0), a(x)], 1)), TWO, False),
     "twice": (lambda x, a, b, c: c(b(b(a(x)))), (block(32, 64), block(64, 64), block(64, 32)), True),
     "gate": (
         lambda x, a, b, c, d: d(a(x) * c(b(a(x).mean((2, 3), keepdim=True)))),
@@ -247,13 +254,42 @@ def test_the_oracle_drops_what_a_wrong_rule_lets_through(monkeypatch: pytest.Mon
     assert difference(model, pruned) > 0.01  # so the check by hand sees it as well
 
 
-def test_the_oracle_is_not_blinded_by_a_head_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+def a_head_of_zeros(model: Net) -> None:
+    nn.init.zeros_(model.head.weight)
+
+
+def a_head_of_zeros_behind_integers(model: Net) -> None:
+    model.register_parameter("table", nn.Parameter(torch.arange(4), requires_grad=False))
+    nn.init.zeros_(model.head.weight)
+
+
+def statistics_that_let_nothing_through(model: Net) -> None:
+    model.parts[1][1].running_var.fill_(1e20)  # type: ignore[index,operator,union-attr]
+
+
+@pytest.mark.parametrize(
+    "hide", [a_head_of_zeros, a_head_of_zeros_behind_integers, statistics_that_let_nothing_through]
+)
+def test_the_oracle_is_not_blinded(hide: Callable[[Net], None], monkeypatch: pytest.MonkeyPatch) -> None:
     mix, parts, _ = MOVING["roll"]
     model = Net(mix, *copy.deepcopy(list(parts)))
-    nn.init.zeros_(model.head.weight)
+    hide(model)
     monkeypatch.setattr(pruning, "rule_for", wrongly_known)
     _, report = as_much_as_possible(model)
     assert "parts.0.0" in report.left
+
+
+def test_a_layer_that_must_stay_is_named_however_little_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the wide layer is enough: no plan for it takes anything from the narrow one, which must stay."""
+    model = Net(lambda x, a, b, c: c(b(a(x).roll(5, 1))), block(32, 16), block(16, 128), block(128, 32))
+    monkeypatch.setattr(pruning, "rule_for", wrongly_known)
+    _, report = prune_channels(model, SHAPE, 0.05)
+    assert {name for name, now in report.channels.items() if now.outputs < 128} == {
+        "parts.1.0",
+        "parts.1.1",
+        "parts.2.0",
+    }
+    assert "of the largest off" in report.left["parts.0.0"]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +316,7 @@ def test_a_part_that_only_training_runs_keeps_its_inputs() -> None:
             return out + self.helper(y.mean((2, 3))) if self.training else out
 
     pruned, report = as_much_as_possible(Helped())
-    assert "it does not compute in training (RuntimeError" in report.left["parts.0.0"]
+    assert "it does not compute in training (RuntimeError: mat1 and mat2 shapes" in report.left["parts.0.0"]
     assert pruned.train()(torch.zeros(SHAPE)).shape == (2, 10)
 
 
@@ -337,13 +373,24 @@ def test_the_module_that_mixes_channels_is_named() -> None:
     assert report.left["parts.0.0"].endswith(" in 'parts.1'")
 
 
-@pytest.mark.parametrize("layer", [0, 1])
-def test_a_layer_whose_weights_something_else_reads_stays(layer: int) -> None:
+READ: dict[str, Callable[[Tensor], Tensor]] = {
+    "std": torch.std,
+    "flip": lambda weight: weight.flip(0).std(),
+    "unsqueeze": lambda weight: weight.unsqueeze(0).std(),
+    "max_pool2d_with_indices": lambda weight: F.max_pool2d(weight, 1).std(),
+}
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [(layer, name) for layer in (0, 1) for name in READ if layer == 0 or not name.startswith("max_pool")],
+)
+def test_a_layer_whose_weights_something_else_reads_stays(layer: int, name: str) -> None:
     def scaled(x: Tensor, a: Any, b: nn.Module) -> Tensor:
-        return b(a(x) * a[layer].weight.std())  # type: ignore[no-any-return]
+        return b(a(x) * READ[name](a[layer].weight))  # type: ignore[no-any-return]
 
     pruned, report = as_much_as_possible(Net(scaled, *copy.deepcopy(TWO)))
-    assert report.left["parts.0.0"] == "std in the network itself"
+    assert report.left["parts.0.0"] == f"{name} in the network itself"
     assert pruned.parts[0][0].weight.shape[0] == 64  # type: ignore[index,union-attr]
 
 

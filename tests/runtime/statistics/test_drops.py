@@ -273,6 +273,7 @@ def test_without_room_under_the_budget_no_number_is_promised(room: float, hopefu
         (0, 1, 6, 0.2),
         (2, 1, 60, 0.04),
         (0, 3, 9, 0.1),
+        (0, 1, 20, 0.05),
     ],
 )
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
