@@ -29,7 +29,7 @@ LIMIT = 1.05  # predict may take 5 % longer than the raw call
 
 def compare(predictor: Predictor, rounds: int, seed: int = 0) -> dict[str, Any]:
     """The p50 of each way in microseconds, and each way's ratio to ``raw`` with its 95 % interval."""
-    image = np.ascontiguousarray(predictor.package.golden_inputs[:1])
+    image = np.ascontiguousarray(predictor.package.golden_inputs["images"][:1])
     session = predictor.backend.session
     ways = {
         "raw": lambda: session.run(["logits"], {"images": image}),

@@ -295,6 +295,7 @@ def run_package(
     ] = None,
     file: Annotated[str | None, typer.Option("--file", help="Image paths or texts, a line each.")] = None,
     top: Annotated[int, typer.Option(help="Classes per input.", min=1)] = 1,
+    out: Annotated[Path | None, typer.Option(help="Where files are written, if the answers are files.")] = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
@@ -303,10 +304,11 @@ def run_package(
     """Classify image files, or texts."""
     from dlx_deploy.runtime.commands import actions as commands
     from dlx_deploy.runtime.commands.asked import asked_inputs
+    from dlx_deploy.runtime.tasks.task import PredictOptions
 
     predictor = _predictor(package, threads, backend, no_build)
     asked = asked_inputs(predictor.package, inputs or [], file, sys.stdin)
-    _finish(commands.predict(predictor, asked, top), as_json)
+    _finish(commands.predict(predictor, asked, PredictOptions(top, out)), as_json)
 
 
 @app.command()

@@ -5,10 +5,12 @@ What each key means stands in ``deploy.toml`` beside this file.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
+
+from dlx_deploy.config.strict import decode
 
 __all__ = [
     "Compile",
@@ -27,6 +29,7 @@ __all__ = [
     "Verify",
 ]
 
+P = TypeVar("P", bound=msgspec.Struct)
 Fraction = Annotated[float, Meta(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -255,3 +258,13 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     verify: Verify = Verify()
     gate: Gate = Gate()
     package: Package = Package()
+    stages: dict[str, dict[str, Any]] = {}
+
+    def own(self, stage: str, kind: type[P]) -> P:
+        """The parameters that ``[stages.NAME]`` gives to a stage of another package.
+
+        Raises:
+            ConfigError: they are none of a ``kind``.
+        """
+        given = {key: value for key, value in self.stages.get(stage, {}).items() if key != "after"}
+        return decode(given, kind, f"stages.{stage}")

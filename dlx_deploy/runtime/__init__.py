@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         SelfTestFailed,
         Undecided,
     )
-    from .predictor import Predictions, Predictor, load
+    from .predictor import Predictor, load
+    from .tasks.classes import Predictions
 
 __all__ = [
     "BackendMissing",
@@ -39,11 +40,14 @@ __all__ = [
     "load",
 ]
 
+HOMES = {"Predictions": "tasks.classes", "Predictor": "predictor", "load": "predictor"}
+"""Name → module; the others are errors."""
+
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "predictor" if name in ("Predictions", "Predictor", "load") else "errors"
+    module = HOMES.get(name, "errors")
     return getattr(import_module(f"{__name__}.{module}"), name)
 
 

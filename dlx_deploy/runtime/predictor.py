@@ -1,96 +1,32 @@
-"""Predictions: images or texts in, logits, probabilities, classes and labels out."""
+"""A package with its backend open: what a task reads in, its predictions out."""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from .backends.choice import open_backend
 from .backends.kernels import missing_dot_product
+from .backends.session import tensor_type
 from .backends.table import BackendOptions
-from .errors import BackendMissing, InputError, PackageError
-from .package.contents import OUTPUT, Package, open_package
-from .tasks.inputs import ImageInput, reader_for
+from .errors import BackendMissing, PackageError
+from .package.contents import Package, open_package
+from .tasks.arrays import Arrays, count_of, joined, rows_of
 from .words import line, said
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Predictions", "Predictor", "load"]
+__all__ = ["Predictor", "load"]
 
 _log = logging.getLogger(__name__)
 
 DEFAULTS = BackendOptions()
 PathLike = Union[str, "os.PathLike[str]"]
 NDARRAY = np.ndarray
-UINT8 = np.dtype(np.uint8)
-
-
-class Predictions:
-    """What a model says about N images or texts; everything but the logits is computed when it is asked for.
-
-    ``logits``: float32[N, classes], owned by the caller: no later call writes to it.
-    """
-
-    __slots__ = ("_names", "logits")
-
-    def __init__(self, logits: NDArray[np.float32], names: Tuple[str, ...]) -> None:
-        self.logits = logits
-        self._names = names
-
-    def __len__(self) -> int:
-        return len(self.logits)
-
-    def __repr__(self) -> str:
-        shown = [self._names[int(row.argmax())] if np.isfinite(row).all() else "no answer" for row in self.logits[:8]]
-        return f"Predictions({len(self)}: {', '.join(shown)}{', …' if len(self) > 8 else ''})"
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """The softmax of the logits: float32[N, classes], 0..1, each row sums to 1."""
-        powers = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-        return probabilities
-
-    @property
-    def classes(self) -> NDArray[np.int64]:
-        """The class of each input: int64[N], 0..classes - 1; the first one of equals.
-
-        Raises:
-            PackageError: a logit is NaN or infinite; the largest would be an answer to nothing.
-        """
-        self._check_finite()
-        classes: NDArray[np.int64] = self.logits.argmax(axis=1)
-        return classes
-
-    @property
-    def labels(self) -> List[str]:
-        """The class name of each input."""
-        return [self._names[i] for i in self.classes]
-
-    def top(self, k: int) -> List[List[Tuple[str, float]]]:
-        """Per input the ``k`` most probable classes (all, if there are fewer), best first, as (label, probability).
-
-        Raises:
-            InputError: ``k`` is under 1. PackageError: as ``classes``.
-        """
-        if k < 1:
-            raise InputError(f"top is {k}; must be 1 or more")
-        self._check_finite()
-        best = np.argsort(-self.logits, axis=1, kind="stable")[:, :k]
-        probabilities = self.probabilities
-        pairs = ((row, probabilities[n]) for n, row in enumerate(best))
-        return [[(self._names[i], float(p[i])) for i in row] for row, p in pairs]
-
-    def _check_finite(self) -> None:
-        if not np.isfinite(self.logits).all():
-            row = int(np.flatnonzero(~np.isfinite(self.logits).all(axis=1))[0])
-            raise PackageError(
-                f"the model gives NaN or infinite logits for input {row}; run its self-test, or another onnxruntime"
-            )
 
 
 class Predictor:
@@ -100,7 +36,7 @@ class Predictor:
     warning.
 
     Raises:
-        PackageError: the model cannot be loaded, or its input or output is not what the package says.
+        PackageError: the model cannot be loaded, or its inputs or outputs are not what the package says.
         BackendMissing: no backend of the package's, or not the one asked for, is here; or this CPU's INT8 kernels would
             compute something else than what was proven.
         EngineError: an engine cannot be built, or must not be.
@@ -125,70 +61,94 @@ class Predictor:
                 raise PackageError(f"a name in the model is no text ({e}); copy or build the package again") from e
         self._run = self.backend.session.run
         self._faults = self.backend.record.faults()
-        self._read = reader_for(package.input, package.tokenizer)
-        self._input = package.input.name
+        self._read, self._trim = package.task.inputs.read, package.task.inputs.trim
+        self._decode = package.task.outputs.decode
         self._batch = package.batch
-        self._frame = (package.batch or 1, *package.input.dims) if isinstance(package.input, ImageInput) else None
-        self._names = package.labels
-        self._outputs = [OUTPUT]
+        self._outputs = package.task.outputs.tensors
+        self._names = [tensor.name for tensor in self._outputs]
+        self._frame: Optional[Tuple[Any, ...]] = None
+        if _takes_frames(package):
+            (tensor,) = package.task.inputs.tensors
+            self._input, self._dtype = tensor.name, np.dtype(tensor.dtype)
+            self._frame = (package.batch or 1, *tensor.dims)
+            self._output = self._names[0]
+            self._answer_shape = (package.batch or 1, *self._outputs[0].dims) if len(self._outputs) == 1 else None
 
-    def predict(self, inputs: Any) -> Predictions:
-        """The predictions for ``inputs``: what the package's task takes.
+    def predict(self, given: Any) -> Any:
+        """The predictions for ``given``, as the package's task takes and makes them.
 
         Images: uint8[N, H, W, C] or [H, W, C], NHWC, 0..255, or image files to decode. Texts: a string or several, or
-        tokens int32[N, L]. ``inputs`` is only read, and not kept. A model of fixed batch size is run in blocks of it.
+        tokens int32[N, L]. Several inputs: arrays by name. A classification gives ``Predictions``. ``given`` is only
+        read, and not kept. A model of fixed batch size is run in blocks of it.
 
         Raises:
             InputError: another dtype or shape, nothing at all, a file that is missing or cannot be decoded, a text that
                 is empty or too long.
             BackendMissing: files were given and Pillow is not here, or texts and the tokenizers library is not.
-            PackageError: the model cannot be run, or gives other logits than the package says.
+            PackageError: the model cannot be run, or gives other outputs than the package says.
         """
         # The path of every frame of a stream: as few steps as can be, then ONNX Runtime.
-        if type(inputs) is NDARRAY and inputs.dtype is UINT8 and inputs.shape == self._frame:
-            return Predictions(self._answer(inputs), self._names)
-        return Predictions(self._logits(self.decode(inputs)), self._names)
+        if type(given) is NDARRAY and given.shape == self._frame and given.dtype is self._dtype:
+            try:
+                values = self._run(self._names, {self._input: given})
+            except self._faults as e:
+                raise self._unrun(e, len(given)) from e
+            if values[0].shape == self._answer_shape:
+                return self._decode({self._output: values[0]})
+            return self._decode(self._named(values, len(given)))
+        return self._decode(self.run(self._read(given)))
 
-    def decode(self, inputs: Any) -> NDArray[Any]:
-        """``inputs`` as the array that the model reads, with its batch axis.
+    def read(self, given: Any) -> Dict[str, NDArray[Any]]:
+        """``given`` as the arrays that the model reads, by name, with their batch axis.
 
         Raises:
             InputError, BackendMissing: as ``predict``.
         """
-        return self._read(inputs)
+        return self._read(given)
 
-    def _logits(self, rows: NDArray[Any]) -> Any:
+    def run(self, feeds: Arrays) -> Dict[str, NDArray[Any]]:
+        """The model's outputs for what ``read`` gave, by name; a fixed batch size is filled with copies.
+
+        Raises:
+            PackageError: as ``predict``.
+        """
         if self._batch is None:
-            return self._answer(rows)
-        blocks = []
-        for start in range(0, len(rows), self._batch):
-            block = self._trimmed(rows[start : start + self._batch])
-            filling = np.repeat(block[-1:], self._batch - len(block), axis=0)
-            blocks.append(self._answer(np.concatenate([block, filling]))[: len(block)])
-        return np.concatenate(blocks)
+            return self._answer(feeds)
+        blocks: List[Arrays] = []
+        count = count_of(feeds)
+        for start in range(0, count, self._batch):
+            size = min(self._batch, count - start)
+            block = self._trim(rows_of(feeds, slice(start, start + size)))
+            filled = rows_of(block, np.minimum(np.arange(self._batch), size - 1))
+            blocks.append(rows_of(self._answer(filled), slice(size)))
+        return joined(blocks)
 
-    def _trimmed(self, block: NDArray[Any]) -> NDArray[Any]:
-        """``block`` without the padding that only rows of other blocks need: neighbours leave no trace."""
-        spec = self.package.input
-        if isinstance(spec, ImageInput) or spec.length:
-            return block
-        used = np.flatnonzero((block != spec.pad_id).any(axis=0))
-        return block[:, : int(used[-1]) + 1 if len(used) else 1]
-
-    def _answer(self, rows: NDArray[Any]) -> Any:
+    def _answer(self, feeds: Arrays) -> Dict[str, NDArray[Any]]:
+        count = count_of(feeds)
         try:
-            logits = self._run(self._outputs, {self._input: rows})[0]
+            values = self._run(self._names, feeds)
         except self._faults as e:
-            raise PackageError(
-                f"{self.backend.name} cannot run the model on {len(rows)} {self.package.input.noun}: {said(e)}; if "
-                "memory is short, give fewer at a time"
-            ) from e
-        if logits.shape != (len(rows), len(self._names)):
-            raise PackageError(
-                f"the model gives {logits.dtype}{list(logits.shape)} for {len(rows)} {self.package.input.noun}; must "
-                f"give [{len(rows)}, {len(self._names)}]"
-            )
-        return logits
+            raise self._unrun(e, count) from e
+        return self._named(values, count)
+
+    def _named(self, values: Sequence[NDArray[Any]], count: int) -> Dict[str, NDArray[Any]]:
+        """The outputs by name; ONNX Runtime holds a model to its types only, so their shapes are checked."""
+        for i, tensor in enumerate(self._outputs):
+            value = values[i]
+            if not tensor.fits(value.shape) or len(value) != count:
+                what = f"{tensor.name}: " if len(values) > 1 else ""
+                wanted = ", ".join(map(str, (count, *tensor.dims)))
+                raise PackageError(
+                    f"the model gives {what}{value.dtype}{list(value.shape)} for {count} "
+                    f"{self.package.task.inputs.noun}; must give [{wanted}]"
+                )
+        return dict(zip(self._names, values))  # noqa: B905  # Python 3.8
+
+    def _unrun(self, error: BaseException, count: int) -> PackageError:
+        return PackageError(
+            f"{self.backend.name} cannot run the model on {count} {self.package.task.inputs.noun}: {said(error)}; if "
+            "memory is short, give fewer at a time"
+        )
 
 
 def load(path: PathLike, threads: int = 0, backend: Optional[str] = None, build: bool = True) -> Predictor:
@@ -200,15 +160,24 @@ def load(path: PathLike, threads: int = 0, backend: Optional[str] = None, build:
     return Predictor(open_package(path), BackendOptions(backend, threads, build))
 
 
+def _takes_frames(package: Package) -> bool:
+    """Whether an array of the one right shape and dtype can go to the model as it is."""
+    inputs = package.task.inputs
+    return inputs.any_value and len(inputs.tensors) == 1 and None not in inputs.tensors[0].sizes
+
+
 def _check_model(session: Any, package: Package) -> None:
-    batch, spec = package.batch, package.input
-    wanted = [(spec.name, f"tensor({spec.dtype})", spec.dims), (OUTPUT, "tensor(float)", (len(package.labels),))]
-    ends = [session.get_inputs(), session.get_outputs()]
-    for i, (name, kind, shape) in enumerate(wanted):
-        found = ends[i]
-        if [x.name for x in found] != [name] or found[0].type != kind or tuple(found[0].shape[1:]) != shape:
-            seen = ", ".join(f"{x.name}: {x.type}{x.shape}" for x in found)
-            raise PackageError(f"the model has {seen}; must have {name}: {kind}['batch', {', '.join(map(str, shape))}]")
-    first = ends[0][0].shape[0]
-    if (first if isinstance(first, int) else None) != batch:
-        raise PackageError(f"the model's batch size is {first!r}, the package says {batch or 'any'}; they must agree")
+    """Refuses a model with other inputs or outputs than the package says."""
+    task = package.task
+    for nodes, tensors in ((session.get_inputs(), task.inputs.tensors), (session.get_outputs(), task.outputs.tensors)):
+        seen = {(node.name, node.type, tuple(node.shape[1:])) for node in nodes}
+        wanted = {(t.name, tensor_type(t.dtype), t.dims): t for t in tensors}
+        if seen != set(wanted):
+            has = ", ".join(f"{node.name}: {node.type}{node.shape}" for node in nodes)
+            rule = ", ".join(f"{n}: {kind}['batch', {', '.join(map(str, dims))}]" for n, kind, dims in wanted)
+            raise PackageError(f"the model has {has}; must have {rule}")
+    for node in session.get_inputs():
+        first = node.shape[0]
+        if (first if isinstance(first, int) else None) != package.batch:
+            rule = f"the package says {package.batch or 'any'}; they must agree"
+            raise PackageError(f"the model's batch size is {first!r}, {rule}")

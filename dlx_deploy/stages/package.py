@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import DataArtifact
+    from dlx_deploy.runtime.tasks.task import Task
 
 __all__ = ["STAGE", "PackageParams"]
 
@@ -69,6 +71,7 @@ def run(job: Job[PackageParams]) -> Metrics:
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.runtime.package.archive import write_archive
     from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference
+    from dlx_deploy.runtime.tasks.arrays import Tolerance
     from dlx_deploy.tasks.classification import clear_rows
 
     data = open_data(job.inputs["data"])
@@ -84,32 +87,46 @@ def run(job: Job[PackageParams]) -> Metrics:
     chosen = clear_rows(logits, _share(recipe) * float(np.abs(logits).max()), job.params.golden_images)
     golden, logits = some[chosen], logits[chosen]
     largest = float(np.abs(logits).max())
-    tolerances = {"atol": _share(recipe) * largest, "rtol": RTOL}
+    tolerance = Tolerance(_share(recipe) * largest, RTOL)
     if exact:
         moved = spread(model, samples[:BENT_INPUTS])
-        tolerances["exact_atol"] = _exact_share(recipe, moved) * largest
-    metadata = _metadata(job, data, recipe, accuracy, tolerances)
-    tolerance = max(tolerances.get("exact_atol", tolerances["atol"]) / max(largest, 1e-12), RTOL)
-    refuse_dependent_rows(model, golden, exact, tolerance)
+        tolerance = replace(tolerance, exact_atol=_exact_share(recipe, moved) * largest)
+    share = max(tolerance.on(exact).atol / max(largest, 1e-12), RTOL)
+    refuse_dependent_rows(model, golden, exact, share)
     engine = job.inputs["engine"]
+    task = _task(data, length, [int(i) for i in chosen])
+    (read,), (answered,) = task.inputs.tensors, task.outputs.tensors
+    columns = {"label": labels.astype(np.int64), "teacher": np.load(job.inputs["teacher"]).astype(np.int64)}
     contents = PackageContents(
-        metadata=metadata,
+        task=task,
+        metadata=_metadata(job, data, recipe, accuracy),
         model=model,
-        golden_inputs=next(iter(golden.feed().values())),
-        golden_logits=logits,
-        reference=make_reference(inputs, labels.tolist(), np.load(job.inputs["teacher"]).tolist(), data.padding),
+        golden_inputs=golden.feed(),
+        golden_outputs={answered.name: logits},
+        tolerances={answered.name: tolerance},
+        reference=make_reference(task, samples.feed(), columns),
         manifest=job.inputs["provenance"].read_bytes(),
         model_card=_card(job, recipe, accuracy, data.is_text),
         batch=batch_size(load(model)),
         engine=_optional(engine / "engine.plan"),
         engine_sidecar=_optional(engine / "engine.json"),
-        tokenizer=data.tokenizer.read_bytes() if data.is_text else None,
-        golden_texts=[data.texts("test")[i] for i in chosen] if data.is_text else (),
-        length=length,
     )
     out = job.out / "package.dlx"
     write_archive(out, assemble(contents))
     return {"size_bytes": float(out.stat().st_size)}
+
+
+def _task(data: DataArtifact, length: int | None, chosen: Sequence[int]) -> Task:
+    """The task of the package; ``chosen`` are the golden ones of the test inputs."""
+    from dlx_deploy.runtime.tasks.image_classification import image_classification
+    from dlx_deploy.runtime.tasks.text_classification import text_classification
+    from dlx_deploy.runtime.tasks.text_inputs import Tokens
+
+    if not data.is_text:
+        return image_classification((data.height, data.width, data.channels), data.classes)
+    tokens = Tokens(data.vocabulary, data.pad_id, data.max_length, data.truncate, length)
+    texts = data.texts("test")
+    return text_classification(tokens, data.tokenizer.read_bytes(), data.classes, [texts[i] for i in chosen])
 
 
 def _fixed_length(model: bytes) -> int | None:
@@ -133,7 +150,7 @@ def _optional(path: Path) -> bytes | None:
 
 
 def _metadata(
-    job: Job[PackageParams], data: DataArtifact, recipe: dict[str, Any], accuracy: Accuracy, golden: dict[str, float]
+    job: Job[PackageParams], data: DataArtifact, recipe: dict[str, Any], accuracy: Accuracy
 ) -> dict[str, Any]:
     params, target = job.params, job.target
     plan = read_plan(job.inputs["layers"])
@@ -144,7 +161,6 @@ def _metadata(
         "version": params.version,
         "target": {"name": target.name, "kind": target.kind, "title": target.title},
         **_preprocessing(data),
-        "labels": list(data.classes),
         "precision": {"plan": recipe["precision"], "style": target.quantization.style, "layers": layers},
         "engine": compiled,
         "execution": {"exact_qdq": target.judge == "exact-qdq", "dot_product": _needs_dot_product(job)},
@@ -159,18 +175,13 @@ def _metadata(
             **msgspec.to_builtins(accuracy),
             "gate": msgspec.to_builtins(judge_accuracy(params.gate, accuracy)),
         },
-        "golden": golden,
     }
 
 
 def _preprocessing(data: DataArtifact) -> dict[str, Any]:
     """What is done to an input before and in the graph."""
     if data.is_text:
-        table = {"vocabulary": data.vocabulary, "pad_id": data.pad_id, "max_length": data.max_length}
-        return {
-            "preprocessing": {"tokenizer": "tokenizer.json", "mask": "in the graph"},
-            "tokenizer": {**table, "truncate": data.truncate},
-        }
+        return {"preprocessing": {"tokenizer": "tokenizer.json", "mask": "in the graph"}}
     return {
         "preprocessing": {
             "height": data.height,
@@ -236,7 +247,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 STAGE = Stage(
     name="package",
-    version=4,
+    version=5,
     params=PackageParams,
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),

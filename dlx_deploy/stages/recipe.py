@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dlx_deploy.config import Config
+from dlx_deploy.config.strict import nearest
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Offers, Step
-from dlx_deploy.stages.registry import load_stage
+from dlx_deploy.stages.registry import STAGES, load_stage
 from dlx_deploy.targets import Profile
 
 __all__ = ["ORDER", "steps_for"]
@@ -28,19 +31,40 @@ ORDER = (
 """``export`` follows each stage that makes a network: one that cannot be exported is known before more is trained."""
 
 
-def steps_for(config: Config, profile: Profile, order: Sequence[str] = ORDER) -> list[Step]:
+def steps_for(config: Config, profile: Profile) -> list[Step]:
     """The steps of ``config`` for one target; steps that do not look at the target are shared by all of them.
 
     Raises:
-        ConfigError, EnvironmentMissing: as the stages' ``bind``.
+        ConfigError, EnvironmentMissing: as the stages' ``bind``, or a stage of another package has no place.
     """
     steps: list[Step] = []
     upstream = Offers()
-    for name in order:
-        bind = load_stage(name).bind
-        if bind is None:
+    for name in _order(config):
+        stage = load_stage(name)
+        if stage.bind is None:
             raise ValueError(f"stage {name!r} has no bind, so nothing says what it is given; add one to its record")
-        for bound in bind(config, profile, upstream):
-            steps.append(bound.step)
+        for bound in stage.bind(config, profile, upstream):
+            steps.append(_with_tools(bound.step, stage.tools))
             upstream = upstream.and_of(bound.offers)
     return steps
+
+
+def _order(config: Config) -> list[str]:
+    """Our stages, and each of other packages behind the last place of the one that it names."""
+    order = list(ORDER)
+    for name, table in config.stages.items():
+        after = table.get("after", "")
+        if name in STAGES:
+            raise ConfigError(f"stages.{name}: {name!r} is a stage of dlx-deploy itself; its keys belong into [{name}]")
+        if after not in order:
+            raise ConfigError(
+                f"stages.{name}.after is {after!r}; rule: the stage behind which it takes its place; "
+                f"{nearest(str(after), sorted(set(order)))}"
+            )
+        order.insert(len(order) - order[::-1].index(after), name)
+    return order
+
+
+def _with_tools(step: Step, tools: Sequence[str]) -> Step:
+    missing = [tool for tool in tools if tool not in step.stage.tools]
+    return replace(step, stage=replace(step.stage, tools=(*step.stage.tools, *missing))) if missing else step

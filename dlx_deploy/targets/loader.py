@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dlx_deploy.config.strict import decode, nearest, read_toml
+from dlx_deploy.config.strict import decode, read_toml
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.plugins import load_plugin
 from dlx_deploy.targets.checks import check
 from dlx_deploy.targets.profile import SCHEMA, Profile
 
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     else:
         from importlib.abc import Traversable
 
-__all__ = ["ENTRY_POINT_GROUP", "Alias", "Target", "list_aliases", "list_targets", "load_target"]
-
-ENTRY_POINT_GROUP = "dlx_deploy.targets"
+__all__ = ["Alias", "Target", "list_aliases", "list_targets", "load_target"]
 
 
 class Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,23 +131,12 @@ def _refuse_missing(raw: Mapping[str, Any], kind: type[msgspec.Struct], origin: 
 
 
 def _from_entry_point(name: str, aliases: Mapping[str, Alias]) -> Path:
-    from importlib.metadata import entry_points  # slow to import, and needed for unknown names only
-
-    offered = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    if name not in offered:
-        names = [*_builtin_names(), *aliases, *offered]
-        raise ConfigError(
-            f"target {name!r} is not known; {nearest(name, names)}; or give a file: --target ./board.toml"
-        )
-    point = offered[name]
-    try:
-        function = point.load()
-    except (ImportError, AttributeError) as e:
-        raise ConfigError(f"target {name!r}: entry point {point.value!r} cannot be loaded ({e}); reinstall it") from e
+    plugin = load_plugin("target", name, [*_builtin_names(), *aliases], "or give a file: --target ./board.toml")
+    function = plugin.value
     path = function() if callable(function) else function
     if not callable(function) or not isinstance(path, (str, Path)):
         raise ConfigError(
-            f"target {name!r}: entry point {point.value!r} gives {path!r}; rule: a function without arguments that "
+            f"target {name!r}: entry point {plugin.point!r} gives {path!r}; rule: a function without arguments that "
             "returns the path of a board file"
         )
     return Path(path)

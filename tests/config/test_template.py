@@ -32,5 +32,8 @@ def test_the_template_shows_every_key_once_at_its_default(tmp_path: Path) -> Non
         if field.name in HEIRS:
             own = {key for key in INHERITED if getattr(default, key) != getattr(Config().training, key)}
             wanted = wanted - INHERITED | own
+        if field.name == "stages":
+            assert raw["stages"] == {}
+            continue
         shown = set(raw[field.name]) if isinstance(default, msgspec.Struct) else {field.name}
         assert shown == wanted, field.name

@@ -17,6 +17,8 @@ from PIL import Image
 
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference
+from dlx_deploy.runtime.tasks.arrays import Tolerance
+from dlx_deploy.runtime.tasks.image_classification import image_classification
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPT = EXAMPLES / "device" / "run_on_device.py"
@@ -40,27 +42,28 @@ def colour_model() -> bytes:
 def make_package(tmp_path: Path) -> Callable[[float], Path]:
     """Writes a package whose golden logits are off by so much."""
     images = (np.eye(3) * 200).astype(np.uint8).reshape(3, 1, 1, 3)
+    task, numbers = image_classification((1, 1, 3), ["red", "green", "blue"]), np.arange(3)
     metadata: dict[str, Any] = {
         "name": "colour",
         "version": "1",
         "target": {"name": "cpu-x86_64", "kind": "cpu", "title": "any"},
         "preprocessing": {},
-        "labels": ["red", "green", "blue"],
         "precision": {"plan": "fp32"},
         "execution": {"exact_qdq": False},
         "recipe": {},
         "budgets": {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0},
         "accuracy": {},
-        "golden": {"atol": 1e-4, "rtol": 1e-4},
     }
 
     def make(error: float) -> Path:
         contents = PackageContents(
+            task=task,
             metadata=metadata,
             model=colour_model(),
-            golden_inputs=images,
-            golden_logits=images.reshape(3, 3).astype(np.float32) + np.float32(error),
-            reference=make_reference(images, [0, 1, 2], [0, 1, 2]),
+            golden_inputs={"images": images},
+            golden_outputs={"logits": images.reshape(3, 3).astype(np.float32) + np.float32(error)},
+            tolerances={"logits": Tolerance(1e-4, 1e-4)},
+            reference=make_reference(task, {"images": images}, {"label": numbers, "teacher": numbers}),
             manifest=b'{"schema": 1}\n',
             model_card="# colour\n",
         )

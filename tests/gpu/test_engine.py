@@ -136,5 +136,5 @@ def test_a_package_runs_on_its_engine(built: Path, tmp_path: Path) -> None:
     said: list[str] = []
     predictor = Predictor(package, BackendOptions("tensorrt", cache=str(tmp_path)), said.append)
     assert predictor.backend.name == "tensorrt"
-    assert self_test(predictor).images == len(package.golden_inputs)
+    assert self_test(predictor).images == package.meta["golden"]["count"]
     assert any("building the engine" in text for text in said)

@@ -18,6 +18,9 @@ from dlx_deploy.runtime.backends.table import BackendOptions
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import Package, PackageContents, assemble, make_reference, parse_package
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.tasks.arrays import Tolerance
+from dlx_deploy.runtime.tasks.image_classification import image_classification
+from dlx_deploy.runtime.tasks.task import Task
 
 LABELS = ["cat", "dog", "owl"]
 SHAPE = (6, 4, 3)
@@ -76,24 +79,34 @@ def metadata(**changes: Any) -> dict[str, Any]:
             "mean": [0.5, 0.5, 0.5],
             "std": [0.25, 0.25, 0.25],
         },
-        "labels": LABELS,
         "precision": {"plan": "fp32", "style": "cpu", "layers": {"Gemm_0": "fp32"}},
         "execution": {"exact_qdq": False},
         "recipe": {"seed": 0},
         "budgets": {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0},
         "accuracy": {"verdict": "pass"},
-        "golden": {"atol": 1e-4, "rtol": 1e-4},
         **changes,
     }
 
 
+def tiny_task(labels: list[str] | None = None) -> Task:
+    return image_classification(SHAPE, labels or LABELS)
+
+
+def tiny_reference(images: np.ndarray, labels: Any, teacher: Any) -> dict[str, np.ndarray]:
+    columns = {"label": np.asarray(labels, np.int64), "teacher": np.asarray(teacher, np.int64)}
+    return make_reference(tiny_task(), {"images": images}, columns)
+
+
 def tiny_contents(images: np.ndarray, labels: np.ndarray, **changes: Any) -> PackageContents:
+    """``golden``: the golden logits; ``tolerance``: theirs."""
     contents = PackageContents(
+        task=tiny_task(),
         metadata=metadata(),
         model=tiny_model(),
-        golden_inputs=images[:4],
-        golden_logits=expected_logits(images[:4]),
-        reference=make_reference(images, labels, labels),
+        golden_inputs={"images": images[:4]},
+        golden_outputs={"logits": changes.pop("golden", expected_logits(images[:4]))},
+        tolerances={"logits": changes.pop("tolerance", Tolerance(1e-4, 1e-4))},
+        reference=tiny_reference(images, labels, labels),
         manifest=b'{"schema": 1}\n',
         model_card="# tiny\n",
     )
@@ -157,5 +170,7 @@ def helpers() -> Any:
         expected_logits = staticmethod(expected_logits)
         metadata = staticmethod(metadata)
         tiny_contents = staticmethod(tiny_contents)
+        tiny_task = staticmethod(tiny_task)
+        tiny_reference = staticmethod(tiny_reference)
 
     return Helpers

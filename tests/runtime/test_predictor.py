@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dlx_deploy.runtime.errors import InputError, PackageError
-from dlx_deploy.runtime.predictor import Predictions, Predictor, load
+from dlx_deploy.runtime.predictor import Predictor, load
+from dlx_deploy.runtime.tasks.classes import Predictions
 
 
 def test_predictions_of_arrays(dlx: Path, data: Any, helpers: Any) -> None:

@@ -113,4 +113,4 @@ def test_a_near_tie_is_not_golden(packed: Any, monkeypatch: pytest.MonkeyPatch) 
     tied[[0, 2]] = 0  # every logit 0: another runtime may take either class, and be right
     monkeypatch.setitem(globals(), "IMAGES", tied)
     package = packed(graph())
-    assert (package.golden_inputs == tied[[1, 3, 4, 5, 6, 7, 8, 9]]).all()
+    assert (package.golden_inputs["images"] == tied[[1, 3, 4, 5, 6, 7, 8, 9]]).all()

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dlx_deploy.config import Config, load_config
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.data.listing import image_names
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step, Tree
 from dlx_deploy.stages import recipe
-from dlx_deploy.stages.recipe import ORDER, steps_for
+from dlx_deploy.stages.recipe import steps_for
 from dlx_deploy.stages.registry import STAGES, load_stage
 from dlx_deploy.stages.support.training import NoParams
 from dlx_deploy.targets import Profile, load_target
@@ -120,15 +121,14 @@ THIN = Stage("thin", 1, NoParams, ("onnx",), ("model.onnx",), thin, bind=bind_th
 
 
 @pytest.fixture
-def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The stages with one more, which no other file knows, before ``quantize``."""
+def thinning(monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A configuration with one stage more, which no other file knows, after the last export."""
     monkeypatch.setattr(recipe, "load_stage", lambda name: THIN if name == "thin" else load_stage(name))
-    before = ORDER.index("quantize")
-    return [*ORDER[:before], "thin", *ORDER[before:]]
+    return Config(stages={"thin": {"after": "export"}})
 
 
-def test_a_stage_that_no_other_knows_adds_a_candidate(order: list[str]) -> None:
-    steps = {step.name: step for step in steps_for(Config(), JETSON, order)}
+def test_a_stage_that_no_other_knows_adds_a_candidate(thinning: Config) -> None:
+    steps = {step.name: step for step in steps_for(thinning, JETSON)}
     verified, thinned = steps["verify"], Output("thin", "model.onnx")
     assert list(verified.inputs) == ["teacher", "student", "pruned", "thinned", "quantized", "shipped", "data"]
     assert verified.inputs["thinned"] == thinned
@@ -144,11 +144,32 @@ def test_a_stage_that_no_other_knows_adds_a_candidate(order: list[str]) -> None:
         ("shipped", "a candidate is called shipped, as an input of verify is; choose another name"),
     ],
 )
-def test_a_name_that_is_taken_is_refused(order: list[str], name: str, message: str) -> None:
+def test_a_name_that_is_taken_is_refused(thinning: Config, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        steps_for(Config(name=name), JETSON, order)
+        steps_for(replace(thinning, name=name), JETSON)
 
 
-def test_a_stage_out_of_order_is_told_what_is_missing() -> None:
+def test_a_stage_out_of_order_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "ORDER", ("teacher", "data"))
     with pytest.raises(ValueError, match="no earlier stage offers 'data'; offered: nothing"):
-        steps_for(Config(), JETSON, ["teacher", "data"])
+        steps_for(Config(), JETSON)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (
+            {"thin": {}},
+            r"stages\.thin\.after is ''; rule: the stage behind which .*; valid names: compile",
+        ),
+        ({"thin": {"after": "exprot"}}, r"stages\.thin\.after is 'exprot'; rule: .*; nearest valid name: 'export'"),
+        ({"prune": {"after": "data"}}, r"'prune' is a stage of dlx-deploy itself; its keys belong into \[prune\]"),
+        (
+            {"thim": {"after": "export"}},
+            r"stage 'thim' is not known; valid names: .*; or install the package that",
+        ),
+    ],
+)
+def test_what_cannot_be_a_stage_of_another_package(stages: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        steps_for(Config(stages=stages), JETSON)

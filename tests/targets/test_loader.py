@@ -23,7 +23,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-target.md"
 def offer(monkeypatch: pytest.MonkeyPatch, name: str, value: str, module: Path) -> None:
     """An installed package that offers target ``name`` through an entry point."""
     monkeypatch.syspath_prepend(module.parent)
-    point = EntryPoint(name, value, loader.ENTRY_POINT_GROUP)
+    point = EntryPoint(name, value, "dlx_deploy.targets")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point] if group == point.group else [])
 
 

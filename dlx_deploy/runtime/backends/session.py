@@ -10,10 +10,11 @@ from ..supported import check_onnxruntime
 from ..words import said
 from .exact import exact_model
 
-__all__ = ["MAX_THREADS", "open_plugin_session", "open_session", "session_errors", "version_warning"]
+__all__ = ["MAX_THREADS", "open_plugin_session", "open_session", "session_errors", "tensor_type", "version_warning"]
 
 CPU = ("CPUExecutionProvider",)
 MAX_THREADS = 1024
+TYPES = {"float32": "float", "float64": "double"}
 
 
 def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Optional[Sequence[str]] = None) -> Any:
@@ -73,6 +74,11 @@ def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Any:
         raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
     _check_providers([name], session.get_providers())
     return session
+
+
+def tensor_type(dtype: str) -> str:
+    """What ONNX Runtime calls a tensor of this numpy ``dtype``, such as ``tensor(uint8)``."""
+    return f"tensor({TYPES.get(dtype, dtype)})"
 
 
 def version_warning() -> Optional[str]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from ..errors import RuntimeFault
 from ..package.contents import Package
 from ..predictor import PathLike, Predictor
+from ..tasks.task import Budgets, PredictOptions
 from ..words import line
 from .asked import listed
 from .bench import BenchOptions, bench_package
 from .selftest import self_test
-from .verify import load_labelled, teacher_predictions, verify_package
+from .verify import teacher_outputs, verify_package
 
 __all__ = ["Outcome", "VerifyOptions", "bench", "engine", "info", "listed", "predict", "selftest", "verify"]
 
-BLOCK = 64  # images decoded and run at a time
+BLOCK = 64  # samples read and run at a time
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,24 @@ class VerifyOptions:
     threads: int = 0
     min_accuracy: Optional[float] = None
 
+    def budgets(self, own: Budgets) -> Budgets:
+        """The package's ``own`` budgets with those that were given in their place."""
+        given = {"max_drop": self.max_drop, "confidence": self.confidence, "min_accuracy": self.min_accuracy}
+        return replace(own, **{name: value for name, value in given.items() if value is not None})
+
 
 def info(package: Package) -> Outcome:
     """What the package is, without opening a session."""
     meta = {key: value for key, value in package.meta.items() if key != "files"}
-    target = package.meta["target"]
+    target, budgets = package.meta["target"], package.budgets
     lines = [
         f"{package.name} {package.version} for {target.get('title') or package.target}",
-        f"input    {package.input.describe(package.batch)}",
-        f"classes  {len(package.labels)}: {', '.join(package.labels[:10])}{', …' if len(package.labels) > 10 else ''}",
+        f"input    {package.task.inputs.describe(package.batch)}",
+        *(f"{word:<8} {text}" for word, text in package.task.outputs.describe()),
         f"model    {len(package.model)} bytes{', run in exact Q/DQ arithmetic' if package.exact_qdq else ''}",
         f"plan     {_plan(package.meta)}",
-        f"budgets  accuracy drop {100 * package.max_drop:g} points at {package.confidence:g} confidence, "
-        + (f"accuracy from {100 * package.min_accuracy:g} %, p90 " if package.min_accuracy else "p90 ")
+        f"budgets  accuracy drop {100 * budgets.max_drop:g} points at {budgets.confidence:g} confidence, "
+        + (f"accuracy from {100 * budgets.min_accuracy:g} %, p90 " if budgets.min_accuracy else "p90 ")
         + (f"{package.max_latency_p90_ms:g} ms" if package.max_latency_p90_ms else "unlimited"),
         f"digest   {package.digest}",
     ]
@@ -93,37 +99,33 @@ def engine(package: Package, build: bool, cache: Optional[str], say: Callable[[s
     return Outcome(data, _joined(lines))
 
 
-def predict(predictor: Predictor, inputs: Sequence[PathLike], top: int = 1) -> Outcome:
-    """The ``top`` classes of every image file, or of every text.
+def predict(predictor: Predictor, inputs: Sequence[PathLike], options: Optional[PredictOptions] = None) -> Outcome:
+    """What the model says of every file, or of every text.
 
     Raises:
-        InputError, BackendMissing: as ``Predictor.predict``.
+        InputError, BackendMissing: as ``Predictor.predict`` and ``Outputs.rows``.
     """
-    names = predictor.package.labels
-    found: List[Dict[str, Any]] = []
-    key = predictor.package.input.noun[:-1]
+    task, options = predictor.package.task, options or PredictOptions()
+    predictions: List[Mapping[str, Any]] = []
+    lines: List[str] = []
     for start in range(0, len(inputs), BLOCK):
-        block = [str(one) for one in inputs[start : start + BLOCK]]
-        for i, best in enumerate(predictor.predict(block).top(top)):
-            ranked = [{"class": names.index(label), "label": label, "probability": p} for label, p in best]
-            found.append({key: block[i], "top": ranked})
-    cells = [[row[key], *(f"{best['label']} {best['probability']:.4f}" for best in row["top"])] for row in found]
-    lines = ["\t".join(map(line, row)) for row in cells]
-    return Outcome({**_head(predictor.package), "predictions": found}, "\n".join(lines))
+        named = [str(one) for one in inputs[start : start + BLOCK]]
+        for i, row in enumerate(task.outputs.rows(predictor.predict(named), named, options)):
+            predictions.append({task.inputs.noun[:-1]: named[i], **row.data})
+            lines.append("\t".join(map(line, [named[i], *row.cells])))
+    return Outcome({**_head(predictor.package), "predictions": predictions}, "\n".join(lines))
 
 
 def selftest(predictor: Predictor) -> Outcome:
-    """The golden images, compared.
+    """The golden samples, compared.
 
     Raises:
-        SelfTestFailed: an image differs.
+        SelfTestFailed: a sample differs.
     """
     result = self_test(predictor)
-    text = (
-        f"self-test passed: {result.images} golden inputs, every top-1 the same, logits within "
-        f"{result.max_abs_diff:.3g} (allowed: {result.atol:g} + {result.rtol:g} * |golden|)"
-    )
-    return Outcome({**_head(predictor.package), "verdict": "pass", **asdict(result)}, text)
+    shown = [predictor.package.task.outputs.agreement, *(output.describe() for output in result.outputs)]
+    text = f"self-test passed: {result.images} golden inputs, {', '.join(shown)}"
+    return Outcome({**_head(predictor.package), "verdict": "pass", **result.to_dict()}, text)
 
 
 def bench(predictor: Predictor, options: BenchOptions) -> Outcome:
@@ -137,41 +139,26 @@ def bench(predictor: Predictor, options: BenchOptions) -> Outcome:
     lines = [
         f"measured on {result.machine['label']} (package built for {predictor.package.target})",
         f"batch {result.batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
-        f"{result.images_per_second:.0f} {predictor.package.input.noun}/s",
+        f"{result.images_per_second:.0f} {predictor.package.task.inputs.noun}/s",
     ]
     text = _joined(lines + [result.explain()] * bool(result.verdict))
     return Outcome({**_head(predictor.package), **result.to_dict()}, text, result.failure())
 
 
 def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Outcome:
-    """The accuracy gate on the labelled images or texts at ``data``.
+    """The accuracy gate on the labelled samples at ``data``.
 
     Raises:
-        InputError, BackendMissing: as ``load_labelled``, ``teacher_predictions`` and ``verify_package``.
+        InputError, BackendMissing: as ``Task.load_labelled``, ``teacher_outputs`` and ``verify_package``.
     """
-    images, labels = load_labelled(data, predictor.package)
-    images = predictor.decode(images)
-    teacher = (
-        None
-        if options.teacher is None
-        else teacher_predictions(options.teacher, images, options.threads, len(predictor.package.labels))
-    )
-    result = verify_package(predictor, images, labels, options.max_drop, options.confidence, teacher)
-    if options.min_accuracy is not None:
-        result = result.held_to(options.min_accuracy)
-    lines = [
-        f"teacher {100 * result.teacher_accuracy:.2f} %, package {100 * result.accuracy:.2f} % of {len(images)} "
-        f"{predictor.package.input.noun} "
-        f"({result.b} only the teacher has right, {result.c} only the package)",
-        result.verdict.explain(),
-    ]
-    if result.floor:
-        lines.append(result.floor.explain())
-    if result.relabelled:
-        lines.append(
-            f"{result.relabelled} {predictor.package.input.noun} have another label than when the package was built"
-        )
-    return Outcome({**_head(predictor.package), **result.to_dict()}, _joined(lines), result.failure())
+    package = predictor.package
+    given, targets = package.task.load_labelled(data)
+    feeds, teacher = predictor.read(given), None
+    if options.teacher is not None:
+        teacher = teacher_outputs(options.teacher, package.task, feeds, options.threads)
+    result = verify_package(predictor, feeds, targets, options.budgets(package.budgets), teacher)
+    text = _joined(result.lines(package.task.inputs.noun))
+    return Outcome({**_head(package), **result.to_dict()}, text, result.failure())
 
 
 def _joined(lines: Iterable[str]) -> str:

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import io
-import os
 from typing import Iterable, List, Optional, Sequence
 
 from ..errors import InputError
 from ..files import TooLarge, read_file, reason
 from ..package.contents import Package
-from ..tasks.images import SUFFIXES
-from ..tasks.inputs import TextInput
-from ..words import shortened
 
 __all__ = ["asked_inputs", "listed"]
 
 STDIN = "-"
 MAX_FILE_BYTES = 1024**3
-TEXT_SUFFIXES = (".csv", ".html", ".json", ".jsonl", ".log", ".md", ".rst", ".text", ".tsv", ".txt")
 
 
 def asked_inputs(package: Package, named: Sequence[str], file: Optional[str], stdin: Iterable[str]) -> List[str]:
-    """``named``, or the lines of ``file``, or those of ``stdin`` where the one name is ``-``: image paths or texts.
+    """``named``, or the lines of ``file``, or those of ``stdin`` where the one name is ``-``: paths or texts.
 
     Raises:
-        InputError: nothing or several of these, a file that cannot be read, an image that is not there, or, for texts,
-            an argument that is a file, or looks like one: its name would be classified.
+        InputError: nothing or several of these, a file that cannot be read, or a word that is no sample of the task.
     """
+    inputs = package.task.inputs
     if bool(named) == (file is not None):
-        found = "both are there" if named else "nothing is there"
-        raise InputError(f"required: INPUT, {package.input.noun} (or {STDIN}: stdin), or --file, one a line; {found}")
+        seen = "both are there" if named else "nothing is there"
+        raise InputError(f"required: INPUT, {inputs.noun} (or {STDIN}: stdin), or --file, one a line; {seen}")
     if file is not None:
         return _some(_lines(file), file)
     if list(named) == [STDIN]:
@@ -38,26 +33,13 @@ def asked_inputs(package: Package, named: Sequence[str], file: Optional[str], st
         except UnicodeDecodeError as e:
             raise InputError(f"the standard input is not UTF-8 ({e.reason} at byte {e.start})") from e
     for one in named:
-        if isinstance(package.input, TextInput):
-            _check_text(one)
-        elif not os.path.lexists(one):
-            hint = "" if one.lower().endswith(SUFFIXES) else "; the package classifies images: give their paths"
-            raise InputError(f"{one}: no such image file{hint}")
+        inputs.check_argument(one)
     return list(named)
 
 
 def listed(named: Sequence[str], stdin: Iterable[str]) -> List[str]:
     """``named``; a lone ``-`` stands for the lines of ``stdin``."""
     return [line.rstrip("\r\n") for line in stdin] if list(named) == [STDIN] else list(named)
-
-
-def _check_text(one: str) -> None:
-    remedy = "give its texts, one a line, by --file, or these very words on stdin: echo … | … -"
-    if os.path.lexists(one):
-        kind = "folder" if os.path.isdir(one) else "file"
-        raise InputError(f"{shortened(one)} is a {kind} here, and the package classifies texts, not names; {remedy}")
-    if not any(c.isspace() for c in one) and one.lower().endswith((*TEXT_SUFFIXES, *SUFFIXES)):
-        raise InputError(f"{shortened(one)} looks like a file, and there is none of this name; {remedy}")
 
 
 def _lines(file: str) -> List[str]:

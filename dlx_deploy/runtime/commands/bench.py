@@ -14,6 +14,7 @@ from ..machine import machine_info
 from ..package.rules import MAX_BATCH, MAX_BATCH_BYTES
 from ..predictor import Predictor
 from ..statistics.timings import UNSEEN, block_medians, percentile_bounds
+from ..tasks.arrays import count_of, rows_of
 
 __all__ = ["BenchOptions", "BenchResult", "Latency", "bench_package", "measure", "sample", "summarise"]
 
@@ -159,7 +160,7 @@ def measure(
 
 
 def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) -> BenchResult:
-    """The latency of ``predict`` on this machine, with the golden images as input.
+    """The latency of ``predict`` on this machine, with the golden inputs.
 
     The numbers are this machine's, whatever target the package was built for; ``machine`` says which it was. With a
     budget the rounds are spread over time (``PACE``), so that a burst of other work cannot cover them all.
@@ -169,15 +170,17 @@ def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) 
     """
     options = options or BenchOptions()
     golden = predictor.package.golden_inputs
-    most = max(1, min(MAX_BATCH, MAX_BATCH_BYTES // golden[0].nbytes))
+    row_bytes = sum(array[0].nbytes for array in golden.values())
+    most = max(1, min(MAX_BATCH, MAX_BATCH_BYTES // row_bytes))
     if not 1 <= options.batch <= most:
         raise InputError(f"batch is {options.batch}; must be 1 or more, and at most {most}")
     if not 1 <= options.rounds <= MAX_ROUNDS:
         raise InputError(f"rounds is {options.rounds}; must be 1 or more, and at most {MAX_ROUNDS}")
     if options.max_p90_ms is not None and not 0 < options.max_p90_ms < math.inf:
         raise InputError(f"the p90 budget is {options.max_p90_ms} ms; must be over 0 and finite")
-    images = golden[np.arange(options.batch) % len(golden)]
-    calls = {"predict": lambda: predictor.predict(images)}
+    feeds = rows_of(golden, np.arange(options.batch) % count_of(golden))
+    given = next(iter(feeds.values())) if len(feeds) == 1 else feeds  # an array, as a user would give it
+    calls = {"predict": lambda: predictor.predict(given)}
     if options.max_p90_ms is None:
         timings = sample(calls, options.rounds, options.warmup, pace=0.0)
     else:

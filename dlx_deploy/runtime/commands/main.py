@@ -14,6 +14,7 @@ from ..package.archive import to_json
 from ..package.contents import Package, open_package
 from ..predictor import Predictor
 from ..signals import Terminated, interruptible
+from ..tasks.task import PredictOptions
 from ..terminal import ready, show, talk
 from ..words import line
 from . import actions as commands
@@ -80,7 +81,7 @@ def _run(arguments: argparse.Namespace, path: str) -> Outcome:
 def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package: Package) -> Outcome:
     if arguments.command == "predict":
         asked = asked_inputs(package, arguments.inputs, arguments.file, sys.stdin)
-        return commands.predict(predictor, asked, arguments.top)
+        return commands.predict(predictor, asked, PredictOptions(arguments.top, arguments.out))
     if arguments.command == "bench":
         budget = package.max_latency_p90_ms if arguments.max_p90_ms is None else arguments.max_p90_ms
         options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget)
@@ -105,6 +106,8 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     predict.add_argument("inputs", nargs="*", metavar="INPUT", help="an image file or a text; -: a line each on stdin")
     predict.add_argument("--file", metavar="FILE", help="image paths or texts, a line each")
     predict.add_argument("--top", type=int, default=1, metavar="K", help="classes per input (default: 1)")
+
+    predict.add_argument("--out", metavar="DIR", help="where files are written, if the answers are files")
 
     _command(actions, "selftest", "compare the golden inputs' outputs with those of the builder")
 

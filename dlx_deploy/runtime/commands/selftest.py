@@ -3,99 +3,113 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, List
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import SelfTestFailed
-from ..package.contents import Package
 from ..predictor import Predictor
+from ..tasks.arrays import Arrays, Tolerance, count_of, joined, rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SelfTestResult", "self_test"]
+__all__ = ["OutputDifference", "SelfTestResult", "self_test"]
 
 DEPENDS = "Together all agree: the model's answers depend on the batch; build the package again, and do not deploy it"
 
 
 @dataclass(frozen=True)
-class SelfTestResult:
-    """A self-test that passed. ``max_abs_diff`` is the largest difference of a logit from its golden value."""
+class OutputDifference:
+    """How far an output was from its golden values at most, and how far it may be: ``atol + rtol * |golden|``."""
 
-    images: int
+    name: str
     max_abs_diff: float
     atol: float
     rtol: float
 
+    def describe(self) -> str:
+        """The difference, for people."""
+        return f"{self.name} within {self.max_abs_diff:.3g} (allowed: {self.atol:g} + {self.rtol:g} * |golden|)"
+
+
+@dataclass(frozen=True)
+class SelfTestResult:
+    """A self-test that passed: ``images`` golden samples, and each output's difference from its golden values."""
+
+    images: int
+    outputs: Tuple[OutputDifference, ...]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The result as JSON-ready values; beside ``images`` those of the first output."""
+        first, *_ = tables = [vars(output) for output in self.outputs]
+        numbers = {key: value for key, value in first.items() if key != "name"}
+        return {"images": self.images, **numbers, "outputs": tables}
+
 
 def self_test(predictor: Predictor) -> SelfTestResult:
-    """How close the golden images' logits come to the golden ones; every top-1 class must be the same.
+    """How close the golden samples' outputs come to the golden ones; every answer must be the same.
 
     All are asked together, then each alone, then an odd number of them backwards: an answer must not depend on its
-    neighbours. A logit agrees if it differs by at most ``atol + rtol * |golden|``; where ONNX Runtime's CPU runs the
-    graph in exact arithmetic, ``exact_atol`` takes the place of ``atol``.
+    neighbours. A value agrees if it differs by at most ``atol + rtol * |golden|``; where the backend runs the graph in
+    exact arithmetic, ``exact_atol`` takes the place of ``atol``. What else makes an answer the same is the task's.
 
     Raises:
-        SelfTestFailed: names the first image that differs, what was expected and what came out.
+        SelfTestFailed: names the first sample that differs, what was expected and what came out.
     """
-    package, atol = predictor.package, _atol(predictor)
-    _check_tokens(predictor)
-    inputs, count = package.golden_inputs, len(package.golden_inputs)
-    largest = _furthest(package, atol, predictor.predict(inputs).logits, list(range(count)))
-    singles: List[Any] = list(package.golden_texts) or [inputs[i : i + 1] for i in range(count)]
-    alone = np.concatenate([predictor.predict(single).logits for single in singles])
-    largest = max(largest, _furthest(package, atol, alone, list(range(count)), " alone"))
-    backwards = list(range(count))[::-1][: count - 1 + count % 2]
-    some = predictor.predict(inputs[backwards]).logits
-    largest = max(largest, _furthest(package, atol, some, backwards, f" in a batch of {len(backwards)}"))
-    return SelfTestResult(count, largest, atol, package.rtol)
-
-
-def _atol(predictor: Predictor) -> float:
-    """The absolute tolerance for what runs here."""
     package = predictor.package
     exact = package.exact_qdq and predictor.backend.record.exact
-    return package.exact_atol if exact and package.exact_atol is not None else package.atol
+    tolerances = {name: tolerance.on(exact) for name, tolerance in package.tolerances.items()}
+    fault = package.task.inputs.sample_fault(package.golden_inputs)
+    if fault:
+        raise SelfTestFailed(fault)
+    comparison = _Comparison(predictor, tolerances)
+    golden, count = package.golden_inputs, count_of(package.golden_inputs)
+    comparison.check(_asked(predictor, golden), range(count))
+    singles = list(package.task.inputs.samples) or [rows_of(golden, slice(i, i + 1)) for i in range(count)]
+    comparison.check(joined([_asked(predictor, single) for single in singles]), range(count), " alone")
+    backwards = list(range(count))[::-1][: count - 1 + count % 2]
+    comparison.check(_asked(predictor, rows_of(golden, backwards)), backwards, f" in a batch of {len(backwards)}")
+    return SelfTestResult(count, comparison.differences())
 
 
-def _furthest(package: Package, atol: float, logits: NDArray[np.float32], rows: List[int], how: str = "") -> float:
-    """The largest difference of ``logits``, float32[n, K], from the golden ones of ``rows``; ``how`` they were asked.
+class _Comparison:
+    """Outputs held against the golden ones, and the largest differences so far."""
 
-    Raises:
-        SelfTestFailed: one differs too much, or has another top-1 class.
-    """
-    golden = package.golden_logits[rows]
-    difference = np.abs(logits - golden)
-    close = (difference <= atol + package.rtol * np.abs(golden)).all(axis=1)  # NaN is not close
-    wrong = np.flatnonzero(~(close & (logits.argmax(axis=1) == golden.argmax(axis=1))))
-    if len(wrong):
-        i = int(wrong[0])
-        k = int(np.nan_to_num(difference[i], nan=np.inf).argmax())
-        labels = package.labels
-        raise SelfTestFailed(
-            f"golden {package.input.noun[:-1]} {rows[i]} differs{how} ({len(wrong)} of {len(golden)} do): logit {k} "
-            f"({labels[k]!r}) is {logits[i, k]:.6g}, expected {golden[i, k]:.6g} within atol {atol:g} + rtol "
-            f"{package.rtol:g}; top-1 is {labels[int(logits[i].argmax())]!r}, expected "
-            f"{labels[int(golden[i].argmax())]!r}. "
+    def __init__(self, predictor: Predictor, tolerances: Mapping[str, Tolerance]) -> None:
+        self._package, self._tolerances = predictor.package, tolerances
+        self._furthest: Dict[str, float] = {}
+
+    def check(self, outputs: Arrays, rows: Sequence[int], how: str = "") -> None:
+        """Holds ``outputs`` against the golden ones of ``rows``; ``how`` they were asked.
+
+        Raises:
+            SelfTestFailed: one differs too much, or is another answer.
+        """
+        task, golden = self._package.task, rows_of(self._package.golden_outputs, list(rows))
+        agreement = task.outputs.compare(outputs, golden, self._tolerances)
+        wrong = np.flatnonzero(~agreement.rows)
+        if len(wrong):
+            raise SelfTestFailed(self._failure(outputs, golden, rows, wrong, how))
+        for name, furthest in agreement.furthest.items():
+            self._furthest[name] = max(self._furthest.get(name, 0.0), furthest)
+
+    def differences(self) -> Tuple[OutputDifference, ...]:
+        """The largest difference of each output that was compared as numbers."""
+        found = ((name, far, self._tolerances[name]) for name, far in self._furthest.items())
+        return tuple(OutputDifference(name, far, allowed.atol, allowed.rtol) for name, far, allowed in found)
+
+    def _failure(self, outputs: Arrays, golden: Arrays, rows: Sequence[int], wrong: NDArray[np.int64], how: str) -> str:
+        task, i = self._package.task, int(wrong[0])
+        name, value, answer = task.outputs.difference(outputs, golden, i)
+        allowed = self._tolerances[name]
+        sample = task.inputs.noun[:-1]
+        return (
+            f"golden {sample} {rows[i]} differs{how} ({len(wrong)} of {len(rows)} do): {value} within atol "
+            f"{allowed.atol:g} + rtol {allowed.rtol:g}{f'; {answer}' if answer else ''}. "
             + (DEPENDS if how else "Try another onnxruntime version; do not deploy on this machine until it passes")
         )
-    return float(difference.max())
 
 
-def _check_tokens(predictor: Predictor) -> None:
-    """That the golden texts become the golden tokens here too."""
-    package = predictor.package
-    if not package.golden_texts:
-        return
-    tokens, golden = predictor.decode(list(package.golden_texts)), predictor.decode(package.golden_inputs)
-    width = min(tokens.shape[1], golden.shape[1])
-    pad = package.input.pad_id
-    same = (tokens[:, :width] == golden[:, :width]).all(axis=1)
-    same &= (tokens[:, width:] == pad).all(axis=1) & (golden[:, width:] == pad).all(axis=1)
-    if not same.all():
-        i = int(np.flatnonzero(~same)[0])
-        raise SelfTestFailed(
-            f"golden text {i} ({package.golden_texts[i][:60]!r}) gives other tokens than where the package was built "
-            f"({int((~same).sum())} of {len(same)} do): try another version of the tokenizers library"
-        )
+def _asked(predictor: Predictor, given: Any) -> Dict[str, NDArray[Any]]:
+    return predictor.run(predictor.read(given))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -30,6 +31,18 @@ LANES = 4
 """Calls that run at the same time; more wait. Beyond a few, a GPU gains nothing and memory is lost."""
 
 
+@dataclass(frozen=True)
+class _End:
+    """An input or output of an engine; ``shape`` is that of one sample."""
+
+    name: str
+    shape: Tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def describe(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, ('N', *self.shape)))}]"
+
+
 class EngineSession:
     """A loaded engine with the call shape of an ``onnxruntime.InferenceSession``; many threads may call ``run``.
 
@@ -38,7 +51,7 @@ class EngineSession:
 
     Raises:
         BackendMissing: cuda-python, the driver or a GPU is not here.
-        EngineError: TensorRT refuses the plan, or it has other ends than one input and one output.
+        EngineError: TensorRT refuses the plan, or it has no input, no output, or inputs of different batch sizes.
     """
 
     def __init__(
@@ -51,52 +64,49 @@ class EngineSession:
     ) -> None:
         self.notes: List[str] = []
         self.cuda = cuda or load_cuda()
-        self._trt = api.module
         self._engine = api.deserialize(plan)
         self.cuda_graphs = cuda_graphs
-        self.input_name, self.output_name = _ends(self._trt, self._engine)
+        self.inputs, self._output_dtypes, self.batch_range = _ends(api.module, self._engine)
         self._config = _runtime_config(self._engine, runtime_cache)
         self._cache_file = runtime_cache
         self._lanes: List[_Lane] = []
         self._made = 0
         self._free = threading.Condition()
-        low, _, high = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(self.input_name, 0))
-        self.batch_range: Tuple[int, int] = (int(low[0]), int(high[0]))
-        self.input_shape: Tuple[int, ...] = tuple(int(n) for n in high[1:])
-        self.input_dtype = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(self.input_name)))
 
     def run(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, NDArray[Any]]) -> List[NDArray[Any]]:
-        """The output for one input array [N, ...], in a list; the caller owns it, and the input is only read.
+        """The named ``outputs`` (``None``: all) for input arrays [N, ...]; the caller owns them, inputs are only read.
 
-        More images than the engine's largest batch are run in blocks; fewer than its smallest are filled up with zeros.
+        More samples than the engine's largest batch are run in blocks; fewer than its smallest are filled with zeros.
 
         Raises:
-            InputError: other names, dtype or shape than the engine has.
+            InputError: other names, dtypes or shapes than the engine has.
             EngineError: CUDA or TensorRT fails.
         """
-        images = self._checked(outputs, feeds)
+        names, count = self._checked(outputs, feeds)
         low, high = self.batch_range
-        blocks = []
+        blocks: List[List[NDArray[Any]]] = []
         with self._lane() as lane:
-            for start in range(0, len(images), high):
-                block = images[start : start + high]
-                size = max(len(block), low)
-                blocks.append(lane.run(block, size)[: len(block)].copy())
-        return [blocks[0] if len(blocks) == 1 else np.concatenate(blocks)]
+            for start in range(0, count, high):
+                block = {name: array[start : start + high] for name, array in feeds.items()}
+                size = min(high, count - start)
+                views = lane.run(block, max(size, low))
+                blocks.append([views[name][:size].copy() for name in names])
+        return blocks[0] if len(blocks) == 1 else [np.concatenate(parts) for parts in zip(*blocks)]  # noqa: B905
 
     @contextlib.contextmanager
-    def lend(self, images: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """The output for at most one largest batch, without the copy: a view that is valid inside the ``with`` block.
+    def lend(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[Dict[str, NDArray[Any]]]:
+        """The outputs for at most one largest batch, without the copy: views that are valid inside the ``with`` block.
 
         Raises:
             InputError, EngineError: as ``run``.
         """
-        images = self._checked(None, {self.input_name: images})
+        _, count = self._checked(None, feeds)
         low, high = self.batch_range
-        if len(images) > high:
-            raise InputError(f"{len(images)} images are lent an output; the engine's largest batch is {high}")
+        if count > high:
+            raise InputError(f"{count} samples are lent an output; the engine's largest batch is {high}")
         with self._lane() as lane:
-            yield lane.run(images, max(len(images), low))[: len(images)]
+            views = lane.run(feeds, max(count, low))
+            yield {name: view[:count] for name, view in views.items()}
 
     def close(self) -> None:
         """Gives all buffers and streams back; no call may be running."""
@@ -106,19 +116,26 @@ class EngineSession:
             self._made -= len(self._lanes)
             self._lanes.clear()
 
-    def _checked(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        if set(feeds) != {self.input_name} or (outputs is not None and list(outputs) != [self.output_name]):
+    def _checked(
+        self, outputs: Optional[Sequence[str]], feeds: Mapping[str, NDArray[Any]]
+    ) -> Tuple[Sequence[str], int]:
+        """The names of the outputs that are asked for, and the number of samples."""
+        names = list(self._output_dtypes) if outputs is None else outputs
+        if feeds.keys() != self.inputs.keys() or not set(names) <= self._output_dtypes.keys():
             raise InputError(
-                f"inputs {sorted(feeds)} and outputs {outputs} were named; the engine has {self.input_name!r} and "
-                f"{self.output_name!r}"
+                f"inputs {sorted(feeds)} and outputs {outputs} were named; the engine has {_listed(self.inputs)} and "
+                f"{_listed(self._output_dtypes)}"
             )
-        images = feeds[self.input_name]
-        if images.dtype != self.input_dtype or images.shape[1:] != self.input_shape or not len(images):
-            raise InputError(
-                f"the input is {images.dtype}{list(images.shape)}; must be {self.input_dtype}[N, "
-                f"{', '.join(map(str, self.input_shape))}], N at least 1"
-            )
-        return images
+        count = 0
+        for name, end in self.inputs.items():
+            array = feeds[name]
+            count = count or len(array)
+            if array.dtype != end.dtype or array.shape[1:] != end.shape or not len(array) or len(array) != count:
+                raise InputError(
+                    f"the input {name!r} is {array.dtype}{list(array.shape)}; must be {end.describe()}, N at least 1 "
+                    "and that of the others"
+                )
+        return names, count
 
     @contextlib.contextmanager
     def _lane(self) -> Iterator[_Lane]:
@@ -149,8 +166,7 @@ class EngineSession:
         )
         if context is None:
             raise EngineError("TensorRT creates no execution context; most likely the GPU's memory is full")
-        dtype = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(self.output_name)))
-        return _Lane(self, context, dtype)
+        return _Lane(self, context, self._output_dtypes)
 
     def keep_runtime_cache(self) -> None:
         """Writes what TensorRT-RTX compiled to its file, whole or not at all; a folder that refuses costs only time."""
@@ -166,27 +182,27 @@ class EngineSession:
 class _Lane:
     """One context with its stream, buffers and graphs; used by one call at a time."""
 
-    def __init__(self, session: EngineSession, context: Any, dtype: np.dtype[Any]) -> None:
+    def __init__(self, session: EngineSession, context: Any, dtypes: Mapping[str, np.dtype[Any]]) -> None:
         self._session, self._context = session, context
         self._cuda = session.cuda
         self._stream = self._cuda.stream()
         high = session.batch_range[1]
-        context.set_input_shape(session.input_name, (high, *session.input_shape))
-        shape = tuple(int(n) for n in context.get_tensor_shape(session.output_name))
-        self._host_in = self._cuda.pinned((high, *session.input_shape), session.input_dtype)
-        self._host_out = self._cuda.pinned(shape, dtype)
-        self._device_in = self._cuda.device_memory(self._host_in.nbytes)
-        self._device_out = self._cuda.device_memory(self._host_out.nbytes)
-        context.set_tensor_address(session.input_name, self._device_in)
-        context.set_tensor_address(session.output_name, self._device_out)
+        self._set_shapes(high)  # which those of the outputs follow from
+        shapes = {name: tuple(int(n) for n in context.get_tensor_shape(name)) for name in dtypes}
+        self._given = {name: self._buffers((high, *end.shape), end.dtype) for name, end in session.inputs.items()}
+        self._answers = {name: self._buffers(shapes[name], dtype) for name, dtype in dtypes.items()}
+        for name, (_, device) in {**self._given, **self._answers}.items():
+            context.set_tensor_address(name, device)
         self._size = high
         self._runs = 0  # since the batch size last changed
         self._graph: Any = None
 
-    def run(self, images: NDArray[Any], size: int) -> NDArray[Any]:
-        """The output of a batch of ``size``, whose first images are ``images``: a view of the pinned buffer."""
-        self._host_in[: len(images)] = images
-        self._host_in[len(images) : size] = 0
+    def run(self, feeds: Mapping[str, NDArray[Any]], size: int) -> Dict[str, NDArray[Any]]:
+        """The outputs of a batch of ``size``, whose first samples are ``feeds``: views of the pinned buffers."""
+        for name, (host, _) in self._given.items():
+            count = len(feeds[name])
+            host[:count] = feeds[name]
+            host[count:size] = 0
         if self._size != size:
             self._resize(size)
         if self._graph is not None:
@@ -199,11 +215,20 @@ class _Lane:
             self._session.keep_runtime_cache()
         elif self._runs == CAPTURE_AFTER and self._session.cuda_graphs:
             self._graph = self._captured(size)
-        return self._host_out[:size]
+        return {name: host[:size] for name, (host, _) in self._answers.items()}
+
+    def _buffers(self, shape: Tuple[int, ...], dtype: np.dtype[Any]) -> Tuple[NDArray[Any], int]:
+        """Pinned memory, and as much of the device's."""
+        host = self._cuda.pinned(shape, dtype)
+        return host, self._cuda.device_memory(host.nbytes)
+
+    def _set_shapes(self, size: int) -> bool:
+        ends = self._session.inputs.items()
+        return all(self._context.set_input_shape(name, (size, *end.shape)) for name, end in ends)
 
     def _resize(self, size: int) -> None:
         """Another batch size; a graph holds for the shape that its context had, and goes."""
-        if not self._context.set_input_shape(self._session.input_name, (size, *self._session.input_shape)):
+        if not self._set_shapes(size):
             raise EngineError(
                 f"TensorRT refuses the batch size {size}; give fewer inputs at a time, or build for larger batches"
             )
@@ -216,10 +241,12 @@ class _Lane:
         self._graph = None
 
     def _enqueue(self, size: int) -> None:
-        self._cuda.upload(self._device_in, self._host_in[:size], self._stream)
+        for host, device in self._given.values():
+            self._cuda.upload(device, host[:size], self._stream)
         if not self._context.execute_async_v3(self._stream):
             raise EngineError("TensorRT's execute_async_v3 failed; its reason is in the log")
-        self._cuda.download(self._host_out[:size], self._device_out, self._stream)
+        for host, device in self._answers.values():
+            self._cuda.download(host[:size], device, self._stream)
 
     def _captured(self, size: int) -> Any:
         """The work of one batch as a graph, ``None`` (and a note) where it cannot be captured."""
@@ -241,20 +268,34 @@ class _Lane:
 
     def close(self) -> None:
         self._drop_graph()
-        self._cuda.free(self._device_in)
-        self._cuda.free(self._device_out)
-        self._cuda.free_pinned(self._host_in)
-        self._cuda.free_pinned(self._host_out)
+        for host, device in (*self._given.values(), *self._answers.values()):
+            self._cuda.free(device)
+            self._cuda.free_pinned(host)
         self._cuda.free_stream(self._stream)
 
 
-def _ends(trt: Any, engine: Any) -> Tuple[str, str]:
+def _ends(trt: Any, engine: Any) -> Tuple[Dict[str, _End], Dict[str, np.dtype[Any]], Tuple[int, int]]:
+    """The inputs, the dtypes of the outputs, and the smallest and largest batch."""
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-    outputs = [name for name in names if name not in inputs]
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise EngineError(f"the engine has the inputs {inputs} and outputs {outputs}; one of each is run")
-    return inputs[0], outputs[0]
+    read = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
+    outputs = {name: dtypes[name] for name in names if name not in read}
+    inputs: Dict[str, _End] = {}
+    ranges = set()
+    for name in read:
+        low, _, high = (tuple(int(n) for n in shape) for shape in engine.get_tensor_profile_shape(name, 0))
+        inputs[name] = _End(name, high[1:], dtypes[name])
+        ranges.add((low[0], high[0]))
+    if not outputs or len(ranges) != 1:
+        raise EngineError(
+            f"the engine has the inputs {read} for batches {sorted(ranges)} and the outputs {list(outputs)}; must have "
+            "some of each, for one range of batches"
+        )
+    return inputs, outputs, ranges.pop()
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _runtime_config(engine: Any, file: Optional[Path]) -> Any:

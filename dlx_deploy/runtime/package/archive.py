@@ -23,7 +23,7 @@ from .unzip import MAX_BYTES, check_name, read_members
 __all__ = ["INDEX", "SCHEMA", "parse_archive", "read_archive", "read_index", "to_json", "write_archive"]
 
 INDEX = "package.json"
-SCHEMA = 1
+SCHEMA = 2
 MAX_INDEX = 16 * 1024**2
 MAX_MEMBERS = 10_000
 MODE = 0o644  # of every member, and of the file

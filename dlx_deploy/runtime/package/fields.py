@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import PackageError
+from ..tasks.arrays import Tensor, Tolerance
 from ..words import shortened
 from .archive import INDEX
 
@@ -26,13 +27,24 @@ NPY_HEADER = re.compile(
 
 
 class Fields:
-    """Typed access to ``package.json``: a wrong field is an error that names its path and value."""
+    """Typed access to ``package.json`` and the files beside it: a wrong field is an error with its path and value.
 
-    def __init__(self, meta: Mapping[str, Any], origin: str) -> None:
+    A path's parts are joined by dots, places in a list are numbers: ``inputs.0.shape``. ``renamed``: the beginnings of
+    paths that an older file spells otherwise, and how.
+    """
+
+    def __init__(
+        self,
+        meta: Mapping[str, Any],
+        origin: str,
+        files: Optional[Mapping[str, bytes]] = None,
+        renamed: Optional[Mapping[str, str]] = None,
+    ) -> None:
         self._meta, self._origin = meta, origin
+        self._files, self._renamed = files or {}, renamed or {}
 
     def get(self, path: str, kind: type) -> Any:
-        """The value at ``path`` (parts joined by dots), of type ``kind``."""
+        """The value at ``path``, of type ``kind``."""
         value = self.at(path)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.wrong(path, value, f"must be of type {kind.__name__}, {KINDS[kind]}")
@@ -68,34 +80,64 @@ class Fields:
         if self.at(path) != value or isinstance(self.at(path), bool):
             raise self.wrong(path, self.at(path), f"must be {value!r}")
 
-    def labels(self) -> Tuple[str, ...]:
-        """The class names, at least two, all different."""
-        labels = self.get("labels", list)
-        if len(labels) < 2 or not all(isinstance(x, str) for x in labels) or len(set(labels)) < len(labels):
-            raise self.wrong("labels", labels, "must be at least two different strings")
-        return tuple(labels)
+    def tensor(self, path: str) -> Tensor:
+        """The named input or output at ``path``, a table of name, dtype and shape, and layout if it has one."""
+        table, shape = self.get(path, dict), self.get(f"{path}.shape", list)
+        if not shape or not (shape[0] == "batch" or _is_size(shape[0])) or not all(map(_is_dim, shape[1:])):
+            raise self.wrong(f"{path}.shape", shape, 'must be ["batch" or a size, …], each a size or a name')
+        layout = self.get(f"{path}.layout", str) if "layout" in table else ""
+        return Tensor(self.get(f"{path}.name", str), self.get(f"{path}.dtype", str), tuple(shape[1:]), layout)
 
-    def image_shape(self) -> Tuple[Tuple[int, int, int], Optional[int]]:
-        """(H, W, C) of one image, and the fixed batch size or ``None``."""
-        shape = self.get("input.shape", list)
-        sizes = [x for x in shape if isinstance(x, int) and not isinstance(x, bool) and x > 0]
-        if len(shape) != 4 or len(sizes) + (shape[0] == "batch") != 4:
-            raise self.wrong("input.shape", shape, 'must be ["batch" or a size, height, width, channels]')
-        return (sizes[-3], sizes[-2], sizes[-1]), (None if shape[0] == "batch" else sizes[0])
+    def batch(self, path: str) -> Optional[int]:
+        """The fixed batch size in the shape at ``path``, ``None`` if any is fine."""
+        first = self.get(path, list)[0]
+        return first if isinstance(first, int) else None
 
-    def token_shape(self) -> Tuple[Optional[int], Optional[int]]:
-        """The fixed batch size and the fixed length of token sequences, or ``None``."""
-        shape = self.get("input.shape", list)
-        found = [x if isinstance(x, int) and not isinstance(x, bool) and x > 0 else None for x in shape]
-        if len(shape) != 2 or any(x is None and shape[i] != ("batch", "length")[i] for i, x in enumerate(found)):
-            raise self.wrong("input.shape", shape, 'must be ["batch" or a size, "length" or a size]')
-        return found[0], found[1]
+    def tensors(self, path: str, wanted: Sequence[Tensor], batch: Optional[int]) -> None:
+        """Refuses other inputs or outputs at ``path`` than the ``wanted`` ones, at this batch size."""
+        if len(self.get(path, list)) != len(wanted):
+            raise self.wrong(path, self.at(path), f"must be {[tensor.to_dict(batch) for tensor in wanted]!r}")
+        for i, tensor in enumerate(wanted):
+            self.exactly(f"{path}.{i}", tensor.to_dict(batch))
+
+    def tolerance(self, path: str) -> Tolerance:
+        """The tolerance at ``path``, a table of ``atol``, ``rtol`` and, if it has one, ``exact_atol``."""
+        exact = f"{path}.exact_atol"
+        return Tolerance(
+            self.number(f"{path}.atol", 1e6),
+            self.fraction(f"{path}.rtol", 0),
+            self.number(exact, 1e6) if self.has(exact) else None,
+        )
+
+    def member(self, name: str) -> bytes:
+        """The file ``name`` of the package."""
+        if name not in self._files:
+            schema = self.at("schema")
+            raise PackageError(
+                f"{self._origin}: {name!r} is missing; a package of schema {schema} has it: build it again"
+            )
+        return self._files[name]
+
+    def array(self, name: str, tensor: Tensor, count: Optional[int] = None) -> NDArray[Any]:
+        """The ``.npy`` file ``name`` of the package, of the tensor's dtype and shape and ``count`` rows."""
+        data = {name: self.member(name)}
+        array: NDArray[Any] = npy_array(data, name, self._origin, np.dtype(tensor.dtype), (count, *tensor.sizes))
+        return array
+
+    def damaged(self, name: str, why: str) -> PackageError:
+        """The error for what is wrong with the file ``name``."""
+        return PackageError(f"{self._origin}: {name!r} {why}")
 
     def at(self, path: str) -> Any:
         """The value at ``path``, ``None`` where there is none."""
         value: Any = self._meta
         for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+            if isinstance(value, dict):
+                value = value.get(part)
+            elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+                value = value[int(part)]
+            else:
+                value = None
         return value
 
     def has(self, path: str) -> bool:
@@ -106,7 +148,17 @@ class Fields:
 
     def wrong(self, path: str, value: Any, rule: str) -> PackageError:
         """The error for ``value`` at ``path``."""
+        for new, old in self._renamed.items():
+            path = old + path[len(new) :] if path.startswith(new) else path
         return PackageError(f"{self._origin}: {INDEX}: {path} is {shortened(value)}; {rule}")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_dim(value: Any) -> bool:
+    return _is_size(value) or isinstance(value, str)
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
-from ..tasks.inputs import ImageInput, TextInput
+from ..tasks.arrays import Tensor
 from .fields import Fields
 
 __all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "check_batch", "check_rest"]
@@ -34,7 +34,6 @@ OPTIONAL: Dict[str, Check] = {
     "target.title": TEXT,
     "precision.style": TEXT,
     "precision.layers": (_is_table_of_texts, "must be a table of node: precision"),
-    "preprocessing.resize": (lambda value: value == "bilinear", "must be 'bilinear', the one filter that is applied"),
     "recipe.kind": TEXT,
     "recipe.precision": TEXT,
     "recipe.elsewhere": TEXT,
@@ -67,17 +66,14 @@ def check_rest(field: Fields) -> None:
         field.get("engine.layers", str)
 
 
-def check_batch(field: Fields, spec: Union[ImageInput, TextInput], batch: Optional[int]) -> None:
-    """Refuses a fixed batch size whose input alone would fill a machine's memory.
+def check_batch(field: Fields, inputs: Sequence[Tensor], batch: Optional[int]) -> None:
+    """Refuses a fixed batch size whose inputs alone would fill a machine's memory.
 
     Raises:
         PackageError: as ``check_rest``.
     """
     if batch is None:
         return
-    size = 1 if isinstance(spec, ImageInput) else 4
-    for n in spec.dims:
-        size *= n if isinstance(n, int) else 1
-    if batch > MAX_BATCH or batch * size > MAX_BATCH_BYTES:
+    if batch > MAX_BATCH or batch * sum(tensor.row_bytes for tensor in inputs) > MAX_BATCH_BYTES:
         rule = f"a batch has at most {MAX_BATCH} inputs and {MAX_BATCH_BYTES} bytes"
-        raise field.wrong("input.shape", field.at("input.shape"), rule)
+        raise field.wrong("inputs.0.shape", field.at("inputs.0.shape"), rule)

@@ -182,7 +182,7 @@ def test_an_api_is_asked_for_the_flavour_of_the_recipe(package: Package, monkeyp
 def test_a_cpu_backend_predicts(package: Package) -> None:
     predictor = Predictor(package, BackendOptions("onnxruntime-cpu", threads=1))
     logits = predictor.predict(package.golden_inputs).logits
-    np.testing.assert_allclose(logits, package.golden_logits, atol=1e-4)
+    np.testing.assert_allclose(logits, package.golden_outputs["logits"], atol=1e-4)
 
 
 def test_targets_name_the_backends_that_there_are() -> None:

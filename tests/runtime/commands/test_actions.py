@@ -11,8 +11,8 @@ from PIL import Image
 from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.commands.bench import BenchOptions
 from dlx_deploy.runtime.errors import BudgetMissed, Undecided
-from dlx_deploy.runtime.package.contents import make_reference
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.tasks.task import PredictOptions
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_info_of_an_exact_package_with_a_latency_budget(make_predictor: Any, hel
 def test_predict(predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "BLOCK", 2)
     paths = [folder / "cat" / "000.png", folder / "dog" / "001.png", folder / "owl" / "002.png"]
-    outcome = commands.predict(predictor, paths, top=2)
+    outcome = commands.predict(predictor, paths, PredictOptions(top=2))
     found = outcome.data["predictions"]
     assert [row["image"] for row in found] == [str(p) for p in paths]
     assert [(row["top"][0]["label"], row["top"][0]["class"]) for row in found] == [("cat", 0), ("dog", 1), ("owl", 2)]
@@ -90,8 +90,8 @@ def test_verify_against_a_given_teacher(predictor: Predictor, folder: Path, tmp_
     assert (outcome.data["c"], outcome.data["teacher_accuracy"], outcome.failure) == (60, 0.0, None)
 
 
-def test_verify_says_when_labels_changed(make_predictor: Any, data: Any, folder: Path) -> None:
+def test_verify_says_when_labels_changed(make_predictor: Any, data: Any, folder: Path, helpers: Any) -> None:
     images, labels = data
-    other = make_predictor(reference=make_reference(images, np.zeros_like(labels), labels))
+    other = make_predictor(reference=helpers.tiny_reference(images, np.zeros_like(labels), labels))
     outcome = commands.verify(other, folder, commands.VerifyOptions(max_drop=0.1))
     assert "40 images have another label than when the package was built" in outcome.text

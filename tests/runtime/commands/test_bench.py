@@ -76,7 +76,7 @@ def test_bench_feeds_golden_images(predictor: Predictor, monkeypatch: pytest.Mon
 
         def predict(self, images: np.ndarray) -> None:
             shapes.add(images.shape)
-            np.testing.assert_array_equal(images[4], self.package.golden_inputs[0])
+            np.testing.assert_array_equal(images[4], self.package.golden_inputs["images"][0])
 
     bench_package(Recorder(), BenchOptions(rounds=2, warmup=0, batch=5))  # type: ignore[arg-type]
     assert shapes == {(5, 6, 4, 3)}

@@ -12,12 +12,17 @@ from dlx_deploy.runtime.commands.selftest import self_test
 from dlx_deploy.runtime.errors import PackageError, SelfTestFailed
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.tasks.arrays import Tolerance
 
 
 def test_passes(predictor: Predictor) -> None:
     result = self_test(predictor)
-    assert (result.images, result.atol, result.rtol) == (4, 1e-4, 1e-4)
-    assert 0 <= result.max_abs_diff < 1e-5
+    (logits,) = result.outputs
+    assert (result.images, logits.name, logits.atol, logits.rtol) == (4, "logits", 1e-4, 1e-4)
+    assert 0 <= logits.max_abs_diff < 1e-5
+    assert result.to_dict() == {"images": 4, "max_abs_diff": logits.max_abs_diff, "atol": 1e-4, "rtol": 1e-4} | {
+        "outputs": [vars(logits)]
+    }
 
 
 def changed(golden: np.ndarray, row: int, by: float) -> np.ndarray:
@@ -31,25 +36,24 @@ def test_names_the_first_image_that_differs(make_predictor: Any, data: Any, help
     with pytest.raises(
         SelfTestFailed, match=r"golden image 2 differs \(2 of 4 do\): logit 1 \('dog'\) is \S+, expected .* atol 0.0001"
     ) as e:
-        self_test(make_predictor(golden_logits=golden))
+        self_test(make_predictor(golden=golden))
     assert e.value.exit_code == 5
 
 
 def test_difference_within_the_tolerance_passes(make_predictor: Any, data: Any, helpers: Any) -> None:
     golden = changed(helpers.expected_logits(data[0][:4]), 0, 5e-5)
-    assert self_test(make_predictor(golden_logits=golden)).max_abs_diff == pytest.approx(5e-5, rel=0.05)
+    assert self_test(make_predictor(golden=golden)).outputs[0].max_abs_diff == pytest.approx(5e-5, rel=0.05)
 
 
 def test_another_winner_fails_whatever_the_tolerance(make_predictor: Any, helpers: Any) -> None:
-    loose = helpers.metadata(golden={"atol": 100, "rtol": 0})
     with pytest.raises(SelfTestFailed, match=r"golden image 0 differs \(4 of 4 do\).*top-1 is 'dog', expected 'cat'"):
-        self_test(make_predictor(model=helpers.tiny_model(shift=1), metadata=loose))
+        self_test(make_predictor(model=helpers.tiny_model(shift=1), tolerance=Tolerance(100, 0)))
 
 
 def test_nan_fails(package: Package, data: Any, helpers: Any) -> None:
     golden = changed(helpers.expected_logits(data[0][:4]), 1, np.nan)
     with pytest.raises(SelfTestFailed, match=r"golden image 1 differs \(1 of 4 do\): logit 1 .* expected nan"):
-        self_test(Predictor(replace(package, golden_logits=golden)))
+        self_test(Predictor(replace(package, golden_outputs={"logits": golden})))
 
 
 def mixing_model(tiny: bytes) -> bytes:
@@ -66,7 +70,7 @@ def mixing_model(tiny: bytes) -> bytes:
 def test_answers_that_depend_on_the_batch_fail(batch: int | None, make_predictor: Any, data: Any, helpers: Any) -> None:
     own = helpers.expected_logits(data[0][:4])
     model = mixing_model(helpers.tiny_model(batch=batch))
-    package = make_predictor(model=model, batch=batch, golden_logits=own - own.mean(axis=0))
+    package = make_predictor(model=model, batch=batch, golden=own - own.mean(axis=0))
     with pytest.raises(SelfTestFailed, match=r"golden image 0 differs alone \(\d of 4 do\).*depend on the batch"):
         self_test(package)
 
@@ -98,29 +102,27 @@ def test_answers_that_depend_on_the_order_fail(make_predictor: Any, data: Any, h
     model.graph.node.append(onnx.helper.make_node("Add", ["own", "place"], ["logits"]))
     golden = helpers.expected_logits(data[0][:4]) + place
     with pytest.raises(SelfTestFailed, match=r"golden image 3 differs alone \(1 of 4 do\)"):
-        self_test(make_predictor(model=model.SerializeToString(), batch=4, golden_logits=golden))
+        self_test(make_predictor(model=model.SerializeToString(), batch=4, golden=golden))
 
 
 def test_exact_arithmetic_has_its_own_tolerance(make_predictor: Any, data: Any, helpers: Any) -> None:
     golden = changed(helpers.expected_logits(data[0][:4]), 0, 0.01)
-    loose = {"atol": 0.05, "rtol": 0, "exact_atol": 0.001}
-    exact = helpers.metadata(golden=loose, execution={"exact_qdq": True})
+    loose, exact = Tolerance(0.05, 0, 0.001), helpers.metadata(execution={"exact_qdq": True})
     with pytest.raises(SelfTestFailed, match=r"golden image 0 differs \(1 of 4 do\).* within atol 0\.001 "):
-        self_test(make_predictor(golden_logits=golden, metadata=exact))
-    native = helpers.metadata(golden=loose)
-    assert self_test(make_predictor(golden_logits=golden, metadata=native)).atol == 0.05
-    without = helpers.metadata(golden={"atol": 0.05, "rtol": 0}, execution={"exact_qdq": True})
-    assert self_test(make_predictor(golden_logits=golden, metadata=without)).atol == 0.05
+        self_test(make_predictor(golden=golden, tolerance=loose, metadata=exact))
+    assert self_test(make_predictor(golden=golden, tolerance=loose)).outputs[0].atol == 0.05
+    without = make_predictor(golden=golden, tolerance=Tolerance(0.05, 0), metadata=exact)
+    assert self_test(without).outputs[0].atol == 0.05
 
 
 def test_an_engine_has_the_wider_tolerance(make_predictor: Any, helpers: Any) -> None:
-    exact = helpers.metadata(golden={"atol": 0.05, "rtol": 0, "exact_atol": 0.001}, execution={"exact_qdq": True})
-    predictor = make_predictor(metadata=exact)
+    exact = helpers.metadata(execution={"exact_qdq": True})
+    predictor = make_predictor(metadata=exact, tolerance=Tolerance(0.05, 0, 0.001))
     predictor.backend = replace(predictor.backend, name="tensorrt", record=BACKENDS["tensorrt"])
-    assert self_test(predictor).atol == 0.05
+    assert self_test(predictor).outputs[0].atol == 0.05
 
 
 @pytest.mark.parametrize("wrong", [-1, "0.1", True, 1e9])
-def test_a_wrong_exact_tolerance_is_refused(make_predictor: Any, helpers: Any, wrong: Any) -> None:
-    with pytest.raises(PackageError, match=r"golden\.exact_atol"):
-        make_predictor(metadata=helpers.metadata(golden={"atol": 0.05, "rtol": 0, "exact_atol": wrong}))
+def test_a_wrong_exact_tolerance_is_refused(make_predictor: Any, wrong: Any) -> None:
+    with pytest.raises(PackageError, match=r"golden\.tolerances\.logits\.exact_atol is"):
+        make_predictor(tolerance=Tolerance(0.05, 0, wrong))

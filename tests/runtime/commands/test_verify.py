@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,23 @@ import onnx
 import pytest
 from PIL import Image
 
-from dlx_deploy.runtime.commands.verify import load_labelled, load_labelled_folder, teacher_predictions, verify_package
+from dlx_deploy.runtime.commands.verify import teacher_outputs
+from dlx_deploy.runtime.commands.verify import verify_package as judged
 from dlx_deploy.runtime.errors import BudgetMissed, InputError, PackageError
-from dlx_deploy.runtime.package.contents import make_reference
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.tasks.classes import Verification
+from dlx_deploy.runtime.tasks.labelled import load_labelled_images
+
+
+def verify_package(
+    predictor: Predictor, images: np.ndarray, labels: np.ndarray, teacher: np.ndarray | None = None, **budgets: Any
+) -> Verification:
+    """``teacher``: its answers, int[N]."""
+    outputs = None if teacher is None else {"logits": np.eye(3, dtype=np.float32)[teacher]}
+    own = replace(predictor.package.budgets, **budgets)
+    result = judged(predictor, {"images": images}, {"label": labels}, own, outputs)
+    assert isinstance(result, Verification)
+    return result
 
 
 def write_folder(root: Path, images: np.ndarray, labels: np.ndarray, names: list[str]) -> Path:
@@ -50,11 +64,11 @@ def test_options_override_the_package_s_budgets(predictor: Predictor, data: Any)
         verify_package(predictor, *data, confidence=2)
 
 
-def test_pairs_by_pixels_whatever_the_order(make_predictor: Any, data: Any) -> None:
+def test_pairs_by_pixels_whatever_the_order(make_predictor: Any, data: Any, helpers: Any) -> None:
     images, labels = data
     teacher = labels.copy()
     teacher[:30] = (labels[:30] + 1) % 3  # the teacher is wrong on 30 images
-    predictor = make_predictor(reference=make_reference(images, labels, teacher))
+    predictor = make_predictor(reference=helpers.tiny_reference(images, labels, teacher))
     order = np.random.default_rng(0).permutation(300)
     result = verify_package(predictor, images[order], labels[order])
     assert (result.b, result.c, result.teacher_accuracy) == (0, 30, 0.9)
@@ -70,7 +84,7 @@ def test_unknown_images_need_the_teacher(predictor: Predictor, data: Any, helper
     ):
         verify_package(predictor, mixed, both)
     teacher = (both + (np.arange(500) < 7)) % 3
-    result = verify_package(predictor, mixed, both, teacher_top1=teacher)
+    result = verify_package(predictor, mixed, both, teacher)
     assert (result.verdict.verdict, result.b, result.c) == ("pass", 0, 7)
 
 
@@ -100,52 +114,59 @@ def test_no_images_and_too_few_answers(predictor: Predictor, data: Any) -> None:
     with pytest.raises(InputError, match="there are 0 images and 0 labels"):
         verify_package(predictor, images[:0], labels[:0])
     with pytest.raises(InputError, match="there are 3 answers of the teacher for 300 images"):
-        verify_package(predictor, images, labels, teacher_top1=np.zeros(3, np.int64))
+        verify_package(predictor, images, labels, np.zeros(3, np.int64))
 
 
-def test_teacher_predictions(tmp_path: Path, helpers: Any, data: Any) -> None:
+def teacher_top1(path: Path, images: np.ndarray, helpers: Any) -> np.ndarray:
+    return teacher_outputs(path, helpers.tiny_task(), {"images": images}, threads=1)["logits"].argmax(axis=1)
+
+
+def test_answers_of_a_teacher(tmp_path: Path, helpers: Any, data: Any) -> None:
     path = tmp_path / "teacher.onnx"
     path.write_bytes(helpers.tiny_model(shift=2))
-    np.testing.assert_array_equal(teacher_predictions(path, data[0], threads=1), (data[1] + 2) % 3)
+    np.testing.assert_array_equal(teacher_top1(path, data[0], helpers), (data[1] + 2) % 3)
+    other = onnx.load_model_from_string(helpers.tiny_model(shift=2))  # by its place where the name is another
+    other.graph.node[-1].output[0] = other.graph.output[0].name = "scores"
+    path.write_bytes(other.SerializeToString())
+    np.testing.assert_array_equal(teacher_top1(path, data[0], helpers), (data[1] + 2) % 3)
 
 
 def test_teacher_that_does_not_fit(tmp_path: Path, helpers: Any, data: Any) -> None:
     path = tmp_path / "teacher.onnx"
     with pytest.raises(InputError, match=r"teacher\.onnx: the teacher cannot be read .*give an \.onnx file"):
-        teacher_predictions(path, data[0])
+        teacher_top1(path, data[0], helpers)
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"teacher\.onnx: ONNX Runtime \S+ cannot load the model: it is no ONNX model"):
-        teacher_predictions(path, data[0])
+        teacher_top1(path, data[0], helpers)
     path.write_bytes(b"")
     with pytest.raises(InputError, match=r"teacher\.onnx: ONNX Runtime \S+ cannot load the model"):
-        teacher_predictions(path, data[0])
+        teacher_top1(path, data[0], helpers)
     path.write_bytes(helpers.tiny_model())
     with pytest.raises(
         InputError, match=r"the teacher reads \[\('images', 'tensor\(uint8\)', \(6, 4, 3\)\)\].*\(8, 8, 1\)"
     ):
-        teacher_predictions(path, np.zeros((5, 8, 8, 1), np.uint8))
+        teacher_top1(path, np.zeros((5, 8, 8, 1), np.uint8), helpers)
     path.write_bytes(helpers.tiny_model(batch=2))
     with pytest.raises(InputError, match="at batch 2; must read"):
-        teacher_predictions(path, data[0])
+        teacher_top1(path, data[0], helpers)
 
 
 def test_teacher_whose_answers_cannot_be_used(tmp_path: Path, helpers: Any, data: Any) -> None:
     path = tmp_path / "teacher.onnx"
     path.write_bytes(helpers.tiny_model(classes=4))
     with pytest.raises(InputError, match=r"teacher\.onnx: the teacher gives \[300, 4\]; must give \[300, 3\]"):
-        teacher_predictions(path, data[0], classes=3)
-    assert teacher_predictions(path, data[0]).shape == (300,)
+        teacher_top1(path, data[0], helpers)
     model = onnx.ModelProto.FromString(helpers.tiny_model())
     weights = onnx.numpy_helper.to_array(model.graph.initializer[0]) * np.float32("nan")
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "weights"))
     path.write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match="the teacher gives NaN or infinite logits; all must be finite"):
-        teacher_predictions(path, data[0])
+        teacher_top1(path, data[0], helpers)
     model.graph.node[2].op_type = "Reshape"
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.array([7, 3], np.int64), "weights"))
     path.write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match=r"teacher\.onnx: the teacher cannot be run: "):
-        teacher_predictions(path, data[0])
+        teacher_top1(path, data[0], helpers)
 
 
 @pytest.mark.parametrize("inside", ["", "test"])
@@ -155,7 +176,8 @@ def test_folder_of_classes(tmp_path: Path, data: Any, helpers: Any, inside: str)
     (tmp_path / inside / "cat" / "notes.txt").write_text("not an image")
     (tmp_path / inside / "cat" / "._0.png").write_text("not an image")
     (tmp_path / inside / ".git").mkdir()
-    found, classes = load_labelled_folder(tmp_path, helpers.labels, *helpers.shape)
+    found, targets = load_labelled_images(tmp_path, helpers.labels, helpers.shape)
+    classes = targets["label"]
     assert classes.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert classes.dtype == np.int64
     np.testing.assert_array_equal(found, images[np.argsort(labels, kind="stable")])
@@ -163,12 +185,12 @@ def test_folder_of_classes(tmp_path: Path, data: Any, helpers: Any, inside: str)
 
 def test_folder_of_one_class_is_enough(tmp_path: Path, data: Any, helpers: Any) -> None:
     write_folder(tmp_path, data[0][1:2], data[1][1:2], helpers.labels)
-    assert load_labelled_folder(tmp_path, helpers.labels, *helpers.shape)[1].tolist() == [1]
+    assert load_labelled_images(tmp_path, helpers.labels, helpers.shape)[1]["label"].tolist() == [1]
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path, data: Any, helpers: Any) -> None:
     def load() -> None:
-        load_labelled_folder(tmp_path / "data", helpers.labels, *helpers.shape)
+        load_labelled_images(tmp_path / "data", helpers.labels, helpers.shape)
 
     with pytest.raises(InputError, match="data: no such folder; give one that holds a folder of images per class"):
         load()
@@ -191,14 +213,14 @@ def test_folders_that_cannot_be_used(tmp_path: Path, data: Any, helpers: Any) ->
 def test_training_images_alone_verify_nothing(tmp_path: Path, data: Any, helpers: Any, name: str) -> None:
     write_folder(tmp_path / name, *data, helpers.labels)
     with pytest.raises(InputError, match="has a train folder and no test folder; a package is verified on what it was"):
-        load_labelled_folder(tmp_path, helpers.labels, *helpers.shape)
-    assert load_labelled_folder(tmp_path / name, helpers.labels, *helpers.shape)[0].shape[0] == len(data[0])
+        load_labelled_images(tmp_path, helpers.labels, helpers.shape)
+    assert load_labelled_images(tmp_path / name, helpers.labels, helpers.shape)[0].shape[0] == len(data[0])
 
 
 def test_class_that_resembles_none(tmp_path: Path, data: Any, helpers: Any) -> None:
     write_folder(tmp_path, data[0][:1], data[1][:1], ["zebrafish"])
     with pytest.raises(InputError, match="'zebrafish' is no class of the package; the package knows: cat, dog, owl"):
-        load_labelled_folder(tmp_path, helpers.labels, *helpers.shape)
+        load_labelled_images(tmp_path, helpers.labels, helpers.shape)
 
 
 def write_arrays(folder: Path, images: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
@@ -210,17 +232,17 @@ def write_arrays(folder: Path, images: np.ndarray, labels: np.ndarray, classes: 
 
 def test_data_folder_of_arrays(tmp_path: Path, predictor: Predictor, data: Any, helpers: Any) -> None:
     write_arrays(tmp_path / "data", *data, helpers.labels)
-    images, labels = load_labelled(tmp_path / "data", predictor.package)
-    assert verify_package(predictor, images, labels).verdict.verdict == "pass"
+    images, targets = predictor.package.task.load_labelled(tmp_path / "data")
+    assert verify_package(predictor, images, targets["label"]).verdict.verdict == "pass"
 
 
 def test_data_folder_that_cannot_be_used(tmp_path: Path, predictor: Predictor, data: Any) -> None:
     write_arrays(tmp_path / "data", *data, ["cat", "dog", "eel"])
     with pytest.raises(InputError, match="its classes are cat, dog, eel; the package's are cat, dog, owl"):
-        load_labelled(tmp_path / "data", predictor.package)
+        predictor.package.task.load_labelled(tmp_path / "data")
     (tmp_path / "data" / "test.labels.npy").unlink()
     with pytest.raises(InputError, match="not a readable data folder"):
-        load_labelled(tmp_path / "data", predictor.package)
+        predictor.package.task.load_labelled(tmp_path / "data")
 
 
 @pytest.mark.parametrize(("floor", "verdict"), [(0.98, "pass"), (0.995, "undecided")])
@@ -237,13 +259,12 @@ def test_a_floor_travels_with_the_package(
 
 def test_an_older_package_has_no_floor_and_can_be_given_one(predictor: Predictor, data: Any) -> None:
     result = verify_package(predictor, *data)
-    assert (predictor.package.min_accuracy, result.floor) == (0.0, None)
-    held = result.held_to(0.9)
+    assert (predictor.package.budgets.min_accuracy, result.floor) == (0.0, None)
+    held = verify_package(predictor, *data, min_accuracy=0.9)
     assert held.floor is not None
     assert held.floor.verdict == "pass"
-    assert held.held_to(0).floor is None
     with pytest.raises(InputError, match=r"the least accuracy is 1\.5; must be at least 0 and under 1"):
-        result.held_to(1.5)
+        verify_package(predictor, *data, min_accuracy=1.5)
 
 
 def test_a_missed_floor_comes_before_an_undecided_drop(make_predictor: Any, helpers: Any, data: Any) -> None:
@@ -252,7 +273,7 @@ def test_a_missed_floor_comes_before_an_undecided_drop(make_predictor: Any, help
     broken = make_predictor(
         model=helpers.tiny_model(shift=1),
         metadata=helpers.metadata(budgets=budgets),
-        reference=make_reference(*data, (data[1] + 1) % 3),  # the teacher is as broken, so there is no drop
+        reference=helpers.tiny_reference(*data, (data[1] + 1) % 3),  # the teacher is as broken, so there is no drop
     )
     result = verify_package(broken, images, labels)
     assert (result.verdict.verdict, result.floor and result.floor.verdict) == ("undecided", "fail")

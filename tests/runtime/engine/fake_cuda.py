@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from dlx_deploy.runtime.engine.cuda import GpuFacts
 from dlx_deploy.runtime.errors import EngineError
 
-__all__ = ["FakeCuda", "FakeEngine", "api_for"]
+__all__ = ["FakeCuda", "FakeEngine", "PairEngine", "api_for"]
 
 
 class FakeCuda:
@@ -145,7 +145,61 @@ class _Context:
         return True
 
 
-def api_for(engine: FakeEngine) -> Any:
+class PairEngine:
+    """a: float32[N, 2] and b: int32[N, 1] → total: float32[N, 1], all of them summed, and copy: b; N from 1 to 3."""
+
+    ends: ClassVar = {"a": (np.float32, 2), "b": (np.int32, 1), "total": (np.float32, 1), "copy": (np.int32, 1)}
+    num_io_tensors = 4
+
+    def __init__(self, cuda: FakeCuda, other_high: int = 3) -> None:
+        self.cuda, self.highs = cuda, {"a": 3, "b": other_high}
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.ends)[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "in" if name in self.highs else "out"
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return self.ends[name][0]
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> Any:
+        return [(n, self.ends[name][1]) for n in (1, 1, self.highs[name])]
+
+    def create_execution_context(self) -> Any:
+        return _PairContext(self)
+
+
+class _PairContext:
+    def __init__(self, engine: PairEngine) -> None:
+        self.engine, self.sizes, self.addresses = engine, dict[str, int](), dict[str, int]()
+
+    def set_input_shape(self, name: str, shape: Any) -> bool:
+        self.sizes[name] = shape[0]
+        return 1 <= shape[0] <= 3
+
+    def get_tensor_shape(self, name: str) -> Any:
+        assert len(set(self.sizes.values())) == 1
+        return (self.sizes["a"], self.engine.ends[name][1])
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def execute_async_v3(self, stream: int) -> bool:
+        def view(name: str) -> np.ndarray:
+            dtype, width = self.engine.ends[name]
+            memory = (ctypes.c_uint8 * (4 * width * self.sizes["a"])).from_address(self.addresses[name])
+            return np.frombuffer(memory, dtype).reshape(-1, width)
+
+        def work() -> None:
+            view("total")[:] = view("a").sum(axis=1, keepdims=True) + view("b")
+            view("copy")[:] = view("b")
+
+        self.engine.cuda.do(stream, work)
+        return True
+
+
+def api_for(engine: Any) -> Any:
     """An ``Api`` that gives this engine for any plan."""
     modes = type("TensorIOMode", (), {"INPUT": "in"})
     module = type("trt", (), {"TensorIOMode": modes, "nptype": staticmethod(lambda kind: kind)})

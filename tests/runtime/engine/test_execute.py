@@ -16,7 +16,7 @@ from dlx_deploy.runtime.engine.cuda import Cuda, load_cuda
 from dlx_deploy.runtime.engine.execute import LANES, EngineSession
 from dlx_deploy.runtime.errors import BackendMissing, EngineError, InputError
 
-from .fake_cuda import FakeCuda, FakeEngine, api_for
+from .fake_cuda import FakeCuda, FakeEngine, PairEngine, api_for
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -60,12 +60,13 @@ def test_what_is_given_back_is_the_callers() -> None:
 
 def test_what_is_lent_is_a_view() -> None:
     session, _, _ = opened()
-    with session.lend(pictures(2)) as logits:
+    with session.lend({"images": pictures(2)}) as views:
+        logits = views["logits"]
         assert logits.base is not None
         np.testing.assert_array_equal(logits, expected(pictures(2)))
     with (
-        pytest.raises(InputError, match=r"5 images are lent an output; the engine's largest batch is 4"),
-        session.lend(pictures(5)),
+        pytest.raises(InputError, match=r"5 samples are lent an output; the engine's largest batch is 4"),
+        session.lend({"images": pictures(5)}),
     ):
         pass
 
@@ -136,7 +137,7 @@ def test_a_failed_run_gives_its_lane_up() -> None:
         (
             None,
             {"images": pictures(1).astype(np.float32)},
-            r"the input is float32\[1, 2, 2, 1\]; must be uint8\[N, 2, 2, 1\]",
+            r"the input 'images' is float32\[1, 2, 2, 1\]; must be uint8\[N, 2, 2, 1\]",
         ),
         (None, {"images": pictures(1)[:0]}, "N at least 1"),
         (None, {"images": pictures(1)[0]}, r"uint8\[2, 2, 1\]"),
@@ -147,12 +148,45 @@ def test_bad_input(outputs: Any, feeds: Any, message: str) -> None:
         opened()[0].run(outputs, feeds)
 
 
-def test_an_engine_with_other_ends() -> None:
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        (1, r"the engine has the inputs \['images'\] for batches \[\(1, 4\)\] and the outputs \[\]; must have some"),
+        (0, r"the engine has the inputs \[\] for batches \[\] and the outputs \[\]; must have some of each"),
+    ],
+)
+def test_an_engine_without_ends(ends: int, message: str) -> None:
     engine = FakeEngine(FakeCuda())
-    engine.num_io_tensors = 1
-    with pytest.raises(
-        EngineError, match=r"the engine has the inputs \['images'\] and outputs \[\]; one of each is run"
-    ):
+    engine.num_io_tensors = ends
+    with pytest.raises(EngineError, match=message):
+        EngineSession(api_for(engine), b"", cuda=engine.cuda)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_several_inputs_and_outputs(count: int) -> None:
+    cuda = FakeCuda()
+    session = EngineSession(api_for(PairEngine(cuda)), b"", cuda=cuda)  # type: ignore[arg-type]
+    assert {name: end.describe() for name, end in session.inputs.items()} == {"a": "float32[N, 2]", "b": "int32[N, 1]"}
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        feeds = {"b": rng.integers(-9, 9, (count, 1)).astype(np.int32), "a": rng.random((count, 2), np.float32)}
+        total, copy = session.run(["total", "copy"], feeds)
+        np.testing.assert_allclose(total, feeds["a"].sum(axis=1, keepdims=True) + feeds["b"], rtol=1e-5)
+        np.testing.assert_array_equal(copy, feeds["b"])
+        (alone,) = session.run(["copy"], feeds)
+        np.testing.assert_array_equal(alone, feeds["b"])
+    assert [array.dtype for array in session.run(None, feeds)] == [np.float32, np.int32]
+    with pytest.raises(InputError, match=r"the input 'b' is int32\[9, 1\]; must be int32\[N, 1\], N at"):
+        session.run(None, {**feeds, "b": np.zeros((9, 1), np.int32)})
+    with pytest.raises(InputError, match=r"inputs \['a'\] .*; the engine has 'a', 'b' and 'total', 'copy'"):
+        session.run(None, {"a": feeds["a"]})
+    session.close()
+    assert (cuda.memory, cuda.counts["streams"], cuda.counts["pinned"]) == ({}, 0, 0)
+
+
+def test_inputs_of_different_batches_are_refused() -> None:
+    engine = PairEngine(FakeCuda(), other_high=8)
+    with pytest.raises(EngineError, match=r"batches \[\(1, 3\), \(1, 8\)\] .*; must have some of each, for one range"):
         EngineSession(api_for(engine), b"", cuda=engine.cuda)  # type: ignore[arg-type]
 
 

@@ -15,25 +15,31 @@ from dlx_deploy.runtime.package.contents import (
     Package,
     PackageContents,
     assemble,
-    input_digests,
     make_reference,
     open_package,
     parse_package,
 )
 from dlx_deploy.runtime.package.fields import npy_array, npy_bytes
+from dlx_deploy.runtime.tasks.arrays import Tensor, Tolerance
+from dlx_deploy.runtime.tasks.image_classification import image_classification
+from dlx_deploy.runtime.tasks.task import Budgets
 
 
 def test_round_trip(dlx: Path, contents: PackageContents, files: dict[str, bytes]) -> None:
     package = open_package(dlx)
     assert (package.name, package.version, package.target) == ("tiny", "1.2.3", "cpu-x86_64")
-    assert (package.input.shape, package.batch, package.labels) == ((6, 4, 3), None, ("cat", "dog", "owl"))
-    assert (package.exact_qdq, package.atol, package.rtol) == (False, 1e-4, 1e-4)
-    assert (package.max_drop, package.confidence, package.max_latency_p90_ms) == (0.02, 0.95, None)
+    assert (package.inputs, package.batch) == ({"images": Tensor("images", "uint8", (6, 4, 3), "NHWC")}, None)
+    assert package.outputs == {"logits": Tensor("logits", "float32", (3,))}
+    assert package.task.outputs.fields() == {"labels": ["cat", "dog", "owl"]}
+    assert (package.exact_qdq, package.tolerances) == (False, {"logits": Tolerance(1e-4, 1e-4)})
+    assert (package.budgets, package.max_latency_p90_ms) == (Budgets(0.02, 0.95), None)
     assert package.model == contents.model
-    np.testing.assert_array_equal(package.golden_inputs, contents.golden_inputs)
-    np.testing.assert_array_equal(package.golden_logits, contents.golden_logits)
-    np.testing.assert_array_equal(package.reference, contents.reference)
-    assert package.golden_inputs.dtype == np.uint8
+    for kind in ("golden_inputs", "golden_outputs", "reference"):
+        read, written = getattr(package, kind), getattr(contents, kind)
+        assert list(read) == list(written)
+        for name, array in written.items():
+            np.testing.assert_array_equal(read[name], array)
+            assert read[name].dtype == array.dtype
     assert package.digest == hashlib.sha256(files["package.json"]).hexdigest()
     assert package.meta["recipe"] == {"seed": 0}
 
@@ -51,16 +57,18 @@ def test_members(files: dict[str, bytes]) -> None:
     assert set(files) - runtime == {
         "MODEL_CARD.md",
         "__main__.py",
-        "golden/inputs.npy",
+        "golden/images.npy",
         "golden/logits.npy",
         "manifest.json",
         "model.onnx",
         "package.json",
-        "reference.npy",
+        "reference/digest.npy",
+        "reference/label.npy",
+        "reference/teacher.npy",
     }
     meta = json.loads(files["package.json"])
     assert set(meta["files"]) == set(files) - {"package.json"}
-    assert meta["golden"] == {"atol": 1e-4, "rtol": 1e-4, "images": 4, "top1": "must agree"}
+    assert meta["golden"] == {"count": 4, "tolerances": {"logits": {"atol": 1e-4, "rtol": 1e-4}}}
 
 
 def test_fixed_batch_is_recorded(contents: PackageContents) -> None:
@@ -81,11 +89,7 @@ def test_latency_budget(contents: PackageContents, helpers: Any) -> None:
         ({"name": 3}, r"the new package: package\.json: name is 3; must be of type str, a string"),
         ({"target": {}}, "target.name is None; must be of type str"),
         ({"target": "jetson"}, "target.name is None"),
-        ({"labels": ["cat"]}, r"labels is \['cat'\]; must be at least two different strings"),
-        ({"labels": ["cat", "cat", "owl"]}, "must be at least two different strings"),
-        ({"labels": ["cat", "dog"]}, r"outputs is .*; must be \[.*2\]"),
         ({"execution": {"exact_qdq": 1}}, "execution.exact_qdq is 1; must be of type bool, true or false"),
-        ({"golden": {"atol": -1, "rtol": 0}}, "golden.atol is -1; must be a finite number from 0"),
         ({"budgets": {"max_drop": True, "confidence": 0.9}}, "budgets.max_drop is True"),
         ({"precision": None}, "precision is None; must be of type dict, a table"),
         ({"recipe": {"loss": float("nan")}}, "metadata cannot be written as JSON"),
@@ -100,19 +104,63 @@ def test_metadata_that_does_not_fit(
 
 
 @pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["cat"], r"labels is \['cat'\]; must be at least two different strings"),
+        (["cat", "cat", "owl"], "must be at least two different strings"),
+        (["cat", "dog"], r"'golden/logits\.npy' is float32\[4, 3\]; must be float32\[4, 2\]"),
+    ],
+)
+def test_labels_that_do_not_fit(contents: PackageContents, helpers: Any, labels: list[str], message: str) -> None:
+    with pytest.raises(PackageError, match=message):
+        assemble(replace(contents, task=helpers.tiny_task(labels)))
+
+
+REFERENCE = {"digest": np.zeros(4, np.uint64), "label": np.zeros(4, np.int64), "teacher": np.zeros(4, np.int64)}
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         (
-            {"golden_inputs": np.zeros((4, 6, 4, 3), np.float32)},
-            r"'golden/inputs\.npy' is float32\[4, 6, 4, 3\]; must be",
+            {"golden_inputs": {"images": np.zeros((4, 6, 4, 3), np.float32)}},
+            r"'golden/images\.npy' is float32\[4, 6, 4, 3\]; must be",
         ),
         (
-            {"golden_logits": np.zeros((5, 3), np.float32)},
+            {"golden_outputs": {"logits": np.zeros((5, 3), np.float32)}},
             r"'golden/logits\.npy' is float32\[5, 3\]; must be float32\[4, 3\]",
         ),
-        ({"golden_inputs": np.zeros((0, 6, 4, 3), np.uint8)}, "golden.images is 0; must be at least 1"),
-        ({"golden_logits": np.zeros((4, 3))}, r"'golden/logits\.npy' is float64"),
-        ({"reference": np.zeros((4, 2), np.uint64)}, r"'reference\.npy' is uint64\[4, 2\]; must be uint64\[None, 3\]"),
+        ({"golden_inputs": {"images": np.zeros((0, 6, 4, 3), np.uint8)}}, "golden.count is 0; must be at least 1"),
+        ({"golden_outputs": {"logits": np.zeros((4, 3))}}, r"'golden/logits\.npy' is float64"),
+        (
+            {"golden_outputs": {"logits": np.full((4, 3), np.inf, np.float32)}},
+            r"'golden/logits\.npy' holds NaN or infinite values; all must be finite",
+        ),
+        (
+            {"golden_outputs": {"scores": np.zeros((4, 3), np.float32)}},
+            r"'golden/logits\.npy' is missing; a package of",
+        ),
+        ({"tolerances": {}}, r"golden\.tolerances\.logits\.atol is None; must be a finite number from 0"),
+        (
+            {"tolerances": {"logits": Tolerance(-1, 0)}},
+            r"golden\.tolerances\.logits\.atol is -1; must be a finite number from 0",
+        ),
+        (
+            {"tolerances": {"logits": Tolerance(0, 1)}},
+            r"golden\.tolerances\.logits\.rtol is 1\.0; must be at least 0 and under 1",
+        ),
+        (
+            {"reference": {**REFERENCE, "digest": np.zeros((4, 2), np.uint64)}},
+            r"'reference/digest\.npy' is uint64\[4, 2\]; must be uint64\[None\]",
+        ),
+        (
+            {"reference": {**REFERENCE, "label": np.zeros(5, np.int64)}},
+            r"'reference/label\.npy' is int64\[5\]; must be int64\[4\]",
+        ),
+        (
+            {"reference": {**REFERENCE, "teacher": np.full(4, 3)}},
+            r"'reference/teacher\.npy' names class 3; must be 0 to 2",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit(contents: PackageContents, changes: dict[str, Any], message: str) -> None:
@@ -124,13 +172,18 @@ def test_arrays_that_do_not_fit(contents: PackageContents, changes: dict[str, An
     ("path", "value", "message"),
     [
         ("task", "detection", "task is 'detection'; must be one of image-classification, seq"),
-        ("input.dtype", "float32", "input is .*; must be"),
-        ("input.layout", "NCHW", "input is .*; must be"),
-        ("input.name", "x", "input is .*; must be"),
-        ("input.shape", ["batch", 6, 4], r"input.shape is \['batch', 6, 4\]; must be \[\"batch\" or a size"),
-        ("input.shape", ["batch", 6, 0, 3], r"input.shape is .*; must be \[\"batch\" or a size"),
-        ("outputs", [], r"outputs is \[\]; must be"),
-        ("golden.images", 5, "golden.images is 5; must be 4"),
+        ("inputs.0.dtype", "float32", "inputs.0 is .*; must be"),
+        ("inputs.0.layout", "NCHW", "inputs.0 is .*; must be"),
+        ("inputs.0.name", "x", "inputs.0 is .*; must be"),
+        ("inputs.0.shape", ["batch", 6, 4], r"inputs.0.shape is \['batch', 6, 4\]; must be \[\"batch\" or a size, hei"),
+        ("inputs.0.shape", ["batch", 6, 0, 3], r"inputs.0.shape is .*; must be \[\"batch\" or a size"),
+        ("inputs.0.shape", ["batch", 6, "w", 3], r"inputs.0.shape is .*; must be \[\"batch\" or a size, height"),
+        ("inputs.0.shape", ["n", 6, 4, 3], r"inputs.0.shape is .*; must be \[\"batch\" or a size, …\]"),
+        ("inputs.0.shape", [], r"inputs.0.shape is .*; must be \[\"batch\" or a size, …\]"),
+        ("inputs", [], r"inputs.0 is None; must be of type dict"),
+        ("outputs", [], r"outputs is \[\]; must be \[.*3\]"),
+        ("outputs.0.shape", ["batch", 2], r"outputs.0 is .*; must be \{.*3\]"),
+        ("golden.count", 5, "golden.count is 5; must be 4"),
     ],
 )
 def test_index_of_another_kind(files: dict[str, bytes], path: str, value: Any, message: str) -> None:
@@ -138,7 +191,7 @@ def test_index_of_another_kind(files: dict[str, bytes], path: str, value: Any, m
     table = meta
     *parents, last = path.split(".")
     for parent in parents:
-        table = table[parent]
+        table = table[int(parent) if parent.isdigit() else parent]
     table[last] = value
     with pytest.raises(PackageError, match=message):
         parse_package({**files, "package.json": to_json(meta)}, "x.dlx")
@@ -146,19 +199,24 @@ def test_index_of_another_kind(files: dict[str, bytes], path: str, value: Any, m
 
 def test_without_a_model(files: dict[str, bytes]) -> None:
     fewer = {name: data for name, data in files.items() if name != "model.onnx"}
-    with pytest.raises(PackageError, match=r"'model\.onnx' is missing; a package of schema 1 has it"):
+    with pytest.raises(PackageError, match=r"'model\.onnx' is missing; a package of schema 2 has it"):
         parse_package(fewer, "x.dlx")
 
 
-def test_reference_rows() -> None:
+def test_reference_columns() -> None:
     images = np.arange(2 * 2 * 3 * 1, dtype=np.uint8).reshape(2, 2, 3, 1)
+    task = image_classification((2, 3, 1), ["a", "b", "c"])
     first = int.from_bytes(hashlib.sha256(bytes(range(6))).digest()[:8], "little")
-    table = make_reference(images, [1, 0], [1, 2])
-    assert table.dtype == np.uint64
-    assert table[0].tolist() == [first, 1, 1]
-    assert table[1].tolist()[1:] == [0, 2]
-    turned = np.asfortranarray(images)
-    np.testing.assert_array_equal(input_digests(turned), table[:, 0])
+    columns = task.outputs.record({"logits": np.eye(3, dtype=np.float32)[[1, 2]]}, {"label": np.array([1, 0])})
+    table = make_reference(task, {"images": images}, columns)
+    assert {name: (column.dtype, column.shape) for name, column in table.items()} == {
+        "digest": (np.uint64, (2,)),
+        "label": (np.int64, (2,)),
+        "teacher": (np.int64, (2,)),
+    }
+    assert (table["digest"][0], table["label"].tolist(), table["teacher"].tolist()) == (first, [1, 0], [1, 2])
+    turned = task.inputs.digests({"images": np.asfortranarray(images)})
+    np.testing.assert_array_equal(turned, table["digest"])
 
 
 @pytest.mark.parametrize("array", [np.zeros((0, 3), np.uint64), np.arange(6, dtype=np.uint64).reshape(2, 3)])

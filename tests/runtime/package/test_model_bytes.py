@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.runtime.commands.main import main
-from dlx_deploy.runtime.commands.verify import teacher_predictions
+from dlx_deploy.runtime.commands.verify import teacher_outputs
 from dlx_deploy.runtime.errors import InputError, PackageError
 from dlx_deploy.runtime.package import model_bytes
 from dlx_deploy.runtime.package.archive import INDEX, to_json, write_archive
@@ -380,4 +380,4 @@ def test_a_package_with_external_data_is_refused_before_any_session(
 def test_a_teacher_with_external_data_is_refused(tmp_path: Path, data: Any, helpers: Any) -> None:
     (tmp_path / "teacher.onnx").write_bytes(outside(helpers.tiny_model()))
     with pytest.raises(InputError, match=r"teacher\.onnx: the weights 'weights' are in the file 'secret\.bin'"):
-        teacher_predictions(tmp_path / "teacher.onnx", data[0])
+        teacher_outputs(tmp_path / "teacher.onnx", helpers.tiny_task(), {"images": data[0]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,16 @@ from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.commands.asked import asked_inputs
 from dlx_deploy.runtime.commands.bench import BenchOptions
 from dlx_deploy.runtime.commands.selftest import self_test
-from dlx_deploy.runtime.commands.verify import load_labelled, teacher_predictions, verify_package
+from dlx_deploy.runtime.commands.verify import teacher_outputs, verify_package
 from dlx_deploy.runtime.errors import BackendMissing, InputError, PackageError, SelfTestFailed
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference, parse_package
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.tasks.arrays import Tolerance
+from dlx_deploy.runtime.tasks.classes import Verification
+from dlx_deploy.runtime.tasks.task import PredictOptions
+from dlx_deploy.runtime.tasks.text_classification import text_classification
+from dlx_deploy.runtime.tasks.text_inputs import Tokens
 from dlx_deploy.runtime.tasks.texts import TextEncoder, read_texts
 
 VOCABULARY = ["[PAD]", "[UNK]", "cat", "dog", "oak", "elm", "the"]
@@ -72,25 +78,29 @@ def encoder(**changes: Any) -> TextEncoder:
     return TextEncoder(tokenizer(), **options)
 
 
-def contents(length: int | None = None, batch: int | None = None, truncate: bool = False) -> PackageContents:
+def contents(
+    length: int | None = None,
+    batch: int | None = None,
+    truncate: bool = False,
+    golden_texts: Sequence[str] = TEXTS,
+) -> PackageContents:
     tokens = encoder(length=length).encode(TEXTS)
-    table = {"vocabulary": 7, "pad_id": 0, "max_length": 6, "truncate": truncate}
     from ..conftest import metadata  # type: ignore[import-not-found]
 
-    values = {**metadata(), "labels": ["animal", "plant"], "tokenizer": table}
+    task = text_classification(Tokens(7, 0, 6, truncate, length), tokenizer(), ["animal", "plant"], golden_texts)
+    columns = {"label": np.array(LABELS), "teacher": np.array(LABELS)}
     scores = np.stack([[np.isin(t, [k, k + 1])[t != 0].mean() for k in (2, 4)] for t in tokens]).astype(np.float32)
     return PackageContents(
-        metadata=values,
+        task=task,
+        metadata=metadata(),
         model=network(length, batch),
-        golden_inputs=tokens,
-        golden_logits=scores,
-        reference=make_reference(tokens, LABELS, LABELS, 0),
+        golden_inputs={"tokens": tokens},
+        golden_outputs={"logits": scores},
+        tolerances={"logits": Tolerance(1e-4, 1e-4)},
+        reference=make_reference(task, {"tokens": tokens}, columns),
         manifest=b"{}\n",
         model_card="# texts\n",
         batch=batch,
-        tokenizer=tokenizer(),
-        golden_texts=TEXTS,
-        length=length,
     )
 
 
@@ -105,7 +115,9 @@ def test_texts_in_labels_out(length: int | None, batch: int | None) -> None:
     assert package.predict(TEXTS).labels == ["animal", "animal", "plant", "plant"]
     assert package.predict("dog").top(1)[0][0][0] == "animal"
     tokens = package.package.golden_inputs
-    assert package.predict(tokens).logits == pytest.approx(package.package.golden_logits, abs=1e-6)
+    logits = package.package.golden_outputs["logits"]
+    assert package.predict(tokens).logits == pytest.approx(logits, abs=1e-6)
+    assert package.predict(tokens["tokens"]).logits == pytest.approx(logits, abs=1e-6)
     assert self_test(package).images == 4
 
 
@@ -161,7 +173,7 @@ def test_texts_that_cannot_be_used(texts: Any, message: str) -> None:
 
 def test_longer_texts_are_cut_where_the_package_says_so() -> None:
     package = predictor(truncate=True)
-    assert np.array_equal(package.decode("cat " * 6 + "oak oak"), package.decode("cat " * 6))
+    assert np.array_equal(package.read("cat " * 6 + "oak oak")["tokens"], package.read("cat " * 6)["tokens"])
 
 
 def test_tokenizers_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +190,7 @@ def test_tokenizers_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_self_test_proves_the_tokenizer() -> None:
-    package = parse_package(assemble(replace(contents(), golden_texts=["the dog", *TEXTS[1:]])), "x")
+    package = parse_package(assemble(contents(golden_texts=["the dog", *TEXTS[1:]])), "x")
     with pytest.raises(SelfTestFailed, match=r"golden text 0 \('the dog'\) gives other tokens .*1 of 4 do"):
         self_test(Predictor(package))
 
@@ -191,41 +203,52 @@ def test_a_package_without_its_tokenizer(name: str) -> None:
         parse_package(files, "texts.dlx")
 
 
+def verified(package: Predictor, texts: Any, labels: Sequence[int]) -> Verification:
+    budgets = replace(package.package.budgets, max_drop=0.5)
+    result = verify_package(package, package.read(texts), {"label": np.array(labels)}, budgets)
+    assert isinstance(result, Verification)
+    return result
+
+
 def test_the_gate_runs_again_on_texts(tmp_path: Path) -> None:
     package = predictor()
+    task = package.package.task
     rows = ["text,label", *(f"{t},{['animal', 'plant'][i]}" for t, i in zip(TEXTS, LABELS, strict=True))]
     (tmp_path / "test.csv").write_text("\n".join(rows) + "\n")
     for path in (tmp_path, tmp_path / "test.csv"):
-        texts, labels = load_labelled(path, package.package)
-        assert (texts, labels.tolist()) == (TEXTS, LABELS)
-    result = verify_package(package, package.decode(texts), labels, max_drop=0.5)
+        texts, targets = task.load_labelled(path)
+        assert (texts, targets["label"].tolist()) == (TEXTS, LABELS)
+    result = verified(package, texts, LABELS)
     assert (result.accuracy, result.teacher_accuracy, result.relabelled) == (1.0, 1.0, 0)
-    wide = np.pad(package.decode(texts), ((0, 0), (0, 1)))
-    assert verify_package(package, wide, labels, max_drop=0.5).accuracy == 1.0
-    with pytest.raises(InputError, match=r"1 of 1 images .* are not in the package's reference table"):
-        verify_package(package, package.decode(["dog dog"]), np.array([0]))
+    wide = np.pad(package.read(texts)["tokens"], ((0, 0), (0, 1)))
+    assert verified(package, wide, LABELS).accuracy == 1.0
+    with pytest.raises(InputError, match=r"1 of 1 texts .* are not in the package's reference table"):
+        verified(package, ["dog dog"], [0])
     (tmp_path / "teacher.onnx").write_bytes(network(shift=1))
-    assert teacher_predictions(tmp_path / "teacher.onnx", package.decode(TEXTS)).tolist() == [1, 1, 0, 0]
+    teacher = teacher_outputs(tmp_path / "teacher.onnx", task, package.read(TEXTS))
+    assert teacher["logits"].argmax(axis=1).tolist() == [1, 1, 0, 0]
     (tmp_path / "bad.csv").write_text("text,label\ncat,animals\n")
     with pytest.raises(InputError, match="'animals' is no class of the package; nearest: 'animal'"):
-        load_labelled(tmp_path / "bad.csv", package.package)
+        task.load_labelled(tmp_path / "bad.csv")
     with pytest.raises(InputError, match=r"\.csv file with columns text and label, or a \.jsonl file"):
         read_texts(tmp_path / "teacher.onnx")
 
 
 def test_a_text_that_comes_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "Test.csv").write_text("text,label\nthe cat,animal\noak,plant\n the  cat,animal\noak,animal\n")
-    texts, labels = load_labelled(tmp_path, predictor().package)
-    assert (texts, labels.tolist()) == (["the cat", "oak"], [0, 1])
+    texts, targets = predictor().package.task.load_labelled(tmp_path)
+    assert (texts, targets["label"].tolist()) == (["the cat", "oak"], [0, 1])
     assert "2 texts come twice and were left out" in caplog.text
     (tmp_path / "test.jsonl").write_text("")
     with pytest.raises(InputError, match=r"has Test\.csv and test\.jsonl; one of them must be the test split"):
-        load_labelled(tmp_path, predictor().package)
+        predictor().package.task.load_labelled(tmp_path)
 
 
 def test_commands_on_texts() -> None:
     package = predictor()
-    outcome = commands.predict(package, asked_inputs(package.package, ["-"], None, ["the cat\n", "elm\n"]), 2)
+    outcome = commands.predict(
+        package, asked_inputs(package.package, ["-"], None, ["the cat\n", "elm\n"]), PredictOptions(2)
+    )
     assert [row["text"] for row in outcome.data["predictions"]] == ["the cat", "elm"]
     assert outcome.text.splitlines()[1].startswith("elm\tplant 0.7")
     assert "texts, as tokens int32[N, L], at most 6; longer texts are refused" in commands.info(package.package).text

@@ -1,0 +1,42 @@
+"""What other installed packages offer through entry points; they are asked for unknown names only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dlx_deploy.config.strict import nearest
+from dlx_deploy.errors import ConfigError
+
+__all__ = ["Plugin", "load_plugin"]
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """``value``: what the entry point ``point`` (``module:NAME``) of ``distribution`` names."""
+
+    value: Any
+    point: str
+    distribution: str
+
+
+def load_plugin(noun: str, name: str, known: Sequence[str], remedy: str) -> Plugin:
+    """The ``noun`` called ``name`` that a package offers in the group ``dlx_deploy.NOUNs``.
+
+    ``known``: the names that are found without asking; ``remedy``: what else to do, where nobody offers it.
+
+    Raises:
+        ConfigError: nobody does, or it cannot be loaded.
+    """
+    from importlib.metadata import entry_points  # slow to import, and needed for unknown names only
+
+    offered = {point.name: point for point in entry_points(group=f"dlx_deploy.{noun}s")}
+    if name not in offered:
+        raise ConfigError(f"{noun} {name!r} is not known; {nearest(name, [*known, *offered])}; {remedy}")
+    point = offered[name]
+    try:
+        value = point.load()
+    except (ImportError, AttributeError) as e:
+        raise ConfigError(f"{noun} {name!r}: entry point {point.value!r} cannot be loaded ({e}); reinstall it") from e
+    return Plugin(value, point.value, point.dist.name if point.dist else "")

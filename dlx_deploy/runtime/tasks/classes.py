@@ -1,0 +1,277 @@
+"""Answers that are one class of several, by logits: what image and text classification have in common."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ..errors import InputError, PackageError, RuntimeFault
+from ..statistics.drops import Verdict, non_inferiority
+from ..statistics.floors import Floor, accuracy_floor
+from .arrays import Agreement, Arrays, Tensor, Tolerance, within
+from .task import Budgets, PredictionRow, PredictOptions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..package.fields import Fields
+
+__all__ = ["LABEL", "LOGITS", "TEACHER", "Classes", "Predictions", "Verification", "read_labels"]
+
+LOGITS = "logits"
+LABEL, TEACHER = "label", "teacher"  # columns: the right class, and the teacher's first
+RIGHT = "right"
+
+
+class Predictions:
+    """What a model says about N samples; everything but the logits is computed when it is asked for.
+
+    ``logits``: float32[N, classes], owned by the caller: no later call writes to it.
+    """
+
+    __slots__ = ("_names", "logits")
+
+    def __init__(self, logits: NDArray[np.float32], names: Tuple[str, ...]) -> None:
+        self.logits = logits
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __repr__(self) -> str:
+        shown = [self._names[int(row.argmax())] if np.isfinite(row).all() else "no answer" for row in self.logits[:8]]
+        return f"Predictions({len(self)}: {', '.join(shown)}{', …' if len(self) > 8 else ''})"
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """The softmax of the logits: float32[N, classes], 0..1, each row sums to 1."""
+        powers = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+        return probabilities
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """The class of each input: int64[N], 0..classes - 1; the first one of equals.
+
+        Raises:
+            PackageError: a logit is NaN or infinite; the largest would be an answer to nothing.
+        """
+        _check_finite(self.logits)
+        classes: NDArray[np.int64] = self.logits.argmax(axis=1)
+        return classes
+
+    @property
+    def labels(self) -> List[str]:
+        """The class name of each input."""
+        return [self._names[i] for i in self.classes]
+
+    def top(self, k: int) -> List[List[Tuple[str, float]]]:
+        """Per input the ``k`` most probable classes (all, if there are fewer), best first, as (label, probability).
+
+        Raises:
+            InputError: ``k`` is under 1. PackageError: as ``classes``.
+        """
+        if k < 1:
+            raise InputError(f"top is {k}; must be 1 or more")
+        _check_finite(self.logits)
+        best = np.argsort(-self.logits, axis=1, kind="stable")[:, :k]
+        probabilities = self.probabilities
+        pairs = ((row, probabilities[n]) for n, row in enumerate(best))
+        return [[(self._names[i], float(p[i])) for i in row] for row, p in pairs]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Classes, labels and probabilities, JSON-ready; errors as ``classes``."""
+        return {
+            "classes": self.classes.tolist(),
+            "labels": self.labels,
+            "probabilities": self.probabilities.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The gate's verdict and the two accuracies behind it, as fractions.
+
+    ``b``: teacher right and package wrong; ``c``: the reverse. ``relabelled`` counts samples whose label differs from
+    the one that the package was built with. ``floor`` is the verdict on the package's own accuracy, if it has a budget.
+    """
+
+    verdict: Verdict
+    teacher_accuracy: float
+    accuracy: float
+    b: int
+    c: int
+    relabelled: int
+    floor: Optional[Floor] = None
+
+    def failure(self) -> Optional[RuntimeFault]:
+        """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
+        faults = [self.verdict.failure(), self.floor.failure() if self.floor else None]
+        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The result as JSON-ready values."""
+        return asdict(self)
+
+    def lines(self, noun: str) -> List[str]:
+        """The result for people."""
+        lines = [
+            f"teacher {100 * self.teacher_accuracy:.2f} %, package {100 * self.accuracy:.2f} % of "
+            f"{self.verdict.images} {noun} ({self.b} only the teacher has right, {self.c} only the package)",
+            self.verdict.explain(),
+        ]
+        if self.floor:
+            lines.append(self.floor.explain())
+        if self.relabelled:
+            lines.append(f"{self.relabelled} {noun} have another label than when the package was built")
+        return lines
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Logits float32[N, K] of K classes; ``labels`` are their names, in the order of the logits."""
+
+    labels: Tuple[str, ...]
+    columns: Tuple[Tensor, ...] = (Tensor(LABEL, "int64", ()), Tensor(TEACHER, "int64", ()))
+    agreement: str = "every top-1 the same"
+
+    @property
+    def tensors(self) -> Tuple[Tensor, ...]:
+        """The one output."""
+        return (Tensor(LOGITS, "float32", (len(self.labels),)),)
+
+    def fields(self) -> Dict[str, Any]:
+        """The names of the classes."""
+        return {"labels": list(self.labels)}
+
+    def describe(self) -> List[Tuple[str, str]]:
+        """How many classes, and the first of them."""
+        more = ", …" if len(self.labels) > 10 else ""
+        return [("classes", f"{len(self.labels)}: {', '.join(self.labels[:10])}{more}")]
+
+    def decode(self, outputs: Arrays) -> Predictions:
+        """The predictions behind the logits."""
+        return Predictions(outputs[LOGITS], self.labels)
+
+    def rows(self, answers: Predictions, named: Sequence[str], options: PredictOptions) -> List[PredictionRow]:
+        """The ``options.top`` classes of each sample, best first.
+
+        Raises:
+            InputError: ``top`` is under 1, or there is a folder for files. PackageError: the logits are no numbers.
+        """
+        if options.out is not None:
+            raise InputError(f"out is {str(options.out)!r}, and a class is no file; leave it out")
+        rows = []
+        for best in answers.top(options.top):
+            ranked = [{"class": self.labels.index(label), "label": label, "probability": p} for label, p in best]
+            rows.append(PredictionRow({"top": ranked}, [f"{label} {p:.4f}" for label, p in best]))
+        return rows
+
+    def compare(self, outputs: Arrays, golden: Arrays, tolerances: Mapping[str, Tolerance]) -> Agreement:
+        """Each logit within its tolerance, and the same class first."""
+        close = within(outputs, golden, tolerances)
+        same = outputs[LOGITS].argmax(axis=1) == golden[LOGITS].argmax(axis=1)
+        return Agreement(close.rows & same, close.furthest)
+
+    def difference(self, outputs: Arrays, golden: Arrays, row: int) -> Tuple[str, str, str]:
+        """The logit that is furthest away, and the two classes."""
+        logits, wanted = outputs[LOGITS][row], golden[LOGITS][row]
+        k = int(np.nan_to_num(np.abs(logits - wanted), nan=np.inf).argmax())
+        first, expected = self.labels[int(logits.argmax())], self.labels[int(wanted.argmax())]
+        return (
+            LOGITS,
+            f"logit {k} ({self.labels[k]!r}) is {logits[k]:.6g}, expected {wanted[k]:.6g}",
+            f"top-1 is {first!r}, expected {expected!r}",
+        )
+
+    def fault(self, golden: Arrays) -> Optional[Tuple[str, str]]:
+        """Logits that are no numbers."""
+        if np.isfinite(golden[LOGITS]).all():
+            return None
+        return LOGITS, "holds NaN or infinite values; all must be finite"
+
+    def column_fault(self, columns: Arrays) -> Optional[Tuple[str, str]]:
+        """Classes that there are not."""
+        most = len(self.labels) - 1
+        for name in (LABEL, TEACHER):
+            column = columns[name]
+            outside = column[(column < 0) | (column > most)]
+            if len(outside):
+                return name, f"names class {int(outside[0])}; must be 0 to {most}"
+        return None
+
+    def check_targets(self, targets: Arrays, count: int, noun: str) -> None:
+        """Refuses labels that do not fit ``count`` samples.
+
+        Raises:
+            InputError: another number of them, none, or classes that there are not.
+        """
+        labels = targets[LABEL]
+        if len(labels) != count or not count:
+            raise InputError(f"there are {count} {noun} and {len(labels)} labels; must be as many, and at least one")
+        low, high, classes = int(np.min(labels)), int(np.max(labels)), len(self.labels)
+        if low < 0 or high >= classes:
+            raise InputError(f"labels run from {low} to {high}; the package has {classes} classes, 0 to {classes - 1}")
+
+    def record(self, outputs: Arrays, targets: Arrays) -> Arrays:
+        """The right class and the teacher's first, int64[n] each."""
+        return {LABEL: np.asarray(targets[LABEL], np.int64), TEACHER: outputs[LOGITS].argmax(axis=1).astype(np.int64)}
+
+    def changed(self, columns: Arrays, targets: Arrays) -> NDArray[np.bool_]:
+        """Which labels are others than when the package was built."""
+        changed: NDArray[np.bool_] = columns[LABEL] != targets[LABEL]
+        return changed
+
+    def recall(self, columns: Arrays, targets: Arrays) -> Arrays:
+        """Where the teacher is right, bool[n], also of labels that have changed."""
+        return {RIGHT: columns[TEACHER] == targets[LABEL]}
+
+    def statistic(self, outputs: Arrays, targets: Arrays) -> Arrays:
+        """Where a model is right, bool[n].
+
+        Raises:
+            PackageError: a logit is NaN or infinite.
+        """
+        _check_finite(outputs[LOGITS])
+        return {RIGHT: outputs[LOGITS].argmax(axis=1) == targets[LABEL]}
+
+    def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> Verification:
+        """Non-inferiority by Tango's score, and the accuracy floor if there is one.
+
+        Raises:
+            InputError: a budget out of range.
+        """
+        by_teacher, right = teacher[RIGHT], package[RIGHT]
+        b, c, n = int((by_teacher & ~right).sum()), int((right & ~by_teacher).sum()), len(right)
+        floor = accuracy_floor(int(right.sum()), n, budgets.min_accuracy, budgets.confidence)
+        return Verification(
+            verdict=non_inferiority(b, c, n, budgets.max_drop, budgets.confidence),
+            teacher_accuracy=float(by_teacher.mean()),
+            accuracy=float(right.mean()),
+            b=b,
+            c=c,
+            relabelled=changed,
+            floor=floor if budgets.min_accuracy else None,
+        )
+
+
+def read_labels(field: Fields) -> Tuple[str, ...]:
+    """The class names in ``package.json``, at least two, all different.
+
+    Raises:
+        PackageError: they are something else.
+    """
+    labels = field.get("labels", list)
+    if len(labels) < 2 or not all(isinstance(x, str) for x in labels) or len(set(labels)) < len(labels):
+        raise field.wrong("labels", labels, "must be at least two different strings")
+    return tuple(labels)
+
+
+def _check_finite(logits: NDArray[np.float32]) -> None:
+    if not np.isfinite(logits).all():
+        row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
+        raise PackageError(
+            f"the model gives NaN or infinite logits for input {row}; run its self-test, or another onnxruntime"
+        )

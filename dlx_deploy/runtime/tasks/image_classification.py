@@ -1,0 +1,33 @@
+"""image-classification: images in, one class of several out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Sequence, Tuple
+
+from .classes import Classes, read_labels
+from .image_inputs import ImageInputs, read_image_shape
+from .labelled import load_labelled_images
+from .task import Task
+
+if TYPE_CHECKING:
+    from ..package.fields import Fields
+
+__all__ = ["NAME", "image_classification", "open_task"]
+
+NAME = "image-classification"
+
+
+def image_classification(shape: Tuple[int, int, int], labels: Sequence[str]) -> Task:
+    """The task of a package that reads images uint8[N, H, W, C] of ``shape`` (H, W, C) and tells ``labels`` apart."""
+    classes = tuple(labels)
+    return Task(NAME, ImageInputs(shape), Classes(classes), partial(load_labelled_images, labels=classes, shape=shape))
+
+
+def open_task(field: Fields) -> Task:
+    """The task as ``package.json`` has it.
+
+    Raises:
+        PackageError: a field is missing or of the wrong kind.
+    """
+    return image_classification(read_image_shape(field), read_labels(field))

@@ -1,0 +1,146 @@
+"""Image files and arrays as what a network reads: uint8[N, H, W, C]."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ..errors import InputError
+from ..words import said
+from .arrays import Arrays, Tensor, digests_of, only_array
+from .images import SUFFIXES, load_image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..package.fields import Fields
+
+__all__ = ["IMAGES", "ImageInputs", "read_image_shape"]
+
+IMAGES = "images"
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """Images uint8[N, H, W, C], NHWC, 0..255; ``shape`` is (H, W, C). ``verb``: what the package does to them."""
+
+    shape: Tuple[int, int, int]
+    verb: str = "classifies"
+    noun: str = IMAGES
+    any_value: bool = True
+    samples: Sequence[Any] = ()
+
+    @property
+    def tensors(self) -> Tuple[Tensor, ...]:
+        """The one input."""
+        return (Tensor(IMAGES, "uint8", self.shape, "NHWC"),)
+
+    def fields(self) -> Dict[str, Any]:
+        """Nothing that the input's shape does not say."""
+        return {}
+
+    def members(self) -> Dict[str, bytes]:
+        """Nothing: the golden images are the golden inputs."""
+        return {}
+
+    def describe(self, batch: Optional[int]) -> str:
+        """The input, for people."""
+        return f"uint8[{', '.join(str(n) for n in (batch or 'N', *self.shape))}], NHWC, 0..255"
+
+    def read(self, given: Any) -> Dict[str, NDArray[Any]]:
+        """``given`` as uint8[N, H, W, C]: files are read, a single image gets its batch axis.
+
+        Raises:
+            InputError: another dtype or shape, no images, or a file that is missing or cannot be decoded.
+            BackendMissing: files were given and Pillow is not here.
+        """
+        images = only_array(given, IMAGES)
+        if isinstance(images, (str, os.PathLike)):
+            images = [images]
+        if isinstance(images, (list, tuple)) and any(isinstance(one, (str, os.PathLike)) for one in images):
+            paths = [_path(i, one) for i, one in enumerate(images)]
+            return {IMAGES: np.stack([load_image(path, *self.shape) for path in paths])}
+        array = _array(images)
+        if array.shape == self.shape:
+            array = array[np.newaxis]
+        height, width, channels = self.shape
+        rule = f"must be uint8[N, {height}, {width}, {channels}], NHWC, 0..255, N at least 1"
+        if array.dtype != np.uint8:
+            raise InputError(f"images are {array.dtype}{list(array.shape)}; {rule}{_dtype_hint(array)}")
+        if array.shape[1:] != self.shape or not len(array):
+            raise InputError(f"images are uint8{list(array.shape)}; {rule}{_layout_hint(array.shape, self.shape)}")
+        return {IMAGES: np.ascontiguousarray(array)}
+
+    def trim(self, feeds: Arrays) -> Arrays:
+        """``feeds``: images have no padding."""
+        return feeds
+
+    def digests(self, feeds: Arrays) -> NDArray[np.uint64]:
+        """Of each image the digest of its pixels, row by row, channel last."""
+        return digests_of(feeds[IMAGES])
+
+    def fault(self, feeds: Arrays) -> Optional[Tuple[str, str]]:
+        """``None``: every value is a pixel."""
+        return None
+
+    def sample_fault(self, golden: Arrays) -> Optional[str]:
+        """``None``: the golden images are the golden inputs."""
+        return None
+
+    def check_argument(self, argument: str) -> None:
+        """Refuses what is no file here.
+
+        Raises:
+            InputError: says so.
+        """
+        if not os.path.lexists(argument):
+            hint = f"; the package {self.verb} images: give their paths"
+            raise InputError(f"{argument}: no such image file{'' if argument.lower().endswith(SUFFIXES) else hint}")
+
+
+def read_image_shape(field: Fields) -> Tuple[int, int, int]:
+    """(H, W, C) of one image, as ``package.json`` has it.
+
+    Raises:
+        PackageError: the input has another shape, or a filter resizes images that is not applied here.
+    """
+    tensor = field.tensor("inputs.0")
+    if len(tensor.dims) != 3 or None in tensor.sizes:
+        rule = 'must be ["batch" or a size, height, width, channels]'
+        raise field.wrong("inputs.0.shape", field.at("inputs.0.shape"), rule)
+    if field.has("preprocessing.resize") and field.at("preprocessing.resize") != "bilinear":
+        rule = "must be 'bilinear', the one filter that is applied"
+        raise field.wrong("preprocessing.resize", field.at("preprocessing.resize"), rule)
+    height, width, channels = (int(n) for n in tensor.dims)
+    return height, width, channels
+
+
+def _path(number: int, one: Any) -> Any:
+    if not isinstance(one, (str, os.PathLike)):
+        raise InputError(f"image {number} is a {type(one).__name__} among paths; give all as paths, or all as arrays")
+    return one
+
+
+def _array(images: Any) -> NDArray[Any]:
+    """``images`` as an array; of rows of several lengths older numpys make one of objects, which is refused later."""
+    try:
+        return np.asarray(images)
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as e:
+        raise InputError(
+            f"images cannot be made one array ({said(e)}); must be of one shape and dtype, or paths"
+        ) from e
+
+
+def _dtype_hint(array: NDArray[Any]) -> str:
+    if array.dtype.kind == "f":
+        return "; give the pixels as they are, normalisation is in the graph: images.astype(numpy.uint8) of 0..255"
+    return "; for instance images.astype(numpy.uint8)"
+
+
+def _layout_hint(shape: Sequence[int], image: Tuple[int, int, int]) -> str:
+    if tuple(shape[-3:]) == (image[2], image[0], image[1]):
+        return "; these look like NCHW: numpy.moveaxis(images, -3, -1)"
+    return "; resize them, or give paths of image files"

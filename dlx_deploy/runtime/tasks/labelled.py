@@ -1,0 +1,155 @@
+"""Labelled data on a device: images in class folders, texts in a file, or the arrays of a data folder."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple, Union
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import TooLarge, open_file, read_file
+from ..strict_json import from_json
+from ..words import said
+from .arrays import Arrays
+from .classes import LABEL
+from .folders import SUFFIXES, counted, list_classes, split_entries
+from .images import load_image
+from .labels import composed
+from .text_files import distinct, read_texts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["load_labelled_images", "load_labelled_texts"]
+
+_log = logging.getLogger(__name__)
+
+HEADER = "dataset.json"  # of a data folder, as a build keeps it
+MAX_HEADER_BYTES = 1024**3  # of a JSON file in a data folder: its texts
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+def load_labelled_images(
+    path: PathLike, labels: Sequence[str], shape: Tuple[int, int, int]
+) -> Tuple[NDArray[np.uint8], Arrays]:
+    """The images of ``path/test/CLASS/*`` or ``path/CLASS/*`` and their class numbers, in the order of their names.
+
+    Gives uint8[N, H, W, C], 0..255, and ``label``: int64[N]. Lists as training does (``folders``); what is left out is
+    logged. A data folder with a ``dataset.json`` gives the arrays of its test split.
+
+    Raises:
+        InputError: no such folder, a class folder with an unknown name or no images, or an image that cannot be read;
+            a data folder that is damaged, or of other classes.
+        BackendMissing: Pillow is not here.
+    """
+    root = Path(path)
+    if (root / HEADER).is_file():
+        return _load_arrays(root, labels, lambda: _load_npy(root / "test.images.npy"))
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give one that holds a folder of images per class")
+    root = _test_folder(root, labels)
+    folder = list_classes(root)
+    numbers = {name: _class_number(root / name, name, labels) for name in folder.classes}
+    if not folder.images:
+        raise InputError(
+            f"{root}: holds no class folders with images; it needs CLASS/NAME.jpg, CLASS one of: {_few(labels)}"
+        )
+    empty = sorted(set(folder.classes) - {group for _, group in folder.images})
+    if empty:
+        raise InputError(
+            f"{root / empty[0]}: the class has no images ({', '.join(SUFFIXES)}); add some or remove the folder"
+        )
+    if folder.left_out:
+        _log.warning("%s: %d files are left out: %s", root, len(folder.left_out), counted(folder.left_out))
+    images = np.stack([load_image(root / name, *shape) for name, _ in folder.images])
+    return images, {LABEL: np.array([numbers[group] for _, group in folder.images], np.int64)}
+
+
+def load_labelled_texts(path: PathLike, labels: Sequence[str]) -> Tuple[List[str], Arrays]:
+    """The texts in the .csv or .jsonl file at ``path`` (or of the test split in a folder), and ``label``: int64[N].
+
+    A data folder with a ``dataset.json`` gives its test split.
+
+    Raises:
+        InputError: as ``text_files.read_texts``, or other classes than ``labels``.
+    """
+    root = Path(path)
+    if (root / HEADER).is_file():
+        return _load_arrays(root, labels, lambda: from_json(read_file(root / "test.texts.json", MAX_HEADER_BYTES)))
+    texts, names = _first_ones(*read_texts(_text_file(root)), path)
+    return texts, {LABEL: np.array([_class_number(root, name, labels) for name in names], np.int64)}
+
+
+def _load_arrays(root: Path, labels: Sequence[str], load: Callable[[], Any]) -> Tuple[Any, Arrays]:
+    try:
+        meta = from_json(read_file(root / HEADER, MAX_HEADER_BYTES))
+        classes = tuple(meta["classes"])
+        samples = load()
+        numbers = _load_npy(root / "test.labels.npy")
+    except (OSError, ValueError, KeyError, TypeError, EOFError, TooLarge) as e:
+        raise InputError(
+            f"{root}: not a readable data folder ({type(e).__name__}: {said(e)}); make it again, or give another"
+        ) from e
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise InputError(f"{root}: the labels are {numbers.dtype}{list(numbers.shape)}; must be whole numbers [N]")
+    if classes != tuple(labels):
+        raise InputError(f"{root}: its classes are {_few(classes)}; the package's are {_few(labels)}")
+    return samples, {LABEL: numbers}
+
+
+def _first_ones(texts: List[str], names: List[str], path: PathLike) -> Tuple[List[str], List[str]]:
+    """Each text once, as in training: its copies would count it several times."""
+    first: Dict[str, int] = {}
+    for i, text in enumerate(texts):
+        first.setdefault(distinct(text), i)
+    if len(first) < len(texts):
+        _log.warning("%s: %d texts come twice and were left out", path, len(texts) - len(first))
+    return [texts[i] for i in first.values()], [names[i] for i in first.values()]
+
+
+def _test_folder(root: Path, labels: Sequence[str]) -> Path:
+    """The test split's folder in ``root``, in any case, or ``root`` itself.
+
+    Raises:
+        InputError: there are training images only.
+    """
+    split = split_entries([p.name for p in root.iterdir() if p.is_dir() and p.name not in labels], root)
+    if "train" in split and "test" not in split:
+        raise InputError(
+            f"{root}: has a train folder and no test folder; a package is verified on what it was not trained on: give "
+            "the folder of the test images"
+        )
+    return root / split["test"] if "test" in split else root
+
+
+def _text_file(path: Path) -> Path:
+    """The test split's file in the folder ``path``, in any case, or ``path`` itself."""
+    if not path.is_dir():
+        return path
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".csv", ".jsonl") and p.stem.lower() == "test")
+    if len(files) > 1:
+        raise InputError(f"{path}: has {' and '.join(p.name for p in files)}; one of them must be the test split")
+    return files[0] if files else path
+
+
+def _load_npy(path: Path) -> NDArray[Any]:
+    with open_file(path) as f:
+        array: NDArray[Any] = np.load(f, allow_pickle=False)
+    return array
+
+
+def _class_number(where: Path, name: str, labels: Sequence[str]) -> int:
+    known = [composed(label) for label in labels]
+    if composed(name) in known:
+        return known.index(composed(name))
+    close = difflib.get_close_matches(name, labels, n=1, cutoff=0.5)
+    hint = f"nearest: {close[0]!r}" if close else f"the package knows: {_few(labels)}"
+    raise InputError(f"{where}: {name!r} is no class of the package; {hint}")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f", … ({len(names)})" if len(names) > 10 else "")

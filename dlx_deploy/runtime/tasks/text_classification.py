@@ -1,0 +1,41 @@
+"""sequence-classification: texts in, one class of several out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Sequence
+
+from .classes import Classes, read_labels
+from .labelled import load_labelled_texts
+from .task import Task
+from .text_inputs import TextInputs, Tokens, read_text_inputs
+
+if TYPE_CHECKING:
+    from ..package.fields import Fields
+
+__all__ = ["NAME", "open_task", "text_classification"]
+
+NAME = "sequence-classification"
+
+
+def text_classification(
+    tokens: Tokens, tokenizer: bytes, labels: Sequence[str], golden_texts: Sequence[str] = ()
+) -> Task:
+    """The task of a package that reads texts by ``tokenizer`` (a ``tokenizer.json``) and tells ``labels`` apart.
+
+    ``golden_texts`` are the texts behind the package's golden inputs, in their order.
+    """
+    return _task(TextInputs(tokens, tokenizer, tuple(golden_texts)), labels)
+
+
+def open_task(field: Fields) -> Task:
+    """The task as ``package.json`` and the package's members have it.
+
+    Raises:
+        PackageError: a field or a member is missing or of the wrong kind.
+    """
+    return _task(read_text_inputs(field), read_labels(field))
+
+
+def _task(inputs: TextInputs, labels: Sequence[str]) -> Task:
+    return Task(NAME, inputs, Classes(tuple(labels)), partial(load_labelled_texts, labels=tuple(labels)))

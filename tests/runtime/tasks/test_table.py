@@ -1,0 +1,63 @@
+"""The table of tasks, and that nothing outside this room asks which of them a package has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dlx_deploy.runtime.errors import InputError, PackageError
+from dlx_deploy.runtime.package.fields import Fields
+from dlx_deploy.runtime.tasks.classes import Classes, Predictions
+from dlx_deploy.runtime.tasks.image_classification import image_classification
+from dlx_deploy.runtime.tasks.table import TASKS, open_task
+from dlx_deploy.runtime.tasks.task import PredictOptions
+
+RUNTIME = Path(__file__).parents[3] / "dlx_deploy" / "runtime"
+OUTSIDE = sorted(p for p in RUNTIME.rglob("*.py") if p.parent.name != "tasks")
+PARTS = r"\b(image_inputs|text_inputs|ImageInputs|TextInputs|Classes|pad_id|is_text|tokenizer)\b"
+ASKING = rf"{PARTS}|\.noun\s*[=!]=|isinstance\([^)]*(Inputs|Outputs)\)|task\.name\s*[=!]=|\"({'|'.join(TASKS)})\""
+
+
+@pytest.mark.parametrize("source", OUTSIDE, ids=lambda p: p.relative_to(RUNTIME).as_posix())
+def test_nothing_outside_asks_for_the_task(source: Path) -> None:
+    code = re.sub(r'""".*?"""|#.*', "", source.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert re.findall(ASKING, code) == []
+
+
+def test_the_guard_finds_what_it_guards() -> None:
+    for wrong in (
+        "if package.task.inputs.noun == 'texts':",
+        "from ..tasks.image_inputs import ImageInputs",
+        "if isinstance(task.inputs, TextInputs):",
+        'if meta["task"] == "image-classification":',
+        "row != spec.pad_id",
+    ):
+        assert re.findall(ASKING, wrong), wrong
+
+
+def test_an_unknown_task_is_named() -> None:
+    with pytest.raises(PackageError, match=r"task is 'detection'; must be one of image-classification, sequence-class"):
+        open_task(Fields({"task": "detection"}, "x.dlx"))
+
+
+def test_every_task_of_the_table_is_there() -> None:
+    for name in TASKS:
+        with pytest.raises(PackageError, match=r"inputs\.0 is None; must be of type dict"):
+            open_task(Fields({"task": name}, "x.dlx"))
+
+
+def test_predictions_as_values() -> None:
+    import numpy as np
+
+    found = Predictions(np.log(np.array([[0.25, 0.75]], np.float32)), ("a", "b")).to_dict()
+    assert (found["classes"], found["labels"]) == ([1], ["b"])
+    assert found["probabilities"][0] == pytest.approx([0.25, 0.75])
+
+
+def test_a_class_is_no_file(tmp_path: Path) -> None:
+    task = image_classification((2, 2, 1), ["a", "b"])
+    assert isinstance(task.outputs, Classes)
+    with pytest.raises(InputError, match=r"out is '.*', and a class is no file; leave it out"):
+        task.outputs.rows(Predictions.__new__(Predictions), [], PredictOptions(out=tmp_path))
