@@ -75,7 +75,7 @@ def run(job: Job[PackageParams]) -> Metrics:
     from dlx_deploy.tasks.classification import clear_rows
 
     data = open_data(job.inputs["data"])
-    inputs, labels = data.split("test")
+    _, labels = data.split("test")
     model = job.inputs["model"].read_bytes()
     length = _fixed_length(model) if data.is_text else None
     exact = job.target.judge == "exact-qdq"
@@ -95,7 +95,7 @@ def run(job: Job[PackageParams]) -> Metrics:
     refuse_dependent_rows(model, golden, exact, share)
     engine = job.inputs["engine"]
     task = _task(data, length, [int(i) for i in chosen])
-    (read,), (answered,) = task.inputs.tensors, task.outputs.tensors
+    (answered,) = task.outputs.tensors
     columns = {"label": labels.astype(np.int64), "teacher": np.load(job.inputs["teacher"]).astype(np.int64)}
     contents = PackageContents(
         task=task,
