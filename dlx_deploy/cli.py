@@ -287,21 +287,22 @@ def verify(
         _finish(commands.verify(predictor, folder, options), as_json)
 
 
-@app.command(name="run")
-def run_package(
+@app.command(name="run", hidden=True)  # an older name
+@app.command()
+def predict(
     package: PackageArgument,
     inputs: Annotated[
         list[str] | None, typer.Argument(help="Image files, or texts; -: a line each on stdin.", metavar="[INPUT...]")
     ] = None,
     file: Annotated[str | None, typer.Option("--file", help="Image paths or texts, a line each.")] = None,
-    top: Annotated[int, typer.Option(help="Classes per input.", min=1)] = 1,
+    top: Annotated[int, typer.Option(help="Answers per input.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="Where files are written, if the answers are files.")] = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify image files, or texts."""
+    """Say what a package's model makes of image files, or of texts."""
     from dlx_deploy.runtime.commands import actions as commands
     from dlx_deploy.runtime.commands.asked import asked_inputs
     from dlx_deploy.runtime.tasks.task import PredictOptions
@@ -334,19 +335,34 @@ def bench(
 
 
 @app.command()
+def selftest(
+    package: PackageArgument,
+    threads: ThreadsOption = 0,
+    backend: BackendOption = None,
+    no_build: NoBuildOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the golden inputs' outputs with those of the builder; exit 5 if they differ."""
+    from dlx_deploy.runtime.commands import actions as commands
+
+    _finish(commands.selftest(_predictor(package, threads, backend, no_build)), as_json)
+
+
+@app.command(name="info", hidden=True)  # an older name, of the package's own command
+@app.command()
 def inspect(
     package: PackageArgument,
-    selftest: Annotated[bool, typer.Option("--selftest", help="Also compare the golden images' outputs.")] = False,
+    tested: Annotated[bool, typer.Option("--selftest", help="As the command selftest.", hidden=True)] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a package is, every digest checked."""
     from dlx_deploy.runtime.commands import actions as commands
     from dlx_deploy.runtime.package.contents import open_package
 
-    if selftest:
-        _finish(commands.selftest(_predictor(package, 0, None, False)), as_json)
+    if tested:
+        selftest(package, as_json=as_json)
     else:
-        _finish(commands.info(open_package(package)), as_json)
+        _finish(commands.inspect(open_package(package)), as_json)
 
 
 @app.command()

@@ -27,14 +27,14 @@ def check_onnxruntime(version: str) -> Optional[str]:
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if not numbers:
         return None
-    found: Tuple[int, int] = (int(numbers[1]), int(numbers[2]))
+    seen: Tuple[int, int] = (int(numbers[1]), int(numbers[2]))
     oldest, newest = ONNXRUNTIME
-    if found < oldest:
+    if seen < oldest:
         raise BackendMissing(
             f"onnxruntime {version} is older than {_text(oldest)}, the oldest that packages are tested with; "
             f"install a newer one: pip install 'onnxruntime>={_text(oldest)}'"
         )
-    if found > newest:
+    if seen > newest:
         return (
             f"onnxruntime {version} is newer than {_text(newest)}, the newest that packages are tested with; "
             "the self-test says whether it computes the same"

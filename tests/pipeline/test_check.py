@@ -12,8 +12,9 @@ from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.pipeline.check import check_build, rehearse_build
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.run import run_build
-from dlx_deploy.pipeline.stage import Output, Setup, Stage, Step, Tree
+from dlx_deploy.pipeline.stage import Job, Metrics, Output, Setup, Stage, Step, Tree
 from dlx_deploy.pipeline.store import Store
+from dlx_deploy.report.live import QuietWatcher
 
 from .conftest import BOARD, Events, NumberParams, Toy
 
@@ -91,3 +92,42 @@ def test_what_is_cached_is_not_rehearsed(toy: Toy, store: Store, events: Events)
     assert rehearsed == [0, 1, 2, 2]
     rehearse_build(build(4), store)
     assert rehearsed == [0, 1, 2, 2, 0, 1, 2]
+
+
+def test_only_steps_that_would_run_are_rehearsed_and_before_the_first(tmp_path: Path) -> None:
+    log: list[str] = []
+
+    def stage(name: str) -> Stage[NumberParams]:
+        def run(job: Job[NumberParams]) -> Metrics:
+            log.append(f"run {name}")
+            (job.out / "x").write_text(name)
+            return {}
+
+        def rehearse(setup: Setup[NumberParams]) -> None:
+            log.append(f"rehearse {name}")
+            if setup.params.value < 0:
+                raise DataError(f"value is {setup.params.value}")
+
+        return Stage(
+            name, 1, NumberParams, (), ("x",), run, check=lambda setup: log.append(f"check {name}"), rehearse=rehearse
+        )
+
+    def build(second: int) -> Build:
+        steps = [Step("one", stage("one"), NumberParams(), {}), Step("two", stage("two"), NumberParams(second), {})]
+        return Build("b", None, steps, {})
+
+    store = Store(tmp_path)
+    with pytest.raises(DataError, match=r"two: value is -1"):
+        run_build(build(-1), store, QuietWatcher(print))
+    assert log == ["rehearse one", "rehearse two"]
+    log.clear()
+    run_build(build(1), store, QuietWatcher(print))
+    assert log == ["rehearse one", "rehearse two", "run one", "run two"]
+    log.clear()
+    run_build(build(2), store, QuietWatcher(print))
+    assert log == ["rehearse two", "run two"]
+    log.clear()
+    run_build(build(2), store, QuietWatcher(print))
+    assert log == []
+    check_build(build(2))
+    assert log == ["check one", "check two"]

@@ -94,8 +94,7 @@ def by_package(path: Path, *arguments: str) -> int:
 
 
 def by_tool(path: Path, command: str, *arguments: str) -> int:
-    name = {"predict": "run", "info": "inspect", "selftest": "inspect"}.get(command, command)
-    return cli.run([name, str(path), *(["--selftest"] if command == "selftest" else []), *arguments])
+    return cli.run([command, str(path), *arguments])
 
 
 @pytest.mark.parametrize("run", [by_package, by_tool])
@@ -165,7 +164,7 @@ def test_bugs_and_logs_are_escaped_too(
         logging.getLogger("dlx_deploy").warning(EVIL)
         raise ArithmeticError(EVIL)
 
-    monkeypatch.setattr("dlx_deploy.runtime.commands.actions.info", explode)
+    monkeypatch.setattr("dlx_deploy.runtime.commands.actions.inspect", explode)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     for run in (by_tool, by_package):
         assert run(evil, "info") == 1
@@ -179,7 +178,7 @@ def test_too_little_memory_is_exit_4(dlx: Path, capsys: pytest.CaptureFixture[st
     def full(*arguments: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("dlx_deploy.runtime.commands.actions.info", full)
+    monkeypatch.setattr("dlx_deploy.runtime.commands.actions.inspect", full)
     for run in (by_tool, by_package):
         assert run(dlx, "info") == 4
         assert "error: this machine has not enough memory" in capsys.readouterr().err
@@ -217,7 +216,7 @@ def test_closed_streams_are_quiet_and_keep_the_code(dlx: Path, program: str, com
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_full_disk_behind_stdout_is_said(dlx: Path, program: str) -> None:
-    command = ["inspect", str(dlx)] if program == "tool" else ["info"]
+    command = ["inspect", *([str(dlx)] if program == "tool" else [])]
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [*PROGRAMS[program](dlx), *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False

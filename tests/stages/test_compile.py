@@ -12,6 +12,7 @@ from onnx import helper
 
 from dlx_deploy.config import Config
 from dlx_deploy.devices.device import Device
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.engine.settings import BuildSettings
@@ -23,6 +24,7 @@ from dlx_deploy.targets import load_target
 from dlx_deploy.targets.roofline import LayerCost
 
 from ..devices.fake import FakeDevice
+from .support.planning import planned
 
 
 def run(
@@ -148,3 +150,25 @@ def test_tensorrt_gets_a_build_recipe(tmp_path: Path, monkeypatch: pytest.Monkey
     assert settings.layers == {"a/Conv": "int8"}
     assert not settings.sparse_weights  # the graph has no weights that are 2:4
     assert compile_stage.STAGE.measures_host
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["compile.dla_core=7"], r"compile\.dla_core is 7"),
+    ],
+)
+def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "target", "message"),
+    [
+        (["compile.engine=required"], "rpi5", r"compile\.engine is 'required', and rpi5 \(cpu\) runs no engine"),
+    ],
+)
+def test_what_a_plan_refuses_of_a_target(tmp_path: Path, overrides: list[str], target: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, *overrides, target=target)

@@ -8,13 +8,15 @@ import torch
 from msgspec.structs import replace
 
 from dlx_deploy.config import Data, Prune
-from dlx_deploy.errors import StageFailed
+from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.data.prepare import prepare
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.prune import STAGE
+
+from .support.planning import planned, rehearsed, texts
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +61,26 @@ def test_what_is_near_enough_gives_no_warning(
     tight = replace(params, trace_seconds=1e-9)
     with pytest.raises(StageFailed, match=r"within prune\.trace_seconds = 1e-09; the run had come to"):
         STAGE.run(Job(params=tight, inputs=inputs, out=tmp_path, threads=1))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["prune.schedule=cosine-restarts", "prune.restart_epochs=99"],
+            r"prune\.restart_epochs is 99 and prune\.epochs is 25; .* not longer than training",
+        ),
+    ],
+)
+def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, *overrides)
+
+
+def test_more_than_can_be_pruned_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match=r"prune: prune\.reduce_macs is 0\.99; with round_to = 8, .* at most 0\.\d+"):
+        rehearsed(tmp_path, "prune.reduce_macs=0.99")
+    words = [*texts(tmp_path / "texts"), "distill.arguments={depth=1}"]
+    rehearsed(tmp_path, *words, "prune.reduce_macs=0.2")
+    with pytest.raises(StageFailed, match=r"prune: prune\.reduce_macs is 0\.99; with round_to = 8"):
+        rehearsed(tmp_path, *words, "prune.reduce_macs=0.99")

@@ -15,6 +15,8 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.quantize import STAGE, PrecisionPlan, read_plan
 from dlx_deploy.targets import load_target
 
+from .support.planning import planned, rehearsed
+
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -156,3 +158,44 @@ def test_int8_that_was_asked_for_and_cannot_be(attempts: Any, params: Any, messa
 def test_what_the_target_does_not_run(plan: Any, target: str, params: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plan(target, **params)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["quantize.activations=dynamic"], r"quantize\.activations is 'dynamic', and this target's tensorrt style"),
+        (["quantize.exclude=['']"], r"quantize\.exclude has ''; rule: patterns of layer names"),
+    ],
+)
+def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "target", "message"),
+    [
+        (["quantize.precision=int8"], "jetson-nano", r"quantize\.precision is 'int8', which this target does not run"),
+        (["quantize.precision=fp16"], "rpi5", r"quantize\.precision is 'fp16', which .*; it runs fp32, int8"),
+        (["quantize.elsewhere=fp16"], "rpi5", r"quantize\.elsewhere is 'fp16', which this target does not run"),
+        (
+            ["quantize.activations=dynamic", "export.batch=4"],
+            "rpi5",
+            r"export\.batch is 4, and with dynamic activations an answer would depend on its neighbours",
+        ),
+    ],
+)
+def test_what_a_plan_refuses_of_a_target(tmp_path: Path, overrides: list[str], target: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, *overrides, target=target)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["quantize.exclude=['no*']"], r"quantize: quantize\.exclude: 'no\*' matches no node of the graph; its layers"),
+    ],
+)
+def test_what_a_build_refuses_at_its_start(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        rehearsed(tmp_path, *overrides)

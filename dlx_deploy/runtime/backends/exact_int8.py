@@ -92,8 +92,8 @@ class _Graph:
         self._makers = {name: node for node in self._nodes for name in node.outputs}
         # What an inner graph reads of the outer one is not followed: with control flow all stays as it is.
         open_to = [] if any(node.has_graph for node in self._nodes) else self._nodes
-        found = [self._layer(node) for node in open_to if node.operator in LAYERS]
-        self.layers = {layer.node.outputs[0]: layer for layer in found if layer}
+        layers = [self._layer(node) for node in open_to if node.operator in LAYERS]
+        self.layers = {layer.node.outputs[0]: layer for layer in layers if layer}
 
     def changed(self) -> bytes:
         """The graph as bytes; pairs and constants that nothing reads any more are left out."""

@@ -65,15 +65,15 @@ class Node:
 
     def integer(self, name: str, default: int) -> int:
         """The value of an integer attribute, or ``default`` where it is not set."""
-        found = [_number(a, ATTRIBUTE_INT) or 0 for a in self._attributes if _string(a, ATTRIBUTE_NAME) == name]
-        return _signed(found[0]) if found else default
+        values = [_number(a, ATTRIBUTE_INT) or 0 for a in self._attributes if _string(a, ATTRIBUTE_NAME) == name]
+        return _signed(values[0]) if values else default
 
     def number(self, name: str, default: float) -> float:
         """The value of a floating-point attribute, or ``default`` where it is not set."""
-        found = [
+        values = [
             f for a in self._attributes if _string(a, ATTRIBUTE_NAME) == name for f in a if f[0] == ATTRIBUTE_FLOAT
         ]
-        return float(np.frombuffer(as_bytes(found[-1]), "<f4")[0]) if found else default
+        return float(np.frombuffer(as_bytes(values[-1]), "<f4")[0]) if values else default
 
     def tensor_types(self) -> List[int]:
         """The element types of the tensors in its attributes."""

@@ -1,1 +1,1 @@
-"""What the package does when it is asked: predict, selftest, bench, verify, engine, info."""
+"""What the package does when it is asked: predict, selftest, bench, verify, engine, inspect."""

@@ -15,14 +15,14 @@ from .bench import BenchOptions, bench_package
 from .selftest import self_test
 from .verify import teacher_outputs, verify_package
 
-__all__ = ["Outcome", "VerifyOptions", "bench", "engine", "info", "listed", "predict", "selftest", "verify"]
+__all__ = ["Outcome", "VerifyOptions", "bench", "engine", "inspect", "listed", "predict", "selftest", "verify"]
 
 BLOCK = 64  # samples read and run at a time
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command found: ``data`` for ``--json``, ``text`` for people, ``failure`` if a gate did not pass."""
+    """What a command gives: ``data`` for ``--json``, ``text`` for people, ``failure`` if a gate did not pass."""
 
     data: Mapping[str, Any]
     text: str
@@ -45,7 +45,7 @@ class VerifyOptions:
         return replace(own, **{name: value for name, value in given.items() if value is not None})
 
 
-def info(package: Package) -> Outcome:
+def inspect(package: Package) -> Outcome:
     """What the package is, without opening a session."""
     meta = {key: value for key, value in package.meta.items() if key != "files"}
     target, budgets = package.meta["target"], package.budgets

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import traceback
-from typing import Any, NoReturn, Optional, Sequence
+from typing import Any, List, NoReturn, Optional, Sequence
 
 from ..backends.table import BACKENDS, BackendOptions
 from ..errors import BackendMissing, RuntimeFault
@@ -25,6 +25,8 @@ from .bench import BenchOptions
 __all__ = ["main", "outcome_of"]
 
 INTERRUPTED = 130
+ALIASES = {"run": "predict", "info": "inspect"}
+"""Names that commands had, here or in dlx-deploy; they work and are not shown."""
 
 
 def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
@@ -36,6 +38,7 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
     ready()
     try:
         arguments = _parser(archive_path).parse_args(argv)
+        arguments.command = ALIASES.get(arguments.command, arguments.command)
         with interruptible():
             outcome = _run(arguments, archive_path or arguments.package)
         if arguments.command is None:
@@ -69,8 +72,8 @@ def outcome_of(command: Sequence[str], package: str) -> Outcome:
 
 def _run(arguments: argparse.Namespace, path: str) -> Outcome:
     package = open_package(path)
-    if arguments.command in (None, "info"):
-        return commands.info(package)
+    if arguments.command in (None, "inspect"):
+        return commands.inspect(package)
     if arguments.command == "engine":
         return commands.engine(package, not arguments.no_build, arguments.cache, _say)
     options = BackendOptions(arguments.backend, arguments.threads, not arguments.no_build, arguments.cache)
@@ -102,12 +105,12 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     parser.set_defaults(json=False)
     actions = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    predict = _command(actions, "predict", "classify image files, or texts")
-    predict.add_argument("inputs", nargs="*", metavar="INPUT", help="an image file or a text; -: a line each on stdin")
-    predict.add_argument("--file", metavar="FILE", help="image paths or texts, a line each")
-    predict.add_argument("--top", type=int, default=1, metavar="K", help="classes per input (default: 1)")
-
-    predict.add_argument("--out", metavar="DIR", help="where files are written, if the answers are files")
+    for name in _names("predict"):
+        predict = _command(actions, name, "say what the model makes of image files, or of texts")
+        predict.add_argument("inputs", nargs="*", metavar="INPUT", help="a file or a text; -: a line each on stdin")
+        predict.add_argument("--file", metavar="FILE", help="image paths or texts, a line each")
+        predict.add_argument("--top", type=int, default=1, metavar="K", help="answers per input (default: 1)")
+        predict.add_argument("--out", metavar="DIR", help="where files are written, if the answers are files")
 
     _command(actions, "selftest", "compare the golden inputs' outputs with those of the builder")
 
@@ -135,12 +138,19 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     engine = _command(actions, "engine", "build this machine's engine if need be, and describe it", session=False)
     _engine_options(engine)
 
-    _command(actions, "info", "say what this package is", session=False)
+    for name in _names("inspect"):
+        _command(actions, name, "say what this package is", session=False)
     return parser
 
 
+def _names(command: str) -> List[str]:
+    """What ``command`` may be called."""
+    return [command, *(alias for alias, name in ALIASES.items() if name == command)]
+
+
 def _command(actions: Any, name: str, text: str, session: bool = True) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text.capitalize() + ".")
+    shown = {} if name in ALIASES else {"help": text}  # argparse lists what has a help
+    parser: argparse.ArgumentParser = actions.add_parser(name, description=text.capitalize() + ".", **shown)
     parser.add_argument("--json", action="store_true", help="print JSON")
     if session:
         parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: ONNX Runtime's choice (default)")

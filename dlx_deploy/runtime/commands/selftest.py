@@ -96,8 +96,8 @@ class _Comparison:
 
     def differences(self) -> Tuple[OutputDifference, ...]:
         """The largest difference of each output that was compared as numbers."""
-        found = ((name, far, self._tolerances[name]) for name, far in self._furthest.items())
-        return tuple(OutputDifference(name, far, allowed.atol, allowed.rtol) for name, far, allowed in found)
+        furthest = ((name, far, self._tolerances[name]) for name, far in self._furthest.items())
+        return tuple(OutputDifference(name, far, allowed.atol, allowed.rtol) for name, far, allowed in furthest)
 
     def _failure(self, outputs: Arrays, golden: Arrays, rows: Sequence[int], wrong: NDArray[np.int64], how: str) -> str:
         task, i = self._package.task, int(wrong[0])

@@ -70,9 +70,9 @@ class EngineCache:
             EngineError: there is none and none may be built; what ``build`` raises.
         """
         entry = self.folder / _name(here, settings)
-        found, why = self._read(entry, here)
-        if found:
-            return found
+        cached, why = self._read(entry, here)
+        if cached:
+            return cached
         why = why or self._nearest(here)
         if build is None:
             raise EngineError(
@@ -85,8 +85,8 @@ class EngineCache:
         except OSError as e:
             return self._unkept(build, here, settings, say, e)
         with _locked(entry / LOCK, say):
-            found, _ = self._read(entry, here)  # another process may have built it meanwhile
-            return found or self._built(entry, here, settings, build, say)
+            cached, _ = self._read(entry, here)  # another process may have built it meanwhile
+            return cached or self._built(entry, here, settings, build, say)
 
     def timing_cache(self, here: EngineKey) -> Path:
         """The timing cache that all engines of this TensorRT and GPU share."""
@@ -129,8 +129,8 @@ class EngineCache:
             except (OSError, PackageError):
                 continue
             if key.package_digest == here.package_digest:
-                found = differences(key, here) or ["settings: it was built with others"]
-                nearest = found if nearest is None or len(found) < len(nearest) else nearest
+                different = differences(key, here) or ["settings: it was built with others"]
+                nearest = different if nearest is None or len(different) < len(nearest) else nearest
         return "; ".join(nearest) if nearest else "there is none of this package"
 
 

@@ -61,9 +61,9 @@ def _kind(layer: Mapping[str, Any]) -> str:
     if kind == "myelin" or (not kind and "ForeignNode" in str(layer.get("Name", ""))):
         return OPAQUE
     words = (kind, str(layer.get("ParameterType", "")).lower())
-    for found, spellings in KINDS:
+    for name, spellings in KINDS:
         if any(spelling in word for word in words for spelling in spellings):
-            return found
+            return name
     tactic = str(layer.get("TacticName", "")).lower()
     return "gemm" if "mha" in tactic or "_gemm_" in tactic else "other"
 
@@ -73,10 +73,10 @@ def _precision(layer: Mapping[str, Any], kind: str) -> str:
     inputs: List[Any] = layer.get("Inputs") or []
     listed = layer.get("Weights")
     weights: Dict[str, Any] = listed if isinstance(listed, dict) else {}
-    found = [_type(tensor) for tensor in inputs[: 2 if kind == "gemm" and not weights else 1]]
+    types = [_type(tensor) for tensor in inputs[: 2 if kind == "gemm" and not weights else 1]]
     if weights.get("Type"):
-        found.append(_named(str(weights["Type"])))
-    known = [precision for precision in found if precision in WIDTH]
+        types.append(_named(str(weights["Type"])))
+    known = [precision for precision in types if precision in WIDTH]
     return max(known, key=WIDTH.__getitem__) if known else "other"
 
 

@@ -47,10 +47,10 @@ def _make_logger(module: Any) -> Any:
 
 def parse_failure(parser: Any, builder: str, said: List[Tuple[str, str]]) -> str:
     """Which nodes the parser refuses, and why."""
-    found = [_parse_error(parser.get_error(i)) for i in range(parser.num_errors)]
-    found = list(dict.fromkeys(found)) or [text for _, text in said[-3:]] or ["it gives no reason"]
+    faults = [_parse_error(parser.get_error(i)) for i in range(parser.num_errors)]
+    faults = list(dict.fromkeys(faults)) or [text for _, text in said[-3:]] or ["it gives no reason"]
     return (
-        f"{builder} cannot parse the graph, in {len(found)} places: {'; '.join(found[:5])}; replace the operator, or "
+        f"{builder} cannot parse the graph, in {len(faults)} places: {'; '.join(faults[:5])}; replace the operator, or "
         "export at an opset that this parser reads (export.opset)"
     )
 

@@ -65,8 +65,8 @@ def prepare_engine(
         return build_engine(package.model, settings, timing_cache, _talk(say))
 
     store = EngineCache(Path(cache) if cache else default_folder())
-    found = store.get(here, settings, builder if build else None, say)
-    return PreparedEngine(found.plan, found.sidecar, found.origin)
+    cached = store.get(here, settings, builder if build else None, say)
+    return PreparedEngine(cached.plan, cached.sidecar, cached.origin)
 
 
 def engine_settings(package: Package) -> BuildSettings:

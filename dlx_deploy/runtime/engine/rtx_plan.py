@@ -82,8 +82,8 @@ def _texts(plan: bytes) -> Iterator[str]:
 def _tensor_types(statements: List[Tuple[str, str]]) -> Dict[str, str]:
     """Tensor → its type, as the plan spells it."""
     tensors = [body for kind, body in statements if kind in ("tensor", "sub_tensor")]
-    found = [(_name(body), TYPE.search(body)) for body in tensors]
-    return {name: match.group(1) for name, match in found if match}
+    typed = [(_name(body), TYPE.search(body)) for body in tensors]
+    return {name: match.group(1) for name, match in typed if match}
 
 
 def _layer(kind: str, body: str, types: Dict[str, str]) -> Optional[EngineLayer]:
@@ -104,10 +104,10 @@ def _operand_precision(body: str, key: str, types: Dict[str, str]) -> str:
     """The wider type of the first two operands: the activation and the weights, or two activations."""
     listed = re.search(key + r" ?= ?\{([^}]*)\}", body)
     operands = [types.get(name, "") for name in QUOTED.findall(listed.group(1))[:2]] if listed else []
-    found = [PRECISIONS.get(kind, "other") for kind in operands]
-    return "other" if "other" in found or not found else max(found, key=WIDTH.__getitem__)
+    precisions = [PRECISIONS.get(kind, "other") for kind in operands]
+    return "other" if "other" in precisions or not precisions else max(precisions, key=WIDTH.__getitem__)
 
 
 def _name(body: str) -> str:
-    found = NAME.search(body)
-    return (found.group(1) or found.group(2) or "") if found else ""
+    match = NAME.search(body)
+    return (match.group(1) or match.group(2) or "") if match else ""

@@ -73,15 +73,15 @@ class Sidecar:
 
 def differences(stored: EngineKey, here: EngineKey) -> List[str]:
     """Each field in which an engine's key does not fit this machine, with both values."""
-    found = []
+    differing = []
     for field in fields(EngineKey):
         wanted, seen = getattr(stored, field.name), getattr(here, field.name)
         if wanted is None or field.name in RECORDED:
             continue
         allowed = wanted.split(",") if field.name == "compute_capability" else [wanted]
         if seen not in allowed:
-            found.append(f"{field.name}: the engine is for {wanted}, here is {seen}")
-    return found
+            differing.append(f"{field.name}: the engine is for {wanted}, here is {seen}")
+    return differing
 
 
 def make_sidecar(key: EngineKey, settings: BuildSettings, built: BuiltEngine, timed: bool = True) -> Sidecar:

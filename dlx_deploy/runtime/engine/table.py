@@ -104,16 +104,16 @@ def violations(table: PrecisionTable, asked: Mapping[str, str]) -> List[str]:
             where[node] = max(where.get(node, layer.precision), layer.precision, key=_width)
     for layer in table.layers:  # a small product may be part of a generated kernel: what that computes in counts
         where.update((node, layer.precision) for node in layer.nodes if layer.kind == OTHER and node not in where)
-    found = []
+    violating = []
     for node, precision in asked.items():
         computed = where.get(node)
         if computed is None and node in hidden:
             continue
         if computed is None:
-            found.append(f"{node}: asked for {precision}, and no layer of the engine names it")
+            violating.append(f"{node}: asked for {precision}, and no layer of the engine names it")
         elif _width(computed) > WIDTH[precision]:
-            found.append(f"{node}: asked for {precision}, the engine computes it in {computed}")
-    return found
+            violating.append(f"{node}: asked for {precision}, the engine computes it in {computed}")
+    return violating
 
 
 def _width(precision: str) -> int:

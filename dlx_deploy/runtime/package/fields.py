@@ -175,22 +175,22 @@ def npy_array(files: Mapping[str, bytes], name: str, origin: str, dtype: Any, sh
         PackageError: no ``.npy`` file, or another dtype, order or shape (``None``: any size).
     """
     data = files[name]
-    found, fortran, kind, start = _npy_header(data, f"{origin}: {name!r}")
-    fits = len(found) == len(shape) and all(shape[i] in (None, n) for i, n in enumerate(found))
+    sizes, fortran, kind, start = _npy_header(data, f"{origin}: {name!r}")
+    fits = len(sizes) == len(shape) and all(shape[i] in (None, n) for i, n in enumerate(sizes))
     if fortran or kind != np.dtype(dtype) or not fits:
         raise PackageError(
-            f"{origin}: {name!r} is {kind}{list(found)}{' in Fortran order' if fortran else ''}; "
+            f"{origin}: {name!r} is {kind}{list(sizes)}{' in Fortran order' if fortran else ''}; "
             f"must be {np.dtype(dtype)}{list(shape)} in C order"
         )
     size = kind.itemsize
-    for n in found:
+    for n in sizes:
         size *= n
     if size != len(data) - start:
         raise PackageError(
-            f"{origin}: {name!r} has not the bytes that its header says: {size} for {kind}{list(found)}, and there are "
+            f"{origin}: {name!r} has not the bytes that its header says: {size} for {kind}{list(sizes)}, and there are "
             f"{len(data) - start}"
         )
-    return np.frombuffer(data, kind, offset=start).reshape(found)
+    return np.frombuffer(data, kind, offset=start).reshape(sizes)
 
 
 def _npy_header(data: bytes, what: str) -> Tuple[Tuple[int, ...], bool, np.dtype[Any], int]:

@@ -38,13 +38,13 @@ def read_message(data: Data) -> List[Field]:
         Malformed: the bytes are no protobuf message.
     """
     view, position = memoryview(data), 0
-    found: List[Field] = []
+    parts: List[Field] = []
     while position < len(view):
         tag, position = _varint(view, position)
         number, wire = tag >> 3, tag & 7
         if wire == VARINT:
             value, position = _varint(view, position)
-            found.append((number, wire, value))
+            parts.append((number, wire, value))
             continue
         if wire == BYTES:
             size, position = _varint(view, position)
@@ -54,9 +54,9 @@ def read_message(data: Data) -> List[Field]:
             raise Malformed(f"wire type {wire} at byte {position}")
         if not number or size > len(view) - position:
             raise Malformed(f"field {number} of {size} bytes at byte {position} of {len(view)}")
-        found.append((number, wire, view[position : position + size]))
+        parts.append((number, wire, view[position : position + size]))
         position += size
-    return found
+    return parts
 
 
 def write_message(fields: Iterable[Field]) -> bytes:
@@ -81,11 +81,11 @@ def read_numbers(field: Field) -> List[int]:
     if isinstance(value, int):
         return [value]
     view, position = memoryview(value), 0
-    found: List[int] = []
+    numbers: List[int] = []
     while position < len(view):
         number, position = _varint(view, position)
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers
 
 
 def _varint(view: memoryview, position: int) -> Tuple[int, int]:

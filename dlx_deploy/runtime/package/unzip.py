@@ -144,28 +144,28 @@ def _check_overlaps(origin: str, infos: List[zipfile.ZipInfo], places: List[Tupl
 
 def _member(origin: str, data: bytes, info: zipfile.ZipInfo, place: Tuple[int, int, int]) -> bytes:
     _, first, last = place
-    found = data[first:last]
+    content = data[first:last]
     if info.compress_type == zipfile.ZIP_DEFLATED:
-        found = _inflated(origin, found, info)
-    if len(found) != info.file_size:
-        raise _damaged(origin, info, f"{len(found)} bytes, and the directory says {info.file_size}")
-    if zlib.crc32(found) != info.CRC:
+        content = _inflated(origin, content, info)
+    if len(content) != info.file_size:
+        raise _damaged(origin, info, f"{len(content)} bytes, and the directory says {info.file_size}")
+    if zlib.crc32(content) != info.CRC:
         raise _damaged(origin, info, "Bad CRC-32")
-    return found
+    return content
 
 
 def _inflated(origin: str, deflated: bytes, info: zipfile.ZipInfo) -> bytes:
     """What ``deflated`` holds; one byte more than the member claims is enough to know that it lies."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        found = inflater.decompress(deflated, info.file_size + 1)
+        content = inflater.decompress(deflated, info.file_size + 1)
     except zlib.error as e:
         raise _damaged(origin, info, str(e)) from e
-    if len(found) > info.file_size:
+    if len(content) > info.file_size:
         raise _damaged(origin, info, f"it inflates to more than the {info.file_size} bytes that it claims")
     if not inflater.eof or inflater.unused_data:
         raise _damaged(origin, info, "its deflated bytes do not end where the directory says")
-    return found
+    return content
 
 
 def _damaged(origin: str, info: zipfile.ZipInfo, why: str) -> PackageError:

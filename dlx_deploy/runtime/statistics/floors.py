@@ -143,7 +143,7 @@ def _fraction(x: float, a: float, b: float) -> float:
     """Its continued fraction by Lentz's method (Numerical Recipes, 3rd edition, 6.4)."""
     tiny = 1e-300
     c, d = 1.0, 1 / _away(1 - (a + b) * x / (a + 1), tiny)
-    found = d
+    fraction = d
     for m in range(1, 10_000):
         for term in (
             m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
@@ -151,10 +151,10 @@ def _fraction(x: float, a: float, b: float) -> float:
         ):
             d = 1 / _away(1 + term * d, tiny)
             c = _away(1 + term / c, tiny)
-            found *= d * c
+            fraction *= d * c
         if abs(d * c - 1) < 1e-15:
             break
-    return found
+    return fraction
 
 
 def _away(value: float, tiny: float) -> float:

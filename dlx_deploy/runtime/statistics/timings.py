@@ -135,12 +135,12 @@ def _across(
 ) -> Optional[float]:
     """The median of the rows' bounds at half the error; with too few blocks for it the outermost at the whole error."""
     narrow = [bound(row, percentile, (1 + confidence) / 2) for row in rows]
-    found = [x for x in narrow if x is not None]
-    if found and len(found) == len(rows):
-        ranked = sorted(found, reverse=outermost is min)
+    bounds = [x for x in narrow if x is not None]
+    if bounds and len(bounds) == len(rows):
+        ranked = sorted(bounds, reverse=outermost is min)
         return ranked[len(ranked) // 2]
-    found = [x for x in (bound(row, percentile, confidence) for row in rows) if x is not None]
-    return outermost(found) if found and len(found) == len(rows) else None
+    bounds = [x for x in (bound(row, percentile, confidence) for row in rows) if x is not None]
+    return outermost(bounds) if bounds and len(bounds) == len(rows) else None
 
 
 def _sums(values: Sequence[float], size: int) -> List[float]:

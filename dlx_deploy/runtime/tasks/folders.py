@@ -79,17 +79,17 @@ def split_entries(names: Sequence[str], where: PathLike) -> Dict[str, str]:
     Raises:
         InputError: two of them are the same split.
     """
-    found: Dict[str, str] = {}
+    splits: Dict[str, str] = {}
     for name in sorted(names):
         split = SPLITS.get(name.lower())
         if split is None:
             continue
-        if split in found:
+        if split in splits:
             raise InputError(
-                f"{os.fspath(where)}: {found[split]!r} and {name!r} are both the {split} split; keep one of them"
+                f"{os.fspath(where)}: {splits[split]!r} and {name!r} are both the {split} split; keep one of them"
             )
-        found[split] = name
-    return found
+        splits[split] = name
+    return splits
 
 
 def counted(left_out: Sequence[str]) -> str:
@@ -122,19 +122,19 @@ def _entries(folder: str) -> List[_Entry]:
     """What is in ``folder``, without litter, by name."""
     try:
         with os.scandir(folder) as entries:
-            found = sorted((e for e in entries if not _is_litter(e.name)), key=lambda e: e.name)
+            kept = sorted((e for e in entries if not _is_litter(e.name)), key=lambda e: e.name)
     except OSError as e:
         raise InputError(
             f"{e.filename or folder}: cannot be read ({e.strerror}); every image of the set must be"
         ) from e
-    for entry in found:
+    for entry in kept:
         if entry.name.isascii():
             continue
         try:
             entry.name.encode("utf-8")
         except UnicodeEncodeError as e:
             raise InputError(f"{folder}: the name {os.fsencode(entry.name)!r} is not UTF-8; rename it") from e
-    return found
+    return kept
 
 
 def _is_dir(entry: _Entry) -> bool:

@@ -26,7 +26,7 @@ def folder(tmp_path: Path, data: Any, helpers: Any) -> Path:
 
 
 def test_info(predictor: Predictor) -> None:
-    outcome = commands.info(predictor.package)
+    outcome = commands.inspect(predictor.package)
     assert outcome.failure is None
     assert outcome.data["labels"] == ["cat", "dog", "owl"]
     assert outcome.data["digest"] == predictor.package.digest
@@ -41,7 +41,7 @@ def test_info(predictor: Predictor) -> None:
 def test_info_of_an_exact_package_with_a_latency_budget(make_predictor: Any, helpers: Any) -> None:
     budgets = {"max_drop": 0.01, "confidence": 0.9, "max_latency_p90_ms": 2.5}
     meta = helpers.metadata(budgets=budgets, execution={"exact_qdq": True})
-    text = commands.info(make_predictor(metadata=meta).package).text
+    text = commands.inspect(make_predictor(metadata=meta).package).text
     assert "run in exact Q/DQ arithmetic" in text
     assert "accuracy drop 1 points at 0.9 confidence, p90 2.5 ms" in text
 

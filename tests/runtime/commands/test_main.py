@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlx_deploy import cli
 from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.commands.main import main
 from dlx_deploy.runtime.package.archive import write_archive
@@ -92,10 +93,36 @@ def test_verify(run: Run, split: Path, damaged: Path) -> None:
     assert (code, json.loads(out)["verdict"]["verdict"]) == (6, "undecided")
 
 
-def test_info_and_no_command(run: Run) -> None:
-    code, out, _ = run("info")
+COMMANDS = ["predict", "selftest", "bench", "verify", "engine", "inspect"]
+
+
+def test_the_package_and_the_tool_have_the_same_commands(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = run("--help")[1]
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith("    ")] == COMMANDS
+    assert cli.run(["--help"]) == 0
+    of_tool = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f" {command} " in of_tool
+    for older in ("info", "run"):
+        assert f" {older} " not in shown + of_tool
+
+
+def test_older_names_of_commands_work(run: Run, cat: Path, dlx: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for older, name, more in (("info", "inspect", []), ("run", "predict", [str(cat)])):
+        expected = run(name, *more)
+        assert expected[0] == 0
+        assert run(older, *more) == expected
+        for command in (older, name):
+            assert cli.run([command, str(dlx), *more]) == 0
+            assert capsys.readouterr().out == expected[1]
+    assert cli.run(["inspect", str(dlx), "--selftest"]) == 0
+    assert capsys.readouterr().out == run("selftest")[1]
+
+
+def test_inspect_and_no_command(run: Run) -> None:
+    code, out, _ = run("inspect")
     assert (code, out.splitlines()[0]) == (0, "tiny 1.2.3 for any x86-64")
-    code, out, _ = run("info", "--json")
+    code, out, _ = run("inspect", "--json")
     assert json.loads(out)["name"] == "tiny"
     code, out, _ = run()
     assert code == 0
@@ -131,13 +158,13 @@ def test_missing_libraries_are_exit_4(run: Run, cat: Path, monkeypatch: pytest.M
     code, _, err = run("selftest")
     assert code == 4
     assert "pip install onnxruntime" in err
-    assert run("info")[0] == 0
+    assert run("inspect")[0] == 0
 
 
 def test_broken_package(run: Run, tmp_path: Path, dlx: Path) -> None:
     short = tmp_path / "short.dlx"
     short.write_bytes(dlx.read_bytes()[:5000])
-    code, out, err = run("info", path=short)
+    code, out, err = run("inspect", path=short)
     assert (code, out) == (2, "")
     assert "short.dlx: not a readable zip" in err
 

@@ -116,7 +116,7 @@ def sealed(files: Mapping[str, bytes], index: bytes | None = None) -> dict[str, 
 def use(files: Mapping[str, bytes], session: bool = True) -> None:
     """All that is done with a package on a CPU."""
     package = parse_package(files, "x.dlx")
-    to_json(commands.info(package).data)
+    to_json(commands.inspect(package).data)
     if not session:
         return
     predictor = Predictor(package, BackendOptions(threads=1))

@@ -251,7 +251,7 @@ def test_commands_on_texts() -> None:
     )
     assert [row["text"] for row in outcome.data["predictions"]] == ["the cat", "elm"]
     assert outcome.text.splitlines()[1].startswith("elm\tplant 0.7")
-    assert "texts, as tokens int32[N, L], at most 6; longer texts are refused" in commands.info(package.package).text
+    assert "texts, as tokens int32[N, L], at most 6; longer texts are refused" in commands.inspect(package.package).text
     assert "texts/s" in commands.bench(package, BenchOptions(rounds=3, warmup=0)).text
 
 

@@ -1,0 +1,104 @@
+"""The gates of a finished verification, from its files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlx_deploy.config import Gate
+from dlx_deploy.stages.verify import judge
+
+from .verifications import outputs
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "verdict", "text"),
+    [
+        (2, 1, "pass", "at most"),
+        (90, 10, "fail", "to improve: train and distill longer, prune less, or raise gate.max_drop"),
+        (25, 10, "undecided", "samples would decide"),
+    ],
+)
+def test_accuracy(tmp_path: Path, b: int, c: int, verdict: str, text: str) -> None:
+    (result,) = judge(Gate(max_drop=0.02), outputs(tmp_path, b, c), {})
+    assert (result.gate, result.verdict) == ("accuracy", verdict)
+    assert text in result.text
+    assert result.value == pytest.approx((b - c) / 1000)
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "timing", "verdict"),
+    [
+        (2.0, {}, "pass"),
+        (1.25, {}, "undecided"),  # p90 is under the budget, its bound is not
+        (1.0, {}, "fail"),
+        (9.0, {"kind": "estimate (roofline, not measured)"}, "pending"),
+        (0.001, {"kind": "estimate (roofline, not measured)"}, "pending"),  # an estimate never fails a gate either
+        (1.0, {"p90_lower_ms": 1.1}, "fail"),
+        (1.0, {"p90_lower_ms": 0.9}, "undecided"),  # p90 is above the budget, and not for certain
+        (9.0, {"p90_upper_ms": None, "p90_lower_ms": 0.0}, "undecided"),  # measured, and not shown
+        (9.0, {"p90_upper_ms": 9.1, "by_slowest": True}, "undecided"),
+        (9.0, {"p90_upper_ms": 8.9, "by_slowest": True}, "pass"),
+    ],
+)
+def test_latency(tmp_path: Path, limit_ms: float, timing: dict[str, Any], verdict: str) -> None:
+    results = judge(Gate(max_latency_p90_ms=limit_ms), outputs(tmp_path, **timing), {})
+    assert [(r.gate, r.verdict) for r in results] == [("accuracy", "pass"), ("latency", verdict)]
+    if verdict == "pending":
+        assert "dlx-deploy bench PACKAGE --max-p90-ms" in results[1].text
+    assert ("to decide: raise verify.rounds" in results[1].text) is (verdict == "undecided")
+    assert ("a multiple of the slowest, as the timings come in bursts" in results[1].text) is ("by_slowest" in timing)
+    assert ("when the machine is quieter" in results[1].text) is ("by_slowest" in timing and verdict == "undecided")
+
+
+def test_no_latency_budget_no_latency_gate(tmp_path: Path) -> None:
+    assert [r.gate for r in judge(Gate(), outputs(tmp_path), {})] == ["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("floor", "verdict", "text"),
+    [
+        (0.96, "pass", "quantized: accuracy 97.90 %"),
+        (0.975, "undecided", "samples would decide"),
+        (0.99, "fail", "train a better teacher, compress less, or lower gate.min_accuracy"),
+    ],
+)
+def test_a_floor_is_held_against_what_is_shipped(tmp_path: Path, floor: float, verdict: str, text: str) -> None:
+    _, result = judge(Gate(min_accuracy=floor), outputs(tmp_path, largest_class=900), {})
+    assert (result.gate, result.metric, result.verdict, result.limit) == ("min_accuracy", "top1", verdict, floor)
+    assert result.value == pytest.approx(0.979)
+    assert result.bound is not None
+    assert (result.bound >= floor) is (verdict == "pass")
+    assert text in result.text
+
+
+def test_a_floor_that_the_largest_class_clears_says_so(tmp_path: Path) -> None:
+    _, result = judge(Gate(min_accuracy=0.4), outputs(tmp_path, largest_class=450), {})
+    assert result.verdict == "pass"
+    assert "always answering the largest class would be right on 45.00 %, so this floor shows little" in result.text
+
+
+@pytest.mark.parametrize(
+    ("top1", "largest", "verdict"),
+    [
+        (0.082, 102, "fail"),  # worse than the largest class
+        (0.12, 102, "pass"),  # the bound is 10.3 %
+        (0.118, 102, "fail"),  # better, and not clearly: its bound is 10.15 %
+        (0.98, 980, "fail"),  # good, and no better than one answer for all
+        (1.0, 1000, "fail"),  # a test split of one class shows nothing
+    ],
+)
+def test_a_teacher_must_be_better_than_the_largest_class(
+    tmp_path: Path, top1: float, largest: int, verdict: str
+) -> None:
+    found = outputs(tmp_path, 0, 0, top1=top1, largest_class=largest)
+    _, result = judge(Gate(), found, {})
+    assert (result.gate, result.metric, result.verdict) == ("chance", "teacher_top1", verdict)
+    assert (result.value, result.limit) == (pytest.approx(top1), largest / 1000)
+    if verdict == "fail":
+        assert "not clearly better than always answering the largest class" in result.text
+        assert "train the teacher until it is, or set gate.allow_chance = true" in result.text
+    assert ("test samples could show it" in result.text) is (top1 == 0.118)
+    assert [r.gate for r in judge(Gate(allow_chance=True), found, {})] == ["accuracy"]

@@ -1,0 +1,115 @@
+"""What ``[distill]`` may say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from dlx_deploy.errors import ConfigError, EnvironmentMissing
+
+from ..conftest import image_folder
+from .support.planning import NET, planned, rehearsed, texts
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["distill.model=resnett8"], r"distill: distill\.model is 'resnett8', unknown; nearest valid name: 'resnet8'"),
+        (["distill.model=hf:bert"], r"model 'hf:bert' is for texts, and the data are images; set distill\.model for"),
+        (["distill.model=transformer"], r"model 'transformer' is for texts, and the data are images"),
+        (["distill.batch_size=1"], r"distill\.batch_size is 1; batch normalisation needs at least 2 images"),
+        (["distill.model=none.py:make"], r"distill: source none\.py does not exist; correct the path"),
+    ],
+)
+def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, *overrides)
+
+
+def test_what_a_plan_refuses_for_texts(tmp_path: Path) -> None:
+    words = texts(tmp_path / "texts")
+    with pytest.raises(ConfigError, match=r"distill\.model is 'resnet8', no network for texts; .*'hf:NAME_OR_PATH'"):
+        planned(tmp_path, *words, "distill.model=resnet8")
+    with pytest.raises(ConfigError, match=r"teacher\.model is 'hf:\./none', and there is no such folder"):
+        planned(tmp_path, *words, "teacher.model=hf:./none")
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "message"),
+    [
+        (NET, "make_nett", r"net\.py has no function 'make_nett'; nearest valid name: 'make_net'"),
+        ("x = 1", "make", r"net\.py has no function 'make'; the file defines no function"),
+        ("def make(:", "make", r"net\.py is no Python: invalid syntax"),
+    ],
+)
+def test_a_function_that_is_not_in_the_user_s_file(tmp_path: Path, text: str, model: str, message: str) -> None:
+    (tmp_path / "net.py").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, f"distill.model={tmp_path / 'net.py'}:{model}")
+
+
+@pytest.mark.parametrize("text", ["from elsewhere import *", "if True:\n    make = 1", "globals()['make'] = 1"])
+def test_a_function_that_may_be_there(tmp_path: Path, text: str) -> None:
+    (tmp_path / "net.py").write_text(text)
+    assert planned(tmp_path, f"distill.model={tmp_path / 'net.py'}:make")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["distill.arguments={widht=1}"],
+            r"distill: resnet8: unknown argument 'widht' \(1\); nearest valid name: 'width'",
+        ),
+        (["distill.model=resnet18", "distill.arguments={no=1}"], r"distill: resnet18: torchvision does not build it"),
+        (["distill.model=vgg11", "distill.arguments={width=2}"], r"distill: "),
+        (["distill.model=timm:resnet19"], r"distill: timm has no model 'resnet19'; it has "),
+        (
+            ["distill.model=timm:resnet18", "distill.arguments={no=1}"],
+            r"distill: timm:resnet18: timm does not build it",
+        ),
+    ],
+)
+def test_what_a_build_refuses_at_its_start(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        rehearsed(tmp_path, *overrides)
+
+
+def test_a_function_for_one_number_of_classes(tmp_path: Path) -> None:
+    text = NET.replace("def make_net(num_classes):", "def make_net(num_classes):\n    assert num_classes == 3\n   ")
+    (tmp_path / "net.py").write_text(text.replace("Linear(64,", "Linear(192,"))
+    given = ["prune.enabled=false", f"distill.model={tmp_path / 'net.py'}:make_net"]
+    folder = image_folder(tmp_path / "images", {"a": 2, "b": 2, "c": 2})
+    rehearsed(tmp_path, "data.kind=imagefolder", f"data.path={folder}", "data.height=8", *given)
+    rehearsed(tmp_path, *texts(tmp_path / "texts"), *given)  # of texts nobody knows yet
+    with pytest.raises(ConfigError, match=r"distill: .*make_net\(.* raised AssertionError"):
+        rehearsed(tmp_path, *given)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("make_net", ""),
+        ("other", r"distill: the model gives \[2, 10, 6, 6\] for images \[2, 1, 8, 8\]; it must give logits"),
+        ("mixed", r"distill: the network's answers depend on the batch: .*the input of 'head' \(Linear\)"),
+        ("wants", r"distill: .*wants\(.*raised TypeError: .*depth"),
+    ],
+)
+def test_a_user_s_network_is_built_once_before_anything_runs(tmp_path: Path, function: str, message: str) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    override = f"distill.model={tmp_path / 'net.py'}:{function}"
+    if not message:
+        return rehearsed(tmp_path, override, "prune.enabled=false")
+    with pytest.raises(ConfigError, match=message):
+        rehearsed(tmp_path, override)
+
+
+def test_what_is_not_installed_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(EnvironmentMissing, match=r"distill: model 'timm:resnet18' needs timm"):
+        rehearsed(tmp_path, "distill.model=timm:resnet18")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(EnvironmentMissing, match=r"distill: distill\.precision is 'fp16', and there is no GPU here"):
+        rehearsed(tmp_path, "distill.precision=fp16")
