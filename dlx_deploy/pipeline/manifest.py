@@ -14,6 +14,7 @@ from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.key import KeyDocument
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.pipeline.store import Store, StoredOutput
+from dlx_deploy.runtime.schemas import newer_schema
 
 __all__ = ["Manifest", "StepEntry", "latest_manifests", "now"]
 
@@ -79,8 +80,9 @@ def latest_manifests(store: Store) -> dict[str, Manifest]:
             manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
         except (OSError, msgspec.MsgspecError):
             continue
-        if manifest.schema > SCHEMA:
-            raise StoreError(f"{path}: schema {manifest.schema}, and this dlx-deploy reads up to {SCHEMA}")
+        refusal = newer_schema(manifest.schema, SCHEMA)
+        if refusal:
+            raise StoreError(f"{path}: {refusal}")
         if manifest.status == "running" and not _is_alive(path):
             manifest = msgspec.structs.replace(manifest, status="killed", error="its process is gone: build again")
         seen.add(name)

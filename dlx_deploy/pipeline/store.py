@@ -24,6 +24,7 @@ from dlx_deploy.pipeline.digest import DigestCache, FileDigest, canonical_json, 
 from dlx_deploy.pipeline.key import KeyDocument, key_of
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.runtime.files import write_atomically
+from dlx_deploy.runtime.schemas import newer_schema
 
 try:
     import fcntl
@@ -108,11 +109,9 @@ class Store:
             return Corrupt(f"record.json cannot be read: {e}", None)
         except OSError as e:
             raise _store_error(e, folder) from e
-        if record.schema > SCHEMA:
-            raise StoreError(
-                f"{folder / _RECORD}: schema {record.schema}, and this dlx-deploy reads up to {SCHEMA}; "
-                f"use a newer dlx-deploy or another --store"
-            )
+        refusal = newer_schema(record.schema, SCHEMA, "use a newer dlx-deploy or another --store")
+        if refusal:
+            raise StoreError(f"{folder / _RECORD}: {refusal}")
         if record.key != key or key_of(record.document) != key:
             return Corrupt("record.json does not belong to its key", None)
         if record.sha256 != record.digest():

@@ -23,8 +23,12 @@ from msgspec import Meta
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import DataError
+<<<<<<< HEAD
 from dlx_deploy.graph.model import INPUT, TOKENS
 from dlx_deploy.graph.samples import Samples
+=======
+from dlx_deploy.runtime.schemas import newer_schema
+>>>>>>> integration11
 
 __all__ = [
     "SCHEMA",
@@ -190,8 +194,9 @@ def open_data(folder: Path) -> DataArtifact:
     path = folder / "dataset.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
-            raise DataError(f"{path}: schema {raw['schema']} is newer than {SCHEMA}; update dlx-deploy")
+        refusal = newer_schema(raw.get("schema") if isinstance(raw, dict) else None, SCHEMA)
+        if refusal:
+            raise DataError(f"{path}: {refusal}")
         header: Header = msgspec.convert(raw, Header)
     except OSError as e:
         raise DataError(f"{path}: cannot be read ({e.strerror}); this is no prepared data set") from e

@@ -40,6 +40,7 @@ from dlx_deploy.nn.weights.state import (
     set_outside,
     set_packed,
 )
+from dlx_deploy.runtime.schemas import newer_schema
 
 __all__ = [
     "SCHEMA",
@@ -261,8 +262,9 @@ def _read_architecture(folder: Path) -> Architecture:
     path = folder / "architecture.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
-            raise ConfigError(f"{path}: schema {raw['schema']} is newer than {SCHEMA}; update dlx-deploy")
+        refusal = newer_schema(raw.get("schema") if isinstance(raw, dict) else None, SCHEMA)
+        if refusal:
+            raise ConfigError(f"{path}: {refusal}")
         architecture = msgspec.convert(raw, Architecture)
     except OSError as e:
         raise ConfigError(f"{path}: cannot be read ({e.strerror}); this is no model artifact") from e

@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 from ..errors import RuntimeFault
 from ..package.contents import Package
 from ..predictor import PathLike, Predictor
+from ..schemas import RESULT
 from ..tasks.task import Budgets, PredictOptions
 from ..words import line
 from .asked import listed
@@ -168,4 +169,4 @@ def _joined(lines: Iterable[str]) -> str:
 
 def _head(package: Package) -> Dict[str, Any]:
     own = {"name": package.name, "version": package.version, "target": package.target, "digest": package.digest}
-    return {"schema": 1, "package": own}
+    return {"schema": RESULT, "package": own}

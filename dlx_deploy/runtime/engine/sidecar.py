@@ -11,13 +11,13 @@ from typing import Any, Dict, List, Mapping, Optional
 from ..errors import BackendMissing, PackageError
 from ..machine import power_mode
 from ..package.archive import to_json
+from ..schemas import SIDECAR, newer_schema
 from ..strict_json import from_json
 from ..words import shortened
 from .build import BuiltEngine
 from .settings import BuildSettings, is_count
 
 __all__ = [
-    "SCHEMA",
     "EngineKey",
     "Sidecar",
     "differences",
@@ -28,7 +28,6 @@ __all__ = [
     "to_dict",
 ]
 
-SCHEMA = 1
 REQUIRED = ("flavour", "version", "system", "arch")
 OPTIONAL = ("package_digest", "compute_capability", "gpu", "power_mode", "driver")
 RECORDED = ("driver",)
@@ -99,7 +98,7 @@ def make_sidecar(key: EngineKey, settings: BuildSettings, built: BuiltEngine, ti
 
 def to_dict(sidecar: Sidecar) -> Dict[str, Any]:
     """The sidecar as JSON values."""
-    return {"schema": SCHEMA, **asdict(sidecar)}
+    return {"schema": SIDECAR, **asdict(sidecar)}
 
 
 def to_bytes(sidecar: Sidecar) -> bytes:
@@ -120,8 +119,9 @@ def read_sidecar(data: bytes, origin: str) -> Sidecar:
     if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
         raise PackageError(f"{origin}: no engine sidecar; it has no schema number")
     schema = values.pop("schema")
-    if schema > SCHEMA:
-        raise PackageError(f"{origin}: schema is {schema}; this version reads up to {SCHEMA}; use a newer dlx-deploy")
+    refusal = newer_schema(schema, SIDECAR)
+    if refusal:
+        raise PackageError(f"{origin}: {refusal}")
     try:
         key = EngineKey(**values.pop("key"))
         sidecar = Sidecar(key=key, **values)

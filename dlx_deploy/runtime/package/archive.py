@@ -16,14 +16,15 @@ from typing import Any, Dict, Mapping, Union
 
 from ..errors import PackageError
 from ..files import TooLarge, read_file, reason, write_atomically
+from ..schemas import PACKAGE as SCHEMA
+from ..schemas import newer_schema
 from ..strict_json import from_json
 from ..words import shortened
 from .unzip import MAX_BYTES, check_name, read_members
 
-__all__ = ["INDEX", "SCHEMA", "parse_archive", "read_archive", "read_index", "to_json", "write_archive"]
+__all__ = ["INDEX", "parse_archive", "read_archive", "read_index", "to_json", "write_archive"]
 
 INDEX = "package.json"
-SCHEMA = 2
 MAX_INDEX = 16 * 1024**2
 MAX_MEMBERS = 10_000
 MODE = 0o644  # of every member, and of the file
@@ -114,11 +115,10 @@ def read_index(origin: str, index: bytes) -> Mapping[str, Any]:
         raise PackageError(
             f"{origin}: {INDEX}: schema is {shortened(schema)}; must be a whole number from 1, so no dlx package"
         )
-    if schema > SCHEMA:
-        raise PackageError(
-            f"{origin}: {INDEX} has schema {schema}; this runtime reads up to {SCHEMA}. Update dlx-deploy, "
-            f"or use the runtime inside: python {os.path.basename(origin)}"
-        )
+    remedy = f"use a newer dlx-deploy, or the runtime inside: python {os.path.basename(origin)}"
+    refusal = newer_schema(schema, SCHEMA, remedy)
+    if refusal:
+        raise PackageError(f"{origin}: {INDEX}: {refusal}")
     if not isinstance(meta.get("files"), dict):
         raise PackageError(
             f"{origin}: {INDEX}: files is {shortened(meta.get('files'))}; must be a table of name: {{sha256, size}}"

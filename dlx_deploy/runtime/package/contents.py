@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Union
 
 from ..errors import PackageError
+from ..schemas import PACKAGE
 from ..sources import own_sources
 from ..tasks.arrays import Arrays, Tensor, Tolerance, count_of
 from ..tasks.table import open_task
@@ -210,7 +211,7 @@ def _metadata(contents: PackageContents) -> Dict[str, Any]:
         **contents.metadata,
         **task.inputs.fields(),
         **task.outputs.fields(),
-        "schema": archive.SCHEMA,
+        "schema": PACKAGE,
         "task": task.name,
         "inputs": [tensor.to_dict(batch) for tensor in task.inputs.tensors],
         "outputs": [tensor.to_dict(batch) for tensor in task.outputs.tensors],

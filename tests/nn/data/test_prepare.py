@@ -209,7 +209,7 @@ def test_open_data_refuses_what_it_cannot_read(tmp_path: Path) -> None:
         data.split("test")
     header = json.loads((tmp_path / "dataset.json").read_text())
     (tmp_path / "dataset.json").write_text(json.dumps({**header, "schema": 2}))
-    with pytest.raises(DataError, match=r"schema 2 is newer than 1"):
+    with pytest.raises(DataError, match=r"schema is 2; this version reads up to 1; use a newer dlx-deploy"):
         open_data(tmp_path)
     (tmp_path / "dataset.json").write_text(json.dumps({**header, "height": "8"}))
     with pytest.raises(DataError, match=r"not a data set's header"):

@@ -159,7 +159,7 @@ def test_damaged_artifacts_are_named(tmp_path: Path) -> None:
     path = tmp_path / "architecture.json"
     good = json.loads(path.read_text())
     for change, message in (
-        ({"schema": 4}, r"schema 4 is newer than 3; update dlx-deploy"),
+        ({"schema": 4}, r"schema is 4; this version reads up to 3; use a newer dlx-deploy"),
         ({"colour": 1}, r"not an architecture \(.*colour"),
         (
             {"classes": 5},

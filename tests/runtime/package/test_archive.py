@@ -204,7 +204,7 @@ def test_malformed_entry() -> None:
 def test_newer_schema_is_refused_by_name() -> None:
     newer = json.dumps({"schema": 7, "files": "in another form"}).encode()
     with pytest.raises(
-        PackageError, match=r"schema 7; this runtime reads up to 2\. Update dlx-deploy, or .* python x\.dlx"
+        PackageError, match=r"schema is 7; this version reads up to 2; use a newer dlx-deploy, or .* python x\.dlx"
     ) as e:
         parse_archive(zipped([("package.json", newer)]), "some/where/x.dlx")
     assert e.value.exit_code == 2
@@ -476,7 +476,7 @@ def test_a_comment_that_is_only_announced() -> None:
 
 @pytest.mark.parametrize("schema", [-1, 1.0, 3])
 def test_only_schemas_that_are_known(schema: Any) -> None:
-    with pytest.raises(PackageError, match="has schema 3" if schema == 3 else "must be a whole number from 1"):
+    with pytest.raises(PackageError, match="schema is 3; " if schema == 3 else "must be a whole number from 1"):
         archive.read_index("x.dlx", archive.to_json({"schema": schema, "files": {}}))
 
 
