@@ -23,12 +23,9 @@ from msgspec import Meta
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import DataError
-<<<<<<< HEAD
 from dlx_deploy.graph.model import INPUT, TOKENS
 from dlx_deploy.graph.samples import Samples
-=======
 from dlx_deploy.runtime.schemas import newer_schema
->>>>>>> integration11
 
 __all__ = [
     "SCHEMA",
