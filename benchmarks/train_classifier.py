@@ -19,7 +19,6 @@ from reports import finish
 
 from dlx_deploy.config import Data, Teacher
 from dlx_deploy.nn.data.dataset import open_data
-from dlx_deploy.nn.data.prepare import prepare
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import TrainData
@@ -27,6 +26,7 @@ from dlx_deploy.nn.training.compute import seed_all, set_threads, training_devic
 from dlx_deploy.nn.training.inference import evaluate
 from dlx_deploy.nn.training.loop import RunContext, train
 from dlx_deploy.nn.training.losses import supervised
+from dlx_deploy.tasks import prepare, task_of
 
 
 def say(done: float, total: float, text: str = "") -> None:
@@ -52,9 +52,11 @@ def run(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     spec = ImageInput(data.channels, data.height, data.width)
     model = build_model(arguments.model, options, len(data.classes), spec)
     began = time.perf_counter()
-    report = train(model, TrainData.of(data), settings, supervised(0.1), RunContext(progress=say))
+    report = train(
+        model, TrainData.of(data, task_of(data).inputs.feed(data)), settings, supervised(0.1), RunContext(progress=say)
+    )
     seconds = time.perf_counter() - began
-    train_data = TrainData.of(data)
+    train_data = TrainData.of(data, task_of(data).inputs.feed(data))
     top1 = evaluate(model.to(training_device()), *data.split("test"), train_data.feed)
     return {
         "model": arguments.model,

@@ -246,7 +246,7 @@ def labelled_data(data: str, package: Path) -> Iterator[Path]:
     if data not in ("digits", "docstrings") or Path(data).exists():
         yield Path(data)
         return
-    from dlx_deploy.nn.data.prepare import prepare
+    from dlx_deploy.tasks import prepare
 
     params, seed = _data_of(package)
     if params.kind != data:

@@ -11,6 +11,8 @@ from dlx_deploy.errors import ConfigError
 
 __all__ = ["Plugin", "load_plugin"]
 
+GROUPS = "dlx_deploy"  # groups of entry points are named GROUPS.stages, GROUPS.tasks and so on
+
 
 @dataclass(frozen=True)
 class Plugin:
@@ -31,7 +33,7 @@ def load_plugin(noun: str, name: str, known: Sequence[str], remedy: str) -> Plug
     """
     from importlib.metadata import entry_points  # slow to import, and needed for unknown names only
 
-    offered = {point.name: point for point in entry_points(group=f"dlx_deploy.{noun}s")}
+    offered = {point.name: point for point in entry_points(group=f"{GROUPS}.{noun}s")}
     if name not in offered:
         raise ConfigError(f"{noun} {name!r} is not known; {nearest(name, [*known, *offered])}; {remedy}")
     point = offered[name]

@@ -53,7 +53,7 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``test``; or one such file.
     """
 
-    kind: Literal["digits", "imagefolder", "docstrings", "text"] = "digits"
+    kind: str = "digits"
     path: str = ""
     height: Count = 0
     width: Count = 0
@@ -71,11 +71,6 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vocabulary: Annotated[int, Meta(ge=300)] = 4096
     max_length: AtLeastOne = 128
     truncate: bool = False
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the task is sequence classification rather than image classification."""
-        return self.kind in ("docstrings", "text")
 
     def __post_init__(self) -> None:
         if self.tokenizer not in ("bytes", "words") and not self.tokenizer.endswith(".json"):

@@ -9,24 +9,20 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from dlx_deploy.config import Config, Data, Gate, Training
-from dlx_deploy.errors import ConfigError, DataError
-from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step, Tree
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.stages.support.gates import fewest_samples_for
 from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import kinds_with_a_path, prepare, task_for
 
 __all__ = ["STAGE"]
 
-_SIDE = 8  # pixels of a scanned digit
-_OWN_DATA = {"digits": "scikit-learn's digits", "docstrings": "docstrings of installed packages"}
-_FOLDERS = {"imagefolder": "that holds train/CLASS/*.jpg", "text": "that holds train.csv or train.jsonl"}
 _FLIPS = 0.02
 """The share of answers that a good student changes, for better and worse alike; on the digits it is 2 to 4 %."""
 
 
 def run(job: Job[Data]) -> Metrics:
     """Write the data artifact. ``images``, ``texts`` and ``tokenizer`` are bound where the user names files."""
-    from dlx_deploy.nn.data.prepare import prepare
-
     files = {"images": "path", "texts": "path", "tokenizer": "tokenizer"}
     given = {key: str(job.inputs[name]) for name, key in files.items() if name in job.inputs}
     return prepare(replace(job.params, **given), job.out / "data", job.seed, job.progress)
@@ -40,7 +36,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         name="data",
         stage=STAGE,
         params=params,
-        inputs=_files(config.data),
+        inputs=task_for(config.data).files(config.data),
         seed=config.seed,
         gates=partial(refuse_large_batches, config),
         notes=partial(notes, config),
@@ -48,80 +44,33 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     return [Bound(step, Offers(outputs={"data": Output("data", "data")}))]
 
 
-def _files(data: Data) -> dict[str, Source]:
-    """The user's images or texts, and a tokenizer if one is given."""
-    files: dict[str, Source] = {}
-    if data.is_text and data.tokenizer.endswith(".json"):
-        files["tokenizer"] = Path(data.tokenizer)
-    if data.kind in _OWN_DATA:
-        return files
-    if not data.path:
-        raise ConfigError(f"data.path is ''; data.kind {data.kind!r} needs the folder {_FOLDERS[data.kind]}")
-    from dlx_deploy.nn.data.listing import image_names, text_names
-
-    path = Path(data.path)
-    if data.kind == "imagefolder":
-        return {"images": Tree(path, image_names)}
-    return {**files, "texts": path if path.is_file() else Tree(path, text_names)}
-
-
 def check(setup: Setup[Data]) -> None:
     """The ``[data]`` table: keys that belong to another kind, sizes that are missing."""
     data = setup.config.data
-    if data.kind in _OWN_DATA and data.path:
+    task = task_for(data)
+    if (own := task.kinds[data.kind]) and data.path:
+        theirs = " or ".join(repr(kind) for kind in kinds_with_a_path())
         raise ConfigError(
-            f"data.path is {data.path!r}, and data.kind {data.kind!r} takes none: it is {_OWN_DATA[data.kind]}; set "
-            "data.kind to 'imagefolder' or 'text', or leave the path out"
+            f"data.path is {data.path!r}, and data.kind {data.kind!r} takes none: it is {own}; set data.kind to "
+            f"{theirs}, or leave the path out"
         )
-    _check_texts(data) if data.is_text else _check_images(data)
-
-
-def _check_texts(data: Data) -> None:
-    given = {"height": data.height, "width": data.width, "channels": data.channels, "mean": data.mean, "std": data.std}
-    for key, value in given.items():
-        if value:
-            shown = list(value) if isinstance(value, tuple) else value
-            raise ConfigError(f"data.{key} is {shown}, and data.kind {data.kind!r} has texts, not images; leave it out")
-
-
-def _check_images(data: Data) -> None:
-    if data.tokenizer != Data().tokenizer:
-        raise ConfigError(
-            f"data.tokenizer is {data.tokenizer!r}, and data.kind {data.kind!r} has images, not texts; leave it out"
-        )
-    if data.kind == "imagefolder" and not data.height:
-        raise ConfigError(
-            "data.height is 0; data.kind 'imagefolder' needs the height in pixels to resize to, e.g. data.height = 32"
-        )
-    if data.kind == "digits":
-        for key, value in (("height", data.height), ("width", data.width)):
-            if value not in (0, _SIDE):
-                raise ConfigError(f"data.{key} is {value}; the digits are {_SIDE} x {_SIDE}: leave it out")
-    channels = data.channels or (1 if data.kind == "digits" else 3)
-    for key, values in (("mean", data.mean), ("std", data.std)):
-        if len(values) not in (0, channels):
-            raise ConfigError(
-                f"data.{key} has {len(values)} values {list(values)}; the images have {channels} channels: give one "
-                "value for each, or none to measure them"
-            )
+    task.inputs.check(data)
 
 
 def refuse_large_batches(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> tuple[()]:
-    """Nothing, once the data are there, if each network that will be trained on images finds a batch of them.
+    """Nothing, once the data are there, if each network that will be trained finds a batch of samples.
 
     Raises:
         DataError: a batch is larger than the training split; the section is named.
     """
-    images = metrics.get("train_images")
+    inputs = task_for(config.data).inputs
+    count = metrics.get(f"train_{inputs.noun}")
     trained: list[tuple[str, Training]] = [("teacher", config.teacher)]
     trained += [("distill", config.distill)] if config.distill.enabled else []
     trained += [("prune", config.prune)] if config.prune.enabled else []
     for name, section in trained:
-        if images is not None and section.epochs and section.batch_size > images:
-            raise DataError(
-                f"data: the training split has {images:.0f} images and batch_size is {section.batch_size} ({name}); "
-                "a batch must not be larger than the split: add images or lower batch_size"
-            )
+        if count is not None and section.epochs:
+            inputs.check_samples(name, section, int(count))
     return ()
 
 
@@ -130,7 +79,7 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     from dlx_deploy.runtime.statistics.floors import fewest_samples
 
     budgets = config.gate
-    n = int(metrics.get("test_images", metrics.get("test_texts", 0)))
+    n = int(metrics.get(f"test_{task_for(config.data).inputs.noun}", 0))
     said = _drop_notes(budgets, n)
     level = f"at gate.confidence {budgets.confidence:g}"
     if budgets.min_accuracy:

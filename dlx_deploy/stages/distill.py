@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dlx_deploy.config import Config, Distill
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Stage, Step
-from dlx_deploy.stages.support.checks import check_model, check_training
+from dlx_deploy.stages.support.checks import check_training
 from dlx_deploy.stages.support.networks import named_network, rebuilding
 from dlx_deploy.stages.support.rehearsal import rehearse_network, rehearse_training
 from dlx_deploy.stages.support.training import (
@@ -18,6 +18,7 @@ from dlx_deploy.stages.support.training import (
     use_threads,
 )
 from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import task_for
 
 __all__ = ["STAGE"]
 
@@ -49,8 +50,10 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 def check(setup: Setup[Distill]) -> None:
     """The ``[distill]`` table: its network."""
-    check_model("distill", setup.config.distill.model, setup)
-    check_training("distill", setup.config.distill, setup.config.data.is_text)
+    from dlx_deploy.nn.models.names import check_name
+
+    check_name("distill", setup.config.distill.model, task_for(setup.config.data).inputs.reads, setup.inputs)
+    check_training("distill", setup.config.distill, setup.config.data)
 
 
 def rehearse(setup: Setup[Distill]) -> None:

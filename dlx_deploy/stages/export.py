@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
-
-from msgspec.structs import replace
 
 from dlx_deploy.config import Config, Export
 from dlx_deploy.errors import ConfigError
@@ -14,10 +11,7 @@ from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Outp
 from dlx_deploy.stages.support.networks import rebuilding
 from dlx_deploy.stages.support.training import TORCH_TOOLS, use_threads
 from dlx_deploy.targets import Profile
-
-if TYPE_CHECKING:
-    from dlx_deploy.nn.data.dataset import DataArtifact
-    from dlx_deploy.nn.export.spec import Spec
+from dlx_deploy.tasks import task_for, task_of
 
 __all__ = ["STAGE"]
 
@@ -43,7 +37,8 @@ def run(job: Job[Export]) -> Metrics:
     data = open_data(job.inputs["data"])
     use_threads(job, data)
     model, _ = load_model(job.inputs["model"])
-    spec = _spec(job, data)
+    inputs = task_of(data).inputs
+    spec = inputs.export_spec(inputs.spec(data), job.params, job.params.opset or job.target.opset, data)
     out = job.out / "model.onnx"
     job.progress(0, 2, f"opset {spec.opset}")
     export_onnx(model, out, spec)
@@ -62,24 +57,6 @@ def run(job: Job[Export]) -> Metrics:
     }
 
 
-def _spec(job: Job[Export], data: DataArtifact) -> Spec:
-    from dlx_deploy.nn.export.network import ExportSpec, TextSpec
-
-    opset, batch = job.params.opset or job.target.opset, job.params.batch
-    if data.is_text:
-        length: Literal["fixed", "dynamic"] = "fixed" if job.params.length == "fixed" else "dynamic"
-        return TextSpec(max_length=data.max_length, pad_id=data.pad_id, opset=opset, batch=batch, length=length)
-    return ExportSpec(
-        height=data.height,
-        width=data.width,
-        channels=data.channels,
-        mean=tuple(data.mean),
-        std=tuple(data.std),
-        opset=opset,
-        batch=batch,
-    )
-
-
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """A step for each network that is not exported yet; its ONNX is a candidate of the same name."""
     return [
@@ -90,10 +67,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 
 def _bound(name: str, network: Network, config: Config, profile: Profile, upstream: Offers) -> Bound:
-    params = config.export
-    if config.data.is_text and params.length == "auto":
-        # An engine is built for one length; ONNX Runtime computes no more than a text needs.
-        params = replace(params, length="fixed" if profile.builds_engines else "dynamic")
+    params = task_for(config.data).inputs.exported(config.export, profile)
     inputs = {"model": network.model, "data": upstream.output("data")}
     step = Step(f"export-{name}", rebuilding(STAGE, (network,)), params, inputs, config.seed)
     return Bound(step, Offers(candidates={name: Output(step.name, "model.onnx")}))
@@ -107,11 +81,7 @@ def check(setup: Setup[Export]) -> None:
             f"export.opset is {opset}; rule: {OLDEST_OPSET} to {newest}, the newest that {setup.target.name} reads; "
             "set 0 for that one, or opset in a board.toml of your own if its parser reads more"
         )
-    if setup.params.length != "auto" and not setup.config.data.is_text and setup.config.export.length != "auto":
-        raise ConfigError(
-            f"export.length is {setup.config.export.length!r}, and data.kind {setup.config.data.kind!r} has images; "
-            "leave it out"
-        )
+    task_for(setup.config.data).inputs.check_export(setup.config.export, setup.config.data.kind)
 
 
 STAGE = Stage(

@@ -9,6 +9,7 @@ from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage
 from dlx_deploy.stages.support.networks import rebuilding
 from dlx_deploy.stages.support.training import TORCH_TOOLS, NoParams, learns_from_logits, use_threads
 from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import task_of
 
 __all__ = ["STAGE"]
 
@@ -18,7 +19,6 @@ def run(job: Job[NoParams]) -> Metrics:
     import numpy as np
 
     from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.nn.training.batches import feed_for
     from dlx_deploy.nn.training.compute import training_device
     from dlx_deploy.nn.training.inference import predict_logits
     from dlx_deploy.nn.weights.network import load_model
@@ -26,10 +26,15 @@ def run(job: Job[NoParams]) -> Metrics:
     data = open_data(job.inputs["data"])
     use_threads(job, data)
     teacher, _ = load_model(job.inputs["teacher"])
-    inputs, labels = data.split("train")
-    logits = predict_logits(teacher.to(training_device()), inputs, feed_for(data))
+    task = task_of(data)
+    inputs, targets = data.split("train")
+    logits = predict_logits(teacher.to(training_device()), inputs, task.inputs.feed(data))
     np.save(job.out / "logits.npy", logits, allow_pickle=False)
-    return {"train_samples": float(len(logits)), "train_top1": float((logits.argmax(axis=1) == labels).mean())}
+    metric = task.answers.metric
+    return {
+        "train_samples": float(len(logits)),
+        f"train_{metric.name}": metric.score(metric.total(logits, targets), len(logits)),
+    }
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:

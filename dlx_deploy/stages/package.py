@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,13 @@ from dlx_deploy.stages.quantize import read_plan
 from dlx_deploy.stages.support.gates import judge_accuracy, judge_floor
 from dlx_deploy.stages.support.results import REFERENCE, Accuracy
 from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import task_of
 
 if TYPE_CHECKING:
-    from dlx_deploy.nn.data.dataset import DataArtifact
-    from dlx_deploy.runtime.tasks.task import Task
+    import numpy as np
+
+    from dlx_deploy.nn.data.dataset import Dataset
+    from dlx_deploy.runtime.tasks.arrays import Tolerance
 
 __all__ = ["STAGE", "PackageParams"]
 
@@ -42,12 +44,6 @@ GOLDEN_CHOICE = 8
 """Of so many times as many test inputs the golden ones are chosen."""
 
 
-_TASK = {
-    False: "Image classification. Input: uint8 NHWC images; the package resizes them, the graph normalises them.",
-    True: "Sequence classification. Input: texts; the package holds their tokenizer, padding is masked by the graph.",
-}
-
-
 class PackageParams(Package, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The section's keys, the package's name and version, the budgets it was judged by."""
 
@@ -65,75 +61,47 @@ def run(job: Job[PackageParams]) -> Metrics:
     import numpy as np
 
     from dlx_deploy.graph.evaluation import run_onnx
-    from dlx_deploy.graph.model import OUTPUT, batch_size, input_dims, load
+    from dlx_deploy.graph.model import input_dims, load
     from dlx_deploy.graph.rows import refuse_dependent_rows
     from dlx_deploy.graph.spread import spread
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.runtime.package.archive import write_archive
     from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference
-    from dlx_deploy.runtime.tasks.arrays import Tolerance
-    from dlx_deploy.tasks.classification import clear_rows
 
     data = open_data(job.inputs["data"])
-    _, labels = data.split("test")
-    model = job.inputs["model"].read_bytes()
-    length = _fixed_length(model) if data.is_text else None
-    exact = job.target.judge == "exact-qdq"
+    task, samples = task_of(data), data.samples("test")
+    model, exact = job.inputs["model"].read_bytes(), job.target.judge == "exact-qdq"
     recipe = msgspec.json.decode(job.inputs["recipe"].read_bytes())
     accuracy = msgspec.json.decode(job.inputs["accuracy"].read_bytes(), type=Accuracy)
-    samples = data.samples("test")
-    some = samples[: GOLDEN_CHOICE * job.params.golden_images].fitted(input_dims(load(model)))
-    logits = run_onnx(model, some, exact_qdq=exact, threads=1)[OUTPUT]
-    chosen = clear_rows(logits, _share(recipe) * float(np.abs(logits).max()), job.params.golden_images)
-    golden, logits = some[chosen], logits[chosen]
-    largest = float(np.abs(logits).max())
-    tolerance = Tolerance(_share(recipe) * largest, RTOL)
-    if exact:
-        moved = spread(model, samples[:BENT_INPUTS])
-        tolerance = replace(tolerance, exact_atol=_exact_share(recipe, moved) * largest)
-    share = max(tolerance.on(exact).atol / max(largest, 1e-12), RTOL)
-    refuse_dependent_rows(model, golden, exact, share)
+    dims = input_dims(load(model))
+    some = samples[: GOLDEN_CHOICE * job.params.golden_images].fitted(dims)
+    outputs = run_onnx(model, some, exact_qdq=exact, threads=1)
+    chosen = task.answers.golden(outputs, _share(recipe), job.params.golden_images)
+    golden, outputs = some[chosen], {name: values[chosen] for name, values in outputs.items()}
+    moved = spread(model, samples[:BENT_INPUTS]) if exact else None
+    tolerances = {name: _tolerance(recipe, values, moved) for name, values in outputs.items()}
+    refuse_dependent_rows(model, golden, exact, max(_relative(tolerances[n], outputs[n], exact) for n in outputs))
     engine = job.inputs["engine"]
-    task = _task(data, length, [int(i) for i in chosen])
-    (answered,) = task.outputs.tensors
-    columns = {"label": labels.astype(np.int64), "teacher": np.load(job.inputs["teacher"]).astype(np.int64)}
+    device = task.device(data, [int(i) for i in chosen], dims)
+    with np.load(job.inputs["teacher"]) as columns:
+        reference = make_reference(device, samples.feed(), dict(columns))
     contents = PackageContents(
-        task=task,
+        task=device,
         metadata=_metadata(job, data, recipe, accuracy),
         model=model,
         golden_inputs=golden.feed(),
-        golden_outputs={answered.name: logits},
-        tolerances={answered.name: tolerance},
-        reference=make_reference(task, samples.feed(), columns),
+        golden_outputs=outputs,
+        tolerances=tolerances,
+        reference=reference,
         manifest=job.inputs["provenance"].read_bytes(),
-        model_card=_card(job, recipe, accuracy, data.is_text),
-        batch=batch_size(load(model)),
+        model_card=_card(job, recipe, accuracy, task.statement),
+        batch=next(iter(dims.values()))[0],
         engine=_optional(engine / "engine.plan"),
         engine_sidecar=_optional(engine / "engine.json"),
     )
     out = job.out / "package.dlx"
     write_archive(out, assemble(contents))
     return {"size_bytes": float(out.stat().st_size)}
-
-
-def _task(data: DataArtifact, length: int | None, chosen: Sequence[int]) -> Task:
-    """The task of the package; ``chosen`` are the golden ones of the test inputs."""
-    from dlx_deploy.runtime.tasks.image_classification import image_classification
-    from dlx_deploy.runtime.tasks.text_classification import text_classification
-    from dlx_deploy.runtime.tasks.text_inputs import Tokens
-
-    if not data.is_text:
-        return image_classification((data.height, data.width, data.channels), data.classes)
-    tokens = Tokens(data.vocabulary, data.pad_id, data.max_length, data.truncate, length)
-    texts = data.texts("test")
-    return text_classification(tokens, data.tokenizer.read_bytes(), data.classes, [texts[i] for i in chosen])
-
-
-def _fixed_length(model: bytes) -> int | None:
-    """The length of the token sequences that the model takes; ``None`` where any will do."""
-    from dlx_deploy.graph.model import load
-
-    return load(model).graph.input[0].type.tensor_type.shape.dim[1].dim_value or None
 
 
 def _needs_dot_product(job: Job[PackageParams]) -> bool:
@@ -149,9 +117,7 @@ def _optional(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def _metadata(
-    job: Job[PackageParams], data: DataArtifact, recipe: dict[str, Any], accuracy: Accuracy
-) -> dict[str, Any]:
+def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any], accuracy: Accuracy) -> dict[str, Any]:
     params, target = job.params, job.target
     plan = read_plan(job.inputs["layers"])
     layers = plan.layers if recipe["precision"] == plan.precision else dict.fromkeys(plan.layers, "fp32")
@@ -160,7 +126,7 @@ def _metadata(
         "name": params.name,
         "version": params.version,
         "target": {"name": target.name, "kind": target.kind, "title": target.title},
-        **_preprocessing(data),
+        "preprocessing": task_of(data).inputs.preprocessing(data),
         "precision": {"plan": recipe["precision"], "style": target.quantization.style, "layers": layers},
         "engine": compiled,
         "execution": {"exact_qdq": target.judge == "exact-qdq", "dot_product": _needs_dot_product(job)},
@@ -178,27 +144,28 @@ def _metadata(
     }
 
 
-def _preprocessing(data: DataArtifact) -> dict[str, Any]:
-    """What is done to an input before and in the graph."""
-    if data.is_text:
-        return {"preprocessing": {"tokenizer": "tokenizer.json", "mask": "in the graph"}}
-    return {
-        "preprocessing": {
-            "height": data.height,
-            "width": data.width,
-            "channels": data.channels,
-            "resize": "bilinear",
-            "normalisation": "in the graph",
-            "mean": list(data.mean),
-            "std": list(data.std),
-        }
-    }
-
-
 def _share(recipe: dict[str, Any]) -> float:
     """The tolerance on whatever runs the package, as a share of the largest golden logit."""
     half = "fp16" in (recipe["precision"], recipe["elsewhere"])
     return INT8_SHARE if recipe["precision"] == "int8" else HALF_SHARE if half else FLOAT_SHARE
+
+
+def _tolerance(recipe: dict[str, Any], golden: np.ndarray, moved: float | None) -> Tolerance:
+    """That of one output; ``moved``: by what share bending moved it, where the judge is exact arithmetic."""
+    from dlx_deploy.runtime.tasks.arrays import Tolerance
+
+    largest = _largest(golden)
+    exact = None if moved is None else _exact_share(recipe, moved) * largest
+    return Tolerance(_share(recipe) * largest, RTOL, exact)
+
+
+def _relative(tolerance: Tolerance, golden: np.ndarray, exact: bool) -> float:
+    """The tolerance as a share of the largest golden value."""
+    return float(max(tolerance.on(exact).atol / max(_largest(golden), 1e-12), RTOL))
+
+
+def _largest(values: np.ndarray) -> float:
+    return float(abs(values).max())
 
 
 def _exact_share(recipe: dict[str, Any], moved: float) -> float:
@@ -206,7 +173,7 @@ def _exact_share(recipe: dict[str, Any], moved: float) -> float:
     return min(max(EXACT_SHARE, SAFETY * moved), _share(recipe))
 
 
-def _card(job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, is_text: bool) -> str:
+def _card(job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, statement: str) -> str:
     shipped, teacher = accuracy.row(accuracy.shipped), accuracy.row(REFERENCE)
     gate, floor = judge_accuracy(job.params.gate, accuracy), ""
     if job.params.gate.min_accuracy:
@@ -215,7 +182,7 @@ def _card(job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, i
     style = f", {job.target.quantization.style} style" if recipe["precision"] == "int8" else ""
     return f"""# {job.params.name} {job.params.version} for {job.target.title}
 
-{_TASK[is_text]}
+{statement}
 
 | model | top-1 | parameters | multiply-accumulates | ONNX bytes |
 |---|---|---|---|---|

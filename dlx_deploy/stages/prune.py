@@ -12,12 +12,11 @@ from dlx_deploy.stages.support.networks import rebuilding
 from dlx_deploy.stages.support.rehearsal import is_unknown, rehearse_training, smallest_network
 from dlx_deploy.stages.support.training import TORCH_TOOLS, distilling, taught_by, train_and_save, use_threads
 from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import task_for, task_of
 
 __all__ = ["STAGE"]
 
 _log = logging.getLogger(__name__)
-_RECALIBRATION_IMAGES = 1024
-"""Enough for stable batch-normalisation statistics."""
 
 
 def run(job: Job[Prune]) -> Metrics:
@@ -29,30 +28,16 @@ def run(job: Job[Prune]) -> Metrics:
     from msgspec.structs import replace
 
     from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.nn.models.inputs import TokenInput
-    from dlx_deploy.nn.pruning.channels import prune_channels, recalibrate_batchnorm
-    from dlx_deploy.nn.pruning.heads import prune_heads
     from dlx_deploy.nn.pruning.search import TOLERANCE
-    from dlx_deploy.nn.training.augment import Normalise
     from dlx_deploy.nn.weights.network import channel_counts, load_model
 
     params, data = job.params, open_data(job.inputs["data"])
     use_threads(job, data)
     model, architecture = load_model(job.inputs["model"])
-    if isinstance(architecture.input, TokenInput):
-        pruned, report = prune_heads(model, architecture.input, params.reduce_macs, params.round_to)
-    else:
-        job.progress(0, 1, f"following channels (prune.trace_seconds = {params.trace_seconds:g})")
-        pruned, report = prune_channels(
-            model,
-            (2, data.channels, data.height, data.width),
-            params.reduce_macs,
-            round_to=params.round_to,
-            keep_trunk=params.keep_trunk,
-            trace_seconds=params.trace_seconds,
-        )
-        images, _ = data.split("train")
-        recalibrate_batchnorm(pruned, images[:_RECALIBRATION_IMAGES], Normalise(data.mean, data.std))
+    inputs = task_of(data).inputs
+    job.progress(0, 1, f"following the network (prune.trace_seconds = {params.trace_seconds:g})")
+    pruned, report = inputs.pruned(model, architecture.input, params)
+    inputs.settle(pruned, data)
     reached = report.told(params.reduce_macs)
     job.progress(0, 1, reached)
     if abs(report.reduction - params.reduce_macs) > TOLERANCE:
@@ -79,7 +64,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 def check(setup: Setup[Prune]) -> None:
     """The ``[prune]`` table: its fine-tuning."""
-    check_training("prune", setup.params, setup.config.data.is_text)
+    check_training("prune", setup.params, setup.config.data)
 
 
 def rehearse(setup: Setup[Prune]) -> None:
@@ -88,26 +73,12 @@ def rehearse(setup: Setup[Prune]) -> None:
     Raises:
         StageFailed: it cannot. Else as for the network that is pruned.
     """
-    from dlx_deploy.nn.models.inputs import TokenInput
-    from dlx_deploy.nn.pruning.channels import prune_channels
-    from dlx_deploy.nn.pruning.heads import prune_heads
-
     params = setup.params
     rehearse_training(params)
     if is_unknown(setup.config):
         return
     model, spec = smallest_network(setup.config)
-    if isinstance(spec, TokenInput):
-        prune_heads(model, spec, params.reduce_macs, params.round_to)
-        return
-    prune_channels(
-        model,
-        (2, spec.channels, spec.height, spec.width),
-        params.reduce_macs,
-        round_to=params.round_to,
-        keep_trunk=params.keep_trunk,
-        trace_seconds=params.trace_seconds,
-    )
+    task_for(setup.config.data).inputs.pruned(model, spec, params)
 
 
 STAGE = Stage(

@@ -133,13 +133,15 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
     """
     from dlx_deploy.graph.model import batch_size, load
     from dlx_deploy.nn.data.dataset import open_data
+    from dlx_deploy.tasks import task_of
 
     asked, style = job.params.activations, job.target.quantization.style
     _refuse_dynamic(job.params, job.target)
     if asked != "auto":
         return (asked == "dynamic",)
     one_row = batch_size(load(job.inputs["onnx"])) in (None, 1)
-    return (True, False) if style == "cpu" and one_row and open_data(job.inputs["data"]).is_text else (False,)
+    inputs = task_of(open_data(job.inputs["data"])).inputs
+    return (True, False) if style == "cpu" and one_row and not inputs.seen_in_calibration else (False,)
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:

@@ -13,11 +13,12 @@ from msgspec.structs import replace
 from dlx_deploy.config import Config, Teacher
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Source, Stage, Step
-from dlx_deploy.stages.support.checks import check_model, check_training
+from dlx_deploy.stages.support.checks import check_training
 from dlx_deploy.stages.support.networks import named_network, rebuilding
-from dlx_deploy.stages.support.rehearsal import built_network, known_classes, rehearse_network, rehearse_training
+from dlx_deploy.stages.support.rehearsal import built_network, rehearse_network, rehearse_training
 from dlx_deploy.stages.support.training import TORCH_TOOLS, new_model, train_and_save, use_threads
 from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import task_for
 
 __all__ = ["STAGE"]
 
@@ -80,8 +81,10 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 def check(setup: Setup[Teacher]) -> None:
     """The ``[teacher]`` table: its network, and where its weights come from."""
     section = setup.config.teacher
-    check_model("teacher", section.model, setup)
-    check_training("teacher", section, setup.config.data.is_text)
+    from dlx_deploy.nn.models.names import check_name
+
+    check_name("teacher", section.model, task_for(setup.config.data).inputs.reads, setup.inputs)
+    check_training("teacher", section, setup.config.data)
     if section.pretrained:
         _check_pretrained(section)
 
@@ -112,7 +115,7 @@ def rehearse(setup: Setup[Teacher]) -> None:
     rehearse_training(section)
     transfer_of(section)
     rehearse_network(section, setup.config)
-    if "checkpoint" in setup.inputs and known_classes(setup.config.data) is not None:
+    if "checkpoint" in setup.inputs and task_for(setup.config.data).classes(setup.config.data) is not None:
         _rehearse_checkpoint(setup, setup.inputs["checkpoint"])
 
 

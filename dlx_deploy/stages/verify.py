@@ -29,6 +29,7 @@ from dlx_deploy.stages.support.results import (
     read_latencies,
 )
 from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import task_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,7 @@ __all__ = ["STAGE"]
 
 
 def run(job: Job[Verify]) -> Metrics:
-    """Write ``accuracy.json``, ``teacher.npy`` (int64[n], the teacher's top-1 classes) and ``latency.json``."""
+    """Write ``accuracy.json``, ``teacher.npz`` (the columns of a package's reference table) and ``latency.json``."""
     models = {name: path for name, path in job.inputs.items() if name not in STAGE.inputs}
     accuracy = _accuracy(job, models)
     latencies = _measured(job, models, job.device) if job.device else _estimated(job, models)
@@ -54,7 +55,7 @@ def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
     import numpy as np
 
     from dlx_deploy.graph.evaluation import run_onnx
-    from dlx_deploy.graph.model import OUTPUT
+    from dlx_deploy.graph.model import OUTPUT, input_dims, load
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
@@ -64,7 +65,9 @@ def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
         job.progress(done, len(models), f"{name} on {len(samples)} test inputs")
         exact = job.target.judge == "exact-qdq"
         logits[name] = run_onnx(path, samples, exact_qdq=exact, threads=job.threads)[OUTPUT]
-    np.save(job.out / "teacher.npy", logits[REFERENCE].argmax(axis=1).astype(np.int64), allow_pickle=False)
+    device = task_of(data).device(data, (), input_dims(load(models[REFERENCE])))
+    columns = device.outputs.record({OUTPUT: logits[REFERENCE]}, {device.outputs.columns[0].name: labels})
+    np.savez(job.out / "teacher.npz", **columns)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
     rows = tuple(_row(name, path, logits, labels) for name, path in models.items())
     largest = int(np.bincount(labels).max())
     return Accuracy(schema=1, judge=job.target.judge, n=len(labels), shipped=shipped, rows=rows, largest_class=largest)
@@ -158,7 +161,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         gates=partial(judge, config.gate),
         notes=partial(notes, config),
     )
-    made = {"accuracy": "accuracy.json", "teacher-answers": "teacher.npy"}
+    made = {"accuracy": "accuracy.json", "teacher-answers": "teacher.npz"}
     return [Bound(step, Offers(outputs={role: Output("verify", name) for role, name in made.items()}))]
 
 
@@ -217,10 +220,10 @@ def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> l
 
 STAGE = Stage(
     name="verify",
-    version=4,
+    version=5,
     params=Verify,
     inputs=("shipped", "data"),
-    outputs=("accuracy.json", "latency.json", "teacher.npy"),
+    outputs=("accuracy.json", "latency.json", "teacher.npz"),
     run=run,
     bind=bind,
     uses=("judge", "kind", "arch", "device_tree_model", "title", "name", "roofline", "power_mode", "precisions"),

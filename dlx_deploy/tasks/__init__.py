@@ -1,1 +1,75 @@
-"""What differs from task to task, on the build side."""
+"""What differs from task to task, where packages are built: a file for each. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlx_deploy.config import Data
+from dlx_deploy.plugins import load_plugin
+from dlx_deploy.progress import Progress, silent
+from dlx_deploy.tasks.task import Task
+
+if TYPE_CHECKING:
+    from dlx_deploy.nn.data.dataset import Dataset
+
+__all__ = ["TASKS", "Task", "find_task", "kinds_with_a_path", "prepare", "task_for", "task_of"]
+
+TASKS = {
+    "image-classification": "dlx_deploy.tasks.image_classification:TASK",
+    "sequence-classification": "dlx_deploy.tasks.text_classification:TASK",
+}
+"""Task → ``module:NAME``. Those of other packages are entry points: in the group ``dlx_deploy.tasks`` by their names,
+and in ``dlx_deploy.datasets`` by each ``data.kind`` that they take."""
+
+
+def find_task(name: str) -> Task:
+    """The task ``name``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in TASKS:
+        given: Task = load_plugin("task", name, list(TASKS), "install the package that brings it").value
+        return given
+    module, _, attribute = TASKS[name].partition(":")
+    task: Task = getattr(importlib.import_module(module), attribute)
+    return task
+
+
+def task_for(data: Data) -> Task:
+    """The task that takes ``data.kind``: the built-in ones first.
+
+    Raises:
+        ConfigError: none does.
+    """
+    built_in = [find_task(name) for name in TASKS]
+    for task in built_in:
+        if data.kind in task.kinds:
+            return task
+    kinds = [kind for task in built_in for kind in task.kinds]
+    given: Task = load_plugin("dataset", data.kind, kinds, "set data.kind to one of them").value
+    return given
+
+
+def task_of(data: Dataset) -> Task:
+    """The task that a prepared data set is for."""
+    return find_task(data.task)
+
+
+def kinds_with_a_path() -> list[str]:
+    """The values of ``data.kind`` for data of the user's own."""
+    return [kind for name in TASKS for kind, own in find_task(name).kinds.items() if not own]
+
+
+def prepare(config: Data, out: Path, seed: int, progress: Progress = silent) -> dict[str, float]:
+    """Write the data set that ``config`` describes into the folder ``out``; gives back its counts.
+
+    Raises:
+        DataError: the samples, their files or the splits cannot be used.
+        EnvironmentMissing: a library that reads them is not installed.
+    """
+    from dlx_deploy.nn.data.prepare import prepare as prepare_from
+
+    return prepare_from(task_for(config).source(config, progress), config, out, seed)

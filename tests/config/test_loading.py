@@ -37,7 +37,6 @@ def test_no_file_is_the_default() -> None:
         ("[distill]\nepochs = -1", r"distill\.epochs is -1; rule: Expected `int` >= 0"),
         ("[distill]\nalpha = 1.5", r"distill\.alpha is 1\.5; rule: Expected `float` <= 1\.0"),
         ("[gate]\nmax_drop = 1.0", r"gate\.max_drop is 1\.0; rule: Expected `float` < 1\.0"),
-        ("[data]\nkind = 'digit'", r"data\.kind is 'digit'; nearest valid name: 'digits'"),
         (
             "[export]\nbatch = 'fixed'",
             r"export\.batch is 'fixed'; valid names: dynamic; or a whole number, at least 1$",

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from dlx_deploy.config import Data
-from dlx_deploy.nn.data.dataset import DataArtifact, open_data
-from dlx_deploy.nn.data.prepare import prepare
+from dlx_deploy.nn.data.dataset import Dataset, open_data
 from dlx_deploy.nn.training.batches import TrainData
 from dlx_deploy.nn.training.compute import set_threads
+from dlx_deploy.tasks import prepare, task_of
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def make_folder(tmp_path: Path) -> Callable[[Mapping[str, int]], Path]:
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> DataArtifact:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The digits, split with seed 0 and 320 of them for training and validation."""
     out = tmp_path_factory.mktemp("digits")
     prepare(Data(limit_train=320, calibration_images=64), out, 0)
@@ -49,5 +49,5 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> DataArtifact:
 
 
 @pytest.fixture(scope="session")
-def train_data(digits: DataArtifact) -> TrainData:
-    return TrainData.of(digits)
+def train_data(digits: Dataset) -> TrainData:
+    return TrainData.of(digits, task_of(digits).inputs.feed(digits))

@@ -8,15 +8,18 @@ strings such as ``"package.module:NAME"``. Which modules are reached is found de
 that a stage never calls does not bring its own imports along. Of ``nn``, ``graph`` and ``runtime``, where the work is
 done, the whole file counts; of the rest (the stage's module, configuration, errors, the pipeline) what is reached. A
 module that looks for its own files brings its folder along. Comments, docstrings and formatting do not count.
+
+A task is a record of methods for many stages: of those, a stage reaches the ones whose names it uses.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,10 +31,11 @@ PATH = Path(__file__).with_suffix(".json")
 PACKAGE = "dlx_deploy"
 WHOLE = (f"{PACKAGE}.nn", f"{PACKAGE}.graph", f"{PACKAGE}.runtime", f"{PACKAGE}.tasks")
 """Rooms of which a file that is reached counts as a whole."""
+TASKS = f"{PACKAGE}.tasks"
 JUDGES = ("check", "rehearse", "bind")
 """What of a stage says whether it runs, and with what: its key holds that; it decides no bytes."""
 TEXTS: dict[ast.stmt, str] = {}
-EDGES: dict[tuple[ast.stmt, str], list[tuple[str, str]]] = {}
+EDGES: dict[tuple[ast.stmt, str, frozenset[str]], list[tuple[str, str]]] = {}
 """Statements as text, and what they name, remembered: a module is parsed once."""
 IMPORTS = (ast.Import, ast.ImportFrom)
 
@@ -90,6 +94,25 @@ class Code:
 
     def reached(self, *roots: Edge) -> dict[str, set[str]]:
         """Module → the top-level names that ``roots`` reach; ``"*"``: all of them."""
+        asked: frozenset[str] = frozenset()
+        while True:  # what a task's methods use of each other is asked as well
+            reached = self._reached(roots, asked)
+            more = asked | self._attributes(reached, roots[0][0], asked)
+            if more == asked:
+                return reached
+            asked = more
+
+    def _attributes(self, reached: Mapping[str, set[str]], start: str, asked: frozenset[str]) -> frozenset[str]:
+        """The names of attributes that the stages' own code uses, and the code of tasks that it asks."""
+        room = start.rpartition(".")[0]
+        statements: list[ast.stmt] = []
+        for where, names in reached.items():
+            if where.startswith((room, TASKS)) and (module := self.module(where)) is not None:
+                used = module.tree.body if "*" in names else _chosen(module, names)
+                statements += [_asked_of(s, asked) for s in used] if where.startswith(TASKS) else used
+        return frozenset(n.attr for s in statements for n in ast.walk(s) if isinstance(n, ast.Attribute))
+
+    def _reached(self, roots: Sequence[Edge], asked: frozenset[str]) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
         todo = [*roots]
         while todo:
@@ -100,9 +123,9 @@ class Code:
             new = not found[where]
             found[where].add(wanted)
             statements = module.tree.body if wanted == "*" else module.bound.get(wanted, [])
-            todo += [edge for s in statements for edge in self._cached(module, s, wanted)]
+            todo += [edge for s in statements for edge in self._cached(module, s, wanted, asked)]
             if new:
-                todo += [edge for s in module.effects for edge in self._cached(module, s, "")]
+                todo += [edge for s in module.effects for edge in self._cached(module, s, "", asked)]
                 todo += [(parent, "") for parent in _parents(where)]
         return found
 
@@ -126,10 +149,12 @@ class Code:
             TEXTS[statement] = repr(_plain(statement))
         return TEXTS[statement]
 
-    def _cached(self, module: Module, statement: ast.stmt, wanted: str) -> list[Edge]:
-        key = (statement, wanted if isinstance(statement, IMPORTS) else "")
+    def _cached(self, module: Module, statement: ast.stmt, wanted: str, asked: frozenset[str]) -> list[Edge]:
+        of_tasks = module.name.startswith(TASKS)
+        key = (statement, wanted if isinstance(statement, IMPORTS) else "", asked if of_tasks else frozenset[str]())
         if key not in EDGES:
-            EDGES[key] = list(self._edges(module, statement, wanted))
+            whole = _asked_of(statement, asked) if of_tasks else statement
+            EDGES[key] = list(self._edges(module, whole, wanted))
         return EDGES[key]
 
     def _read(self, path: Path) -> bytes:
@@ -202,6 +227,18 @@ class Code:
             if candidate.is_file():
                 return _parsed(name, candidate, self._read(candidate).decode())
         return None
+
+
+def _asked_of(statement: ast.stmt, asked: frozenset[str]) -> ast.stmt:
+    """``statement`` of a task's module without methods, and arguments of the record, of other names than ``asked``."""
+    parts = [*asked, "name", "inputs", "answers", "kinds"]
+    kept = copy.deepcopy(statement)
+    if isinstance(kept, ast.ClassDef):
+        kept.body = [s for s in kept.body if not isinstance(s, ast.FunctionDef) or s.name in parts] or [ast.Pass()]
+    for node in ast.walk(kept):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Task":
+            node.keywords = [k for k in node.keywords if k.arg in parts]
+    return kept
 
 
 def _chosen(module: Module, names: set[str]) -> list[ast.stmt]:

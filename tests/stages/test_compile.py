@@ -23,6 +23,7 @@ from dlx_deploy.stages.support.engine import CompileParams
 from dlx_deploy.targets import load_target
 from dlx_deploy.targets.roofline import LayerCost
 
+from ..datasets import held_images
 from ..devices.fake import FakeDevice
 from .support.planning import planned
 
@@ -51,12 +52,10 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Milliseconds per model, one or in the order measured, that a device finds; the CPU target is one."""
     ms: dict[str, Any] = {"fp32": 1.0, "int8": 0.5}
 
-    class Data:
-        def samples(self, name: str) -> Any:
-            assert name == "validation"  # never the test split: this is a choice
-            return [None]
-
-    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
+    monkeypatch.setattr(
+        "dlx_deploy.nn.data.dataset.open_data",
+        lambda path: held_images(np.zeros((4, 8, 8, 1), np.uint8), only="validation"),
+    )
     return ms
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dlx_deploy.config import Config, Gate, load_config
+from dlx_deploy.config import Config, Data, Gate, load_config
 from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.runtime.statistics.drops import non_inferiority
 from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound
@@ -57,9 +57,9 @@ def split(n: int, classes: int = 10, noun: str = "images") -> dict[str, float]:
     return {f"test_{noun}": float(n), "train_images": 1000.0, "classes": float(classes)}
 
 
-@pytest.mark.parametrize("noun", ["images", "texts"])
-def test_a_split_that_can_decide_nothing(noun: str) -> None:
-    (note,) = notes(Config(gate=Gate(max_drop=0.02)), {}, split(132, noun=noun))
+@pytest.mark.parametrize(("kind", "noun"), [("digits", "images"), ("docstrings", "texts")])
+def test_a_split_that_can_decide_nothing(kind: str, noun: str) -> None:
+    (note,) = notes(Config(data=Data(kind=kind), gate=Gate(max_drop=0.02)), {}, split(132, noun=noun))
     assert "the test split has 132 samples, too few to decide: gate.max_drop 0.02 at gate.confidence 0.95" in note
     assert "takes at least 133 if not one answer differs from the teacher's, and 215 if 2 % of the answers" in note
     assert [non_inferiority(0, 0, n, 0.02, 0.95).verdict for n in (132, 133)] == ["undecided", "pass"]

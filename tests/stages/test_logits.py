@@ -9,7 +9,6 @@ import pytest
 
 from dlx_deploy.config import Data, load_config
 from dlx_deploy.nn.data.dataset import open_data
-from dlx_deploy.nn.data.prepare import prepare
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.weights.network import Architecture, save_model
@@ -18,6 +17,7 @@ from dlx_deploy.stages.logits import STAGE
 from dlx_deploy.stages.recipe import steps_for
 from dlx_deploy.stages.support.training import NoParams
 from dlx_deploy.targets import load_target
+from dlx_deploy.tasks import prepare
 
 
 def test_one_row_for_each_training_sample_in_its_order(tmp_path: Path) -> None:

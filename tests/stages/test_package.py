@@ -12,7 +12,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.samples import Samples
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.package.contents import Package, open_package
@@ -20,6 +19,8 @@ from dlx_deploy.stages.package import STAGE, PackageParams
 from dlx_deploy.stages.quantize import PrecisionPlan
 from dlx_deploy.stages.support.results import Accuracy, Row
 from dlx_deploy.targets import load_target
+
+from ..datasets import held_images
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
 LABELS = np.arange(20, dtype=np.int64) % 2
@@ -50,18 +51,7 @@ def graph(batch: str | int = "batch", mixing: bool = False, weights: Any = np.fl
 
 @pytest.fixture
 def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    class Data:
-        is_text, padding, classes = False, None, ("a", "b")
-        height = width = 4
-        channels, mean, std = 1, (0.5,), (0.5,)
-
-        def split(self, name: str) -> Any:
-            return IMAGES, LABELS
-
-        def samples(self, name: str) -> Samples:
-            return Samples({"images": IMAGES})
-
-    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
+    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: held_images(IMAGES, LABELS))
     rows = tuple(Row(model=m, top1=1, b=0, c=0, size_bytes=1, macs=1, parameters=1) for m in ("teacher", "quantized"))
     accuracy = Accuracy(schema=1, judge="native", n=20, shipped="quantized", rows=rows)
     plan = PrecisionPlan(precision="fp32", elsewhere="fp32", layers={"d": "fp32"})
@@ -70,8 +60,8 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in {"recipe": recipe, "layers": plan, "accuracy": accuracy, "engine/report.json": {}}.items():
         (tmp_path / name).write_bytes(canonical_json(value))
     (tmp_path / "provenance").write_text(json.dumps({"schema": 1}))
-    np.save(tmp_path / "teacher.npy", LABELS)
-    (tmp_path / "teacher.npy").rename(tmp_path / "teacher")
+    np.savez(tmp_path / "teacher.npz", label=LABELS, teacher=LABELS)
+    (tmp_path / "teacher.npz").rename(tmp_path / "teacher")
     (tmp_path / "out").mkdir()
 
     def pack(model: bytes, target: str = "cpu-x86_64") -> Package:

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from dlx_deploy.config import Data, Prune
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.nn.data.prepare import prepare
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.prune import STAGE
+from dlx_deploy.tasks import prepare
 
 from .support.planning import planned, rehearsed, texts
 
@@ -44,7 +44,7 @@ def test_what_was_asked_and_reached_is_said(
     assert metrics["macs_removed"] > 0.12  # one step of sixteen channels takes more
     removed = f"{metrics['macs_removed']:.3f} of the multiply-accumulates removed"
     said = f"{removed}, 0.1 asked (prune.reduce_macs); the smallest step"
-    assert any("following channels" in text for text in told)
+    assert any("following the network" in text for text in told)
     assert any(text.startswith(said) for text in told)
     assert [r.message.startswith(said) for r in caplog.records if r.name.endswith("prune")] == [True]
     model, _ = load_model(tmp_path / "model")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
@@ -15,6 +16,7 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.quantize import STAGE, PrecisionPlan, read_plan
 from dlx_deploy.targets import load_target
 
+from ..datasets import held_images, held_texts
 from .support.planning import planned, rehearsed
 
 
@@ -28,15 +30,11 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         out.write_bytes(b"converted")
         return type("Report", (), {"layers": {"a/Conv": "int8" if plan.int8 else "fp16"}})
 
-    class Data:
-        is_text = False
-
-        def samples(self, name: str) -> Any:
-            assert name == "calibration"
-            return [None] * 4
-
     monkeypatch.setattr("dlx_deploy.graph.quantization.quantize_model", convert)
-    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
+    monkeypatch.setattr(
+        "dlx_deploy.nn.data.dataset.open_data",
+        lambda path: held_images(np.zeros((4, 8, 8, 1), np.uint8), only="calibration"),
+    )
 
     def run(target: str, opset: int = 20, **params: Any) -> tuple[PrecisionPlan, dict[str, Any]]:
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
@@ -93,14 +91,10 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             out.write_bytes(b"converted")
             return type("Report", (), {"layers": {"a/MatMul": "int8" if plan.int8 else "fp16"}})
 
-        class Data:
-            is_text = True
-
-            def samples(self, name: str) -> Any:
-                return [None] * 4
-
         monkeypatch.setattr("dlx_deploy.graph.quantization.quantize_model", convert)
-        monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
+        monkeypatch.setattr(
+            "dlx_deploy.nn.data.dataset.open_data", lambda path: held_texts(np.ones((4, 3)), only="calibration")
+        )
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 1]) for name in "xy"]
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
         (tmp_path / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dlx_deploy.config import Config, Gate, Quantize, Verify
-from dlx_deploy.graph.samples import Samples
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages import verify
@@ -20,6 +18,7 @@ from dlx_deploy.stages.support.results import Accuracy, Latencies, Pairing, Row
 from dlx_deploy.stages.verify import STAGE, judge, notes
 from dlx_deploy.targets import load_target
 
+from ..datasets import held_images
 from ..devices.fake import FakeDevice
 from .support.verifications import outputs
 
@@ -58,13 +57,10 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
     ms = np.random.default_rng(0).permutation(np.arange(1, 101))
     timed = {"teacher": 9 * ms, "pruned": 3 * ms, "quantized": 2 * ms}
 
-    class Data:
-        def samples(self, name: str) -> Any:
-            assert name == "test"
-            return [None]
-
     device = FakeDevice(ms=timed, rounds=100)
-    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
+    monkeypatch.setattr(
+        "dlx_deploy.nn.data.dataset.open_data", lambda path: held_images(np.zeros((4, 8, 8, 1), np.uint8), only="test")
+    )
     models = {name: tmp_path / name for name in timed}
     for name, path in models.items():
         path.write_text(name)
@@ -115,15 +111,9 @@ def brightness(kind: int) -> bytes:
 
 
 def test_a_tensorrt_target_is_judged_in_exact_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Data:
-        def split(self, name: str) -> Any:
-            assert name == "test"  # the gate's split, and no other
-            return PIXELS.reshape(-1, 1, 1, 1), LABELS
-
-        def samples(self, name: str) -> Samples:
-            return Samples({"images": self.split(name)[0]})
-
-    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
+    monkeypatch.setattr(
+        "dlx_deploy.nn.data.dataset.open_data", lambda path: held_images(PIXELS.reshape(-1, 1, 1, 1), LABELS, "test")
+    )
     (tmp_path / "teacher").write_bytes(brightness(TensorProto.FLOAT))
     (tmp_path / "quantized").write_bytes(brightness(TensorProto.FLOAT16))
     shutil.copyfile(tmp_path / "teacher", tmp_path / "thinned")  # of a stage that this one does not know
@@ -138,4 +128,4 @@ def test_a_tensorrt_target_is_judged_in_exact_arithmetic(tmp_path: Path, monkeyp
     row = accuracy.row("quantized")
     assert (row.b, row.c, row.top1) == (3, 0, 0.5)  # every pixel of 1
     assert accuracy.row("teacher").top1 == 1.0
-    assert np.load(tmp_path / "out" / "teacher.npy").tolist() == LABELS.tolist()
+    assert np.load(tmp_path / "out" / "teacher.npz")["teacher"].tolist() == LABELS.tolist()

@@ -1,209 +1,208 @@
-"""The data artifact: images or texts of four splits as plain arrays, their labels, and how to read them.
+"""The data set as stages keep it: the inputs and targets of four splits as plain arrays, and how to read them.
 
-A folder with ``dataset.json`` and, for each split, ``SPLIT.images.npy`` (uint8[N, H, W, C], NHWC, 0..255) and
-``SPLIT.labels.npy`` (int64[N], 0..classes - 1). Calibration is drawn from train; train, validation and test are
-disjoint; each is shuffled, so that the first so many images of a split stand for all of it.
-
-Texts have ``SPLIT.tokens.npy`` (int32[N, L], padded after their ends to the longest of the split) instead of images,
-``SPLIT.texts.json`` (a list of strings) and ``tokenizer.json``.
+A folder with ``dataset.json`` and, for each split, a file for each input and one for the targets: ``SPLIT.FILE.npy``,
+a row per sample. Which there are, of what types and shapes, the header says, of which each task has its own
+(``headers``). Calibration is drawn from train; train, validation and test are disjoint; each is shuffled, so that the
+first so many samples of a split stand for all of it.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 
 from dlx_deploy.config.strict import nearest
-from dlx_deploy.errors import DataError
-from dlx_deploy.graph.model import INPUT, TOKENS
+from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.graph.samples import Samples
+from dlx_deploy.plugins import load_plugin
 from dlx_deploy.runtime.schemas import newer_schema
 
 __all__ = [
     "SCHEMA",
     "SPLITS",
-    "DataArtifact",
+    "Column",
+    "Dataset",
     "Header",
-    "ImageHeader",
     "Images",
     "Inputs",
     "Labels",
-    "TextHeader",
     "Tokens",
+    "header_type",
     "open_data",
     "write_header",
 ]
 
 SCHEMA = 1
 SPLITS = ("train", "calibration", "validation", "test")
+HEADERS = {
+    "image-classification": "dlx_deploy.nn.data.headers:ImageHeader",
+    "sequence-classification": "dlx_deploy.nn.data.headers:TextHeader",
+}
+"""Task → where its header is; those of other packages are entry points of the group ``dlx_deploy.headers``."""
 
 Images = npt.NDArray[np.uint8]
 """uint8[N, H, W, C], NHWC, 0..255."""
 Labels = npt.NDArray[np.int64]
 """int64[N], 0..classes - 1."""
-
 Tokens = npt.NDArray[np.int32]
 """int32[N, L], padded after the ends."""
 Inputs = npt.NDArray[Any]
-"""Images or tokens: what a split holds."""
-
-_Size = Annotated[int, Meta(ge=1)]
-
-
-class ImageHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="task", tag="image-classification"):
-    """``dataset.json`` of images. ``mean`` and ``std`` are per channel, on the 0..1 scale."""
-
-    classes: list[str]
-    height: _Size
-    width: _Size
-    channels: _Size
-    mean: list[float]
-    std: list[float]
-    splits: dict[str, int]
-    schema: int = SCHEMA
-
-
-class TextHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="task", tag="sequence-classification"):
-    """``dataset.json`` of texts. With ``truncate`` those of more than ``max_length`` tokens were cut."""
-
-    classes: list[str]
-    vocabulary: _Size
-    max_length: _Size
-    pad_id: Annotated[int, Meta(ge=0)]
-    truncate: bool
-    splits: dict[str, int]
-    schema: int = SCHEMA
-
-
-Header = ImageHeader | TextHeader
+"""What a split holds of one input."""
 
 
 @dataclass(frozen=True)
-class DataArtifact:
-    """A prepared data set; the fields of the other task are 0 or empty.
+class Column:
+    """An array of a split, ``SPLIT.FILE.npy``: a row per sample, of ``dims`` (``None``: any, the same in one split).
 
-    ``mean`` and ``std`` are per channel, on the 0..1 scale: ``(x / 255 - mean) / std``.
+    ``padding``: what stands behind the ends of rows that are shorter than others.
     """
 
+    file: str
+    dtype: str
+    dims: tuple[int | None, ...] = ()
+    padding: int | None = None
+
+    def fits(self, values: npt.NDArray[Any], count: int) -> bool:
+        """Whether ``values`` are ``count`` such rows."""
+        shape = (count, *self.dims)
+        return (
+            str(values.dtype) == self.dtype
+            and values.ndim == len(shape)
+            and all(want in (None, seen) for want, seen in zip(shape, values.shape, strict=True))
+        )
+
+    def describe(self, count: int) -> str:
+        """The type and shape of ``count`` rows."""
+        return f"{self.dtype}[{', '.join('L' if n is None else str(n) for n in (count, *self.dims))}]"
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="task"):
+    """``dataset.json``: what all tasks say. A task's own header has the task's name as its tag."""
+
+    classes: list[str]
+    splits: dict[str, int]
+    schema: int = SCHEMA
+
+    @property
+    def inputs(self) -> Mapping[str, Column]:
+        """The inputs by the names that they have in an exported model."""
+        raise NotImplementedError
+
+    @property
+    def targets(self) -> Column:
+        """What a network learns to answer."""
+        return Column("labels", "int64")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set."""
+
     folder: Path
-    classes: tuple[str, ...]
-    splits: Mapping[str, int]
-    height: int = 0
-    width: int = 0
-    channels: int = 0
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    vocabulary: int = 0
-    max_length: int = 0
-    pad_id: int = 0
-    truncate: bool = False
+    header: Header
 
     @property
-    def padding(self) -> int | None:
-        """The token that pads, ``None`` for images."""
-        return self.pad_id if self.is_text else None
+    def task(self) -> str:
+        """The name of the task that these data are for."""
+        return str(type(self.header).__struct_config__.tag)
 
     @property
-    def is_text(self) -> bool:
-        """Whether these are texts rather than images."""
-        return self.vocabulary > 0
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their numbers."""
+        return tuple(self.header.classes)
 
-    def split(self, name: str) -> tuple[Inputs, Labels]:
-        """The inputs (memory-mapped, read-only) and labels of ``train``, ``calibration``, ``validation`` or ``test``.
+    @property
+    def splits(self) -> Mapping[str, int]:
+        """How many samples each split has."""
+        return self.header.splits
 
-        Inputs are images uint8[N, H, W, C] or tokens int32[N, L].
+    def samples(self, name: str) -> Samples:
+        """The inputs of ``train``, ``calibration``, ``validation`` or ``test``, memory-mapped, read-only.
 
         Raises:
             DataError: there is no such split, or its arrays are not what ``dataset.json`` says.
         """
-        if name not in self.splits:
-            raise DataError(f"{self.folder}: no split {name!r}; {nearest(name, list(self.splits))}")
-        labels = self._array(f"{name}.labels.npy", mapped=False)
-        if self.is_text:
-            return self._tokens(name, labels), labels
-        images = self._array(f"{name}.images.npy", mapped=True)
-        shape = (self.splits[name], self.height, self.width, self.channels)
-        if images.shape != shape or images.dtype != np.uint8 or labels.shape != shape[:1] or labels.dtype != np.int64:
-            raise DataError(
-                f"{self.folder}: {name} has images {images.dtype}{list(images.shape)} and labels "
-                f"{labels.dtype}{list(labels.shape)}; dataset.json says uint8{list(shape)} and int64[{shape[0]}]"
-            )
-        return images, labels
+        columns = self.header.inputs
+        arrays = {key: self._column(name, column, mapped=True) for key, column in columns.items()}
+        return Samples(arrays, {key: c.padding for key, c in columns.items() if c.padding is not None})
 
-    def samples(self, name: str) -> Samples:
-        """The inputs of a split by the names that they have in an exported model.
+    def targets(self, name: str) -> npt.NDArray[Any]:
+        """The targets of a split, a row per sample.
 
         Raises:
-            DataError: as ``split``.
+            DataError: as ``samples``.
         """
-        rows, _ = self.split(name)
-        return Samples({TOKENS: rows}, {TOKENS: self.pad_id}) if self.is_text else Samples({INPUT: rows})
+        return self._column(name, self.header.targets, mapped=bool(self.header.targets.dims))
 
-    def texts(self, name: str) -> list[str]:
-        """The texts of a split, in the order of its tokens.
+    def split(self, name: str) -> tuple[Inputs, npt.NDArray[Any]]:
+        """The one input of a split, and its targets.
 
         Raises:
-            DataError: they are missing or damaged.
+            DataError: as ``samples``, or there are several inputs.
         """
-        path = self.folder / f"{name}.texts.json"
+        arrays = list(self.samples(name).arrays.values())
+        if len(arrays) != 1:
+            raise DataError(f"{self.folder}: the data have {len(arrays)} inputs; one is trained on at a time")
+        return arrays[0], self.targets(name)
+
+    def _column(self, split: str, column: Column, *, mapped: bool) -> npt.NDArray[Any]:
+        if split not in self.splits:
+            raise DataError(f"{self.folder}: no split {split!r}; {nearest(split, list(self.splits))}")
+        path, count = self.folder / f"{split}.{column.file}.npy", self.splits[split]
         try:
-            found = msgspec.json.decode(path.read_bytes(), type=list[str])
-        except (OSError, msgspec.DecodeError) as e:
-            raise DataError(f"{path}: not a list of texts ({e}); prepare the data again") from e
-        return found
-
-    @property
-    def tokenizer(self) -> Path:
-        """The ``tokenizer.json`` that made the tokens."""
-        return self.folder / "tokenizer.json"
-
-    def _tokens(self, name: str, labels: Labels) -> Tokens:
-        tokens: Tokens = self._array(f"{name}.tokens.npy", mapped=True)
-        count = self.splits[name]
-        if tokens.ndim != 2 or tokens.dtype != np.int32 or len(tokens) != count or labels.shape != (count,):
-            raise DataError(
-                f"{self.folder}: {name} has tokens {tokens.dtype}{list(tokens.shape)} and {len(labels)} labels; "
-                f"dataset.json says int32[{count}, L]"
-            )
-        return tokens
-
-    def _array(self, name: str, *, mapped: bool) -> Any:
-        try:
-            return np.load(self.folder / name, mmap_mode="r" if mapped else None, allow_pickle=False)
+            values: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         except (OSError, ValueError) as e:
-            raise DataError(f"{self.folder / name}: not a readable array ({e}); prepare the data again") from e
+            raise DataError(f"{path}: not a readable array ({e}); prepare the data again") from e
+        if not column.fits(values, count):
+            raise DataError(
+                f"{self.folder}: {split} has {column.file} {values.dtype}{list(values.shape)}; dataset.json says "
+                f"{column.describe(count)}; prepare the data again"
+            )
+        return values
 
 
-def open_data(folder: Path) -> DataArtifact:
-    """The data artifact in ``folder``.
+def header_type(task: str) -> type[Header]:
+    """The header of the data of ``task``.
 
     Raises:
-        DataError: ``dataset.json`` is missing, damaged or of a newer schema.
+        ConfigError: there is no such task.
+    """
+    if task not in HEADERS:
+        given: type[Header] = load_plugin("header", task, list(HEADERS), "install the package that brings it").value
+        return given
+    module, _, name = HEADERS[task].partition(":")
+    kind: type[Header] = getattr(importlib.import_module(module), name)
+    return kind
+
+
+def open_data(folder: Path) -> Dataset:
+    """The data set in ``folder``.
+
+    Raises:
+        DataError: ``dataset.json`` is missing, damaged, of a newer schema or for an unknown task.
     """
     path = folder / "dataset.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        refusal = newer_schema(raw.get("schema") if isinstance(raw, dict) else None, SCHEMA)
-        if refusal:
-            raise DataError(f"{path}: {refusal}")
-        header: Header = msgspec.convert(raw, Header)
+        if isinstance(raw, dict) and (newer := newer_schema(raw.get("schema"), SCHEMA)):
+            raise DataError(f"{path}: {newer}")
+        task = str(raw.get("task")) if isinstance(raw, dict) else ""
+        header = msgspec.convert(raw, header_type(task))
+    except ConfigError as e:
+        raise DataError(f"{path}: not a data set's header ({e})") from e
     except OSError as e:
         raise DataError(f"{path}: cannot be read ({e.strerror}); this is no prepared data set") from e
     except (ValueError, msgspec.ValidationError) as e:
         raise DataError(f"{path}: not a data set's header ({e}); prepare the data again") from e
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in msgspec.structs.asdict(header).items()
-    }
-    del values["schema"]
-    return DataArtifact(folder=folder, **values)
+    return Dataset(folder, header)
 
 
 def write_header(folder: Path, header: Header) -> None:

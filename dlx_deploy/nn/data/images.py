@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data import digits
 from dlx_deploy.nn.data.copies import ORDER, Copies, Row, digests, find_copies
-from dlx_deploy.nn.data.dataset import ImageHeader, Images, Labels
+from dlx_deploy.nn.data.dataset import Images, Labels
+from dlx_deploy.nn.data.headers import ImageHeader
 from dlx_deploy.nn.data.imagefolder import decode_images, list_images
 from dlx_deploy.nn.data.listing import warn_once
 from dlx_deploy.nn.data.splits import Indices, Part, without
@@ -24,6 +26,9 @@ __all__ = ["ImageSource", "image_source"]
 @dataclass(frozen=True)
 class ImageSource:
     """Labelled images not yet decoded: ``fill(split, positions, into)`` writes pixels, ``name`` says whose."""
+
+    noun: ClassVar[str] = "images"
+    place: ClassVar[str] = "folder"
 
     classes: tuple[str, ...]
     labels: Mapping[str, Labels]

@@ -1,24 +1,21 @@
-"""From the ``[data]`` table to a data artifact: list, split, decode or encode, measure, write."""
+"""From labelled samples to a data set on disk: split, decode or encode, measure, write."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.dataset import Header, Labels, write_header
-from dlx_deploy.nn.data.images import image_source
 from dlx_deploy.nn.data.listing import require_classes
 from dlx_deploy.nn.data.splits import Indices, Part, stratified, without
-from dlx_deploy.nn.data.texts import text_source
-from dlx_deploy.progress import Progress, silent
 
-__all__ = ["prepare"]
+__all__ = ["DataSource", "prepare"]
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +23,25 @@ log = logging.getLogger(__name__)
 _TEST, _LIMIT_TEST, _LIMIT_TRAIN, _VALIDATION, _LIMIT_VALIDATION, _CALIBRATION, _ORDER = range(7)
 
 
-class _Source(Protocol):
-    """Labelled images or texts, by the split that they come in: ``train``, and maybe ``validation`` and ``test``."""
+class DataSource(Protocol):
+    """Labelled samples, by the split that they come in: ``train``, and maybe ``validation`` and ``test``.
+
+    Splits are drawn stratified by ``labels``. ``noun``: what the samples are; ``place``: what one split lies in.
+    """
+
+    noun: ClassVar[str]
+    place: ClassVar[str]
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        ...
+
     @property
-    def labels(self) -> Mapping[str, Labels]: ...
+    def labels(self) -> Mapping[str, Labels]:
+        """Split → the class of each sample."""
+        ...
+
     @property
     def counts(self) -> Mapping[str, float]:
         """What was left out while listing: metrics."""
@@ -53,14 +62,13 @@ class _Source(Protocol):
         ...
 
 
-def prepare(config: Data, out: Path, seed: int, progress: Progress = silent) -> dict[str, float]:
-    """Write the data artifact that ``config`` describes into the folder ``out``; gives back its counts.
+def prepare(source: DataSource, config: Data, out: Path, seed: int) -> dict[str, float]:
+    """Write what ``source`` gives into the folder ``out``, split as ``config`` says; gives back its counts.
 
     Raises:
         DataError: the images or texts, their files or the splits cannot be used.
         EnvironmentMissing: a library that reads them is not installed.
     """
-    source: _Source = text_source(config) if config.is_text else image_source(config, progress)
     parts = _split(config, source, seed)
     out.mkdir(parents=True, exist_ok=True)
     for name in ("train", "validation", "test"):
@@ -74,12 +82,11 @@ def prepare(config: Data, out: Path, seed: int, progress: Progress = silent) -> 
         np.save(out / f"{name}.labels.npy", values, allow_pickle=False)
     counts = {name: len(values) for name, values in labels.items()}
     write_header(out, source.header(out, counts))
-    noun = "texts" if config.is_text else "images"
-    sizes = {f"{name}_{noun}": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}
+    sizes = {f"{name}_{source.noun}": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}
     return {**sizes, **source.counts, **found}
 
 
-def _split(config: Data, source: _Source, seed: int) -> dict[str, Part]:
+def _split(config: Data, source: DataSource, seed: int) -> dict[str, Part]:
     """The three disjoint splits, limited, before a single image is decoded."""
     labels = source.labels["train"]
     pool: Indices = np.arange(len(labels))
@@ -101,7 +108,7 @@ def _split(config: Data, source: _Source, seed: int) -> dict[str, Part]:
         taken, pool = _take(labels, pool, config.validation_fraction, rng)
         parts["validation"] = Part("train", taken)
     parts["train"] = Part("train", pool)
-    _refuse_empty(config, source.labels["train"], parts)
+    _refuse_empty(config, source, parts)
     _refuse_missing(config, source, parts)
     # Folders come class by class; shuffled, the first so many images of a split stand for all of it.
     rng = np.random.default_rng([seed, _ORDER])
@@ -114,14 +121,14 @@ def _take(labels: Labels, pool: Indices, fraction: float, rng: np.random.Generat
     return pool[picked], pool[without(len(pool), picked)]
 
 
-def _limit(source: _Source, part: Part, limit: int, rng: np.random.Generator) -> Part:
+def _limit(source: DataSource, part: Part, limit: int, rng: np.random.Generator) -> Part:
     if not limit or limit >= len(part.positions):
         return part
     return Part(part.origin, part.positions[stratified(source.labels[part.origin][part.positions], limit, rng)])
 
 
-def _refuse_empty(config: Data, labels: Labels, parts: Mapping[str, Part]) -> None:
-    noun, place = ("texts", "file") if config.is_text else ("images", "folder")
+def _refuse_empty(config: Data, source: DataSource, parts: Mapping[str, Part]) -> None:
+    noun, place, labels = source.noun, source.place, source.labels["train"]
     missing = np.setdiff1d(labels, labels[parts["train"].positions])
     if len(missing):
         raise DataError(
@@ -137,7 +144,7 @@ def _refuse_empty(config: Data, labels: Labels, parts: Mapping[str, Part]) -> No
             )
 
 
-def _refuse_missing(config: Data, source: _Source, parts: Mapping[str, Part]) -> None:
+def _refuse_missing(config: Data, source: DataSource, parts: Mapping[str, Part]) -> None:
     """A class that a draw or a limit keeps out of test is unknown to the gate; out of validation it is said."""
     for name in ("test", "validation"):
         labels = source.labels[parts[name].origin]

@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.copies import ORDER, digests, find_copies
-from dlx_deploy.nn.data.dataset import Labels, TextHeader
+from dlx_deploy.nn.data.dataset import Dataset, Labels
 from dlx_deploy.nn.data.docstrings import load_docstrings
+from dlx_deploy.nn.data.headers import TextHeader
 from dlx_deploy.nn.data.listing import left_out_tables, require_classes, split_of, text_names
 from dlx_deploy.nn.data.splits import Indices, Part, without
 from dlx_deploy.nn.data.tokenizing import Kind, encode_all, load_tokenizer, pad_id, train_tokenizer
@@ -25,7 +27,7 @@ from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.labels import class_order, same_but_for_writing
 from dlx_deploy.runtime.tasks.text_files import distinct, read_texts
 
-__all__ = ["TextSource", "text_source"]
+__all__ = ["TextSource", "text_source", "texts_of", "tokenizer_of"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,9 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class TextSource:
     """Labelled texts by the split that they come in."""
+
+    noun: ClassVar[str] = "texts"
+    place: ClassVar[str] = "file"
 
     classes: tuple[str, ...]
     labels: Mapping[str, Labels]
@@ -111,6 +116,24 @@ class TextSource:
     def _save(out: Path, name: str, texts: Sequence[str], tokens: Any) -> None:
         np.save(out / f"{name}.tokens.npy", tokens, allow_pickle=False)
         (out / f"{name}.texts.json").write_text(json.dumps(list(texts), ensure_ascii=False), encoding="utf-8")
+
+
+def texts_of(data: Dataset, name: str) -> list[str]:
+    """The texts of a split, in the order of its tokens.
+
+    Raises:
+        DataError: they are missing or damaged.
+    """
+    path = data.folder / f"{name}.texts.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[str])
+    except (OSError, msgspec.DecodeError) as e:
+        raise DataError(f"{path}: not a list of texts ({e}); prepare the data again") from e
+
+
+def tokenizer_of(data: Dataset) -> Path:
+    """The ``tokenizer.json`` that made the tokens."""
+    return data.folder / "tokenizer.json"
 
 
 def _tokens(out: Path, split: str) -> NDArray[np.int32]:

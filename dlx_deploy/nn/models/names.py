@@ -5,10 +5,17 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["CIFAR", "HF", "TIMM", "USER", "VIT", "for_texts", "image_models", "nearest_function", "text_models"]
+from dlx_deploy.config.strict import nearest
+from dlx_deploy.errors import ConfigError
+
+__all__ = ["CIFAR", "HF", "TIMM", "USER", "VIT", "Reads", "check_name", "image_models", "text_models"]
+
+Reads = Literal["images", "texts"]
+"""What a network reads."""
 
 CIFAR = ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 VIT = "vit"
@@ -40,14 +47,69 @@ def image_models() -> tuple[str, ...]:
     return tuple(sorted({*CIFAR, VIT, *names})) if names else ()
 
 
-def for_texts(model: str) -> bool | None:
+def check_name(section: str, model: str, reads: Reads, files: Mapping[str, Path]) -> None:
+    """Nothing, if ``model``, as ``section`` names it, can be a network that reads such data.
+
+    ``files``: the user's own, by the names of inputs.
+
+    Raises:
+        ConfigError: it is unknown, for other data, or a user's file without that function.
+    """
+    texts = reads == "texts"
+    if USER in model:
+        _check_user(section, model, files["source"])
+        return
+    if model.startswith(HF) and "source" not in files:
+        _check_folder(section, model.removeprefix(HF))
+    if _for_texts(model) is texts and model.startswith((HF, TIMM)):
+        return
+    if _for_texts(model) and not texts:
+        raise ConfigError(
+            f"model {model!r} is for texts, and the data are images; set {section}.model for instance to 'resnet20', "
+            "'mobilenet_v3_small', 'timm:NAME' or 'FILE.py:FUNCTION'"
+        )
+    if not texts and model in (*CIFAR, VIT):
+        return  # without reading torchvision's source
+    known = text_models() if texts else image_models()
+    if known and model not in known:
+        unknown = "no network for texts" if texts else "unknown"
+        others = "'hf:NAME_OR_PATH'" if texts else "'timm:NAME'"
+        raise ConfigError(
+            f"{section}.model is {model!r}, {unknown}; {nearest(model, known)}; it is one of these, {others} or "
+            "'FILE.py:FUNCTION'"
+        )
+
+
+def _check_user(section: str, model: str, path: Path) -> None:
+    function = model.rpartition(":")[2]
+    try:
+        others = _nearest_function(path, function)
+    except (SyntaxError, ValueError) as e:
+        raise ConfigError(f"{section}.model is {model!r}, and {path} is no Python: {e}; correct it") from e
+    except OSError as e:
+        raise ConfigError(f"{section}.model is {model!r}, and {path} cannot be read ({e.strerror})") from e
+    if others is not None:
+        hint = nearest(function, others) if others else "the file defines no function"
+        raise ConfigError(f"{section}.model is {model!r}: {path} has no function {function!r}; {hint}")
+
+
+def _check_folder(section: str, name: str) -> None:
+    """A name on the hub is NAME or OWNER/NAME; whatever else looks like a path is one, and is not here."""
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
+        raise ConfigError(
+            f"{section}.model is 'hf:{name}', and there is no such folder; give one with config.json, or a name on the "
+            "hub"
+        )
+
+
+def _for_texts(model: str) -> bool | None:
     """Whether ``model`` reads texts; ``None`` where its name does not say."""
     if USER in model:
         return None
     return model in _TEXT or model.startswith(HF)
 
 
-def nearest_function(path: Path, function: str) -> Sequence[str] | None:
+def _nearest_function(path: Path, function: str) -> Sequence[str] | None:
     """The names that the file ``path`` binds, if ``function`` is none of them; ``None`` where it may be there.
 
     Raises:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.models.external import build_hf, build_timm
+from dlx_deploy.nn.models.external import build_hf, build_timm, hf_config
 from dlx_deploy.nn.models.inputs import ImageInput, InputSpec, TokenInput
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS, build_cifar_resnet
 from dlx_deploy.nn.models.scaling import VIT_DEFAULTS, build_vit
@@ -20,7 +21,7 @@ from dlx_deploy.nn.models.sequence import SEQUENCE_DEFAULTS, build_sequence_mode
 from dlx_deploy.nn.models.torchvision_models import build_torchvision, torchvision_names
 from dlx_deploy.nn.models.user import build_user, is_user
 
-__all__ = ["HF", "TIMM", "build_model", "check_output", "model_names"]
+__all__ = ["HF", "TIMM", "build_model", "check_output", "expected_of", "kept_arguments", "model_names"]
 
 VIT = "vit"
 """A Vision Transformer of any size, for small images."""
@@ -51,6 +52,31 @@ def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: In
     if model in SEQUENCE_DEFAULTS or model.startswith(HF):
         raise ConfigError(f"model {model!r} is for texts, and the data are images; {_examples(_IMAGE_EXAMPLES)}")
     return _build_image_model(model, arguments, classes, spec)
+
+
+def kept_arguments(model: str, arguments: Mapping[str, Any], spec: InputSpec, folder: str) -> dict[str, Any]:
+    """``arguments`` as an artifact keeps them, so that it loads without the folder or the hub that ``model`` names.
+
+    ``folder``: where a Hugging Face model's files are; empty if they are not here.
+    """
+    if not model.startswith(HF) or not isinstance(spec, TokenInput):
+        return dict(arguments)
+    return {"config": hf_config(folder or model.removeprefix(HF)), **arguments}
+
+
+def expected_of(model: str, arguments: Mapping[str, Any], spec: InputSpec) -> tuple[dict[str, Any], InputSpec]:
+    """The arguments of a network that is built before its data are there, and an input that fits it.
+
+    A Hugging Face model brings its vocabulary; whether the data's tokenizer has the same is known later.
+    """
+    if not model.startswith(HF):
+        return dict(arguments), spec
+    config = hf_config(model.removeprefix(HF))
+    values = {**config, **arguments}
+    if isinstance(spec, TokenInput):
+        pad = values.get("pad_token_id")
+        spec = replace(spec, vocabulary=values.get("vocab_size", spec.vocabulary), pad_id=0 if pad is None else pad)
+    return {"config": config, **arguments}, spec
 
 
 def check_output(model: nn.Module, classes: int, spec: InputSpec) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dlx_deploy.config import Training
 from dlx_deploy.errors import ConfigError, DataError
-from dlx_deploy.nn.data.dataset import DataArtifact, Labels
+from dlx_deploy.nn.data.dataset import Dataset, Labels
 from dlx_deploy.nn.data.token_batches import plan_batches
 from dlx_deploy.nn.training.augment import Mixer, Normalise, rand_augmented, shifted
 
@@ -32,7 +32,6 @@ __all__ = [
     "TokenBatches",
     "TokenFeed",
     "TrainData",
-    "feed_for",
 ]
 
 Plan = list[list[npt.NDArray[np.int64]]]
@@ -66,9 +65,9 @@ class TrainData:
     classes: int
 
     @classmethod
-    def of(cls, data: DataArtifact) -> TrainData:
+    def of(cls, data: Dataset, feed: Feed) -> TrainData:
         """The training and validation splits of ``data``."""
-        return cls(*data.split("train"), *data.split("validation"), feed_for(data), len(data.classes))
+        return cls(*data.split("train"), *data.split("validation"), feed, len(data.classes))
 
 
 class Feed(Protocol):
@@ -108,11 +107,6 @@ class TokenFeed:
     def source(self, data: TrainData, settings: Training, device: torch.device) -> BatchSource:
         """Batches of as many tokens as the budget allows."""
         return TokenBatches(data, settings, device)
-
-
-def feed_for(data: DataArtifact) -> Feed:
-    """How stored rows of ``data`` become what a network reads."""
-    return TokenFeed(data.pad_id) if data.is_text else ImageFeed(data.mean, data.std)
 
 
 class BatchSource(Protocol):

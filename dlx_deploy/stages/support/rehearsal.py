@@ -7,22 +7,21 @@ one, so it can only say yes: where it does not, the network is built for real, a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlx_deploy.config import Config, Data, Distill, Quantize, Teacher, Training
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.pipeline.stage import Setup
+from dlx_deploy.tasks import task_for
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dlx_deploy.nn.export.spec import Spec
     from dlx_deploy.nn.models.inputs import InputSpec
 
 __all__ = [
     "built_network",
     "is_unknown",
-    "known_classes",
     "rehearse_network",
     "rehearse_quantize",
     "rehearse_training",
@@ -31,7 +30,6 @@ __all__ = [
 
 _ROWS = 3
 """A user's network is asked for so many answers, and for each alone."""
-_SIDE = 8
 _SOME_CLASSES = 10
 """Where only the texts themselves will say how many there are."""
 
@@ -53,21 +51,10 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
     model, spec = smallest_network(setup.config)
     with tempfile.TemporaryDirectory(prefix="dlx-deploy-rehearsal-") as folder:
         path = Path(folder) / "model.onnx"
-        export_onnx(model.eval(), path, _export_spec(setup, spec))
+        inputs, asked = task_for(setup.config.data).inputs, setup.config.export
+        opset = asked.opset or setup.target.opset
+        export_onnx(model.eval(), path, inputs.export_spec(spec, asked, opset, None))
         excluded(load(path), setup.params.exclude)
-
-
-def _export_spec(setup: Setup[Quantize], spec: InputSpec) -> Spec:
-    from dlx_deploy.nn.export.spec import ExportSpec, TextSpec
-    from dlx_deploy.nn.models.inputs import TokenInput
-
-    asked = setup.config.export
-    opset = asked.opset or setup.target.opset
-    if isinstance(spec, TokenInput):
-        return TextSpec(spec.max_length, spec.pad_id, opset, asked.batch)
-    half = (0.5,) * spec.channels
-    shape = {"height": spec.height, "width": spec.width, "channels": spec.channels}
-    return ExportSpec(**shape, mean=half, std=half, opset=opset, batch=asked.batch)
 
 
 def rehearse_training(section: Training) -> None:
@@ -97,7 +84,7 @@ def rehearse_network(section: Teacher | Distill, config: Config) -> None:
     if ".py:" in section.model:
         # A user's code may do anything, so it is not asked to do it on a device that it does not know, or for a number
         # of classes that may not be that of the data.
-        if known_classes(config.data) is not None:
+        if task_for(config.data).classes(config.data) is not None:
             model, spec = built_network(section, config.data)
             batch = config.export.batch
             with torch.random.fork_rng(devices=[]):
@@ -118,53 +105,18 @@ def smallest_network(config: Config) -> tuple[nn.Module, InputSpec]:
 def is_unknown(config: Config) -> bool:
     """Whether that network cannot be made yet: a user's function is asked for the data's number of classes alone."""
     section = config.distill if config.distill.enabled else config.teacher
-    return ".py:" in section.model and known_classes(config.data) is None
+    return ".py:" in section.model and task_for(config.data).classes(config.data) is None
 
 
 def built_network(section: Teacher | Distill, data: Data) -> tuple[nn.Module, InputSpec]:
     """The section's network, once it has given logits, and what it reads; torch's generator is left as it was."""
     import torch
 
-    from dlx_deploy.nn.models.registry import build_model, check_output
+    from dlx_deploy.nn.models.registry import build_model, check_output, expected_of
 
-    arguments, spec, classes = dict(section.arguments), _spec_of(data), known_classes(data) or _SOME_CLASSES
-    if section.model.startswith("hf:"):
-        arguments, spec = _hugging_face(section.model.removeprefix("hf:"), arguments, spec)
+    classes = task_for(data).classes(data) or _SOME_CLASSES
+    arguments, spec = expected_of(section.model, section.arguments, task_for(data).inputs.expected(data))
     with torch.random.fork_rng(devices=[]):
         model = build_model(section.model, arguments, classes, spec)
         check_output(model, classes, spec)
     return model, spec
-
-
-def known_classes(data: Data) -> int | None:
-    """How many classes there are, where that is known without reading the data."""
-    from dlx_deploy.nn.data.listing import list_folder
-
-    if data.kind == "imagefolder":
-        return len(list_folder(Path(data.path)).classes)
-    return _SOME_CLASSES if data.kind == "digits" else None
-
-
-def _spec_of(data: Data) -> InputSpec:
-    """What a network will read, as far as the configuration says."""
-    from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
-
-    if data.is_text:
-        return TokenInput(data.vocabulary, data.max_length)
-    height = data.height or _SIDE
-    return ImageInput(data.channels or (1 if data.kind == "digits" else 3), height, data.width or height)
-
-
-def _hugging_face(name: str, arguments: dict[str, Any], spec: InputSpec) -> tuple[dict[str, Any], InputSpec]:
-    """The network's own configuration, and an input that fits it: whether the data's tokenizer does is known later."""
-    from msgspec.structs import replace
-
-    from dlx_deploy.nn.models.external import hf_config
-    from dlx_deploy.nn.models.inputs import TokenInput
-
-    config = hf_config(name)
-    values = {**config, **arguments}
-    if isinstance(spec, TokenInput):
-        pad = values.get("pad_token_id")
-        spec = replace(spec, vocabulary=values.get("vocab_size", spec.vocabulary), pad_id=0 if pad is None else pad)
-    return {"config": config, **arguments}, spec

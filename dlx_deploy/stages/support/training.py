@@ -10,12 +10,12 @@ import msgspec
 
 from dlx_deploy.config import Config, Distill, Prune, Teacher, Training
 from dlx_deploy.pipeline.stage import Job, Metrics, Network, Offers, Source
+from dlx_deploy.tasks import task_for, task_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dlx_deploy.nn.data.dataset import DataArtifact
-    from dlx_deploy.nn.models.inputs import InputSpec
+    from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.training.losses import LossFn
     from dlx_deploy.nn.weights.network import Architecture
 
@@ -24,7 +24,6 @@ __all__ = [
     "NoParams",
     "Taught",
     "distilling",
-    "input_spec",
     "learns_from_logits",
     "new_model",
     "taught_by",
@@ -39,35 +38,24 @@ class NoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A stage that nothing configures."""
 
 
-def input_spec(data: DataArtifact) -> InputSpec:
-    """What a network for ``data`` reads."""
-    from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
-
-    if data.is_text:
-        return TokenInput(data.vocabulary, data.max_length, data.pad_id)
-    return ImageInput(data.channels, data.height, data.width)
-
-
-def new_model(job: Job[Teacher | Distill], data: DataArtifact) -> tuple[nn.Module, Architecture]:
+def new_model(job: Job[Teacher | Distill], data: Dataset) -> tuple[nn.Module, Architecture]:
     """The section's network with weights drawn from the job's seed, once it has shown that it gives logits.
 
     Raises:
         ConfigError: the network is unknown, cannot be made or kept, or gives something else than [N, classes].
     """
-    from dlx_deploy.nn.models.external import hf_config
-    from dlx_deploy.nn.models.registry import HF, TIMM, build_model, check_output
+    from dlx_deploy.nn.models.registry import HF, TIMM, build_model, check_output, kept_arguments
     from dlx_deploy.nn.models.user import is_user
     from dlx_deploy.nn.training.compute import seed_all
     from dlx_deploy.nn.weights.network import Architecture, refuse_unkeepable
 
     params = job.params
     name, arguments = params.model, params.arguments
-    if name.startswith(HF) and data.is_text:
-        # The artifact holds the configuration itself, so that it loads without the folder or the hub.
-        arguments = {"config": hf_config(str(job.inputs.get("source", name.removeprefix(HF)))), **arguments}
-    elif "source" in job.inputs:
-        name = f"{job.inputs['source']}:{name.rpartition(':')[2]}"
-    spec = input_spec(data)
+    spec = task_of(data).inputs.spec(data)
+    source = str(job.inputs.get("source", ""))
+    arguments = kept_arguments(name, arguments, spec, source)
+    if source and not name.startswith(HF):
+        name = f"{source}:{name.rpartition(':')[2]}"
     seed_all(job.seed)
     model = build_model(name, arguments, len(data.classes), spec)
     check_output(model, len(data.classes), spec)
@@ -77,20 +65,16 @@ def new_model(job: Job[Teacher | Distill], data: DataArtifact) -> tuple[nn.Modul
     return model, architecture
 
 
-_SMALL_PX = 16 * 16
-"""Images of up to so many pixels are trained on one thread: two wait for each other more than they compute."""
+def use_threads(job: Job[msgspec.Struct], data: Dataset) -> None:
+    """Make torch use the configured number of threads; where it is 0, one where that is faster, else every core.
 
-
-def use_threads(job: Job[msgspec.Struct], data: DataArtifact) -> None:
-    """Make torch use the configured number of threads; where it is 0, one for small images, else every core.
-
-    Texts have no height and width, so they are never small. Several processes on one machine share its cores.
+    Several processes on one machine share its cores.
     """
     from dlx_deploy.nn.training.compute import set_threads
     from dlx_deploy.runtime.machine import available_cores
 
-    small = not data.is_text and data.height * data.width <= _SMALL_PX
-    set_threads(job.threads or (1 if small else max(available_cores() // job.processes, 1)))
+    alone = task_of(data).inputs.trains_alone(data)
+    set_threads(job.threads or (1 if alone else max(available_cores() // job.processes, 1)))
 
 
 @dataclass(frozen=True)
@@ -103,8 +87,7 @@ class Taught:
 
 def learns_from_logits(section: Distill | Prune, config: Config) -> bool:
     """Whether the teacher would always be asked the very same, so that its answers are computed once, as ``logits``."""
-    augmented = section.augments and not config.data.is_text
-    return section.epochs > 0 and not augmented
+    return section.epochs > 0 and not task_for(config.data).inputs.changes(section)
 
 
 def taught_by(section: Distill | Prune, config: Config, upstream: Offers) -> Taught:
@@ -136,7 +119,7 @@ _COMPARED = 16
 
 
 def train_and_save(
-    job: Job[Training], data: DataArtifact, model: nn.Module, architecture: Architecture, loss: LossFn
+    job: Job[Training], data: Dataset, model: nn.Module, architecture: Architecture, loss: LossFn
 ) -> Metrics:
     """Train (no epochs: only measure), write ``model``, and give the run's metrics.
 
@@ -147,6 +130,7 @@ def train_and_save(
     import torch
 
     from dlx_deploy.nn.training.batches import TrainData
+    from dlx_deploy.nn.training.hooks import Hooks
     from dlx_deploy.nn.training.loop import RunContext, train
     from dlx_deploy.nn.training.transfer import Transfer, transfer_of
     from dlx_deploy.nn.weights.network import save_model
@@ -159,12 +143,13 @@ def train_and_save(
         logs=job.logs,
         sharded=isinstance(job.params, Teacher) and job.params.sharding == "shard",
     )
-    learned = TrainData.of(data)
-    report = train(model, learned, job.params, loss, run)
+    task = task_of(data)
+    learned, metric = TrainData.of(data, task.inputs.feed(data)), task.answers.metric
+    report = train(model, learned, job.params, loss, run, Hooks(metric=metric))
     samples = learned.feed(torch.from_numpy(np.array(learned.validation_inputs[:_COMPARED])))
     save_model(job.out / "model", model, architecture, samples)
     metrics = {
-        "validation_top1": report.last_score,
+        f"validation_{metric.name}": report.last_score,
         "epochs": float(report.epochs),
         "parameters": float(sum(p.numel() for p in model.parameters())),
     }

@@ -13,9 +13,9 @@ from PIL import Image
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.copies import digests, find_copies
-from dlx_deploy.nn.data.dataset import DataArtifact, open_data
+from dlx_deploy.nn.data.dataset import Dataset, open_data
 from dlx_deploy.nn.data.listing import warn_once
-from dlx_deploy.nn.data.prepare import prepare
+from dlx_deploy.tasks import prepare
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +39,14 @@ def folder(root: Path, **splits: dict[str, list[int]]) -> Path:
     return root
 
 
-def build(root: Path, out: Path, **more: Any) -> tuple[dict[str, float], DataArtifact]:
+def build(root: Path, out: Path, **more: Any) -> tuple[dict[str, float], Dataset]:
     counts = prepare(
         Data(kind="imagefolder", path=str(root), **{"height": 6, "validation_fraction": 0.3, **more}), out, 0
     )
     return counts, open_data(out)
 
 
-def pixels(data: DataArtifact) -> dict[str, set[bytes]]:
+def pixels(data: Dataset) -> dict[str, set[bytes]]:
     return {name: set(digests(data.split(name)[0])) for name in ("train", "validation", "test")}
 
 

@@ -16,10 +16,10 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.dataset import open_data
 from dlx_deploy.nn.data.listing import image_names, list_folder, warn_once
-from dlx_deploy.nn.data.prepare import prepare
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.folders import SUFFIXES
 from dlx_deploy.runtime.tasks.labelled import load_labelled_images
+from dlx_deploy.tasks import prepare
 
 Change = Callable[[Path], object]
 NUMBERS = itertools.count()

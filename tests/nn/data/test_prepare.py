@@ -16,7 +16,7 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data import images as images_module
 from dlx_deploy.nn.data.dataset import SPLITS, open_data
-from dlx_deploy.nn.data.prepare import prepare
+from dlx_deploy.tasks import prepare
 
 Make = Callable[[Mapping[str, int]], Path]
 
@@ -39,14 +39,14 @@ def test_digits_fill_four_splits(tmp_path: Path) -> None:
         "test_images": 599.0,
         "classes": 10.0,
     }
-    assert (data.classes, data.height, data.width, data.channels) == (tuple("0123456789"), 8, 8, 1)
+    assert (data.classes, data.header.height, data.header.width, data.header.channels) == (tuple("0123456789"), 8, 8, 1)
     images, labels = data.split("train")
     assert images.dtype == np.uint8
     assert (images.min(), images.max()) == (0, 255)
     assert isinstance(images, np.memmap)
     assert labels.dtype == np.int64
-    assert data.mean == (pytest.approx(images.mean() / 255, abs=1e-6),)
-    assert data.std == (pytest.approx(images.std() / 255, abs=1e-6),)
+    assert data.header.mean == [pytest.approx(images.mean() / 255, abs=1e-6)]
+    assert data.header.std == [pytest.approx(images.std() / 255, abs=1e-6)]
 
 
 def test_digits_pixels_are_the_scans_stretched_to_bytes(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_imagefolder_with_its_own_splits(make_folder: Make, tmp_path: Path) -> N
     metrics = prepare(folder(root), tmp_path / "out", 0, lambda done, total, text="": seen.append((done, total)))
     data = open_data(tmp_path / "out")
     assert data.classes == ("cat", "dog")
-    assert (data.height, data.width, data.channels) == (4, 4, 3)
+    assert (data.header.height, data.header.width, data.header.channels) == (4, 4, 3)
     assert {n: data.splits[n] for n in ("train", "validation", "test")} == {"train": 12, "validation": 4, "test": 6}
     assert metrics["calibration_images"] == 12
     assert seen[-1] == (6, 6)
@@ -143,7 +143,7 @@ def test_suffixes_in_any_case_grey_and_given_normalisation(make_folder: Make, tm
     prepare(folder(root, width=7, channels=1, mean=(0.5,), std=(0.25,)), tmp_path / "out", 0)
     data = open_data(tmp_path / "out")
     assert data.split("test")[0].shape == (3, 4, 7, 1)
-    assert (data.mean, data.std) == ((0.5,), (0.25,))
+    assert (data.header.mean, data.header.std) == ([0.5], [0.25])
 
 
 def test_calibration_is_clipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -202,7 +202,7 @@ def test_open_data_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no split 'tests'; nearest valid name: 'test'"):
         data.split("tests")
     np.save(tmp_path / "test.labels.npy", np.zeros(3, np.int64))
-    with pytest.raises(DataError, match=r"test has images uint8\[20, 8, 8, 1\] and labels int64\[3\]"):
+    with pytest.raises(DataError, match=r"test has labels int64\[3\]; dataset.json says int64\[20\]"):
         data.split("test")
     (tmp_path / "test.labels.npy").write_bytes(b"short")
     with pytest.raises(DataError, match=r"test\.labels\.npy: not a readable array"):

@@ -17,10 +17,11 @@ from tokenizers import Tokenizer, models
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
-from dlx_deploy.nn.data.dataset import DataArtifact, open_data
+from dlx_deploy.nn.data.dataset import Dataset, open_data
 from dlx_deploy.nn.data.docstrings import CLASSES, load_docstrings
-from dlx_deploy.nn.data.prepare import prepare
+from dlx_deploy.nn.data.texts import texts_of, tokenizer_of
 from dlx_deploy.nn.data.tokenizing import encode_all, load_tokenizer, train_tokenizer
+from dlx_deploy.tasks import prepare
 
 WORDS = {"animal": ["cat", "dog", "owl", "fox", "hen", "cow"], "plant": ["oak", "fir", "ash", "elm", "fig", "yew"]}
 
@@ -41,7 +42,7 @@ def write(path: Path, texts: list[tuple[str, str]]) -> Path:
     return path
 
 
-def prepared(path: Path, out: Path, **options: Any) -> DataArtifact:
+def prepared(path: Path, out: Path, **options: Any) -> Dataset:
     prepare(Data(kind="text", path=str(path), vocabulary=400, **options), out, 0)
     return open_data(out)
 
@@ -50,23 +51,23 @@ def prepared(path: Path, out: Path, **options: Any) -> DataArtifact:
 def test_splits_are_disjoint_tokenized_and_complete(suffix: str, tmp_path: Path) -> None:
     write(tmp_path / "texts" / f"train{suffix}", rows(100))
     data = prepared(tmp_path / "texts", tmp_path / "out", calibration_images=16)
-    assert data.is_text
+    assert data.task == "sequence-classification"
     assert data.classes == ("animal", "plant")
-    found = {split: data.texts(split) for split in ("train", "validation", "test")}
+    found = {split: texts_of(data, split) for split in ("train", "validation", "test")}
     assert {k: len(v) for k, v in found.items()} == {"train": 60, "validation": 7, "test": 33}
     assert sorted(t for texts in found.values() for t in texts) == sorted(t for t, _ in rows(100))
-    assert set(data.texts("calibration")) <= set(found["train"])
+    assert set(texts_of(data, "calibration")) <= set(found["train"])
     labels = dict(rows(100))
-    tokenizer = load_tokenizer(data.tokenizer)
+    tokenizer = load_tokenizer(tokenizer_of(data))
     for split, texts in found.items():
         tokens, numbers = data.split(split)
         assert tokens.dtype == np.int32
         assert [data.classes[i] for i in numbers] == [labels[t] for t in texts]
         for row, text in zip(tokens, texts, strict=True):
-            kept = row[row != data.pad_id]
+            kept = row[row != data.header.pad_id]
             assert tokenizer.decode(kept.tolist()) == text
-            assert (row[len(kept) :] == data.pad_id).all()
-    assert data.vocabulary == tokenizer.get_vocab_size() <= 400
+            assert (row[len(kept) :] == data.header.pad_id).all()
+    assert data.header.vocabulary == tokenizer.get_vocab_size() <= 400
 
 
 def test_given_splits_and_duplicates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -75,8 +76,8 @@ def test_given_splits_and_duplicates(tmp_path: Path, caplog: pytest.LogCaptureFi
     write(tmp_path / "t" / "test.jsonl", texts[40:])
     with caplog.at_level(logging.WARNING):
         data = prepared(tmp_path / "t", tmp_path / "out")
-    assert sorted(data.texts("test")) == sorted(t for t, _ in texts[40:])
-    assert not set(data.texts("test")) & set(data.texts("train"))
+    assert sorted(texts_of(data, "test")) == sorted(t for t, _ in texts[40:])
+    assert not set(texts_of(data, "test")) & set(texts_of(data, "train"))
     assert "train.csv: 2 texts come twice and were left out" in caplog.text
 
 
@@ -98,9 +99,9 @@ def test_texts_that_the_tokenizer_makes_the_same_are_not_trained_on(
     data = open_data(tmp_path / "out")
     seen = {row.tobytes() for split in ("train", "validation", "calibration") for row in data.split(split)[0]}
     assert not seen & {row.tobytes() for row in data.split("test")[0]}
-    assert len(data.texts("test")) == 25
+    assert len(texts_of(data, "test")) == 25
     assert found["copies_left_out"] >= 5
-    assert found["train_texts"] == len(data.texts("train")) == len(data.split("train")[1])
+    assert found["train_texts"] == len(texts_of(data, "train")) == len(data.split("train")[1])
     assert "are the same tokens as others: left out" in caplog.text
 
 
@@ -118,8 +119,8 @@ def test_words_and_a_given_tokenizer(tmp_path: Path) -> None:
     vocabulary = load_tokenizer(words.tokenizer).get_vocab()
     assert {"cat", "yew", "[UNK]"} <= set(vocabulary)
     assert vocabulary["[PAD]"] == 0
-    given = prepared(path, tmp_path / "given", tokenizer=str(words.tokenizer))
-    assert given.tokenizer.read_bytes() == words.tokenizer.read_bytes()
+    given = prepared(path, tmp_path / "given", tokenizer=str(tokenizer_of(words)))
+    assert tokenizer_of(given).read_bytes() == tokenizer_of(words).read_bytes()
     assert np.array_equal(given.split("test")[0], words.split("test")[0])
 
 

@@ -13,19 +13,20 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from dlx_deploy.config import Config, Data, load_config
 from dlx_deploy.errors import DataError, EnvironmentMissing
 from dlx_deploy.nn.data import docstrings
-from dlx_deploy.nn.data.dataset import DataArtifact, open_data
+from dlx_deploy.nn.data.dataset import Dataset, open_data
 from dlx_deploy.nn.data.listing import text_names
-from dlx_deploy.nn.data.prepare import prepare
+from dlx_deploy.nn.data.texts import texts_of
 from dlx_deploy.nn.data.tokenizing import encode_all, load_tokenizer, train_tokenizer
 from dlx_deploy.pipeline.stage import Tree
 from dlx_deploy.stages.data import STAGE
 from dlx_deploy.stages.recipe import steps_for
 from dlx_deploy.targets import load_target
+from dlx_deploy.tasks import prepare
 
 TRAIN = "text,label\n" + "".join(f"cat {i},animal\noak {i},plant\n" for i in range(20))
 
 
-def prepared(folder: Path, **options: Any) -> DataArtifact:
+def prepared(folder: Path, **options: Any) -> Dataset:
     prepare(Data(kind="text", path=str(folder), vocabulary=400, **options), folder / "out", 0)
     return open_data(folder / "out")
 
@@ -50,7 +51,7 @@ def test_a_class_whose_texts_are_all_duplicates(train: str, test: str, tmp_path:
 def test_half_a_character_is_refused_and_a_whole_one_is_not(row: str, tmp_path: Path) -> None:
     rows = "".join(f'{{"text": "cat {i} \\ud83d\\ude00", "label": "{"ab"[i % 2]}"}}\n' for i in range(30))
     (tmp_path / "train.jsonl").write_text(rows)
-    assert "😀" in prepared(tmp_path).texts("train")[0]
+    assert "😀" in texts_of(prepared(tmp_path), "train")[0]
     (tmp_path / "train.jsonl").write_text(rows + row + "\n")
     with pytest.raises(DataError, match=r"train\.jsonl: '. \\ud83d' holds '\\ud83d', half of a character; write both"):
         prepared(tmp_path)

@@ -28,6 +28,7 @@ from dlx_deploy.nn.training.inference import evaluate, predict_logits
 from dlx_deploy.nn.training.loop import RunContext, TrainReport, train
 from dlx_deploy.nn.training.losses import LossFn, cross_entropy, distilled, supervised
 from dlx_deploy.nn.training.schedules import learning_rate
+from dlx_deploy.tasks import task_of
 
 SETTINGS = Teacher(epochs=4, batch_size=48, learning_rate=0.1, flip=True)
 
@@ -115,7 +116,11 @@ def child(data: Path, folder: Path, step: int) -> None:
 
     set_threads(1)
     loss = stopping_at(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    state, _ = run(TrainData.of(open_data(data)), folder / "checkpoints", loss)
+    state, _ = run(
+        TrainData.of(open_data(data), task_of(open_data(data)).inputs.feed(open_data(data))),
+        folder / "checkpoints",
+        loss,
+    )
     save_file({k: v.contiguous() for k, v in state.items()}, folder / "final.safetensors")
 
 

@@ -18,7 +18,6 @@ from torch import nn
 from dlx_deploy.config import Data, Teacher, load_config
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.data.dataset import open_data
-from dlx_deploy.nn.data.prepare import prepare
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.weights.class_order import class_names, named_by_config, order_of, reorder_head, same_classes
@@ -27,6 +26,7 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.recipe import steps_for
 from dlx_deploy.stages.registry import load_stage
 from dlx_deploy.targets import load_target
+from dlx_deploy.tasks import prepare
 
 WEIGHTS = {"weight": torch.zeros(3, 2)}
 
@@ -226,13 +226,14 @@ def test_hugging_face_s_finished_classifier_keeps_its_head(tmp_path: Path) -> No
     data = open_data(tmp_path / "data")
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=data.vocabulary, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        vocab_size=data.header.vocabulary, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
         max_position_embeddings=40, id2label={0: "POSITIVE", 1: "NEGATIVE"}, label2id={"POSITIVE": 0, "NEGATIVE": 1},
     )  # fmt: skip
     own = transformers.BertForSequenceClassification(config).eval()
     own.save_pretrained(tmp_path / "hf")
     tokens = torch.tensor(data.split("test")[0][:4], dtype=torch.long)
-    answers = own(input_ids=tokens, attention_mask=(tokens != data.pad_id).long()).logits
+    answers = own(input_ids=tokens, attention_mask=(tokens != data.header.pad_id).long()).logits
     assert data.classes == ("negative", "positive")
     inputs = {"data": tmp_path / "data", "source": tmp_path / "hf", "checkpoint": tmp_path / "hf" / "model.safetensors"}
     cases: list[tuple[dict[str, str], list[str]]] = [

@@ -1,0 +1,58 @@
+"""image-classification: which of several classes an image shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlx_deploy.config import Data
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.stage import Source, Tree
+from dlx_deploy.progress import Progress
+from dlx_deploy.tasks.classes import Classes
+from dlx_deploy.tasks.images import DIGITS, Images, image_classes, image_header
+from dlx_deploy.tasks.task import Task
+
+if TYPE_CHECKING:
+    from dlx_deploy.nn.data.dataset import Dataset
+    from dlx_deploy.nn.data.prepare import DataSource
+    from dlx_deploy.runtime.tasks.task import Task as DeviceTask
+
+__all__ = ["TASK"]
+
+
+def _files(data: Data) -> dict[str, Source]:
+    if data.kind == DIGITS:
+        return {}
+    if not data.path:
+        raise ConfigError("data.path is ''; data.kind 'imagefolder' needs the folder that holds train/CLASS/*.jpg")
+    from dlx_deploy.nn.data.listing import image_names
+
+    return {"images": Tree(Path(data.path), image_names)}
+
+
+def _source(data: Data, progress: Progress) -> DataSource:
+    from dlx_deploy.nn.data.images import image_source
+
+    return image_source(data, progress)
+
+
+def _device(data: Dataset, golden: Sequence[int], dims: Mapping[str, Sequence[int | None]]) -> DeviceTask:
+    from dlx_deploy.runtime.tasks.image_classification import image_classification
+
+    header = image_header(data)
+    return image_classification((header.height, header.width, header.channels), data.classes)
+
+
+TASK = Task(
+    name="image-classification",
+    kinds={DIGITS: "scikit-learn's digits", "imagefolder": ""},
+    inputs=Images(),
+    answers=Classes(),
+    files=_files,
+    source=_source,
+    classes=image_classes,
+    device=_device,
+    statement="Image classification. Input: uint8 NHWC images; the package resizes them, the graph normalises them.",
+)

@@ -1,0 +1,163 @@
+"""What a task is where packages are built: a record of two parts, what networks read and what they answer.
+
+A part knows only its own: a segmentation of images shares ``Images`` with their classification. Everything outside this
+room, the device's own ``runtime/tasks`` and the model registry works on named arrays and asks these two. No module here
+imports a heavy library at its top: a plan asks a task too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dlx_deploy.config import Data, Export, Prune, Training
+from dlx_deploy.pipeline.stage import Source
+from dlx_deploy.progress import Progress
+from dlx_deploy.targets import Profile
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import nn
+
+    from dlx_deploy.graph.samples import Arrays
+    from dlx_deploy.nn.data.dataset import Dataset
+    from dlx_deploy.nn.data.prepare import DataSource
+    from dlx_deploy.nn.export.spec import Spec
+    from dlx_deploy.nn.models.inputs import InputSpec
+    from dlx_deploy.nn.models.names import Reads
+    from dlx_deploy.nn.pruning.channels import PruneReport
+    from dlx_deploy.nn.training.batches import Feed
+    from dlx_deploy.nn.training.hooks import Metric
+    from dlx_deploy.runtime.tasks.task import Task as DeviceTask
+
+__all__ = ["Answers", "Inputs", "Task"]
+
+
+class Inputs(Protocol):
+    """What networks read, and all that follows from it."""
+
+    @property
+    def noun(self) -> str:
+        """What samples are, in the plural, as in ``images``; ``noun[:-1]`` is one."""
+        ...
+
+    @property
+    def reads(self) -> Reads:
+        """What the model registry calls it."""
+        ...
+
+    @property
+    def seen_in_calibration(self) -> bool:
+        """Whether INT8 on a CPU wants the ranges of activations from calibration; else from each input as it comes."""
+        ...
+
+    def check(self, data: Data) -> None:
+        """Refuses keys of ``[data]`` that belong to other inputs, and sizes that are missing; in milliseconds.
+
+        Raises:
+            ConfigError: names the key.
+        """
+        ...
+
+    def check_training(self, name: str, section: Training) -> None:
+        """Refuses what a section that trains cannot do with these inputs.
+
+        Raises:
+            ConfigError: names the key.
+        """
+        ...
+
+    def check_samples(self, name: str, section: Training, count: int) -> None:
+        """Refuses to train on a split of ``count`` samples what takes more.
+
+        Raises:
+            DataError: names the section and the key.
+        """
+        ...
+
+    def check_export(self, export: Export, kind: str) -> None:
+        """Refuses keys of ``[export]`` that belong to other inputs than those of the data's ``kind``.
+
+        Raises:
+            ConfigError: names the key.
+        """
+        ...
+
+    def exported(self, export: Export, profile: Profile) -> Export:
+        """``[export]`` with what is left to us decided for the target."""
+        ...
+
+    def changes(self, section: Training) -> bool:
+        """Whether a network sees other inputs in training than those of the data set."""
+        ...
+
+    def expected(self, data: Data) -> InputSpec:
+        """What a network will read, as far as the configuration says."""
+        ...
+
+    def spec(self, data: Dataset) -> InputSpec:
+        """What a network for ``data`` reads."""
+        ...
+
+    def trains_alone(self, data: Dataset) -> bool:
+        """Whether one thread trains faster than several, which wait for each other more than they compute."""
+        ...
+
+    def feed(self, data: Dataset) -> Feed:
+        """How stored rows become what a network reads."""
+        ...
+
+    def pruned(self, model: nn.Module, spec: InputSpec, params: Prune) -> tuple[nn.Module, PruneReport]:
+        """``model`` without what it needs least.
+
+        Raises:
+            StageFailed: so much cannot be removed.
+        """
+        ...
+
+    def settle(self, model: nn.Module, data: Dataset) -> None:
+        """Bring statistics that a pruned ``model`` keeps of its inputs up to date."""
+        ...
+
+    def export_spec(self, spec: InputSpec, export: Export, opset: int, data: Dataset | None) -> Spec:
+        """What the exported graph looks like from outside; without ``data`` what is measured on them is made up."""
+        ...
+
+    def preprocessing(self, data: Dataset) -> dict[str, Any]:
+        """What is done to an input before and in the graph, for ``package.json``."""
+        ...
+
+
+class Answers(Protocol):
+    """What networks answer, and how good that is."""
+
+    @property
+    def metric(self) -> Metric:
+        """Of a validation split."""
+        ...
+
+    def golden(self, outputs: Arrays, share: float, count: int) -> npt.NDArray[Any]:
+        """``count`` rows whose answer no difference of up to ``share`` of the largest value can turn: int64[n]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """``kinds``: the values of ``data.kind`` that it takes, each with what it is where the user gives no path, else "".
+
+    ``files``: the user's files that enter as inputs, by name. ``source``: the labelled samples, before they are split.
+    ``classes``: how many there are, where that is known without reading the data. ``device``: the package's half, for
+    the golden ones among the test samples, given by their rows, and a model's own input dimensions by name.
+    ``statement``: what a model card says first.
+    """
+
+    name: str
+    kinds: Mapping[str, str]
+    inputs: Inputs
+    answers: Answers
+    files: Callable[[Data], dict[str, Source]]
+    source: Callable[[Data, Progress], DataSource]
+    classes: Callable[[Data], int | None]
+    device: Callable[[Dataset, Sequence[int], Mapping[str, Sequence[int | None]]], DeviceTask]
+    statement: str

@@ -1,0 +1,64 @@
+"""Tasks by name and by what they take; and that nothing else asks which one it is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dlx_deploy
+from dlx_deploy.config import Data
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.tasks import TASKS, find_task, kinds_with_a_path, task_for
+
+ROOT = Path(dlx_deploy.__file__).parent
+SOURCES = ("nn/data/headers.py", "nn/data/images.py", "nn/data/listing.py", "nn/data/texts.py")
+ROOMS = ("tasks/", "runtime/tasks/", "nn/models/", "runtime/package/schema1.py", *SOURCES)
+"""Where it is asked: both halves of the tasks, what their data come from, the model registry, the old layout of packages.
+"""
+ASKED = re.compile(
+    r"\bis_text\b|isinstance\([^()]*\b(?:Token|Image|Text)(?:Input|Spec|Header)s?\b|\bimages\.ndim\b|_TASK\b"
+    r"|image-classification|sequence-classification|data\.kind (?:==|in|!=)"
+    r"|\.kind == .(?:digits|imagefolder|docstrings|text)\b"
+)
+
+
+def test_each_kind_of_data_has_one_task() -> None:
+    kinds = [(kind, name) for name in TASKS for kind in find_task(name).kinds]
+    assert len(dict(kinds)) == len(kinds) == 4
+    for kind, name in kinds:
+        assert task_for(Data(kind=kind)).name == name
+    assert kinds_with_a_path() == ["imagefolder", "text"]
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"dataset 'digit' is not known; nearest valid name: 'digits'; set data\.kind"
+    ):
+        task_for(Data(kind="digit"))
+    with pytest.raises(ConfigError, match=r"task 'image-clasification' is not known; nearest .*'image-classification'"):
+        find_task("image-clasification")
+
+
+def test_nothing_heavy_is_loaded_to_ask_a_task() -> None:
+    code = (
+        "import sys; from dlx_deploy.config import Data; from dlx_deploy.tasks import TASKS, find_task\n"
+        "for name in TASKS: find_task(name)\n"
+        "print([m for m in ('numpy', 'torch', 'onnx', 'onnxruntime') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_else_asks_which_task_it_is() -> None:
+    asking = {
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted(ROOT.rglob("*.py"))
+        if not str(path.relative_to(ROOT)).startswith(ROOMS)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if ASKED.search(line) and not line.lstrip().startswith(('"', "#", "``"))
+    }
+    assert sorted(asking) == []
