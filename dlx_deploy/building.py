@@ -28,7 +28,7 @@ from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.builds import BuildView, view_build
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher, stderr_console
 from dlx_deploy.report.stores import CollectedView
-from dlx_deploy.stages.recipe import steps_for
+from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
 from dlx_deploy.targets import Profile, load_target, read_host
@@ -42,7 +42,7 @@ __all__ = [
     "collect",
     "find_config",
     "labelled_data",
-    "load_job",
+    "load_work",
     "set_aside",
 ]
 
@@ -91,7 +91,7 @@ def build_for(config: Config, profile: Profile) -> Build:
     )
 
 
-def load_job(
+def load_work(
     config: Path | None,
     targets: Sequence[str] | None,
     overrides: Sequence[str] | None,
@@ -108,9 +108,9 @@ def load_job(
 
     loaded = find_config(config, overrides or ())
     check_source(loaded.data)
-    found = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]
-    builds = tuple(replace(build_for(loaded, target.profile), exact_tools=exact_tools) for target in found)
-    said = [note for target in found for note in (target.note, missing_builder(loaded, target.profile)) if note]
+    resolved = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]
+    builds = tuple(replace(build_for(loaded, target.profile), exact_tools=exact_tools) for target in resolved)
+    said = [note for target in resolved for note in (target.note, missing_builder(loaded, target.profile)) if note]
     for build in builds:
         check_build(build)
     notes = tuple(dict.fromkeys(said))

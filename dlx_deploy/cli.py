@@ -174,17 +174,17 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Run the pipeline for each target and write its package."""
-    from dlx_deploy.building import BuildOptions, build_packages, load_job
+    from dlx_deploy.building import BuildOptions, build_packages, load_work
     from dlx_deploy.report.view import to_json
-    from dlx_deploy.stages.support.team import is_worker, work
+    from dlx_deploy.stages.support.team import is_worker, run_worker
 
     if is_worker():
-        raise typer.Exit(work())
-    job = load_job(config, target, overrides, store, deep, exact_tools)
-    for note in job.notes:
+        raise typer.Exit(run_worker())
+    work = load_work(config, target, overrides, store, deep, exact_tools)
+    for note in work.notes:
         _say(note)
     views, failures = [], []
-    for built in build_packages(job, output, BuildOptions(processes, tensorboard, as_json, _say)):
+    for built in build_packages(work, output, BuildOptions(processes, tensorboard, as_json, _say)):
         views.append(built.view.data)
         failures += [built.failure] if built.failure else []
         if not as_json:
@@ -205,13 +205,13 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a build would do: each stage is a hit, or runs because of something."""
-    from dlx_deploy.building import load_job
+    from dlx_deploy.building import load_work
     from dlx_deploy.report.plans import view_plan
 
-    job = load_job(config, target, overrides, store, exact_tools=exact_tools)
-    for note in job.notes:
+    work = load_work(config, target, overrides, store, exact_tools=exact_tools)
+    for note in work.notes:
         _say(note)
-    _print(view_plan(job.builds, job.store), as_json)
+    _print(view_plan(work.builds, work.store), as_json)
 
 
 @app.command()
@@ -225,11 +225,11 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Say why a stage would run, and what its key is made of."""
-    from dlx_deploy.building import load_job
+    from dlx_deploy.building import load_work
     from dlx_deploy.report.plans import view_step
 
-    job = load_job(config, target, overrides, store, exact_tools=exact_tools)
-    _print(view_step(job.builds, job.store, stage), as_json)
+    work = load_work(config, target, overrides, store, exact_tools=exact_tools)
+    _print(view_step(work.builds, work.store, stage), as_json)
 
 
 @app.command()

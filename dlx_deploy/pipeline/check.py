@@ -56,5 +56,5 @@ def _refuse_missing(step: Step, name: str, path: Path) -> None:
 
 def _files(inputs: Mapping[str, Source]) -> dict[str, Path]:
     """What a step is given by the user: input name → file or folder."""
-    found = {name: source.root if isinstance(source, Tree) else source for name, source in inputs.items()}
-    return {name: path for name, path in found.items() if isinstance(path, Path)}
+    paths = {name: source.root if isinstance(source, Tree) else source for name, source in inputs.items()}
+    return {name: path for name, path in paths.items() if isinstance(path, Path)}

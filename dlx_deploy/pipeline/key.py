@@ -57,10 +57,10 @@ def counted(version: str) -> str:
     A patch release mends and promises the same results. Versions that promise nothing count whole: 0.0.x, candidates,
     development versions, other schemes.
     """
-    found = _RELEASE.fullmatch(version)
-    if found is None or found["major"] == found["minor"] == "0":
+    release = _RELEASE.fullmatch(version)
+    if release is None or release["major"] == release["minor"] == "0":
         return version
-    return found["kept"] + (found["local"] or "")
+    return release["kept"] + (release["local"] or "")
 
 
 def other_versions(made: Mapping[str, str], here: Mapping[str, str]) -> list[str]:

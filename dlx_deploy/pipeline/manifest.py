@@ -70,7 +70,7 @@ def latest_manifests(store: Store) -> dict[str, Manifest]:
     Raises:
         StoreError: a manifest was written by a newer dlx-deploy.
     """
-    found: dict[str, Manifest] = {}
+    newest: dict[str, Manifest] = {}
     seen: set[str] = set()
     for path in sorted(store.root.glob("builds/*.json"), reverse=True):  # names: TIME-TARGET-PROCESS
         name = path.stem.partition("-")[2].rpartition("-")[0]
@@ -86,8 +86,8 @@ def latest_manifests(store: Store) -> dict[str, Manifest]:
         if manifest.status == "running" and not _is_alive(path):
             manifest = msgspec.structs.replace(manifest, status="killed", error="its process is gone: build again")
         seen.add(name)
-        found.setdefault(manifest.target_name, manifest)
-    return dict(reversed(found.items()))
+        newest.setdefault(manifest.target_name, manifest)
+    return dict(reversed(newest.items()))
 
 
 def _is_alive(manifest: Path) -> bool:

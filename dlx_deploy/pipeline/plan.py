@@ -85,14 +85,14 @@ class Resolver:
         host = build.device.identity if build.device else {}
         document = key_document(step.stage, step.params, digests, build.target, step.seed, host)
         key = key_of(document)
-        found = self._store.find(key)
-        if isinstance(found, Record):
-            return self._found(step, key, document, found)
-        if isinstance(found, Corrupt):
-            return Planned(step, "run", f"its entry in the store is damaged: {found.what}", key, document, found.record)
+        entry = self._store.find(key)
+        if isinstance(entry, Record):
+            return self._hit(step, key, document, entry)
+        if isinstance(entry, Corrupt):
+            return Planned(step, "run", f"its entry in the store is damaged: {entry.what}", key, document, entry.record)
         return Planned(step, "run", self._explain(step, document), key, document)
 
-    def _found(self, step: Step, key: str, document: KeyDocument, record: Record) -> Planned:
+    def _hit(self, step: Step, key: str, document: KeyDocument, record: Record) -> Planned:
         """A hit, unless it was made by another patch version of a tool and that counts."""
         others = ", ".join(other_versions(record.tools, {**record.tools, **tool_versions(step.stage.tools)}))
         if others and self._build.exact_tools:

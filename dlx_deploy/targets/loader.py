@@ -143,15 +143,15 @@ def _from_entry_point(name: str, aliases: Mapping[str, Alias]) -> Path:
 
 
 def _data(*parts: str) -> Traversable:
-    found = files("dlx_deploy.targets")
+    place = files("dlx_deploy.targets")
     for part in parts:
-        found = found.joinpath(part)
-    return found
+        place = place.joinpath(part)
+    return place
 
 
 def _builtin_names() -> list[str]:
-    found = (entry.name for entry in _data("profiles").iterdir())
-    return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
+    names = (entry.name for entry in _data("profiles").iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def _is_builtin(name: str) -> bool:

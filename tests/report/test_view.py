@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlx_deploy.building import load_job
+from dlx_deploy.building import load_work
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.collect import Collected
 from dlx_deploy.report.plans import view_plan, view_step
@@ -19,7 +19,7 @@ from dlx_deploy.runtime.commands.actions import Outcome
 
 @pytest.fixture
 def views(tmp_path: Path) -> dict[str, View]:
-    work = load_job(None, ["jetson", "rpi5"], [], tmp_path / ".dlx")
+    work = load_work(None, ["jetson", "rpi5"], [], tmp_path / ".dlx")
     return {
         "plan": view_plan(work.builds, work.store),
         "why": view_step(work.builds, work.store, "data"),

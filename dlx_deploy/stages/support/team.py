@@ -26,7 +26,7 @@ from dlx_deploy.pipeline.view import NO_TARGET
 from dlx_deploy.runtime.terminal import talk
 from dlx_deploy.runtime.words import line
 
-__all__ = ["Team", "count_devices", "is_worker", "launched_processes", "local_processes", "team_for", "work"]
+__all__ = ["Team", "count_devices", "is_worker", "launched_processes", "local_processes", "run_worker", "team_for"]
 
 P = TypeVar("P", bound=msgspec.Struct)
 
@@ -58,8 +58,8 @@ def count_devices() -> tuple[int, str]:
     from dlx_deploy.runtime.machine import available_cores
 
     gpus = Path("/proc/driver/nvidia/gpus")
-    found = len(list(gpus.iterdir())) if gpus.is_dir() else 0
-    return (found, "GPUs") if found else (available_cores(), "cores")
+    count = len(list(gpus.iterdir())) if gpus.is_dir() else 0
+    return (count, "GPUs") if count else (available_cores(), "cores")
 
 
 def team_for(processes: int) -> Team | None:
@@ -171,7 +171,7 @@ class Team:
         return f"{signal.Signals(-code).name}, {line}" if code < 0 else line
 
 
-def work(meeting: str | None = None) -> int:
+def run_worker(meeting: str | None = None) -> int:
     """Be a worker: run what the first process sends until it has no more; the exit code."""
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if meeting is not None:
@@ -257,4 +257,4 @@ def _leave(group: Any, silent: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(work(os.environ[INIT]))
+    sys.exit(run_worker(os.environ[INIT]))

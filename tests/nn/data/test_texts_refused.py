@@ -19,7 +19,7 @@ from dlx_deploy.nn.data.prepare import prepare
 from dlx_deploy.nn.data.tokenizing import encode_all, load_tokenizer, train_tokenizer
 from dlx_deploy.pipeline.stage import Tree
 from dlx_deploy.stages.data import STAGE
-from dlx_deploy.stages.recipe import steps_for
+from dlx_deploy.stages.order import steps_for
 from dlx_deploy.targets import load_target
 
 TRAIN = "text,label\n" + "".join(f"cat {i},animal\noak {i},plant\n" for i in range(20))
