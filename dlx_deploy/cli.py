@@ -21,9 +21,8 @@ from dlx_deploy.runtime.terminal import ready, show, silence, talk
 from dlx_deploy.runtime.words import escaped, line
 
 if TYPE_CHECKING:
-    from dlx_deploy.report.view import View
-    from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.predictor import Predictor
+    from dlx_deploy.runtime.views import CommandView, View
 
 __all__ = ["app", "main"]
 
@@ -414,10 +413,11 @@ def _say(text: str) -> None:
     talk(line(text))
 
 
-def _finish(outcome: Outcome, as_json: bool) -> None:
-    _print(outcome, as_json)
-    if outcome.failure is not None:
-        raise outcome.failure
+def _finish(view: CommandView, as_json: bool) -> None:
+    _print(view, as_json)
+    failure = view.failure
+    if failure is not None:
+        raise failure
 
 
 def _print(view: View, as_json: bool) -> None:

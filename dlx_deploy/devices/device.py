@@ -10,8 +10,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
-    from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.commands.bench import Latency
+    from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["Device", "Facts"]
 
@@ -65,11 +65,11 @@ class Device(Protocol):
         """
         ...
 
-    def run(self, package: str, command: Sequence[str]) -> Outcome:
+    def run(self, package: str, command: Sequence[str]) -> CommandView:
         """What the package at ``package`` says to ``command``, as ``python PACKAGE COMMAND`` would there.
 
         Raises:
-            RuntimeFault, DlxError: the command cannot be done; a gate that does not pass is in the outcome.
+            RuntimeFault, DlxError: the command cannot be done; a gate that does not pass is in the view.
         """
         ...
 

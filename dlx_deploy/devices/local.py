@@ -18,8 +18,8 @@ from dlx_deploy.targets import read_host
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
-    from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.commands.bench import Latency
+    from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["ThisMachine"]
 
@@ -71,11 +71,11 @@ class ThisMachine:
         """The file itself: it is here."""
         return str(path)
 
-    def run(self, package: str, command: Sequence[str]) -> Outcome:
+    def run(self, package: str, command: Sequence[str]) -> CommandView:
         """What the package says, run by the runtime of this dlx-deploy."""
-        from dlx_deploy.runtime.commands.main import outcome_of
+        from dlx_deploy.runtime.commands.main import view_of
 
-        return outcome_of(command, package)
+        return view_of(command, package)
 
     def latencies(
         self, models: Mapping[str, Path], sample: Samples, rounds: int, threads: int

@@ -13,8 +13,8 @@ from dlx_deploy.pipeline.collect import Collected
 from dlx_deploy.report.plans import view_plan, view_step
 from dlx_deploy.report.stores import CollectedView, view_status
 from dlx_deploy.report.targets import view_target, view_targets
-from dlx_deploy.report.view import View, to_json
-from dlx_deploy.runtime.commands.actions import Outcome
+from dlx_deploy.report.view import to_json
+from dlx_deploy.runtime.views import Outcome, View
 
 
 @pytest.fixture

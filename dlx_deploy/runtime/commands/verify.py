@@ -14,7 +14,7 @@ from ..package.members import DIGEST
 from ..package.model_bytes import MAX_BYTES as MAX_MODEL_BYTES
 from ..package.model_bytes import check_model_bytes
 from ..predictor import Predictor
-from ..tasks.arrays import Arrays, count_of, joined, rows_of
+from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
 from ..tasks.task import Budgets, Judgement, Task
 from ..words import said
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["teacher_outputs", "verify_package"]
 
-BLOCK = 128  # samples per run: bounds the memory, not the result
+BLOCK = 128  # samples per run at most: bounds the memory, not the result
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -63,8 +63,9 @@ def verify_package(
             "them are unknown; use the test split of the build, or give the teacher: --teacher model.onnx"
         )
     parts = []
-    for start in range(0, count, BLOCK):
-        block = slice(start, start + BLOCK)
+    size = block_rows((*package.task.inputs.tensors, *outputs.tensors), BLOCK)
+    for start in range(0, count, size):
+        block = slice(start, start + size)
         parts.append(outputs.statistic(predictor.run(rows_of(feeds, block)), rows_of(targets, block)))
     changed = int(outputs.changed(columns, rows_of(targets, known)).sum())
     return outputs.judge(by_teacher, joined(parts), budgets or package.budgets, changed)
@@ -90,7 +91,8 @@ def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0)
     given = [x.name for x in session.get_outputs()]
     names = [t.name for t in tensors] if {t.name for t in tensors} <= set(given) else given[: len(tensors)]
     count = count_of(feeds)
-    blocks = [rows_of(feeds, slice(i, i + BLOCK)) for i in range(0, count, BLOCK)]
+    size = block_rows((*task.inputs.tensors, *tensors), BLOCK)
+    blocks = [rows_of(feeds, slice(i, i + size)) for i in range(0, count, size)]
     try:
         runs = [session.run(names, block) for block in blocks]
         outputs = joined([{tensor.name: run[i] for i, tensor in enumerate(tensors)} for run in runs])

@@ -16,6 +16,7 @@ __all__ = [
     "Arrays",
     "Tensor",
     "Tolerance",
+    "block_rows",
     "count_of",
     "digests_of",
     "joined",
@@ -24,6 +25,8 @@ __all__ = [
     "within",
 ]
 
+BLOCK_BYTES = 256 * 1024**2
+"""Of the inputs and outputs that are run at a time: a map of classes for each pixel is megabytes a sample."""
 Arrays = Mapping[str, "NDArray[Any]"]
 """Arrays by the name of an input, an output or a column; all with as many rows, one a sample."""
 
@@ -90,6 +93,11 @@ class Agreement:
     furthest: Mapping[str, float]
 
 
+def block_rows(tensors: Iterable[Tensor], most: int) -> int:
+    """How many samples are run at a time, at most ``most``: their inputs and outputs must not fill the memory."""
+    return max(1, min(most, BLOCK_BYTES // max(1, sum(tensor.row_bytes for tensor in tensors))))
+
+
 def count_of(arrays: Arrays) -> int:
     """The number of samples in ``arrays``."""
     return len(next(iter(arrays.values())))
@@ -124,6 +132,8 @@ def within(outputs: Arrays, golden: Arrays, tolerances: Mapping[str, Tolerance])
         count = len(wanted)
         both = _stacked([wanted, outputs[name]])  # of one shape, however long the two were
         wanted, output = both[:count], both[count:]
+        if wanted.dtype.kind != "f":  # 1 - 2 of unsigned numbers is 255
+            wanted, output = wanted.astype(np.float64), output.astype(np.float64)
         difference = np.abs(output - wanted)
         allowed = tolerances[name].atol + tolerances[name].rtol * np.abs(wanted)
         rows &= (difference <= allowed).reshape(count, -1).all(axis=1)
