@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from dlx_deploy.config import Quantize
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.quantization import NothingToQuantize
+from dlx_deploy.graph.quantization.quantize import NothingToQuantize
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.quantize import STAGE, PrecisionPlan, read_plan
 from dlx_deploy.targets import load_target
@@ -35,7 +35,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             assert name == "calibration"
             return [None] * 4
 
-    monkeypatch.setattr("dlx_deploy.graph.quantization.quantize_model", convert)
+    monkeypatch.setattr("dlx_deploy.graph.quantization.quantize.quantize_model", convert)
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
 
     def run(target: str, opset: int = 20, **params: Any) -> tuple[PrecisionPlan, dict[str, Any]]:
@@ -99,7 +99,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             def samples(self, name: str) -> Any:
                 return [None] * 4
 
-        monkeypatch.setattr("dlx_deploy.graph.quantization.quantize_model", convert)
+        monkeypatch.setattr("dlx_deploy.graph.quantization.quantize.quantize_model", convert)
         monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 1]) for name in "xy"]
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
