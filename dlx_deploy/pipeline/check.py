@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def rehearse_build(build: Build, store: Store) -> None:
             _call(planned.step, planned.step.stage.rehearse, build)
 
 
-def _call(step: Step, check: Any, build: Build) -> None:
+def _call(step: Step, check: Callable[[Setup[Any]], None] | None, build: Build) -> None:
     if check is None:
         return
     try:

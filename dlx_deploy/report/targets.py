@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from dlx_deploy.devices.choice import device_for
@@ -75,11 +73,11 @@ def view_target(name: str) -> ProfileView:
     return ProfileView(target.profile, target.note, device.name if device else "")
 
 
-def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
+def _flatten(value: object, path: str) -> list[tuple[str, object]]:
     if not isinstance(value, dict):
         return [(path, value)]
     return [row for key, item in value.items() for row in _flatten(item, f"{path}.{key}".lstrip("."))]
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

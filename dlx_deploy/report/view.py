@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 __all__ = ["to_json"]
 
 
-def to_json(value: Any) -> str:
+def to_json(value: object) -> str:
     """``value`` as JSON, sorted and indented."""
     return msgspec.json.format(msgspec.json.encode(value, order="sorted", enc_hook=str), indent=1).decode()

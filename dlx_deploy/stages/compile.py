@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -103,9 +103,9 @@ def _estimate(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
 
 def _recipe(
     job: Job[CompileParams], plan: PrecisionPlan, settings: BuildSettings | None, precision: str, reason: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What the package's runtime needs to know; deterministic."""
-    recipe: dict[str, Any] = {
+    recipe: dict[str, object] = {
         "schema": 2,
         "kind": job.target.kind,
         "precision": precision,
