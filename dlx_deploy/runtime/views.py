@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Optional, Protocol
+from typing import Any, Iterable, Optional, Protocol
 
 from .errors import RuntimeFault
+from .untyped import JsonTable
 from .words import line
 
 __all__ = ["CommandView", "Outcome", "View", "lines_of"]
@@ -35,7 +36,7 @@ class CommandView(View, Protocol):
 class Outcome:
     """A view that was rendered elsewhere, on a board for instance: nothing but what it shows."""
 
-    data: Mapping[str, Any]
+    data: JsonTable
     text: str
     failure: Optional[RuntimeFault] = None
 

@@ -16,6 +16,7 @@ from ..package.model_bytes import check_model_bytes
 from ..predictor import Predictor
 from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
 from ..tasks.task import Budgets, Judgement, Task
+from ..untyped import Array, Foreign
 from ..words import said
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def verify_package(
     return outputs.judge(by_teacher, joined(parts), budgets or package.budgets, changed)
 
 
-def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0) -> Dict[str, NDArray[Any]]:
+def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0) -> Dict[str, Array]:
     """The outputs of the ONNX model at ``path``, which reads ``feeds`` and answers as the task says.
 
     Raises:
@@ -124,14 +125,14 @@ def _open_teacher(name: str, threads: int) -> Any:
         raise InputError(f"{name}: {e}") from e
 
 
-def _filled(node: Any, feeds: Arrays) -> Tuple[int, ...]:
+def _filled(node: Foreign, feeds: Arrays) -> Tuple[int, ...]:
     """The dimensions of a model's input, dynamic ones as large as they are asked to be."""
     sizes: Sequence[int] = feeds[node.name].shape[1:] if node.name in feeds else ()
     own = node.shape[1:]
     return tuple(d if isinstance(d, int) else sizes[i] if i < len(sizes) else 0 for i, d in enumerate(own))
 
 
-def _look_up(reference: Arrays, digests: NDArray[np.uint64]) -> Tuple[NDArray[np.bool_], Dict[str, NDArray[Any]]]:
+def _look_up(reference: Arrays, digests: NDArray[np.uint64]) -> Tuple[NDArray[np.bool_], Dict[str, Array]]:
     """Which samples the reference table has, bool[n], and the rows of those, in their order."""
     place = {int(digest): row for row, digest in enumerate(reference[DIGEST])}
     rows = [place.get(int(digest), -1) for digest in digests]

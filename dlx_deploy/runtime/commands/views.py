@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from ..errors import RuntimeFault
 from ..package.contents import Package
 from ..schemas import RESULT
 from ..tasks.task import Judgement, PredictionRow
+from ..untyped import JsonTable
 from ..views import lines_of
 from ..words import line
 from .bench import BenchResult
@@ -28,7 +29,7 @@ class PackageView:
     failure: Optional[RuntimeFault] = None
 
     @property
-    def data(self) -> Mapping[str, Any]:
+    def data(self) -> JsonTable:
         """``package.json`` but for its list of files, the package's digest, and the model's size."""
         meta = {key: value for key, value in self.package.meta.items() if key != "files"}
         return {**meta, "digest": self.package.digest, "model_bytes": len(self.package.model)}
@@ -72,7 +73,7 @@ class EngineView:
     failure: Optional[RuntimeFault] = None
 
     @property
-    def data(self) -> Mapping[str, Any]:
+    def data(self) -> JsonTable:
         """Where it came from, and its sidecar."""
         from ..engine.sidecar import to_dict
 
@@ -104,7 +105,7 @@ class PredictionsView:
     failure: Optional[RuntimeFault] = None
 
     @property
-    def data(self) -> Mapping[str, Any]:
+    def data(self) -> JsonTable:
         """Each sample's name and answer."""
         one = self.package.task.inputs.noun[:-1]
         predictions: List[Dict[str, Any]] = [{one: name, **row.data} for name, row in self.rows]
@@ -125,7 +126,7 @@ class SelfTestView:
     failure: Optional[RuntimeFault] = None
 
     @property
-    def data(self) -> Mapping[str, Any]:
+    def data(self) -> JsonTable:
         """The verdict and the differences."""
         return {**_head(self.package), "verdict": "pass", **self.result.to_dict()}
 
@@ -149,7 +150,7 @@ class BenchView:
         return self.result.failure()
 
     @property
-    def data(self) -> Mapping[str, Any]:
+    def data(self) -> JsonTable:
         """The percentiles, their bounds, and the machine."""
         return {**_head(self.package), **self.result.to_dict()}
 
@@ -178,7 +179,7 @@ class VerifyView:
         return self.result.failure()
 
     @property
-    def data(self) -> Mapping[str, Any]:
+    def data(self) -> JsonTable:
         """The judgement's own values."""
         return {**_head(self.package), **self.result.to_dict()}
 

@@ -10,18 +10,16 @@ import contextlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import EngineError, InputError
 from ..files import write_atomically
+from ..untyped import Array, Foreign
 from .api import Api
 from .cache import MODE
 from .cuda import Cuda, load_cuda
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["LANES", "EngineSession"]
 
@@ -73,7 +71,7 @@ class EngineSession:
         self._made = 0
         self._free = threading.Condition()
 
-    def run(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, NDArray[Any]]) -> List[NDArray[Any]]:
+    def run(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, Array]) -> List[Array]:
         """The named ``outputs`` (``None``: all) for input arrays [N, ...]; the caller owns them, inputs are only read.
 
         More samples than the engine's largest batch are run in blocks; fewer than its smallest are filled with zeros.
@@ -84,7 +82,7 @@ class EngineSession:
         """
         names, count = self._checked(outputs, feeds)
         low, high = self.batch_range
-        blocks: List[List[NDArray[Any]]] = []
+        blocks: List[List[Array]] = []
         with self._lane() as lane:
             for start in range(0, count, high):
                 block = {name: array[start : start + high] for name, array in feeds.items()}
@@ -94,7 +92,7 @@ class EngineSession:
         return blocks[0] if len(blocks) == 1 else [np.concatenate(parts) for parts in zip(*blocks)]  # noqa: B905
 
     @contextlib.contextmanager
-    def lend(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[Dict[str, NDArray[Any]]]:
+    def lend(self, feeds: Mapping[str, Array]) -> Iterator[Dict[str, Array]]:
         """The outputs for at most one largest batch, without the copy: views that are valid inside the ``with`` block.
 
         Raises:
@@ -116,9 +114,7 @@ class EngineSession:
             self._made -= len(self._lanes)
             self._lanes.clear()
 
-    def _checked(
-        self, outputs: Optional[Sequence[str]], feeds: Mapping[str, NDArray[Any]]
-    ) -> Tuple[Sequence[str], int]:
+    def _checked(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, Array]) -> Tuple[Sequence[str], int]:
         """The names of the outputs that are asked for, and the number of samples."""
         names = list(self._output_dtypes) if outputs is None else outputs
         if feeds.keys() != self.inputs.keys() or not set(names) <= self._output_dtypes.keys():
@@ -182,7 +178,7 @@ class EngineSession:
 class _Lane:
     """One context with its stream, buffers and graphs; used by one call at a time."""
 
-    def __init__(self, session: EngineSession, context: Any, dtypes: Mapping[str, np.dtype[Any]]) -> None:
+    def __init__(self, session: EngineSession, context: Foreign, dtypes: Mapping[str, np.dtype[Any]]) -> None:
         self._session, self._context = session, context
         self._cuda = session.cuda
         self._stream = self._cuda.stream()
@@ -195,9 +191,9 @@ class _Lane:
             context.set_tensor_address(name, device)
         self._size = high
         self._runs = 0  # since the batch size last changed
-        self._graph: Any = None
+        self._graph: Foreign = None
 
-    def run(self, feeds: Mapping[str, NDArray[Any]], size: int) -> Dict[str, NDArray[Any]]:
+    def run(self, feeds: Mapping[str, Array], size: int) -> Dict[str, Array]:
         """The outputs of a batch of ``size``, whose first samples are ``feeds``: views of the pinned buffers."""
         for name, (host, _) in self._given.items():
             count = len(feeds[name])
@@ -217,7 +213,7 @@ class _Lane:
             self._graph = self._captured(size)
         return {name: host[:size] for name, (host, _) in self._answers.items()}
 
-    def _buffers(self, shape: Tuple[int, ...], dtype: np.dtype[Any]) -> Tuple[NDArray[Any], int]:
+    def _buffers(self, shape: Tuple[int, ...], dtype: np.dtype[Any]) -> Tuple[Array, int]:
         """Pinned memory, and as much of the device's."""
         host = self._cuda.pinned(shape, dtype)
         return host, self._cuda.device_memory(host.nbytes)
@@ -248,7 +244,7 @@ class _Lane:
         for host, device in self._answers.values():
             self._cuda.download(host[:size], device, self._stream)
 
-    def _captured(self, size: int) -> Any:
+    def _captured(self, size: int) -> Foreign:
         """The work of one batch as a graph, ``None`` (and a note) where it cannot be captured."""
         try:
             if not getattr(self._context, "is_stream_capturable", lambda stream: True)(self._stream):
@@ -274,7 +270,7 @@ class _Lane:
         self._cuda.free_stream(self._stream)
 
 
-def _ends(trt: Any, engine: Any) -> Tuple[Dict[str, _End], Dict[str, np.dtype[Any]], Tuple[int, int]]:
+def _ends(trt: Foreign, engine: Foreign) -> Tuple[Dict[str, _End], Dict[str, np.dtype[Any]], Tuple[int, int]]:
     """The inputs, the dtypes of the outputs, and the smallest and largest batch."""
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     read = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
@@ -298,7 +294,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _runtime_config(engine: Any, file: Optional[Path]) -> Any:
+def _runtime_config(engine: Foreign, file: Optional[Path]) -> Foreign:
     """TensorRT-RTX: a configuration with the cache of compiled kernels; ``None`` where there is no such thing."""
     if file is None or not hasattr(engine, "create_runtime_config"):
         return None
