@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import PackageError
 from ..tasks.arrays import Tensor, Tolerance
-from ..untyped import Array, JsonTable
+from ..untyped import Array, DType, JsonTable
 from ..words import shortened
 from .archive import INDEX
 
@@ -191,7 +191,7 @@ def npy_array(files: Mapping[str, bytes], name: str, origin: str, dtype: Any, sh
     return np.frombuffer(data, kind, offset=start).reshape(sizes)
 
 
-def _npy_header(data: bytes, what: str) -> Tuple[Tuple[int, ...], bool, np.dtype[Any], int]:
+def _npy_header(data: bytes, what: str) -> Tuple[Tuple[int, ...], bool, DType, int]:
     """The shape, whether it is in Fortran order, the dtype, and where the header ends.
 
     Read by a pattern: numpy evaluates it as a Python literal, in which a length may be ``True``.
