@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlx_deploy.graph.model import load
-from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision, quantize_model
+from dlx_deploy.graph.quantization.layers import layer_precision
+from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize_model
 from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 from dlx_deploy.runtime.engine.settings import BuildSettings
 
@@ -90,8 +91,8 @@ def planned(name: str, precision: str, folder: Path) -> tuple[Path, dict[str, st
         export_onnx(network(name), source, spec)
     if precision == "fp32":
         return source, layer_precision(load(source))
-    plan = QuantizationPlan("tensorrt", int8=precision == "int8", half=True)
-    return out, quantize_model(source, out, images(name, 16), plan).layers
+    request = QuantizationRequest("tensorrt", int8=precision == "int8", half=True)
+    return out, dict(quantize_model(source, out, images(name, 16), request).layers)
 
 
 def settings(flavour: str, precision: str, layers: dict[str, str]) -> BuildSettings:

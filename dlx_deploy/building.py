@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
@@ -25,9 +25,10 @@ from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.plan import plan as plan_build
 from dlx_deploy.pipeline.run import BuildResult, Watcher, run_build
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.report.builds import describe_collected, summarise
+from dlx_deploy.report.builds import BuildView, view_build
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher, stderr_console
-from dlx_deploy.stages.recipe import steps_for
+from dlx_deploy.report.stores import CollectedView
+from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
 from dlx_deploy.targets import Profile, load_target, read_host
@@ -41,7 +42,7 @@ __all__ = [
     "collect",
     "find_config",
     "labelled_data",
-    "load_job",
+    "load_work",
     "set_aside",
 ]
 
@@ -61,10 +62,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Built:
-    """One target's build: its summary for ``--json`` and for people, and the gate that stopped it, if one did."""
+    """One target's build, and the gate that stopped it, if one did."""
 
-    summary: dict[str, Any]
-    text: str
+    view: BuildView
     failure: GateStopped | None
 
 
@@ -91,7 +91,7 @@ def build_for(config: Config, profile: Profile) -> Build:
     )
 
 
-def load_job(
+def load_work(
     config: Path | None,
     targets: Sequence[str] | None,
     overrides: Sequence[str] | None,
@@ -108,9 +108,9 @@ def load_job(
 
     loaded = find_config(config, overrides or ())
     check_source(loaded.data)
-    found = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]
-    builds = tuple(replace(build_for(loaded, target.profile), exact_tools=exact_tools) for target in found)
-    said = [note for target in found for note in (target.note, missing_builder(loaded, target.profile)) if note]
+    resolved = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]
+    builds = tuple(replace(build_for(loaded, target.profile), exact_tools=exact_tools) for target in resolved)
+    said = [note for target in resolved for note in (target.note, missing_builder(loaded, target.profile)) if note]
     for build in builds:
         check_build(build)
     notes = tuple(dict.fromkeys(said))
@@ -150,7 +150,7 @@ def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIO
                 package = None if result.stopped else _deliver(result, todo[build.target_name])
                 aside = set_aside(todo[build.target_name], options.say) if package is None else None
                 del todo[build.target_name]
-                yield Built(*summarise(work.config, result, package, aside), result.stopped)
+                yield Built(view_build(work.config, result, package, aside), result.stopped)
     except BaseException:
         for path in todo.values():
             set_aside(path, options.say)
@@ -231,13 +231,12 @@ def _write(source: BinaryIO, target: Path) -> None:
         raise
 
 
-def collect(config: Config, store: Path, dry_run: bool) -> tuple[Any, str]:
+def collect(config: Config, store: Path, dry_run: bool) -> CollectedView:
     """Garbage collection that keeps what the newest builds and ``config`` need."""
     opened = Store(store)
     builds = [build_for(config, load_target(name).profile) for name in config.targets]
     keep = [p.key for build in builds for p in plan_build(build, opened) if p.key is not None]
-    found = collect_garbage(opened, keep, dry_run)
-    return msgspec.to_builtins(found), describe_collected(found, dry_run)
+    return CollectedView(collect_garbage(opened, keep, dry_run), dry_run)
 
 
 @contextlib.contextmanager

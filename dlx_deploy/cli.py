@@ -21,8 +21,8 @@ from dlx_deploy.runtime.terminal import ready, show, silence, talk
 from dlx_deploy.runtime.words import escaped, line
 
 if TYPE_CHECKING:
-    from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.predictor import Predictor
+    from dlx_deploy.runtime.views import CommandView, View
 
 __all__ = ["app", "main"]
 
@@ -173,22 +173,23 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Run the pipeline for each target and write its package."""
-    from dlx_deploy.building import BuildOptions, build_packages, load_job
-    from dlx_deploy.stages.support.team import is_worker, work
+    from dlx_deploy.building import BuildOptions, build_packages, load_work
+    from dlx_deploy.report.view import to_json
+    from dlx_deploy.stages.support.team import is_worker, run_worker
 
     if is_worker():
-        raise typer.Exit(work())
-    job = load_job(config, target, overrides, store, deep, exact_tools)
-    for note in job.notes:
+        raise typer.Exit(run_worker())
+    work = load_work(config, target, overrides, store, deep, exact_tools)
+    for note in work.notes:
         _say(note)
-    summaries, failures = [], []
-    for built in build_packages(job, output, BuildOptions(processes, tensorboard, as_json, _say)):
-        summaries.append(built.summary)
+    views, failures = [], []
+    for built in build_packages(work, output, BuildOptions(processes, tensorboard, as_json, _say)):
+        views.append(built.view.data)
         failures += [built.failure] if built.failure else []
         if not as_json:
-            show(built.text)
+            show(built.view.text)
     if as_json:
-        _print(summaries, as_json, "")
+        show(to_json(views))
     if failures:
         raise min(failures, key=lambda failure: failure.exit_code)  # a failed gate says more than an undecided one
 
@@ -203,14 +204,13 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a build would do: each stage is a hit, or runs because of something."""
-    from dlx_deploy.building import load_job
-    from dlx_deploy.report.builds import describe_plan
+    from dlx_deploy.building import load_work
+    from dlx_deploy.report.plans import view_plan
 
-    job = load_job(config, target, overrides, store, exact_tools=exact_tools)
-    for note in job.notes:
+    work = load_work(config, target, overrides, store, exact_tools=exact_tools)
+    for note in work.notes:
         _say(note)
-    data, text = describe_plan(job.builds, job.store)
-    _print(data, as_json, text)
+    _print(view_plan(work.builds, work.store), as_json)
 
 
 @app.command()
@@ -224,21 +224,19 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Say why a stage would run, and what its key is made of."""
-    from dlx_deploy.building import load_job
-    from dlx_deploy.report.builds import explain_stage
+    from dlx_deploy.building import load_work
+    from dlx_deploy.report.plans import view_step
 
-    job = load_job(config, target, overrides, store, exact_tools=exact_tools)
-    data, text = explain_stage(job.builds, job.store, stage)
-    _print(data, as_json, text)
+    work = load_work(config, target, overrides, store, exact_tools=exact_tools)
+    _print(view_step(work.builds, work.store, stage), as_json)
 
 
 @app.command()
 def status(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """Say how the newest build of each target went, or how far it is."""
-    from dlx_deploy.report.builds import describe_status
+    from dlx_deploy.report.stores import view_status
 
-    data, text = describe_status(store)
-    _print(data, as_json, text)
+    _print(view_status(store), as_json)
 
 
 @app.command()
@@ -251,8 +249,7 @@ def gc(
     """Remove what neither the newest builds nor the configuration need."""
     from dlx_deploy.building import collect
 
-    data, text = collect(load_config_file(config), store, dry_run)
-    _print(data, as_json, text)
+    _print(collect(load_config_file(config), store, dry_run), as_json)
 
 
 @app.command()
@@ -382,10 +379,9 @@ def engine(
 @targets_app.command(name="list")
 def targets_list(as_json: JsonOption = False) -> None:
     """List every target and alias."""
-    from dlx_deploy.report.targets import describe_targets
+    from dlx_deploy.report.targets import view_targets
 
-    data, text = describe_targets()
-    _print(data, as_json, text)
+    _print(view_targets(), as_json)
 
 
 @targets_app.command(name="show")
@@ -393,10 +389,9 @@ def targets_show(
     target: Annotated[str, typer.Argument(help="Name, alias or board.toml.")], as_json: JsonOption = False
 ) -> None:
     """Show one target's profile."""
-    from dlx_deploy.report.targets import describe_target
+    from dlx_deploy.report.targets import view_target
 
-    data, text = describe_target(target)
-    _print(data, as_json, text)
+    _print(view_target(target), as_json)
 
 
 def load_config_file(config: Path | None) -> Any:
@@ -418,18 +413,17 @@ def _say(text: str) -> None:
     talk(line(text))
 
 
-def _finish(outcome: Outcome, as_json: bool) -> None:
-    _print(outcome.data, as_json, outcome.text)
-    if outcome.failure is not None:
-        raise outcome.failure
+def _finish(view: CommandView, as_json: bool) -> None:
+    _print(view, as_json)
+    failure = view.failure
+    if failure is not None:
+        raise failure
 
 
-def _print(data: Any, as_json: bool, text: str) -> None:
-    if as_json:
-        import msgspec
+def _print(view: View, as_json: bool) -> None:
+    from dlx_deploy.report.view import to_json
 
-        text = msgspec.json.format(msgspec.json.encode(data, order="sorted", enc_hook=str), indent=1).decode()
-    show(text)
+    show(to_json(view.data) if as_json else view.text)
 
 
 if __name__ == "__main__":

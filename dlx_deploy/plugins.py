@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
@@ -18,7 +17,7 @@ GROUPS = "dlx_deploy"  # groups of entry points are named GROUPS.stages, GROUPS.
 class Plugin:
     """``value``: what the entry point ``point`` (``module:NAME``) of ``distribution`` names."""
 
-    value: Any
+    value: object
     point: str
     distribution: str
 

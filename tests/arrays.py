@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from dlx_deploy.graph import evaluation, latency, quantization, rows, spread
+from dlx_deploy.graph import evaluation, latency, rows, spread
 from dlx_deploy.graph.model import INPUT, OUTPUT, TOKENS, load
+from dlx_deploy.graph.quantization import quantize, ranges
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.nn.export import network
 from dlx_deploy.runtime.commands.bench import Latency
@@ -42,15 +43,16 @@ def interleaved_latency(
 
 
 def quantize_model(
-    source: Path, out: Path, inputs: Array, plan: quantization.QuantizationPlan, pad_id: int | None = None
-) -> quantization.QuantizationReport:
-    return quantization.quantize_model(source, out, samples(inputs, pad_id), plan)
+    source: Path, out: Path, inputs: Array, request: quantize.QuantizationRequest, pad_id: int | None = None
+) -> quantize.QuantizationReport:
+    return quantize.quantize_model(source, out, samples(inputs, pad_id), request)
 
 
 def activation_ranges(
-    model: ModelProto, inputs: Array, tensors: Collection[str], *rest: Any, pad_id: int | None = None, **more: Any
-) -> quantization.Ranges:
-    return quantization.activation_ranges(model, samples(inputs, pad_id), tensors, *rest, **more)
+    model: ModelProto, inputs: Array, tensors: Collection[str], method: str, symmetric: bool
+) -> dict[str, ranges.Range]:
+    asked = dict.fromkeys(tensors, (method,))
+    return ranges.collect_ranges(model, samples(inputs), asked, symmetric=symmetric).of(method)
 
 
 def refuse_dependent_rows(

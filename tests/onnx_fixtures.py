@@ -13,6 +13,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from dlx_deploy.graph.model import Index
+from dlx_deploy.graph.passes.tidy import tidy
+from dlx_deploy.graph.quantization.layers import excluded, quantizable
+from dlx_deploy.graph.quantization.placement import place
+from dlx_deploy.graph.quantization.plan import QuantizationPlan
+from dlx_deploy.graph.quantization.planning import make_plan
+from dlx_deploy.graph.quantization.ranges import Ranges
+from dlx_deploy.graph.quantization.scheme import Scheme
+from dlx_deploy.graph.quantization.writer import write_qdq
+
 
 class Net:
     """A graph that grows node by node; ``images`` is uint8[batch, 8, 8, 1] and ``logits`` the last node's output."""
@@ -114,6 +124,19 @@ def token_net(batch: str | int = "batch") -> ModelProto:
 
 def images(count: int = 40, side: int = 8, channels: int = 1, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+
+
+def with_qdq(
+    model: ModelProto, scheme: Scheme, bounds: tuple[float, float] = (-1.0, 2.0), exclude: tuple[str, ...] = ()
+) -> ModelProto:
+    """``model`` in int8 by the scheme, as if every activation went from the lower to the upper of ``bounds``."""
+    left_out = excluded(model, exclude)
+    placement = place(model, scheme.placement, quantizable(Index(model), left_out), (), left_out)
+    ranges = Ranges(tensors={name: {"minmax": bounds} for name in placement.own})
+    plan = make_plan(model, scheme, placement, ranges, QuantizationPlan(schema=1), "minmax")
+    result = tidy(write_qdq(model, scheme, placement, plan))
+    onnx.checker.check_model(result, full_check=True)
+    return result
 
 
 def op_types(model: ModelProto) -> list[str]:

@@ -158,7 +158,7 @@ def test_our_bug_is_exit_1_with_a_traceback(here: Here, monkeypatch: pytest.Monk
     def explode(*arguments: Any) -> None:
         raise RuntimeError("unexpected")
 
-    monkeypatch.setattr("dlx_deploy.report.builds.describe_plan", explode)
+    monkeypatch.setattr("dlx_deploy.report.plans.view_plan", explode)
     done = here("plan")
     assert done.code == 1
     assert "Traceback" in done.err
@@ -169,7 +169,7 @@ def test_interrupt_is_130(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dlx_deploy.report.builds.describe_plan", interrupt)
+    monkeypatch.setattr("dlx_deploy.report.plans.view_plan", interrupt)
     done = here("plan")
     assert done.code == 130
     assert "interrupted; finished stages are kept: build again to go on" in done.err
@@ -185,7 +185,7 @@ def test_a_signal_is_an_interruption(here: Here, monkeypatch: pytest.MonkeyPatch
         os.kill(os.getpid(), number)
         time.sleep(5)
 
-    monkeypatch.setattr("dlx_deploy.report.builds.describe_plan", terminate)
+    monkeypatch.setattr("dlx_deploy.report.plans.view_plan", terminate)
     before = signal.getsignal(number)
     done = here("plan")
     assert (done.code, done.out) == (code, "")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dlx_deploy.config.sections import Config, Distill, Prune, Teacher, Training, TrainingDefaults
-from dlx_deploy.config.strict import decode, parse_toml, read_toml
+from dlx_deploy.config.strict import Table, decode, parse_toml, read_toml
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.words import shortened
 
@@ -29,7 +28,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file is missing or no TOML, or a key or value is not valid.
     """
-    raw: dict[str, Any] = {}
+    raw: Table = {}
     origin = "built-in configuration"
     if path is not None:
         origin = str(path)
@@ -43,7 +42,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     return decode(_inherited(_own_arguments(raw)), Config, origin)
 
 
-def _check(raw: dict[str, Any], origin: str) -> None:
+def _check(raw: Table, origin: str) -> None:
     """Nothing, if ``raw`` is valid as it was written; a key that ``[training]`` cannot have is said to have its place.
 
     Raises:
@@ -61,7 +60,7 @@ def _check(raw: dict[str, Any], origin: str) -> None:
     decode(raw, Config, origin)
 
 
-def _inherited(raw: dict[str, Any]) -> dict[str, Any]:
+def _inherited(raw: Table) -> Table:
     """``raw`` where each section that trains has what ``[training]`` says, unless it says so itself.
 
     What neither says has the section's own default.
@@ -70,7 +69,7 @@ def _inherited(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, **{section: {**shared, **raw.get(section, {})} for section in HEIRS}}
 
 
-def _own_arguments(raw: dict[str, Any]) -> dict[str, Any]:
+def _own_arguments(raw: Table) -> Table:
     """``raw`` where a model that is named without arguments has none: the default ones are the default model's."""
     for section in ("teacher", "distill"):
         table = raw.get(section, {})
@@ -79,7 +78,7 @@ def _own_arguments(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
+def _override(raw: Table, text: str) -> Table:
     key, sign, value = text.partition("=")
     parts = key.strip().split(".")
     if not sign or not all(parts):
@@ -87,7 +86,7 @@ def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
     return _assign(raw, parts, parse_toml(value))
 
 
-def _assign(raw: Any, parts: Sequence[str], value: Any) -> dict[str, Any]:
+def _assign(raw: object, parts: Sequence[str], value: object) -> Table:
     table = dict(raw) if isinstance(raw, dict) else {}
     head, *rest = parts
     table[head] = _assign(table.get(head, {}), rest, value) if rest else value
@@ -98,7 +97,7 @@ _PATHS = {"model": ".py:", "tokenizer": ".json"}
 """What a value holds that is a path, where a name would be valid too."""
 
 
-def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _anchored(raw: Table, folder: Path) -> Table:
     """``raw`` with every path in it made relative to where the file lies."""
     keys = (
         ("data", "path"),

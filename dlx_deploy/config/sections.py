@@ -5,12 +5,12 @@ What each key means stands in ``deploy.toml`` beside this file.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from dlx_deploy.config.strict import decode
+from dlx_deploy.config.strict import Table, decode
 
 __all__ = [
     "Compile",
@@ -118,7 +118,7 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The network to learn from. With a ``checkpoint`` it is loaded, and trained further only if ``epochs`` > 0."""
 
     model: str = "resnet20"
-    arguments: dict[str, Any] = msgspec.field(default_factory=lambda: {"width": 2.0})
+    arguments: Table = msgspec.field(default_factory=lambda: {"width": 2.0})
     checkpoint: str = ""
     checkpoint_key: str = ""
     pretrained: str = ""
@@ -145,7 +145,7 @@ class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     enabled: bool = True
     model: str = "resnet8"
-    arguments: dict[str, Any] = msgspec.field(default_factory=lambda: {"width": 1.5})
+    arguments: Table = msgspec.field(default_factory=lambda: {"width": 1.5})
     temperature: Positive = 4.0
     alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
     epochs: Count = 30
@@ -253,7 +253,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     verify: Verify = Verify()
     gate: Gate = Gate()
     package: Package = Package()
-    stages: dict[str, dict[str, Any]] = {}
+    stages: dict[str, Table] = {}
 
     def own(self, stage: str, kind: type[P]) -> P:
         """The parameters that ``[stages.NAME]`` gives to a stage of another package.

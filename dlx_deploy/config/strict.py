@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     else:
         from importlib.abc import Traversable
 
-__all__ = ["decode", "nearest", "parse_toml", "read_toml"]
+__all__ = ["Table", "decode", "nearest", "parse_toml", "read_toml"]
 
 T = TypeVar("T")
+Table = dict[str, Any]
+"""A table of TOML: whatever it holds, until it is decoded."""
 MAX_BYTES = 16 * 1024**2
 
 
@@ -39,7 +41,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
     return f"nearest valid name: {close[0]!r}" if close else "valid names: " + ", ".join(sorted(names))
 
 
-def decode(raw: dict[str, Any], kind: type[T], origin: str) -> T:
+def decode(raw: Table, kind: type[T], origin: str) -> T:
     """``raw`` as a ``kind``.
 
     Raises:
@@ -58,7 +60,7 @@ def decode(raw: dict[str, Any], kind: type[T], origin: str) -> T:
         ) from e
 
 
-def read_toml(source: Path | Traversable, origin: str, remedy: str) -> dict[str, Any]:
+def read_toml(source: Path | Traversable, origin: str, remedy: str) -> Table:
     """The tables in the file ``source``; ``remedy`` is said where it does not exist.
 
     Raises:
@@ -85,7 +87,7 @@ def parse_toml(text: str) -> Any:
         return text.strip()
 
 
-def _refuse_infinite(raw: Any, origin: str, path: str) -> None:
+def _refuse_infinite(raw: object, origin: str, path: str) -> None:
     """TOML has inf and nan; a comparison with the latter is false, and JSON, which we write, has neither."""
     items = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, (list, tuple)) else ()
     for key, value in items:
@@ -95,7 +97,7 @@ def _refuse_infinite(raw: Any, origin: str, path: str) -> None:
         _refuse_infinite(value, origin, here)
 
 
-def _refuse_unknown(raw: Any, kind: Any, origin: str, path: tuple[str, ...]) -> None:
+def _refuse_unknown(raw: object, kind: object, origin: str, path: tuple[str, ...]) -> None:
     if not (isinstance(raw, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return
     fields = {f.encode_name: f.type for f in msgspec.structs.fields(kind)}
@@ -119,7 +121,7 @@ def _choices(kind: Any, path: str) -> list[str]:
     return [str(c) for option in options if get_origin(option) is Literal for c in get_args(option)]
 
 
-def _advice(kind: Any, path: str, value: Any, rule: str) -> str:
+def _advice(kind: type[object], path: str, value: object, rule: str) -> str:
     """The rule that ``value`` breaks, in words, and a value that keeps it; of ours, the rule alone: it says all."""
     allowed, default = _allowed(kind, path)
     choices = _choices(kind, path)
@@ -131,7 +133,7 @@ def _advice(kind: Any, path: str, value: Any, rule: str) -> str:
     return f"rule: {rule}{words}{example}"
 
 
-def _allowed(kind: Any, path: str) -> tuple[str, str]:
+def _allowed(kind: type[object], path: str) -> tuple[str, str]:
     """What may stand at ``path``, in words, and its default as a line of TOML; empty where that is not known."""
     from msgspec import inspect
 
@@ -176,7 +178,7 @@ def _limits(kind: Any) -> tuple[tuple[str, float | None], ...]:
     return ("at least", kind.ge), ("more than", kind.gt), ("at most", kind.le), ("less than", kind.lt)
 
 
-def _as_toml(key: str, value: Any) -> str:
+def _as_toml(key: str, value: object) -> str:
     """``key = value`` for plain values; empty for tables and where there is no default."""
     if isinstance(value, bool):
         return f"{key} = {str(value).lower()}"

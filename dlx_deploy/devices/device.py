@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
-    from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.commands.bench import Latency
+    from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["Device", "Facts"]
 
@@ -49,7 +49,7 @@ class Device(Protocol):
         ...
 
     @property
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """What of it a timing rests on and that does not change by itself, as plain values: it enters keys."""
         ...
 
@@ -65,11 +65,11 @@ class Device(Protocol):
         """
         ...
 
-    def run(self, package: str, command: Sequence[str]) -> Outcome:
+    def run(self, package: str, command: Sequence[str]) -> CommandView:
         """What the package at ``package`` says to ``command``, as ``python PACKAGE COMMAND`` would there.
 
         Raises:
-            RuntimeFault, DlxError: the command cannot be done; a gate that does not pass is in the outcome.
+            RuntimeFault, DlxError: the command cannot be done; a gate that does not pass is in the view.
         """
         ...
 

@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from dlx_deploy.devices.device import Facts
-from dlx_deploy.targets import read_host
+from dlx_deploy.targets import Host, read_host
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
-    from dlx_deploy.runtime.commands.actions import Outcome
     from dlx_deploy.runtime.commands.bench import Latency
+    from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["ThisMachine"]
 
@@ -40,9 +40,9 @@ class ThisMachine:
         return f"this machine ({self._host().cpu_model})"
 
     @property
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """Architecture, CPU, cores, its 8-bit dot product, and the board."""
-        values: dict[str, Any] = msgspec.to_builtins(self._host())
+        values: Mapping[str, object] = msgspec.to_builtins(self._host())
         return values
 
     def facts(self) -> Facts:
@@ -71,11 +71,11 @@ class ThisMachine:
         """The file itself: it is here."""
         return str(path)
 
-    def run(self, package: str, command: Sequence[str]) -> Outcome:
+    def run(self, package: str, command: Sequence[str]) -> CommandView:
         """What the package says, run by the runtime of this dlx-deploy."""
-        from dlx_deploy.runtime.commands.main import outcome_of
+        from dlx_deploy.runtime.commands.main import view_of
 
-        return outcome_of(command, package)
+        return view_of(command, package)
 
     def latencies(
         self, models: Mapping[str, Path], sample: Samples, rounds: int, threads: int
@@ -85,7 +85,7 @@ class ThisMachine:
 
         return interleaved_latency(models, sample, rounds, threads)
 
-    def _host(self) -> Any:
+    def _host(self) -> Host:
         return read_host(self.proc / "cpuinfo", self.proc / "device-tree/model")
 
 

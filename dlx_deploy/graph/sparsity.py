@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto
 
 from dlx_deploy.graph.model import Index
-from dlx_deploy.graph.quantization.placement import LAYERS, through_qdq, weight_axis
+from dlx_deploy.graph.quantization.layers import LAYERS, through_qdq, weight_axis
 
 __all__ = ["two_four_layers"]
 

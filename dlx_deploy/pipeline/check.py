@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def rehearse_build(build: Build, store: Store) -> None:
             _call(planned.step, planned.step.stage.rehearse, build)
 
 
-def _call(step: Step, check: Any, build: Build) -> None:
+def _call(step: Step, check: Callable[[Setup[Any]], None] | None, build: Build) -> None:
     if check is None:
         return
     try:
@@ -56,5 +56,5 @@ def _refuse_missing(step: Step, name: str, path: Path) -> None:
 
 def _files(inputs: Mapping[str, Source]) -> dict[str, Path]:
     """What a step is given by the user: input name → file or folder."""
-    found = {name: source.root if isinstance(source, Tree) else source for name, source in inputs.items()}
-    return {name: path for name, path in found.items() if isinstance(path, Path)}
+    paths = {name: source.root if isinstance(source, Tree) else source for name, source in inputs.items()}
+    return {name: path for name, path in paths.items() if isinstance(path, Path)}

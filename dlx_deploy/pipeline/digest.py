@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -28,7 +27,7 @@ class FileDigest(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
-def canonical_json(value: Any) -> bytes:
+def canonical_json(value: object) -> bytes:
     """``value`` as JSON with one spelling: sorted keys, UTF-8, one-space indent, newline at the end."""
     text = msgspec.json.encode(value, order="sorted")
     return msgspec.json.format(text, indent=1) + b"\n"

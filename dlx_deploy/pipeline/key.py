@@ -18,6 +18,10 @@ __all__ = ["KeyDocument", "counted", "differences", "key_document", "key_of", "o
 SCHEMA = 2
 
 
+Plain = dict[str, Any]
+"""What JSON can hold, by name."""
+
+
 class KeyDocument(msgspec.Struct, frozen=True):
     """What a key is the hash of. Not in it: paths, times, host names, thread counts, log level.
 
@@ -29,12 +33,12 @@ class KeyDocument(msgspec.Struct, frozen=True):
     stage: str
     version: int
     seed: int
-    params: dict[str, Any]
+    params: Plain
     inputs: dict[str, str]
     outputs: list[str]
     tools: dict[str, str]
-    target: dict[str, Any]
-    host: dict[str, Any]
+    target: Plain
+    host: Plain
 
 
 def tool_versions(distributions: Sequence[str]) -> dict[str, str]:
@@ -57,10 +61,10 @@ def counted(version: str) -> str:
     A patch release mends and promises the same results. Versions that promise nothing count whole: 0.0.x, candidates,
     development versions, other schemes.
     """
-    found = _RELEASE.fullmatch(version)
-    if found is None or found["major"] == found["minor"] == "0":
+    release = _RELEASE.fullmatch(version)
+    if release is None or release["major"] == release["minor"] == "0":
         return version
-    return found["kept"] + (found["local"] or "")
+    return release["kept"] + (release["local"] or "")
 
 
 def other_versions(made: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
@@ -72,9 +76,9 @@ def key_document(
     stage: Stage[Any],
     params: msgspec.Struct,
     inputs: Mapping[str, str],
-    target: Any,
+    target: object,
     seed: int,
-    host: Mapping[str, Any],
+    host: Mapping[str, object],
 ) -> KeyDocument:
     """The key document of ``stage`` with these parameters, input digests (name → hex), target and seed."""
     return KeyDocument(
@@ -106,12 +110,12 @@ def differences(old: KeyDocument, new: KeyDocument) -> list[str]:
     return phrases
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """``value`` as what JSON can hold, so that a document read back equals the one written (tuples become lists)."""
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
-def _flatten(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _flatten(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object]]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _flatten(item, (*path, str(key)))
@@ -119,7 +123,7 @@ def _flatten(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
         yield path, value
 
 
-def _short(path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> str:
+def _short(path: tuple[str, ...], values: Mapping[tuple[str, ...], object]) -> str:
     if path not in values:
         return "absent"
     return str(values[path])[:12] if path[0] == "inputs" else repr(values[path])

@@ -11,7 +11,7 @@ import msgspec
 
 from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.gate import GateResult
-from dlx_deploy.pipeline.key import KeyDocument
+from dlx_deploy.pipeline.key import KeyDocument, Plain
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.pipeline.store import Store, StoredOutput
 from dlx_deploy.runtime.schemas import newer_schema
@@ -47,7 +47,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     target_name: str
     target: Any
     config: Any
-    host: dict[str, Any]
+    host: Plain
     started: str
     status: Literal["running", "done", "failed", "stopped by a gate", "interrupted", "killed"]
     error: str = ""
@@ -55,7 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[GateResult, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    device: dict[str, Any] | None = None
+    device: Plain | None = None
     """What the device that was measured was when the build began; ``None``: nothing was measured."""
 
 
@@ -70,7 +70,7 @@ def latest_manifests(store: Store) -> dict[str, Manifest]:
     Raises:
         StoreError: a manifest was written by a newer dlx-deploy.
     """
-    found: dict[str, Manifest] = {}
+    newest: dict[str, Manifest] = {}
     seen: set[str] = set()
     for path in sorted(store.root.glob("builds/*.json"), reverse=True):  # names: TIME-TARGET-PROCESS
         name = path.stem.partition("-")[2].rpartition("-")[0]
@@ -86,8 +86,8 @@ def latest_manifests(store: Store) -> dict[str, Manifest]:
         if manifest.status == "running" and not _is_alive(path):
             manifest = msgspec.structs.replace(manifest, status="killed", error="its process is gone: build again")
         seen.add(name)
-        found.setdefault(manifest.target_name, manifest)
-    return dict(reversed(found.items()))
+        newest.setdefault(manifest.target_name, manifest)
+    return dict(reversed(newest.items()))
 
 
 def _is_alive(manifest: Path) -> bool:

@@ -6,18 +6,20 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.key import KeyDocument, differences, key_document, key_of, other_versions, tool_versions
+from dlx_deploy.pipeline.key import KeyDocument, Plain, differences, key_document, key_of, other_versions, tool_versions
 from dlx_deploy.pipeline.stage import Output, Provenance, Source, Step, Team, Tree
 from dlx_deploy.pipeline.store import Corrupt, Record, Store
 
 if TYPE_CHECKING:
+    from dlx_deploy.config import Config
     from dlx_deploy.devices.device import Device
+    from dlx_deploy.targets import Profile
 
 __all__ = ["Build", "Planned", "Resolver", "plan"]
 
@@ -27,11 +29,11 @@ class Build:
     """One target's steps, in an order in which each comes after what it needs."""
 
     target_name: str
-    target: Any
+    target: Profile
     steps: Sequence[Step]
-    config: Any
+    config: Config
     """The whole configuration and the whole profile go into the manifest, not into any key."""
-    host: Mapping[str, Any] = field(default_factory=dict)
+    host: Mapping[str, object] = field(default_factory=dict)
     """This machine, for the manifest alone."""
     device: Device | None = None
     """The target, where it can be measured; its identity enters the keys of the stages that measure it."""
@@ -85,14 +87,14 @@ class Resolver:
         host = build.device.identity if build.device else {}
         document = key_document(step.stage, step.params, digests, build.target, step.seed, host)
         key = key_of(document)
-        found = self._store.find(key)
-        if isinstance(found, Record):
-            return self._found(step, key, document, found)
-        if isinstance(found, Corrupt):
-            return Planned(step, "run", f"its entry in the store is damaged: {found.what}", key, document, found.record)
+        entry = self._store.find(key)
+        if isinstance(entry, Record):
+            return self._hit(step, key, document, entry)
+        if isinstance(entry, Corrupt):
+            return Planned(step, "run", f"its entry in the store is damaged: {entry.what}", key, document, entry.record)
         return Planned(step, "run", self._explain(step, document), key, document)
 
-    def _found(self, step: Step, key: str, document: KeyDocument, record: Record) -> Planned:
+    def _hit(self, step: Step, key: str, document: KeyDocument, record: Record) -> Planned:
         """A hit, unless it was made by another patch version of a tool and that counts."""
         others = ", ".join(other_versions(record.tools, {**record.tools, **tool_versions(step.stage.tools)}))
         if others and self._build.exact_tools:
@@ -101,7 +103,7 @@ class Resolver:
 
     def provenance(self, step: Step) -> bytes:
         """Canonical JSON of the key, key document and whole tool versions of every step that ``step`` rests on."""
-        ancestors: dict[str, dict[str, Any]] = {}
+        ancestors: dict[str, Plain] = {}
         todo = sorted(self._upstream(step))
         while todo:
             name = todo.pop()

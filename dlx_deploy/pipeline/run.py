@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -136,7 +136,8 @@ def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
 def _one_step(
     planned: Planned, build: Build, store: Store, resolver: Resolver, recorder: _Recorder, watch: Watcher
 ) -> Sequence[GateResult]:
-    step, status = planned.step, "cached"
+    step = planned.step
+    status: Literal["ran", "cached"] = "cached"
     if planned.action == "run":
         assert planned.key is not None
         with store.lock(planned.key, lambda: watch.waiting(step)):
@@ -256,7 +257,7 @@ def _require_tools(build: Build) -> None:
         )
 
 
-def _entry(record: Record, step: Step, status: Any, why: str) -> StepEntry:
+def _entry(record: Record, step: Step, status: Literal["ran", "cached"], why: str) -> StepEntry:
     return StepEntry(
         step=step.name,
         status=status,

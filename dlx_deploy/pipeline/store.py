@@ -126,12 +126,12 @@ class Store:
         """
         if self._listed is not None:
             return self._listed
-        found = []
+        records = []
         with contextlib.suppress(OSError):
             for entry in sorted(self._entries.iterdir()):
                 with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
-                    found.append(msgspec.json.decode((entry / _RECORD).read_bytes(), type=Record))
-        self._listed = sorted(found, key=lambda r: r.started, reverse=True)
+                    records.append(msgspec.json.decode((entry / _RECORD).read_bytes(), type=Record))
+        self._listed = sorted(records, key=lambda r: r.started, reverse=True)
         return self._listed
 
     def write(self, record: Callable[[Path], Record], key: str) -> Record:
@@ -215,13 +215,13 @@ class Store:
 
     def contents(self) -> dict[str, list[Path]]:
         """Every key of which anything is left → where: a finished entry, checkpoints, the work of a dead process."""
-        found: dict[str, list[Path]] = {}
+        folders: dict[str, list[Path]] = {}
         for folder in (self._entries, self.root / "checkpoints"):
             with contextlib.suppress(OSError):
                 for entry in sorted(folder.iterdir()):
                     if match := _KEY_IN_NAME.match(entry.name):
-                        found.setdefault(match.group(1), []).append(entry)
-        return found
+                        folders.setdefault(match.group(1), []).append(entry)
+        return folders
 
     def keys(self) -> set[str]:
         """Every key of which anything is left."""

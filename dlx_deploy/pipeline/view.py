@@ -14,7 +14,7 @@ class TargetView:
     the store. The profile's own properties work as far as the fields that they rest on are there.
     """
 
-    def __init__(self, target: Any, stage: str, uses: tuple[str, ...]) -> None:
+    def __init__(self, target: object, stage: str, uses: tuple[str, ...]) -> None:
         self._target, self._stage, self._uses = target, stage, uses
 
     def __getattr__(self, name: str) -> Any:

@@ -11,7 +11,7 @@ from dlx_deploy.config import Gate
 from dlx_deploy.report.table import format_bytes, format_ms, format_table
 from dlx_deploy.stages.support.results import REFERENCE, Accuracy, Row, Timing, read_accuracy, read_latencies
 
-__all__ = ["ResultRow", "Results", "draw_results", "read_results"]
+__all__ = ["ResultRow", "Results", "read_results"]
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verification found, for ``--json`` and for the table."""
+    """What a verification says of each model."""
 
     target: str
     test_samples: int
@@ -42,6 +42,16 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     latency_kind: str
     latency_where: str
     rows: tuple[ResultRow, ...]
+
+    @property
+    def data(self) -> Results:
+        """All of it."""
+        return self
+
+    @property
+    def text(self) -> str:
+        """The table and the lines that say how to read it."""
+        return _draw(self)
 
 
 def read_results(target: str, outputs: Mapping[str, Path], budgets: Gate, packaged: bool = True) -> Results:
@@ -65,8 +75,7 @@ def read_results(target: str, outputs: Mapping[str, Path], budgets: Gate, packag
     )
 
 
-def draw_results(results: Results) -> str:
-    """The table and the lines that say how to read it."""
+def _draw(results: Results) -> str:
     percent = f"{100 * results.confidence:g} %"
     header = ["model", "top-1", "drop", f"at most ({percent})", "size", "p50", "p90"]
     rows = [_cells(row) for row in results.rows]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         Undecided,
     )
     from .predictor import Predictor, load
-    from .tasks.classes import Predictions
+    from .tasks.predictions import Predictions
 
 __all__ = [
     "BackendMissing",
@@ -40,7 +40,7 @@ __all__ = [
     "load",
 ]
 
-HOMES = {"Predictions": "tasks.classes", "Predictor": "predictor", "load": "predictor"}
+HOMES = {"Predictions": "tasks.predictions", "Predictor": "predictor", "load": "predictor"}
 """Name → module; the others are errors."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -15,10 +15,8 @@ from .backends.table import BackendOptions
 from .errors import BackendMissing, PackageError
 from .package.contents import Package, open_package
 from .tasks.arrays import Arrays, count_of, joined, rows_of
+from .untyped import Array, Foreign
 from .words import line, said
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Predictor", "load"]
 
@@ -98,7 +96,7 @@ class Predictor:
             return self._decode(self._named(values, len(given)))
         return self._decode(self.run(self._read(given)))
 
-    def read(self, given: Any) -> Dict[str, NDArray[Any]]:
+    def read(self, given: Any) -> Dict[str, Array]:
         """``given`` as the arrays that the model reads, by name, with their batch axis.
 
         Raises:
@@ -106,7 +104,7 @@ class Predictor:
         """
         return self._read(given)
 
-    def run(self, feeds: Arrays) -> Dict[str, NDArray[Any]]:
+    def run(self, feeds: Arrays) -> Dict[str, Array]:
         """The model's outputs for what ``read`` gave, by name; a fixed batch size is filled with copies.
 
         Raises:
@@ -123,7 +121,7 @@ class Predictor:
             blocks.append(rows_of(self._answer(filled), slice(size)))
         return joined(blocks)
 
-    def _answer(self, feeds: Arrays) -> Dict[str, NDArray[Any]]:
+    def _answer(self, feeds: Arrays) -> Dict[str, Array]:
         count = count_of(feeds)
         try:
             values = self._run(self._names, feeds)
@@ -131,7 +129,7 @@ class Predictor:
             raise self._unrun(e, count) from e
         return self._named(values, count)
 
-    def _named(self, values: Sequence[NDArray[Any]], count: int) -> Dict[str, NDArray[Any]]:
+    def _named(self, values: Sequence[Array], count: int) -> Dict[str, Array]:
         """The outputs by name; ONNX Runtime holds a model to its types only, so their shapes are checked."""
         for i, tensor in enumerate(self._outputs):
             value = values[i]
@@ -166,7 +164,7 @@ def _takes_frames(package: Package) -> bool:
     return inputs.any_value and len(inputs.tensors) == 1 and None not in inputs.tensors[0].sizes
 
 
-def _check_model(session: Any, package: Package) -> None:
+def _check_model(session: Foreign, package: Package) -> None:
     """Refuses a model with other inputs or outputs than the package says."""
     task = package.task
     for nodes, tensors in ((session.get_inputs(), task.inputs.tensors), (session.get_outputs(), task.outputs.tensors)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, List, Tuple
+from typing import Any, List, NoReturn, Tuple
 
 from .words import shortened
 
@@ -25,7 +25,7 @@ def from_json(data: bytes) -> Any:
         value = json.loads(data.decode("utf-8"), parse_constant=_no_constant, parse_int=_integer)
     except RecursionError as e:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from e
-    stack: List[Tuple[Any, int]] = [(value, 1)]
+    stack: List[Tuple[object, int]] = [(value, 1)]
     while stack:
         one, depth = stack.pop()
         if isinstance(one, str):
@@ -48,7 +48,7 @@ def _check_text(text: str) -> None:
         raise ValueError(f"{shortened(text)} holds half a character") from e
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 

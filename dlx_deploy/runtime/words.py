@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
 
 __all__ = ["escaped", "line", "said", "shortened"]
 
@@ -27,7 +26,7 @@ def line(text: str) -> str:
     return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def shortened(value: Any) -> str:
+def shortened(value: object) -> str:
     """``value`` as Python writes it, cut where it gets long."""
     text = repr(value)
     return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -39,8 +39,8 @@ def run(job: Job[CompileParams]) -> Metrics:
     shutil.copyfile(chosen, job.out / "model.onnx")
     settings = build_settings(job, plan)
     (job.out / "recipe.json").write_bytes(canonical_json(_recipe(job, plan, settings, precision, reason)))
-    engine, found = compile_engine(job, settings)
-    metrics = {**metrics, **found}
+    engine, engine_metrics = compile_engine(job, settings)
+    metrics = {**metrics, **engine_metrics}
     (job.out / "timings.json").write_bytes(canonical_json({"schema": 1, **metrics}))
     return {**metrics, "int8": float(precision == "int8"), "engine_shipped": float(engine == "shipped")}
 
@@ -69,19 +69,19 @@ def _measure(job: Job[CompileParams], device: Device) -> tuple[str, str, Metrics
     models = {"fp32": job.inputs["onnx"], "int8": job.inputs["quantized"]}
     job.progress(0, 1, "timing INT8 against FP32")
     latency = device.latencies(models, samples[:1], job.params.rounds, job.params.threads)
-    found = paired_speedup(latency["fp32"].block_p50_ms, latency["int8"].block_p50_ms, CONFIDENCE)
-    bounds = {"int8_speedup_lower": found.lower, "int8_speedup_upper": found.upper}
+    speedup = paired_speedup(latency["fp32"].block_p50_ms, latency["int8"].block_p50_ms, CONFIDENCE)
+    bounds = {"int8_speedup_lower": speedup.lower, "int8_speedup_upper": speedup.upper}
     metrics = {
         "fp32_latency_p50_ms": latency["fp32"].p50_ms,
         "int8_latency_p50_ms": latency["int8"].p50_ms,
-        "int8_speedup": found.ratio,
+        "int8_speedup": speedup.ratio,
         **{name: bound for name, bound in bounds.items() if bound is not None},
     }
     least = job.params.min_speedup
     claim = f"{least:g} times as fast as FP32 on this machine (paired timings, {100 * CONFIDENCE:g} % confidence)"
-    if found.lower is not None and found.lower >= least:
+    if speedup.lower is not None and speedup.lower >= least:
         return "int8", f"INT8 is at least {claim}", metrics
-    if found.upper is not None and found.upper < least:
+    if speedup.upper is not None and speedup.upper < least:
         return "fp32", f"INT8 is not {claim}", metrics
     undecided = f"whether INT8 is {claim} is undecided, and then FP32 stays"
     return "fp32", f"{undecided}: raise compile.rounds to decide, or set quantize.precision", metrics
@@ -103,9 +103,9 @@ def _estimate(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
 
 def _recipe(
     job: Job[CompileParams], plan: PrecisionPlan, settings: BuildSettings | None, precision: str, reason: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What the package's runtime needs to know; deterministic."""
-    recipe: dict[str, Any] = {
+    recipe: dict[str, object] = {
         "schema": 2,
         "kind": job.target.kind,
         "precision": precision,

@@ -54,7 +54,7 @@ def run(job: Job[Quantize]) -> Metrics:
         StageFailed: INT8 was asked for by name, and no layer of the graph can be.
     """
     from dlx_deploy.graph.model import load
-    from dlx_deploy.graph.quantization import layer_precision
+    from dlx_deploy.graph.quantization.layers import layer_precision
 
     source, out = job.inputs["onnx"], job.out / "model.onnx"
     precision, elsewhere = _precisions(job.params, job.target)
@@ -80,7 +80,7 @@ def run(job: Job[Quantize]) -> Metrics:
 
 def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> Mapping[str, str] | None:
     """The layers of an INT8 graph written to ``out``; ``None`` where none can be INT8 and nobody asked for it."""
-    from dlx_deploy.graph.quantization import NothingToQuantize
+    from dlx_deploy.graph.quantization.quantize import NothingToQuantize
 
     asked = job.params.precision == "int8" or job.params.exclude
     for dynamic in _dynamic(job):
@@ -95,12 +95,12 @@ def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> Mapping[str, str] |
 
 def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Half, dynamic: bool) -> Mapping[str, str]:
     """The layers of the graph written to ``out``, and the precision that each has in it."""
-    from dlx_deploy.graph.quantization import QuantizationPlan, quantize_model
+    from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize_model
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
     samples = data.samples("calibration")
-    plan = QuantizationPlan(
+    request = QuantizationRequest(
         style=job.target.quantization.style,
         int8=precision == "int8",
         half=_half_in_graph(job, precision, elsewhere),
@@ -110,7 +110,7 @@ def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Hal
         exclude=job.params.exclude,
     )
     job.progress(0, 1, f"{precision}, {elsewhere} elsewhere; {len(samples)} calibration inputs")
-    return quantize_model(job.inputs["onnx"], out, samples, plan).layers
+    return quantize_model(job.inputs["onnx"], out, samples, request).layers
 
 
 def _precisions(params: Quantize, target: Profile) -> tuple[Precision, Half]:
@@ -129,7 +129,7 @@ def _precisions(params: Quantize, target: Profile) -> tuple[Precision, Half]:
 def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
     """Whether the ranges of activations are found while the network runs: what to try, in this order.
 
-    That suits texts on a CPU, one row at a time (``nn.quantization.cpu_style``).
+    That suits texts on a CPU, one row at a time (``graph.quantization.dynamic``).
     """
     from dlx_deploy.graph.model import batch_size, load
     from dlx_deploy.nn.data.dataset import open_data

@@ -102,7 +102,7 @@ def _measured(job: Job[Verify], models: Mapping[str, Path], device: Device) -> L
     data = open_data(job.inputs["data"])
     samples = data.samples("test")
     job.progress(0, 1, f"timing {len(models)} models in turn")
-    found = device.latencies(models, samples[:1], job.params.rounds, job.params.threads)
+    timed = device.latencies(models, samples[:1], job.params.rounds, job.params.threads)
     rows = tuple(
         Timing(
             model=name,
@@ -112,12 +112,12 @@ def _measured(job: Job[Verify], models: Mapping[str, Path], device: Device) -> L
             p90_lower_ms=t.p90_lower_ms or 0.0,
             by_slowest=t.by_slowest,
         )
-        for name, t in found.items()
+        for name, t in timed.items()
     )
-    return Latencies(schema=1, kind="measured", where=device.name, rows=rows, int8_speedup=_pairing(models, found))
+    return Latencies(schema=1, kind="measured", where=device.name, rows=rows, int8_speedup=_pairing(models, timed))
 
 
-def _pairing(models: Mapping[str, Path], found: Mapping[str, Latency]) -> Pairing | None:
+def _pairing(models: Mapping[str, Path], timed: Mapping[str, Latency]) -> Pairing | None:
     """How the last candidate compares with what it was made from, where that is not the very same file."""
     from dlx_deploy.runtime.commands.bench import CONFIDENCE
     from dlx_deploy.runtime.statistics.timings import paired_speedup
@@ -125,7 +125,7 @@ def _pairing(models: Mapping[str, Path], found: Mapping[str, Latency]) -> Pairin
     *_, source, last = models
     if models[source].read_bytes() == models[last].read_bytes():
         return None
-    speed = paired_speedup(found[source].block_p50_ms, found[last].block_p50_ms, CONFIDENCE)
+    speed = paired_speedup(timed[source].block_p50_ms, timed[last].block_p50_ms, CONFIDENCE)
     return Pairing(against=source, ratio=speed.ratio, lower=speed.lower, upper=speed.upper)
 
 

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from dlx_deploy.config.strict import decode, read_toml
+from dlx_deploy.config.strict import Table, decode, read_toml
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.plugins import load_plugin
 from dlx_deploy.targets.checks import check
@@ -94,7 +94,7 @@ def _own(path: Path, seen: tuple[Path, ...], name: str = "") -> Profile:
     return profile
 
 
-def _extended(raw: dict[str, Any], path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _extended(raw: Table, path: Path, seen: tuple[Path, ...]) -> Table:
     text = raw.pop("extends")
     if not isinstance(text, str):
         raise ConfigError(
@@ -108,7 +108,7 @@ def _extended(raw: dict[str, Any], path: Path, seen: tuple[Path, ...]) -> dict[s
     return _merged(msgspec.to_builtins(parent), raw)
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(base: Table, over: Table) -> Table:
     """``base`` with the keys of ``over``: tables key by key, everything else replaced."""
     result = dict(base)
     for key, value in over.items():
@@ -117,7 +117,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _refuse_missing(raw: Mapping[str, Any], kind: type[msgspec.Struct], origin: str, prefix: str) -> None:
+def _refuse_missing(raw: Mapping[str, object], kind: type[msgspec.Struct], origin: str, prefix: str) -> None:
     for field in msgspec.structs.fields(kind):
         path = prefix + field.encode_name
         if field.required and field.encode_name not in raw:
@@ -143,15 +143,15 @@ def _from_entry_point(name: str, aliases: Mapping[str, Alias]) -> Path:
 
 
 def _data(*parts: str) -> Traversable:
-    found = files("dlx_deploy.targets")
+    place = files("dlx_deploy.targets")
     for part in parts:
-        found = found.joinpath(part)
-    return found
+        place = place.joinpath(part)
+    return place
 
 
 def _builtin_names() -> list[str]:
-    found = (entry.name for entry in _data("profiles").iterdir())
-    return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
+    names = (entry.name for entry in _data("profiles").iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def _is_builtin(name: str) -> bool:
@@ -163,7 +163,7 @@ def _builtin(name: str) -> Profile:
     return check(decode(_parse(_data("profiles", origin), origin), Profile, origin), origin)
 
 
-def _parse(source: Traversable, origin: str) -> dict[str, Any]:
+def _parse(source: Traversable, origin: str) -> Table:
     raw = read_toml(source, origin, "the built-in targets: dlx-deploy targets list")
     schema = raw.get("schema", SCHEMA)
     if schema != SCHEMA:

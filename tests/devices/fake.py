@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from dlx_deploy.devices.device import Facts
-from dlx_deploy.runtime.commands.actions import Outcome
 from dlx_deploy.runtime.commands.bench import Latency, summarise
+from dlx_deploy.runtime.views import Outcome
 
 __all__ = ["FakeDevice"]
 

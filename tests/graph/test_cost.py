@@ -10,11 +10,11 @@ from onnx import ModelProto, TensorProto, helper
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.cost import layer_costs, model_summary
 from dlx_deploy.graph.model import load
-from dlx_deploy.graph.quantization import cpu_style, tensorrt_style
+from dlx_deploy.graph.quantization.scheme import CPU, TENSORRT
 from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 from dlx_deploy.targets.roofline import LayerCost
 
-from ..onnx_fixtures import Net, exported, residual_net, trained
+from ..onnx_fixtures import Net, exported, residual_net, trained, with_qdq
 
 PIXELS = 64
 
@@ -24,9 +24,7 @@ def costs(model: ModelProto) -> dict[str, LayerCost]:
 
 
 def int8(model: ModelProto, style: str) -> ModelProto:
-    if style == "tensorrt":
-        return tensorrt_style.insert_qdq(model, dict.fromkeys(tensorrt_style.tensors_to_quantize(model), (-1.0, 1.0)))
-    return cpu_style.quantize(model, dict.fromkeys(cpu_style.tensors_to_quantize(model), (-1.0, 1.0)), False)
+    return with_qdq(model, TENSORRT if style == "tensorrt" else CPU, (-1.0, 1.0))
 
 
 def test_a_residual_network_in_fused_layers() -> None:

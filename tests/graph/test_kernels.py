@@ -10,11 +10,11 @@ import pytest
 from dlx_deploy.graph import evaluation, kernels
 from dlx_deploy.graph.kernels import has_full_range, host_saturates
 from dlx_deploy.graph.model import to_bytes
-from dlx_deploy.graph.quantization.cpu_style import quantize, tensors_to_quantize
+from dlx_deploy.graph.quantization.scheme import CPU, CPU_REDUCED
 from dlx_deploy.targets.host import Host
 
 from ..arrays import run_onnx
-from ..onnx_fixtures import images, residual_net
+from ..onnx_fixtures import images, residual_net, with_qdq
 
 AVX2 = Host(arch="x86_64", cpu_model="", cores=2, has_vnni=False, board="")
 VNNI = Host(arch="x86_64", cpu_model="", cores=2, has_vnni=True, board="")
@@ -22,8 +22,7 @@ CORTEX_A72 = Host(arch="aarch64", cpu_model="", cores=4, has_vnni=False, board="
 
 
 def quantized(reduce_range: bool) -> bytes:
-    net = residual_net()
-    return to_bytes(quantize(net, dict.fromkeys(tensors_to_quantize(net), (-1.0, 2.0)), reduce_range))
+    return to_bytes(with_qdq(residual_net(), CPU_REDUCED if reduce_range else CPU))
 
 
 @pytest.mark.parametrize(("host", "saturates"), [(AVX2, True), (VNNI, False), (CORTEX_A72, False)])

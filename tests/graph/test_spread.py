@@ -9,17 +9,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dlx_deploy.graph import spread as spread_module
 from dlx_deploy.graph.model import load, to_bytes
-from dlx_deploy.graph.quantization.tensorrt_style import insert_qdq, tensors_to_quantize
+from dlx_deploy.graph.quantization.scheme import TENSORRT
 from dlx_deploy.graph.spread import BEND
 from dlx_deploy.runtime.backends.exact import exact_model
 
 from ..arrays import moved
-from ..onnx_fixtures import images, residual_net
+from ..onnx_fixtures import images, residual_net, with_qdq
 
 
 def quantized() -> bytes:
-    model = residual_net(opset=20)
-    return to_bytes(insert_qdq(model, dict.fromkeys(tensors_to_quantize(model), (-3.0, 3.0))))
+    return to_bytes(with_qdq(residual_net(opset=20), TENSORRT, (-3.0, 3.0)))
 
 
 def test_integer_sums_do_not_move_and_what_is_bent_does() -> None:

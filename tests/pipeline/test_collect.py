@@ -14,7 +14,7 @@ from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.plan import plan
 from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.report.builds import describe_collected
+from dlx_deploy.report.stores import CollectedView
 from dlx_deploy.report.table import format_age
 
 from .conftest import Events, Toy
@@ -81,7 +81,7 @@ def test_what_goes_is_named(toy: Toy, store: Store, events: Events) -> None:
         ("", ""),
     }
     assert sorted(e.key for e in found.entries) == list(found.removed)
-    text = describe_collected(found, dry_run=True).splitlines()
+    text = CollectedView(found, dry_run=True).text.splitlines()
     assert text[0].split() == ["stage", "first", "built", "for", "age", "size", "key"]
     shown = {line.split()[-1] for line in text if line.startswith(("number", "parity", "scale"))}
     assert shown == {key[:12] for key in found.removed} - {"d" * 12}
@@ -92,7 +92,7 @@ def test_what_goes_is_named(toy: Toy, store: Store, events: Events) -> None:
 
 def test_a_long_list_is_cut_for_people(store: Store) -> None:
     fill(store, 60)
-    text = describe_collected(collect_garbage(store), dry_run=False).splitlines()
+    text = CollectedView(collect_garbage(store), dry_run=False).text.splitlines()
     assert len(text) == 2 + 40 + 2
     assert text[-2] == "… and 20 more; --json lists all"
     assert text[-1].startswith("freed ")

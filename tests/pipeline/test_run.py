@@ -29,7 +29,7 @@ from dlx_deploy.pipeline.plan import Build, plan
 from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage, Step
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.report.builds import describe_status
+from dlx_deploy.report.stores import view_status
 
 from .conftest import Board, Events, NumberParams, Toy
 
@@ -127,7 +127,7 @@ def test_interrupt_is_recorded_and_leaves_no_work(toy: Toy, store: Store, events
     with pytest.raises(KeyboardInterrupt):
         run_build(toy.build(), store, events)
     assert latest_manifests(store)["board"].status == "interrupted"
-    _, told = describe_status(store.root)
+    told = view_status(store.root).text
     assert told.endswith("interrupted; finished stages are kept: build again to go on")
     assert "error" not in told
     assert not list(store.root.glob("store/.work-*"))

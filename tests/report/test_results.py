@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlx_deploy.config import Gate
-from dlx_deploy.report.results import draw_results, read_results
+from dlx_deploy.report.results import read_results
 
 from ..stages.support.verifications import outputs
 
@@ -16,19 +16,18 @@ def test_the_table_says_that_nothing_is_shipped(tmp_path: Path) -> None:
         ("teacher", False, False),
         ("quantized", True, False),
     ]
-    assert "→ was chosen, and is not shipped." in draw_results(results)
-    assert "→ is shipped." in draw_results(read_results("board", outputs(tmp_path), Gate()))
+    assert "→ was chosen, and is not shipped." in results.text
+    assert "→ is shipped." in read_results("board", outputs(tmp_path), Gate()).text
 
 
 def test_the_table(tmp_path: Path) -> None:
-    measured = draw_results(read_results("board", outputs(tmp_path, 5, 2), Gate()))
+    measured = read_results("board", outputs(tmp_path, 5, 2), Gate()).text
     assert "→ quantized  97.70 %  0.30" in measured
     assert "1.20 ms" in measured
     assert "pending" not in measured
     kind = "estimate (roofline, not measured)"
-    estimated = draw_results(
-        read_results("board", outputs(tmp_path, 5, 2, kind=kind, p90_ms=None, low_ms=0.5, high_ms=1.5), Gate())
-    )
+    found = outputs(tmp_path, 5, 2, kind=kind, p90_ms=None, low_ms=0.5, high_ms=1.5)
+    estimated = read_results("board", found, Gate()).text
     assert "~1.00 ms" in estimated
     assert f"Latency at batch 1: {kind}, a board." in estimated
     assert "pending until the board measures it" in estimated

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dlx_deploy.runtime.errors import InputError, PackageError
 from dlx_deploy.runtime.predictor import Predictor, load
-from dlx_deploy.runtime.tasks.classes import Predictions
+from dlx_deploy.runtime.tasks.predictions import Predictions
 
 
 def test_predictions_of_arrays(dlx: Path, data: Any, helpers: Any) -> None:

@@ -10,7 +10,7 @@ from dlx_deploy.config import load_config
 from dlx_deploy.errors import ConfigError, DlxError
 from dlx_deploy.nn.export.spec import OLDEST
 from dlx_deploy.stages.export import OLDEST_OPSET
-from dlx_deploy.stages.recipe import steps_for
+from dlx_deploy.stages.order import steps_for
 from dlx_deploy.targets import load_target
 
 from .support.planning import planned

@@ -14,7 +14,7 @@ from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.weights.network import Architecture, save_model
 from dlx_deploy.pipeline.stage import Job, Output
 from dlx_deploy.stages.logits import STAGE
-from dlx_deploy.stages.recipe import steps_for
+from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.support.training import NoParams
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks import prepare

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from dlx_deploy.config import Quantize
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.quantization import NothingToQuantize
+from dlx_deploy.graph.quantization.quantize import NothingToQuantize
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.quantize import STAGE, PrecisionPlan, read_plan
 from dlx_deploy.targets import load_target
@@ -30,7 +30,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         out.write_bytes(b"converted")
         return type("Report", (), {"layers": {"a/Conv": "int8" if plan.int8 else "fp16"}})
 
-    monkeypatch.setattr("dlx_deploy.graph.quantization.quantize_model", convert)
+    monkeypatch.setattr("dlx_deploy.graph.quantization.quantize.quantize_model", convert)
     monkeypatch.setattr(
         "dlx_deploy.nn.data.dataset.open_data",
         lambda path: held_images(np.zeros((4, 8, 8, 1), np.uint8), only="calibration"),
@@ -91,7 +91,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             out.write_bytes(b"converted")
             return type("Report", (), {"layers": {"a/MatMul": "int8" if plan.int8 else "fp16"}})
 
-        monkeypatch.setattr("dlx_deploy.graph.quantization.quantize_model", convert)
+        monkeypatch.setattr("dlx_deploy.graph.quantization.quantize.quantize_model", convert)
         monkeypatch.setattr(
             "dlx_deploy.nn.data.dataset.open_data", lambda path: held_texts(np.ones((4, 3)), only="calibration")
         )

@@ -17,8 +17,7 @@ from dlx_deploy.tasks import TASKS, find_task, kinds_with_a_path, task_for
 ROOT = Path(dlx_deploy.__file__).parent
 SOURCES = ("nn/data/headers.py", "nn/data/images.py", "nn/data/listing.py", "nn/data/texts.py")
 ROOMS = ("tasks/", "runtime/tasks/", "nn/models/", "runtime/package/schema1.py", *SOURCES)
-"""Where it is asked: both halves of the tasks, what their data come from, the model registry, the old layout of packages.
-"""
+"""Where it is asked: both halves of the tasks, their data's sources, the model registry, the old layout of packages."""
 ASKED = re.compile(
     r"\bis_text\b|isinstance\([^()]*\b(?:Token|Image|Text)(?:Input|Spec|Header)s?\b|\bimages\.ndim\b|_TASK\b"
     r"|image-classification|sequence-classification|data\.kind (?:==|in|!=)"

@@ -8,7 +8,7 @@ cannot hold, and tensors that come near its largest number on the calibration im
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
@@ -61,25 +61,27 @@ def float_tensors(model: ModelProto) -> list[str]:
     return [n for node in model.graph.node for n in node.output if n in types and types[n].dtype == FLOAT]
 
 
-def half_precision(model: ModelProto, largest: Mapping[str, float]) -> ModelProto:
+def half_precision(model: ModelProto, largest: Mapping[str, float], kept: Collection[str] = ()) -> ModelProto:
     """A copy of ``model`` that computes in float16 wherever that is safe; inputs and outputs keep their types.
 
-    ``largest``: the largest magnitude seen of a tensor; one that is not in it is taken to be small.
+    ``largest``: the largest magnitude seen of a tensor; one that is not in it is taken to be small. ``kept``: the names
+    of nodes that stay in float32, safe or not.
 
     Raises:
         StageFailed: the graph has control flow, whose inner graphs are not converted.
     """
-    return _Conversion(load(model), largest).run()
+    return _Conversion(load(model), largest, kept).run()
 
 
 class _Conversion:
     """One pass over the graph; ``types`` holds the element type that each tensor has so far."""
 
-    def __init__(self, model: ModelProto, largest: Mapping[str, float]) -> None:
+    def __init__(self, model: ModelProto, largest: Mapping[str, float], kept: Collection[str]) -> None:
         self._model = model
         self._index = Index(model)
         self._opset = opset(model)
         self._largest = largest
+        self._kept = set(kept)
         self._info = infer(model)
         self._types = {name: info.dtype for name, info in self._info.items()}
         self._ends = {value.name for value in model.graph.output}
@@ -117,7 +119,8 @@ class _Conversion:
         allowed = self._allows(node.output, self._schema(node).outputs, 0) and all(
             self._allows(node.input, self._schema(node).inputs, i) or i > 0 for i in range(len(node.input))
         )
-        return FLOAT if node.op_type in IN_FLOAT or near or unfit or not allowed else HALF
+        unsafe = node.op_type in IN_FLOAT or near or unfit or not allowed
+        return FLOAT if unsafe or node.name in self._kept else HALF
 
     def _follow(self, node: NodeProto) -> int:
         """As chosen, but a quantizer takes its input as it comes: the integers are nearer to the float32 ones."""

@@ -1,98 +1,204 @@
-"""Which layers and which tensors of a graph are quantized; both styles ask here.
+"""Which tensors of a graph get Q/DQ pairs.
 
-A layer is a Conv, Gemm or MatMul with constant weights. The product of two activations (attention), Softmax,
-LayerNormalization and gates stay in floating point. Of a residual sum behind a convolution one input is quantized: the
-identity, so that a runtime can fuse convolution, sum and activation and read the other input in INT8.
+``inputs``: what layers read, and of a residual sum behind a convolution one input: the identity, so that a runtime can
+fuse convolution, sum and activation and read the other input in INT8 (NVIDIA's advice for TensorRT).
+``kernels``: the outputs of convolutions, residual sums and what follows them too, so that integers pass from kernel to
+kernel; an activation function that only clips is left to the quantizer, which clips as well. Outputs of Gemm and MatMul
+keep their resolution: the logits are among them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
 
-from onnx import ModelProto, NodeProto, TensorProto
+import msgspec
+from onnx import ModelProto, NodeProto
 
-from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.model import Index, TensorInfo, attribute, infer, int_attribute
-from dlx_deploy.graph.passes.fold import constants_of
+from dlx_deploy.graph.model import Index
+from dlx_deploy.graph.quantization.layers import weight_axis
 
-__all__ = [
-    "DYNAMIC",
-    "LAYERS",
-    "WEIGHTED",
-    "excluded",
-    "layer_precision",
-    "quantizable",
-    "residuals",
-    "through_qdq",
-    "weight_axis",
-]
+__all__ = ["Pair", "Placement", "Weights", "narrowed", "place"]
 
-LAYERS = ("Conv", "Gemm", "MatMul")
-WEIGHTED = (*LAYERS, "ConvTranspose")
-NUMBER = re.compile(r"^(.*/[A-Za-z]+)_[0-9]+$")
-"""A node's name whose module makes several of its kind: see ``graph.passes.names``."""
-DYNAMIC, DYNAMIC_SUFFIX = "MatMulInteger", "_quant"
-"""What ONNX Runtime makes of a MatMul or Gemm whose activations are quantized while it runs, and of its name."""
+CLIPS = ("Relu", "Clip")
+SELECTS = ("MaxPool", "AveragePool", "Flatten", "Reshape")
+"""Operators that give values within the range of what they read: their output has its scale."""
+FOLLOWERS = (*CLIPS, *SELECTS, "GlobalAveragePool")
+"""Operators that stay in INT8 where their input already is."""
 
 
-def weight_axis(node: NodeProto, rank: int) -> int:
-    """The axis of the output channels in the layer's weights, whose rank is ``rank``."""
-    if node.op_type == "MatMul":
-        return rank - 1
-    if node.op_type == "Gemm":
-        return 0 if int_attribute(node, "transB", 0) else 1
-    return 1 if node.op_type == "ConvTranspose" else 0
+class Pair(msgspec.Struct, frozen=True, tag="activation"):
+    """QuantizeLinear and DequantizeLinear behind an activation.
 
-
-def excluded(model: ModelProto, patterns: Sequence[str]) -> set[str]:
-    """The names of the nodes that a pattern (fnmatch, case-sensitive) matches.
-
-    A pattern stands for modules: it matches a node by its name, by its name without the number that tells a module's
-    uses apart (``cls/Conv`` is ``cls/Conv_2`` as well), or by the module that it is in or one around that (``cls``).
-    Whichever use it names, all uses of the module's weights are matched: one module has one precision.
-
-    Raises:
-        ConfigError: a pattern matches no node.
+    ``readers``: the nodes that read it through them, all if there are none here. ``like``: the tensor whose scale and
+    zero point it shares, if it has none of its own.
     """
-    nodes = list(model.graph.node)
-    matched: set[str] = set()
-    for pattern in patterns:
-        found = {node.name for node in nodes if any(fnmatchcase(name, pattern) for name in _names_of(node.name))}
-        if not found:
-            raise ConfigError(f"quantize.exclude: {pattern!r} matches no node of the graph; {_nearest(pattern, nodes)}")
-        matched |= found
-    uses = {(_without_number(n.name), n.input[1]) for n in nodes if n.name in matched and n.op_type in WEIGHTED}
-    return matched | {n.name for n in nodes if n.op_type in WEIGHTED and (_without_number(n.name), n.input[1]) in uses}
+
+    tensor: str
+    readers: tuple[str, ...] = ()
+    like: str = ""
 
 
-def _names_of(node: str) -> list[str]:
-    """What a pattern may call the node ``layer1.0.conv1/Conv_2``: that, without its number, and every module around."""
-    parts = node.rpartition("/")[0].split(".")
-    return [node, _without_number(node), *(".".join(parts[:end]) for end in range(1, len(parts) + 1))]
+class Weights(msgspec.Struct, frozen=True, tag="weights"):
+    """DequantizeLinear behind int8 weights, whose output channels lie along ``axis``, for the ``layers``."""
+
+    tensor: str
+    axis: int
+    layers: tuple[str, ...]
 
 
-def _without_number(name: str) -> str:
-    return NUMBER.sub(r"\1", name)
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """What is written, in this order; ``absorbed``: nodes that go, as the quantizer behind them clips as they do."""
+
+    entries: tuple[Pair | Weights, ...] = ()
+    absorbed: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> dict[str, Pair]:
+        """Activation → its pair."""
+        return {entry.tensor: entry for entry in self.entries if isinstance(entry, Pair)}
+
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        """The weights alone."""
+        return tuple(entry for entry in self.entries if isinstance(entry, Weights))
+
+    @property
+    def own(self) -> list[str]:
+        """The activations that have a scale of their own: what to calibrate."""
+        return [pair.tensor for pair in self.pairs.values() if not pair.like]
 
 
-def _nearest(pattern: str, nodes: Sequence[NodeProto]) -> str:
-    """The names most like ``pattern``, or the layers where none is alike."""
-    known = list(dict.fromkeys(name for node in nodes for name in _names_of(node.name) if name))
-    if close := get_close_matches(pattern, known, n=5):
-        return f"the nearest: {', '.join(close)}"
-    layers = [node.name for node in nodes if node.op_type in LAYERS]
-    return f"its layers: {', '.join(layers[:40])}"
+def place(
+    model: ModelProto,
+    where: Literal["inputs", "kernels"],
+    layers: Sequence[NodeProto],
+    skipped: Collection[str] = (),
+    left_out: Collection[str] = (),
+) -> Placement:
+    """The placement for ``layers`` on int8, without the tensors ``skipped`` and for no node ``left_out``."""
+    return _PLACES[where](Index(model), layers, skipped, left_out)
 
 
-def quantizable(index: Index, left_out: set[str]) -> list[NodeProto]:
-    """The layers to quantize, in graph order."""
-    return [n for n in index.model.graph.node if n.name not in left_out and _has_plain_weights(n, index)]
+def narrowed(placement: Placement, readers: Mapping[str, Collection[str]]) -> Placement:
+    """``placement`` with tensors read through their pair by the nodes in ``readers`` alone, where there are some."""
+    entries: list[Pair | Weights] = []
+    for entry in placement.entries:
+        wanted = readers.get(entry.tensor) if isinstance(entry, Pair) else None
+        if isinstance(entry, Pair) and wanted:
+            left = tuple(name for name in entry.readers if name in wanted)
+            entries += [msgspec.structs.replace(entry, readers=left)] if left else []
+        else:
+            entries.append(entry)
+    return msgspec.structs.replace(placement, entries=tuple(entries))
 
 
-def residuals(index: Index, layers: Sequence[NodeProto]) -> dict[str, str]:
+def _inputs(
+    index: Index, layers: Sequence[NodeProto], skipped: Collection[str], left_out: Collection[str]
+) -> Placement:
+    """What layers read, and the identity of residual sums."""
+    readers: dict[str, dict[str, None]] = {}
+    sums, chosen = _residuals(index, layers), {node.output[0] for node in layers}
+    for node in index.model.graph.node:
+        out = node.output[0]
+        if out in chosen:
+            readers.setdefault(node.input[0], {})[node.name] = None
+        elif out in sums and node.name not in left_out:
+            readers.setdefault(sums[out], {})[node.name] = None
+    pairs = [Pair(tensor, tuple(names)) for tensor, names in readers.items() if tensor not in skipped]
+    return Placement(entries=(*pairs, *_weights(index, layers)))
+
+
+def _weights(index: Index, layers: Sequence[NodeProto]) -> list[Weights]:
+    """Each weight once for each axis, in graph order; weights that several layers share stay shared."""
+    readers: dict[tuple[str, int], list[str]] = {}
+    for node in layers:
+        name = node.input[1]
+        axis = weight_axis(node, len(index.initializers[name].dims))
+        readers.setdefault((name, axis), []).append(node.name)
+    return [Weights(name, axis, tuple(names)) for (name, axis), names in readers.items()]
+
+
+def _kernels(
+    index: Index, layers: Sequence[NodeProto], skipped: Collection[str], left_out: Collection[str]
+) -> Placement:
+    """Everything between integer kernels."""
+    walk = _Walk(index, layers, skipped)
+    for node in _kernels_nodes(index, layers, left_out):
+        walk.visit(node)
+    borrowing = [entry for entry in walk.marked.values() if isinstance(entry, Pair) and entry.like]
+    own = [entry for entry in walk.marked.values() if entry not in borrowing]
+    return Placement(entries=(*own, *borrowing), absorbed=tuple(walk.absorbed))
+
+
+def _kernels_nodes(index: Index, layers: Sequence[NodeProto], left_out: Collection[str]) -> list[NodeProto]:
+    """Layers, residual sums, and what follows them without leaving INT8; in graph order."""
+    outputs = {node.output[0] for node in layers}
+    sums = _residuals(index, layers)
+    for node in index.model.graph.node:
+        follows = node.op_type in FOLLOWERS and node.input[0] in outputs
+        if node.name not in left_out and (follows or node.output[0] in sums):
+            outputs.add(node.output[0])
+    return [node for node in index.model.graph.node if node.output[0] in outputs]
+
+
+class _Walk:
+    """Marks the tensors of one node after the other; what is marked first is written first."""
+
+    def __init__(self, index: Index, layers: Sequence[NodeProto], skipped: Collection[str]) -> None:
+        self._index, self._skipped = index, skipped
+        self._layers = {node.output[0] for node in layers}
+        self._weights = {name: entry for entry in _weights(index, layers) for name in entry.layers}
+        self._ends = {value.name for value in (*index.model.graph.input, *index.model.graph.output)}
+        self.marked: dict[tuple[str, int], Pair | Weights] = {}
+        self.absorbed: list[str] = []
+
+    def visit(self, node: NodeProto) -> None:
+        """Mark what ``node`` reads and gives."""
+        if node.output[0] in self._layers:
+            self._layer(node)
+        elif node.op_type in CLIPS:
+            self._clip(node)
+        elif node.op_type in SELECTS:
+            self._select(node)
+        else:
+            for name in (*node.input, *node.output):
+                self._mark(name)
+
+    def _layer(self, node: NodeProto) -> None:
+        self._mark(node.input[0])
+        if node.op_type == "Conv":
+            self._mark(node.output[0])
+        weights = self._weights[node.name]
+        self.marked[weights.tensor, weights.axis] = weights
+
+    def _clip(self, node: NodeProto) -> None:
+        before = node.input[0]
+        if not self._is_marked(before):
+            return
+        alone = len(self._index.readers(before)) == 1 and before not in self._ends
+        if alone and node.output[0] not in self._skipped:
+            del self.marked[before, _WHOLE]
+            self.absorbed.append(node.name)
+        self._mark(node.output[0])
+
+    def _select(self, node: NodeProto) -> None:
+        if self._is_marked(node.input[0]) and node.output[0] not in self._skipped:
+            self.marked[node.output[0], _WHOLE] = Pair(node.output[0], like=node.input[0])
+
+    def _is_marked(self, name: str) -> bool:
+        return (name, _WHOLE) in self.marked
+
+    def _mark(self, name: str) -> None:
+        if name not in self._skipped:
+            self.marked.setdefault((name, _WHOLE), Pair(name))
+
+
+_WHOLE = -1
+"""Stands for the axis of an activation, which has one scale."""
+
+
+def _residuals(index: Index, layers: Sequence[NodeProto]) -> dict[str, str]:
     """Output of a residual sum → the tensor that is its identity, for sums fed by a convolution of ``layers``.
 
     Where both inputs come from convolutions, the one with fewer nodes before it is the shortcut and plays the identity;
@@ -112,53 +218,6 @@ def residuals(index: Index, layers: Sequence[NodeProto]) -> dict[str, str]:
     return found
 
 
-def through_qdq(index: Index, name: str) -> str | None:
-    """The tensor behind a DequantizeLinear and its QuantizeLinear, if any; ``None`` if ``name`` is not dequantized."""
-    node = index.made_by(name, "DequantizeLinear")
-    if node is None:
-        return None
-    quantize = index.made_by(node.input[0], "QuantizeLinear")
-    return str(quantize.input[0] if quantize is not None else node.input[0])
-
-
-def layer_precision(model: ModelProto) -> dict[str, str]:
-    """Node name → ``int8``, ``fp16`` or ``fp32`` for every layer, as the graph that is read has it.
-
-    A convolution is always a layer, a Gemm or MatMul where its weights come from constants, computed or not: a layer
-    whose weights are hidden behind other nodes runs in floating point and is listed as such.
-    """
-    index, computed = Index(model), constants_of(model)
-    types: dict[str, TensorInfo] = {}
-    found = {}
-    for node in model.graph.node:
-        if node.op_type == DYNAMIC and node.input[1] in index.initializers:
-            found[node.name.removesuffix(DYNAMIC_SUFFIX)] = "int8"
-        if node.op_type not in WEIGHTED:
-            continue
-        weight = through_qdq(index, node.input[1])
-        stored = index.initializers.get(weight or node.input[1])
-        if stored is None and node.input[1] not in computed and node.op_type in ("Gemm", "MatMul"):
-            continue  # the product of two activations
-        if stored is not None and weight is not None and through_qdq(index, node.input[0]) is not None:
-            found[node.name] = "int8"
-            continue
-        if stored is None:
-            types = types or infer(model)
-        kind = stored.data_type if stored is not None else types[node.input[1]].dtype
-        found[node.name] = "fp16" if kind == TensorProto.FLOAT16 else "fp32"
-    return found
-
-
-def _has_plain_weights(node: NodeProto, index: Index) -> bool:
-    if node.op_type not in LAYERS or node.input[0] in index.initializers:
-        return False
-    weight = index.initializers.get(node.input[1])
-    if weight is None or weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
-        return False
-    plain_gemm = all(attribute(node, name, 1.0) == 1.0 for name in ("alpha", "beta"))
-    return node.op_type != "Gemm" or (plain_gemm and not int_attribute(node, "transA", 0))
-
-
 def _depths(index: Index) -> dict[str, int]:
     """Tensor → the number of nodes on the longest way to it."""
     depth: dict[str, int] = {}
@@ -166,3 +225,7 @@ def _depths(index: Index) -> dict[str, int]:
         here = 1 + max((depth.get(name, 0) for name in node.input), default=0)
         depth.update((name, here) for name in node.output)
     return depth
+
+
+_Place = Callable[[Index, Sequence[NodeProto], Collection[str], Collection[str]], Placement]
+_PLACES: Mapping[str, _Place] = {"inputs": _inputs, "kernels": _kernels}

@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, defs
 from dlx_deploy.graph.model import Index, attribute, int_attribute, opset
 from dlx_deploy.graph.passes.base import Pass
 from dlx_deploy.graph.passes.opset import OLDEST
-from dlx_deploy.graph.quantization.placement import LAYERS, through_qdq, weight_axis
+from dlx_deploy.graph.quantization.layers import LAYERS, through_qdq, weight_axis
 
 __all__ = ["TENSORRT_RULES", "check_tensorrt_rules"]
 

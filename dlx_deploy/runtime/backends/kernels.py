@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from typing import Any, Mapping, Optional
+from typing import Optional
+
+from ..untyped import JsonTable
 
 __all__ = ["missing_dot_product"]
 
@@ -11,7 +13,7 @@ CPUINFO = "/proc/cpuinfo"
 DOT_PRODUCT = ("avx512_vnni", "avx_vnni")
 
 
-def missing_dot_product(meta: Mapping[str, Any], cpuinfo: str = CPUINFO, machine: str = "") -> Optional[str]:
+def missing_dot_product(meta: JsonTable, cpuinfo: str = CPUINFO, machine: str = "") -> Optional[str]:
     """Why the package whose ``package.json`` is ``meta`` would be answered wrong here; ``None`` if it would not be.
 
     With 8-bit weights of full range, an x86 CPU without a dot product (VNNI) adds two products in 16 bits, which

@@ -7,6 +7,7 @@ from typing import Any, Optional, Sequence, Tuple
 
 from ..errors import BackendMissing, InputError, PackageError
 from ..supported import check_onnxruntime
+from ..untyped import Foreign
 from ..words import said
 from .exact import exact_model
 
@@ -17,7 +18,7 @@ MAX_THREADS = 1024
 TYPES = {"float32": "float", "float64": "double"}
 
 
-def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Optional[Sequence[str]] = None) -> Any:
+def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Optional[Sequence[str]] = None) -> Foreign:
     """An ``onnxruntime.InferenceSession`` of ``model`` on the CPU, or on ``providers``; it never falls back.
 
     ``exact_qdq`` runs the arithmetic that the graph describes, Q/DQ in floating point and float16 by rounding, instead
@@ -44,7 +45,7 @@ def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Opt
     return session
 
 
-def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Any:
+def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Foreign:
     """A session of ``model`` on the execution provider that the Python package ``plugin`` brings along.
 
     Raises:
@@ -90,7 +91,7 @@ def version_warning() -> Optional[str]:
     return check_onnxruntime(_import().__version__)
 
 
-def _kind(ort: Any) -> Any:
+def _kind(ort: Foreign) -> Foreign:
     """``InferenceSession`` without its fallback: at a failure it would print on stdout, and try another provider."""
     own = ort.InferenceSession
     never = property(lambda _: False, lambda _, value: None)  # its __init__ sets it to True
@@ -102,7 +103,7 @@ def _check_threads(threads: int) -> None:
         raise InputError(f"threads is {threads}; must be 0 (ONNX Runtime's choice) to {MAX_THREADS}")
 
 
-def _import() -> Any:
+def _import() -> Foreign:
     try:
         import onnxruntime
     except ImportError as e:
@@ -111,7 +112,7 @@ def _import() -> Any:
     return onnxruntime
 
 
-def _options(ort: Any, exact_qdq: bool, threads: int) -> Any:
+def _options(ort: Foreign, exact_qdq: bool, threads: int) -> Foreign:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     # Nothing but what ends the process: failures are raised, and what is printed holds the model's own names raw.
@@ -132,7 +133,7 @@ def _check_providers(wanted: Sequence[str], there: Sequence[str]) -> None:
             )
 
 
-def session_errors(ort: Any = None) -> Tuple[Any, ...]:
+def session_errors(ort: Foreign = None) -> Tuple[Any, ...]:
     """ONNX Runtime's own exceptions: they share no base class but ``Exception``."""
     state = (ort or _import()).capi.onnxruntime_pybind11_state
     names = "EPFail Fail InvalidArgument InvalidGraph InvalidProtobuf ModelLoaded NoModel NoSuchFile NotImplemented"

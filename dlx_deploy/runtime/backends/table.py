@@ -6,13 +6,12 @@ Nothing else asks for a backend by its name.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple, Type
 
+from ..untyped import Array
 from .session import open_plugin_session, open_session, session_errors, version_warning
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ..package.contents import Package
 
 __all__ = ["BACKENDS", "DEFAULT_ORDER", "BackendOptions", "BackendRecord", "Say", "Session"]
@@ -27,7 +26,7 @@ Faults = Tuple[Type[BaseException], ...]
 class Session(Protocol):
     """What is run: an ``onnxruntime.InferenceSession``, or what has its call shape."""
 
-    def run(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, NDArray[Any]], /) -> List[NDArray[Any]]:
+    def run(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, Array], /) -> List[Array]:
         """The arrays of the named ``outputs`` for ``feeds``, which are only read."""
 
 

@@ -15,6 +15,7 @@ from ..package.rules import MAX_BATCH, MAX_BATCH_BYTES
 from ..predictor import Predictor
 from ..statistics.timings import UNSEEN, block_medians, percentile_bounds
 from ..tasks.arrays import count_of, rows_of
+from ..untyped import JsonTable
 
 __all__ = ["BenchOptions", "BenchResult", "Latency", "bench_package", "measure", "sample", "summarise"]
 
@@ -64,7 +65,7 @@ class BenchResult:
     latency: Latency
     batch: int
     images_per_second: float
-    machine: Mapping[str, Any]
+    machine: JsonTable
     max_p90_ms: Optional[float]
     verdict: Optional[str]
 

@@ -16,13 +16,13 @@ from ..predictor import Predictor
 from ..signals import Terminated, interruptible
 from ..tasks.task import PredictOptions
 from ..terminal import ready, show, talk
+from ..views import CommandView, Outcome
 from ..words import line
 from . import actions as commands
-from .actions import Outcome
 from .asked import asked_inputs
 from .bench import BenchOptions
 
-__all__ = ["main", "outcome_of"]
+__all__ = ["main", "view_of"]
 
 INTERRUPTED = 130
 ALIASES = {"run": "predict", "info": "inspect"}
@@ -38,12 +38,12 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
     ready()
     try:
         arguments = _parser(archive_path).parse_args(argv)
-        arguments.command = ALIASES.get(arguments.command, arguments.command)
         with interruptible():
-            outcome = _run(arguments, archive_path or arguments.package)
+            view = _run(arguments, archive_path or arguments.package)
         if arguments.command is None:
-            outcome = Outcome(outcome.data, f"{outcome.text}\n\n{_parser(archive_path).format_help().rstrip()}")
-        show(to_json(outcome.data).decode("utf-8").rstrip("\n") if arguments.json else outcome.text)
+            view = Outcome(view.data, f"{view.text}\n\n{_parser(archive_path).format_help().rstrip()}")
+        failure = view.failure
+        show(to_json(view.data).decode("utf-8").rstrip("\n") if arguments.json else view.text)
     except RuntimeFault as e:
         return _fail(e)
     except Terminated as e:
@@ -58,10 +58,10 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
     except KeyboardInterrupt:
         talk("interrupted")
         return INTERRUPTED
-    return _fail(outcome.failure) if outcome.failure else 0
+    return _fail(failure) if failure else 0
 
 
-def outcome_of(command: Sequence[str], package: str) -> Outcome:
+def view_of(command: Sequence[str], package: str) -> CommandView:
     """What ``command``, as it would stand behind ``python PACKAGE``, gives; nothing is printed but talk.
 
     Raises:
@@ -70,8 +70,9 @@ def outcome_of(command: Sequence[str], package: str) -> Outcome:
     return _run(_parser(package).parse_args(command), package)
 
 
-def _run(arguments: argparse.Namespace, path: str) -> Outcome:
+def _run(arguments: argparse.Namespace, path: str) -> CommandView:
     package = open_package(path)
+    arguments.command = ALIASES.get(arguments.command, arguments.command)
     if arguments.command in (None, "inspect"):
         return commands.inspect(package)
     if arguments.command == "engine":
@@ -81,7 +82,7 @@ def _run(arguments: argparse.Namespace, path: str) -> Outcome:
     return _with_predictor(arguments, predictor, package)
 
 
-def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package: Package) -> Outcome:
+def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package: Package) -> CommandView:
     if arguments.command == "predict":
         asked = asked_inputs(package, arguments.inputs, arguments.file, sys.stdin)
         return commands.predict(predictor, asked, PredictOptions(arguments.top, arguments.out))

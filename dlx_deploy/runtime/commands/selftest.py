@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import SelfTestFailed
 from ..predictor import Predictor
 from ..tasks.arrays import Arrays, Tolerance, count_of, joined, rows_of
+from ..untyped import Array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,5 +112,5 @@ class _Comparison:
         )
 
 
-def _asked(predictor: Predictor, given: Any) -> Dict[str, NDArray[Any]]:
+def _asked(predictor: Predictor, given: Any) -> Dict[str, Array]:
     return predictor.run(predictor.read(given))

@@ -14,8 +14,9 @@ from ..package.members import DIGEST
 from ..package.model_bytes import MAX_BYTES as MAX_MODEL_BYTES
 from ..package.model_bytes import check_model_bytes
 from ..predictor import Predictor
-from ..tasks.arrays import Arrays, count_of, joined, rows_of
+from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
 from ..tasks.task import Budgets, Judgement, Task
+from ..untyped import Array, Foreign
 from ..words import said
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["teacher_outputs", "verify_package"]
 
-BLOCK = 128  # samples per run: bounds the memory, not the result
+BLOCK = 128  # samples per run at most: bounds the memory, not the result
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -63,14 +64,15 @@ def verify_package(
             "them are unknown; use the test split of the build, or give the teacher: --teacher model.onnx"
         )
     parts = []
-    for start in range(0, count, BLOCK):
-        block = slice(start, start + BLOCK)
+    size = block_rows((*package.task.inputs.tensors, *outputs.tensors), BLOCK)
+    for start in range(0, count, size):
+        block = slice(start, start + size)
         parts.append(outputs.statistic(predictor.run(rows_of(feeds, block)), rows_of(targets, block)))
     changed = int(outputs.changed(columns, rows_of(targets, known)).sum())
     return outputs.judge(by_teacher, joined(parts), budgets or package.budgets, changed)
 
 
-def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0) -> Dict[str, NDArray[Any]]:
+def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0) -> Dict[str, Array]:
     """The outputs of the ONNX model at ``path``, which reads ``feeds`` and answers as the task says.
 
     Raises:
@@ -90,7 +92,8 @@ def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0)
     given = [x.name for x in session.get_outputs()]
     names = [t.name for t in tensors] if {t.name for t in tensors} <= set(given) else given[: len(tensors)]
     count = count_of(feeds)
-    blocks = [rows_of(feeds, slice(i, i + BLOCK)) for i in range(0, count, BLOCK)]
+    size = block_rows((*task.inputs.tensors, *tensors), BLOCK)
+    blocks = [rows_of(feeds, slice(i, i + size)) for i in range(0, count, size)]
     try:
         runs = [session.run(names, block) for block in blocks]
         outputs = joined([{tensor.name: run[i] for i, tensor in enumerate(tensors)} for run in runs])
@@ -122,14 +125,14 @@ def _open_teacher(name: str, threads: int) -> Any:
         raise InputError(f"{name}: {e}") from e
 
 
-def _filled(node: Any, feeds: Arrays) -> Tuple[int, ...]:
+def _filled(node: Foreign, feeds: Arrays) -> Tuple[int, ...]:
     """The dimensions of a model's input, dynamic ones as large as they are asked to be."""
     sizes: Sequence[int] = feeds[node.name].shape[1:] if node.name in feeds else ()
     own = node.shape[1:]
     return tuple(d if isinstance(d, int) else sizes[i] if i < len(sizes) else 0 for i, d in enumerate(own))
 
 
-def _look_up(reference: Arrays, digests: NDArray[np.uint64]) -> Tuple[NDArray[np.bool_], Dict[str, NDArray[Any]]]:
+def _look_up(reference: Arrays, digests: NDArray[np.uint64]) -> Tuple[NDArray[np.bool_], Dict[str, Array]]:
     """Which samples the reference table has, bool[n], and the rows of those, in their order."""
     place = {int(digest): row for row, digest in enumerate(reference[DIGEST])}
     rows = [place.get(int(digest), -1) for digest in digests]

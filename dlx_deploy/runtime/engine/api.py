@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 from ..errors import BackendMissing, EngineError
+from ..untyped import Foreign
 from .configure import add_profile, configure
 from .messages import logger_of, parse_failure, without_memory
 from .settings import FLAVOURS, BuildSettings
@@ -57,7 +58,7 @@ def load_api(flavour: str) -> Api:
 class Api:
     """The TensorRT ``module``; ``flavour`` is ``tensorrt`` or ``tensorrt-rtx``, ``version`` as the module says it."""
 
-    def __init__(self, module: Any, flavour: str) -> None:
+    def __init__(self, module: Foreign, flavour: str) -> None:
         self.module = module
         self.flavour = flavour
         self.version = str(module.__version__)
@@ -111,7 +112,7 @@ class Api:
         kept = bytes(cache.serialize()) if cache is not None else b""
         return RawBuild(plan, kept, self._inspection(plan), tuple(text for _, text in said), tuple(ignored))
 
-    def deserialize(self, plan: bytes) -> Any:
+    def deserialize(self, plan: bytes) -> Foreign:
         """The engine in ``plan``, with its runtime kept alive by it.
 
         Raises:
@@ -125,14 +126,14 @@ class Api:
             raise EngineError(f"{self.flavour} {self.version} cannot load the engine: {said}")
         return engine
 
-    def inspect(self, engine: Any) -> Optional[str]:
+    def inspect(self, engine: Foreign) -> Optional[str]:
         """The inspector's JSON on every layer, ``None`` where there is no inspector."""
         if not hasattr(engine, "create_engine_inspector"):
             return None
         inspector = engine.create_engine_inspector()
         return str(inspector.get_engine_information(self.module.LayerInformationFormat.JSON))
 
-    def _network(self, builder: Any, settings: BuildSettings) -> Tuple[Any, list[str]]:
+    def _network(self, builder: Foreign, settings: BuildSettings) -> Tuple[Foreign, list[str]]:
         """The empty network, created as explicit and as strongly typed as the version can."""
         flags = self.module.NetworkDefinitionCreationFlag
         wanted, ignored = 0, []
@@ -147,7 +148,7 @@ class Api:
             )
         return builder.create_network(wanted), ignored
 
-    def _timing_cache(self, config: Any, known: bytes) -> Any:
+    def _timing_cache(self, config: Foreign, known: bytes) -> Foreign:
         if not self.features()["timing_cache"]:
             return None
         cache = config.create_timing_cache(known)
@@ -158,7 +159,7 @@ class Api:
         """TensorRT-RTX builds where nothing can be loaded; its plan is read instead."""
         return None if self.flavour == "tensorrt-rtx" else self.inspect(self.deserialize(plan))
 
-    def _build_failure(self, said: Any) -> str:
+    def _build_failure(self, said: Foreign) -> str:
         last = "; ".join(text for _, text in said[-4:]) or "it gives no reason"
         remedy = without_memory(last)
         return f"{self.flavour} {self.version} cannot build the engine: {last}{remedy}"

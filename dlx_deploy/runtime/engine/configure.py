@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping
 
 from ..errors import EngineError
+from ..untyped import Foreign
 from .settings import BuildSettings
 
 if TYPE_CHECKING:
@@ -13,10 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["add_profile", "configure"]
 
 MIB = 1024**2
+Features = Mapping[str, bool]
+"""What this TensorRT has, as ``Api.features`` says."""
 
 
 def configure(
-    api: Api, builder: Any, config: Any, settings: BuildSettings, workspace_mib: int, progress: Callable[..., None]
+    api: Api,
+    builder: Foreign,
+    config: Foreign,
+    settings: BuildSettings,
+    workspace_mib: int,
+    progress: Callable[..., None],
 ) -> List[str]:
     """Sets everything but the optimisation profile; what has no effect here, as sentences.
 
@@ -45,7 +53,7 @@ def configure(
     return ignored
 
 
-def add_profile(builder: Any, network: Any, config: Any, settings: BuildSettings) -> None:
+def add_profile(builder: Foreign, network: Foreign, config: Foreign, settings: BuildSettings) -> None:
     """The optimisation profile of the batch size, if it is dynamic.
 
     Raises:
@@ -72,7 +80,7 @@ def add_profile(builder: Any, network: Any, config: Any, settings: BuildSettings
         config.add_optimization_profile(profile)
 
 
-def _set_types(trt: Any, config: Any, settings: BuildSettings, has: Any, name: str) -> None:
+def _set_types(trt: Foreign, config: Foreign, settings: BuildSettings, has: Features, name: str) -> None:
     """Flags where types are weak: those that the graph's plan needs, and those that the builder may choose."""
     strong = settings.strongly_typed and has["strongly_typed_flag"]
     if strong or not has["weak_types"]:
@@ -83,7 +91,7 @@ def _set_types(trt: Any, config: Any, settings: BuildSettings, has: Any, name: s
         config.set_flag(trt.BuilderFlag.FP16)
 
 
-def _set_workspace(api: Any, config: Any, limit_mib: int, has: Any) -> List[str]:
+def _set_workspace(api: Api, config: Foreign, limit_mib: int, has: Features) -> List[str]:
     if not limit_mib:
         return []
     if api.flavour == "tensorrt-rtx":
@@ -95,7 +103,9 @@ def _set_workspace(api: Any, config: Any, limit_mib: int, has: Any) -> List[str]
     return []
 
 
-def _set_dla(trt: Any, builder: Any, config: Any, settings: BuildSettings, has: Any, name: str) -> None:
+def _set_dla(
+    trt: Foreign, builder: Foreign, config: Foreign, settings: BuildSettings, has: Features, name: str
+) -> None:
     if settings.dla_core is None:
         return
     cores = int(builder.num_DLA_cores) if has["dla"] else 0
@@ -108,7 +118,7 @@ def _set_dla(trt: Any, builder: Any, config: Any, settings: BuildSettings, has: 
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
-def _set_compatibility(trt: Any, config: Any, settings: BuildSettings, has: Any, name: str) -> None:
+def _set_compatibility(trt: Foreign, config: Foreign, settings: BuildSettings, has: Features, name: str) -> None:
     for key in ("version_compatible", "hardware_compatible"):
         if getattr(settings, key) and not has[key]:
             raise EngineError(f"{key} is true; {name} builds no such engine; set it to false")
@@ -118,7 +128,7 @@ def _set_compatibility(trt: Any, config: Any, settings: BuildSettings, has: Any,
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
-def _set_capabilities(trt: Any, config: Any, settings: BuildSettings, has: Any, name: str) -> None:
+def _set_capabilities(trt: Foreign, config: Foreign, settings: BuildSettings, has: Features, name: str) -> None:
     """TensorRT-RTX: the GPUs that the engine is compiled for."""
     if not settings.compute_capabilities:
         return
@@ -134,7 +144,7 @@ def _set_capabilities(trt: Any, config: Any, settings: BuildSettings, has: Any, 
         config.set_compute_capability(getattr(trt.ComputeCapability, sm), i)
 
 
-def _monitor(trt: Any, progress: Callable[[str, int, int], None]) -> Any:
+def _monitor(trt: Foreign, progress: Callable[[str, int, int], None]) -> Foreign:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Passes a build's phases on."""
 

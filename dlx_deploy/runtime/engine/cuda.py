@@ -5,14 +5,12 @@ from __future__ import annotations
 import ctypes
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
 from ..errors import BackendMissing, EngineError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ..untyped import Array, Foreign
 
 __all__ = ["Cuda", "GpuFacts", "gpu_facts", "load_cuda"]
 
@@ -58,7 +56,7 @@ def gpu_facts() -> GpuFacts:
 class Cuda:
     """The runtime API in ``module``; addresses and streams are plain integers to the caller."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Foreign) -> None:
         self._rt = module
 
     def require_device(self) -> None:
@@ -105,7 +103,7 @@ class Cuda:
         """The address of ``size`` bytes on the device."""
         return int(self._call("cudaMalloc", max(size, 1)))
 
-    def pinned(self, shape: Sequence[int], dtype: Any) -> NDArray[Any]:
+    def pinned(self, shape: Sequence[int], dtype: Any) -> Array:
         """An array in page-locked host memory; ``free_pinned`` gives it back."""
         kind = np.dtype(dtype)
         count = int(np.prod(shape, dtype=np.int64))
@@ -113,12 +111,12 @@ class Cuda:
         raw = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(address)
         return np.frombuffer(raw, kind, count).reshape(tuple(shape))
 
-    def upload(self, device: int, host: NDArray[Any], stream: int) -> None:
+    def upload(self, device: int, host: Array, stream: int) -> None:
         """Starts copying ``host`` (contiguous, pinned) to the device."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", device, host.ctypes.data, host.nbytes, kind, stream)
 
-    def download(self, host: NDArray[Any], device: int, stream: int) -> None:
+    def download(self, host: Array, device: int, stream: int) -> None:
         """Starts copying from the device into ``host`` (contiguous, pinned)."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", host.ctypes.data, device, host.nbytes, kind, stream)
@@ -127,7 +125,7 @@ class Cuda:
         """From now on work in the stream is recorded and not done; other threads may go on as they like."""
         self._call("cudaStreamBeginCapture", stream, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
 
-    def end_capture(self, stream: int) -> Any:
+    def end_capture(self, stream: int) -> Foreign:
         """What was recorded, as a graph that can be launched."""
         graph = self._call("cudaStreamEndCapture", stream)
         try:
@@ -136,7 +134,7 @@ class Cuda:
         finally:
             self._call("cudaGraphDestroy", graph)
 
-    def launch(self, graph: Any, stream: int) -> None:
+    def launch(self, graph: Foreign, stream: int) -> None:
         """Does the graph's work in the stream."""
         self._call("cudaGraphLaunch", graph, stream)
 
@@ -144,11 +142,11 @@ class Cuda:
         """Gives device memory back."""
         self._call("cudaFree", address)
 
-    def free_pinned(self, array: NDArray[Any]) -> None:
+    def free_pinned(self, array: Array) -> None:
         """Gives page-locked memory back; nobody may read the array any more."""
         self._call("cudaFreeHost", array.ctypes.data)
 
-    def free_graph(self, graph: Any) -> None:
+    def free_graph(self, graph: Foreign) -> None:
         """Gives a graph back."""
         self._call("cudaGraphExecDestroy", graph)
 
@@ -156,7 +154,7 @@ class Cuda:
         """Gives a stream back."""
         self._call("cudaStreamDestroy", stream)
 
-    def _call(self, function: str, *arguments: Any) -> Any:
+    def _call(self, function: str, *arguments: Any) -> Foreign:
         """The value that a CUDA function gives beside its error code."""
         error, *values = getattr(self._rt, function)(*arguments)
         name = str(getattr(error, "name", error))

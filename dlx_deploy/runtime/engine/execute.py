@@ -1,4 +1,4 @@
-"""Running an engine: pinned buffers, one stream per concurrent call, and a CUDA graph while the batch size stays.
+"""Running an engine: a pool of lanes, from which each concurrent call takes one.
 
 An execution context must not be used by two calls at once, so each concurrent call takes a *lane* (context, stream,
 buffers) from a pool and puts it back. A lane costs the engine's activation memory; there are at most ``LANES``.
@@ -8,39 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import EngineError, InputError
 from ..files import write_atomically
+from ..untyped import Array, DType, Foreign
 from .api import Api
 from .cache import MODE
 from .cuda import Cuda, load_cuda
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from .lane import End, Lane
 
 __all__ = ["LANES", "EngineSession"]
 
-CAPTURE_AFTER = 2
-"""Runs of one batch size before its CUDA graph: the first warms up, and a size that comes once is not worth one."""
 LANES = 4
 """Calls that run at the same time; more wait. Beyond a few, a GPU gains nothing and memory is lost."""
-
-
-@dataclass(frozen=True)
-class _End:
-    """An input or output of an engine; ``shape`` is that of one sample."""
-
-    name: str
-    shape: Tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def describe(self) -> str:
-        return f"{self.dtype}[{', '.join(map(str, ('N', *self.shape)))}]"
 
 
 class EngineSession:
@@ -69,11 +53,11 @@ class EngineSession:
         self.inputs, self._output_dtypes, self.batch_range = _ends(api.module, self._engine)
         self._config = _runtime_config(self._engine, runtime_cache)
         self._cache_file = runtime_cache
-        self._lanes: List[_Lane] = []
+        self._lanes: List[Lane] = []
         self._made = 0
         self._free = threading.Condition()
 
-    def run(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, NDArray[Any]]) -> List[NDArray[Any]]:
+    def run(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, Array]) -> List[Array]:
         """The named ``outputs`` (``None``: all) for input arrays [N, ...]; the caller owns them, inputs are only read.
 
         More samples than the engine's largest batch are run in blocks; fewer than its smallest are filled with zeros.
@@ -84,7 +68,7 @@ class EngineSession:
         """
         names, count = self._checked(outputs, feeds)
         low, high = self.batch_range
-        blocks: List[List[NDArray[Any]]] = []
+        blocks: List[List[Array]] = []
         with self._lane() as lane:
             for start in range(0, count, high):
                 block = {name: array[start : start + high] for name, array in feeds.items()}
@@ -94,7 +78,7 @@ class EngineSession:
         return blocks[0] if len(blocks) == 1 else [np.concatenate(parts) for parts in zip(*blocks)]  # noqa: B905
 
     @contextlib.contextmanager
-    def lend(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[Dict[str, NDArray[Any]]]:
+    def lend(self, feeds: Mapping[str, Array]) -> Iterator[Dict[str, Array]]:
         """The outputs for at most one largest batch, without the copy: views that are valid inside the ``with`` block.
 
         Raises:
@@ -116,9 +100,7 @@ class EngineSession:
             self._made -= len(self._lanes)
             self._lanes.clear()
 
-    def _checked(
-        self, outputs: Optional[Sequence[str]], feeds: Mapping[str, NDArray[Any]]
-    ) -> Tuple[Sequence[str], int]:
+    def _checked(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, Array]) -> Tuple[Sequence[str], int]:
         """The names of the outputs that are asked for, and the number of samples."""
         names = list(self._output_dtypes) if outputs is None else outputs
         if feeds.keys() != self.inputs.keys() or not set(names) <= self._output_dtypes.keys():
@@ -138,7 +120,7 @@ class EngineSession:
         return names, count
 
     @contextlib.contextmanager
-    def _lane(self) -> Iterator[_Lane]:
+    def _lane(self) -> Iterator[Lane]:
         with self._free:
             while not self._lanes and self._made >= LANES:
                 self._free.wait()
@@ -158,7 +140,7 @@ class EngineSession:
             self._lanes.append(lane)
             self._free.notify()
 
-    def _new_lane(self) -> _Lane:
+    def _new_lane(self) -> Lane:
         context = (
             self._engine.create_execution_context(self._config)
             if self._config is not None
@@ -166,7 +148,7 @@ class EngineSession:
         )
         if context is None:
             raise EngineError("TensorRT creates no execution context; most likely the GPU's memory is full")
-        return _Lane(self, context, self._output_dtypes)
+        return Lane(self, context, self._output_dtypes)
 
     def keep_runtime_cache(self) -> None:
         """Writes what TensorRT-RTX compiled to its file, whole or not at all; a folder that refuses costs only time."""
@@ -179,112 +161,17 @@ class EngineSession:
             self.notes.append(f"the runtime cache cannot be kept ({e.strerror})")
 
 
-class _Lane:
-    """One context with its stream, buffers and graphs; used by one call at a time."""
-
-    def __init__(self, session: EngineSession, context: Any, dtypes: Mapping[str, np.dtype[Any]]) -> None:
-        self._session, self._context = session, context
-        self._cuda = session.cuda
-        self._stream = self._cuda.stream()
-        high = session.batch_range[1]
-        self._set_shapes(high)  # which those of the outputs follow from
-        shapes = {name: tuple(int(n) for n in context.get_tensor_shape(name)) for name in dtypes}
-        self._given = {name: self._buffers((high, *end.shape), end.dtype) for name, end in session.inputs.items()}
-        self._answers = {name: self._buffers(shapes[name], dtype) for name, dtype in dtypes.items()}
-        for name, (_, device) in {**self._given, **self._answers}.items():
-            context.set_tensor_address(name, device)
-        self._size = high
-        self._runs = 0  # since the batch size last changed
-        self._graph: Any = None
-
-    def run(self, feeds: Mapping[str, NDArray[Any]], size: int) -> Dict[str, NDArray[Any]]:
-        """The outputs of a batch of ``size``, whose first samples are ``feeds``: views of the pinned buffers."""
-        for name, (host, _) in self._given.items():
-            count = len(feeds[name])
-            host[:count] = feeds[name]
-            host[count:size] = 0
-        if self._size != size:
-            self._resize(size)
-        if self._graph is not None:
-            self._cuda.launch(self._graph, self._stream)
-        else:
-            self._enqueue(size)
-        self._cuda.synchronize(self._stream)
-        self._runs += 1
-        if self._runs == 1:
-            self._session.keep_runtime_cache()
-        elif self._runs == CAPTURE_AFTER and self._session.cuda_graphs:
-            self._graph = self._captured(size)
-        return {name: host[:size] for name, (host, _) in self._answers.items()}
-
-    def _buffers(self, shape: Tuple[int, ...], dtype: np.dtype[Any]) -> Tuple[NDArray[Any], int]:
-        """Pinned memory, and as much of the device's."""
-        host = self._cuda.pinned(shape, dtype)
-        return host, self._cuda.device_memory(host.nbytes)
-
-    def _set_shapes(self, size: int) -> bool:
-        ends = self._session.inputs.items()
-        return all(self._context.set_input_shape(name, (size, *end.shape)) for name, end in ends)
-
-    def _resize(self, size: int) -> None:
-        """Another batch size; a graph holds for the shape that its context had, and goes."""
-        if not self._set_shapes(size):
-            raise EngineError(
-                f"TensorRT refuses the batch size {size}; give fewer inputs at a time, or build for larger batches"
-            )
-        self._drop_graph()
-        self._size, self._runs = size, 0
-
-    def _drop_graph(self) -> None:
-        if self._graph is not None:
-            self._cuda.free_graph(self._graph)
-        self._graph = None
-
-    def _enqueue(self, size: int) -> None:
-        for host, device in self._given.values():
-            self._cuda.upload(device, host[:size], self._stream)
-        if not self._context.execute_async_v3(self._stream):
-            raise EngineError("TensorRT's execute_async_v3 failed; its reason is in the log")
-        for host, device in self._answers.values():
-            self._cuda.download(host[:size], device, self._stream)
-
-    def _captured(self, size: int) -> Any:
-        """The work of one batch as a graph, ``None`` (and a note) where it cannot be captured."""
-        try:
-            if not getattr(self._context, "is_stream_capturable", lambda stream: True)(self._stream):
-                raise EngineError("TensorRT-RTX says that the stream cannot be captured")
-            self._cuda.begin_capture(self._stream)
-            try:
-                self._enqueue(size)
-            except EngineError:
-                self._cuda.end_capture(self._stream)
-                raise
-            return self._cuda.end_capture(self._stream)
-        except EngineError as e:
-            note = f"no CUDA graph for batches of {size}: {e}"
-            if note not in self._session.notes:
-                self._session.notes.append(note)
-            return None
-
-    def close(self) -> None:
-        self._drop_graph()
-        for host, device in (*self._given.values(), *self._answers.values()):
-            self._cuda.free(device)
-            self._cuda.free_pinned(host)
-        self._cuda.free_stream(self._stream)
-
-
-def _ends(trt: Any, engine: Any) -> Tuple[Dict[str, _End], Dict[str, np.dtype[Any]], Tuple[int, int]]:
+def _ends(trt: Foreign, engine: Foreign) -> Tuple[Dict[str, End], Dict[str, DType], Tuple[int, int]]:
     """The inputs, the dtypes of the outputs, and the smallest and largest batch."""
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     read = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
     outputs = {name: dtypes[name] for name in names if name not in read}
-    inputs: Dict[str, _End] = {}
+    inputs: Dict[str, End] = {}
     ranges = set()
     for name in read:
         low, _, high = (tuple(int(n) for n in shape) for shape in engine.get_tensor_profile_shape(name, 0))
-        inputs[name] = _End(name, high[1:], dtypes[name])
+        inputs[name] = End(name, high[1:], dtypes[name])
         ranges.add((low[0], high[0]))
     if not outputs or len(ranges) != 1:
         raise EngineError(
@@ -298,7 +185,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _runtime_config(engine: Any, file: Optional[Path]) -> Any:
+def _runtime_config(engine: Foreign, file: Optional[Path]) -> Foreign:
     """TensorRT-RTX: a configuration with the cache of compiled kernels; ``None`` where there is no such thing."""
     if file is None or not hasattr(engine, "create_runtime_config"):
         return None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Tuple
 
 from ..errors import EngineError
+from ..untyped import JsonTable
 from .table import OPAQUE, WIDTH, EngineLayer, PrecisionTable
 
 __all__ = ["read_inspection"]
@@ -49,13 +50,13 @@ def read_inspection(text: str) -> PrecisionTable:
     return PrecisionTable("inspector", tuple(_layer(layer) for layer in layers))
 
 
-def _layer(layer: Mapping[str, Any]) -> EngineLayer:
+def _layer(layer: JsonTable) -> EngineLayer:
     name = str(layer.get("Name", ""))
     kind = _kind(layer)
     return EngineLayer(name, kind, _precision(layer, kind), _nodes(name, str(layer.get("Metadata", ""))))
 
 
-def _kind(layer: Mapping[str, Any]) -> str:
+def _kind(layer: JsonTable) -> str:
     """By the layer's type, and for a generated kernel by its tactic; a Myelin layer as a whole says nothing."""
     kind = str(layer.get("LayerType", "")).lower()
     if kind == "myelin" or (not kind and "ForeignNode" in str(layer.get("Name", ""))):
@@ -68,7 +69,7 @@ def _kind(layer: Mapping[str, Any]) -> str:
     return "gemm" if "mha" in tactic or "_gemm_" in tactic else "other"
 
 
-def _precision(layer: Mapping[str, Any], kind: str) -> str:
+def _precision(layer: JsonTable, kind: str) -> str:
     """The widest of what the layer computes with: its first input and its weights, or two inputs."""
     inputs: List[Any] = layer.get("Inputs") or []
     listed = layer.get("Weights")
@@ -80,7 +81,7 @@ def _precision(layer: Mapping[str, Any], kind: str) -> str:
     return max(known, key=WIDTH.__getitem__) if known else "other"
 
 
-def _type(tensor: Mapping[str, Any]) -> str:
+def _type(tensor: JsonTable) -> str:
     return _named(str(tensor.get("DataType") or tensor.get("Format/Datatype") or tensor.get("Format") or ""))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Dict, List, Tuple
+
+from ..untyped import Foreign
 
 __all__ = ["logger_of", "parse_failure", "without_memory"]
 
@@ -12,17 +14,17 @@ REMEDY = (
     "allocations), stop the desktop"
 )
 KEPT = 200  # lines of the log
-_LOGGERS: Dict[int, Any] = {}
+_LOGGERS: Dict[int, Foreign] = {}
 
 
-def logger_of(module: Any) -> Any:
+def logger_of(module: Foreign) -> Foreign:
     """The logger of this process for ``module``: TensorRT keeps the first that it is given for good."""
     if id(module) not in _LOGGERS:
         _LOGGERS[id(module)] = _make_logger(module)
     return _LOGGERS[id(module)]
 
 
-def _make_logger(module: Any) -> Any:
+def _make_logger(module: Foreign) -> Foreign:
     severity = module.ILogger.Severity
     kept = {severity.INTERNAL_ERROR: "error", severity.ERROR: "error", severity.WARNING: "warning"}
 
@@ -33,7 +35,7 @@ def _make_logger(module: Any) -> Any:
             module.ILogger.__init__(self)
             self._lines: List[Tuple[str, str]] = []
 
-        def log(self, level: Any, text: str) -> None:
+        def log(self, level: Foreign, text: str) -> None:
             if level in kept and len(self._lines) < KEPT:
                 self._lines.append((kept[level], text.strip()))
 
@@ -45,7 +47,7 @@ def _make_logger(module: Any) -> Any:
     return Collector()
 
 
-def parse_failure(parser: Any, builder: str, said: List[Tuple[str, str]]) -> str:
+def parse_failure(parser: Foreign, builder: str, said: List[Tuple[str, str]]) -> str:
     """Which nodes the parser refuses, and why."""
     faults = [_parse_error(parser.get_error(i)) for i in range(parser.num_errors)]
     faults = list(dict.fromkeys(faults)) or [text for _, text in said[-3:]] or ["it gives no reason"]
@@ -55,7 +57,7 @@ def parse_failure(parser: Any, builder: str, said: List[Tuple[str, str]]) -> str
     )
 
 
-def _parse_error(error: Any) -> str:
+def _parse_error(error: Foreign) -> str:
     name = error.node_name() if hasattr(error, "node_name") else ""
     operator = error.node_operator() if hasattr(error, "node_operator") else ""
     node = f"node {name!r}" if name else f"node number {error.node()}"

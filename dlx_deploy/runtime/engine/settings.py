@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from ..errors import PackageError
+from ..untyped import JsonTable
 from ..words import shortened
 
 __all__ = ["FLAVOURS", "BuildSettings", "is_count"]
@@ -44,7 +45,7 @@ class BuildSettings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], origin: str) -> BuildSettings:
+    def from_dict(cls, values: JsonTable, origin: str) -> BuildSettings:
         """The settings in ``values``; ``origin`` names them in messages.
 
         Raises:
@@ -85,15 +86,16 @@ class BuildSettings:
                 raise PackageError(f"{origin}: {name} is {shortened(getattr(self, name))}; must be {rule}")
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> bool:
     """Whether ``value`` is a whole number from 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _all_of(values: Any, holds: Callable[[Any], bool]) -> bool:
+def _all_of(values: object, holds: Callable[[object], bool]) -> bool:
     return isinstance(values, tuple) and all(map(holds, values))
 
 
-def _ascending(batch: Any) -> bool:
-    numbers = isinstance(batch, tuple) and len(batch) == 3 and all(is_count(n) for n in batch)
-    return numbers and 1 <= batch[0] <= batch[1] <= batch[2]
+def _ascending(batch: object) -> bool:
+    if not isinstance(batch, tuple) or len(batch) != 3 or not all(map(is_count, batch)):
+        return False
+    return 1 <= int(batch[0]) <= int(batch[1]) <= int(batch[2])

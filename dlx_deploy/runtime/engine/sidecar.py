@@ -6,13 +6,14 @@ import hashlib
 import platform
 import re
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Dict, List, Mapping, Optional
+from typing import List, Optional
 
 from ..errors import BackendMissing, PackageError
 from ..machine import power_mode
 from ..package.archive import to_json
 from ..schemas import SIDECAR, newer_schema
 from ..strict_json import from_json
+from ..untyped import JsonTable
 from ..words import shortened
 from .build import BuiltEngine
 from .settings import BuildSettings, is_count
@@ -62,8 +63,8 @@ class Sidecar:
     """``engine.json``. ``build_s`` and ``peak_memory_mib`` are ``None`` in a package, whose bytes hold no timings."""
 
     key: EngineKey
-    settings: Mapping[str, Any]
-    precision: Mapping[str, Any]
+    settings: JsonTable
+    precision: JsonTable
     build_s: Optional[float]
     peak_memory_mib: Optional[float]
     plan_sha256: str
@@ -96,7 +97,7 @@ def make_sidecar(key: EngineKey, settings: BuildSettings, built: BuiltEngine, ti
     )
 
 
-def to_dict(sidecar: Sidecar) -> Dict[str, Any]:
+def to_dict(sidecar: Sidecar) -> JsonTable:
     """The sidecar as JSON values."""
     return {"schema": SIDECAR, **asdict(sidecar)}
 
@@ -188,5 +189,5 @@ def _check(sidecar: Sidecar, origin: str) -> None:
             )
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0

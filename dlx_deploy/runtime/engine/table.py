@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict, List, Mapping, Tuple
 
 from ..errors import PackageError
+from ..untyped import JsonTable
 
 __all__ = ["COMPUTE", "OPAQUE", "OTHER", "WIDTH", "EngineLayer", "PrecisionTable", "violations"]
 
@@ -74,7 +75,7 @@ class PrecisionTable:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PrecisionTable:
+    def from_dict(cls, values: JsonTable) -> PrecisionTable:
         """The table in ``values``.
 
         Raises:

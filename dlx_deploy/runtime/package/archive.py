@@ -19,6 +19,7 @@ from ..files import TooLarge, read_file, reason, write_atomically
 from ..schemas import PACKAGE as SCHEMA
 from ..schemas import newer_schema
 from ..strict_json import from_json
+from ..untyped import JsonTable
 from ..words import shortened
 from .unzip import MAX_BYTES, check_name, read_members
 
@@ -98,7 +99,7 @@ def _header(name: str) -> zipfile.ZipInfo:
     return info
 
 
-def read_index(origin: str, index: bytes) -> Mapping[str, Any]:
+def read_index(origin: str, index: bytes) -> JsonTable:
     """What ``package.json`` holds, its schema checked first.
 
     Raises:
@@ -123,11 +124,11 @@ def read_index(origin: str, index: bytes) -> Mapping[str, Any]:
         raise PackageError(
             f"{origin}: {INDEX}: files is {shortened(meta.get('files'))}; must be a table of name: {{sha256, size}}"
         )
-    index_table: Mapping[str, Any] = meta
+    index_table: JsonTable = meta
     return index_table
 
 
-def _check_digests(origin: str, listed: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+def _check_digests(origin: str, listed: JsonTable, files: Mapping[str, bytes]) -> None:
     present = set(files) - {INDEX}
     for name in sorted(set(listed) - present):
         raise PackageError(f"{origin}: {name!r} is listed in {INDEX} but missing; the package is incomplete")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Union
 
 from ..errors import PackageError
 from ..schemas import PACKAGE
@@ -13,14 +13,12 @@ from ..sources import own_sources
 from ..tasks.arrays import Arrays, Tensor, Tolerance, count_of
 from ..tasks.table import open_task
 from ..tasks.task import Budgets, Task
+from ..untyped import Array, JsonTable
 from . import archive, schema1
 from .fields import Fields
 from .members import DIGEST, LAYOUT, array_members, read_golden, read_reference
 from .model_bytes import check_model_bytes
 from .rules import check_batch, check_rest
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Package", "PackageContents", "assemble", "make_reference", "open_package", "parse_package"]
 
@@ -69,7 +67,7 @@ class Package:
     golden_inputs: Arrays
     golden_outputs: Arrays
     reference: Arrays
-    meta: Mapping[str, Any]
+    meta: JsonTable
     digest: str
     engine: Optional[bytes] = None
     engine_sidecar: Optional[bytes] = None
@@ -95,7 +93,7 @@ class PackageContents:
     """
 
     task: Task
-    metadata: Mapping[str, Any]
+    metadata: JsonTable
     model: bytes
     golden_inputs: Arrays
     golden_outputs: Arrays
@@ -194,7 +192,7 @@ def assemble(contents: PackageContents) -> Dict[str, bytes]:
     return files
 
 
-def make_reference(task: Task, feeds: Arrays, columns: Arrays) -> Dict[str, NDArray[Any]]:
+def make_reference(task: Task, feeds: Arrays, columns: Arrays) -> Dict[str, Array]:
     """The table that lets the gate be run again without the teacher: a row for each sample in ``feeds``.
 
     ``digest`` (uint64[m]) finds a sample's row; ``columns`` are those of the task's outputs, as ``Outputs.record``

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import PackageError
 from ..tasks.arrays import Tensor, Tolerance
+from ..untyped import Array, DType, JsonTable
 from ..words import shortened
 from .archive import INDEX
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Fields", "npy_array", "npy_bytes"]
 
@@ -35,7 +33,7 @@ class Fields:
 
     def __init__(
         self,
-        meta: Mapping[str, Any],
+        meta: JsonTable,
         origin: str,
         files: Optional[Mapping[str, bytes]] = None,
         renamed: Optional[Mapping[str, str]] = None,
@@ -75,7 +73,7 @@ class Fields:
             raise self.wrong(path, value, f"must be {least} to {most}")
         return value
 
-    def exactly(self, path: str, value: Any) -> None:
+    def exactly(self, path: str, value: object) -> None:
         """Refuses any other value at ``path`` than this one."""
         if self.at(path) != value or isinstance(self.at(path), bool):
             raise self.wrong(path, self.at(path), f"must be {value!r}")
@@ -118,10 +116,10 @@ class Fields:
             )
         return self._files[name]
 
-    def array(self, name: str, tensor: Tensor, count: Optional[int] = None) -> NDArray[Any]:
+    def array(self, name: str, tensor: Tensor, count: Optional[int] = None) -> Array:
         """The ``.npy`` file ``name`` of the package, of the tensor's dtype and shape and ``count`` rows."""
         data = {name: self.member(name)}
-        array: NDArray[Any] = npy_array(data, name, self._origin, np.dtype(tensor.dtype), (count, *tensor.sizes))
+        array: Array = npy_array(data, name, self._origin, np.dtype(tensor.dtype), (count, *tensor.sizes))
         return array
 
     def damaged(self, name: str, why: str) -> PackageError:
@@ -146,22 +144,22 @@ class Fields:
         table = self.at(".".join(parents)) if parents else self._meta
         return isinstance(table, dict) and last in table
 
-    def wrong(self, path: str, value: Any, rule: str) -> PackageError:
+    def wrong(self, path: str, value: object, rule: str) -> PackageError:
         """The error for ``value`` at ``path``."""
         for new, old in self._renamed.items():
             path = old + path[len(new) :] if path.startswith(new) else path
         return PackageError(f"{self._origin}: {INDEX}: {path} is {shortened(value)}; {rule}")
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_dim(value: Any) -> bool:
+def _is_dim(value: object) -> bool:
     return _is_size(value) or isinstance(value, str)
 
 
-def npy_bytes(array: NDArray[Any]) -> bytes:
+def npy_bytes(array: Array) -> bytes:
     """``array`` as a ``.npy`` file, version 1.0, C order, no pickle."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
@@ -193,7 +191,7 @@ def npy_array(files: Mapping[str, bytes], name: str, origin: str, dtype: Any, sh
     return np.frombuffer(data, kind, offset=start).reshape(sizes)
 
 
-def _npy_header(data: bytes, what: str) -> Tuple[Tuple[int, ...], bool, np.dtype[Any], int]:
+def _npy_header(data: bytes, what: str) -> Tuple[Tuple[int, ...], bool, DType, int]:
     """The shape, whether it is in Fortran order, the dtype, and where the header ends.
 
     Read by a pattern: numpy evaluates it as a Python literal, in which a length may be ``True``.

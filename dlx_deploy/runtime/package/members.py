@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 from ..tasks.arrays import Arrays, Tensor, count_of
 from ..tasks.task import Task
+from ..untyped import Array
 from .fields import Fields, npy_bytes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["DIGEST", "LAYOUT", "ArrayLayout", "array_members", "read_golden", "read_reference"]
 
@@ -24,7 +22,7 @@ class ArrayLayout:
 
     golden: Callable[[str], str]
     column: Callable[[str], str]
-    read_columns: Callable[[Fields, Tuple[Tensor, ...]], Dict[str, NDArray[Any]]]
+    read_columns: Callable[[Fields, Tuple[Tensor, ...]], Dict[str, Array]]
 
 
 def array_members(golden: Arrays, reference: Arrays) -> Dict[str, bytes]:
@@ -65,8 +63,8 @@ def read_reference(field: Fields, layout: ArrayLayout, task: Task) -> Arrays:
     return columns
 
 
-def _read_columns(field: Fields, tensors: Tuple[Tensor, ...]) -> Dict[str, NDArray[Any]]:
-    columns: Dict[str, NDArray[Any]] = {}
+def _read_columns(field: Fields, tensors: Tuple[Tensor, ...]) -> Dict[str, Array]:
+    columns: Dict[str, Array] = {}
     for tensor in (Tensor(DIGEST, "uint64", ()), *tensors):
         columns[tensor.name] = field.array(LAYOUT.column(tensor.name), tensor, count_of(columns) if columns else None)
     return columns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Callable, Dict, Optional, Sequence, Tuple
 
 from ..tasks.arrays import Tensor
 from .fields import Fields
@@ -12,18 +12,18 @@ __all__ = ["MAX_BATCH", "MAX_BATCH_BYTES", "check_batch", "check_rest"]
 MAX_BATCH = 65_536
 MAX_BATCH_BYTES = 1024**3  # of one batch's input; what a network makes of it is many times as much
 
-Check = Tuple[Callable[[Any], bool], str]
+Check = Tuple[Callable[[object], bool], str]
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_texts(value: Any) -> bool:
+def _is_texts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_text, value))
 
 
-def _is_table_of_texts(value: Any) -> bool:
+def _is_table_of_texts(value: object) -> bool:
     return isinstance(value, dict) and all(map(_is_text, value.values()))
 
 

@@ -10,16 +10,14 @@ reference.npy                 reference/digest.npy, reference/label.npy, referen
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
 
 from ..tasks.arrays import Tensor
+from ..untyped import Array, JsonTable
 from .fields import Fields
 from .members import DIGEST, ArrayLayout
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["LAYOUT", "SCHEMA", "upgraded"]
 
@@ -30,7 +28,7 @@ COUNTS = ("images", "texts")  # how it calls the number of golden samples
 MOST = np.iinfo(np.int64).max
 
 
-def upgraded(meta: Mapping[str, Any], origin: str, files: Mapping[str, bytes]) -> Fields:
+def upgraded(meta: JsonTable, origin: str, files: Mapping[str, bytes]) -> Fields:
     """The fields of ``package.json`` by their places in schema 2; messages name them by those in the file."""
     golden = meta.get("golden")
     table: Dict[str, Any] = golden if isinstance(golden, dict) else {}
@@ -50,7 +48,7 @@ def _member(name: str) -> str:
     return f"golden/{OUTPUT}.npy" if name == OUTPUT else "golden/inputs.npy"
 
 
-def _read_columns(field: Fields, tensors: Tuple[Tensor, ...]) -> Dict[str, NDArray[Any]]:
+def _read_columns(field: Fields, tensors: Tuple[Tensor, ...]) -> Dict[str, Array]:
     """The digest, and the numbers of two classes, as the columns of these ``tensors``."""
     table = field.array(REFERENCE, Tensor("reference", "uint64", (1 + len(tensors),)))
     numbers = np.minimum(table[:, 1:], np.uint64(MOST)).astype(np.int64)

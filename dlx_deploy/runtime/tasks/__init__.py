@@ -1,1 +1,1 @@
-"""What a package takes: files and texts as the arrays that a model reads."""
+"""Tasks: what a network reads and what its answers mean, a file for each, found by name through ``table``."""

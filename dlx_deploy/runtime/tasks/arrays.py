@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping, Optional, Sequen
 
 import numpy as np
 
+from ..untyped import Array
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ __all__ = [
     "Arrays",
     "Tensor",
     "Tolerance",
+    "block_rows",
     "count_of",
     "digests_of",
     "joined",
@@ -24,7 +27,9 @@ __all__ = [
     "within",
 ]
 
-Arrays = Mapping[str, "NDArray[Any]"]
+BLOCK_BYTES = 256 * 1024**2
+"""Of the inputs and outputs that are run at a time: a map of classes for each pixel is megabytes a sample."""
+Arrays = Mapping[str, "Array"]
 """Arrays by the name of an input, an output or a column; all with as many rows, one a sample."""
 
 
@@ -90,17 +95,22 @@ class Agreement:
     furthest: Mapping[str, float]
 
 
+def block_rows(tensors: Iterable[Tensor], most: int) -> int:
+    """How many samples are run at a time, at most ``most``: their inputs and outputs must not fill the memory."""
+    return max(1, min(most, BLOCK_BYTES // max(1, sum(tensor.row_bytes for tensor in tensors))))
+
+
 def count_of(arrays: Arrays) -> int:
     """The number of samples in ``arrays``."""
     return len(next(iter(arrays.values())))
 
 
-def rows_of(arrays: Arrays, rows: Any) -> Dict[str, NDArray[Any]]:
+def rows_of(arrays: Arrays, rows: Any) -> Dict[str, Array]:
     """Some rows of each array: a slice, or numbers."""
     return {name: array[rows] for name, array in arrays.items()}
 
 
-def joined(parts: Sequence[Arrays]) -> Dict[str, NDArray[Any]]:
+def joined(parts: Sequence[Arrays]) -> Dict[str, Array]:
     """The rows of all ``parts``; dimensions that differ between them are filled with zeros behind their ends."""
     return {name: _stacked([part[name] for part in parts]) for name in parts[0]}
 
@@ -110,7 +120,7 @@ def only_array(given: Any, name: str) -> Any:
     return given[name] if isinstance(given, Mapping) and list(given) == [name] else given
 
 
-def digests_of(samples: Iterable[NDArray[Any]]) -> NDArray[np.uint64]:
+def digests_of(samples: Iterable[Array]) -> NDArray[np.uint64]:
     """Per sample the first 8 bytes of the SHA-256 of its bytes, read as little-endian: uint64[n]."""
     heads = b"".join(hashlib.sha256(sample.tobytes()).digest()[:8] for sample in samples)
     return np.frombuffer(heads, "<u8").astype(np.uint64)
@@ -124,6 +134,8 @@ def within(outputs: Arrays, golden: Arrays, tolerances: Mapping[str, Tolerance])
         count = len(wanted)
         both = _stacked([wanted, outputs[name]])  # of one shape, however long the two were
         wanted, output = both[:count], both[count:]
+        if wanted.dtype.kind != "f":  # 1 - 2 of unsigned numbers is 255
+            wanted, output = wanted.astype(np.float64), output.astype(np.float64)
         difference = np.abs(output - wanted)
         allowed = tolerances[name].atol + tolerances[name].rtol * np.abs(wanted)
         rows &= (difference <= allowed).reshape(count, -1).all(axis=1)
@@ -131,7 +143,7 @@ def within(outputs: Arrays, golden: Arrays, tolerances: Mapping[str, Tolerance])
     return Agreement(rows, furthest)
 
 
-def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def _stacked(arrays: Sequence[Array]) -> Array:
     if len(arrays) == 1:
         return arrays[0]
     sizes = np.max([array.shape[1:] for array in arrays], axis=0, initial=0)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 import numpy as np
 
-from ..errors import InputError, PackageError, RuntimeFault
+from ..errors import InputError, RuntimeFault
 from ..statistics.drops import Verdict, non_inferiority
 from ..statistics.floors import Floor, accuracy_floor
 from .arrays import Agreement, Arrays, Tensor, Tolerance, within
+from .predictions import Predictions, check_finite
 from .task import Budgets, PredictionRow, PredictOptions
 
 if TYPE_CHECKING:
@@ -18,76 +19,11 @@ if TYPE_CHECKING:
 
     from ..package.fields import Fields
 
-__all__ = ["LABEL", "LOGITS", "TEACHER", "Classes", "Predictions", "Verification", "read_labels"]
+__all__ = ["LABEL", "LOGITS", "TEACHER", "Classes", "Verification", "read_labels"]
 
 LOGITS = "logits"
 LABEL, TEACHER = "label", "teacher"  # columns: the right class, and the teacher's first
 RIGHT = "right"
-
-
-class Predictions:
-    """What a model says about N samples; everything but the logits is computed when it is asked for.
-
-    ``logits``: float32[N, classes], owned by the caller: no later call writes to it.
-    """
-
-    __slots__ = ("_names", "logits")
-
-    def __init__(self, logits: NDArray[np.float32], names: Tuple[str, ...]) -> None:
-        self.logits = logits
-        self._names = names
-
-    def __len__(self) -> int:
-        return len(self.logits)
-
-    def __repr__(self) -> str:
-        shown = [self._names[int(row.argmax())] if np.isfinite(row).all() else "no answer" for row in self.logits[:8]]
-        return f"Predictions({len(self)}: {', '.join(shown)}{', …' if len(self) > 8 else ''})"
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """The softmax of the logits: float32[N, classes], 0..1, each row sums to 1."""
-        powers = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-        return probabilities
-
-    @property
-    def classes(self) -> NDArray[np.int64]:
-        """The class of each input: int64[N], 0..classes - 1; the first one of equals.
-
-        Raises:
-            PackageError: a logit is NaN or infinite; the largest would be an answer to nothing.
-        """
-        _check_finite(self.logits)
-        classes: NDArray[np.int64] = self.logits.argmax(axis=1)
-        return classes
-
-    @property
-    def labels(self) -> List[str]:
-        """The class name of each input."""
-        return [self._names[i] for i in self.classes]
-
-    def top(self, k: int) -> List[List[Tuple[str, float]]]:
-        """Per input the ``k`` most probable classes (all, if there are fewer), best first, as (label, probability).
-
-        Raises:
-            InputError: ``k`` is under 1. PackageError: as ``classes``.
-        """
-        if k < 1:
-            raise InputError(f"top is {k}; must be 1 or more")
-        _check_finite(self.logits)
-        best = np.argsort(-self.logits, axis=1, kind="stable")[:, :k]
-        probabilities = self.probabilities
-        pairs = ((row, probabilities[n]) for n, row in enumerate(best))
-        return [[(self._names[i], float(p[i])) for i in row] for row, p in pairs]
-
-    def to_dict(self) -> Dict[str, Any]:
-        """Classes, labels and probabilities, JSON-ready; errors as ``classes``."""
-        return {
-            "classes": self.classes.tolist(),
-            "labels": self.labels,
-            "probabilities": self.probabilities.tolist(),
-        }
 
 
 @dataclass(frozen=True)
@@ -234,7 +170,7 @@ class Classes:
         Raises:
             PackageError: a logit is NaN or infinite.
         """
-        _check_finite(outputs[LOGITS])
+        check_finite(outputs[LOGITS])
         return {RIGHT: outputs[LOGITS].argmax(axis=1) == targets[LABEL]}
 
     def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> Verification:
@@ -267,11 +203,3 @@ def read_labels(field: Fields) -> Tuple[str, ...]:
     if len(labels) < 2 or not all(isinstance(x, str) for x in labels) or len(set(labels)) < len(labels):
         raise field.wrong("labels", labels, "must be at least two different strings")
     return tuple(labels)
-
-
-def _check_finite(logits: NDArray[np.float32]) -> None:
-    if not np.isfinite(logits).all():
-        row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
-        raise PackageError(
-            f"the model gives NaN or infinite logits for input {row}; run its self-test, or another onnxruntime"
-        )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..errors import InputError
+from ..untyped import Array
 from ..words import said
 from .arrays import Arrays, Tensor, digests_of, only_array
 from .images import SUFFIXES, load_image
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["IMAGES", "ImageInputs", "read_image_shape"]
 
 IMAGES = "images"
+PathLike = Union[str, "os.PathLike[str]"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class ImageInputs:
         """The input, for people."""
         return f"uint8[{', '.join(str(n) for n in (batch or 'N', *self.shape))}], NHWC, 0..255"
 
-    def read(self, given: Any) -> Dict[str, NDArray[Any]]:
+    def read(self, given: Any) -> Dict[str, Array]:
         """``given`` as uint8[N, H, W, C]: files are read, a single image gets its batch axis.
 
         Raises:
@@ -118,13 +120,13 @@ def read_image_shape(field: Fields) -> Tuple[int, int, int]:
     return height, width, channels
 
 
-def _path(number: int, one: Any) -> Any:
+def _path(number: int, one: object) -> PathLike:
     if not isinstance(one, (str, os.PathLike)):
         raise InputError(f"image {number} is a {type(one).__name__} among paths; give all as paths, or all as arrays")
     return one
 
 
-def _array(images: Any) -> NDArray[Any]:
+def _array(images: Any) -> Array:
     """``images`` as an array; of rows of several lengths older numpys make one of objects, which is refused later."""
     try:
         return np.asarray(images)
@@ -134,7 +136,7 @@ def _array(images: Any) -> NDArray[Any]:
         ) from e
 
 
-def _dtype_hint(array: NDArray[Any]) -> str:
+def _dtype_hint(array: Array) -> str:
     if array.dtype.kind == "f":
         return "; give the pixels as they are, normalisation is in the graph: images.astype(numpy.uint8) of 0..255"
     return "; for instance images.astype(numpy.uint8)"

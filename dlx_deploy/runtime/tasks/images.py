@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
 from ..errors import BackendMissing, InputError
 from ..files import open_file, reason
+from ..untyped import Foreign
 from .folders import SUFFIXES
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, chan
                     f"{os.fspath(path)}: has {image.size[0]} x {image.size[1]} pixels; at most {MAX_PIXELS}"
                 )
             _refuse_frames(image, os.fspath(path))
-            upright: Any = ImageOps.exif_transpose(image)
+            upright: Foreign = ImageOps.exif_transpose(image)
             pixels = _eight_bits(Image, upright, os.fspath(path)).convert(MODES[channels])
             if pixels.size != (width, height):
                 pixels = pixels.resize((width, height), bilinear)
@@ -84,14 +85,14 @@ def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, chan
     return np.array(pixels, np.uint8).reshape(height, width, channels)
 
 
-def _refuse_frames(image: Any, path: str) -> None:
+def _refuse_frames(image: Foreign, path: str) -> None:
     """Reading the first of several would leave the others out quietly. An MPO's others are previews of the first."""
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise InputError(f"{path}: holds {frames} frames or pages, and one is read; save the one that counts by itself")
 
 
-def _eight_bits(module: Any, image: Any, path: str) -> Any:
+def _eight_bits(module: Foreign, image: Foreign, path: str) -> Foreign:
     """``image``, its samples in 0..255: converting a deeper mode would clip or scale by Pillow's version."""
     if image.mode == "F":
         raise InputError(f"{path}: has floating-point samples; save it with 8 or 16 bits per sample")

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import TooLarge, open_file, read_file
 from ..strict_json import from_json
+from ..untyped import Array
 from ..words import said
 from .arrays import Arrays
 from .classes import LABEL
@@ -136,9 +137,9 @@ def _text_file(path: Path) -> Path:
     return files[0] if files else path
 
 
-def _load_npy(path: Path) -> NDArray[Any]:
+def _load_npy(path: Path) -> Array:
     with open_file(path) as f:
-        array: NDArray[Any] = np.load(f, allow_pickle=False)
+        array: Array = np.load(f, allow_pickle=False)
     return array
 
 

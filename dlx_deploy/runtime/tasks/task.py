@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
+from ..untyped import Array, JsonTable
 from .arrays import Agreement, Arrays, Tensor, Tolerance
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class PredictOptions:
 class PredictionRow:
     """One sample's answer: ``data`` for JSON, ``cells`` for a line of text."""
 
-    data: Mapping[str, Any]
+    data: JsonTable
     cells: Sequence[str]
 
 
@@ -108,7 +109,7 @@ class Inputs(Protocol):
     def describe(self, batch: Optional[int]) -> str:
         """The input, for people."""
 
-    def read(self, given: Any) -> Dict[str, NDArray[Any]]:
+    def read(self, given: Any) -> Dict[str, Array]:
         """``given`` (files, arrays, texts, or arrays by name) as the inputs.
 
         Raises:

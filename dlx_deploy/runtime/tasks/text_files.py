@@ -8,7 +8,7 @@ import io
 import json
 import os
 import unicodedata
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Sequence, Tuple, Union
+from typing import BinaryIO, Callable, Dict, Iterator, List, Sequence, TextIO, Tuple, Union
 
 from ..errors import InputError
 from ..files import open_file, reason
@@ -37,7 +37,7 @@ def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
             or that repeats the header, a label that stands for a missing one, or two that look alike.
     """
     name = os.fspath(path)
-    readers: Dict[str, Callable[[Any, str], Iterator[_Row]]] = {".csv": _csv_rows, ".jsonl": _json_rows}
+    readers: Dict[str, Callable[[TextIO, str], Iterator[_Row]]] = {".csv": _csv_rows, ".jsonl": _json_rows}
     suffix = os.path.splitext(name)[1].lower()
     if suffix not in readers:
         raise InputError(f"{name}: labelled texts are a .csv file with columns text and label, or a .jsonl file")
@@ -68,10 +68,11 @@ def distinct(text: str) -> str:
     return " ".join(composed(text).split())
 
 
-_Row = Tuple[int, Dict[str, Any]]
+_Cells = Dict[str, object]
+_Row = Tuple[int, _Cells]
 
 
-def _csv_rows(stream: Any, name: str) -> Iterator[_Row]:
+def _csv_rows(stream: TextIO, name: str) -> Iterator[_Row]:
     reader = csv.reader(stream, strict=True)
     try:
         header = next((row for row in reader if row), [])
@@ -88,7 +89,7 @@ def _csv_rows(stream: Any, name: str) -> Iterator[_Row]:
             row = {key: cells[i] if i < len(cells) else None for key, i in columns.items()}
             if all(key in row and _folded(row[key]) == key for key in KEYS):
                 raise InputError(f"{where}: is the header once more; remove it")
-            yield reader.line_num, {**row, "": header}
+            yield reader.line_num, {**row, "": ", ".join(header)}
     except csv.Error as e:
         raise InputError(f"{name}, line {reader.line_num}: not CSV ({e}); write quotes in a text twice") from e
 
@@ -108,7 +109,7 @@ def _refuse_separator(header: Sequence[str], name: str) -> None:
             raise InputError(f"{name}: its columns are separated by {said}; save it with commas")
 
 
-def _json_rows(stream: Any, name: str) -> Iterator[_Row]:
+def _json_rows(stream: TextIO, name: str) -> Iterator[_Row]:
     for line, text in enumerate(stream, 1):
         if not text.strip():
             continue
@@ -120,14 +121,14 @@ def _json_rows(stream: Any, name: str) -> Iterator[_Row]:
         if not isinstance(pairs, _Pairs):
             raise InputError(f'{where}: is {text.strip()[:40]!r}; must be {{"text": …, "label": …}}')
         header = [str(key) for key, _ in pairs]
-        yield line, {**{key: pairs[i][1] for key, i in _columns(header, where).items()}, "": header}
+        yield line, {**{key: pairs[i][1] for key, i in _columns(header, where).items()}, "": ", ".join(header)}
 
 
-class _Pairs(List[Tuple[str, Any]]):
+class _Pairs(List[Tuple[str, object]]):
     """A JSON object whose keys may come twice."""
 
 
-def _text(row: Dict[str, Any], where: str) -> str:
+def _text(row: _Cells, where: str) -> str:
     value = _value(row, "text", where)
     if not isinstance(value, str):
         raise InputError(f"{where}: the text is {_kind(value)}; must be a string")
@@ -137,7 +138,7 @@ def _text(row: Dict[str, Any], where: str) -> str:
     return value
 
 
-def _label(row: Dict[str, Any], where: str) -> str:
+def _label(row: _Cells, where: str) -> str:
     value = _value(row, "label", where)
     if isinstance(value, (list, dict)):
         raise InputError(f"{where}: the label is {_kind(value)}; must be a string or a number, the text's one class")
@@ -153,11 +154,11 @@ def _label(row: Dict[str, Any], where: str) -> str:
     return label
 
 
-def _value(row: Dict[str, Any], key: str, where: str) -> Any:
+def _value(row: _Cells, key: str, where: str) -> object:
     if key in row and row[key] is None:
         raise InputError(f"{where}: the {key} is missing; fill it in or remove the line")
     if key not in row:
-        raise InputError(f"{where}: has no {key!r}; has {', '.join(row[''])}")
+        raise InputError(f"{where}: has no {key!r}; has {row['']}")
     return row[key]
 
 
@@ -175,11 +176,11 @@ def _refuse_utf16(raw: BinaryIO, name: str) -> None:
         raise InputError(f"{name}: is UTF-16, not UTF-8; save it as UTF-8")
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return {list: "a list", _Pairs: "an object", dict: "an object", bool: "true or false"}.get(type(value), "a number")
 
 
-def _folded(cell: Any) -> str:
+def _folded(cell: object) -> str:
     return str(cell).strip().lower()
 
 

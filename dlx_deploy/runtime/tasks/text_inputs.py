@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..package.archive import to_json
 from ..strict_json import from_json
+from ..untyped import Array
 from ..words import shortened
 from .arrays import Arrays, Tensor, digests_of, only_array
 from .folders import SUFFIXES
@@ -78,7 +79,7 @@ class TextInputs:
         cut = "longer texts are cut" if t.truncate else "longer texts are refused"
         return f"texts, as tokens int32[{batch or 'N'}, {t.length or 'L'}], at most {t.max_length}; {cut}"
 
-    def read(self, given: Any) -> Dict[str, NDArray[Any]]:
+    def read(self, given: Any) -> Dict[str, Array]:
         """``given`` (a string, several, or tokens int32[N, L]) as int32[N, L].
 
         Raises:
@@ -155,7 +156,7 @@ class TextInputs:
             self._encoders.append(encoder)
         return self._encoders[0]
 
-    def _fitted(self, tokens: NDArray[Any]) -> NDArray[np.int32]:
+    def _fitted(self, tokens: Array) -> NDArray[np.int32]:
         t = self.tokens
         if tokens.dtype != np.int32 or tokens.ndim != 2 or not tokens.size or tokens.shape[1] > t.max_length:
             raise InputError(

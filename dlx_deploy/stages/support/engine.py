@@ -7,10 +7,11 @@ there is *none*.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dlx_deploy.config import Compile, Config, Quantize
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
@@ -20,6 +21,9 @@ from dlx_deploy.pipeline.stage import Job, Metrics
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages.quantize import PrecisionPlan
 from dlx_deploy.targets import Profile
+
+if TYPE_CHECKING:
+    from dlx_deploy.runtime.engine.build import BuiltEngine
 
 __all__ = ["CompileParams", "Outcome", "build_settings", "builder_for", "compile_engine", "missing_builder"]
 
@@ -124,7 +128,7 @@ def compile_engine(job: Job[CompileParams], settings: BuildSettings | None) -> t
     return ("shipped" if shipped else "checked"), metrics
 
 
-def _build(job: Job[CompileParams], settings: BuildSettings, folder: Path, shipped: bool) -> Any:
+def _build(job: Job[CompileParams], settings: BuildSettings, folder: Path, shipped: bool) -> BuiltEngine:
     from dlx_deploy.runtime.engine.build import build_engine
 
     def watch(phase: str, done: int, total: int) -> None:
@@ -146,7 +150,7 @@ def _build(job: Job[CompileParams], settings: BuildSettings, folder: Path, shipp
     return built
 
 
-def _ship(job: Job[CompileParams], built: Any, settings: BuildSettings, folder: Path) -> None:
+def _ship(job: Job[CompileParams], built: BuiltEngine, settings: BuildSettings, folder: Path) -> None:
     from dlx_deploy.runtime.engine.sidecar import EngineKey, make_sidecar, this_machine, to_bytes
 
     if settings.flavour == RTX:
@@ -163,7 +167,7 @@ def _ship(job: Job[CompileParams], built: Any, settings: BuildSettings, folder: 
     (folder / "engine.json").write_bytes(to_bytes(make_sidecar(key, settings, built, timed=settings.flavour != RTX)))
 
 
-def _report(folder: Path, values: dict[str, Any]) -> None:
+def _report(folder: Path, values: Mapping[str, object]) -> None:
     (folder / "report.json").write_bytes(canonical_json({"schema": 1, **values}))
 
 

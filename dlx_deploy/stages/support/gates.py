@@ -38,22 +38,22 @@ def judge_floor(budgets: Gate, accuracy: Accuracy) -> GateResult:
     """Whether the shipped model is right often enough (Clopper and Pearson, see ``runtime.statistics.floors``)."""
     from dlx_deploy.runtime.statistics.floors import accuracy_floor
 
-    found = accuracy_floor(_right(accuracy, accuracy.shipped), accuracy.n, budgets.min_accuracy, budgets.confidence)
-    text = f"{accuracy.shipped}: {found.explain()}"
+    floor = accuracy_floor(_right(accuracy, accuracy.shipped), accuracy.n, budgets.min_accuracy, budgets.confidence)
+    text = f"{accuracy.shipped}: {floor.explain()}"
     if budgets.min_accuracy * accuracy.n <= accuracy.largest_class:
         share = accuracy.largest_class / accuracy.n
         text += (
             f"; always answering the largest class would be right on {100 * share:.2f} %, so this floor shows little"
         )
-    if found.verdict == "fail":
+    if floor.verdict == "fail":
         text += "; train a better teacher, compress less, or lower gate.min_accuracy"
     return GateResult(
         gate="min_accuracy",
         metric="top1",
-        value=found.accuracy,
-        bound=found.upper if found.verdict == "fail" else found.lower,
+        value=floor.accuracy,
+        bound=floor.upper if floor.verdict == "fail" else floor.lower,
         limit=budgets.min_accuracy,
-        verdict=found.verdict,
+        verdict=floor.verdict,
         text=text,
     )
 
@@ -67,23 +67,23 @@ def judge_chance(budgets: Gate, accuracy: Accuracy) -> GateResult:
 
     n, largest = accuracy.n, accuracy.largest_class
     share = largest / n
-    found = accuracy_floor(_right(accuracy, REFERENCE), n, min(share, 1 - 0.5 / n), budgets.confidence)
-    clearly = found.lower > share
+    floor = accuracy_floor(_right(accuracy, REFERENCE), n, min(share, 1 - 0.5 / n), budgets.confidence)
+    clearly = floor.lower > share
     word = "clearly" if clearly else "not clearly"
     text = (
-        f"the teacher is right on {100 * found.accuracy:.2f} % of {n} test samples, "
-        f"at least {100 * found.lower:.2f} % at {budgets.confidence:.4g} confidence; "
+        f"the teacher is right on {100 * floor.accuracy:.2f} % of {n} test samples, "
+        f"at least {100 * floor.lower:.2f} % at {budgets.confidence:.4g} confidence; "
         f"{word} better than always answering the largest class, which is right on {100 * share:.2f} %"
     )
     if not clearly:
-        if found.samples_needed and share < 1:
-            text += f" (about {found.samples_needed} test samples could show it)"
+        if floor.samples_needed and share < 1:
+            text += f" (about {floor.samples_needed} test samples could show it)"
         text += "; train the teacher until it is, or set gate.allow_chance = true to ship it all the same"
     return GateResult(
         gate="chance",
         metric="teacher_top1",
-        value=found.accuracy,
-        bound=found.lower,
+        value=floor.accuracy,
+        bound=floor.lower,
         limit=share,
         verdict="pass" if clearly else "fail",
         text=text,

@@ -45,7 +45,7 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
     import tempfile
 
     from dlx_deploy.graph.model import load
-    from dlx_deploy.graph.quantization.placement import excluded
+    from dlx_deploy.graph.quantization.layers import excluded
     from dlx_deploy.nn.export.network import export_onnx
 
     model, spec = smallest_network(setup.config)

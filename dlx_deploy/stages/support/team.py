@@ -16,7 +16,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -26,9 +26,14 @@ from dlx_deploy.pipeline.view import NO_TARGET
 from dlx_deploy.runtime.terminal import talk
 from dlx_deploy.runtime.words import line
 
-__all__ = ["Team", "count_devices", "is_worker", "launched_processes", "local_processes", "team_for", "work"]
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+__all__ = ["Team", "count_devices", "is_worker", "launched_processes", "local_processes", "run_worker", "team_for"]
 
 P = TypeVar("P", bound=msgspec.Struct)
+Message = dict[str, Any]
+"""A stage's name, its parameters as plain values, and its job."""
 
 IDLE = datetime.timedelta(days=7)
 """So long a worker waits for its next job: other stages run in the first process alone."""
@@ -58,8 +63,8 @@ def count_devices() -> tuple[int, str]:
     from dlx_deploy.runtime.machine import available_cores
 
     gpus = Path("/proc/driver/nvidia/gpus")
-    found = len(list(gpus.iterdir())) if gpus.is_dir() else 0
-    return (found, "GPUs") if found else (available_cores(), "cores")
+    count = len(list(gpus.iterdir())) if gpus.is_dir() else 0
+    return (count, "GPUs") if count else (available_cores(), "cores")
 
 
 def team_for(processes: int) -> Team | None:
@@ -88,7 +93,7 @@ class Team:
         self.processes, self._broken = processes, False
         self._workers: list[subprocess.Popen[bytes]] = []
         self._talk = tempfile.TemporaryDirectory(prefix="dlx-deploy-team-")
-        self._group: Any = None
+        self._group: ProcessGroup | None = None
         if launched:
             self._group = _join(None, int(os.environ["RANK"]), processes)
 
@@ -98,10 +103,9 @@ class Team:
         Raises:
             StageFailed: a worker died, or never came. Else what the stage raises.
         """
-        if self._group is None:
-            self._start()
+        group = self._group or self._start()
         try:
-            _send(self._group, _message(stage, job))
+            _send(group, _message(stage, job))
             return stage.run(job)
         except RuntimeError as e:
             dead = self._dead(PASSING_S if _lost_a_peer(e) else 0)
@@ -129,7 +133,7 @@ class Team:
             worker.kill()
             worker.wait()
 
-    def _start(self) -> None:
+    def _start(self) -> ProcessGroup:
         meeting = f"file://{self._talk.name}/meeting"
         for rank in range(1, self.processes):
             environment = {**os.environ, **_place(rank, self.processes), INIT: meeting}
@@ -139,6 +143,7 @@ class Team:
         os.environ.update(_place(0, self.processes))
         self._await_workers()
         self._group = _join(meeting, 0, self.processes)
+        return self._group
 
     def _await_workers(self) -> None:
         """Wait until each is about to join: from there on gloo waits, for half an hour and without a look at them.
@@ -171,7 +176,7 @@ class Team:
         return f"{signal.Signals(-code).name}, {line}" if code < 0 else line
 
 
-def work(meeting: str | None = None) -> int:
+def run_worker(meeting: str | None = None) -> int:
     """Be a worker: run what the first process sends until it has no more; the exit code."""
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if meeting is not None:
@@ -189,7 +194,7 @@ def work(meeting: str | None = None) -> int:
     return 0
 
 
-def _run(message: dict[str, Any]) -> None:
+def _run(message: Message) -> None:
     from dlx_deploy.stages.registry import load_stage
 
     stage = load_stage(message["stage"])
@@ -198,7 +203,7 @@ def _run(message: dict[str, Any]) -> None:
         stage.run(replace(message["job"], params=params, out=Path(folder)))
 
 
-def _message(stage: Stage[P], job: Job[P]) -> dict[str, Any]:
+def _message(stage: Stage[P], job: Job[P]) -> Message:
     from dlx_deploy.progress import silent
 
     unset: Any = None  # the parameters travel beside the job, as plain values
@@ -212,7 +217,7 @@ def _place(rank: int, processes: int) -> dict[str, str]:
     return {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", **size}
 
 
-def _join(meeting: str | None, rank: int, processes: int) -> Any:
+def _join(meeting: str | None, rank: int, processes: int) -> ProcessGroup:
     """The group over which jobs are sent; joins the default group for the collectives of training first."""
     import torch
     from torch import distributed
@@ -221,16 +226,18 @@ def _join(meeting: str | None, rank: int, processes: int) -> Any:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
     distributed.init_process_group(backend, init_method=meeting or "env://", rank=rank, world_size=processes)
-    return distributed.new_group(backend="gloo", timeout=IDLE)
+    group = distributed.new_group(backend="gloo", timeout=IDLE)
+    assert isinstance(group, distributed.ProcessGroup)  # every process is a member
+    return group
 
 
-def _send(group: Any, message: Any) -> None:
+def _send(group: ProcessGroup, message: Message | None) -> None:
     from torch import distributed
 
     distributed.broadcast_object_list([message], src=0, group=group)
 
 
-def _receive(group: Any) -> Any:
+def _receive(group: ProcessGroup) -> Message | None:
     from torch import distributed
 
     box = [None]
@@ -247,7 +254,7 @@ def _lost_a_peer(error: RuntimeError) -> bool:
     return any(word in text for word in ("gloo", "nccl", "connection", "peer", "socket"))
 
 
-def _leave(group: Any, silent: bool) -> None:
+def _leave(group: ProcessGroup, silent: bool) -> None:
     """Tell the others that there is no more work, unless ``silent``, and leave."""
     from torch import distributed
 
@@ -257,4 +264,4 @@ def _leave(group: Any, silent: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(work(os.environ[INIT]))
+    sys.exit(run_worker(os.environ[INIT]))

@@ -10,7 +10,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.model import Index, infer, load, to_bytes
 from dlx_deploy.graph.passes.half import float_tensors, half_precision
-from dlx_deploy.graph.quantization import QuantizationPlan, check_tensorrt_rules
+from dlx_deploy.graph.quantization.quantize import QuantizationRequest
+from dlx_deploy.graph.quantization.rules import check_tensorrt_rules
 from dlx_deploy.tasks.classification import top1
 
 from ...arrays import quantize_model, run_onnx
@@ -58,7 +59,7 @@ def test_int8_with_half_elsewhere(tmp_path: Path) -> None:
     train, _, images, labels = digits()
     (tmp_path / "m.onnx").write_bytes(exported(opset=20))
     report = quantize_model(
-        tmp_path / "m.onnx", tmp_path / "q.onnx", train[:64], QuantizationPlan("tensorrt", half=True)
+        tmp_path / "m.onnx", tmp_path / "q.onnx", train[:64], QuantizationRequest("tensorrt", half=True)
     )
     assert set(report.layers.values()) == {"int8"}
     model = load(tmp_path / "q.onnx")
@@ -76,7 +77,7 @@ def test_int8_with_half_elsewhere(tmp_path: Path) -> None:
 
 def test_excluded_layers_become_half(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(exported(opset=20))
-    plan = QuantizationPlan("tensorrt", half=True, exclude=("0/Conv",))
+    plan = QuantizationRequest("tensorrt", half=True, exclude=("0/Conv",))
     report = quantize_model(tmp_path / "m.onnx", tmp_path / "q.onnx", digits()[0][:32], plan)
     assert report.layers["0/Conv"] == "fp16"
 
@@ -134,7 +135,7 @@ def test_inputs_that_have_no_half_form_stay_as_they_are() -> None:
 
 def test_before_opset_19_quantizers_stay_in_float32(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(exported(opset=17))
-    quantize_model(tmp_path / "m.onnx", tmp_path / "q.onnx", digits()[0][:32], QuantizationPlan("tensorrt"))
+    quantize_model(tmp_path / "m.onnx", tmp_path / "q.onnx", digits()[0][:32], QuantizationRequest("tensorrt"))
     half = half_precision(load(tmp_path / "q.onnx"), {})
     types = kinds(half)
     assert {types[n.output[0]] for n in half.graph.node if n.op_type == "DequantizeLinear"} == {FLOAT}

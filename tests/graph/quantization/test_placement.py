@@ -1,54 +1,89 @@
-"""Which layers there are, and in which precision each computes."""
-
 from __future__ import annotations
 
-import numpy as np
+from typing import Literal
+
 import pytest
-from onnx import TensorProto
+from onnx import ModelProto
 
 from dlx_deploy.graph.model import Index
-from dlx_deploy.graph.quantization.placement import layer_precision, quantizable
+from dlx_deploy.graph.quantization.layers import quantizable
+from dlx_deploy.graph.quantization.placement import Pair, Placement, Weights, narrowed, place
 
-from ...onnx_fixtures import Net
-
-
-def rows(net: Net) -> str:
-    """float32[batch, 64, 1]: what a MatMul may read."""
-    net.constant("shape", np.array([0, 64, 1]))
-    return net.add("rows", "Reshape", net.planes(), "shape")
+from ...onnx_fixtures import Net, residual_net
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.float16])
-def test_a_layer_whose_weights_are_hidden_is_listed_in_floating_point(kind: type[np.floating]) -> None:
+def placed(
+    model: ModelProto,
+    where: Literal["inputs", "kernels"],
+    skipped: tuple[str, ...] = (),
+    left_out: tuple[str, ...] = (),
+) -> Placement:
+    return place(model, where, quantizable(Index(model), set(left_out)), skipped, left_out)
+
+
+def test_what_layers_read_and_the_identity_of_a_sum() -> None:
+    placement = placed(residual_net(), "inputs")
+    assert placement.entries == (
+        Pair("x", ("conv1/Conv",)),
+        Pair("relu1", ("conv2/Conv", "sum/Add")),
+        Pair("relu2", ("conv3/Conv",)),
+        Pair("flat", ("logits/Gemm",)),
+        Weights("conv1.weight", 0, ("conv1/Conv",)),
+        Weights("conv2.weight", 0, ("conv2/Conv",)),
+        Weights("conv3.weight", 0, ("conv3/Conv",)),
+        Weights("fc.weight", 0, ("logits/Gemm",)),
+    )
+    assert placement.absorbed == ()
+
+
+def test_everything_between_kernels_and_what_clips_is_absorbed() -> None:
+    placement = placed(residual_net(), "kernels")
+    assert placement.absorbed == ("relu1/Relu", "relu2/Relu", "relu3/Relu")
+    assert [entry.tensor for entry in placement.entries] == [
+        "x", "conv1.weight", "relu1", "conv2.weight", "relu2", "conv3", "conv3.weight", "relu3", "pooled", "fc.weight",
+        "flat",
+    ]  # fmt: skip
+    assert placement.pairs["flat"] == Pair("flat", like="pooled")
+    assert "flat" not in placement.own
+
+
+def test_what_two_read_is_not_absorbed() -> None:
     net = Net()
-    x = rows(net)
-    net.constant("w", np.ones((8, 1), np.float32))
-    turned = net.add("turned", "Transpose", "w", perm=[1, 0])
-    if kind is np.float16:
-        x, turned = (net.add(f"{name}.half", "Cast", name, to=TensorProto.FLOAT16) for name in (x, turned))
-    wide = net.add("wide", "Cast", net.add("q", "MatMul", x, turned), to=TensorProto.FLOAT)
-    net.add("logits", "ReduceMean", wide, axes=[1], keepdims=0)
-    model = net.model(8)
-    assert layer_precision(model) == {"q/MatMul": {np.float32: "fp32", np.float16: "fp16"}[kind]}
+    x = net.conv("a", net.planes(), 1, 8)
+    net.add("r", "Relu", x)
+    net.add("g", "Sigmoid", x)
+    placement = placed(net.head(net.add("m", "Mul", "r", "g"), 8), "kernels")
+    assert placement.absorbed == ()
+    assert {"a", "r"} <= set(placement.pairs)
 
 
-def test_a_product_with_what_is_computed_is_no_layer_whichever_side_is_constant() -> None:
+@pytest.mark.parametrize("where", ["inputs", "kernels"])
+def test_tensors_that_are_skipped_and_nodes_that_are_left_out(where: Literal["inputs", "kernels"]) -> None:
+    model = residual_net()
+    assert set(placed(model, where).pairs) - set(placed(model, where, skipped=("relu1",)).pairs) == {"relu1"}
+    without = placed(model, where, left_out=("conv2/Conv", "sum/Add"))
+    assert [weights.layers[0] for weights in without.weights] == ["conv1/Conv", "conv3/Conv", "logits/Gemm"]
+    assert "sum/Add" not in without.pairs.get("relu1", Pair("relu1")).readers
+
+
+def test_a_skipped_activation_is_not_absorbed_into_nothing() -> None:
+    placement = placed(residual_net(), "kernels", skipped=("relu2",))
+    assert "relu2/Relu" not in placement.absorbed
+    assert "conv2" in placement.pairs
+
+
+def test_readers_can_be_fewer() -> None:
+    placement = placed(residual_net(), "inputs")
+    fewer = narrowed(placement, {"relu1": ("conv2/Conv",), "x": (), "flat": ("nobody",)})
+    assert fewer.pairs["relu1"] == Pair("relu1", ("conv2/Conv",))
+    assert fewer.pairs["x"] == placement.pairs["x"]
+    assert "flat" not in fewer.pairs
+    assert fewer.weights == placement.weights
+
+
+def test_weights_that_layers_share_are_named_once_for_each_axis() -> None:
     net = Net()
-    x = rows(net)
-    net.constant("left", np.ones((3, 64), np.float32))
-    net.add("logits", "ReduceMean", net.add("mixed", "MatMul", "left", x), axes=[2], keepdims=0)
-    assert layer_precision(net.model(3)) == {}
-
-
-def test_only_matrices_of_float32_are_weights_to_quantize() -> None:
-    net = Net()
-    x = rows(net)
-    net.constant("half", np.ones((1, 8), np.float16))
-    narrow = net.add("narrow", "MatMul", net.add("x.half", "Cast", x, to=TensorProto.FLOAT16), "half")
-    net.weight("matrix", 8, 4)
-    wide = net.add("wide", "MatMul", net.add("x.float", "Cast", narrow, to=TensorProto.FLOAT), "matrix")
-    net.constant("vector", np.ones(4, np.float32))
-    sums = net.add("sums", "MatMul", wide, "vector")
-    net.add("logits", "Relu", sums)
-    model = net.model(64)
-    assert [node.name for node in quantizable(Index(model), set())] == ["wide/MatMul"]
+    net.conv("b", net.conv("a", net.planes(), 1, 8), 8, 8)
+    net.add("c", "Conv", "b", "b.weight", "b.bias", pads=[1, 1, 1, 1])
+    weights = placed(net.head("c", 8), "inputs").weights
+    assert Weights("b.weight", 0, ("b/Conv", "c/Conv")) in weights

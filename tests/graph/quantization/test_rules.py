@@ -10,15 +10,14 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization.rules import check_tensorrt_rules
-from dlx_deploy.graph.quantization.tensorrt_style import insert_qdq, tensors_to_quantize
+from dlx_deploy.graph.quantization.scheme import TENSORRT
 
-from ...onnx_fixtures import Net, node, residual_net
+from ...onnx_fixtures import Net, node, residual_net, with_qdq
 
 
 @functools.cache
 def clean() -> ModelProto:
-    model = residual_net("conv")
-    return insert_qdq(model, dict.fromkeys(tensors_to_quantize(model), (-1.0, 1.0)))
+    return with_qdq(residual_net("conv"), TENSORRT, (-1.0, 1.0))
 
 
 def store(model: ModelProto, name: str, values: np.ndarray) -> str:
@@ -235,9 +234,7 @@ def test_each_rule_finds_what_breaks_it(breaks: Callable[[ModelProto], None], fi
 
 
 def test_weights_behind_a_layer_in_floating_point_are_looked_at() -> None:
-    model = residual_net()
-    names = tensors_to_quantize(model, ["conv1/*"])
-    model = insert_qdq(model, dict.fromkeys(names, (-1.0, 1.0)), ["conv1/*"])
+    model = with_qdq(residual_net(), TENSORRT, (-1.0, 1.0), ("conv1/*",))
     gemm_axis(model)
     assert [text.split(" (")[0] for text in check_tensorrt_rules(model)] == ["weight-axis: node 'logits/Gemm'"]
 

@@ -198,14 +198,14 @@ def test_folders_that_would_be_something_else(root: Path, tmp_path: Path, change
 
 
 def test_a_plan_refuses_the_folder_before_anything_runs(root: Path, tmp_path: Path) -> None:
-    from dlx_deploy.building import load_job
+    from dlx_deploy.building import load_work
 
     options = ["data.kind=imagefolder", f"data.path='{root}'", "data.height=8"]
-    load_job(None, None, options, tmp_path / "store")
+    load_work(None, None, options, tmp_path / "store")
     no_class(root)
     with pytest.raises(DataError, match="nothing of class 'b'"):
-        load_job(None, None, options, tmp_path / "store")
-    load_job(None, None, [*options, "data.allow_missing_classes=true"], tmp_path / "store")
+        load_work(None, None, options, tmp_path / "store")
+    load_work(None, None, [*options, "data.allow_missing_classes=true"], tmp_path / "store")
 
 
 def test_a_draw_or_a_limit_that_leaves_a_class_out_of_test(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,7 @@ from dlx_deploy.nn.data.texts import texts_of
 from dlx_deploy.nn.data.tokenizing import encode_all, load_tokenizer, train_tokenizer
 from dlx_deploy.pipeline.stage import Tree
 from dlx_deploy.stages.data import STAGE
-from dlx_deploy.stages.recipe import steps_for
+from dlx_deploy.stages.order import steps_for
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks import prepare
 

@@ -13,7 +13,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from dlx_deploy.graph.model import Index, load
 from dlx_deploy.graph.passes.fold import constants_of, fold_weights
-from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision
+from dlx_deploy.graph.quantization.layers import layer_precision
+from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.nn.export.bake import baked
 from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 
@@ -93,7 +94,7 @@ def test_layers_keep_their_names_and_their_int8(kind: str, tmp_path: Path) -> No
         model[4], model[8] = nn.BatchNorm2d(300).eval(), nn.Linear(300, 3)
     export_onnx(model, tmp_path / "m.onnx", SPEC)
     check_parity(tmp_path / "m.onnx", model, SPEC, images(8), 1e-3)
-    report = quantize_model(tmp_path / "m.onnx", tmp_path / "q.onnx", images(8), QuantizationPlan("tensorrt"))
+    report = quantize_model(tmp_path / "m.onnx", tmp_path / "q.onnx", images(8), QuantizationRequest("tensorrt"))
     assert report.layers == {"0/Conv": "int8", "3/Conv": "int8", "8/Gemm": "int8"}
     assert "BatchNormalization" not in op_types(load(tmp_path / "m.onnx"))
 

@@ -11,7 +11,7 @@ import torch
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.cost import layer_costs, model_summary
-from dlx_deploy.graph.quantization import QuantizationPlan
+from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.nn.export.network import TextSpec, export_onnx
 from dlx_deploy.nn.models.external import hf_config
 from dlx_deploy.nn.models.inputs import TokenInput
@@ -83,7 +83,7 @@ def test_a_family_of_dynamic_length_is_exported_costed_and_quantized(kind: str, 
     if kind == "bert":
         assert summary.macs == LAYER + WIDTH * WIDTH + WIDTH * 3  # with the pooler and the classifier
     assert summary.macs >= LAYER
-    quantize_model(path, tmp_path / "q.onnx", tokens, QuantizationPlan(style="cpu", dynamic=True), pad_id=0)
+    quantize_model(path, tmp_path / "q.onnx", tokens, QuantizationRequest(style="cpu", dynamic=True), pad_id=0)
     assert model_summary(tmp_path / "q.onnx").macs == summary.macs
     assert run_onnx(tmp_path / "q.onnx", tokens, exact_qdq=False, pad_id=0).shape == (6, 3)
 

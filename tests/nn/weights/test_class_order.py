@@ -23,7 +23,7 @@ from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.weights.class_order import class_names, named_by_config, order_of, reorder_head, same_classes
 from dlx_deploy.nn.weights.network import load_model
 from dlx_deploy.pipeline.stage import Job
-from dlx_deploy.stages.recipe import steps_for
+from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.registry import load_stage
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks import prepare

@@ -12,7 +12,9 @@ from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.commands.bench import BenchOptions
 from dlx_deploy.runtime.errors import BudgetMissed, Undecided
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.tasks.classes import Verification
 from dlx_deploy.runtime.tasks.task import PredictOptions
+from dlx_deploy.runtime.views import CommandView, Outcome, lines_of
 
 
 @pytest.fixture
@@ -56,6 +58,24 @@ def test_predict(predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyP
     assert all(len(row["top"]) == 2 for row in found)
     assert outcome.text.splitlines()[1].startswith(f"{paths[1]}\tdog 0.")
     json.dumps(outcome.data)
+
+
+def test_a_view_holds_typed_values(predictor: Predictor, folder: Path) -> None:
+    assert commands.inspect(predictor.package).package is predictor.package
+    paths = [folder / "cat" / "000.png", folder / "dog" / "001.png"]
+    ((first, row), _) = commands.predict(predictor, paths).rows
+    assert (first, row.data["top"][0]["label"]) == (str(paths[0]), "cat")
+    assert commands.selftest(predictor).result.images == 4
+    assert commands.bench(predictor, BenchOptions(rounds=3)).result.verdict is None
+    verified = commands.verify(predictor, folder, commands.VerifyOptions()).result
+    assert isinstance(verified, Verification)
+    assert verified.accuracy == 1.0
+
+
+def test_a_view_from_elsewhere_is_what_it_shows() -> None:
+    view: CommandView = Outcome({"a": 1}, "one")
+    assert (view.data, view.text, view.failure) == ({"a": 1}, "one", None)
+    assert lines_of(["a\nb", "c\x1b"]) == "a\\nb\nc\\u001b"
 
 
 def test_selftest(predictor: Predictor) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dlx_deploy import cli
 from dlx_deploy.runtime.commands import actions as commands
-from dlx_deploy.runtime.commands.main import main
+from dlx_deploy.runtime.commands.main import main, view_of
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble
 
@@ -112,6 +112,7 @@ def test_older_names_of_commands_work(run: Run, cat: Path, dlx: Path, capsys: py
         expected = run(name, *more)
         assert expected[0] == 0
         assert run(older, *more) == expected
+        assert view_of([older, *more], str(dlx)).data == view_of([name, *more], str(dlx)).data
         for command in (older, name):
             assert cli.run([command, str(dlx), *more]) == 0
             assert capsys.readouterr().out == expected[1]

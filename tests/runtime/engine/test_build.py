@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 import pytest
 
-from dlx_deploy.graph.quantization import check_tensorrt_rules
+from dlx_deploy.graph.quantization.rules import check_tensorrt_rules
 from dlx_deploy.runtime.engine import build as building
 from dlx_deploy.runtime.engine.build import BuiltEngine, build_engine
 from dlx_deploy.runtime.engine.settings import BuildSettings

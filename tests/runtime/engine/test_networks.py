@@ -15,7 +15,8 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
 from dlx_deploy.graph.model import load
-from dlx_deploy.graph.quantization import QuantizationPlan, layer_precision
+from dlx_deploy.graph.quantization.layers import layer_precision
+from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 from dlx_deploy.runtime.engine.build import build_engine
 from dlx_deploy.runtime.engine.settings import BuildSettings
@@ -73,7 +74,7 @@ def test_every_layer_computes_as_planned(source: Path, precision: str, tmp_path:
         images = np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)
         out = tmp_path / "m.onnx"
         layers = quantize_model(
-            source, out, images, QuantizationPlan("tensorrt", int8=precision == "int8", half=True)
+            source, out, images, QuantizationRequest("tensorrt", int8=precision == "int8", half=True)
         ).layers
     assert set(layers.values()) == {precision}
     asked = {name: kind for name, kind in layers.items() if kind != "fp32"}

@@ -9,8 +9,9 @@ import pytest
 
 from dlx_deploy.runtime.errors import InputError, PackageError
 from dlx_deploy.runtime.package.fields import Fields
-from dlx_deploy.runtime.tasks.classes import Classes, Predictions
+from dlx_deploy.runtime.tasks.classes import Classes
 from dlx_deploy.runtime.tasks.image_classification import image_classification
+from dlx_deploy.runtime.tasks.predictions import Predictions
 from dlx_deploy.runtime.tasks.table import TASKS, open_task
 from dlx_deploy.runtime.tasks.task import PredictOptions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlx_deploy.building import build_for, load_job
+from dlx_deploy.building import build_for, load_work
 from dlx_deploy.config import load_config
 from dlx_deploy.pipeline.check import check_build, rehearse_build
 from dlx_deploy.pipeline.plan import Build
@@ -28,7 +28,7 @@ def mixed(num_classes): return Mixed(num_classes)
 
 
 def planned(tmp_path: Path, *overrides: str, target: str = "jetson") -> Build:
-    return load_job(None, [target], overrides, tmp_path / ".dlx").builds[0]
+    return load_work(None, [target], overrides, tmp_path / ".dlx").builds[0]
 
 
 def texts(folder: Path) -> list[str]:

@@ -9,21 +9,21 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph import quantization
 from dlx_deploy.graph.model import Index, infer, load
-from dlx_deploy.graph.quantization import NothingToQuantize, QuantizationPlan, check_tensorrt_rules
-from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
+from dlx_deploy.graph.quantization import quantize
+from dlx_deploy.graph.quantization.quantize import NothingToQuantize, QuantizationRequest
+from dlx_deploy.graph.quantization.rules import TENSORRT_RULES, check_tensorrt_rules
 from dlx_deploy.tasks.classification import top1
 
 from ...arrays import quantize_model, run_onnx
 from ...onnx_fixtures import Net, digits, exported, images, residual_net, token_net
 
 PLANS = [
-    QuantizationPlan("tensorrt"),
-    QuantizationPlan("tensorrt", method="percentile"),
-    QuantizationPlan("tensorrt", method="entropy"),
-    QuantizationPlan("cpu"),
-    QuantizationPlan("cpu", reduce_range=True),
+    QuantizationRequest("tensorrt"),
+    QuantizationRequest("tensorrt", method="percentile"),
+    QuantizationRequest("tensorrt", method="entropy"),
+    QuantizationRequest("cpu"),
+    QuantizationRequest("cpu", reduce_range=True),
 ]
 
 
@@ -35,7 +35,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda p: f"{p.style}-{p.method}-{p.reduce_range}")
-def test_a_trained_network_keeps_its_accuracy(plan: QuantizationPlan, source: Path, tmp_path: Path) -> None:
+def test_a_trained_network_keeps_its_accuracy(plan: QuantizationRequest, source: Path, tmp_path: Path) -> None:
     train, _, test, labels = digits()
     report = quantize_model(source, tmp_path / "int8.onnx", train[:128], plan)
     before = run_onnx(source, test, exact_qdq=False)
@@ -51,7 +51,7 @@ def test_a_trained_network_keeps_its_accuracy(plan: QuantizationPlan, source: Pa
 
 def test_the_weights_take_a_quarter(source: Path, tmp_path: Path) -> None:
     for style in ("tensorrt", "cpu"):
-        quantize_model(source, tmp_path / f"{style}.onnx", digits()[0][:32], QuantizationPlan(style))
+        quantize_model(source, tmp_path / f"{style}.onnx", digits()[0][:32], QuantizationRequest(style))
         weights = {}
         for path in (source, tmp_path / f"{style}.onnx"):
             weights[path] = sum(len(t.raw_data) for t in load(path).graph.initializer)
@@ -60,7 +60,7 @@ def test_the_weights_take_a_quarter(source: Path, tmp_path: Path) -> None:
 
 def test_a_tensorrt_graph_obeys_the_rules_and_a_cpu_graph_does_not(source: Path, tmp_path: Path) -> None:
     for style in ("tensorrt", "cpu"):
-        quantize_model(source, tmp_path / f"{style}.onnx", digits()[0][:32], QuantizationPlan(style))
+        quantize_model(source, tmp_path / f"{style}.onnx", digits()[0][:32], QuantizationRequest(style))
     assert check_tensorrt_rules(load(tmp_path / "tensorrt.onnx")) == []
     broken = {text.split(":")[0] for text in check_tensorrt_rules(load(tmp_path / "cpu.onnx"))}
     assert {"zero-point", "int8-only", "bias"} <= broken
@@ -75,7 +75,7 @@ def test_the_same_plan_gives_the_same_bytes(source: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("style", ["tensorrt", "cpu"])
 def test_excluded_layers_are_reported(style: str, source: Path, tmp_path: Path) -> None:
-    plan = QuantizationPlan(style, exclude=("0/Conv", "7/*"))
+    plan = QuantizationRequest(style, exclude=("0/Conv", "7/*"))
     report = quantize_model(source, tmp_path / "int8.onnx", digits()[0][:32], plan)
     assert {name for name, precision in report.layers.items() if precision == "fp32"} == {"0/Conv", "7/Gemm"}
     assert report.int8_share == 5 / 7
@@ -83,16 +83,16 @@ def test_excluded_layers_are_reported(style: str, source: Path, tmp_path: Path) 
 
 def test_nothing_left_to_quantize(source: Path, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match=r"no layer is left to quantize .*set quantize\.precision = 'fp32'"):
-        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan("tensorrt", exclude=("*",)))
+        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationRequest("tensorrt", exclude=("*",)))
     with pytest.raises(ConfigError, match="matches no node of the graph"):
-        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan("cpu", exclude=("layer9*",)))
+        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationRequest("cpu", exclude=("layer9*",)))
 
 
 @pytest.mark.parametrize("exclude", [(), ("*",)])
 def test_dynamic_activations_without_a_matmul_are_no_int8(
     exclude: tuple[str, ...], source: Path, tmp_path: Path
 ) -> None:
-    plan = QuantizationPlan("cpu", dynamic=True, exclude=exclude)
+    plan = QuantizationRequest("cpu", dynamic=True, exclude=exclude)
     remedy = r"set quantize\.precision = 'fp32'" if exclude else r"set quantize\.activations = 'static'"
     with pytest.raises(
         NothingToQuantize, match=rf"no layer is left to .* 6 Conv, 1 Gemm\); rule: with dyn.*; {remedy}"
@@ -101,20 +101,13 @@ def test_dynamic_activations_without_a_matmul_are_no_int8(
     assert not (tmp_path / "int8.onnx").exists()
 
 
-def test_where_no_matmul_could_be_int8_the_batch_size_is_not_to_blame(tmp_path: Path) -> None:
-    (tmp_path / "net.onnx").write_bytes(residual_net(batch=4).SerializeToString())
-    with pytest.raises(NothingToQuantize, match=r"set quantize\.activations = 'static'$"):
-        quantize_model(tmp_path / "net.onnx", tmp_path / "q.onnx", images(4), QuantizationPlan("cpu", dynamic=True))
-
-
 @pytest.mark.parametrize("style", ["tensorrt", "cpu"])
 def test_a_plan_that_says_int8_is_checked_against_the_graph(
     style: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("cpu_style.quantize", "tensorrt_style.insert_qdq"):  # a writer that writes nothing
-        monkeypatch.setattr(f"dlx_deploy.graph.quantization.{name}", lambda model, *_: model)
+    monkeypatch.setattr(quantize, "write_qdq", lambda model, *_: model)  # a writer that writes nothing
     with pytest.raises(NothingToQuantize, match="no layer is left to quantize"):
-        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationPlan(style))
+        quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationRequest(style))
 
 
 def shared_net() -> onnx.ModelProto:
@@ -132,12 +125,12 @@ def shared_net() -> onnx.ModelProto:
 def test_a_pattern_excludes_a_module_in_all_its_uses(pattern: str, style: str, tmp_path: Path) -> None:
     source = tmp_path / "net.onnx"
     source.write_bytes(shared_net().SerializeToString())
-    report = quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationPlan(style, exclude=(pattern,)))
+    report = quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationRequest(style, exclude=(pattern,)))
     assert report.layers == {"stem/Conv": "int8", "cls/Conv": "fp32", "cls/Conv_2": "fp32", "logits/Gemm": "int8"}
 
 
 def test_a_pattern_excludes_what_is_inside_a_module_and_no_neighbour(source: Path, tmp_path: Path) -> None:
-    plan = QuantizationPlan("tensorrt", exclude=("4",))
+    plan = QuantizationRequest("tensorrt", exclude=("4",))
     report = quantize_model(source, tmp_path / "int8.onnx", digits()[0][:8], plan)
     inside = {name for name in report.layers if name.startswith("4.")}
     assert len(inside) == 3
@@ -148,31 +141,37 @@ def test_a_pattern_that_matches_nothing_names_what_is_near(tmp_path: Path) -> No
     source = tmp_path / "net.onnx"
     source.write_bytes(shared_net().SerializeToString())
     with pytest.raises(ConfigError, match=r"'clas/Conv' matches no node of the graph; the nearest: cls/Conv, "):
-        quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationPlan("cpu", exclude=("clas/Conv",)))
+        quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationRequest("cpu", exclude=("clas/Conv",)))
     with pytest.raises(ConfigError, match=r"'zzz' matches no node of the graph; its layers: stem/Conv, cls/Conv, "):
-        quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationPlan("cpu", exclude=("zzz",)))
+        quantize_model(source, tmp_path / "q.onnx", images(4), QuantizationRequest("cpu", exclude=("zzz",)))
 
 
 def test_a_graph_of_ours_that_breaks_a_rule_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.onnx").write_bytes(residual_net().SerializeToString())
     broken = replace(TENSORRT_RULES, ensures=lambda model: ["scale: node 'x': it is 0"])
-    monkeypatch.setattr(quantization, "TENSORRT_RULES", broken)
+    monkeypatch.setattr(quantize, "TENSORRT_RULES", broken)
     rule = r"net\.onnx: the graph breaks what the pass 'tensorrt-rules' ensures: scale: node 'x': it is 0"
     with pytest.raises(StageFailed, match=rf"{rule} \(in the pass 'tensorrt-rules', after int8, tidy\)"):
-        quantize_model(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(8), QuantizationPlan("tensorrt"))
+        quantize_model(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(8), QuantizationRequest("tensorrt"))
     assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_where_no_matmul_could_be_int8_the_batch_size_is_not_to_blame(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(residual_net(batch=4).SerializeToString())
+    with pytest.raises(NothingToQuantize, match=r"set quantize\.activations = 'static'$"):
+        quantize_model(tmp_path / "net.onnx", tmp_path / "q.onnx", images(4), QuantizationRequest("cpu", dynamic=True))
 
 
 @pytest.mark.parametrize(
     "plan",
     [
-        QuantizationPlan("tensorrt"),
-        QuantizationPlan("cpu"),
-        QuantizationPlan("tensorrt", int8=False, half=True),
+        QuantizationRequest("tensorrt"),
+        QuantizationRequest("cpu"),
+        QuantizationRequest("tensorrt", int8=False, half=True),
     ],
     ids=["tensorrt", "cpu", "half"],
 )
-def test_texts_are_looked_at_without_their_padding(plan: QuantizationPlan, tmp_path: Path) -> None:
+def test_texts_are_looked_at_without_their_padding(plan: QuantizationRequest, tmp_path: Path) -> None:
     """The table's row for padding is far larger than the others: it would take most of the range."""
     model = token_net()
     table = Index(model).array("table") * np.float32(100)
@@ -194,7 +193,7 @@ def test_a_tensor_that_one_image_drives_out_of_half_precision_stays_in_float32(i
     (tmp_path / "net.onnx").write_bytes(net.head(net.add("small", "Mul", large, "little"), 8).SerializeToString())
     pictures = np.full((40, 8, 8, 1), 128, np.uint8)  # nothing but zeros for the network
     pictures[39] = images(1)
-    plan = QuantizationPlan("tensorrt", int8=int8, half=True)
+    plan = QuantizationRequest("tensorrt", int8=int8, half=True)
     quantize_model(tmp_path / "net.onnx", tmp_path / "half.onnx", pictures, plan)
     kinds = {name: info.dtype for name, info in infer(load(tmp_path / "half.onnx")).items()}
     assert (kinds["large"], kinds["pooled"]) == (TensorProto.FLOAT, TensorProto.FLOAT16)

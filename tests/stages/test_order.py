@@ -13,8 +13,8 @@ from dlx_deploy.config import Config, load_config
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.data.listing import image_names
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step, Tree
-from dlx_deploy.stages import recipe
-from dlx_deploy.stages.recipe import steps_for
+from dlx_deploy.stages import order
+from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.registry import STAGES, load_stage
 from dlx_deploy.stages.support.training import NoParams
 from dlx_deploy.targets import Profile, load_target
@@ -123,7 +123,7 @@ THIN = Stage("thin", 1, NoParams, ("onnx",), ("model.onnx",), thin, bind=bind_th
 @pytest.fixture
 def thinning(monkeypatch: pytest.MonkeyPatch) -> Config:
     """A configuration with one stage more, which no other file knows, after the last export."""
-    monkeypatch.setattr(recipe, "load_stage", lambda name: THIN if name == "thin" else load_stage(name))
+    monkeypatch.setattr(order, "load_stage", lambda name: THIN if name == "thin" else load_stage(name))
     return Config(stages={"thin": {"after": "export"}})
 
 
@@ -150,7 +150,7 @@ def test_a_name_that_is_taken_is_refused(thinning: Config, name: str, message: s
 
 
 def test_a_stage_out_of_order_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "ORDER", ("teacher", "data"))
+    monkeypatch.setattr(order, "ORDER", ("teacher", "data"))
     with pytest.raises(ValueError, match="no earlier stage offers 'data'; offered: nothing"):
         steps_for(Config(), JETSON)
 

@@ -1,4 +1,4 @@
-"""The recipe: in which order the stages bind themselves to a configuration."""
+"""In which order the stages bind themselves to a configuration."""
 
 from __future__ import annotations
 

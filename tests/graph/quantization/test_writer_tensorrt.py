@@ -10,18 +10,15 @@ from onnx import ModelProto, numpy_helper
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import Index, int_attribute, to_bytes
-from dlx_deploy.graph.quantization.placement import layer_precision, through_qdq
+from dlx_deploy.graph.quantization.layers import excluded, layer_precision, through_qdq
 from dlx_deploy.graph.quantization.rules import check_tensorrt_rules
-from dlx_deploy.graph.quantization.tensorrt_style import insert_qdq, tensors_to_quantize
+from dlx_deploy.graph.quantization.scheme import TENSORRT, TENSORRT_HALF
 
-from ...onnx_fixtures import Net, node, op_types, residual_net
+from ...onnx_fixtures import Net, node, op_types, residual_net, with_qdq
 
 
 def quantized(model: ModelProto, exclude: tuple[str, ...] = (), bound: float = 2.0) -> ModelProto:
-    ranges = dict.fromkeys(tensors_to_quantize(model, exclude), (-bound, bound / 2))
-    result = insert_qdq(model, ranges, exclude)
-    onnx.checker.check_model(result, full_check=True)
-    return result
+    return with_qdq(model, TENSORRT, (-bound, bound / 2), exclude)
 
 
 def quantized_inputs(model: ModelProto, name: str) -> list[bool]:
@@ -131,7 +128,7 @@ def test_excluded_layers_keep_their_weights() -> None:
 
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"'conv9\*' matches no node of the graph; the nearest: conv3, conv2, conv1"):
-        tensors_to_quantize(residual_net(), ["conv9*"])
+        excluded(residual_net(), ["conv9*"])
 
 
 def test_a_weight_that_layers_share_is_stored_once() -> None:
@@ -163,9 +160,7 @@ def test_ranges_and_channels_of_nothing_but_zeros() -> None:
 
 @pytest.mark.parametrize("half", [False, True])
 def test_scales_too_small_for_half_precision_are_the_smallest_that_keep_their_bits(half: bool) -> None:
-    model = residual_net()
-    ranges = dict.fromkeys(tensors_to_quantize(model), (-1e-6, 1e-7))
-    index = Index(insert_qdq(model, ranges, half_scales=half))
+    index = Index(with_qdq(residual_net(), TENSORRT_HALF if half else TENSORRT, (-1e-6, 1e-7)))
     scale = float(index.array("relu1/scale"))
     assert scale == (2.0**-20 if half else np.float32(1e-6) / np.float32(127))
     assert float(np.float16(2.0**-20 * 1.25)) == 2.0**-20 * 1.25  # two bits of a fraction are left there
@@ -202,4 +197,4 @@ def test_an_opset_without_per_channel_scales() -> None:
     model = residual_net()
     model.opset_import[0].version = 12
     with pytest.raises(ConfigError, match="the graph is at opset 12; rule: 13 or newer"):
-        insert_qdq(model, {})
+        quantized(model)

@@ -6,28 +6,23 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto
 
-from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph import model as onnx_model
-from dlx_deploy.graph.model import Index, batch_size, to_bytes
-from dlx_deploy.graph.quantization.cpu_style import quantize, quantize_dynamically, tensors_to_quantize
-from dlx_deploy.graph.quantization.placement import layer_precision, through_qdq
+from dlx_deploy.graph.model import Index, to_bytes
+from dlx_deploy.graph.quantization.layers import layer_precision, quantizable, through_qdq
+from dlx_deploy.graph.quantization.placement import place
+from dlx_deploy.graph.quantization.scheme import CPU, CPU_REDUCED
 
-from ...arrays import run_onnx
-from ...onnx_fixtures import Net, node, op_types, residual_net, token_net
+from ...onnx_fixtures import Net, node, op_types, residual_net, with_qdq
 
 
 def quantized(model: ModelProto, reduce_range: bool = False, exclude: tuple[str, ...] = ()) -> ModelProto:
-    ranges = dict.fromkeys(tensors_to_quantize(model, exclude), (-1.0, 2.0))
-    result = quantize(model, ranges, reduce_range, exclude)
-    onnx.checker.check_model(result, full_check=True)
-    return result
+    return with_qdq(model, CPU_REDUCED if reduce_range else CPU, exclude=exclude)
 
 
 def fused(model: ModelProto, path: Path) -> Counter[str]:
@@ -109,11 +104,10 @@ def test_no_leftovers_and_the_source_is_left_as_it_was(
 def test_every_process_writes_the_same_bytes() -> None:
     code = (
         "import hashlib\n"
-        "from tests.onnx_fixtures import residual_net\n"
+        "from tests.onnx_fixtures import residual_net, with_qdq\n"
         "from dlx_deploy.graph.model import to_bytes\n"
-        "from dlx_deploy.graph.quantization.cpu_style import quantize, tensors_to_quantize\n"
-        "net = residual_net('conv'); ranges = dict.fromkeys(tensors_to_quantize(net), (-1.0, 2.0))\n"
-        "print(hashlib.sha256(to_bytes(quantize(net, ranges, False))).hexdigest())"
+        "from dlx_deploy.graph.quantization.scheme import CPU\n"
+        "print(hashlib.sha256(to_bytes(with_qdq(residual_net('conv'), CPU))).hexdigest())"
     )
     root = Path(onnx_model.__file__).parents[2]
     digests = {
@@ -130,54 +124,19 @@ def test_every_process_writes_the_same_bytes() -> None:
     assert len(digests) == 1
 
 
-def test_dynamic_answers_do_not_depend_on_the_batch() -> None:
-    """One range holds for the whole tensor: a row that is large would leave its neighbours a few steps."""
-    tokens = np.array([[1, 1, 2, 2, 0, 0], [8, 8, 8, 8, 8, 8], [2, 3, 1, 0, 0, 0]], np.int32)
-    model = quantize_dynamically(token_net(), reduce_range=True)
-    together = run_onnx(to_bytes(model), tokens, exact_qdq=False, pad_id=0)
-    alone = np.concatenate([run_onnx(to_bytes(model), row[None], exact_qdq=False, pad_id=0) for row in tokens])
-    exact = run_onnx(to_bytes(token_net()), tokens[:1, :4], exact_qdq=False, pad_id=0)
-    assert np.array_equal(together, alone)
-    assert np.abs(together[:1] - exact).max() < 0.05 * np.abs(exact).max()
-    assert batch_size(model) == 1
-
-
-def test_a_gemm_stays_in_floating_point_under_its_own_name_where_ranges_are_dynamic() -> None:
-    model = quantize_dynamically(token_net(), reduce_range=True)
-    assert layer_precision(model) == {"mix/MatMul": "int8", "head/Gemm": "fp32"}
-
-
-def test_dynamic_weights_have_a_scale_per_output_channel() -> None:
-    """Columns of very different sizes: with one scale for all, the small ones would be nothing but zeros."""
-    model = token_net()
-    spread = Index(model).array("mix").astype(np.float32) * np.logspace(0, -4, 16, dtype=np.float32)
-    Index(model).initializers["mix"].CopyFrom(onnx.numpy_helper.from_array(spread, "mix"))
-    index = Index(quantize_dynamically(model, reduce_range=True))
-    weights = index.array(next(n for n in index.model.graph.node if n.op_type == "MatMulInteger").input[1])
-    assert np.abs(weights.astype(int)).max(axis=0).tolist() == [64] * 16
-
-
 def test_what_follows_a_layer_is_calibrated_whatever_else_it_gives() -> None:
     net = Net()
     net.add("pool", "MaxPool", net.conv("a", net.planes(), 1, 8), kernel_shape=[2, 2], strides=[2, 2])
     net.nodes[-1].output.append("pool/where")
-    assert {"pool", "pooled", "flat"} <= set(tensors_to_quantize(net.head("pool", 8)))
+    model = net.head("pool", 8)
+    placement = place(model, "kernels", quantizable(Index(model), set()))
+    assert {"a", "x", "pooled"} <= set(placement.own)
+    assert {name: pair.like for name, pair in placement.pairs.items() if pair.like} == {"pool": "a", "flat": "pooled"}
 
 
-def test_dynamic_ranges_and_a_fixed_batch_exclude_each_other() -> None:
-    assert batch_size(quantize_dynamically(token_net(batch=1), reduce_range=True)) == 1
-    with pytest.raises(
-        ConfigError, match=r"export\.batch is 4, and with dynamic .*set export\.batch to 'dynamic' or 1"
-    ):
-        quantize_dynamically(token_net(batch=4), reduce_range=True)
-
-
-@pytest.mark.parametrize(
-    "make", [lambda: quantized(residual_net(), True), lambda: quantize_dynamically(token_net(), True)]
-)
-def test_with_a_reduced_range_no_sum_of_two_products_leaves_sixteen_bits(make: Any) -> None:
+def test_with_a_reduced_range_no_sum_of_two_products_leaves_sixteen_bits() -> None:
     """What x86 without VNNI adds up (VPMADDUBSW): two products of a uint8 activation and an int8 weight."""
-    index = Index(make())
+    index = Index(quantized(residual_net(), True))
     weights = [w for w in map(index.array, index.initializers) if w.dtype == np.int8 and w.size > 16]
     assert weights
     assert all(2 * 255 * int(np.abs(w.astype(int)).max()) <= 32767 for w in weights)

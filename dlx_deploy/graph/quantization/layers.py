@@ -1,0 +1,137 @@
+"""What a layer is, which of them can be quantized, which a pattern leaves out, and which precision each has.
+
+A layer is a Conv, Gemm or MatMul with constant weights. The product of two activations (attention), Softmax,
+LayerNormalization and gates are none, and stay in floating point.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from onnx import ModelProto, NodeProto, TensorProto
+
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.model import Index, TensorInfo, attribute, infer, int_attribute
+from dlx_deploy.graph.passes.fold import constants_of
+
+__all__ = [
+    "DYNAMIC",
+    "LAYERS",
+    "WEIGHTED",
+    "excluded",
+    "layer_precision",
+    "quantizable",
+    "through_qdq",
+    "weight_axis",
+]
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+WEIGHTED = (*LAYERS, "ConvTranspose")
+NUMBER = re.compile(r"^(.*/[A-Za-z]+)_[0-9]+$")
+"""A node's name whose module makes several of its kind: see ``graph.passes.names``."""
+DYNAMIC, DYNAMIC_SUFFIX = "MatMulInteger", "_quant"
+"""What ONNX Runtime makes of a MatMul or Gemm whose activations are quantized while it runs, and of its name."""
+
+
+def weight_axis(node: NodeProto, rank: int) -> int:
+    """The axis of the output channels in the layer's weights, whose rank is ``rank``."""
+    if node.op_type == "MatMul":
+        return rank - 1
+    if node.op_type == "Gemm":
+        return 0 if int_attribute(node, "transB", 0) else 1
+    return 1 if node.op_type == "ConvTranspose" else 0
+
+
+def excluded(model: ModelProto, patterns: Sequence[str]) -> set[str]:
+    """The names of the nodes that a pattern (fnmatch, case-sensitive) matches.
+
+    A pattern stands for modules: it matches a node by its name, by its name without the number that tells a module's
+    uses apart (``cls/Conv`` is ``cls/Conv_2`` as well), or by the module that it is in or one around that (``cls``).
+    Whichever use it names, all uses of the module's weights are matched: one module has one precision.
+
+    Raises:
+        ConfigError: a pattern matches no node.
+    """
+    nodes = list(model.graph.node)
+    matched: set[str] = set()
+    for pattern in patterns:
+        found = {node.name for node in nodes if any(fnmatchcase(name, pattern) for name in _names_of(node.name))}
+        if not found:
+            raise ConfigError(f"quantize.exclude: {pattern!r} matches no node of the graph; {_nearest(pattern, nodes)}")
+        matched |= found
+    uses = {(_without_number(n.name), n.input[1]) for n in nodes if n.name in matched and n.op_type in WEIGHTED}
+    return matched | {n.name for n in nodes if n.op_type in WEIGHTED and (_without_number(n.name), n.input[1]) in uses}
+
+
+def _names_of(node: str) -> list[str]:
+    """What a pattern may call the node ``layer1.0.conv1/Conv_2``: that, without its number, and every module around."""
+    parts = node.rpartition("/")[0].split(".")
+    return [node, _without_number(node), *(".".join(parts[:end]) for end in range(1, len(parts) + 1))]
+
+
+def _without_number(name: str) -> str:
+    return NUMBER.sub(r"\1", name)
+
+
+def _nearest(pattern: str, nodes: Sequence[NodeProto]) -> str:
+    """The names most like ``pattern``, or the layers where none is alike."""
+    known = list(dict.fromkeys(name for node in nodes for name in _names_of(node.name) if name))
+    if close := get_close_matches(pattern, known, n=5):
+        return f"the nearest: {', '.join(close)}"
+    layers = [node.name for node in nodes if node.op_type in LAYERS]
+    return f"its layers: {', '.join(layers[:40])}"
+
+
+def quantizable(index: Index, left_out: set[str]) -> list[NodeProto]:
+    """The layers to quantize, in graph order."""
+    return [n for n in index.model.graph.node if n.name not in left_out and _has_plain_weights(n, index)]
+
+
+def through_qdq(index: Index, name: str) -> str | None:
+    """The tensor behind a DequantizeLinear and its QuantizeLinear, if any; ``None`` if ``name`` is not dequantized."""
+    node = index.made_by(name, "DequantizeLinear")
+    if node is None:
+        return None
+    quantize = index.made_by(node.input[0], "QuantizeLinear")
+    return str(quantize.input[0] if quantize is not None else node.input[0])
+
+
+def layer_precision(model: ModelProto) -> dict[str, str]:
+    """Node name → ``int8``, ``fp16`` or ``fp32`` for every layer, as the graph that is read has it.
+
+    A convolution is always a layer, a Gemm or MatMul where its weights come from constants, computed or not: a layer
+    whose weights are hidden behind other nodes runs in floating point and is listed as such.
+    """
+    index, computed = Index(model), constants_of(model)
+    types: dict[str, TensorInfo] = {}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == DYNAMIC and node.input[1] in index.initializers:
+            found[node.name.removesuffix(DYNAMIC_SUFFIX)] = "int8"
+        if node.op_type not in WEIGHTED:
+            continue
+        weight = through_qdq(index, node.input[1])
+        stored = index.initializers.get(weight or node.input[1])
+        if stored is None and node.input[1] not in computed and node.op_type in ("Gemm", "MatMul"):
+            continue  # the product of two activations
+        if stored is not None and weight is not None and through_qdq(index, node.input[0]) is not None:
+            found[node.name] = "int8"
+            continue
+        if stored is None:
+            types = types or infer(model)
+        kind = stored.data_type if stored is not None else types[node.input[1]].dtype
+        found[node.name] = "fp16" if kind == TensorProto.FLOAT16 else "fp32"
+    return found
+
+
+def _has_plain_weights(node: NodeProto, index: Index) -> bool:
+    if node.op_type not in LAYERS or node.input[0] in index.initializers:
+        return False
+    weight = index.initializers.get(node.input[1])
+    if weight is None or weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
+        return False
+    plain_gemm = all(attribute(node, name, 1.0) == 1.0 for name in ("alpha", "beta"))
+    return node.op_type != "Gemm" or (plain_gemm and not int_attribute(node, "transA", 0))

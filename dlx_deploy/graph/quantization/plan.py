@@ -1,0 +1,112 @@
+"""The quantization plan as a value: what precision each tensor and layer has, with which numbers, and where from.
+
+``plan.json`` has a line for each tensor and layer. It can be edited and given back, whole or in part: what it leaves
+out is calibrated and chosen as without a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from dlx_deploy.errors import ConfigError
+
+__all__ = ["SCHEMA", "LayerPlan", "Precision", "QuantizationPlan", "TensorPlan", "plan_bytes", "read_plan"]
+
+SCHEMA = 1
+MAX_BYTES = 256 << 20
+"""A line of scales for each of thousands of layers is far smaller."""
+
+Precision = Literal["int8", "fp16", "fp32"]
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A line of the plan."""
+
+
+class TensorPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An activation. ``precision`` is that of its Q/DQ pair; with fp32 it has none.
+
+    ``value = scale * (integer - zero_point)``. Without a ``scale`` it is calibrated, by the method in ``source``.
+    ``source``: a calibration method, or whatever else made the numbers. ``like``: the tensor that it shares them with.
+    ``readers``: the nodes that read it in int8, where not all do that could; the others read it as it is.
+    """
+
+    precision: Literal["int8", "fp32"] = "int8"
+    scale: float | None = None
+    zero_point: int | None = None
+    source: str = ""
+    like: str = ""
+    readers: tuple[str, ...] = ()
+
+
+class LayerPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A layer, by the name of its node. ``scales``: those of its weights, one for each output channel.
+
+    Without them each is that of the channel's largest magnitude. ``source``: ``max``, or whatever else made them.
+    """
+
+    precision: Precision = "int8"
+    source: str = ""
+    scales: tuple[float, ...] = ()
+
+
+class QuantizationPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``plan.json``. ``scheme``: what its numbers are for (``graph.quantization.scheme``); empty without any."""
+
+    schema: int
+    scheme: str = ""
+    tensors: Mapping[str, TensorPlan] = msgspec.field(default_factory=dict)
+    layers: Mapping[str, LayerPlan] = msgspec.field(default_factory=dict)
+
+    def layers_at(self, *precisions: Precision) -> list[str]:
+        """The layers that have one of ``precisions``."""
+        return [name for name, layer in self.layers.items() if layer.precision in precisions]
+
+
+def plan_bytes(plan: QuantizationPlan) -> bytes:
+    """The plan as JSON, a line for each tensor and layer, names sorted; equal plans give equal bytes."""
+    lines = [f'  "schema": {plan.schema}']
+    if plan.scheme:
+        lines.append(f'  "scheme": {_json(plan.scheme)}')
+    tables: dict[str, Mapping[str, _Entry]] = {"tensors": plan.tensors, "layers": plan.layers}
+    for title, entries in tables.items():
+        inside = ",\n".join(f"    {_json(name)}: {_json(entries[name])}" for name in sorted(entries))
+        lines.append(f'  "{title}": {{\n{inside}\n  }}' if entries else f'  "{title}": {{}}')
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _json(value: str | _Entry) -> str:
+    """Compact, but for a space behind what separates: these lines are read by people."""
+    fields = msgspec.to_builtins(value)
+    if isinstance(fields, str):
+        return msgspec.json.encode(fields).decode()
+    return "{" + ", ".join(f'"{key}": {msgspec.json.encode(field).decode()}' for key, field in fields.items()) + "}"
+
+
+def read_plan(path: Path) -> QuantizationPlan:
+    """The plan in ``path``, whose form alone has been checked.
+
+    Raises:
+        ConfigError: the file cannot be read, is no plan, or is of a newer schema.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; rule: a plan has at most {MAX_BYTES:,}")
+        content = path.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read ({e.strerror}); quantize.plan names a plan.json") from e
+    try:
+        schema = msgspec.json.decode(content, type=_Schema).schema
+        if schema != SCHEMA:
+            raise ConfigError(f"{path}: schema is {schema}; rule: {SCHEMA}, which this version of dlx-deploy reads")
+        return msgspec.json.decode(content, type=QuantizationPlan)
+    except msgspec.MsgspecError as e:
+        raise ConfigError(f"{path}: no quantization plan: {e}; see docs/quantization.md") from e
+
+
+class _Schema(msgspec.Struct):
+    schema: int

@@ -1,0 +1,237 @@
+"""Calibrate → plan → place → write: a float32 graph in the precision that was asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from msgspec.structs import replace
+from onnx import ModelProto
+
+from dlx_deploy.errors import StageFailed
+from dlx_deploy.graph.model import Index, load, to_bytes
+from dlx_deploy.graph.passes.base import Pass, run_passes
+from dlx_deploy.graph.passes.half import float_tensors, half_precision
+from dlx_deploy.graph.passes.tidy import TIDY
+from dlx_deploy.graph.quantization.dynamic import dynamic_layers, quantize_dynamically
+from dlx_deploy.graph.quantization.fit import check_bias, check_layers, check_names, check_scheme, check_tensors
+from dlx_deploy.graph.quantization.layers import WEIGHTED, excluded, layer_precision, quantizable
+from dlx_deploy.graph.quantization.placement import Placement, narrowed, place
+from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan
+from dlx_deploy.graph.quantization.planning import asked_methods, make_plan, scale_of
+from dlx_deploy.graph.quantization.ranges import Ranges, collect_ranges
+from dlx_deploy.graph.quantization.rounding import Rounding, nearest
+from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
+from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, CPU_REDUCED, TENSORRT, TENSORRT_HALF, Scheme
+from dlx_deploy.graph.quantization.writer import write_qdq
+from dlx_deploy.graph.samples import Samples
+
+__all__ = [
+    "Method",
+    "NothingToQuantize",
+    "QuantizationReport",
+    "QuantizationRequest",
+    "quantize_model",
+    "unquantized",
+]
+
+OVERFLOW_IMAGES = 64
+"""Images on which tensors are looked at for overflow in half precision, which has headroom for what they miss."""
+
+OVERFLOW_BATCH = 4
+"""Every tensor of the network is in memory at once while all are looked at."""
+
+Method = Literal["minmax", "percentile", "entropy"]
+
+
+class NothingToQuantize(StageFailed):
+    """INT8 was asked for, and the graph has no layer that it could be."""
+
+
+@dataclass(frozen=True)
+class QuantizationRequest:
+    """What to do: the style, how ranges are found, and node-name patterns (fnmatch) that stay in floating point.
+
+    ``int8`` and ``half`` say which precisions are used beside float32; the graph becomes strongly typed, that is, holds
+    every type itself. ``dynamic`` finds the ranges of activations while the network runs, instead of by calibration.
+    ``reduce_range`` and ``dynamic`` concern the CPU style alone. ``given`` is the plan, or the part of it, that is not
+    to be found here.
+    """
+
+    style: Literal["tensorrt", "cpu"]
+    int8: bool = True
+    half: bool = False
+    reduce_range: bool = False
+    method: Method = "minmax"
+    dynamic: bool = False
+    exclude: tuple[str, ...] = ()
+    given: QuantizationPlan = field(default_factory=lambda: QuantizationPlan(schema=SCHEMA))
+    rounding: Rounding = nearest
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """In which INT8 is written, if it is."""
+        if not self.int8:
+            return None
+        if self.style == "tensorrt":
+            return TENSORRT_HALF if self.half else TENSORRT
+        if self.dynamic:
+            return CPU_DYNAMIC
+        return CPU_REDUCED if self.reduce_range else CPU
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What was done: ``plan`` in full, the ``ranges`` it rests on, and how many activations got Q/DQ.
+
+    ``layers``: node name → ``int8``, ``fp16`` or ``fp32`` for each layer with weights, as the graph has it.
+    """
+
+    layers: Mapping[str, str]
+    activations: int
+    ranges: Ranges
+    plan: QuantizationPlan
+
+    @property
+    def int8_share(self) -> float:
+        """The share of layers (0..1) that compute on int8."""
+        return sum(p == "int8" for p in self.layers.values()) / len(self.layers) if self.layers else 0.0
+
+
+def quantize_model(source: Path, out: Path, samples: Samples, request: QuantizationRequest) -> QuantizationReport:
+    """Write the float32 model in ``source`` as ``request`` says, calibrated on ``samples``.
+
+    Raises:
+        ConfigError: no images, a pattern in ``request.exclude`` matches no node, or ``request.given`` does not fit.
+        NothingToQuantize: no layer of the graph that was written computes on int8.
+        StageFailed: the result breaks a rule of the target's parser.
+    """
+    model = load(source)
+    int8, ranges, plan = _int8(model, samples, request)
+    passes = list(int8)
+    if request.half:
+        kept = request.given.layers_at("fp32")
+        largest = functools.partial(_magnitudes, model, samples)
+        passes.append(Pass("half-precision", lambda graph: half_precision(graph, largest(), kept)))
+    passes.append(TIDY)
+    if request.style == "tensorrt":
+        passes.append(TENSORRT_RULES)
+    written = run_passes(load(model), passes, source.name)
+    layers = layer_precision(written)
+    if request.int8 and "int8" not in layers.values():
+        raise _nothing(model, request)
+    out.write_bytes(to_bytes(written))
+    activations = sum(node.op_type == "QuantizeLinear" for node in written.graph.node)
+    return QuantizationReport(layers, activations, ranges, _with_layers(plan, layers))
+
+
+def unquantized(source: Path, given: QuantizationPlan) -> QuantizationReport:
+    """What there is to report of the float32 model in ``source``, as it is.
+
+    Raises:
+        ConfigError: ``given`` does not fit: a layer is not fp32, or is none of the graph's.
+    """
+    model = load(source)
+    check_names(model, given)
+    check_layers(model, given, None, False, set())
+    layers = layer_precision(model)
+    return QuantizationReport(layers, 0, Ranges(), _with_layers(QuantizationPlan(schema=SCHEMA), layers))
+
+
+def _int8(
+    model: ModelProto, samples: Samples, request: QuantizationRequest
+) -> tuple[Sequence[Pass], Ranges, QuantizationPlan]:
+    """The passes that write INT8, if any is asked for, and what they follow."""
+    scheme, given = request.scheme, request.given
+    out = excluded(model, request.exclude) if scheme else set()
+    check_scheme(given, scheme.name if scheme else "")
+    check_names(model, given)
+    check_layers(model, given, scheme, request.half, out)
+    if scheme is None:
+        return (), Ranges(), QuantizationPlan(schema=SCHEMA)
+    left_out = out | set(given.layers_at("fp16", "fp32"))
+    if scheme is CPU_DYNAMIC:
+        names = dynamic_layers(model, left_out)
+        if not names:
+            raise _nothing(model, request)
+        layers = dict.fromkeys(names, LayerPlan(source="max"))
+        reduced = scheme.weight_levels < CPU.weight_levels
+        step = Pass("int8-dynamic", lambda graph: quantize_dynamically(graph, names, reduced))
+        return (step,), Ranges(), QuantizationPlan(schema=SCHEMA, scheme=scheme.name, layers=layers)
+    placement = _placement(model, scheme, given, left_out, out)
+    if not placement.weights:
+        raise _nothing(model, request)
+    asked = asked_methods(placement, given, request.method)
+    ranges = Ranges()
+    if asked or not placement.own:
+        ranges = collect_ranges(model, samples, asked, symmetric=scheme.symmetric)
+    plan = make_plan(model, scheme, placement, ranges, given, request.method)
+    _check_biases(model, scheme, given, plan)
+    step = Pass("int8", lambda graph: write_qdq(graph, scheme, placement, plan, request.rounding), requires=_nameless)
+    return (step,), ranges, plan
+
+
+def _placement(
+    model: ModelProto, scheme: Scheme, given: QuantizationPlan, left_out: set[str], out: set[str]
+) -> Placement:
+    """Where Q/DQ go, once it is known that ``given`` can be followed."""
+    index = Index(model)
+    skipped = [name for name, tensor in given.tensors.items() if tensor.precision == "fp32"]
+    wanted = {name: tensor.readers for name, tensor in given.tensors.items()}
+    whole = place(model, scheme.placement, quantizable(index, out), (), out)
+    actual = narrowed(place(model, scheme.placement, quantizable(index, left_out), skipped, left_out), wanted)
+    if given.tensors:
+        check_tensors(model, given, scheme, whole, actual)
+    return actual
+
+
+def _check_biases(model: ModelProto, scheme: Scheme, given: QuantizationPlan, plan: QuantizationPlan) -> None:
+    """Scales that were given are kept as they are, so they must leave room for the biases."""
+    if scheme.biases != "int32":
+        return
+    reads = {node.name: node.input[0] for node in model.graph.node if node.input}
+    for name, layer in given.layers.items():
+        if layer.scales and name in plan.layers:
+            check_bias(model, name, plan.layers[name].scales, float(scale_of(plan, reads[name])))
+
+
+def _nameless(model: ModelProto) -> Sequence[str]:
+    """Plans and placements go by names of nodes."""
+    counts = Counter(node.name for node in model.graph.node)
+    return [f"{count} nodes are named {name!r}" for name, count in counts.items() if count > 1 or not name]
+
+
+def _with_layers(plan: QuantizationPlan, layers: Mapping[str, str]) -> QuantizationPlan:
+    """The plan with the precision of every layer, as the graph has it."""
+    rest = {name: LayerPlan(precision="fp16" if kind == "fp16" else "fp32") for name, kind in layers.items()}
+    return replace(plan, layers={**rest, **plan.layers})
+
+
+def _nothing(model: ModelProto, request: QuantizationRequest) -> NothingToQuantize:
+    """What was asked of which layers, and the key that has to change."""
+    kinds = Counter(node.op_type for node in model.graph.node if node.op_type in WEIGHTED)
+    there = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "no layer with weights"
+    rule = "Conv, Gemm and MatMul with constant weights become INT8"
+    remedy = "set quantize.precision = 'fp32'"
+    if request.dynamic:
+        rule = "with dynamic activations only a MatMul with constant weights becomes INT8"
+        if quantizable(Index(model), excluded(model, request.exclude)):
+            remedy = "set quantize.activations = 'static'"
+    if floats := request.given.layers_at("fp16", "fp32"):
+        remedy += f", or let quantize.plan leave some of its {len(floats)} floating-point layers to int8"
+    return NothingToQuantize(
+        f"no layer is left to quantize (quantize.exclude = {list(request.exclude)!r}; the graph has {there}); "
+        f"rule: {rule}; {remedy}"
+    )
+
+
+def _magnitudes(model: ModelProto, samples: Samples) -> dict[str, float]:
+    """The largest magnitude of every float32 tensor on some of the samples."""
+    asked = dict.fromkeys(float_tensors(model), ("minmax",))
+    some = samples[:OVERFLOW_IMAGES]
+    ranges = collect_ranges(model, some, asked, symmetric=False, largest_batch=OVERFLOW_BATCH)
+    return {name: max(abs(low), abs(high)) for name, (low, high) in ranges.of("minmax").items()}

@@ -1,0 +1,123 @@
+"""What activations do on the calibration inputs: collected in one pass, and kept as ``ranges.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.graph.model import Index, infer, input_dims, load, to_bytes
+from dlx_deploy.graph.quantization.observers import METHODS, Observer, RangeMethod
+from dlx_deploy.graph.samples import Arrays, Samples
+
+__all__ = ["SCHEMA", "Range", "Ranges", "collect_ranges"]
+
+SCHEMA = 1
+LARGEST_BATCH = 32
+MEMORY_MIB = 256
+"""What the tensors of a batch may take together; a batch has at least one row."""
+
+Range = tuple[float, float]
+"""(lowest, highest) value."""
+
+
+class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``ranges.json``: tensor → method → the range that it finds, over ``rows`` calibration inputs."""
+
+    schema: int = SCHEMA
+    rows: int = 0
+    tensors: Mapping[str, Mapping[str, Range]] = msgspec.field(default_factory=dict)
+
+    def of(self, method: str) -> dict[str, Range]:
+        """Tensor → its range by ``method``, where that was asked."""
+        return {name: found[method] for name, found in self.tensors.items() if method in found}
+
+
+class _Session(Protocol):
+    """The part of ``onnxruntime.InferenceSession`` that is used."""
+
+    def run(self, names: list[str], feed: Arrays) -> list[NDArray[np.float32]]: ...
+
+
+def collect_ranges(
+    model: ModelProto,
+    samples: Samples,
+    asked: Mapping[str, Collection[str]],
+    *,
+    symmetric: bool,
+    largest_batch: int = LARGEST_BATCH,
+) -> Ranges:
+    """The range of each tensor by each of the methods ``asked`` for it, and by min-max, in one pass over ``samples``.
+
+    The tensors of at most ``largest_batch`` samples are in memory at once, and of fewer where they are large.
+
+    Raises:
+        ConfigError: no samples, no tensors, or a method that is not there.
+        StageFailed: a value is not finite, or the graph computes no such tensor.
+    """
+    _refuse(model, samples, asked)
+    observers = {
+        name: {method: _method(method)(symmetric=symmetric) for method in dict.fromkeys(("minmax", *asked[name]))}
+        for name in sorted(asked)
+    }
+    shapes = input_dims(model)
+    fixed = next(iter(shapes.values()))[0]
+    session, names = _session(model, list(observers)), list(observers)
+    for batch in samples.batches(fixed or _rows(model, names, largest_batch), fill=bool(fixed)):
+        values = session.run(names, batch.fitted(shapes).feed())
+        for name, array in zip(names, values, strict=True):
+            _update(name, array.reshape(-1), observers[name])
+    bounds = {name: {method: seen.bounds() for method, seen in each.items()} for name, each in observers.items()}
+    return Ranges(rows=len(samples), tensors=bounds)
+
+
+def _refuse(model: ModelProto, samples: Samples, asked: Collection[str]) -> None:
+    if not len(samples) or not asked:
+        raise ConfigError(f"{len(samples)} calibration images for {len(asked)} tensors; rule: at least one of each")
+    if missing := sorted(set(asked) - set(Index(model).producer)):
+        raise StageFailed(f"the graph computes no tensor {missing[0]!r}; calibrate the graph that is quantized")
+
+
+def _method(name: str) -> RangeMethod:
+    if name not in METHODS:
+        raise ConfigError(f"calibration method {name!r} is not one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def _update(name: str, values: NDArray[np.float32], observers: Mapping[str, Observer]) -> None:
+    if not values.size:
+        return
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise StageFailed(f"tensor {name!r} reaches {low} to {high} on the calibration images; rule: finite values")
+    for observer in observers.values():
+        observer.update(values, low, high)
+
+
+def _session(model: ModelProto, tensors: Collection[str]) -> _Session:
+    """A session of ``model`` that gives ``tensors``, not optimized: a fused node would not compute all of them."""
+    import onnxruntime
+
+    model = load(model)
+    known = {value.name: value for value in model.graph.output}
+    outputs = [known.get(name, onnx.ValueInfoProto(name=name)) for name in tensors]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session: _Session = onnxruntime.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
+    return session
+
+
+def _rows(model: ModelProto, tensors: Collection[str], largest: int) -> int:
+    """How many rows at a time: as many as fit into the memory, 1 to ``largest``."""
+    shapes = infer(model, batch=1)
+    row_bytes = sum(4 * shapes[name].elements for name in tensors if name in shapes)
+    return min(max((MEMORY_MIB << 20) // max(row_bytes, 1), 1), largest)

@@ -1,0 +1,228 @@
+"""The one writer of Q/DQ: a plan and a placement become nodes and constants, in the scheme's form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.graph.model import Index, load, opset
+from dlx_deploy.graph.passes.opset import OLDEST
+from dlx_deploy.graph.quantization.placement import Pair, Placement, Weights
+from dlx_deploy.graph.quantization.plan import QuantizationPlan
+from dlx_deploy.graph.quantization.planning import LARGEST_BIAS, bias_of, scale_of
+from dlx_deploy.graph.quantization.rounding import Rounding, nearest
+from dlx_deploy.graph.quantization.scheme import Scheme
+
+__all__ = ["write_qdq"]
+
+Array = NDArray[np.generic]
+
+
+def write_qdq(
+    model: ModelProto, scheme: Scheme, placement: Placement, plan: QuantizationPlan, rounding: Rounding = nearest
+) -> ModelProto:
+    """A copy of ``model`` (float32) in which what ``placement`` names computes on the integers that ``plan`` says.
+
+    New nodes follow the node whose output they take, or precede the layer whose weights they hold.
+
+    Raises:
+        ConfigError: the opset is too old.
+        StageFailed: ``rounding`` gave something else than integers for a layer's weights.
+    """
+    if opset(model) < OLDEST:
+        raise ConfigError(f"the graph is at opset {opset(model)}; rule: {OLDEST} or newer for per-channel scales")
+    writer = _Writer(load(model), scheme, plan, rounding)
+    writer.absorb(placement.absorbed)
+    for entry in placement.entries:
+        if isinstance(entry, Weights):
+            writer.weights(entry)
+        else:
+            writer.pair(entry)
+    if scheme.biases == "int32":
+        writer.biases(plan)
+    return writer.finished()
+
+
+class _Writer:
+    """Collects nodes and where they belong; the graph is put together at the end."""
+
+    def __init__(self, model: ModelProto, scheme: Scheme, plan: QuantizationPlan, rounding: Rounding) -> None:
+        self._model, self._index = model, Index(model)
+        self._scheme, self._names, self._plan, self._rounding = scheme, scheme.names, plan, rounding
+        self._nodes = {node.name: node for node in model.graph.node}
+        self._makers = {name: node for node in model.graph.node for name in node.output if name}
+        self._inputs = {node.name: node.input[0] for node in model.graph.node if node.input}
+        self._outputs = {value.name for value in model.graph.output}
+        self._parameters: dict[str, list[str]] = {}
+        self._behind: dict[str, list[NodeProto]] = {}
+        self._before: dict[str, list[NodeProto]] = {}
+        self._added: list[NodeProto] = []
+        self._replaced: set[str] = set()
+
+    def absorb(self, names: tuple[str, ...]) -> None:
+        """Leave out nodes; what makes their input makes their output instead."""
+        for name in names:
+            gone = self._nodes.pop(name)
+            self._rename_output(gone.input[0], gone.output[0])
+
+    def pair(self, pair: Pair) -> None:
+        """Quantize and dequantize an activation."""
+        name, ends = pair.tensor, self._names
+        parameters = self._parameters[pair.like] if pair.like else self._activation_constants(name)
+        self._parameters[name] = parameters
+        source, restored = name, name + ends.restored
+        if name in self._outputs:
+            source, restored = name + ends.unquantized, name
+            self._rename_output(name, source)
+        else:
+            self._redirect(name, restored, pair.readers)
+        quantized = name + ends.quantized
+        nodes = [
+            helper.make_node("QuantizeLinear", [source, *parameters], [quantized], name=name + ends.quantize),
+            helper.make_node("DequantizeLinear", [quantized, *parameters], [restored], name=name + ends.dequantize),
+        ]
+        self._behind.setdefault(source, []).extend(nodes)
+        self._added += nodes
+
+    def weights(self, weights: Weights) -> None:
+        """Fold the weights of layers to int8 and dequantize them."""
+        weight = self._index.array(weights.tensor).astype(np.float32)
+        first = weights.layers[0]
+        scale = np.asarray(self._plan.layers[first].scales, dtype=np.float32)
+        shape = [-1 if axis == weights.axis else 1 for axis in range(weight.ndim)]
+        steps = self._rounding(first, weight, scale.reshape(shape), self._scheme.weight_levels)
+        _check_rounded(first, steps, weight, self._scheme.weight_levels)
+        stem = weights.tensor + (self._names.axis.format(weights.axis) if weights.axis else "")
+        if stem + self._names.stored in self._index.initializers:  # another layer reads them along another axis
+            stem += f"{self._names.axis or '_axis'}{weights.axis}"
+        constants = self._store(stem, {"stored": steps, "scale": scale, "zero_point": np.zeros(scale.shape, np.int8)})
+        inputs = [constants[part] for part in ("stored", "scale", "zero_point")]
+        restored = stem + self._names.restored
+        node = helper.make_node(
+            "DequantizeLinear", inputs, [restored], name=stem + self._names.dequantize, axis=weights.axis
+        )
+        for name in weights.layers:
+            self._nodes[name].input[1] = restored
+        self._before.setdefault(first, []).append(node)
+        self._added.append(node)
+
+    def biases(self, plan: QuantizationPlan) -> None:
+        """Biases of the layers on int8 in units of input times weight, as the kernels add them."""
+        for node in list(self._nodes.values()):
+            bias = bias_of(self._index, node) if node.name in plan.layers else None
+            if bias is not None:
+                self._bias(node, bias)
+
+    def finished(self) -> ModelProto:
+        """The graph with all that was collected."""
+        graph = self._model.graph
+        constants = [tensor for tensor in graph.initializer if tensor.name not in self._replaced]
+        nodes = self._in_place() if self._scheme.order == "in place" else self._breadth_first(constants)
+        del graph.node[:]
+        graph.node.extend(nodes)
+        del graph.initializer[:]
+        graph.initializer.extend(constants)
+        return self._model
+
+    def _rename_output(self, old: str, new: str) -> None:
+        maker = self._makers[new] = self._makers.pop(old)
+        maker.output[list(maker.output).index(old)] = new
+
+    def _redirect(self, name: str, restored: str, readers: tuple[str, ...]) -> None:
+        """Have ``readers``, or all nodes, read ``restored`` in place of ``name``."""
+        for node in [self._nodes[reader] for reader in readers] or self._nodes.values():
+            for position, read in enumerate(node.input):
+                if read == name:
+                    node.input[position] = restored
+
+    def _activation_constants(self, name: str) -> list[str]:
+        zero_point = self._plan.tensors[name].zero_point or 0
+        values: dict[str, Array] = {
+            "scale": np.asarray(scale_of(self._plan, name)),
+            "zero_point": np.asarray(zero_point, dtype=self._scheme.activations),
+        }
+        constants = self._store(name, values)
+        return [constants["scale"], constants["zero_point"]]
+
+    def _store(self, stem: str, values: Mapping[str, Array]) -> dict[str, str]:
+        """Constants under the scheme's names and in its order; part → name."""
+        ends = {"stored": self._names.stored, "scale": self._names.scale, "zero_point": self._names.zero_point}
+        for part in self._names.order:
+            if part in values:
+                raw = self._names.raw or part == "stored"
+                self._model.graph.initializer.append(_tensor(values[part], stem + ends[part], raw))
+        return {part: stem + ends[part] for part in values}
+
+    def _bias(self, node: NodeProto, bias: Array) -> None:
+        name = node.input[2]
+        if name in self._replaced:  # by another layer, with its own scales
+            name = node.input[2] = self._free_name(name)
+        self._replaced.add(name)
+        scale = scale_of(self._plan, self._inputs[node.name]) * np.asarray(
+            self._plan.layers[node.name].scales, dtype=np.float32
+        )
+        steps = np.round(bias.astype(np.float64) / scale.astype(np.float64)).clip(-LARGEST_BIAS - 1, LARGEST_BIAS)
+        stem = name + self._names.stored
+        inputs = [stem, stem + self._names.scale, stem + self._names.zero_point]
+        zero_point = np.zeros(scale.shape if scale.size > 1 else (), np.int32)
+        for part, value in zip(inputs, (steps.astype(np.int32), scale, zero_point), strict=True):
+            self._model.graph.initializer.append(_tensor(value, part, raw=bool(value.ndim)))
+        axis = 0 if scale.size > 1 else None  # a single scale has none
+        added = helper.make_node("DequantizeLinear", inputs, [name], name=name + self._names.dequantize, axis=axis)
+        self._before.setdefault(node.name, []).append(added)
+        self._added.append(added)
+
+    def _free_name(self, name: str) -> str:
+        """``name`` with the first number behind all that constants of that name have."""
+        tails = [t.name.removeprefix(name) for t in self._model.graph.initializer if t.name.startswith(name)]
+        taken = [int(tail) for tail in [*tails, *(r.removeprefix(name) for r in self._replaced)] if tail.isdecimal()]
+        return f"{name}{max(taken, default=-1) + 1}"
+
+    def _in_place(self) -> list[NodeProto]:
+        nodes: list[NodeProto] = []
+        for node in self._nodes.values():
+            nodes += [*self._before.get(node.name, ()), node]
+            nodes += [new for name in node.output for new in self._behind.get(name, ())]
+        return nodes
+
+    def _breadth_first(self, constants: list[TensorProto]) -> list[NodeProto]:
+        """What depends on constants and inputs alone first, by their names; then what waits for nothing else."""
+        nodes = [*self._nodes.values(), *self._added]
+        waiting = [sum(bool(name) for name in node.input) for node in nodes]
+        readers: dict[str, list[int]] = {}
+        for position, node in enumerate(nodes):
+            for name in filter(None, node.input):
+                readers.setdefault(name, []).append(position)
+        ready = [nodes[position] for position, count in enumerate(waiting) if not count]
+
+        def known(name: str) -> None:
+            for position in readers.get(name, ()):
+                waiting[position] -= 1
+                if not waiting[position]:
+                    ready.append(nodes[position])
+
+        for name in sorted({*(tensor.name for tensor in constants), *(v.name for v in self._model.graph.input)}):
+            known(name)
+        for node in ready:  # which grows
+            for name in node.output:
+                known(name)
+        return ready
+
+
+def _tensor(values: Array, name: str, raw: bool) -> TensorProto:
+    if raw:
+        return numpy_helper.from_array(values, name)
+    kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+    return helper.make_tensor(name, kind, values.shape, values.reshape(-1).tolist())
+
+
+def _check_rounded(layer: str, steps: Array, weight: Array, levels: int) -> None:
+    if steps.dtype != np.int8 or steps.shape != weight.shape or np.abs(steps.astype(np.int16)).max(initial=0) > levels:
+        raise StageFailed(
+            f"the rounding of {layer!r} gave {steps.dtype}{list(steps.shape)}, {steps.min()} to {steps.max()}; "
+            f"rule: int8{list(weight.shape)} from -{levels} to {levels}"
+        )

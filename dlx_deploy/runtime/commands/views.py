@@ -1,0 +1,194 @@
+"""The views of a package's commands: typed values, from which the text and the JSON are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+
+from ..errors import RuntimeFault
+from ..package.contents import Package
+from ..schemas import RESULT
+from ..tasks.task import Judgement, PredictionRow
+from ..untyped import JsonTable
+from ..views import lines_of
+from ..words import line
+from .bench import BenchResult
+from .selftest import SelfTestResult
+
+if TYPE_CHECKING:
+    from ..engine.open import PreparedEngine
+
+__all__ = ["BenchView", "EngineView", "PackageView", "PredictionsView", "SelfTestView", "VerifyView"]
+
+
+@dataclass(frozen=True)
+class PackageView:
+    """What a package is."""
+
+    package: Package
+    failure: Optional[RuntimeFault] = None
+
+    @property
+    def data(self) -> JsonTable:
+        """``package.json`` but for its list of files, the package's digest, and the model's size."""
+        meta = {key: value for key, value in self.package.meta.items() if key != "files"}
+        return {**meta, "digest": self.package.digest, "model_bytes": len(self.package.model)}
+
+    @property
+    def text(self) -> str:
+        """A line for each thing that a user asks first."""
+        package, budgets = self.package, self.package.budgets
+        drop = f"accuracy drop {100 * budgets.max_drop:g} points at {budgets.confidence:g} confidence"
+        floor = f"accuracy from {100 * budgets.min_accuracy:g} %, " if budgets.min_accuracy else ""
+        p90 = f"{package.max_latency_p90_ms:g} ms" if package.max_latency_p90_ms else "unlimited"
+        rows = [
+            ("input", package.task.inputs.describe(package.batch)),
+            *package.task.outputs.describe(),
+            ("model", f"{len(package.model)} bytes{', run in exact Q/DQ arithmetic' if package.exact_qdq else ''}"),
+            ("plan", self._plan()),
+            ("budgets", f"{drop}, {floor}p90 {p90}"),
+            ("digest", package.digest),
+        ]
+        title = package.meta["target"].get("title") or package.target
+        head = f"{package.name} {package.version} for {title}"
+        return lines_of([head, *(f"{word:<8} {text}" for word, text in rows)])
+
+    def _plan(self) -> str:
+        """The precision plan, and what compiling it at build time showed."""
+        meta = self.package.meta
+        precision, compiled = str(meta["precision"]["plan"]), meta.get("engine", {})
+        elsewhere = meta["recipe"].get("elsewhere", precision)
+        plan = precision + (f", {elsewhere} elsewhere" if elsewhere != precision else "")
+        if compiled.get("status") in ("shipped", "checked"):
+            plan += f"; engine {compiled['status']}, {compiled['builder']}: {compiled['layers']}"
+        return plan
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """The engine for this machine: what it is, what its layers compute in, and where it came from."""
+
+    package: Package
+    prepared: PreparedEngine
+    failure: Optional[RuntimeFault] = None
+
+    @property
+    def data(self) -> JsonTable:
+        """Where it came from, and its sidecar."""
+        from ..engine.sidecar import to_dict
+
+        return {**_head(self.package), "origin": self.prepared.origin, "sidecar": to_dict(self.prepared.sidecar)}
+
+    @property
+    def text(self) -> str:
+        """The engine, its layers, and what building it took."""
+        from ..engine.table import PrecisionTable
+
+        prepared, sidecar = self.prepared, self.prepared.sidecar
+        where = sidecar.key.gpu or sidecar.key.compute_capability
+        source = "build" if prepared.origin == "built" else prepared.origin
+        lines = [
+            f"{sidecar.key.flavour} {sidecar.key.version} for {where}, {len(prepared.plan)} bytes, from the {source}",
+            f"layers   {PrecisionTable.from_dict(sidecar.precision).describe()}",
+        ]
+        if sidecar.build_s is not None and sidecar.peak_memory_mib is not None:
+            lines.append(f"built in {sidecar.build_s:.1f} s, at most {sidecar.peak_memory_mib:.0f} MiB")
+        return lines_of(lines)
+
+
+@dataclass(frozen=True)
+class PredictionsView:
+    """What a model says of samples: their names on the command line, and a row for each."""
+
+    package: Package
+    rows: Tuple[Tuple[str, PredictionRow], ...]
+    failure: Optional[RuntimeFault] = None
+
+    @property
+    def data(self) -> JsonTable:
+        """Each sample's name and answer."""
+        one = self.package.task.inputs.noun[:-1]
+        predictions: List[Dict[str, Any]] = [{one: name, **row.data} for name, row in self.rows]
+        return {**_head(self.package), "predictions": predictions}
+
+    @property
+    def text(self) -> str:
+        """A line for each sample, its cells apart by tabs."""
+        return "\n".join("\t".join(map(line, [name, *row.cells])) for name, row in self.rows)
+
+
+@dataclass(frozen=True)
+class SelfTestView:
+    """A self-test that passed."""
+
+    package: Package
+    result: SelfTestResult
+    failure: Optional[RuntimeFault] = None
+
+    @property
+    def data(self) -> JsonTable:
+        """The verdict and the differences."""
+        return {**_head(self.package), "verdict": "pass", **self.result.to_dict()}
+
+    @property
+    def text(self) -> str:
+        """What agreed, and how well."""
+        shown = [self.package.task.outputs.agreement, *(output.describe() for output in self.result.outputs)]
+        return f"self-test passed: {self.result.images} golden inputs, {', '.join(shown)}"
+
+
+@dataclass(frozen=True)
+class BenchView:
+    """A latency, and the verdict if there is a budget."""
+
+    package: Package
+    result: BenchResult
+
+    @property
+    def failure(self) -> Optional[RuntimeFault]:
+        """The budget that is missed, or that cannot be decided."""
+        return self.result.failure()
+
+    @property
+    def data(self) -> JsonTable:
+        """The percentiles, their bounds, and the machine."""
+        return {**_head(self.package), **self.result.to_dict()}
+
+    @property
+    def text(self) -> str:
+        """Where it was measured, the percentiles, and the verdict."""
+        result, seen = self.result, self.result.latency
+        lines = [
+            f"measured on {result.machine['label']} (package built for {self.package.target})",
+            f"batch {result.batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
+            f"{result.images_per_second:.0f} {self.package.task.inputs.noun}/s",
+        ]
+        return lines_of(lines + [result.explain()] * bool(result.verdict))
+
+
+@dataclass(frozen=True)
+class VerifyView:
+    """The task's judgement on a package against its teacher."""
+
+    package: Package
+    result: Judgement
+
+    @property
+    def failure(self) -> Optional[RuntimeFault]:
+        """The budget that is missed, or that cannot be decided."""
+        return self.result.failure()
+
+    @property
+    def data(self) -> JsonTable:
+        """The judgement's own values."""
+        return {**_head(self.package), **self.result.to_dict()}
+
+    @property
+    def text(self) -> str:
+        """The judgement's own lines."""
+        return lines_of(self.result.lines(self.package.task.inputs.noun))
+
+
+def _head(package: Package) -> Dict[str, Any]:
+    own = {"name": package.name, "version": package.version, "target": package.target, "digest": package.digest}
+    return {"schema": RESULT, "package": own}
