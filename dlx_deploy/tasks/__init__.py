@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlx_deploy.config import Data
-from dlx_deploy.plugins import load_plugin
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.plugins import Plugin, load_plugin
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.tasks.task import Task
 
@@ -31,8 +32,7 @@ def find_task(name: str) -> Task:
         ConfigError: there is none.
     """
     if name not in TASKS:
-        given: Task = load_plugin("task", name, list(TASKS), "install the package that brings it").value
-        return given
+        return _given(load_plugin("task", name, list(TASKS), "install the package that brings it"))
     module, _, attribute = TASKS[name].partition(":")
     task: Task = getattr(importlib.import_module(module), attribute)
     return task
@@ -49,8 +49,14 @@ def task_for(data: Data) -> Task:
         if data.kind in task.kinds:
             return task
     kinds = [kind for task in built_in for kind in task.kinds]
-    given: Task = load_plugin("dataset", data.kind, kinds, "set data.kind to one of them").value
-    return given
+    return _given(load_plugin("dataset", data.kind, kinds, "set data.kind to one of them"))
+
+
+def _given(plugin: Plugin) -> Task:
+    if not isinstance(plugin.value, Task):
+        kind = type(plugin.value).__name__
+        raise ConfigError(f"entry point {plugin.point!r} gives a {kind}; rule: a dlx_deploy.tasks.Task")
+    return plugin.value
 
 
 def task_of(data: Dataset) -> Task:

@@ -176,8 +176,10 @@ def header_type(task: str) -> type[Header]:
         ConfigError: there is no such task.
     """
     if task not in HEADERS:
-        given: type[Header] = load_plugin("header", task, list(HEADERS), "install the package that brings it").value
-        return given
+        plugin = load_plugin("header", task, list(HEADERS), "install the package that brings it")
+        if not isinstance(plugin.value, type) or not issubclass(plugin.value, Header):
+            raise ConfigError(f"entry point {plugin.point!r} gives {plugin.value!r}; rule: a subclass of Header")
+        return plugin.value
     module, _, name = HEADERS[task].partition(":")
     kind: type[Header] = getattr(importlib.import_module(module), name)
     return kind

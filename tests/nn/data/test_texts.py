@@ -116,7 +116,7 @@ def test_a_class_of_nothing_but_the_same_tokens_is_refused(tmp_path: Path) -> No
 def test_words_and_a_given_tokenizer(tmp_path: Path) -> None:
     path = write(tmp_path / "all.csv", rows(80))
     words = prepared(path, tmp_path / "words", tokenizer="words")
-    vocabulary = load_tokenizer(words.tokenizer).get_vocab()
+    vocabulary = load_tokenizer(tokenizer_of(words)).get_vocab()
     assert {"cat", "yew", "[UNK]"} <= set(vocabulary)
     assert vocabulary["[PAD]"] == 0
     given = prepared(path, tmp_path / "given", tokenizer=str(tokenizer_of(words)))
