@@ -37,24 +37,29 @@ _SOME_CLASSES = 10
 
 
 def rehearse_quantize(setup: Setup[Quantize]) -> None:
-    """Each pattern of ``quantize.exclude`` matches a layer: those of a pruned and trained network have the same names.
+    """What ``quantize.exclude`` and ``quantize.plan`` name is there: a pruned and trained network has the same names.
 
     Raises:
-        ConfigError: a pattern matches none.
+        ConfigError: a pattern matches no layer, or the plan names a layer or a tensor that the graph has not.
     """
-    if not setup.params.exclude or is_unknown(setup.config):
+    if not (setup.params.exclude or "plan" in setup.inputs) or is_unknown(setup.config):
         return
     import tempfile
 
     from dlx_deploy.graph.model import load
+    from dlx_deploy.graph.quantization.fit import check_names
     from dlx_deploy.graph.quantization.layers import excluded
+    from dlx_deploy.graph.quantization.plan import read_plan
     from dlx_deploy.nn.export.network import export_onnx
 
     model, spec = smallest_network(setup.config)
     with tempfile.TemporaryDirectory(prefix="dlx-deploy-rehearsal-") as folder:
         path = Path(folder) / "model.onnx"
         export_onnx(model.eval(), path, _export_spec(setup, spec))
-        excluded(load(path), setup.params.exclude)
+        graph = load(path)
+        excluded(graph, setup.params.exclude)
+        if "plan" in setup.inputs:
+            check_names(graph, read_plan(setup.inputs["plan"]))
 
 
 def _export_spec(setup: Setup[Quantize], spec: InputSpec) -> Spec:
