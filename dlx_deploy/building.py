@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from dlx_deploy.config import Config, Data, load_config
+from dlx_deploy.delivery import deliver, package_path, set_aside
 from dlx_deploy.devices.choice import device_for
-from dlx_deploy.errors import ConfigError, GateStopped, StoreError
+from dlx_deploy.errors import ConfigError, GateStopped
 from dlx_deploy.pipeline.check import check_build
 from dlx_deploy.pipeline.collect import collect_garbage
-from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.plan import plan as plan_build
-from dlx_deploy.pipeline.run import BuildResult, Watcher, run_build
+from dlx_deploy.pipeline.run import Watcher, run_build
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.builds import BuildView, view_build
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher, stderr_console
@@ -43,7 +39,6 @@ __all__ = [
     "find_config",
     "labelled_data",
     "load_work",
-    "set_aside",
 ]
 
 
@@ -140,14 +135,14 @@ def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIO
     Raises:
         ConfigError: more processes than this machine has devices for.
     """
-    todo = {build.target_name: _package_path(work.config, build, output) for build in work.builds}
+    todo = {build.target_name: package_path(work.config, build, output) for build in work.builds}
     try:
         with _team(options.processes) as team:
             for build in work.builds:
                 build = replace(build, team=team, processes=local_processes(options.processes), logs=options.logs)
                 with _watcher(options) as watch:
                     result = run_build(build, work.store, watch)
-                package = None if result.stopped else _deliver(result, todo[build.target_name])
+                package = None if result.stopped else deliver(result, todo[build.target_name])
                 aside = set_aside(todo[build.target_name], options.say) if package is None else None
                 del todo[build.target_name]
                 yield Built(view_build(work.config, result, package, aside), result.stopped)
@@ -178,57 +173,6 @@ def _watcher(options: BuildOptions) -> Iterator[Watcher]:
         return
     with LiveWatcher(stderr_console()) as live:
         yield live
-
-
-def _package_path(config: Config, build: Build, output: Path) -> Path:
-    return output / f"{config.name}-{config.version}-{build.target_name}.dlx"
-
-
-def _deliver(result: BuildResult, package: Path) -> Path:
-    """Write the manifest, and then copy the package beside it, out of the store; the package's path."""
-    output = package.parent
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        _write(io.BytesIO(canonical_json(result.manifest)), package.with_suffix(".manifest.json"))
-        with result.outputs["package"]["package.dlx"].open("rb") as source:
-            _write(source, package)
-    except OSError as e:
-        raise StoreError(f"{output}: {e.strerror}; the stages are kept: name another folder with --output") from e
-    return package
-
-
-def set_aside(package: Path, say: Callable[[str], None]) -> Path | None:
-    """Rename an earlier build's package and its manifest, which a build without a package must not leave to be shipped.
-
-    Gives the package's new path, ``NAME.dlx.superseded``, or ``None`` where there was none; says so, or why it failed.
-    """
-    moved = None
-    for path in (package, package.with_suffix(".manifest.json")):
-        aside = path.with_name(f"{path.name}.superseded")
-        try:
-            os.replace(path, aside)
-        except FileNotFoundError:
-            continue
-        except OSError as e:
-            say(f"warning: {path} is of an earlier build and cannot be moved aside ({e.strerror}): do not ship it")
-            continue
-        if path == package:
-            moved = aside
-            say(f"warning: {path} is of an earlier build, and this one made no package: moved to {aside}")
-    return moved
-
-
-def _write(source: BinaryIO, target: Path) -> None:
-    """Write so that ``target`` is the old file or the whole new one."""
-    handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            shutil.copyfileobj(source, out)
-        os.chmod(aside, 0o644)
-        os.replace(aside, target)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
 
 
 def collect(config: Config, store: Path, dry_run: bool) -> CollectedView:

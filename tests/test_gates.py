@@ -134,7 +134,7 @@ def test_only_what_did_not_pass_is_moved(built: Path, tmp_path: Path, here: Here
 
 
 def test_what_cannot_be_moved_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dlx_deploy.building import set_aside
+    from dlx_deploy.delivery import set_aside
 
     said: list[str] = []
     (tmp_path / "a.dlx").write_bytes(b"old")

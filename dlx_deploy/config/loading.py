@@ -105,6 +105,7 @@ def _anchored(raw: Table, folder: Path) -> Table:
         ("teacher", "checkpoint"),
         ("teacher", "model"),
         ("distill", "model"),
+        ("quantize", "plan"),
     )
     for section, key in keys:
         value = raw.get(section, {}).get(key, "")

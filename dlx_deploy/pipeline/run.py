@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import msgspec
-
-import dlx_deploy
-from dlx_deploy.errors import DlxError, EnvironmentMissing, GateStopped, StageFailed, StoreError
+from dlx_deploy.errors import DlxError, EnvironmentMissing, GateStopped, StageFailed
 from dlx_deploy.extras import install_command
 from dlx_deploy.pipeline.check import rehearse_build
-from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult, stop_unless_passed
 from dlx_deploy.pipeline.key import tool_versions
 from dlx_deploy.pipeline.manifest import Manifest, StepEntry, now
 from dlx_deploy.pipeline.plan import Build, Planned, Resolver
+from dlx_deploy.pipeline.recorder import Recorder
 from dlx_deploy.pipeline.stage import Job, Provenance, Step
 from dlx_deploy.pipeline.store import SCHEMA, Record, Store
 from dlx_deploy.pipeline.view import TargetView
@@ -61,38 +57,15 @@ class BuildResult:
     stopped: GateStopped | None = None
 
 
-class _Recorder:
-    """Keeps the manifest on disk up to date. Without a writable store it warns once: the manifest is then lost."""
+@dataclass(frozen=True)
+class _Loop:
+    """What every step of one build has to do with."""
 
-    def __init__(self, store: Store, build: Build) -> None:
-        started = now()
-        stamp = started.replace("-", "").replace(":", "").replace("+0000", "Z")
-        self._store = store
-        self._name = f"{stamp}-{build.target_name}-{os.getpid()}.json"
-        self._clock = time.monotonic()
-        self._writable = True
-        self.manifest = Manifest(
-            schema=1,
-            dlx_deploy=dlx_deploy.__version__,
-            target_name=build.target_name,
-            target=msgspec.to_builtins(build.target),
-            config=msgspec.to_builtins(build.config),
-            host=dict(build.host),
-            device=msgspec.to_builtins(build.device.facts()) if build.device else None,
-            started=started,
-            status="running",
-        )
-
-    def update(self, **changes: Any) -> None:
-        seconds = round(time.monotonic() - self._clock, 3)
-        self.manifest = msgspec.structs.replace(self.manifest, seconds=seconds, **changes)
-        if not self._writable:
-            return
-        try:
-            self._store.write_build(self._name, canonical_json(self.manifest))
-        except StoreError as e:
-            self._writable = False
-            _log.warning("the manifest of this build is not recorded: %s", e)
+    build: Build
+    store: Store
+    resolver: Resolver
+    recorder: Recorder
+    watch: Watcher
 
 
 def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
@@ -104,18 +77,19 @@ def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
         StageFailed: a stage could not do its work.
         In each case the finished steps are kept and the manifest says how far the build came.
     """
-    recorder = _Recorder(store, build)
-    resolver = Resolver(store, build)
+    recorder, resolver = Recorder(store, build), Resolver(store, build)
+    loop = _Loop(build, store, resolver, recorder, watch)
     outputs: dict[str, dict[str, Path]] = {}
     rehearsed = False
     try:
         for step in build.steps:
             planned = resolver.examine(step)
+            # Only now, and once: a build whose steps are all cached needs no library, and pays for no rehearsal.
             if planned.action == "run" and not rehearsed:
                 _require_tools(build)
                 rehearse_build(build, store)
                 rehearsed = True
-            gates = _one_step(planned, build, store, resolver, recorder, watch)
+            gates = _one_step(planned, loop)
             outputs[step.name] = resolver.outputs(step)
             stop_unless_passed(step.name, gates)
     except GateStopped as e:
@@ -133,49 +107,47 @@ def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
     return BuildResult(recorder.manifest, outputs)
 
 
-def _one_step(
-    planned: Planned, build: Build, store: Store, resolver: Resolver, recorder: _Recorder, watch: Watcher
-) -> Sequence[GateResult]:
-    step = planned.step
+def _one_step(planned: Planned, loop: _Loop) -> Sequence[GateResult]:
+    step, resolver, recorder = planned.step, loop.resolver, loop.recorder
     status: Literal["ran", "cached"] = "cached"
+    record, why = planned.record, planned.why
     if planned.action == "run":
         assert planned.key is not None
-        with store.lock(planned.key, lambda: watch.waiting(step)):
+        with loop.store.lock(planned.key, lambda: loop.watch.waiting(step)):
             again = resolver.examine(step)  # another process may have finished it while we waited
             if again.action == "run":
-                watch.started(planned)
-                again = _run(again, build, store, resolver, watch)
-                status = "ran"
+                loop.watch.started(planned)
+                record, status = _run(again, loop), "ran"
             else:
-                planned = again
-    else:
-        again = planned
-    assert again.record is not None
-    resolver.learn(step, again.record)
-    why = planned.why if status == "ran" else again.why
-    entry = _entry(again.record, step, status, why)
-    gates = step.gates(resolver.outputs(step), again.record.metrics) if step.gates else ()
-    notes = step.notes(resolver.outputs(step), again.record.metrics) if step.notes else ()
+                record, why = again.record, again.why
+    assert record is not None
+    resolver.learn(step, record)
+    entry = _entry(record, step, status, why)
+    # Judged whether it ran or was cached: budgets are in no key, so a new one is held against old outputs.
+    gates = step.gates(resolver.outputs(step), record.metrics) if step.gates else ()
+    notes = step.notes(resolver.outputs(step), record.metrics) if step.notes else ()
+    # Recorded before anybody is told and before a gate stops the build: what is said can be read up later.
     before = recorder.manifest
     recorder.update(
         steps=(*before.steps, entry),
         gates=(*before.gates, *gates),
         notes=(*before.notes, *(f"{step.name}: {text}" for text in notes)),
     )
-    watch.finished(entry, gates)
+    loop.watch.finished(entry, gates)
     for text in notes:
-        watch.noted(step, text)
+        loop.watch.noted(step, text)
     return gates
 
 
-def _run(planned: Planned, build: Build, store: Store, resolver: Resolver, watch: Watcher) -> Planned:
+def _run(planned: Planned, loop: _Loop) -> Record:
+    build, store = loop.build, loop.store
     step, key, document = planned.step, planned.key, planned.document
     assert key is not None
     assert document is not None
 
     def fill(folder: Path) -> Record:
         started, clock = now(), time.monotonic()
-        job = _job(step, key, folder, build, store, resolver, watch)
+        job = _job(step, key, folder, loop)
         try:
             team = build.team if step.stage.distributed else None
             metrics = team.run(step.stage, job) if team else step.stage.run(job)
@@ -202,16 +174,15 @@ def _run(planned: Planned, build: Build, store: Store, resolver: Resolver, watch
             seconds=round(time.monotonic() - clock, 3),
         )
 
-    record = store.write(fill, key)
-    return Planned(step, "hit", planned.why, key, document, record)
+    return store.write(fill, key)
 
 
-def _job(
-    step: Step, key: str, folder: Path, build: Build, store: Store, resolver: Resolver, watch: Watcher
-) -> Job[Any]:
+def _job(step: Step, key: str, folder: Path, loop: _Loop) -> Job[Any]:
+    build, resolver = loop.build, loop.resolver
     inputs = {}
     for name, source in step.inputs.items():
         if isinstance(source, Provenance):
+            # In the folder that becomes the entry, so that a kill leaves nothing else; _check_outputs takes it away.
             inputs[name] = folder / f".{name}.json"
             inputs[name].write_bytes(resolver.provenance(step))
         else:
@@ -224,8 +195,8 @@ def _job(
         target=view,
         seed=step.seed,
         threads=build.threads,
-        progress=lambda done, total, text="": watch.progress(step, done, total, text),
-        checkpoints=store.checkpoints(key),
+        progress=lambda done, total, text="": loop.watch.progress(step, done, total, text),
+        checkpoints=loop.store.checkpoints(key),
         processes=build.processes,
         logs=build.logs / step.name if build.logs else None,
         device=build.device,

@@ -1,4 +1,8 @@
-"""quantize: the precision plan written into the graph: explicit Q/DQ for INT8, FP16 where an engine runs it."""
+"""quantize: the precision of every layer written into the graph: explicit Q/DQ for INT8, FP16 where an engine runs it.
+
+What it rests on is written beside it: ``ranges.json``, what activations do on the calibration inputs, and
+``plan.json``, what follows for each tensor and layer. An edited plan can be given back (docs/quantization.md).
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,12 @@ import msgspec
 from dlx_deploy.config import Config, Quantize
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
 
 if TYPE_CHECKING:
+    from dlx_deploy.graph.quantization.plan import QuantizationPlan
+    from dlx_deploy.graph.quantization.quantize import QuantizationReport
     from dlx_deploy.targets import Profile
 
 __all__ = ["STAGE", "PrecisionPlan", "read_plan"]
@@ -47,39 +53,43 @@ def read_plan(path: Path) -> PrecisionPlan:
 
 
 def run(job: Job[Quantize]) -> Metrics:
-    """Write ``model.onnx`` and ``layers.json``.
+    """Write ``model.onnx``, ``layers.json``, ``ranges.json`` and ``plan.json``.
 
     Raises:
-        ConfigError: the target does not run what was asked for.
+        ConfigError: the target does not run what was asked for, or the plan that was given does not fit.
         StageFailed: INT8 was asked for by name, and no layer of the graph can be.
     """
-    from dlx_deploy.graph.model import load
-    from dlx_deploy.graph.quantization.layers import layer_precision
+    from dlx_deploy.graph.quantization.plan import plan_bytes
+    from dlx_deploy.graph.quantization.quantize import unquantized
+    from dlx_deploy.graph.quantization.ranges import ranges_bytes
 
     source, out = job.inputs["onnx"], job.out / "model.onnx"
     precision, elsewhere = _precisions(job.params, job.target)
-    layers: Mapping[str, str] | None = None
+    report: QuantizationReport | None = None
     if precision == "int8":
-        layers = _int8(job, out, elsewhere)
-        precision = "int8" if layers is not None else elsewhere
+        report = _int8(job, out, elsewhere)
+        precision = "int8" if report is not None else elsewhere
     if precision == "fp16":
-        layers = _written(job, out, "fp16", elsewhere, dynamic=False)
-    if layers is None:
+        report = _written(job, out, "fp16", elsewhere, dynamic=False)
+    if report is None:
+        report = unquantized(source, _given(job))
         shutil.copyfile(source, out)
-        layers = layer_precision(load(source))
     written = PrecisionPlan(
         precision=precision,
         elsewhere=elsewhere,
         strongly_typed=_half_in_graph(job, precision, elsewhere) or elsewhere == "fp32",
-        layers=layers,
+        layers=report.layers,
     )
     (job.out / "layers.json").write_bytes(canonical_json(written))
-    counts = {f"{kind}_layers": float(sum(p == kind for p in layers.values())) for kind in ("int8", "fp16", "fp32")}
+    (job.out / "ranges.json").write_bytes(ranges_bytes(report.ranges))
+    (job.out / "plan.json").write_bytes(plan_bytes(report.plan))
+    kinds = list(report.layers.values())
+    counts = {f"{kind}_layers": float(kinds.count(kind)) for kind in ("int8", "fp16", "fp32")}
     return {**counts, "size_bytes": float(out.stat().st_size)}
 
 
-def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> Mapping[str, str] | None:
-    """The layers of an INT8 graph written to ``out``; ``None`` where none can be INT8 and nobody asked for it."""
+def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> QuantizationReport | None:
+    """The report of an INT8 graph written to ``out``; ``None`` where none can be INT8 and nobody asked for it."""
     from dlx_deploy.graph.quantization.quantize import NothingToQuantize
 
     asked = job.params.precision == "int8" or job.params.exclude
@@ -93,8 +103,8 @@ def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> Mapping[str, str] |
     return None
 
 
-def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Half, dynamic: bool) -> Mapping[str, str]:
-    """The layers of the graph written to ``out``, and the precision that each has in it."""
+def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Half, dynamic: bool) -> QuantizationReport:
+    """The report of the graph written to ``out``."""
     from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize_model
     from dlx_deploy.nn.data.dataset import open_data
 
@@ -108,9 +118,17 @@ def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Hal
         method=job.params.calibration,
         dynamic=dynamic,
         exclude=job.params.exclude,
+        given=_given(job),
     )
     job.progress(0, 1, f"{precision}, {elsewhere} elsewhere; {len(samples)} calibration inputs")
-    return quantize_model(job.inputs["onnx"], out, samples, request).layers
+    return quantize_model(job.inputs["onnx"], out, samples, request)
+
+
+def _given(job: Job[Quantize]) -> QuantizationPlan:
+    """The plan that was given; one without a line where none was."""
+    from dlx_deploy.graph.quantization.plan import SCHEMA, QuantizationPlan, read_plan
+
+    return read_plan(job.inputs["plan"]) if "plan" in job.inputs else QuantizationPlan(schema=SCHEMA)
 
 
 def _precisions(params: Quantize, target: Profile) -> tuple[Precision, Half]:
@@ -139,6 +157,8 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
     _refuse_dynamic(job.params, job.target)
     if asked != "auto":
         return (asked == "dynamic",)
+    if scheme := _given(job).scheme:
+        return (scheme == "cpu-dynamic",)
     one_row = batch_size(load(job.inputs["onnx"])) in (None, 1)
     inputs = task_of(open_data(job.inputs["data"])).inputs
     return (True, False) if style == "cpu" and one_row and not inputs.seen_in_calibration else (False,)
@@ -147,7 +167,12 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """One step, made from the last candidate, after which its graph is the last one."""
     *_, source = upstream.candidates.values()
-    step = Step("quantize", STAGE, config.quantize, {"onnx": source, "data": upstream.output("data")}, config.seed)
+    inputs: dict[str, Source] = {"onnx": source, "data": upstream.output("data")}
+    params = config.quantize
+    if params.plan:
+        inputs["plan"] = Path(params.plan)
+        params = msgspec.structs.replace(params, plan="plan.json")  # its content is in the key, not its path
+    step = Step("quantize", STAGE, params, inputs, config.seed)
     offers = Offers(
         outputs={"layers": Output("quantize", "layers.json")},
         candidates={"quantized": Output("quantize", "model.onnx")},
@@ -168,6 +193,20 @@ def check(setup: Setup[Quantize]) -> None:
     for pattern in params.exclude:
         if not pattern.strip():
             raise ConfigError(f"quantize.exclude has {pattern!r}; rule: patterns of layer names, e.g. '*conv1*'")
+    if "plan" in setup.inputs:
+        _check_plan(setup.inputs["plan"], params, precision)
+
+
+def _check_plan(path: Path, params: Quantize, precision: Precision) -> None:
+    """What can be said of a plan without a graph."""
+    from dlx_deploy.graph.quantization.plan import read_plan
+
+    given = read_plan(path)
+    if precision != "int8" and (layers := given.layers_at("int8")):
+        raise ConfigError(
+            f"{path}: layers[{layers[0]!r}].precision is 'int8', and quantize.precision {params.precision!r} writes no "
+            "INT8 for this target; set one of the two to what the other says"
+        )
 
 
 def _refuse_dynamic(params: Quantize, target: Profile) -> None:
@@ -196,8 +235,8 @@ STAGE = Stage(
     name="quantize",
     version=4,
     params=Quantize,
-    inputs=("onnx", "data"),
-    outputs=("layers.json", "model.onnx"),
+    inputs=("onnx", "data", "plan"),
+    outputs=("layers.json", "model.onnx", "plan.json", "ranges.json"),
     run=run,
     check=check,
     bind=bind,

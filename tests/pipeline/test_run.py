@@ -94,7 +94,8 @@ def test_a_step_s_seconds_are_those_that_it_took(
         clock[0] += took[name]
 
     toy.trouble = work
-    monkeypatch.setattr("dlx_deploy.pipeline.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for module in ("run", "recorder"):
+        monkeypatch.setattr(f"dlx_deploy.pipeline.{module}.time", SimpleNamespace(monotonic=lambda: clock[0]))
     manifest = run_build(toy.build(3), store, events).manifest
     assert {step.step: step.seconds for step in manifest.steps} == took
     assert manifest.seconds == 12.75

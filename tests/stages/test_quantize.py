@@ -1,23 +1,34 @@
-"""Which precision plan each target gets, and what is refused; what the graph then holds is tested in tests/nn."""
+"""Which precision plan each target gets, and what is refused; what the graph then holds is tested in tests/graph."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from dlx_deploy.config import Quantize
+from dlx_deploy.config import Quantize, load_config
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.quantization.quantize import NothingToQuantize
-from dlx_deploy.pipeline.stage import Job
+from dlx_deploy.graph.quantization.plan import QuantizationPlan
+from dlx_deploy.graph.quantization.quantize import NothingToQuantize, QuantizationReport
+from dlx_deploy.graph.quantization.ranges import Ranges
+from dlx_deploy.graph.samples import Samples
+from dlx_deploy.pipeline.plan import Build
+from dlx_deploy.pipeline.stage import Job, Step
 from dlx_deploy.stages.quantize import STAGE, PrecisionPlan, read_plan
 from dlx_deploy.targets import load_target
 
+from ..arrays import samples
 from ..datasets import held_images, held_texts
+from ..onnx_fixtures import images, residual_net
 from .support.planning import planned, rehearsed
+
+
+def reported(layers: dict[str, str]) -> QuantizationReport:
+    return QuantizationReport(layers, 0, Ranges(), QuantizationPlan(schema=1))
 
 
 @pytest.fixture
@@ -28,7 +39,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def convert(source: Path, out: Path, images: Any, plan: Any) -> Any:
         seen.update(int8=plan.int8, half=plan.half)
         out.write_bytes(b"converted")
-        return type("Report", (), {"layers": {"a/Conv": "int8" if plan.int8 else "fp16"}})
+        return reported({"a/Conv": "int8" if plan.int8 else "fp16"})
 
     monkeypatch.setattr("dlx_deploy.graph.quantization.quantize.quantize_model", convert)
     monkeypatch.setattr(
@@ -89,7 +100,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             if tried[-1] not in {*works, "fp16"}:
                 raise NothingToQuantize(f"no layer for {tried[-1]}")
             out.write_bytes(b"converted")
-            return type("Report", (), {"layers": {"a/MatMul": "int8" if plan.int8 else "fp16"}})
+            return reported({"a/MatMul": "int8" if plan.int8 else "fp16"})
 
         monkeypatch.setattr("dlx_deploy.graph.quantization.quantize.quantize_model", convert)
         monkeypatch.setattr(
@@ -101,6 +112,8 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         (tmp_path / "out").mkdir()
         target = load_target(params.pop("target", "cpu-x86_64")).profile
         inputs = {"onnx": tmp_path / "m.onnx", "data": tmp_path}
+        if "plan" in params:
+            inputs["plan"] = Path(params["plan"])
         STAGE.run(Job(Quantize(**params), inputs, tmp_path / "out", target))
         return tried, read_plan(tmp_path / "out" / "layers.json")
 
@@ -193,3 +206,95 @@ def test_what_a_plan_refuses_of_a_target(tmp_path: Path, overrides: list[str], t
 def test_what_a_build_refuses_at_its_start(tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         rehearsed(tmp_path, *overrides)
+
+
+def step_of(build: Build) -> Step:
+    return next(step for step in build.steps if step.stage is STAGE)
+
+
+def test_a_plan_is_an_input_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "deploy.toml").write_text('[quantize]\nplan = "mine.json"\n')
+    assert load_config(tmp_path / "deploy.toml").quantize.plan == str(tmp_path / "mine.json")
+    (tmp_path / "mine.json").write_text('{"schema": 1}')
+    step = step_of(planned(tmp_path, f"quantize.plan={tmp_path / 'mine.json'}"))
+    assert step.inputs["plan"] == tmp_path / "mine.json"
+    assert step.params == Quantize(plan="plan.json")
+    assert "plan" not in step_of(planned(tmp_path)).inputs
+
+
+@pytest.mark.parametrize(
+    ("content", "overrides", "message"),
+    [
+        (None, [], r"mine\.json"),
+        ("{", [], r"mine\.json: no quantization plan"),
+        (
+            '{"schema": 1, "layers": {"a/Conv": {}}}',
+            ["quantize.precision=fp16"],
+            r"mine\.json: layers\['a/Conv'\]\.precision is 'int8', and quantize\.precision 'fp16' writes no INT8",
+        ),
+    ],
+)
+def test_what_a_plan_that_was_given_is_refused_for(
+    tmp_path: Path, content: str | None, overrides: list[str], message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "mine.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, f"quantize.plan={tmp_path / 'mine.json'}", *overrides)
+
+
+def test_a_name_that_no_network_of_this_kind_has_is_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"schema": 1, "layers": {"stem.conv9/Conv": {"precision": "fp32"}}}')
+    message = r"quantize\.plan: layers\['stem\.conv9/Conv'\]: the graph has no such layer; "
+    with pytest.raises(ConfigError, match=message):
+        rehearsed(tmp_path, f"quantize.plan={tmp_path / 'mine.json'}")
+
+
+@pytest.mark.parametrize(("target", "scheme"), [("jetson", "tensorrt"), ("cpu-x86_64", "cpu"), ("jetson-nano", None)])
+def test_ranges_and_plan_are_written_and_a_plan_is_given_back(
+    target: str, scheme: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Data:
+        is_text = False
+
+        def samples(self, name: str) -> Samples:
+            return samples(images(20))
+
+    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
+    (tmp_path / "m.onnx").write_bytes(residual_net(opset=20).SerializeToString())
+    inputs = {"onnx": tmp_path / "m.onnx", "data": tmp_path}
+
+    def outputs(name: str, **more: Path) -> dict[str, bytes]:
+        (tmp_path / name).mkdir()
+        STAGE.run(Job(Quantize(), {**inputs, **more}, tmp_path / name, load_target(target).profile))
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    first = outputs("first")
+    plan = msgspec.json.decode(first["plan.json"])
+    assert plan.get("scheme") == scheme
+    assert set(plan["layers"]) == {"conv1/Conv", "conv2/Conv", "conv3/Conv", "logits/Gemm"}
+    assert set(msgspec.json.decode(first["ranges.json"])["tensors"]) <= set(plan["tensors"])
+    second = outputs("second", plan=tmp_path / "first" / "plan.json")
+    assert {name: second[name] for name in ("model.onnx", "plan.json", "layers.json")} == {
+        name: first[name] for name in ("model.onnx", "plan.json", "layers.json")
+    }
+    plan["layers"]["conv2/Conv"] = {"precision": "fp32"}
+    (tmp_path / "edited.json").write_bytes(msgspec.json.encode(plan))
+    edited = read_plan_of(outputs("third", plan=tmp_path / "edited.json"))
+    assert edited["conv2/Conv"] == "fp32"
+    assert {name for name, kind in edited.items() if kind == "int8"} == (
+        {"conv1/Conv", "conv3/Conv", "logits/Gemm"} if scheme else set()
+    )
+
+
+def read_plan_of(files: dict[str, bytes]) -> dict[str, str]:
+    return dict(msgspec.json.decode(files["layers.json"])["layers"])
+
+
+@pytest.mark.parametrize(("scheme", "tried"), [("cpu", ["static"]), ("cpu-dynamic", ["dynamic"]), ("", ["dynamic"])])
+def test_the_scheme_of_a_plan_decides_how_texts_are_quantized(
+    attempts: Any, scheme: str, tried: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.json").write_text(f'{{"schema": 1, "scheme": "{scheme}"}}')
+    found, _ = attempts({"dynamic", "static"}, plan=str(tmp_path / "mine.json"))
+    assert found == tried

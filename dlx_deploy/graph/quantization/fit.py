@@ -15,7 +15,6 @@ from onnx import ModelProto
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import Index
 from dlx_deploy.graph.quantization.layers import layer_precision, quantizable, weight_axis
-from dlx_deploy.graph.quantization.observers import METHODS
 from dlx_deploy.graph.quantization.placement import Pair, Placement
 from dlx_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan, TensorPlan
 from dlx_deploy.graph.quantization.planning import LARGEST_BIAS, bias_of, integer_limits
@@ -102,21 +101,26 @@ def _precision(name: str, layer: LayerPlan, plain: bool, scheme: Scheme | None, 
 
 
 def check_tensors(
-    model: ModelProto, given: QuantizationPlan, scheme: Scheme, possible: Placement, actual: Placement
+    model: ModelProto,
+    given: QuantizationPlan,
+    scheme: Scheme,
+    placements: tuple[Placement, Placement],
+    methods: Collection[str],
 ) -> None:
     """Nothing, if every tensor of ``given`` can have the pair and the numbers that it is to have.
 
-    ``possible``: the placement with all layers on int8, ``actual``: with those that ``given`` leaves.
+    ``placements``: with all layers on int8, and with those that ``given`` leaves. ``methods``: what can calibrate.
 
     Raises:
         ConfigError: one that cannot; it is named, with the rule and the nearest name.
     """
+    possible, actual = placements
     pairs = {**possible.pairs, **actual.pairs}
     for name, tensor in given.tensors.items():
         where = f"quantize.plan: tensors[{name!r}]"
         if name not in pairs:
             raise ConfigError(f"{where}: the scheme {scheme.name!r} leaves it as it is; {_near(name, pairs)}")
-        for wrong, rule in (*_numbers(scheme, tensor), *_sharing(pairs[name], tensor)):
+        for wrong, rule in (*_numbers(scheme, tensor, methods), *_sharing(pairs[name], tensor)):
             raise ConfigError(f"{where}.{wrong}; rule: {rule}")
         possible_readers = possible.pairs.get(name, pairs[name]).readers
         for reader in tensor.readers:
@@ -146,15 +150,15 @@ def check_bias(model: ModelProto, layer: str, scales: Collection[float], unit: f
         )
 
 
-def _numbers(scheme: Scheme, tensor: TensorPlan) -> Iterator[Complaint]:
+def _numbers(scheme: Scheme, tensor: TensorPlan, methods: Collection[str]) -> Iterator[Complaint]:
     """What is wrong with scale, zero point and source."""
     low, high = integer_limits(scheme)
     zero_point = tensor.zero_point
     if tensor.scale is None:
         if zero_point is not None:
             yield f"zero_point is {zero_point} without a scale", "both or neither"
-        if tensor.source not in ("", *METHODS) and not tensor.like and tensor.precision == "int8":
-            yield f"source is {tensor.source!r} without a scale", f"one of {', '.join(METHODS)}, which then finds it"
+        if tensor.source not in ("", *methods) and not tensor.like and tensor.precision == "int8":
+            yield f"source is {tensor.source!r} without a scale", f"one of {', '.join(methods)}, which then finds it"
         return
     if not _is_scale(tensor.scale):
         yield f"scale is {tensor.scale}", "finite and above 0"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.quantization.lines import json_lines
+from dlx_deploy.runtime.schemas import newer_schema
 
 __all__ = ["SCHEMA", "LayerPlan", "Precision", "QuantizationPlan", "TensorPlan", "plan_bytes", "read_plan"]
 
@@ -57,7 +59,7 @@ class LayerPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, o
 class QuantizationPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """``plan.json``. ``scheme``: what its numbers are for (``graph.quantization.scheme``); empty without any."""
 
-    schema: int
+    schema: Annotated[int, msgspec.Meta(ge=1)]
     scheme: str = ""
     tensors: Mapping[str, TensorPlan] = msgspec.field(default_factory=dict)
     layers: Mapping[str, LayerPlan] = msgspec.field(default_factory=dict)
@@ -68,23 +70,9 @@ class QuantizationPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def plan_bytes(plan: QuantizationPlan) -> bytes:
-    """The plan as JSON, a line for each tensor and layer, names sorted; equal plans give equal bytes."""
-    lines = [f'  "schema": {plan.schema}']
-    if plan.scheme:
-        lines.append(f'  "scheme": {_json(plan.scheme)}')
-    tables: dict[str, Mapping[str, _Entry]] = {"tensors": plan.tensors, "layers": plan.layers}
-    for title, entries in tables.items():
-        inside = ",\n".join(f"    {_json(name)}: {_json(entries[name])}" for name in sorted(entries))
-        lines.append(f'  "{title}": {{\n{inside}\n  }}' if entries else f'  "{title}": {{}}')
-    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
-
-
-def _json(value: str | _Entry) -> str:
-    """Compact, but for a space behind what separates: these lines are read by people."""
-    fields = msgspec.to_builtins(value)
-    if isinstance(fields, str):
-        return msgspec.json.encode(fields).decode()
-    return "{" + ", ".join(f'"{key}": {msgspec.json.encode(field).decode()}' for key, field in fields.items()) + "}"
+    """The plan as JSON, a line for each tensor and layer; equal plans give equal bytes."""
+    head: dict[str, str | int] = {"schema": plan.schema, **({"scheme": plan.scheme} if plan.scheme else {})}
+    return json_lines(head, {"tensors": plan.tensors, "layers": plan.layers})
 
 
 def read_plan(path: Path) -> QuantizationPlan:
@@ -101,8 +89,8 @@ def read_plan(path: Path) -> QuantizationPlan:
         raise ConfigError(f"{path}: cannot be read ({e.strerror}); quantize.plan names a plan.json") from e
     try:
         schema = msgspec.json.decode(content, type=_Schema).schema
-        if schema != SCHEMA:
-            raise ConfigError(f"{path}: schema is {schema}; rule: {SCHEMA}, which this version of dlx-deploy reads")
+        if why := newer_schema(schema, SCHEMA):
+            raise ConfigError(f"{path}: {why}")
         return msgspec.json.decode(content, type=QuantizationPlan)
     except msgspec.MsgspecError as e:
         raise ConfigError(f"{path}: no quantization plan: {e}; see docs/quantization.md") from e

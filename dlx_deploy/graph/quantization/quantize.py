@@ -20,6 +20,7 @@ from dlx_deploy.graph.passes.tidy import TIDY
 from dlx_deploy.graph.quantization.dynamic import dynamic_layers, quantize_dynamically
 from dlx_deploy.graph.quantization.fit import check_bias, check_layers, check_names, check_scheme, check_tensors
 from dlx_deploy.graph.quantization.layers import WEIGHTED, excluded, layer_precision, quantizable
+from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
 from dlx_deploy.graph.quantization.placement import Placement, narrowed, place
 from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan
 from dlx_deploy.graph.quantization.planning import asked_methods, make_plan, scale_of
@@ -31,7 +32,6 @@ from dlx_deploy.graph.quantization.writer import write_qdq
 from dlx_deploy.graph.samples import Samples
 
 __all__ = [
-    "Method",
     "NothingToQuantize",
     "QuantizationReport",
     "QuantizationRequest",
@@ -45,8 +45,6 @@ OVERFLOW_IMAGES = 64
 OVERFLOW_BATCH = 4
 """Every tensor of the network is in memory at once while all are looked at."""
 
-Method = Literal["minmax", "percentile", "entropy"]
-
 
 class NothingToQuantize(StageFailed):
     """INT8 was asked for, and the graph has no layer that it could be."""
@@ -59,17 +57,18 @@ class QuantizationRequest:
     ``int8`` and ``half`` say which precisions are used beside float32; the graph becomes strongly typed, that is, holds
     every type itself. ``dynamic`` finds the ranges of activations while the network runs, instead of by calibration.
     ``reduce_range`` and ``dynamic`` concern the CPU style alone. ``given`` is the plan, or the part of it, that is not
-    to be found here.
+    to be found here. ``method`` is one of ``methods``.
     """
 
     style: Literal["tensorrt", "cpu"]
     int8: bool = True
     half: bool = False
     reduce_range: bool = False
-    method: Method = "minmax"
+    method: str = "minmax"
     dynamic: bool = False
     exclude: tuple[str, ...] = ()
     given: QuantizationPlan = field(default_factory=lambda: QuantizationPlan(schema=SCHEMA))
+    methods: Mapping[str, RangeMethod] = field(default_factory=lambda: METHODS)
     rounding: Rounding = nearest
 
     @property
@@ -162,13 +161,13 @@ def _int8(
         reduced = scheme.weight_levels < CPU.weight_levels
         step = Pass("int8-dynamic", lambda graph: quantize_dynamically(graph, names, reduced))
         return (step,), Ranges(), QuantizationPlan(schema=SCHEMA, scheme=scheme.name, layers=layers)
-    placement = _placement(model, scheme, given, left_out, out)
+    placement = _placement(model, scheme, request, left_out, out)
     if not placement.weights:
         raise _nothing(model, request)
     asked = asked_methods(placement, given, request.method)
     ranges = Ranges()
     if asked or not placement.own:
-        ranges = collect_ranges(model, samples, asked, symmetric=scheme.symmetric)
+        ranges = collect_ranges(model, samples, asked, symmetric=scheme.symmetric, methods=request.methods)
     plan = make_plan(model, scheme, placement, ranges, given, request.method)
     _check_biases(model, scheme, given, plan)
     step = Pass("int8", lambda graph: write_qdq(graph, scheme, placement, plan, request.rounding), requires=_nameless)
@@ -176,16 +175,16 @@ def _int8(
 
 
 def _placement(
-    model: ModelProto, scheme: Scheme, given: QuantizationPlan, left_out: set[str], out: set[str]
+    model: ModelProto, scheme: Scheme, request: QuantizationRequest, left_out: set[str], out: set[str]
 ) -> Placement:
-    """Where Q/DQ go, once it is known that ``given`` can be followed."""
-    index = Index(model)
+    """Where Q/DQ go, once it is known that the plan that was given can be followed."""
+    index, given = Index(model), request.given
     skipped = [name for name, tensor in given.tensors.items() if tensor.precision == "fp32"]
     wanted = {name: tensor.readers for name, tensor in given.tensors.items()}
     whole = place(model, scheme.placement, quantizable(index, out), (), out)
     actual = narrowed(place(model, scheme.placement, quantizable(index, left_out), skipped, left_out), wanted)
     if given.tensors:
-        check_tensors(model, given, scheme, whole, actual)
+        check_tensors(model, given, scheme, (whole, actual), list(request.methods))
     return actual
 
 

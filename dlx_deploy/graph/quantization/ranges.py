@@ -13,10 +13,11 @@ from onnx import ModelProto
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import Index, infer, input_dims, load, to_bytes
+from dlx_deploy.graph.quantization.lines import json_lines
 from dlx_deploy.graph.quantization.observers import METHODS, Observer, RangeMethod
 from dlx_deploy.graph.samples import Arrays, Samples
 
-__all__ = ["SCHEMA", "Range", "Ranges", "collect_ranges"]
+__all__ = ["SCHEMA", "Range", "Ranges", "collect_ranges", "ranges_bytes"]
 
 SCHEMA = 1
 LARGEST_BATCH = 32
@@ -39,6 +40,11 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return {name: found[method] for name, found in self.tensors.items() if method in found}
 
 
+def ranges_bytes(ranges: Ranges) -> bytes:
+    """The ranges as JSON, a line for each tensor; equal ranges give equal bytes."""
+    return json_lines({"schema": ranges.schema, "rows": ranges.rows}, {"tensors": ranges.tensors})
+
+
 class _Session(Protocol):
     """The part of ``onnxruntime.InferenceSession`` that is used."""
 
@@ -52,6 +58,7 @@ def collect_ranges(
     *,
     symmetric: bool,
     largest_batch: int = LARGEST_BATCH,
+    methods: Mapping[str, RangeMethod] = METHODS,
 ) -> Ranges:
     """The range of each tensor by each of the methods ``asked`` for it, and by min-max, in one pass over ``samples``.
 
@@ -61,9 +68,9 @@ def collect_ranges(
         ConfigError: no samples, no tensors, or a method that is not there.
         StageFailed: a value is not finite, or the graph computes no such tensor.
     """
-    _refuse(model, samples, asked)
+    _refuse(model, samples, asked, methods)
     observers = {
-        name: {method: _method(method)(symmetric=symmetric) for method in dict.fromkeys(("minmax", *asked[name]))}
+        name: {method: methods[method](symmetric=symmetric) for method in dict.fromkeys(("minmax", *asked[name]))}
         for name in sorted(asked)
     }
     shapes = input_dims(model)
@@ -77,17 +84,15 @@ def collect_ranges(
     return Ranges(rows=len(samples), tensors=bounds)
 
 
-def _refuse(model: ModelProto, samples: Samples, asked: Collection[str]) -> None:
+def _refuse(
+    model: ModelProto, samples: Samples, asked: Mapping[str, Collection[str]], methods: Collection[str]
+) -> None:
     if not len(samples) or not asked:
         raise ConfigError(f"{len(samples)} calibration images for {len(asked)} tensors; rule: at least one of each")
     if missing := sorted(set(asked) - set(Index(model).producer)):
         raise StageFailed(f"the graph computes no tensor {missing[0]!r}; calibrate the graph that is quantized")
-
-
-def _method(name: str) -> RangeMethod:
-    if name not in METHODS:
-        raise ConfigError(f"calibration method {name!r} is not one of {', '.join(METHODS)}")
-    return METHODS[name]
+    if unknown := sorted({name for names in asked.values() for name in names} - set(methods)):
+        raise ConfigError(f"calibration method {unknown[0]!r} is not one of {', '.join(methods)}")
 
 
 def _update(name: str, values: NDArray[np.float32], observers: Mapping[str, Observer]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.runtime.errors import InputError
+from dlx_deploy.runtime.filenames import LABELLED_TEXTS
 from dlx_deploy.runtime.tasks.folders import SPLITS, SUFFIXES, Folder, counted, list_classes, split_entries
 from dlx_deploy.runtime.tasks.labels import class_order, same_but_for_writing
 
@@ -31,7 +32,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-TEXT_SUFFIXES = (".csv", ".jsonl")
 _MEANT = ("dev", "development", "eval", "evaluation", "holdout", "testing", "tests", "training", "valid", "validate")
 """Names that others use for a split: passing over such a folder or file would draw another split quietly."""
 _LOOKED_AT = 20
@@ -211,7 +211,7 @@ def text_names(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise DataError(f"data.path: {folder} is not a folder or a .csv or .jsonl file of texts")
-    files = [p.name for p in folder.iterdir() if p.is_file() and p.suffix.lower() in TEXT_SUFFIXES]
+    files = [p.name for p in folder.iterdir() if p.is_file() and p.suffix.lower() in LABELLED_TEXTS]
     files = [name for name in files if not name.startswith(".")]
     names = []
     for split in ("train", "validation", "test"):
@@ -232,7 +232,7 @@ def text_names(folder: Path) -> list[str]:
 def left_out_tables(folder: Path, names: Sequence[str]) -> list[str]:
     """Files of ``folder`` that are none of ``names``: tables, or what is called like a split (.tsv, .csv.gz)."""
     others = sorted(p for p in folder.iterdir() if p.name not in names and not p.name.startswith("."))
-    return [p.name for p in others if p.suffix.lower() in TEXT_SUFFIXES or _is_meant(p.name)]
+    return [p.name for p in others if p.suffix.lower() in LABELLED_TEXTS or _is_meant(p.name)]
 
 
 def split_of(name: str) -> str | None:

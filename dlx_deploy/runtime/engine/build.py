@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..errors import EngineError
+from ..filenames import MODEL, PLAN
 from ..files import write_atomically
 from .child import FAULTS
 from .inspector import read_inspection
@@ -67,13 +68,13 @@ def build_engine(
     workspace_mib = _workspace_mib(settings.workspace_mib)
     with tempfile.TemporaryDirectory(prefix="dlx-engine-") as name:
         folder = Path(name)
-        (folder / "model.onnx").write_bytes(model)
+        (folder / MODEL).write_bytes(model)
         request = {"settings": settings.to_dict(), "workspace_mib": workspace_mib}
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         if timing_cache is not None and timing_cache.exists():
             (folder / "timing.cache").write_bytes(timing_cache.read_bytes())
         report = _run_child(folder, progress)
-        plan = (folder / "engine.plan").read_bytes()
+        plan = (folder / PLAN).read_bytes()
         if timing_cache is not None:
             _keep(folder / "timing.cache", timing_cache)
     table = _table(plan, report["inspection"], settings.flavour)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Tuple
 
 from ..errors import EngineError, PackageError
+from ..filenames import PLAN, SIDECAR
 from ..files import write_atomically
 from ..package.archive import to_json
 from .build import BuiltEngine
@@ -23,7 +24,7 @@ from .sidecar import RECORDED, EngineKey, Sidecar, differences, make_sidecar, re
 __all__ = ["CachedEngine", "EngineCache", "check_shipped", "default_folder"]
 
 MODE = 0o600  # a plan is native code that only its owner should be able to change
-PLAN, SIDECAR, LOCK = "engine.plan", "engine.json", "lock"
+LOCK = "lock"
 Build = Callable[[Path], BuiltEngine]
 Say = Callable[[str], None]
 

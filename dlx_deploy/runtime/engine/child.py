@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 from ..errors import BackendMissing, EngineError, PackageError, RuntimeFault
+from ..filenames import MODEL, PLAN
 from .api import load_api
 from .settings import BuildSettings
 
@@ -48,8 +49,8 @@ def _build(where: Path, progress: Callable[[str, int, int], None]) -> Dict[str, 
     cache = where / "timing.cache"
     known = cache.read_bytes() if cache.exists() else b""
     started = time.monotonic()
-    raw = api.build((where / "model.onnx").read_bytes(), settings, known, request["workspace_mib"], progress)
-    (where / "engine.plan").write_bytes(raw.plan)
+    raw = api.build((where / MODEL).read_bytes(), settings, known, request["workspace_mib"], progress)
+    (where / PLAN).write_bytes(raw.plan)
     cache.write_bytes(raw.timing_cache)
     report = {name: value for name, value in asdict(raw).items() if name not in ("plan", "timing_cache")}
     return {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Union
 
 from ..errors import PackageError
+from ..filenames import CARD, MANIFEST, MODEL, PLAN, SIDECAR
 from ..schemas import PACKAGE
 from ..sources import own_sources
 from ..tasks.arrays import Arrays, Tensor, Tolerance, count_of
@@ -22,8 +23,7 @@ from .rules import check_batch, check_rest
 
 __all__ = ["Package", "PackageContents", "assemble", "make_reference", "open_package", "parse_package"]
 
-MODEL, MANIFEST, CARD = "model.onnx", "manifest.json", "MODEL_CARD.md"
-ENGINE, ENGINE_SIDECAR = "engine/engine.plan", "engine/engine.json"
+ENGINE, ENGINE_SIDECAR = f"engine/{PLAN}", f"engine/{SIDECAR}"
 RUNTIME = "dlx_runtime"  # the folder of this code inside a package
 
 MAIN = b"""\

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple, Un
 import numpy as np
 
 from ..errors import InputError
+from ..filenames import DATA_HEADER, LABELLED_TEXTS
 from ..files import TooLarge, open_file, read_file
 from ..strict_json import from_json
 from ..untyped import Array
@@ -29,7 +30,6 @@ __all__ = ["load_labelled_images", "load_labelled_texts"]
 
 _log = logging.getLogger(__name__)
 
-HEADER = "dataset.json"  # of a data folder, as a build keeps it
 MAX_HEADER_BYTES = 1024**3  # of a JSON file in a data folder: its texts
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -48,7 +48,7 @@ def load_labelled_images(
         BackendMissing: Pillow is not here.
     """
     root = Path(path)
-    if (root / HEADER).is_file():
+    if (root / DATA_HEADER).is_file():
         return _load_arrays(root, labels, lambda: _load_npy(root / "test.images.npy"))
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one that holds a folder of images per class")
@@ -79,7 +79,7 @@ def load_labelled_texts(path: PathLike, labels: Sequence[str]) -> Tuple[List[str
         InputError: as ``text_files.read_texts``, or other classes than ``labels``.
     """
     root = Path(path)
-    if (root / HEADER).is_file():
+    if (root / DATA_HEADER).is_file():
         return _load_arrays(root, labels, lambda: from_json(read_file(root / "test.texts.json", MAX_HEADER_BYTES)))
     texts, names = _first_ones(*read_texts(_text_file(root)), path)
     return texts, {LABEL: np.array([_class_number(root, name, labels) for name in names], np.int64)}
@@ -87,7 +87,7 @@ def load_labelled_texts(path: PathLike, labels: Sequence[str]) -> Tuple[List[str
 
 def _load_arrays(root: Path, labels: Sequence[str], load: Callable[[], Any]) -> Tuple[Any, Arrays]:
     try:
-        meta = from_json(read_file(root / HEADER, MAX_HEADER_BYTES))
+        meta = from_json(read_file(root / DATA_HEADER, MAX_HEADER_BYTES))
         classes = tuple(meta["classes"])
         samples = load()
         numbers = _load_npy(root / "test.labels.npy")
@@ -131,7 +131,7 @@ def _text_file(path: Path) -> Path:
     """The test split's file in the folder ``path``, in any case, or ``path`` itself."""
     if not path.is_dir():
         return path
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".csv", ".jsonl") and p.stem.lower() == "test")
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in LABELLED_TEXTS and p.stem.lower() == "test")
     if len(files) > 1:
         raise InputError(f"{path}: has {' and '.join(p.name for p in files)}; one of them must be the test split")
     return files[0] if files else path

@@ -11,6 +11,7 @@ import unicodedata
 from typing import BinaryIO, Callable, Dict, Iterator, List, Sequence, TextIO, Tuple, Union
 
 from ..errors import InputError
+from ..filenames import CSV, JSONL
 from ..files import open_file, reason
 from .labels import alike, composed
 
@@ -37,7 +38,7 @@ def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
             or that repeats the header, a label that stands for a missing one, or two that look alike.
     """
     name = os.fspath(path)
-    readers: Dict[str, Callable[[TextIO, str], Iterator[_Row]]] = {".csv": _csv_rows, ".jsonl": _json_rows}
+    readers: Dict[str, Callable[[TextIO, str], Iterator[_Row]]] = {CSV: _csv_rows, JSONL: _json_rows}
     suffix = os.path.splitext(name)[1].lower()
     if suffix not in readers:
         raise InputError(f"{name}: labelled texts are a .csv file with columns text and label, or a .jsonl file")

@@ -19,6 +19,7 @@ from dlx_deploy.extras import install_command
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Metrics
 from dlx_deploy.runtime.engine.settings import BuildSettings
+from dlx_deploy.runtime.filenames import PLAN, SIDECAR
 from dlx_deploy.stages.quantize import PrecisionPlan
 from dlx_deploy.targets import Profile
 
@@ -163,8 +164,8 @@ def _ship(job: Job[CompileParams], built: BuiltEngine, settings: BuildSettings, 
         )
     else:
         key = this_machine(None, built.flavour, built.version)
-    (folder / "engine.plan").write_bytes(built.plan)
-    (folder / "engine.json").write_bytes(to_bytes(make_sidecar(key, settings, built, timed=settings.flavour != RTX)))
+    (folder / PLAN).write_bytes(built.plan)
+    (folder / SIDECAR).write_bytes(to_bytes(make_sidecar(key, settings, built, timed=settings.flavour != RTX)))
 
 
 def _report(folder: Path, values: Mapping[str, object]) -> None:

@@ -35,17 +35,19 @@ _SOME_CLASSES = 10
 
 
 def rehearse_quantize(setup: Setup[Quantize]) -> None:
-    """Each pattern of ``quantize.exclude`` matches a layer: those of a pruned and trained network have the same names.
+    """What ``quantize.exclude`` and ``quantize.plan`` name is there: a pruned and trained network has the same names.
 
     Raises:
-        ConfigError: a pattern matches none.
+        ConfigError: a pattern matches no layer, or the plan names a layer or a tensor that the graph has not.
     """
-    if not setup.params.exclude or is_unknown(setup.config):
+    if not (setup.params.exclude or "plan" in setup.inputs) or is_unknown(setup.config):
         return
     import tempfile
 
     from dlx_deploy.graph.model import load
+    from dlx_deploy.graph.quantization.fit import check_names
     from dlx_deploy.graph.quantization.layers import excluded
+    from dlx_deploy.graph.quantization.plan import read_plan
     from dlx_deploy.nn.export.network import export_onnx
 
     model, spec = smallest_network(setup.config)
@@ -54,7 +56,10 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
         inputs, asked = task_for(setup.config.data).inputs, setup.config.export
         opset = asked.opset or setup.target.opset
         export_onnx(model.eval(), path, inputs.export_spec(spec, asked, opset, None))
-        excluded(load(path), setup.params.exclude)
+        graph = load(path)
+        excluded(graph, setup.params.exclude)
+        if "plan" in setup.inputs:
+            check_names(graph, read_plan(setup.inputs["plan"]))
 
 
 def rehearse_training(section: Training) -> None:

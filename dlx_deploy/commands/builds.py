@@ -1,0 +1,128 @@
+"""Commands of the machine that builds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlx_deploy.commands.options import (
+    DEFAULT_STORE,
+    ConfigOption,
+    ExactToolsOption,
+    JsonOption,
+    SetOption,
+    StoreOption,
+    TargetOption,
+    print_view,
+    say,
+)
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.runtime.terminal import show
+
+__all__ = ["build", "gc", "init", "plan", "status", "why"]
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("deploy.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a commented deploy.toml that builds as it stands."""
+    from dlx_deploy.config.template import render
+
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already; name another file, or replace it with --force")
+    try:
+        path.write_text(render(), encoding="utf-8")
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be written ({e.strerror}); name another file") from e
+    say(f"{path} written; build with: dlx-deploy build -c {path}")
+
+
+def build(
+    config: ConfigOption = None,
+    target: TargetOption = None,
+    overrides: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the packages go.")] = Path("dist"),
+    deep: Annotated[bool, typer.Option("--deep", help="Read every stored byte again, trusting no time stamp.")] = False,
+    processes: Annotated[int, typer.Option(help="Processes that train together on this machine.", min=1)] = 1,
+    exact_tools: ExactToolsOption = False,
+    tensorboard: Annotated[Path | None, typer.Option(help="Write TensorBoard logs of training there.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the pipeline for each target and write its package."""
+    from dlx_deploy.building import BuildOptions, build_packages, load_work
+    from dlx_deploy.report.view import to_json
+    from dlx_deploy.stages.support.team import is_worker, run_worker
+
+    if is_worker():
+        raise typer.Exit(run_worker())
+    work = load_work(config, target, overrides, store, deep, exact_tools)
+    for note in work.notes:
+        say(note)
+    views, failures = [], []
+    for built in build_packages(work, output, BuildOptions(processes, tensorboard, as_json, say)):
+        views.append(built.view.data)
+        failures += [built.failure] if built.failure else []
+        if not as_json:
+            show(built.view.text)
+    if as_json:
+        show(to_json(views))
+    if failures:
+        raise min(failures, key=lambda failure: failure.exit_code)  # a failed gate says more than an undecided one
+
+
+def plan(
+    config: ConfigOption = None,
+    target: TargetOption = None,
+    overrides: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    exact_tools: ExactToolsOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a build would do: each stage is a hit, or runs because of something."""
+    from dlx_deploy.building import load_work
+    from dlx_deploy.report.plans import view_plan
+
+    work = load_work(config, target, overrides, store, exact_tools=exact_tools)
+    for note in work.notes:
+        say(note)
+    print_view(view_plan(work.builds, work.store), as_json)
+
+
+def why(
+    stage: Annotated[str, typer.Argument(help="The stage, as `plan` names it.")],
+    config: ConfigOption = None,
+    target: TargetOption = None,
+    overrides: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    exact_tools: ExactToolsOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a stage would run, and what its key is made of."""
+    from dlx_deploy.building import load_work
+    from dlx_deploy.report.plans import view_step
+
+    work = load_work(config, target, overrides, store, exact_tools=exact_tools)
+    print_view(view_step(work.builds, work.store, stage), as_json)
+
+
+def status(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Say how the newest build of each target went, or how far it is."""
+    from dlx_deploy.report.stores import view_status
+
+    print_view(view_status(store), as_json)
+
+
+def gc(
+    config: ConfigOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what neither the newest builds nor the configuration need."""
+    from dlx_deploy.building import collect, find_config
+
+    print_view(collect(find_config(config), store, dry_run), as_json)

@@ -1,0 +1,79 @@
+"""What several commands take, and how they give their answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlx_deploy.runtime.terminal import show, talk
+from dlx_deploy.runtime.words import line
+
+if TYPE_CHECKING:
+    from dlx_deploy.runtime.views import CommandView, View
+
+__all__ = [
+    "DEFAULT_STORE",
+    "BackendOption",
+    "CacheOption",
+    "ConfigOption",
+    "ExactToolsOption",
+    "JsonOption",
+    "NoBuildOption",
+    "PackageArgument",
+    "SetOption",
+    "StoreOption",
+    "TargetOption",
+    "ThreadsOption",
+    "finish",
+    "print_view",
+    "say",
+]
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Configuration file; ./deploy.toml if it is there.")
+]
+TargetOption = Annotated[
+    list[str] | None, typer.Option("--target", "-t", help="Target name, alias or board.toml; repeatable.")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override one key: --set distill.epochs=5")]
+ExactToolsOption = Annotated[
+    bool, typer.Option("--exact-tools", help="Make again what another patch version of a library made.")
+]
+StoreOption = Annotated[Path, typer.Option("--store", help="Where finished stages are kept.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+PackageArgument = Annotated[Path, typer.Argument(help="The .dlx file.", metavar="PACKAGE")]
+ThreadsOption = Annotated[int, typer.Option(help="0: ONNX Runtime's choice.", min=0)]
+
+BackendOption = Annotated[
+    str | None, typer.Option("--backend", help="What runs the package; the first of its own that is here by default.")
+]
+NoBuildOption = Annotated[bool, typer.Option("--no-build", help="Refuse if an engine would have to be built.")]
+CacheOption = Annotated[Path | None, typer.Option("--cache", help="Where engines are kept.")]
+
+DEFAULT_STORE = Path(".dlx")
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal, on stderr."""
+    talk(line(text))
+
+
+def print_view(view: View, as_json: bool) -> None:
+    """The result, on stdout."""
+    from dlx_deploy.report.view import to_json
+
+    show(to_json(view.data) if as_json else view.text)
+
+
+def finish(view: CommandView, as_json: bool) -> None:
+    """The result of a package's command, and then its failure.
+
+    Raises:
+        RuntimeFault: a gate did not pass.
+    """
+    print_view(view, as_json)
+    failure = view.failure
+    if failure is not None:
+        raise failure

@@ -1,0 +1,150 @@
+"""Commands on a package: the same that it has itself, run on a device."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlx_deploy.commands.options import (
+    BackendOption,
+    CacheOption,
+    JsonOption,
+    NoBuildOption,
+    PackageArgument,
+    ThreadsOption,
+    finish,
+    say,
+)
+
+if TYPE_CHECKING:
+    from dlx_deploy.runtime.views import CommandView
+
+__all__ = ["bench", "engine", "inspect", "predict", "selftest", "verify"]
+
+
+def verify(
+    package: PackageArgument,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", help="Folder of CLASS/IMAGE or test/CLASS/IMAGE, texts as .csv or .jsonl; `digits`, `docstrings`."
+        ),
+    ],
+    max_drop: Annotated[
+        float | None, typer.Option(help="Budget, 0.01 is one point; the package's own by default.")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Floor, 0.9 is 90 %; the package's own by default, if it has one.")
+    ] = None,
+    confidence: Annotated[float | None, typer.Option(help="For instance 0.95; the package's own by default.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Teacher's ONNX, for images the package does not know.")] = None,
+    threads: ThreadsOption = 0,
+    backend: BackendOption = None,
+    no_build: NoBuildOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge the shipped bytes again: package against teacher, image by image."""
+    from dlx_deploy.building import labelled_data
+
+    given = {"max-drop": max_drop, "min-accuracy": min_accuracy, "confidence": confidence, "teacher": teacher}
+    with labelled_data(data, package) as folder:
+        command = ["verify", f"--data={folder}", *_given(given), *_session(threads, backend, no_build)]
+        finish(_on_device(package, command), as_json)
+
+
+def predict(
+    package: PackageArgument,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="Image files, or texts; -: a line each on stdin.", metavar="[INPUT...]")
+    ] = None,
+    file: Annotated[str | None, typer.Option("--file", help="Image paths or texts, a line each.")] = None,
+    top: Annotated[int, typer.Option(help="Answers per input.", min=1)] = 1,
+    out: Annotated[Path | None, typer.Option(help="Where files are written, if the answers are files.")] = None,
+    threads: ThreadsOption = 0,
+    backend: BackendOption = None,
+    no_build: NoBuildOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a package's model makes of image files, or of texts."""
+    from dlx_deploy.runtime.backends.table import BackendOptions
+    from dlx_deploy.runtime.commands import actions as commands
+    from dlx_deploy.runtime.commands.asked import asked_inputs
+    from dlx_deploy.runtime.package.contents import open_package
+    from dlx_deploy.runtime.predictor import Predictor
+    from dlx_deploy.runtime.tasks.task import PredictOptions
+
+    predictor = Predictor(open_package(package), BackendOptions(backend, threads, not no_build), say)
+    asked = asked_inputs(predictor.package, inputs or [], file, sys.stdin)
+    finish(commands.predict(predictor, asked, PredictOptions(top, out)), as_json)
+
+
+def bench(
+    package: PackageArgument,
+    rounds: Annotated[int, typer.Option(help="Timed runs.", min=1)] = 300,
+    batch: Annotated[int, typer.Option(help="Images per run.", min=1)] = 1,
+    max_p90_ms: Annotated[float | None, typer.Option(help="Budget; the package's own by default.")] = None,
+    threads: ThreadsOption = 0,
+    backend: BackendOption = None,
+    no_build: NoBuildOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a package's latency on this machine; exit 3 if it misses its budget."""
+    command = ["bench", f"--rounds={rounds}", f"--batch={batch}", *_given({"max-p90-ms": max_p90_ms})]
+    finish(_on_device(package, [*command, *_session(threads, backend, no_build)]), as_json)
+
+
+def selftest(
+    package: PackageArgument,
+    threads: ThreadsOption = 0,
+    backend: BackendOption = None,
+    no_build: NoBuildOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the golden inputs' outputs with those of the builder; exit 5 if they differ."""
+    finish(_on_device(package, ["selftest", *_session(threads, backend, no_build)]), as_json)
+
+
+def inspect(
+    package: PackageArgument,
+    tested: Annotated[bool, typer.Option("--selftest", help="As the command selftest.", hidden=True)] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a package is, every digest checked."""
+    from dlx_deploy.runtime.commands import actions as commands
+    from dlx_deploy.runtime.package.contents import open_package
+
+    if tested:
+        selftest(package, as_json=as_json)
+    else:
+        finish(commands.inspect(open_package(package)), as_json)
+
+
+def engine(
+    package: PackageArgument,
+    no_build: NoBuildOption = False,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a package's TensorRT engine for this machine if need be, and describe it."""
+    finish(_on_device(package, ["engine", *_given({"cache": cache}), *["--no-build"] * no_build]), as_json)
+
+
+def _on_device(package: Path, command: Sequence[str]) -> CommandView:
+    """What the package says to its own ``command`` on this machine."""
+    from dlx_deploy.devices.local import ThisMachine
+
+    device = ThisMachine()
+    return device.run(device.put(package), command)
+
+
+def _session(threads: int, backend: str | None, no_build: bool) -> list[str]:
+    return [f"--threads={threads}", *_given({"backend": backend}), *["--no-build"] * no_build]
+
+
+def _given(options: Mapping[str, object]) -> list[str]:
+    """The options that have a value, as a package's own command line takes them."""
+    return [f"--{name}={value}" for name, value in options.items() if value is not None]

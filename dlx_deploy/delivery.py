@@ -1,0 +1,57 @@
+"""Packages and their manifests as files of the user: the new ones whole, those of earlier builds out of the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from dlx_deploy.config import Config
+from dlx_deploy.errors import StoreError
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.plan import Build
+from dlx_deploy.pipeline.run import BuildResult
+from dlx_deploy.runtime.files import write_atomically
+
+__all__ = ["deliver", "package_path", "set_aside"]
+
+READABLE = 0o644
+"""Whatever this process gives its own files, a package may be read by all."""
+
+
+def package_path(config: Config, build: Build, output: Path) -> Path:
+    """Where in ``output`` the package of ``build`` goes."""
+    return output / f"{config.name}-{config.version}-{build.target_name}.dlx"
+
+
+def deliver(result: BuildResult, package: Path) -> Path:
+    """Write the manifest, and then copy the package beside it, out of the store; the package's path."""
+    output = package.parent
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_atomically(package.with_suffix(".manifest.json"), canonical_json(result.manifest), READABLE)
+        write_atomically(package, result.outputs["package"]["package.dlx"].read_bytes(), READABLE)
+    except OSError as e:
+        raise StoreError(f"{output}: {e.strerror}; the stages are kept: name another folder with --output") from e
+    return package
+
+
+def set_aside(package: Path, say: Callable[[str], None]) -> Path | None:
+    """Rename an earlier build's package and its manifest, which a build without a package must not leave to be shipped.
+
+    Gives the package's new path, ``NAME.dlx.superseded``, or ``None`` where there was none; says so, or why it failed.
+    """
+    moved = None
+    for path in (package, package.with_suffix(".manifest.json")):
+        aside = path.with_name(f"{path.name}.superseded")
+        try:
+            os.replace(path, aside)
+        except FileNotFoundError:
+            continue
+        except OSError as e:
+            say(f"warning: {path} is of an earlier build and cannot be moved aside ({e.strerror}): do not ship it")
+            continue
+        if path == package:
+            moved = aside
+            say(f"warning: {path} is of an earlier build, and this one made no package: moved to {aside}")
+    return moved

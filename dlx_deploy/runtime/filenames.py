@@ -1,0 +1,15 @@
+"""Names of files that more than one module reads or writes. Standard library only."""
+
+from __future__ import annotations
+
+__all__ = ["CARD", "CSV", "DATA_HEADER", "JSONL", "LABELLED_TEXTS", "MANIFEST", "MODEL", "PLAN", "SIDECAR"]
+
+MODEL, MANIFEST, CARD = "model.onnx", "manifest.json", "MODEL_CARD.md"
+"""Members of a package."""
+PLAN, SIDECAR = "engine.plan", "engine.json"
+"""A TensorRT engine, in a package's folder ``engine`` and in the cache, and what it was built for."""
+DATA_HEADER = "dataset.json"
+"""Of a data folder, as a build keeps it."""
+CSV, JSONL = ".csv", ".jsonl"
+LABELLED_TEXTS = (CSV, JSONL)
+"""The suffixes of labelled texts."""
