@@ -15,13 +15,11 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.quantization.plan import QuantizationPlan
 from dlx_deploy.graph.quantization.quantize import NothingToQuantize, QuantizationReport
 from dlx_deploy.graph.quantization.ranges import Ranges
-from dlx_deploy.graph.samples import Samples
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.stage import Job, Step
 from dlx_deploy.stages.quantize import STAGE, PrecisionPlan, read_plan
 from dlx_deploy.targets import load_target
 
-from ..arrays import samples
 from ..datasets import held_images, held_texts
 from ..onnx_fixtures import images, residual_net
 from .support.planning import planned, rehearsed
@@ -254,13 +252,7 @@ def test_a_name_that_no_network_of_this_kind_has_is_refused_at_the_start(tmp_pat
 def test_ranges_and_plan_are_written_and_a_plan_is_given_back(
     target: str, scheme: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Data:
-        is_text = False
-
-        def samples(self, name: str) -> Samples:
-            return samples(images(20))
-
-    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: Data())
+    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: held_images(images(20)))
     (tmp_path / "m.onnx").write_bytes(residual_net(opset=20).SerializeToString())
     inputs = {"onnx": tmp_path / "m.onnx", "data": tmp_path}
 
