@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dlx_deploy.config import Compile, Config, Quantize
+from dlx_deploy.devices.choice import has_gpu_of
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
 from dlx_deploy.extras import install_command
 from dlx_deploy.pipeline.digest import canonical_json
@@ -56,7 +57,7 @@ def builder_for(config: Config, profile: Profile) -> str:
         )
     if config.compile.engine == "off" or not profile.builds_engines:
         return ""
-    here = _installed(TENSORRT) if profile.kind == TENSORRT and _gpu_is_here(profile) else ""
+    here = _installed(TENSORRT) if profile.kind == TENSORRT and has_gpu_of(profile) else ""
     here = here or _installed(RTX)
     if not here and config.compile.engine == "required":
         raise EnvironmentMissing(f"compile.engine is 'required', and tensorrt-rtx is not installed; {_install()}")
@@ -194,20 +195,6 @@ def _installed(flavour: str) -> str:
         return f"{flavour} {metadata.version(flavour)}"
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _gpu_is_here(profile: Profile) -> bool:
-    """Whether the GPU that the profile describes is the one of this machine."""
-    if not _installed(TENSORRT):
-        return False
-    from dlx_deploy.runtime.engine.sidecar import this_machine
-    from dlx_deploy.runtime.errors import RuntimeFault
-
-    try:
-        here = this_machine(None, TENSORRT, "")
-    except RuntimeFault:
-        return False
-    return (here.compute_capability, here.arch) == (profile.compute_capability, profile.arch)
 
 
 def _refuse_dla(config: Config, profile: Profile) -> None:

@@ -64,7 +64,7 @@ def test_the_builder_that_is_there(installed: dict[str, str], monkeypatch: pytes
     assert {builder_for(config(), profile(name)) for name in ("cpu-x86_64", "jetson-nano")} == {""}
     installed["tensorrt"] = "10.13"
     assert builder_for(config(), profile("a100")) == "tensorrt-rtx 1.7.1"  # its GPU is not in this machine
-    monkeypatch.setattr(engine, "_gpu_is_here", lambda target: target.name == "a100")
+    monkeypatch.setattr(engine, "has_gpu_of", lambda target: target.name == "a100")
     assert builder_for(config(), profile("a100")) == "tensorrt 10.13"
     assert builder_for(config(), profile("rtx")) == "tensorrt-rtx 1.7.1"
 
