@@ -21,7 +21,7 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Metrics
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.runtime.filenames import PLAN, SIDECAR
-from dlx_deploy.stages.quantize import PrecisionPlan
+from dlx_deploy.stages.quantize import LayerPrecisions
 from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _install() -> str:
     return f"install it with: {install_command(RTX)}"
 
 
-def build_settings(job: Job[CompileParams], plan: PrecisionPlan) -> BuildSettings | None:
+def build_settings(job: Job[CompileParams], asked: LayerPrecisions) -> BuildSettings | None:
     """What the device's builder is told; ``None`` where nothing builds an engine."""
     from dlx_deploy.graph.model import load
     from dlx_deploy.graph.sparsity import two_four_layers
@@ -89,11 +89,11 @@ def build_settings(job: Job[CompileParams], plan: PrecisionPlan) -> BuildSetting
     rtx = target.kind == RTX
     return BuildSettings(
         flavour=target.kind,
-        precision=plan.precision,
+        precision=asked.precision,
         batch=sizes,
-        strongly_typed=plan.strongly_typed,
-        weak_types=() if plan.strongly_typed else (plan.precision, plan.elsewhere),
-        layers={name: kind for name, kind in plan.layers.items() if kind != "fp32"},
+        strongly_typed=asked.strongly_typed,
+        weak_types=() if asked.strongly_typed else (asked.precision, asked.elsewhere),
+        layers={name: kind for name, kind in asked.layers.items() if kind != "fp32"},
         workspace_mib=target.workspace_mib,
         sparse_weights=sparse,
         dla_core=params.dla_core if params.dla_core >= 0 else None,
@@ -108,7 +108,7 @@ def compile_engine(job: Job[CompileParams], settings: BuildSettings | None) -> t
     """Write ``engine/`` (``report.json``, and the engine with its sidecar if it is shipped); the outcome and metrics.
 
     Raises:
-        EngineError: the graph cannot be built, or a layer came out in another precision than the plan asks.
+        EngineError: the graph cannot be built, or a layer came out in another precision than asked for.
     """
     folder = job.out / "engine"
     folder.mkdir()
