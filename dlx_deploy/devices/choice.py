@@ -1,12 +1,14 @@
-"""Which device a target is, if it is one that can be reached."""
+"""Which device a target is, if it is one that can be reached, and what of it is here."""
 
 from __future__ import annotations
+
+from importlib.util import find_spec
 
 from dlx_deploy.devices.device import Device
 from dlx_deploy.devices.local import ThisMachine
 from dlx_deploy.targets import Profile, is_this_host
 
-__all__ = ["device_for"]
+__all__ = ["device_for", "has_gpu_of"]
 
 
 def device_for(profile: Profile) -> Device | None:
@@ -15,3 +17,17 @@ def device_for(profile: Profile) -> Device | None:
     ``None`` where none can be reached: then a latency is estimated, and labelled so.
     """
     return ThisMachine() if is_this_host(profile) else None
+
+
+def has_gpu_of(profile: Profile) -> bool:
+    """Whether the GPU of ``profile`` is in this machine, so that the TensorRT here, if there is one, builds for it."""
+    if find_spec("tensorrt") is None:
+        return False
+    from dlx_deploy.runtime.engine.sidecar import this_machine
+    from dlx_deploy.runtime.errors import RuntimeFault
+
+    try:
+        here = this_machine(None, "tensorrt", "")
+    except RuntimeFault:
+        return False
+    return (here.compute_capability, here.arch) == (profile.compute_capability, profile.arch)

@@ -158,13 +158,13 @@ class _Costs:
 
         A sum joins the input that comes without Q/DQ, else the larger of two convolutions: a shortcut is the smaller.
         """
-        found = []
+        candidates = []
         for name in activations:
             end = self._behind(name)
             if end in self._growing and len(self._final_readers(end)) == 1:
                 layer = self._growing[end]
-                found.append((name == end, layer.macs, self._done.index(layer), layer))
-        return max(found, key=lambda item: item[:3])[3] if found else None
+                candidates.append((name == end, layer.macs, self._done.index(layer), layer))
+        return max(candidates, key=lambda item: item[:3])[3] if candidates else None
 
     def _new(self, node: NodeProto) -> _Layer:
         info = self._shape(_made(node))
@@ -246,10 +246,10 @@ class _Costs:
 
     def _final_readers(self, name: str) -> list[NodeProto]:
         """The nodes that read the tensor, or a view or a dequantized form of it."""
-        found = []
+        readers = []
         for node in self._index.readers(name):
-            found += self._final_readers(node.output[0]) if node.op_type in ALIASES else [node]
-        return found
+            readers += self._final_readers(node.output[0]) if node.op_type in ALIASES else [node]
+        return readers
 
     def _width(self, name: str) -> int:
         return BYTES.get(self._shape(name).dtype, 1)

@@ -50,20 +50,20 @@ def _leave_out_weights(graph: GraphProto) -> None:
 
 def _fold(model: ModelProto, values: dict[str, ValueInfoProto], known: dict[str, NDArray[np.generic]]) -> bool:
     """Turn nodes that can be computed into constants; whether there were any. Graph order, so chains fold at once."""
-    graph, left, found = model.graph, [], False
+    graph, left, progress = model.graph, [], False
     for node in graph.node:
         results = _computed(model, node, values, known)
         if results is None:
             left.append(node)
             continue
-        found = True
+        progress = True
         for name, array in zip(node.output, results, strict=False):
             known[name] = array
             graph.initializer.append(numpy_helper.from_array(array, name))
     kept = [_copy(node) for node in left]
     del graph.node[:]
     graph.node.extend(kept)
-    return found
+    return progress
 
 
 def _computed(

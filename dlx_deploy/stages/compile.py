@@ -21,7 +21,7 @@ from dlx_deploy.config import Config
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
 from dlx_deploy.runtime.engine.settings import BuildSettings
-from dlx_deploy.stages.quantize import PrecisionPlan, read_plan
+from dlx_deploy.stages.quantize import LayerPrecisions, read_precisions
 from dlx_deploy.stages.support.engine import CompileParams, build_settings, builder_for, compile_engine
 from dlx_deploy.targets import Profile
 
@@ -33,23 +33,23 @@ __all__ = ["STAGE"]
 
 def run(job: Job[CompileParams]) -> Metrics:
     """Write ``model.onnx``, ``recipe.json`` (no timings: it is shipped), ``timings.json`` and ``engine/``."""
-    plan = read_plan(job.inputs["layers"])
-    precision, reason, metrics = _choose(job, plan)
+    asked = read_precisions(job.inputs["layers"])
+    precision, reason, metrics = _choose(job, asked)
     chosen = job.inputs["onnx" if precision == "fp32" else "quantized"]
     shutil.copyfile(chosen, job.out / "model.onnx")
-    settings = build_settings(job, plan)
-    (job.out / "recipe.json").write_bytes(canonical_json(_recipe(job, plan, settings, precision, reason)))
+    settings = build_settings(job, asked)
+    (job.out / "recipe.json").write_bytes(canonical_json(_recipe(job, asked, settings, precision, reason)))
     engine, engine_metrics = compile_engine(job, settings)
     metrics = {**metrics, **engine_metrics}
     (job.out / "timings.json").write_bytes(canonical_json({"schema": 1, **metrics}))
     return {**metrics, "int8": float(precision == "int8"), "engine_shipped": float(engine == "shipped")}
 
 
-def _choose(job: Job[CompileParams], plan: PrecisionPlan) -> tuple[str, str, Metrics]:
-    if plan.precision == "fp32":
+def _choose(job: Job[CompileParams], asked: LayerPrecisions) -> tuple[str, str, Metrics]:
+    if asked.precision == "fp32":
         return "fp32", "the quantize stage kept FP32", {}
     if job.target.kind != "cpu":
-        return plan.precision, f"the target runs {plan.precision.upper()}; its speed is measured on the board", {}
+        return asked.precision, f"the target runs {asked.precision.upper()}; its speed is measured on the board", {}
     if job.params.precision == "int8":
         return "int8", "the configuration asks for INT8", {}
     return _measure(job, job.device) if job.device else _estimate(job)
@@ -102,14 +102,14 @@ def _estimate(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
 
 
 def _recipe(
-    job: Job[CompileParams], plan: PrecisionPlan, settings: BuildSettings | None, precision: str, reason: str
+    job: Job[CompileParams], asked: LayerPrecisions, settings: BuildSettings | None, precision: str, reason: str
 ) -> dict[str, object]:
     """What the package's runtime needs to know; deterministic."""
     recipe: dict[str, object] = {
         "schema": 2,
         "kind": job.target.kind,
         "precision": precision,
-        "elsewhere": plan.elsewhere if precision != "fp32" else "fp32",
+        "elsewhere": asked.elsewhere if precision != "fp32" else "fp32",
         "reason": reason,
         "backends": list(job.target.backend_order),
         "engine": settings.to_dict() if settings else None,

@@ -10,7 +10,7 @@ import msgspec
 
 from dlx_deploy.config import Config, Gate, Package
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Provenance, Source, Stage, Step
-from dlx_deploy.stages.quantize import read_plan
+from dlx_deploy.stages.quantize import read_precisions
 from dlx_deploy.stages.support.gates import judge_accuracy, judge_floor
 from dlx_deploy.stages.support.results import REFERENCE, Accuracy
 from dlx_deploy.targets import Profile
@@ -119,8 +119,8 @@ def _optional(path: Path) -> bytes | None:
 
 def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any], accuracy: Accuracy) -> dict[str, Any]:
     params, target = job.params, job.target
-    plan = read_plan(job.inputs["layers"])
-    layers = plan.layers if recipe["precision"] == plan.precision else dict.fromkeys(plan.layers, "fp32")
+    asked = read_precisions(job.inputs["layers"])
+    layers = asked.layers if recipe["precision"] == asked.precision else dict.fromkeys(asked.layers, "fp32")
     compiled = msgspec.json.decode((job.inputs["engine"] / "report.json").read_bytes())
     return {
         "name": params.name,

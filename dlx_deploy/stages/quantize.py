@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dlx_deploy.graph.quantization.quantize import QuantizationReport
     from dlx_deploy.targets import Profile
 
-__all__ = ["STAGE", "PrecisionPlan", "read_plan"]
+__all__ = ["STAGE", "LayerPrecisions", "read_precisions"]
 
 Precision = Literal["int8", "fp16", "fp32"]
 Half = Literal["fp16", "fp32"]
@@ -33,7 +33,7 @@ Half = Literal["fp16", "fp32"]
 _log = logging.getLogger(__name__)
 
 
-class PrecisionPlan(msgspec.Struct, frozen=True, kw_only=True):
+class LayerPrecisions(msgspec.Struct, frozen=True, kw_only=True):
     """``layers.json``: what the graph asks for.
 
     ``precision`` is the lowest, ``elsewhere`` what the rest is in. ``strongly_typed`` is false where the parser's opset
@@ -47,9 +47,9 @@ class PrecisionPlan(msgspec.Struct, frozen=True, kw_only=True):
     layers: Mapping[str, str]
 
 
-def read_plan(path: Path) -> PrecisionPlan:
-    """The plan in ``layers.json``."""
-    return msgspec.json.decode(path.read_bytes(), type=PrecisionPlan)
+def read_precisions(path: Path) -> LayerPrecisions:
+    """What ``layers.json`` says."""
+    return msgspec.json.decode(path.read_bytes(), type=LayerPrecisions)
 
 
 def run(job: Job[Quantize]) -> Metrics:
@@ -74,7 +74,7 @@ def run(job: Job[Quantize]) -> Metrics:
     if report is None:
         report = unquantized(source, _given(job))
         shutil.copyfile(source, out)
-    written = PrecisionPlan(
+    written = LayerPrecisions(
         precision=precision,
         elsewhere=elsewhere,
         strongly_typed=_half_in_graph(job, precision, elsewhere) or elsewhere == "fp32",

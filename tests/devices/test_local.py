@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 
 import dlx_deploy
-from dlx_deploy.devices.choice import device_for
+from dlx_deploy.devices.choice import device_for, has_gpu_of
 from dlx_deploy.devices.device import Device
 from dlx_deploy.devices.local import ThisMachine
 from dlx_deploy.graph.samples import Samples
+from dlx_deploy.runtime.errors import BackendMissing
 from dlx_deploy.runtime.package.contents import open_package
 from dlx_deploy.targets import is_this_host, list_targets, load_target, read_host
 
@@ -68,6 +70,24 @@ def test_only_a_target_that_is_here_is_a_device() -> None:
     here = device_for(msgspec.structs.replace(load_target("cpu-x86_64").profile, arch=read_host().arch))
     assert here is not None
     assert here.identity == msgspec.to_builtins(read_host())
+
+
+@pytest.mark.parametrize(("seen", "expected"), [("8.0", True), ("8.7", False)])
+def test_whose_gpu_is_here(monkeypatch: pytest.MonkeyPatch, seen: str, expected: bool) -> None:
+    profile = load_target("a100").profile
+    assert profile.compute_capability == "8.0"
+    monkeypatch.setattr("dlx_deploy.devices.choice.find_spec", lambda name: object())
+    machine = SimpleNamespace(compute_capability=seen, arch=profile.arch)
+    monkeypatch.setattr("dlx_deploy.runtime.engine.sidecar.this_machine", lambda *arguments: machine)
+    assert has_gpu_of(profile) is expected
+
+    def refuse(*arguments: object) -> None:
+        raise BackendMissing("no driver")
+
+    monkeypatch.setattr("dlx_deploy.runtime.engine.sidecar.this_machine", refuse)
+    assert not has_gpu_of(profile)
+    monkeypatch.setattr("dlx_deploy.devices.choice.find_spec", lambda name: None)
+    assert not has_gpu_of(profile)
 
 
 def test_a_package_is_run_and_models_are_timed(built: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages import compile as compile_stage
 from dlx_deploy.stages.compile import STAGE, notes
-from dlx_deploy.stages.quantize import PrecisionPlan
+from dlx_deploy.stages.quantize import LayerPrecisions
 from dlx_deploy.stages.support.engine import CompileParams
 from dlx_deploy.targets import load_target
 from dlx_deploy.targets.roofline import LayerCost
@@ -38,7 +38,7 @@ def run(
     inputs["layers"] = folder / "layers.json"
     precision = inputs["quantized"].read_bytes().decode()
     half = "fp16" if target == "jetson" else "fp32"
-    plan = PrecisionPlan(precision=precision, elsewhere=half, layers={"a/Conv": precision, "b/Conv": "fp32"})
+    plan = LayerPrecisions(precision=precision, elsewhere=half, layers={"a/Conv": precision, "b/Conv": "fp32"})
     inputs["layers"].write_bytes(canonical_json(plan))
     out = folder / "out"
     out.mkdir()

@@ -16,7 +16,7 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.package.contents import Package, open_package
 from dlx_deploy.stages.package import STAGE, PackageParams
-from dlx_deploy.stages.quantize import PrecisionPlan
+from dlx_deploy.stages.quantize import LayerPrecisions
 from dlx_deploy.stages.support.results import Accuracy, Row
 from dlx_deploy.targets import load_target
 
@@ -54,7 +54,7 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: held_images(IMAGES, LABELS))
     rows = tuple(Row(model=m, top1=1, b=0, c=0, size_bytes=1, macs=1, parameters=1) for m in ("teacher", "quantized"))
     accuracy = Accuracy(schema=1, judge="native", n=20, shipped="quantized", rows=rows)
-    plan = PrecisionPlan(precision="fp32", elsewhere="fp32", layers={"d": "fp32"})
+    plan = LayerPrecisions(precision="fp32", elsewhere="fp32", layers={"d": "fp32"})
     recipe = {"precision": "fp32", "elsewhere": "fp32", "reason": "a test", "backends": ["onnxruntime-cpu"]}
     (tmp_path / "engine").mkdir()
     for name, value in {"recipe": recipe, "layers": plan, "accuracy": accuracy, "engine/report.json": {}}.items():

@@ -17,7 +17,7 @@ from dlx_deploy.graph.quantization.quantize import NothingToQuantize, Quantizati
 from dlx_deploy.graph.quantization.ranges import Ranges
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.stage import Job, Step
-from dlx_deploy.stages.quantize import STAGE, PrecisionPlan, read_plan
+from dlx_deploy.stages.quantize import STAGE, LayerPrecisions, read_precisions
 from dlx_deploy.targets import load_target
 
 from ..datasets import held_images, held_texts
@@ -45,7 +45,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         lambda path: held_images(np.zeros((4, 8, 8, 1), np.uint8), only="calibration"),
     )
 
-    def run(target: str, opset: int = 20, **params: Any) -> tuple[PrecisionPlan, dict[str, Any]]:
+    def run(target: str, opset: int = 20, **params: Any) -> tuple[LayerPrecisions, dict[str, Any]]:
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
         source = tmp_path / "m.onnx"
@@ -56,7 +56,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         inputs = {"onnx": source, "data": tmp_path}
         STAGE.run(Job(Quantize(**params), inputs, out, load_target(target).profile))
         assert sorted(p.name for p in out.iterdir()) == sorted(STAGE.outputs)
-        return read_plan(out / "layers.json"), dict(seen)
+        return read_precisions(out / "layers.json"), dict(seen)
 
     return run
 
@@ -90,7 +90,7 @@ def test_the_plan(
 def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a run of the stage tries for texts where ``works`` says which activations find a layer, and its plan."""
 
-    def run(works: set[str], batch: int | str = "batch", **params: Any) -> tuple[list[str], PrecisionPlan]:
+    def run(works: set[str], batch: int | str = "batch", **params: Any) -> tuple[list[str], LayerPrecisions]:
         tried: list[str] = []
 
         def convert(source: Path, out: Path, inputs: Any, plan: Any) -> Any:
@@ -113,7 +113,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         if "plan" in params:
             inputs["plan"] = Path(params["plan"])
         STAGE.run(Job(Quantize(**params), inputs, tmp_path / "out", target))
-        return tried, read_plan(tmp_path / "out" / "layers.json")
+        return tried, read_precisions(tmp_path / "out" / "layers.json")
 
     return run
 
@@ -272,14 +272,14 @@ def test_ranges_and_plan_are_written_and_a_plan_is_given_back(
     }
     plan["layers"]["conv2/Conv"] = {"precision": "fp32"}
     (tmp_path / "edited.json").write_bytes(msgspec.json.encode(plan))
-    edited = read_plan_of(outputs("third", plan=tmp_path / "edited.json"))
+    edited = layers_of(outputs("third", plan=tmp_path / "edited.json"))
     assert edited["conv2/Conv"] == "fp32"
     assert {name for name, kind in edited.items() if kind == "int8"} == (
         {"conv1/Conv", "conv3/Conv", "logits/Gemm"} if scheme else set()
     )
 
 
-def read_plan_of(files: dict[str, bytes]) -> dict[str, str]:
+def layers_of(files: dict[str, bytes]) -> dict[str, str]:
     return dict(msgspec.json.decode(files["layers.json"])["layers"])
 
 

@@ -48,12 +48,12 @@ def fold_weights(model: ModelProto) -> ModelProto:
 def constants_of(model: ModelProto) -> set[str]:
     """The tensors that nodes compute from constants alone, the same for every input."""
     constant = {t.name for t in model.graph.initializer}
-    found: set[str] = set()
+    computed: set[str] = set()
     for node in model.graph.node:
         plain = node.op_type not in RANDOM and not any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute)
-        if plain and all(not name or name in constant or name in found for name in node.input):
-            found.update(node.output)
-    return found
+        if plain and all(not name or name in constant or name in computed for name in node.input):
+            computed.update(node.output)
+    return computed
 
 
 def _layers(model: ModelProto) -> Iterator[NodeProto]:

@@ -8,7 +8,7 @@ cannot hold, and tensors that come near its largest number on the calibration im
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
@@ -185,9 +185,9 @@ class _Conversion:
     def _schema(self, node: NodeProto) -> defs.OpSchema:
         return defs.get_schema(node.op_type, self._opset, node.domain)
 
-    def _allows(self, names: object, formal: object, position: int) -> bool:
+    def _allows(self, names: Sequence[str], formal: Sequence[defs.OpSchema.FormalParameter], position: int) -> bool:
         """Whether the operator takes, or gives, float16 there; true for what is no float32 tensor."""
-        if position >= len(names) or self._original(names[position]) != FLOAT:  # type: ignore[arg-type,index]
+        if position >= len(names) or self._original(names[position]) != FLOAT:
             return True
-        parameter = formal[min(position, len(formal) - 1)]  # type: ignore[index,arg-type]
+        parameter = formal[min(position, len(formal) - 1)]  # the last one stands for any number
         return "tensor(float16)" in parameter.types

@@ -39,8 +39,8 @@ def _weight_scope(node: NodeProto, scope: str) -> str:
 
 def scope_of(node: NodeProto) -> str:
     """The module whose forward made a node of the exporter's graph, ``model.`` before it; empty for preprocessing."""
-    found = next((p.value for p in node.metadata_props if p.key == SCOPES), "[]")
-    scopes = [s for s in ast.literal_eval(found)[:-1] if s == WRAPPED or s.startswith(f"{WRAPPED}.")]
+    stored = next((p.value for p in node.metadata_props if p.key == SCOPES), "[]")
+    scopes = [s for s in ast.literal_eval(stored)[:-1] if s == WRAPPED or s.startswith(f"{WRAPPED}.")]
     return scopes[-1] if scopes else ""
 
 

@@ -58,10 +58,10 @@ def excluded(model: ModelProto, patterns: Sequence[str]) -> set[str]:
     nodes = list(model.graph.node)
     matched: set[str] = set()
     for pattern in patterns:
-        found = {node.name for node in nodes if any(fnmatchcase(name, pattern) for name in _names_of(node.name))}
-        if not found:
+        hits = {node.name for node in nodes if any(fnmatchcase(name, pattern) for name in _names_of(node.name))}
+        if not hits:
             raise ConfigError(f"quantize.exclude: {pattern!r} matches no node of the graph; {_nearest(pattern, nodes)}")
-        matched |= found
+        matched |= hits
     uses = {(_without_number(n.name), n.input[1]) for n in nodes if n.name in matched and n.op_type in WEIGHTED}
     return matched | {n.name for n in nodes if n.op_type in WEIGHTED and (_without_number(n.name), n.input[1]) in uses}
 
@@ -107,10 +107,10 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
     """
     index, computed = Index(model), constants_of(model)
     types: dict[str, TensorInfo] = {}
-    found = {}
+    precisions = {}
     for node in model.graph.node:
         if node.op_type == DYNAMIC and node.input[1] in index.initializers:
-            found[node.name.removesuffix(DYNAMIC_SUFFIX)] = "int8"
+            precisions[node.name.removesuffix(DYNAMIC_SUFFIX)] = "int8"
         if node.op_type not in WEIGHTED:
             continue
         weight = through_qdq(index, node.input[1])
@@ -118,13 +118,13 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
         if stored is None and node.input[1] not in computed and node.op_type in ("Gemm", "MatMul"):
             continue  # the product of two activations
         if stored is not None and weight is not None and through_qdq(index, node.input[0]) is not None:
-            found[node.name] = "int8"
+            precisions[node.name] = "int8"
             continue
         if stored is None:
             types = types or infer(model)
         kind = stored.data_type if stored is not None else types[node.input[1]].dtype
-        found[node.name] = "fp16" if kind == TensorProto.FLOAT16 else "fp32"
-    return found
+        precisions[node.name] = "fp16" if kind == TensorProto.FLOAT16 else "fp32"
+    return precisions
 
 
 def _has_plain_weights(node: NodeProto, index: Index) -> bool:

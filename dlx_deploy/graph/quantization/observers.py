@@ -39,7 +39,7 @@ class Observer(Protocol):
         ...
 
     def bounds(self) -> tuple[float, float]:
-        """(lowest, highest): what the quantized type is to hold; what lies outside is clipped."""
+        """(lowest, highest): what the quantized type is to hold, 0 to 0 if there was no value; the rest is clipped."""
         ...
 
 
@@ -63,7 +63,7 @@ class MinMax:
 
     def bounds(self) -> tuple[float, float]:
         """See ``Observer``."""
-        return float(self.low), float(self.high)
+        return (float(self.low), float(self.high)) if self.low <= self.high else (0.0, 0.0)
 
 
 class Percentile:
@@ -82,6 +82,8 @@ class Percentile:
     def bounds(self) -> tuple[float, float]:
         """See ``Observer``."""
         counts, edges = self._histogram.counts, self._histogram.edges
+        if not len(counts):
+            return 0.0, 0.0
         below = np.cumsum(counts / counts.sum())
         cut = (100.0 - PERCENT) / (100.0 if self._symmetric else 200.0)
         right = edges[np.searchsorted(below, PERCENT / 100.0 if self._symmetric else 1.0 - cut)]
@@ -107,6 +109,8 @@ class Entropy:
     def bounds(self) -> tuple[float, float]:
         """See ``Observer``."""
         counts, edges = self._histogram.counts, self._histogram.edges
+        if not len(counts):
+            return 0.0, 0.0
         middle = len(counts) // 2
         reaches = range(LEVELS // 2, middle + 1)
         spans = [(middle - reach, min(middle + reach + 1, len(counts))) for reach in reaches]

@@ -206,7 +206,7 @@ def _residuals(index: Index, layers: Sequence[NodeProto]) -> dict[str, str]:
     """
     convolutions = {node.output[0] for node in layers if node.op_type == "Conv"}
     depth = _depths(index)
-    found = {}
+    identities = {}
     for node in index.model.graph.node:
         if node.op_type != "Add" or any(name in index.initializers for name in node.input):
             continue
@@ -214,8 +214,8 @@ def _residuals(index: Index, layers: Sequence[NodeProto]) -> dict[str, str]:
         fusable = [n for n in inputs if n in convolutions and len(index.readers(n)) == 1 and inputs.count(n) == 1]
         if fusable:
             main = max(fusable, key=lambda name: depth[name])  # the first of equals
-            found[node.output[0]] = inputs[1 - inputs.index(main)]
-    return found
+            identities[node.output[0]] = inputs[1 - inputs.index(main)]
+    return identities
 
 
 def _depths(index: Index) -> dict[str, int]:

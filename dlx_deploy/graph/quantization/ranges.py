@@ -21,7 +21,7 @@ __all__ = ["SCHEMA", "Range", "Ranges", "collect_ranges", "ranges_bytes"]
 
 SCHEMA = 1
 LARGEST_BATCH = 32
-MEMORY_MIB = 256
+MEMORY_BYTES = 256 << 20
 """What the tensors of a batch may take together; a batch has at least one row."""
 
 Range = tuple[float, float]
@@ -37,7 +37,7 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def of(self, method: str) -> dict[str, Range]:
         """Tensor → its range by ``method``, where that was asked."""
-        return {name: found[method] for name, found in self.tensors.items() if method in found}
+        return {name: bounds[method] for name, bounds in self.tensors.items() if method in bounds}
 
 
 def ranges_bytes(ranges: Ranges) -> bytes:
@@ -125,4 +125,4 @@ def _rows(model: ModelProto, tensors: Collection[str], largest: int) -> int:
     """How many rows at a time: as many as fit into the memory, 1 to ``largest``."""
     shapes = infer(model, batch=1)
     row_bytes = sum(4 * shapes[name].elements for name in tensors if name in shapes)
-    return min(max((MEMORY_MIB << 20) // max(row_bytes, 1), 1), largest)
+    return min(max(MEMORY_BYTES // max(row_bytes, 1), 1), largest)

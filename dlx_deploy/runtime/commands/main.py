@@ -9,7 +9,7 @@ import traceback
 from typing import Any, List, NoReturn, Optional, Sequence
 
 from ..backends.table import BACKENDS, BackendOptions
-from ..errors import BackendMissing, RuntimeFault
+from ..errors import BackendMissing, InputError, RuntimeFault
 from ..package.archive import to_json
 from ..package.contents import Package, open_package
 from ..predictor import Predictor
@@ -65,9 +65,13 @@ def view_of(command: Sequence[str], package: str) -> CommandView:
     """What ``command``, as it would stand behind ``python PACKAGE``, gives; nothing is printed but talk.
 
     Raises:
-        RuntimeFault: it cannot be done.
+        RuntimeFault: it cannot be done, or is no command.
     """
-    return _run(_parser(package).parse_args(command), package)
+    try:
+        arguments = _parser(package).parse_args(command)
+    except SystemExit as e:  # argparse has said why
+        raise InputError(f"{line(' '.join(command))!r} is no command that a package has; see: {package} --help") from e
+    return _run(arguments, package)
 
 
 def _run(arguments: argparse.Namespace, path: str) -> CommandView:

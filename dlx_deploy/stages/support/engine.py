@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dlx_deploy.config import Compile, Config, Quantize
+from dlx_deploy.devices.choice import has_gpu_of
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
 from dlx_deploy.extras import install_command
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Metrics
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.runtime.filenames import PLAN, SIDECAR
-from dlx_deploy.stages.quantize import PrecisionPlan
+from dlx_deploy.stages.quantize import LayerPrecisions
 from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def builder_for(config: Config, profile: Profile) -> str:
         )
     if config.compile.engine == "off" or not profile.builds_engines:
         return ""
-    here = _installed(TENSORRT) if profile.kind == TENSORRT and _gpu_is_here(profile) else ""
+    here = _installed(TENSORRT) if profile.kind == TENSORRT and has_gpu_of(profile) else ""
     here = here or _installed(RTX)
     if not here and config.compile.engine == "required":
         raise EnvironmentMissing(f"compile.engine is 'required', and tensorrt-rtx is not installed; {_install()}")
@@ -75,7 +76,7 @@ def _install() -> str:
     return f"install it with: {install_command(RTX)}"
 
 
-def build_settings(job: Job[CompileParams], plan: PrecisionPlan) -> BuildSettings | None:
+def build_settings(job: Job[CompileParams], asked: LayerPrecisions) -> BuildSettings | None:
     """What the device's builder is told; ``None`` where nothing builds an engine."""
     from dlx_deploy.graph.model import load
     from dlx_deploy.graph.sparsity import two_four_layers
@@ -88,11 +89,11 @@ def build_settings(job: Job[CompileParams], plan: PrecisionPlan) -> BuildSetting
     rtx = target.kind == RTX
     return BuildSettings(
         flavour=target.kind,
-        precision=plan.precision,
+        precision=asked.precision,
         batch=sizes,
-        strongly_typed=plan.strongly_typed,
-        weak_types=() if plan.strongly_typed else (plan.precision, plan.elsewhere),
-        layers={name: kind for name, kind in plan.layers.items() if kind != "fp32"},
+        strongly_typed=asked.strongly_typed,
+        weak_types=() if asked.strongly_typed else (asked.precision, asked.elsewhere),
+        layers={name: kind for name, kind in asked.layers.items() if kind != "fp32"},
         workspace_mib=target.workspace_mib,
         sparse_weights=sparse,
         dla_core=params.dla_core if params.dla_core >= 0 else None,
@@ -107,7 +108,7 @@ def compile_engine(job: Job[CompileParams], settings: BuildSettings | None) -> t
     """Write ``engine/`` (``report.json``, and the engine with its sidecar if it is shipped); the outcome and metrics.
 
     Raises:
-        EngineError: the graph cannot be built, or a layer came out in another precision than the plan asks.
+        EngineError: the graph cannot be built, or a layer came out in another precision than asked for.
     """
     folder = job.out / "engine"
     folder.mkdir()
@@ -194,20 +195,6 @@ def _installed(flavour: str) -> str:
         return f"{flavour} {metadata.version(flavour)}"
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _gpu_is_here(profile: Profile) -> bool:
-    """Whether the GPU that the profile describes is the one of this machine."""
-    if not _installed(TENSORRT):
-        return False
-    from dlx_deploy.runtime.engine.sidecar import this_machine
-    from dlx_deploy.runtime.errors import RuntimeFault
-
-    try:
-        here = this_machine(None, TENSORRT, "")
-    except RuntimeFault:
-        return False
-    return (here.compute_capability, here.arch) == (profile.compute_capability, profile.arch)
 
 
 def _refuse_dla(config: Config, profile: Profile) -> None:

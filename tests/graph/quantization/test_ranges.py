@@ -10,8 +10,9 @@ from onnx import numpy_helper
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import Index
+from dlx_deploy.graph.quantization import ranges
 
-from ...arrays import activation_ranges
+from ...arrays import activation_ranges, samples
 from ...onnx_fixtures import Net, images, residual_net
 
 METHODS = ["minmax", "percentile", "entropy"]
@@ -120,3 +121,52 @@ def test_a_tensor_with_one_infinite_end_cannot_be_calibrated() -> None:
     powers = net.add("powers", "Exp", net.add("large", "Mul", net.planes(), "much"))
     with pytest.raises(StageFailed, match=r"tensor 'powers' reaches 0\.0 to inf on the calibration images"):
         activation_ranges(net.head(powers, 1), images(4), ["powers"], "minmax", symmetric=False)
+
+
+def test_large_tensors_are_looked_at_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``conv1`` and ``relu1`` of an image are 2 KiB each; those of a batch together are never more than the memory."""
+    sizes: list[int] = []
+
+    def seen(name: str, values: np.ndarray, observers: object) -> None:
+        sizes.append(values.nbytes)
+
+    tensors, pictures = ["conv1", "relu1"], images(70)
+    whole = activation_ranges(residual_net(), pictures, tensors, "minmax", symmetric=False)
+    monkeypatch.setattr(ranges, "MEMORY_BYTES", 5 * 4096)
+    assert activation_ranges(residual_net(), pictures, tensors, "minmax", symmetric=False) == whole
+    monkeypatch.setattr(ranges, "_update", seen)
+    assert set(activation_ranges(residual_net(), pictures, tensors, "percentile", False).values()) == {(0.0, 0.0)}
+    assert max(sizes) == 5 * 2048
+    assert sum(sizes) == 70 * 4096
+
+
+def test_a_method_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="calibration method 'mse' is not one of minmax, percentile, entropy"):
+        activation_ranges(residual_net(), images(4), ["conv2"], "mse", symmetric=False)
+
+
+def test_several_methods_see_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[list[str]] = []
+    usual = ranges._session
+
+    def counting(model: onnx.ModelProto, tensors: list[str]) -> object:
+        session = usual(model, tensors)
+
+        class Counted:
+            def run(self, names: list[str], feed: object) -> object:
+                runs.append(names)
+                return session.run(names, feed)
+
+        return Counted()
+
+    monkeypatch.setattr(ranges, "_session", counting)
+    asked = {"conv2": METHODS, "relu1": ["entropy"]}
+    seen = ranges.collect_ranges(residual_net(), samples(images(70)), asked, symmetric=True)
+    assert runs == [["conv2", "relu1"]] * 3  # 32 + 32 + 6 images
+    assert {name: list(methods) for name, methods in seen.tensors.items()} == {
+        "conv2": METHODS, "relu1": ["minmax", "entropy"]
+    }  # fmt: skip
+    for method in METHODS:
+        assert (
+            seen.of(method)["conv2"] == activation_ranges(residual_net(), images(70), ["conv2"], method, True)["conv2"]
+        )

@@ -15,6 +15,7 @@ from PIL import Image
 from dlx_deploy import cli
 from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.commands.main import main, view_of
+from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble
 
@@ -118,6 +119,13 @@ def test_older_names_of_commands_work(run: Run, cat: Path, dlx: Path, capsys: py
             assert capsys.readouterr().out == expected[1]
     assert cli.run(["inspect", str(dlx), "--selftest"]) == 0
     assert capsys.readouterr().out == run("selftest")[1]
+
+
+def test_what_is_no_command_does_not_end_the_process(dlx: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"'bench --round=x' is no command that a package has; see: .*tiny\.dlx --help"
+    ):
+        view_of(["bench", "--round=x"], str(dlx))
 
 
 def test_inspect_and_no_command(run: Run) -> None:

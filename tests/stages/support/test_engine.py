@@ -19,7 +19,7 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.engine.cache import check_shipped
 from dlx_deploy.runtime.engine.sidecar import EngineKey
 from dlx_deploy.runtime.errors import EngineError
-from dlx_deploy.stages.quantize import PrecisionPlan
+from dlx_deploy.stages.quantize import LayerPrecisions
 from dlx_deploy.stages.support import engine
 from dlx_deploy.stages.support.engine import CompileParams, build_settings, builder_for, compile_engine, missing_builder
 from dlx_deploy.targets import Profile, load_target
@@ -64,7 +64,7 @@ def test_the_builder_that_is_there(installed: dict[str, str], monkeypatch: pytes
     assert {builder_for(config(), profile(name)) for name in ("cpu-x86_64", "jetson-nano")} == {""}
     installed["tensorrt"] = "10.13"
     assert builder_for(config(), profile("a100")) == "tensorrt-rtx 1.7.1"  # its GPU is not in this machine
-    monkeypatch.setattr(engine, "_gpu_is_here", lambda target: target.name == "a100")
+    monkeypatch.setattr(engine, "has_gpu_of", lambda target: target.name == "a100")
     assert builder_for(config(), profile("a100")) == "tensorrt 10.13"
     assert builder_for(config(), profile("rtx")) == "tensorrt-rtx 1.7.1"
 
@@ -104,7 +104,7 @@ def graph(folder: Path, weights: np.ndarray | None = None, scales: int = 1) -> P
     return folder / "model.onnx"
 
 
-PLAN = PrecisionPlan(precision="int8", elsewhere="fp32", layers={"a/Conv": "int8", "b/Conv": "fp32"})
+PLAN = LayerPrecisions(precision="int8", elsewhere="fp32", layers={"a/Conv": "int8", "b/Conv": "fp32"})
 
 
 def job(folder: Path, target: Profile, model: Path | None = None, **params: Any) -> Job:
@@ -134,7 +134,7 @@ def test_what_the_builder_is_told(tmp_path: Path) -> None:
 
 
 def test_weak_types_where_the_graph_cannot_hold_them(tmp_path: Path) -> None:
-    weak = PrecisionPlan(precision="int8", elsewhere="fp16", strongly_typed=False, layers={"a/Conv": "int8"})
+    weak = LayerPrecisions(precision="int8", elsewhere="fp16", strongly_typed=False, layers={"a/Conv": "int8"})
     told = build_settings(job(tmp_path, profile("xavier-nx")), weak)
     assert told is not None
     assert (told.strongly_typed, told.weak_types) == (False, ("int8", "fp16"))
