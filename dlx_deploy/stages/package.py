@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ from dlx_deploy.stages.quantize import read_precisions
 from dlx_deploy.stages.support.gates import judge_accuracy, judge_floor
 from dlx_deploy.stages.support.results import REFERENCE, Accuracy
 from dlx_deploy.targets import Profile
-from dlx_deploy.tasks import task_of
+from dlx_deploy.tasks import Task, task_of
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from dlx_deploy.graph.samples import Arrays, Samples
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.runtime.tasks.arrays import Tolerance
 
@@ -60,38 +62,28 @@ def run(job: Job[PackageParams]) -> Metrics:
     """
     import numpy as np
 
-    from dlx_deploy.graph.evaluation import run_onnx
     from dlx_deploy.graph.model import input_dims, load
-    from dlx_deploy.graph.rows import refuse_dependent_rows
-    from dlx_deploy.graph.spread import spread
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.runtime.package.archive import write_archive
     from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference
 
     data = open_data(job.inputs["data"])
-    task, samples = task_of(data), data.samples("test")
-    model, exact = job.inputs["model"].read_bytes(), job.target.judge == "exact-qdq"
+    task, samples, engine = task_of(data), data.samples("test"), job.inputs["engine"]
     recipe = msgspec.json.decode(job.inputs["recipe"].read_bytes())
     accuracy = msgspec.json.decode(job.inputs["accuracy"].read_bytes(), type=Accuracy)
+    golden = _golden(job, task, samples, recipe)
+    model = job.inputs["model"].read_bytes()
     dims = input_dims(load(model))
-    some = samples[: GOLDEN_CHOICE * job.params.golden_images].fitted(dims)
-    outputs = run_onnx(model, some, exact_qdq=exact, threads=1)
-    chosen = task.answers.golden(outputs, _share(recipe), job.params.golden_images)
-    golden, outputs = some[chosen], {name: values[chosen] for name, values in outputs.items()}
-    moved = spread(model, samples[:BENT_INPUTS]) if exact else None
-    tolerances = {name: _tolerance(recipe, values, moved) for name, values in outputs.items()}
-    refuse_dependent_rows(model, golden, exact, max(_relative(tolerances[n], outputs[n], exact) for n in outputs))
-    engine = job.inputs["engine"]
-    device = task.device(data, [int(i) for i in chosen], dims)
+    device = task.device(data, golden.rows, dims)
     with np.load(job.inputs["teacher"]) as columns:
         reference = make_reference(device, samples.feed(), dict(columns))
     contents = PackageContents(
         task=device,
         metadata=_metadata(job, data, recipe, accuracy),
         model=model,
-        golden_inputs=golden.feed(),
-        golden_outputs=outputs,
-        tolerances=tolerances,
+        golden_inputs=golden.inputs.feed(),
+        golden_outputs=golden.outputs,
+        tolerances=golden.tolerances,
         reference=reference,
         manifest=job.inputs["provenance"].read_bytes(),
         model_card=_card(job, recipe, accuracy, task.statement),
@@ -102,6 +94,39 @@ def run(job: Job[PackageParams]) -> Metrics:
     out = job.out / "package.dlx"
     write_archive(out, assemble(contents))
     return {"size_bytes": float(out.stat().st_size)}
+
+
+@dataclass(frozen=True)
+class _Golden:
+    """What a self-test compares: ``rows`` of the test split, by output how far an answer may be off."""
+
+    rows: Sequence[int]
+    inputs: Samples
+    outputs: Arrays
+    tolerances: Mapping[str, Tolerance]
+
+
+def _golden(job: Job[PackageParams], task: Task, samples: Samples, recipe: dict[str, Any]) -> _Golden:
+    """Clear answers of the model that is packed, once they have shown that they are each row's own.
+
+    Raises:
+        StageFailed: one depends on the batch.
+    """
+    from dlx_deploy.graph.evaluation import run_onnx
+    from dlx_deploy.graph.model import input_dims, load
+    from dlx_deploy.graph.rows import refuse_dependent_rows
+    from dlx_deploy.graph.spread import spread
+
+    model, exact = job.inputs["model"].read_bytes(), job.target.judge == "exact-qdq"
+    some = samples[: GOLDEN_CHOICE * job.params.golden_images].fitted(input_dims(load(model)))
+    answers = run_onnx(model, some, exact_qdq=exact, threads=1)
+    rows = task.answers.golden(answers, _share(recipe), job.params.golden_images)
+    inputs, outputs = some[rows], {name: values[rows] for name, values in answers.items()}
+    moved = spread(model, samples[:BENT_INPUTS]) if exact else None
+    tolerances = {name: _tolerance(recipe, values, moved) for name, values in outputs.items()}
+    allowed = max(_relative(tolerances[name], values, exact) for name, values in outputs.items())
+    refuse_dependent_rows(model, inputs, exact, allowed)
+    return _Golden([int(i) for i in rows], inputs, outputs, tolerances)
 
 
 def _needs_dot_product(job: Job[PackageParams]) -> bool:
