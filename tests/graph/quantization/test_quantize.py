@@ -199,3 +199,23 @@ def test_a_tensor_that_one_image_drives_out_of_half_precision_stays_in_float32(i
     assert (kinds["large"], kinds["pooled"]) == (TensorProto.FLOAT, TensorProto.FLOAT16)
     exact = run_onnx(tmp_path / "net.onnx", pictures, exact_qdq=True)
     assert run_onnx(tmp_path / "half.onnx", pictures, exact_qdq=True) == pytest.approx(exact, rel=0.05, abs=0.05)
+
+
+@pytest.mark.parametrize("style", ["tensorrt", "cpu"])
+def test_a_shape_that_the_graph_computes_is_not_calibrated(style: str, tmp_path: Path) -> None:
+    """A reshape behind a layer stays in INT8, and reads integers beside it."""
+    net = Net(opset=20)
+    x = net.conv("a", net.planes(), 1, 8)
+    net.constant("first", np.array([0]))
+    net.constant("rest", np.array([-1]))
+    net.add("batch", "Gather", net.add("shape", "Shape", x), "first", axis=0)
+    net.add("wanted", "Concat", "batch", "rest", axis=0)
+    x = net.add("rows", "Reshape", x, "wanted")
+    net.weight("fc.weight", 10, 512)
+    net.add("logits", "Gemm", x, "fc.weight", transB=1)
+    (tmp_path / "net.onnx").write_bytes(net.model().SerializeToString())
+    report = quantize_model(tmp_path / "net.onnx", tmp_path / "q.onnx", images(8), QuantizationRequest(style))
+    assert report.layers == {"a/Conv": "int8", "logits/Gemm": "int8"}
+    assert set(report.ranges.tensors) == {"tensorrt": {"x", "rows"}, "cpu": {"x", "a"}}[style]
+    exact, rounded = (run_onnx(tmp_path / name, images(8), exact_qdq=True) for name in ("net.onnx", "q.onnx"))
+    assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
