@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dlx_deploy.config import Config, Gate, Verify
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
@@ -37,12 +39,18 @@ if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
     from dlx_deploy.runtime.commands.bench import Latency
 
-__all__ = ["STAGE"]
+__all__ = ["STAGE", "VerifyParams"]
 
 
-def run(job: Job[Verify]) -> Metrics:
+class VerifyParams(Verify, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section's keys; ``candidates``: which inputs are compared, in the order of the table."""
+
+    candidates: tuple[str, ...]
+
+
+def run(job: Job[VerifyParams]) -> Metrics:
     """Write ``accuracy.json``, ``teacher.npz`` (the columns of a package's reference table) and ``latency.json``."""
-    models = {name: path for name, path in job.inputs.items() if name not in STAGE.inputs}
+    models = {name: job.inputs[name] for name in job.params.candidates}
     accuracy = _accuracy(job, models)
     latencies = _measured(job, models, job.device) if job.device else _estimated(job, models)
     (job.out / "accuracy.json").write_bytes(canonical_json(accuracy))
@@ -51,7 +59,7 @@ def run(job: Job[Verify]) -> Metrics:
     return {**metrics, "shipped_top1": accuracy.row(accuracy.shipped).top1, "test_samples": float(accuracy.n)}
 
 
-def _accuracy(job: Job[Verify], models: Mapping[str, Path]) -> Accuracy:
+def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     import numpy as np
 
     from dlx_deploy.graph.evaluation import run_onnx
@@ -96,7 +104,7 @@ def _name_of(shipped: Path, models: Mapping[str, Path]) -> str:
     return same[-1]
 
 
-def _measured(job: Job[Verify], models: Mapping[str, Path], device: Device) -> Latencies:
+def _measured(job: Job[VerifyParams], models: Mapping[str, Path], device: Device) -> Latencies:
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
@@ -129,7 +137,7 @@ def _pairing(models: Mapping[str, Path], timed: Mapping[str, Latency]) -> Pairin
     return Pairing(against=source, ratio=speed.ratio, lower=speed.lower, upper=speed.upper)
 
 
-def _estimated(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
+def _estimated(job: Job[VerifyParams], models: Mapping[str, Path]) -> Latencies:
     from dlx_deploy.graph.cost import layer_costs
     from dlx_deploy.targets.roofline import estimate
 
@@ -141,9 +149,7 @@ def _estimated(job: Job[Verify], models: Mapping[str, Path]) -> Latencies:
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
-    """One step, whose inputs are the candidates under their own names, in the order of the table, and its own two.
-
-    That order is in no key, and need not be: it is that in which stages bind themselves, whatever the configuration.
+    """One step, whose inputs are the candidates under their own names, and its own two.
 
     Raises:
         ValueError: a candidate has the name of another input.
@@ -155,7 +161,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     step = Step(
         name="verify",
         stage=stage,
-        params=config.verify,
+        params=VerifyParams(**msgspec.structs.asdict(config.verify), candidates=tuple(upstream.candidates)),
         inputs={**upstream.candidates, **own},
         seed=config.seed,
         gates=partial(judge, config.gate),
@@ -221,7 +227,7 @@ def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> l
 STAGE = Stage(
     name="verify",
     version=5,
-    params=Verify,
+    params=VerifyParams,
     inputs=("shipped", "data"),
     outputs=("accuracy.json", "latency.json", "teacher.npz"),
     run=run,

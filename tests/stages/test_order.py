@@ -130,6 +130,7 @@ def thinning(monkeypatch: pytest.MonkeyPatch) -> Config:
 def test_a_stage_that_no_other_knows_adds_a_candidate(thinning: Config) -> None:
     steps = {step.name: step for step in steps_for(thinning, JETSON)}
     verified, thinned = steps["verify"], Output("thin", "model.onnx")
+    assert verified.params.candidates == ("teacher", "student", "pruned", "thinned", "quantized")  # type: ignore[attr-defined]
     assert list(verified.inputs) == ["teacher", "student", "pruned", "thinned", "quantized", "shipped", "data"]
     assert verified.inputs["thinned"] == thinned
     assert steps["quantize"].inputs["onnx"] == steps["compile"].inputs["onnx"] == thinned

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dlx_deploy.config import Config, Gate, Quantize, Verify
+from dlx_deploy.config import Config, Gate, Quantize
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages import verify
 from dlx_deploy.stages.support.results import Accuracy, Latencies, Pairing, Row
-from dlx_deploy.stages.verify import STAGE, judge, notes
+from dlx_deploy.stages.verify import STAGE, VerifyParams, judge, notes
 from dlx_deploy.targets import load_target
 
 from ..datasets import held_images
@@ -64,7 +64,8 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
     models = {name: tmp_path / name for name in timed}
     for name, path in models.items():
         path.write_text(name)
-    found = verify._measured(Job(Verify(), {"data": tmp_path}, tmp_path), models, device)
+    job = Job(VerifyParams(candidates=tuple(models)), {"data": tmp_path}, tmp_path)
+    found = verify._measured(job, models, device)
     row = next(r for r in found.rows if r.model == "quantized")
     assert (found.kind, found.where, row.p50_ms, row.p90_ms) == ("measured", "a board (a CPU)", 100, 180)
     assert (row.p90_lower_ms, row.p90_upper_ms, row.by_slowest) == (168, 192, False)
@@ -72,7 +73,12 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
     assert (found.int8_speedup.against, found.int8_speedup.ratio) == ("pruned", pytest.approx(1.5))
     assert found.int8_speedup.lower == pytest.approx(1.5)
     models["quantized"].write_text("pruned")  # the quantize stage kept FP32
-    assert verify._measured(Job(Verify(), {"data": tmp_path}, tmp_path), models, device).int8_speedup is None
+    assert (
+        verify._measured(
+            Job(VerifyParams(candidates=tuple(models)), {"data": tmp_path}, tmp_path), models, device
+        ).int8_speedup
+        is None
+    )
 
 
 def test_a_student_at_chance_level_is_said(tmp_path: Path) -> None:
@@ -119,8 +125,9 @@ def test_a_tensorrt_target_is_judged_in_exact_arithmetic(tmp_path: Path, monkeyp
     shutil.copyfile(tmp_path / "teacher", tmp_path / "thinned")  # of a stage that this one does not know
     shutil.copyfile(tmp_path / "quantized", tmp_path / "shipped")
     (tmp_path / "out").mkdir()
-    inputs = {name: tmp_path / name for name in ("teacher", "thinned", "quantized", "shipped")} | {"data": tmp_path}
-    STAGE.run(Job(Verify(), inputs, tmp_path / "out", load_target("jetson").profile, threads=1))
+    params = VerifyParams(candidates=("teacher", "thinned", "quantized"))
+    inputs = {name: tmp_path / name for name in (*params.candidates, "shipped")} | {"data": tmp_path}
+    STAGE.run(Job(params, inputs, tmp_path / "out", load_target("jetson").profile, threads=1))
     accuracy = msgspec.json.decode((tmp_path / "out" / "accuracy.json").read_bytes(), type=Accuracy)
     assert (accuracy.judge, accuracy.shipped) == ("exact-qdq", "quantized")
     assert [row.model for row in accuracy.rows] == ["teacher", "thinned", "quantized"]
