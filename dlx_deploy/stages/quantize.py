@@ -157,8 +157,9 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
     _refuse_dynamic(job.params, job.target)
     if asked != "auto":
         return (asked == "dynamic",)
-    if scheme := _given(job).scheme:
-        return (scheme == "cpu-dynamic",)
+    given = _given(job)
+    if given.scheme or given.tensors:  # what it says of tensors is said of static ranges
+        return (given.scheme == "cpu-dynamic",)
     one_row = batch_size(load(job.inputs["onnx"])) in (None, 1)
     inputs = task_of(open_data(job.inputs["data"])).inputs
     return (True, False) if style == "cpu" and one_row and not inputs.seen_in_calibration else (False,)

@@ -283,10 +283,18 @@ def layers_of(files: dict[str, bytes]) -> dict[str, str]:
     return dict(msgspec.json.decode(files["layers.json"])["layers"])
 
 
-@pytest.mark.parametrize(("scheme", "tried"), [("cpu", ["static"]), ("cpu-dynamic", ["dynamic"]), ("", ["dynamic"])])
-def test_the_scheme_of_a_plan_decides_how_texts_are_quantized(
-    attempts: Any, scheme: str, tried: list[str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("content", "tried"),
+    [
+        ('"scheme": "cpu"', ["static"]),
+        ('"scheme": "cpu-dynamic"', ["dynamic"]),
+        ('"tensors": {"x": {"source": "entropy"}}', ["static"]),
+        ('"layers": {}', ["dynamic"]),
+    ],
+)
+def test_what_a_plan_holds_decides_how_texts_are_quantized(
+    attempts: Any, content: str, tried: list[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.json").write_text(f'{{"schema": 1, "scheme": "{scheme}"}}')
+    (tmp_path / "mine.json").write_text(f'{{"schema": 1, {content}}}')
     found, _ = attempts({"dynamic", "static"}, plan=str(tmp_path / "mine.json"))
     assert found == tried

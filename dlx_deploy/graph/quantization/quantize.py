@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec.structs import replace
 from onnx import ModelProto
 
-from dlx_deploy.errors import StageFailed
+from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import Index, load, to_bytes
 from dlx_deploy.graph.passes.base import Pass, run_passes
 from dlx_deploy.graph.passes.half import float_tensors, half_precision
@@ -141,32 +141,45 @@ def unquantized(source: Path, given: QuantizationPlan) -> QuantizationReport:
     return QuantizationReport(layers, 0, Ranges(), _with_layers(QuantizationPlan(schema=SCHEMA), layers))
 
 
-def _int8(
-    model: ModelProto, samples: Samples, request: QuantizationRequest
-) -> tuple[Sequence[Pass], Ranges, QuantizationPlan]:
-    """The passes that write INT8, if any is asked for, and what they follow."""
+_Steps = tuple[Sequence[Pass], Ranges, QuantizationPlan]
+"""The passes that write INT8, and what they follow."""
+
+
+def _int8(model: ModelProto, samples: Samples, request: QuantizationRequest) -> _Steps:
+    """What writes INT8, if any is asked for and the plan that was given can be followed."""
     scheme, given = request.scheme, request.given
-    out = excluded(model, request.exclude) if scheme else set()
+    matched = excluded(model, request.exclude) if scheme else set()
     check_scheme(given, scheme.name if scheme else "")
     check_names(model, given)
-    check_layers(model, given, scheme, request.half, out)
+    check_layers(model, given, scheme, request.half, matched)
     if scheme is None:
         return (), Ranges(), QuantizationPlan(schema=SCHEMA)
-    left_out = out | set(given.layers_at("fp16", "fp32"))
-    if scheme is CPU_DYNAMIC:
-        names = dynamic_layers(model, left_out)
-        if not names:
-            raise _nothing(model, request)
-        layers = dict.fromkeys(names, LayerPlan(source="max"))
-        reduced = scheme.weight_levels < CPU.weight_levels
-        step = Pass("int8-dynamic", lambda graph: quantize_dynamically(graph, names, reduced))
-        return (step,), Ranges(), QuantizationPlan(schema=SCHEMA, scheme=scheme.name, layers=layers)
-    placement = _placement(model, scheme, request, left_out, out)
+    return (_dynamic if scheme is CPU_DYNAMIC else _static)(model, samples, request, matched)
+
+
+def _dynamic(model: ModelProto, samples: Samples, request: QuantizationRequest, matched: set[str]) -> _Steps:
+    for name in request.given.tensors:
+        raise ConfigError(
+            f"quantize.plan: tensors[{name!r}]: dynamic activations have no scale of their own; set "
+            "quantize.activations to 'static', or leave tensors out"
+        )
+    names = dynamic_layers(model, matched | set(request.given.layers_at("fp16", "fp32")))
+    if not names:
+        raise _nothing(model, request)
+    layers = dict.fromkeys(names, LayerPlan(source="max"))
+    reduced = CPU_DYNAMIC.weight_levels < CPU.weight_levels
+    step = Pass("int8-dynamic", lambda graph: quantize_dynamically(graph, names, reduced))
+    return (step,), Ranges(), QuantizationPlan(schema=SCHEMA, scheme=CPU_DYNAMIC.name, layers=layers)
+
+
+def _static(model: ModelProto, samples: Samples, request: QuantizationRequest, matched: set[str]) -> _Steps:
+    scheme, given = request.scheme, request.given
+    assert scheme is not None
+    placement = _placement(model, scheme, request, matched)
     if not placement.weights:
         raise _nothing(model, request)
-    asked = asked_methods(placement, given, request.method)
     ranges = Ranges()
-    if asked or not placement.own:
+    if asked := asked_methods(placement, given, request.method):
         ranges = collect_ranges(model, samples, asked, symmetric=scheme.symmetric, methods=request.methods)
     plan = make_plan(model, scheme, placement, ranges, given, request.method)
     _check_biases(model, scheme, given, plan)
@@ -174,14 +187,13 @@ def _int8(
     return (step,), ranges, plan
 
 
-def _placement(
-    model: ModelProto, scheme: Scheme, request: QuantizationRequest, left_out: set[str], out: set[str]
-) -> Placement:
+def _placement(model: ModelProto, scheme: Scheme, request: QuantizationRequest, matched: set[str]) -> Placement:
     """Where Q/DQ go, once it is known that the plan that was given can be followed."""
     index, given = Index(model), request.given
+    left_out = matched | set(given.layers_at("fp16", "fp32"))
     skipped = [name for name, tensor in given.tensors.items() if tensor.precision == "fp32"]
     wanted = {name: tensor.readers for name, tensor in given.tensors.items()}
-    whole = place(model, scheme.placement, quantizable(index, out), (), out)
+    whole = place(model, scheme.placement, quantizable(index, matched), (), matched)
     actual = narrowed(place(model, scheme.placement, quantizable(index, left_out), skipped, left_out), wanted)
     if given.tensors:
         check_tensors(model, given, scheme, (whole, actual), list(request.methods))

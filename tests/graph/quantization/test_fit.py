@@ -246,10 +246,20 @@ def test_layers_that_cannot_be_int8(tmp_path: Path) -> None:
         quantize_model(tmp_path / "net.onnx", tmp_path / "q", PICTURES, request)
 
 
-def test_dynamic_layers_have_no_scales_of_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"layers": {"mix/MatMul": {"scales": [1.0] * 16}}},
+            r"scales: rule: for int8 layers whose scales the plan dec",
+        ),
+        ({"tensors": {"rows": {}}}, r"tensors\['rows'\]: dynamic .*; set quantize\.activations to 'static', or leave"),
+    ],
+)
+def test_dynamic_layers_and_tensors_have_no_scales_of_ours(given: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(token_net().SerializeToString())
-    request = QuantizationRequest("cpu", dynamic=True, given=part({"layers": {"mix/MatMul": {"scales": [1.0] * 16}}}))
-    with pytest.raises(ConfigError, match=r"scales: rule: for int8 layers whose scales the plan decides"):
+    request = QuantizationRequest("cpu", dynamic=True, given=part(given))
+    with pytest.raises(ConfigError, match=message):
         quantize_model(tmp_path / "net.onnx", tmp_path / "q", np.ones((2, 4), np.int32), request)
 
 
