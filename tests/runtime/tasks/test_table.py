@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dlx_deploy.runtime.errors import InputError, PackageError
+from dlx_deploy.runtime.errors import BackendMissing, InputError, PackageError
 from dlx_deploy.runtime.package.fields import Fields
 from dlx_deploy.runtime.tasks.classes import Classes
 from dlx_deploy.runtime.tasks.image_classification import image_classification
 from dlx_deploy.runtime.tasks.predictions import Predictions
-from dlx_deploy.runtime.tasks.table import TASKS, open_task
+from dlx_deploy.runtime.tasks.table import GROUP, TASKS, open_task
 from dlx_deploy.runtime.tasks.task import PredictOptions
 
 RUNTIME = Path(__file__).parents[3] / "dlx_deploy" / "runtime"
@@ -49,9 +51,29 @@ def test_every_task_of_the_table_is_there() -> None:
             open_task(Fields({"task": name}, "x.dlx"))
 
 
-def test_predictions_as_values() -> None:
-    import numpy as np
+@pytest.fixture
+def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed distribution that offers two tasks, one of which is broken."""
+    points = "measuring = other_package:open_task\nlost = other_package:nothing"
+    info = tmp_path / "other_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{points}\n")
+    (tmp_path / "other_package.py").write_bytes(Path(__file__).with_name("made_up.py").read_bytes())
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "other_package", raising=False)
+    return tmp_path
 
+
+@pytest.mark.usefixtures("other_package")
+def test_a_task_of_another_package_opens_where_that_is_installed() -> None:
+    task = open_task(Fields({"task": "measuring", "units": {"m": 1}}, "x.dlx"))
+    assert (task.name, task.inputs.read("1 2 m")["size"].tolist()) == ("measuring", [[1]])
+    with pytest.raises(BackendMissing, match=r"task 'lost': 'other_package:nothing' cannot be loaded .*; reinstall it"):
+        open_task(Fields({"task": "lost"}, "x.dlx"))
+
+
+def test_predictions_as_values() -> None:
     found = Predictions(np.log(np.array([[0.25, 0.75]], np.float32)), ("a", "b")).to_dict()
     assert (found["classes"], found["labels"]) == ([1], ["b"])
     assert found["probabilities"][0] == pytest.approx([0.25, 0.75])
