@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 
-__all__ = ["Plugin", "load_plugin"]
+__all__ = ["Plugin", "load_plugin", "provider"]
 
 GROUPS = "dlx_deploy"  # groups of entry points are named GROUPS.stages, GROUPS.tasks and so on
 
@@ -20,6 +20,14 @@ class Plugin:
     value: object
     point: str
     distribution: str
+
+
+def provider(noun: str, name: str) -> str:
+    """The distribution that offers the ``noun`` called ``name``; empty if none does. Nothing of it is imported."""
+    from importlib.metadata import entry_points
+
+    dists = [point.dist.name for point in entry_points(group=f"{GROUPS}.{noun}s") if point.name == name and point.dist]
+    return dists[0] if dists else ""
 
 
 def load_plugin(noun: str, name: str, known: Sequence[str], remedy: str) -> Plugin:

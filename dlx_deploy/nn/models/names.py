@@ -11,8 +11,9 @@ from typing import Literal
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.plugins import provider
 
-__all__ = ["CIFAR", "HF", "TIMM", "USER", "VIT", "Reads", "check_name", "image_models", "text_models"]
+__all__ = ["CIFAR", "HF", "OWN", "TIMM", "USER", "VIT", "Reads", "check_name", "image_models", "text_models"]
 
 Reads = Literal["images", "texts"]
 """What a network reads."""
@@ -22,6 +23,7 @@ VIT = "vit"
 TIMM, HF, USER = "timm:", "hf:", ".py:"
 """What names of networks from these collections begin with, and what is in that of a user's own function."""
 _TEXT = ("efficient_transformer", "transformer")
+OWN = (*CIFAR, VIT, *_TEXT)
 _REGISTERED = re.compile(r"^@register_model\((?:name=)?(?:\"(\w+)\")?\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 
 
@@ -71,7 +73,7 @@ def check_name(section: str, model: str, reads: Reads, files: Mapping[str, Path]
     if not texts and model in (*CIFAR, VIT):
         return  # without reading torchvision's source
     known = text_models() if texts else image_models()
-    if known and model not in known:
+    if known and model not in known and not provider("model", model):
         unknown = "no network for texts" if texts else "unknown"
         others = "'hf:NAME_OR_PATH'" if texts else "'timm:NAME'"
         raise ConfigError(

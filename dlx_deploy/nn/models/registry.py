@@ -19,9 +19,10 @@ from dlx_deploy.nn.models.resnet_cifar import DEPTHS, build_cifar_resnet
 from dlx_deploy.nn.models.scaling import VIT_DEFAULTS, build_vit
 from dlx_deploy.nn.models.sequence import SEQUENCE_DEFAULTS, build_sequence_model
 from dlx_deploy.nn.models.torchvision_models import build_torchvision, torchvision_names
-from dlx_deploy.nn.models.user import build_user, is_user
+from dlx_deploy.nn.models.user import build_user, called, is_user
+from dlx_deploy.plugins import load_plugin, provider
 
-__all__ = ["HF", "TIMM", "build_model", "check_output", "expected_of", "kept_arguments", "model_names"]
+__all__ = ["HF", "TIMM", "build_model", "check_output", "expected_of", "is_ours", "kept_arguments", "model_names"]
 
 VIT = "vit"
 """A Vision Transformer of any size, for small images."""
@@ -38,8 +39,8 @@ def model_names() -> list[str]:
 def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: InputSpec) -> nn.Module:
     """The untrained network ``model`` for what ``spec`` describes, with logits float32[N, classes].
 
-    ``model`` is one of ``model_names`` or ``path/to/file.py:function``. Initial weights come from torch's global
-    generator: seed it first.
+    ``model`` is one of ``model_names``, ``path/to/file.py:function``, or the name of what another package offers.
+    Initial weights come from torch's global generator: seed it first.
 
     Raises:
         ConfigError: an unknown name, arguments it does not take, a network for another kind of input, or a user's file
@@ -47,6 +48,11 @@ def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: In
     """
     if is_user(model):
         return _materialised(build_user(model, arguments, classes, spec), spec)
+    if not is_ours(model) and not model.startswith((HF, TIMM)) and provider("model", model):
+        plugin = load_plugin("model", model, (), "install the package that brings it")
+        if not callable(plugin.value):
+            raise ConfigError(f"model {model!r}: {plugin.point!r} of {plugin.distribution} is no function")
+        return _materialised(called(plugin.value, plugin.point, arguments, classes, spec), spec)
     if isinstance(spec, TokenInput):
         return _build_text_model(model, arguments, classes, spec)
     if model in SEQUENCE_DEFAULTS or model.startswith(HF):
@@ -77,6 +83,11 @@ def expected_of(model: str, arguments: Mapping[str, Any], spec: InputSpec) -> tu
         pad = values.get("pad_token_id")
         spec = replace(spec, vocabulary=values.get("vocab_size", spec.vocabulary), pad_id=0 if pad is None else pad)
     return {"config": config, **arguments}, spec
+
+
+def is_ours(model: str) -> bool:
+    """Whether ``model`` is a network of ours or of torchvision."""
+    return model in SEQUENCE_DEFAULTS or model == VIT or model in DEPTHS or model in torchvision_names()
 
 
 def check_output(model: nn.Module, classes: int, spec: InputSpec) -> None:

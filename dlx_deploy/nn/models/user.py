@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import ImageInput, InputSpec
 
-__all__ = ["MODULE_PREFIX", "build_user", "is_user", "source_path"]
+__all__ = ["MODULE_PREFIX", "build_user", "called", "is_user", "source_path"]
 
 MODULE_PREFIX = "dlx_user_model_"
 """What the names of the modules that users' files become begin with."""
@@ -49,6 +49,19 @@ def build_user(model: str, arguments: Mapping[str, Any], classes: int, spec: Inp
         own = [k for k, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
         hint = nearest(name, own) if own else "the file defines no function"
         raise ConfigError(f"{path}: no function {name!r}; {hint}")
+    return called(function, f"{path}: {name}", arguments, classes, spec)
+
+
+def called(
+    function: Callable[..., object], where: str, arguments: Mapping[str, Any], classes: int, spec: InputSpec
+) -> nn.Module:
+    """What a ``function`` of others gives for what it names of the data, and for ``arguments``.
+
+    ``where``: the function, for errors.
+
+    Raises:
+        ConfigError: it raises, or gives no ``torch.nn.Module``.
+    """
     given: dict[str, Any] = {"num_classes": classes}
     if isinstance(spec, ImageInput):
         offered = {"in_channels": spec.channels}
@@ -59,9 +72,9 @@ def build_user(model: str, arguments: Mapping[str, Any], classes: int, spec: Inp
     try:
         result = function(**{**given, **arguments})
     except Exception as e:  # a user's function may raise anything
-        raise ConfigError(f"{path}: {name}(**{ {**given, **arguments} }) raised {type(e).__name__}: {e}") from e
+        raise ConfigError(f"{where}(**{ {**given, **arguments} }) raised {type(e).__name__}: {e}") from e
     if not isinstance(result, nn.Module):
-        raise ConfigError(f"{path}: {name}() gave a {type(result).__name__}; it must give a torch.nn.Module")
+        raise ConfigError(f"{where}() gave a {type(result).__name__}; it must give a torch.nn.Module")
     return result
 
 

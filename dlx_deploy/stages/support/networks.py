@@ -11,7 +11,9 @@ from typing import Any, Generic, TypeVar
 from msgspec.structs import replace
 
 from dlx_deploy.config import Distill, Teacher
+from dlx_deploy.nn.models import names
 from dlx_deploy.pipeline.stage import Network, Source, Stage, Tree
+from dlx_deploy.plugins import provider
 
 __all__ = ["NamedNetwork", "named_network", "rebuilding"]
 
@@ -40,7 +42,10 @@ def named_network(section: S) -> NamedNetwork[S]:
     if section.model.startswith("hf:") and folder.is_dir():
         files["source"] = Tree(folder, _hf_files)
         section = replace(section, model="hf:source")
-    return NamedNetwork(section, files, _LIBRARIES.get(section.model.partition(":")[0], ""))
+    library = _LIBRARIES.get(section.model.partition(":")[0], "")
+    if not (library or is_file or section.model in names.OWN):
+        library = provider("model", section.model)
+    return NamedNetwork(section, files, library)
 
 
 def rebuilding(stage: Stage[Any], networks: Iterable[Network], library: str = "") -> Stage[Any]:

@@ -44,8 +44,7 @@ def new_model(job: Job[Teacher | Distill], data: Dataset) -> tuple[nn.Module, Ar
     Raises:
         ConfigError: the network is unknown, cannot be made or kept, or gives something else than [N, classes].
     """
-    from dlx_deploy.nn.models.registry import HF, TIMM, build_model, check_output, kept_arguments
-    from dlx_deploy.nn.models.user import is_user
+    from dlx_deploy.nn.models.registry import HF, build_model, check_output, is_ours, kept_arguments
     from dlx_deploy.nn.training.compute import seed_all
     from dlx_deploy.nn.weights.network import Architecture, refuse_unkeepable
 
@@ -60,7 +59,7 @@ def new_model(job: Job[Teacher | Distill], data: Dataset) -> tuple[nn.Module, Ar
     model = build_model(name, arguments, len(data.classes), spec)
     check_output(model, len(data.classes), spec)
     architecture = Architecture(model=name, arguments=arguments, classes=len(data.classes), input=spec)
-    if is_user(name) or name.startswith((HF, TIMM)):  # our own can be kept
+    if not is_ours(name):  # our own can be kept
         refuse_unkeepable(model, architecture)
     return model, architecture
 
