@@ -12,8 +12,9 @@ import msgspec
 from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.key import KeyDocument, Plain
+from dlx_deploy.pipeline.record import StoredOutput
 from dlx_deploy.pipeline.stage import Metrics
-from dlx_deploy.pipeline.store import Store, StoredOutput
+from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.schemas import newer_schema
 
 __all__ = ["Manifest", "StepEntry", "latest_manifests", "now"]

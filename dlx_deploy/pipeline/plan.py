@@ -13,8 +13,9 @@ import msgspec
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.key import KeyDocument, Plain, differences, key_document, key_of, other_versions, tool_versions
+from dlx_deploy.pipeline.record import Corrupt, Record
 from dlx_deploy.pipeline.stage import Output, Provenance, Source, Step, Team, Tree
-from dlx_deploy.pipeline.store import Corrupt, Record, Store
+from dlx_deploy.pipeline.store import Store
 
 if TYPE_CHECKING:
     from dlx_deploy.config import Config

@@ -16,9 +16,10 @@ from dlx_deploy.pipeline.gate import GateResult, stop_unless_passed
 from dlx_deploy.pipeline.key import tool_versions
 from dlx_deploy.pipeline.manifest import Manifest, StepEntry, now
 from dlx_deploy.pipeline.plan import Build, Planned, Resolver
+from dlx_deploy.pipeline.record import SCHEMA, Record
 from dlx_deploy.pipeline.recorder import Recorder
 from dlx_deploy.pipeline.stage import Job, Provenance, Step
-from dlx_deploy.pipeline.store import SCHEMA, Record, Store
+from dlx_deploy.pipeline.store import Store
 from dlx_deploy.pipeline.view import TargetView
 
 __all__ = ["BuildResult", "Watcher", "run_build"]

@@ -8,73 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from dlx_deploy.errors import StoreError
-from dlx_deploy.pipeline.digest import DigestCache, FileDigest, canonical_json, combine
-from dlx_deploy.pipeline.key import KeyDocument, key_of
-from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.pipeline.digest import DigestCache, canonical_json, combine
+from dlx_deploy.pipeline.key import key_of
+from dlx_deploy.pipeline.locks import locked, store_error
+from dlx_deploy.pipeline.record import SCHEMA, Corrupt, Record, StoredOutput
 from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.schemas import newer_schema
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover (Windows)
-    fcntl = None  # type: ignore[assignment]
+__all__ = ["Store"]
 
-__all__ = ["SCHEMA", "Corrupt", "Record", "Store", "StoredOutput"]
-
-SCHEMA = 1
 _RECORD = "record.json"
-
-
-class StoredOutput(msgspec.Struct, frozen=True):
-    """One output of a step: the digest that goes downstream, its size and its files."""
-
-    digest: str
-    size_bytes: int
-    files: dict[str, FileDigest]
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``record.json`` holds. ``target_name``: for which it was first built. ``started`` is ISO 8601, UTC.
-
-    ``tools`` are the whole versions that made the outputs; of these only a part is in the key. ``sha256`` is that of
-    all the other fields: a record that was changed after it was written is damaged.
-    """
-
-    schema: int
-    step: str
-    target_name: str
-    key: str
-    document: KeyDocument
-    outputs: dict[str, StoredOutput]
-    metrics: Metrics
-    started: str
-    seconds: float
-    tools: dict[str, str] = msgspec.field(default_factory=dict)
-    sha256: str = ""
-
-    def digest(self) -> str:
-        """What ``sha256`` must be."""
-        return hashlib.sha256(canonical_json(msgspec.structs.replace(self, sha256=""))).hexdigest()
-
-
-@dataclass(frozen=True)
-class Corrupt:
-    """A record whose outputs are not what it says; ``record`` is None where the record itself cannot be read."""
-
-    what: str
-    record: Record | None
 
 
 class Store:
@@ -108,7 +61,7 @@ class Store:
         except (msgspec.MsgspecError, UnicodeDecodeError) as e:
             return Corrupt(f"record.json cannot be read: {e}", None)
         except OSError as e:
-            raise _store_error(e, folder) from e
+            raise store_error(e, folder) from e
         refusal = newer_schema(record.schema, SCHEMA, "use a newer dlx-deploy or another --store")
         if refusal:
             raise StoreError(f"{folder / _RECORD}: {refusal}")
@@ -145,7 +98,7 @@ class Store:
             self._remove_stale_work(key)
             work = Path(tempfile.mkdtemp(prefix=f".work-{key}-", dir=self._entries))
         except OSError as e:
-            raise _store_error(e, self._entries) from e
+            raise store_error(e, self._entries) from e
         try:
             done = record(work)
             done = msgspec.structs.replace(done, sha256=done.digest())
@@ -158,7 +111,7 @@ class Store:
             _fsync(self._entries)
         except OSError as e:
             if e.errno in _DISK_ERRORS:
-                raise _store_error(e, work) from e
+                raise store_error(e, work) from e
             raise
         finally:
             self._listed = None
@@ -181,37 +134,8 @@ class Store:
     @contextlib.contextmanager
     def lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the step's lock; ``waiting`` is called once if another process has it. A dead holder frees it."""
-        path = self.root / "locks" / key
-        handle = self._locked(path, waiting)
-        try:
+        with locked(self.root / "locks" / key, waiting):
             yield
-        finally:
-            os.close(handle)
-
-    def _locked(self, path: Path, waiting: Callable[[], None]) -> int:
-        """The open, locked file at ``path``: one that garbage collection deleted meanwhile locks nobody out."""
-        said = False
-        while True:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            except OSError as e:
-                raise _store_error(e, path) from e
-            try:
-                if fcntl is not None:
-                    try:
-                        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        if not said:
-                            waiting()
-                        said = True
-                        fcntl.flock(handle, fcntl.LOCK_EX)
-                if _is_open_at(handle, path):
-                    return handle
-            except BaseException:
-                os.close(handle)
-                raise
-            os.close(handle)
 
     def contents(self) -> dict[str, list[Path]]:
         """Every key of which anything is left → where: a finished entry, checkpoints, the work of a dead process."""
@@ -247,7 +171,7 @@ class Store:
                             os.rename(folder, trash / f"{number}-{part}")  # gone at once, whole
                     lock.unlink(missing_ok=True)
         except OSError as e:
-            raise _store_error(e, self.root) from e
+            raise store_error(e, self.root) from e
         finally:
             for left in self.root.glob(f"{_TRASH}*"):  # that of a killed process too
                 _delete(left)
@@ -264,7 +188,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, manifest)
         except OSError as e:
-            raise _store_error(e, path) from e
+            raise store_error(e, path) from e
         return path
 
     def _first_mismatch(self, folder: Path, record: Record) -> str:
@@ -294,16 +218,6 @@ _KEY_IN_NAME = re.compile(r"(?:\.work-)?([0-9a-f]{64})(?:-|$)")
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 
 
-def _store_error(e: OSError, path: Path) -> StoreError:
-    remedy = {
-        errno.ENOSPC: "free some space (dlx-deploy gc helps) and build again: finished stages are kept",
-        errno.EDQUOT: "free some of your quota and build again: finished stages are kept",
-        errno.EROFS: "the file system is read-only; name another folder with --store",
-        errno.EACCES: "make it writable, or name another folder with --store",
-    }.get(e.errno or 0, "check the disk, or name another folder with --store")
-    return StoreError(f"store {path}: {e.strerror}; {remedy}")
-
-
 def _settle(folder: Path) -> None:
     """Flush every file to the disk and take away the right to write it."""
     for path in sorted(folder.rglob("*")):
@@ -325,12 +239,6 @@ def _delete(folder: Path | str) -> None:
                 else:
                     os.unlink(entry.path)
         os.rmdir(folder)
-
-
-def _is_open_at(handle: int, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(handle), path.stat())
-    return False
 
 
 def _fsync(path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlx_deploy.pipeline.digest import canonical_json
@@ -88,6 +88,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
 @given(st.dictionaries(st.text(), json_values))
 def test_canonical_json_round_trips_and_ignores_order(value: dict[str, Any]) -> None:
     data = canonical_json(value)

@@ -18,7 +18,8 @@ __all__ = ["METHODS", "Entropy", "Histogram", "MinMax", "Observer", "Percentile"
 PERCENT = 99.99
 """Of the values that ``percentile`` keeps."""
 PERCENTILE_BINS, ENTROPY_BINS = 2048, 128
-"""To begin with: a histogram grows by bins of the width that it began with."""
+"""To begin with: a histogram grows by bins of the width that it began with, so that what it says depends on which
+inputs come first; entropy clips nothing before it has grown."""
 MOST_BINS = 1 << 16
 """Where a histogram stops growing: 512 KiB a tensor. Only a first batch of nearly nothing leads there."""
 NOTHING = 1e-35

@@ -21,7 +21,7 @@ __all__ = ["SCHEMA", "Range", "Ranges", "collect_ranges", "ranges_bytes"]
 
 SCHEMA = 1
 LARGEST_BATCH = 32
-MEMORY_BYTES = 256 << 20
+MEMORY_BYTES = 1 << 30
 """What the tensors of a batch may take together; a batch has at least one row."""
 
 Range = tuple[float, float]

@@ -367,7 +367,11 @@ def test_the_command_line_ends_with_our_error(
         (b"[" * 9999, r"does not say how the data were made"),
         (b'{"steps": [1]}', r"does not say how the data were made \(TypeError"),
         (b'{"steps": {"data": {"params": {"kind": "digits"}, "seed": "x"}}}', "were made .ValidationError"),
-        (b'{"steps": {"data": {"params": {"kind": "none"}, "seed": 0}}}', "were made .ValidationError"),
+        (b'{"steps": {"data": {"params": {"kind": 5}, "seed": 0}}}', "were made .ValidationError"),
+        (
+            b'{"steps": {"data": {"params": {"kind": "none"}, "seed": 0}}}',
+            r"--data digits: x\.dlx was built from data of kind 'none'; give their folder or file by --data",
+        ),
         (
             b'{"steps": {"data": {"params": {"kind": "imagefolder", "path": "/etc"}, "seed": 0}}}',
             r"--data digits: .*x\.dlx was built from data of kind 'imagefolder'; give their folder or file by --data",

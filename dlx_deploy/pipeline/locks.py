@@ -1,0 +1,77 @@
+"""A lock per step, so that two builds never do the same work at once; and what the file system's errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dlx_deploy.errors import StoreError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover (Windows)
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["locked", "store_error"]
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock that the file ``path`` stands for; ``waiting`` is called once if another process has it.
+
+    A dead holder frees it.
+
+    Raises:
+        StoreError: the file cannot be made.
+    """
+    handle = _locked(path, waiting)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def store_error(e: OSError, path: Path) -> StoreError:
+    """What ``e`` at ``path`` is to a user, with a remedy."""
+    remedy = {
+        errno.ENOSPC: "free some space (dlx-deploy gc helps) and build again: finished stages are kept",
+        errno.EDQUOT: "free some of your quota and build again: finished stages are kept",
+        errno.EROFS: "the file system is read-only; name another folder with --store",
+        errno.EACCES: "make it writable, or name another folder with --store",
+    }.get(e.errno or 0, "check the disk, or name another folder with --store")
+    return StoreError(f"store {path}: {e.strerror}; {remedy}")
+
+
+def _locked(path: Path, waiting: Callable[[], None]) -> int:
+    """The open, locked file at ``path``: one that garbage collection deleted meanwhile locks nobody out."""
+    said = False
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as e:
+            raise store_error(e, path) from e
+        try:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if not said:
+                        waiting()
+                    said = True
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_open_at(handle, path):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_open_at(handle: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False
