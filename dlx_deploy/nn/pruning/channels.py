@@ -77,11 +77,18 @@ def prune_channels(
     ``Oracle``: it answers as ``model`` does when nothing reads the removed channels.
 
     Raises:
-        StageFailed: the channels cannot be followed (within ``trace_seconds``), or so much cannot be removed.
+        StageFailed: the channels cannot be followed (within ``trace_seconds``), there are no multiply-accumulates, or
+            so much cannot be removed.
     """
     whole = _copied(model).eval()
     trace = trace_channels(whole, torch.zeros(*shape), rule_for, trace_seconds)
     before = count_macs(whole, torch.zeros(1, *shape[1:]))
+    if not before:
+        raise StageFailed(
+            f"prune: no multiply-accumulates are counted in this {type(model).__name__} (it has no convolution, linear "
+            "layer or other product of matrices), so there are none to remove; set prune.enabled = false to ship it as "
+            "it is"
+        )
     network = resolve(trace, round_to, shape[0])
     search = Search(network, Oracle.of(whole, network, shape), before)
     plan = search.plan(keep_trunk, reduce_macs)

@@ -59,8 +59,6 @@ def mildest(parts: Sequence[Part], macs: Macs, before: int, reduce_macs: float) 
         middle = (low + high) // 2
         low, high = (low, middle) if removed(middle) >= reduce_macs else (middle, high)
     short, over = reduce_macs - removed(low), removed(high) - reduce_macs
-    if over < 0 or not steps:
-        return fewest(parts)
     if short <= TOLERANCE and short < over:
         return _after(parts, steps[:low])
     return (

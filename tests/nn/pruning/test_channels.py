@@ -289,6 +289,15 @@ def test_a_network_without_a_layer() -> None:
         prune_channels(Product(), (1, 3, 2, 2), 0.5)
 
 
+@pytest.mark.parametrize("wanted", [0.0, 0.5])
+def test_a_network_without_multiply_accumulates(wanted: float) -> None:
+    model = nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.Flatten())
+    with pytest.raises(
+        StageFailed, match=r"no multiply-accumulates are counted in this Sequential .* set prune\.enabled = false"
+    ):
+        prune_channels(model, (1, 3, 2, 2), wanted)
+
+
 def test_recalibration_takes_the_plain_average() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Dropout(0.5))
     images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), dtype=np.uint8)
