@@ -1,7 +1,7 @@
 """Which channel of which layer is at each place of each tensor: a network is run once and its channels are followed.
 
 Every output channel of a convolution or linear layer gets a number, its *label*. A tensor carries labels as an integer
-array with one axis per axis of the tensor: of its size where labels change along it, else 1. ``channel_rules`` says
+array with one axis per axis of the tensor: of its size where labels change along it, else 1. ``operations`` says
 what each operation does to them. Where an operation is not known to keep channels apart, all labels that reach it are
 fixed: their layers are left as they are. So what is not understood is never pruned.
 """
