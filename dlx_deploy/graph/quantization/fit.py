@@ -61,7 +61,7 @@ def check_layers(model: ModelProto, given: QuantizationPlan, scheme: Scheme | No
     ``quantize.exclude`` matches.
 
     Raises:
-        ConfigError: one that is not or cannot; it is named, with the rule and the nearest name.
+        ConfigError: one cannot; it is named, with the rule.
     """
     index = Index(model)
     plain = {node.name: node for node in quantizable(index, set())}
@@ -112,7 +112,7 @@ def check_tensors(
     ``placements``: with all layers on int8, and with those that ``given`` leaves. ``methods``: what can calibrate.
 
     Raises:
-        ConfigError: one that cannot; it is named, with the rule and the nearest name.
+        ConfigError: one cannot; it is named, with the rule and the nearest name.
     """
     possible, actual = placements
     pairs = {**possible.pairs, **actual.pairs}

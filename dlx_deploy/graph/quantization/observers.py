@@ -20,8 +20,9 @@ PERCENT = 99.99
 PERCENTILE_BINS, ENTROPY_BINS = 2048, 128
 """To begin with: a histogram grows by bins of the width that it began with, so that what it says depends on which
 inputs come first; entropy clips nothing before it has grown."""
-MOST_BINS = 1 << 16
-"""Where a histogram stops growing: 512 KiB a tensor. Only a first batch of nearly nothing leads there."""
+MOST_BINS, MOST_ENTROPY_BINS = 1 << 16, 1 << 12
+"""Where a histogram stops growing: 512 KiB a tensor, or 2,000 ranges to compare. Only a first batch of nearly nothing
+leads there."""
 NOTHING = 1e-35
 LEVELS = 128
 """Of the distribution that entropy compares with; an int8 has as many magnitudes."""
@@ -100,7 +101,7 @@ class Entropy:
 
     def __init__(self, *, symmetric: bool) -> None:
         self._seen = MinMax(symmetric=symmetric)
-        self._histogram = Histogram(ENTROPY_BINS, magnitudes=False)
+        self._histogram = Histogram(ENTROPY_BINS, magnitudes=False, most=MOST_ENTROPY_BINS)
 
     def update(self, values: Values, low: np.float32, high: np.float32) -> None:
         """See ``Observer``."""
@@ -125,8 +126,8 @@ class Histogram:
     ``edges`` are symmetric about 0, or from the smallest magnitude of the first batch on with ``magnitudes``.
     """
 
-    def __init__(self, bins: int, magnitudes: bool) -> None:
-        self._bins, self._magnitudes = bins, magnitudes
+    def __init__(self, bins: int, magnitudes: bool, most: int = MOST_BINS) -> None:
+        self._bins, self._magnitudes, self._most = bins, magnitudes, most
         self.counts: Counts = np.zeros(0, np.int64)
         self.edges: Values = np.zeros(0, np.float32)
 
@@ -178,7 +179,7 @@ class Histogram:
 
     def _reserve(self, more: int, low: np.float32, high: np.float32) -> bool:
         """Whether ``more`` bins are too many; the counts then lie in as many as at first, from ``low`` to ``high``."""
-        if len(self.counts) + more <= MOST_BINS:
+        if len(self.counts) + more <= self._most:
             return False
         centres = (self.edges[:-1] + self.edges[1:]) / 2
         edges = np.linspace(low, high, self._bins + 1, dtype=np.float32)
@@ -190,7 +191,7 @@ class Histogram:
 
 def _ratio(reach: np.float32, width: np.float32) -> np.float32:
     """How many bins of ``width`` fit into ``reach``; more than there may be where float32 cannot say."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         ratio = reach // width
     return np.float32(ratio) if np.isfinite(ratio) else np.float32(MOST_BINS)
 

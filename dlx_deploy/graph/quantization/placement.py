@@ -25,6 +25,8 @@ SELECTS = ("MaxPool", "AveragePool", "Flatten", "Reshape")
 """Operators that give values within the range of what they read: their output has its scale."""
 FOLLOWERS = (*CLIPS, *SELECTS, "GlobalAveragePool")
 """Operators that stay in INT8 where their input already is."""
+_WHOLE = -1
+"""Stands for the axis of an activation, which has one scale."""
 
 
 class Pair(msgspec.Struct, frozen=True, tag="activation"):
@@ -124,14 +126,14 @@ def _kernels(
 ) -> Placement:
     """Everything between integer kernels."""
     walk = _Walk(index, layers, skipped)
-    for node in _kernels_nodes(index, layers, left_out):
+    for node in _kernel_nodes(index, layers, left_out):
         walk.visit(node)
     borrowing = [entry for entry in walk.marked.values() if isinstance(entry, Pair) and entry.like]
     own = [entry for entry in walk.marked.values() if entry not in borrowing]
     return Placement(entries=(*own, *borrowing), absorbed=tuple(walk.absorbed))
 
 
-def _kernels_nodes(index: Index, layers: Sequence[NodeProto], left_out: Collection[str]) -> list[NodeProto]:
+def _kernel_nodes(index: Index, layers: Sequence[NodeProto], left_out: Collection[str]) -> list[NodeProto]:
     """Layers, residual sums, and what follows them without leaving INT8; in graph order."""
     outputs = {node.output[0] for node in layers}
     sums = _residuals(index, layers)
@@ -192,10 +194,6 @@ class _Walk:
     def _mark(self, name: str) -> None:
         if name not in self._skipped:
             self.marked.setdefault((name, _WHOLE), Pair(name))
-
-
-_WHOLE = -1
-"""Stands for the axis of an activation, which has one scale."""
 
 
 def _residuals(index: Index, layers: Sequence[NodeProto]) -> dict[str, str]:

@@ -76,11 +76,10 @@ def bias_of(index: Index, node: NodeProto) -> NDArray[np.float32] | None:
 
 
 def _tensor(scheme: Scheme, bounds: Range, source: str) -> TensorPlan:
-    """Scale and zero point for a range, in which 0 is an integer's value."""
+    """Scale and zero point for a range, in which 0 is an integer's value: of a symmetric int8 it is -127..127."""
     low, high = min(np.float32(bounds[0]), np.float32(0)), max(np.float32(bounds[1]), np.float32(0))
     smallest, largest = integer_limits(scheme)
     if scheme.symmetric:
-        # Of a symmetric int8 the range is -127..127.
         scale, zero_point = np.float64(max(-low, high)) / largest, 0
     else:
         scale = (np.float64(high) - np.float64(low)) / (largest - smallest)

@@ -9,11 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dlx_deploy.graph.quantization.observers import METHODS, MOST_BINS, Entropy, Histogram, Observer, Percentile
+from dlx_deploy.graph.quantization.observers import (
+    METHODS,
+    MOST_BINS,
+    MOST_ENTROPY_BINS,
+    Entropy,
+    Histogram,
+    Observer,
+    Percentile,
+)
 
 from ...arrays import activation_ranges
 from ...onnx_fixtures import images, residual_net
@@ -80,6 +88,7 @@ VALUES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(VALUES, st.sampled_from(sorted(METHODS)), st.booleans())
 def test_no_range_is_wider_than_what_was_seen(parts: list[NDArray[np.float32]], method: str, symmetric: bool) -> None:
     everything = np.concatenate(parts)
@@ -90,6 +99,7 @@ def test_no_range_is_wider_than_what_was_seen(parts: list[NDArray[np.float32]], 
     assert low >= everything.min()
 
 
+@settings(deadline=None)
 @given(VALUES, st.booleans())
 def test_a_histogram_loses_no_value(parts: list[NDArray[np.float32]], magnitudes: bool) -> None:
     histogram = Histogram(64, magnitudes)
@@ -116,3 +126,11 @@ def test_entropy_clips_what_is_rare_and_far_away() -> None:
     far = np.append(values, np.float32(40))
     assert fed(Entropy(symmetric=True), values, far)[1] < 20
     assert fed(METHODS["minmax"](symmetric=True), values, far)[1] == 40
+
+
+def test_entropy_compares_a_bounded_number_of_ranges() -> None:
+    values = np.random.default_rng(0).normal(0, 1, 10_000).astype(np.float32)
+    observer = Entropy(symmetric=True)
+    low, high = fed(observer, values[:100] * np.float32(1e-10), values)
+    assert len(observer._histogram.counts) <= MOST_ENTROPY_BINS
+    assert values.min() <= low < -1 < 1 < high <= values.max()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlx_deploy.errors import ConfigError
@@ -58,6 +58,7 @@ LAYERS = st.builds(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text(max_size=8), TENSORS), st.dictionaries(st.text(max_size=8), LAYERS))
 def test_what_is_written_is_read_to_the_bit(tensors: dict[str, TensorPlan], layers: dict[str, LayerPlan]) -> None:
     import tempfile

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 
@@ -36,6 +36,7 @@ def planned(
     return make_plan(model, scheme, placement, ranges, given, "minmax")
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.floats(-1e3, 1e3, width=32), st.floats(0, 1e3, width=32), st.sampled_from(SCHEMES))
 def test_zero_and_both_ends_of_a_range_are_numbers_of_the_type(low: float, width: float, scheme: Scheme) -> None:
     bounds = (low, low + width)
@@ -49,7 +50,8 @@ def test_zero_and_both_ends_of_a_range_are_numbers_of_the_type(low: float, width
         step = np.clip(np.rint(value / tensor.scale) + tensor.zero_point, smallest, largest)
         slack = 2.0**-10 * abs(value) if scheme.half_scales else 1e-5 * abs(value)
         assert abs((step - tensor.zero_point) * tensor.scale - value) <= 1.01 * tensor.scale + slack
-    assert scheme.symmetric is (tensor.zero_point == 0) or low >= 0 or not scheme.symmetric
+    if scheme.symmetric:
+        assert tensor.zero_point == 0
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: f"{s.name}-{s.weight_levels}-{s.half_scales}")
