@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 
@@ -37,6 +37,7 @@ def planned(
 
 
 @settings(max_examples=50, deadline=None)
+@example(low=0.00009999999747378752, width=0.00009999999747378752, scheme=TENSORRT_HALF)
 @given(st.floats(-1e3, 1e3, width=32), st.floats(0, 1e3, width=32), st.sampled_from(SCHEMES))
 def test_zero_and_both_ends_of_a_range_are_numbers_of_the_type(low: float, width: float, scheme: Scheme) -> None:
     bounds = (low, low + width)
@@ -48,7 +49,8 @@ def test_zero_and_both_ends_of_a_range_are_numbers_of_the_type(low: float, width
     assert tensor.scale > 0
     for value in bounds:
         step = np.clip(np.rint(value / tensor.scale) + tensor.zero_point, smallest, largest)
-        slack = 2.0**-10 * abs(value) if scheme.half_scales else 1e-5 * abs(value)
+        # A float16 scale is off by half of its last bit, below 2**-14 by 2**-25 whatever its size.
+        slack = 2.0**-10 * abs(value) + 128 * 2.0**-25 if scheme.half_scales else 1e-5 * abs(value)
         assert abs((step - tensor.zero_point) * tensor.scale - value) <= 1.01 * tensor.scale + slack
     if scheme.symmetric:
         assert tensor.zero_point == 0
