@@ -26,8 +26,8 @@ def provider(noun: str, name: str) -> str:
     """The distribution that offers the ``noun`` called ``name``; empty if none does. Nothing of it is imported."""
     from importlib.metadata import entry_points
 
-    dists = [point.dist.name for point in entry_points(group=f"{GROUPS}.{noun}s") if point.name == name and point.dist]
-    return dists[0] if dists else ""
+    point = {point.name: point for point in entry_points(group=f"{GROUPS}.{noun}s")}.get(name)
+    return point.dist.name if point is not None and point.dist else ""
 
 
 def load_plugin(noun: str, name: str, known: Sequence[str], remedy: str) -> Plugin:
@@ -46,6 +46,8 @@ def load_plugin(noun: str, name: str, known: Sequence[str], remedy: str) -> Plug
     point = offered[name]
     try:
         value = point.load()
-    except (ImportError, AttributeError) as e:
-        raise ConfigError(f"{noun} {name!r}: entry point {point.value!r} cannot be loaded ({e}); reinstall it") from e
+    except Exception as e:  # what another package does when it is imported may raise anything
+        raise ConfigError(
+            f"{noun} {name!r}: entry point {point.value!r} cannot be loaded ({type(e).__name__}: {e}); reinstall it"
+        ) from e
     return Plugin(value, point.value, point.dist.name if point.dist else "")

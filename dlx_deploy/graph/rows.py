@@ -181,4 +181,4 @@ def _furthest(got: NDArray[Any], expected: NDArray[Any], tolerance: float) -> tu
     difference = np.nan_to_num(apart.max(axis=1), nan=np.inf)
     row = int(difference.argmax())
     relative = float(difference[row]) / max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
-    return (row, relative) if relative > tolerance else None
+    return None if relative <= tolerance else (row, relative)  # NaN is not close

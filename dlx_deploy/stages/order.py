@@ -11,6 +11,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Offers, Step
 from dlx_deploy.stages.registry import STAGES, load_stage
 from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import tools_of
 
 __all__ = ["ORDER", "steps_for"]
 
@@ -38,13 +39,13 @@ def steps_for(config: Config, profile: Profile) -> list[Step]:
         ConfigError, EnvironmentMissing: as the stages' ``bind``, or a stage of another package has no place.
     """
     steps: list[Step] = []
-    upstream = Offers()
+    upstream, brought = Offers(), tools_of(config.data)
     for name in _order(config):
         stage = load_stage(name)
         if stage.bind is None:
             raise ValueError(f"stage {name!r} has no bind, so nothing says what it is given; add one to its record")
         for bound in stage.bind(config, profile, upstream):
-            steps.append(_with_tools(bound.step, stage.tools))
+            steps.append(_with_tools(bound.step, (*stage.tools, *brought)))
             upstream = upstream.and_of(bound.offers)
     return steps
 

@@ -134,7 +134,7 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
 
     budgets = config.gate
     n = int(metrics.get("validation_samples", 0))
-    if not n or math.isnan(metrics["validation_top1"]):
+    if not n or math.isnan(metrics.get("validation_top1", math.nan)):
         return []
     top1, share = metrics["validation_top1"], metrics["validation_largest_class"]
     right = round(top1 * n)

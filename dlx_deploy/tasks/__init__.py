@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.plugins import Plugin, load_plugin
+from dlx_deploy.plugins import Plugin, load_plugin, provider
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.tasks.task import Task
 
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
 
-__all__ = ["TASKS", "Task", "find_task", "kinds_with_a_path", "prepare", "task_for", "task_of"]
+__all__ = ["TASKS", "Task", "find_task", "kinds_with_a_path", "prepare", "task_for", "task_of", "tools_of"]
 
 TASKS = {
     "image-classification": "dlx_deploy.tasks.image_classification:TASK",
@@ -50,6 +50,13 @@ def task_for(data: Data) -> Task:
             return task
     kinds = [kind for task in built_in for kind in task.kinds]
     return _given(load_plugin("dataset", data.kind, kinds, "set data.kind to one of them"))
+
+
+def tools_of(data: Data) -> tuple[str, ...]:
+    """The distribution that brings the task of ``data``, if it is not ours: every result rests on it."""
+    task = task_for(data)
+    brought = "" if task.name in TASKS else provider("dataset", data.kind)
+    return (brought,) if brought else ()
 
 
 def _given(plugin: Plugin) -> Task:

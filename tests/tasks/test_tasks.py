@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import dlx_deploy
-from dlx_deploy.config import Data
+from dlx_deploy.config import Config, Data
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.stages.order import steps_for
+from dlx_deploy.targets import load_target
 from dlx_deploy.tasks import TASKS, find_task, kinds_with_a_path, task_for
 
 ROOT = Path(dlx_deploy.__file__).parent
-SOURCES = ("nn/data/headers.py", "nn/data/images.py", "nn/data/listing.py", "nn/data/texts.py")
+SOURCES = ("nn/data/dataset.py", "nn/data/headers.py", "nn/data/images.py", "nn/data/listing.py", "nn/data/texts.py")
 ROOMS = ("tasks/", "runtime/tasks/", "nn/models/", "runtime/package/schema1.py", *SOURCES)
 """Where it is asked: both halves of the tasks, their data's sources, the model registry, the old layout of packages."""
 ASKED = re.compile(
@@ -42,6 +45,50 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         find_task("image-clasification")
 
 
+@pytest.fixture
+def shades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed package that brings a task of its own, for the kind of data ``shades``."""
+    site = tmp_path / "site"
+    about = site / "shade_task-2.4.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: shade-task\nVersion: 2.4.0\n")
+    points = "[dlx_deploy.tasks]\nshading = shade_task:TASK\n[dlx_deploy.datasets]\nshades = shade_task:TASK\n"
+    broken = "none = shade_task:NONE\nraising = shade_task.missing:TASK\n"
+    (about / "entry_points.txt").write_text(points + broken)
+    (site / "shade_task.py").write_text(
+        "from dataclasses import replace\n"
+        "from dlx_deploy.tasks import find_task\n"
+        "ours = find_task('image-classification')\n"
+        "TASK = replace(ours, name='shading', kinds={'shades': 'shades of grey'}, files=lambda data: {})\n"
+        "NONE = 3\n"
+    )
+    monkeypatch.syspath_prepend(site)
+    yield
+    sys.modules.pop("shade_task", None)
+
+
+def test_a_task_of_another_package_is_in_every_key(shades: None) -> None:
+    assert task_for(Data(kind="shades")).name == find_task("shading").name == "shading"
+    config, profile = Config(data=Data(kind="shades")), load_target("cpu-x86_64").profile
+    ours = steps_for(Config(), profile)
+    brought = steps_for(config, profile)
+    assert [step.name for step in brought] == [step.name for step in ours]
+    assert all("shade-task" in step.stage.tools for step in brought)
+    assert not any("shade-task" in step.stage.tools for step in ours)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("none", r"entry point 'shade_task:NONE' gives a int; rule: a dlx_deploy\.tasks\.Task"),
+        ("raising", r"entry point 'shade_task\.missing:TASK' cannot be loaded \(ModuleNotFoundError: .*reinstall it"),
+    ],
+)
+def test_what_is_no_task_is_refused(shades: None, kind: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        task_for(Data(kind=kind))
+
+
 def test_nothing_heavy_is_loaded_to_ask_a_task() -> None:
     code = (
         "import sys; from dlx_deploy.config import Data; from dlx_deploy.tasks import TASKS, find_task\n"
@@ -58,6 +105,6 @@ def test_nothing_else_asks_which_task_it_is() -> None:
         for path in sorted(ROOT.rglob("*.py"))
         if not str(path.relative_to(ROOT)).startswith(ROOMS)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if ASKED.search(line) and not line.lstrip().startswith(('"', "#", "``"))
+        if ASKED.search(line) and not line.lstrip().startswith(('"""', "#", "``"))
     }
     assert sorted(asking) == []

@@ -56,8 +56,9 @@ def _nothing(model: nn.Module, step: int) -> None:
 class Hooks:
     """``prepare``: the network as it is trained (observers and fake quantization put in, say), in place or another one
     that shares its parameters; called once, before the first epoch and before a checkpoint is loaded.
-    ``after_update``: called with the trained network and the number of updates that were made, after each (a projection
-    onto a sparsity pattern, say). ``metric``: what validation accuracy is.
+    ``after_update``: called with the trained network after each update, before weights are averaged (a projection onto
+    a sparsity pattern, say); the number is that of the schedule, which counts each epoch as long as the first.
+    ``metric``: what validation accuracy is.
     """
 
     prepare: Callable[[nn.Module], nn.Module] = _as_it_is

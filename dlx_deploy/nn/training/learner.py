@@ -94,15 +94,21 @@ class Learner:
         return summed.detach()
 
     def update(self, rate: float) -> Tensor | None:
-        """One optimizer step; the gradient's norm before clipping, ``None`` where losses are scaled."""
+        """One optimizer step; the gradient's norm before clipping, ``None`` where losses are scaled.
+
+        ``average`` comes after it, and after what else changes the weights.
+        """
         set_rate(self._optimizer, rate)
         limit = self._settings.clip_norm or math.inf
         norm = self._accelerator.clip_grad_norm_(self._model.parameters(), limit)
         # Accelerate's wrapper looks for packages on the disk at every step; it is asked where losses are scaled alone.
         (self._optimizer if self._accelerator.scaler is not None else self._optimizer.optimizer).step()
+        return None if norm is None or self._accelerator.scaler is not None else full(norm)
+
+    def average(self) -> None:
+        """Take the weights as they are now into the moving average, if there is one."""
         if self._averaged is not None:
             self._averaged.update_parameters(self._model)
-        return None if norm is None or self._accelerator.scaler is not None else full(norm)
 
     @property
     def trained(self) -> nn.Module:

@@ -125,7 +125,7 @@ class _Run:
         self.steps_per_epoch = math.ceil(len(self.source.plan(self._seed(0), self.processes)) / settings.accumulate)
 
     def to_the_end(self) -> TrainReport:
-        digest = _digest(self.settings, self.run, len(self.data.inputs))
+        digest = _digest(self.settings, self.run, len(self.data.inputs), self.hooks.metric.name)
         start = self._resume(digest)
         for epoch in range(start, self.settings.epochs):
             if self._is_patient_no_more():
@@ -193,7 +193,10 @@ class _Run:
         sums: Any = self.accelerator.reduce(
             torch.stack([total, torch.tensor(weight, device=total.device, dtype=total.dtype)])
         )
-        return float(sums[0] / sums[1])
+        mean = float(sums[0] / sums[1])
+        if not math.isfinite(mean):  # a GPU is not asked after every step
+            raise self._diverged(f"loss {mean:.4g} in epoch {epoch + 1}")
+        return mean
 
     def _step(
         self, epoch: int, step: int, window: Sequence[Sequence[npt.NDArray[np.int64]]], generator: torch.Generator
@@ -216,6 +219,7 @@ class _Run:
             counted += self.source.weight(parts[self.rank])
         norm = self.learner.update(rate)
         self.hooks.after_update(self.learner.trained, done + 1)
+        self.learner.average()
         assert total is not None
         self._refuse_divergence(total, counted, norm, f"epoch {epoch + 1}, step {step + 1}", rate)
         return total, counted
@@ -228,11 +232,14 @@ class _Run:
             return  # reading a value makes the CPU wait for the GPU
         value, size = float(total) / max(counted, 1e-12), 0.0 if norm is None else float(norm)
         if not (math.isfinite(value) and math.isfinite(size)):
-            section = type(self.settings).__name__.lower()
-            raise StageFailed(
-                f"{section}: training diverged: loss {value:.4g}, gradient norm {size:.4g} at {where}, learning rate "
-                f"{rate:.4g}; both must be finite: lower {section}.learning_rate or raise its warmup_fraction"
-            )
+            raise self._diverged(f"loss {value:.4g}, gradient norm {size:.4g} at {where}, learning rate {rate:.4g}")
+
+    def _diverged(self, seen: str) -> StageFailed:
+        section = type(self.settings).__name__.lower()
+        return StageFailed(
+            f"{section}: training diverged: {seen}; both must be finite: lower {section}.learning_rate or raise its "
+            "warmup_fraction"
+        )
 
     def _validate(self) -> float:
         """The validation score, each process on its share; one without a share takes part with what counts nothing."""
@@ -241,10 +248,13 @@ class _Run:
         count = len(d.validation_labels[mine])
         mine = mine if count else slice(0, 1)
         totals = total(self.learner.judged(), d.validation_inputs[mine], d.validation_labels[mine], d.feed, metric)
-        own = np.append((totals if count else 0 * totals).reshape(-1), count)
+        own = np.append((totals if count else np.zeros_like(totals)).reshape(-1), count)
         sums: Any = self.accelerator.reduce(torch.from_numpy(own).to(self.accelerator.device))
         everywhere = sums.cpu().numpy()
-        return metric.score(everywhere[:-1].reshape(totals.shape), float(everywhere[-1]))
+        score = metric.score(everywhere[:-1].reshape(totals.shape), float(everywhere[-1]))
+        if not math.isfinite(score):  # it would be the best one for ever
+            raise StageFailed(f"the validation {metric.title} is {score}; rule: a finite number, whatever the answers")
+        return score
 
     def _seed(self, epoch: int) -> int:
         return int(np.random.SeedSequence([self.run.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
@@ -265,7 +275,7 @@ def _samples(window: Sequence[Sequence[npt.NDArray[np.int64]]]) -> int:
     return sum(len(rows) for parts in window for rows in parts)
 
 
-def _digest(settings: Training, run: RunContext, samples: int) -> str:
+def _digest(settings: Training, run: RunContext, samples: int, metric: str = PLAIN.metric.name) -> str:
     """What makes a run this run and no other, as far as its checkpoints can tell."""
-    content = [type(settings).__name__, msgspec.to_builtins(settings), asdict(run.transfer), run.seed, samples]
+    content = [type(settings).__name__, msgspec.to_builtins(settings), asdict(run.transfer), run.seed, samples, metric]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import nn
 
 from dlx_deploy.config import Teacher
+from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.training.batches import TrainData
 from dlx_deploy.nn.training.hooks import TOP1, Hooks
 from dlx_deploy.nn.training.inference import evaluate, predict_logits
@@ -53,6 +55,27 @@ def test_weights_are_projected_after_every_update(train_data: TrainData) -> None
     weight = model[1].weight  # type: ignore[index]
     assert (weight[:, ::2] == 0).all()
     assert (weight[:, 1::2] != 0).any()
+
+
+def test_averaged_weights_are_projected_too(train_data: TrainData) -> None:
+    def project(model: nn.Module, step: int) -> None:
+        with torch.no_grad():
+            next(iter(model.parameters()))[:, ::2] = 0
+
+    model = network()
+    project(model, 0)
+    settings = replace(SETTINGS, ema_decay=0.5)
+    train(model, train_data, settings, supervised(0.0), RunContext(), Hooks(after_update=project))
+    assert (model[1].weight[:, ::2] == 0).all()  # type: ignore[index]
+
+
+def test_a_score_that_is_no_number_is_refused(train_data: TrainData) -> None:
+    class Nothing(Recall):
+        def score(self, total: npt.NDArray[np.float64], count: float) -> float:
+            return float("nan")
+
+    with pytest.raises(StageFailed, match=r"the validation mean recall is nan; rule: a finite number"):
+        train(network(), train_data, SETTINGS, supervised(0.0), RunContext(), Hooks(metric=Nothing()))
 
 
 def test_a_network_is_prepared_once_and_keeps_its_parameters(train_data: TrainData) -> None:
