@@ -192,7 +192,7 @@ def test_entry_points_are_not_asked_for_known_names(monkeypatch: pytest.MonkeyPa
             "boards_broken:missing",
             r"target 'kiosk': entry point 'boards_broken:missing' cannot be loaded .*reinstall it",
         ),
-        ("boards_nowhere:board", r"entry point 'boards_nowhere:board' cannot be loaded \(ModuleNotFoundError: No module named"),
+        ("boards_nowhere:board", r"'boards_nowhere:board' cannot be loaded \(ModuleNotFoundError: No module named"),
         ("boards_broken:TEXT", r"gives 'x\.toml'; rule: a function without arguments that returns the path"),
         ("boards_broken:number", r"gives 7; rule: a function without arguments that returns the path of a board file"),
     ],
