@@ -293,3 +293,11 @@ def test_where_the_rows_of_a_tensor_lie() -> None:
     assert not own_rows_differ(np.ones((3, 3)), [np.ones((3, 3))] * 4, 1e-4)  # a mask: the same for every row
     assert own_rows_differ(np.array(1.5), [np.array(float(i)) for i in range(4)], 1e-4)  # a mean over the batch
     assert own_rows_differ(together[:, 0, 0], [s[0, 0, 0] for s in single], 1e-4)  # squeezed
+
+
+def test_answers_that_are_no_numbers_are_not_alike() -> None:
+    rows = images(6)
+    nothing = np.full((6, 3), np.nan, np.float32)
+    depends = dependence(lambda part, size: np.zeros((len(part), 3), np.float32), rows, nothing, 1e-3)
+    assert depends is not None
+    assert depends.how == "alone"
