@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from dlx_deploy.graph import evaluation, latency, rows, spread
+from dlx_deploy.graph.checks import rows, spread
+from dlx_deploy.graph.execution import evaluation, latency
 from dlx_deploy.graph.model import INPUT, OUTPUT, TOKENS, load
 from dlx_deploy.graph.quantization import quantize, ranges
 from dlx_deploy.graph.samples import Samples

@@ -153,7 +153,7 @@ def test_the_gate_sees_the_test_split_and_no_other(built: Path) -> None:
     """What was chosen on the validation split would be flattered by it."""
     import numpy as np
 
-    from dlx_deploy.graph.evaluation import run_onnx
+    from dlx_deploy.graph.execution.evaluation import run_onnx
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.runtime.package.contents import open_package
 

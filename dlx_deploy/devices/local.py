@@ -80,8 +80,8 @@ class ThisMachine:
     def latencies(
         self, models: Mapping[str, Path], sample: Samples, rounds: int, threads: int
     ) -> Mapping[str, Latency]:
-        """As ``graph.latency.interleaved_latency``."""
-        from dlx_deploy.graph.latency import interleaved_latency
+        """As ``graph.execution.latency.interleaved_latency``."""
+        from dlx_deploy.graph.execution.latency import interleaved_latency
 
         return interleaved_latency(models, sample, rounds, threads)
 

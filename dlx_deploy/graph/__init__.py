@@ -1,1 +1,1 @@
-"""ONNX graphs: cost, evaluation, passes, quantization. No torch."""
+"""ONNX graphs: models and samples; running, rewriting, quantizing, analysing and checking them. No torch."""

@@ -89,7 +89,7 @@ def _measure(job: Job[CompileParams], device: Device) -> tuple[str, str, Metrics
 
 def _estimate(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
     """The faster one on another CPU, by the same estimate that ``verify`` shows."""
-    from dlx_deploy.graph.cost import layer_costs
+    from dlx_deploy.graph.analysis.cost import layer_costs
     from dlx_deploy.targets.roofline import estimate
 
     fp32, int8 = (estimate(layer_costs(job.inputs[name]), job.target).latency_ms for name in ("onnx", "quantized"))

@@ -29,7 +29,7 @@ def run(job: Job[Export]) -> Metrics:
     Raises:
         StageFailed: an operator cannot be expressed at the opset, or ONNX Runtime and torch disagree.
     """
-    from dlx_deploy.graph.cost import model_summary
+    from dlx_deploy.graph.analysis.cost import model_summary
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.nn.export.network import check_parity, export_onnx
     from dlx_deploy.nn.weights.network import load_model

@@ -112,10 +112,10 @@ def _golden(job: Job[PackageParams], task: Task, samples: Samples, recipe: dict[
     Raises:
         StageFailed: one depends on the batch.
     """
-    from dlx_deploy.graph.evaluation import run_onnx
+    from dlx_deploy.graph.checks.rows import refuse_dependent_rows
+    from dlx_deploy.graph.checks.spread import spread
+    from dlx_deploy.graph.execution.evaluation import run_onnx
     from dlx_deploy.graph.model import input_dims, load
-    from dlx_deploy.graph.rows import refuse_dependent_rows
-    from dlx_deploy.graph.spread import spread
 
     model, exact = job.inputs["model"].read_bytes(), job.target.judge == "exact-qdq"
     some = samples[: GOLDEN_CHOICE * job.params.golden_images].fitted(input_dims(load(model)))
@@ -131,7 +131,7 @@ def _golden(job: Job[PackageParams], task: Task, samples: Samples, recipe: dict[
 
 def _needs_dot_product(job: Job[PackageParams]) -> bool:
     """Whether an x86 CPU without VNNI would answer something else than what was proven."""
-    from dlx_deploy.graph.kernels import has_full_range
+    from dlx_deploy.graph.execution.kernels import has_full_range
     from dlx_deploy.graph.model import load
 
     native = job.target.judge == "native" and job.target.arch == "x86_64"

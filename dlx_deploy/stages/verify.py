@@ -62,7 +62,7 @@ def run(job: Job[VerifyParams]) -> Metrics:
 def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     import numpy as np
 
-    from dlx_deploy.graph.evaluation import run_onnx
+    from dlx_deploy.graph.execution.evaluation import run_onnx
     from dlx_deploy.graph.model import OUTPUT, input_dims, load
     from dlx_deploy.nn.data.dataset import open_data
 
@@ -82,7 +82,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
 
 
 def _row(name: str, path: Path, logits: Mapping[str, np.ndarray], labels: np.ndarray) -> Row:
-    from dlx_deploy.graph.cost import model_summary
+    from dlx_deploy.graph.analysis.cost import model_summary
     from dlx_deploy.tasks.classification import paired_counts, top1
 
     b, c, _ = paired_counts(logits[REFERENCE], logits[name], labels)
@@ -138,7 +138,7 @@ def _pairing(models: Mapping[str, Path], timed: Mapping[str, Latency]) -> Pairin
 
 
 def _estimated(job: Job[VerifyParams], models: Mapping[str, Path]) -> Latencies:
-    from dlx_deploy.graph.cost import layer_costs
+    from dlx_deploy.graph.analysis.cost import layer_costs
     from dlx_deploy.targets.roofline import estimate
 
     rows = []

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlx_deploy.graph.evaluation import run_onnx
+from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.model import Index, load
 from dlx_deploy.graph.quantization.plan import plan_bytes, read_plan
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize_model

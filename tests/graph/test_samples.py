@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph.evaluation import run_onnx
-from dlx_deploy.graph.latency import interleaved_latency
-from dlx_deploy.graph.rows import refuse_dependent_rows
+from dlx_deploy.graph.checks.rows import refuse_dependent_rows
+from dlx_deploy.graph.checks.spread import spread
+from dlx_deploy.graph.execution.evaluation import run_onnx
+from dlx_deploy.graph.execution.latency import interleaved_latency
 from dlx_deploy.graph.samples import Samples
-from dlx_deploy.graph.spread import spread
 
 
 def two_ends(batch: str | int = "batch", across: bool = False) -> bytes:

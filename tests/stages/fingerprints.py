@@ -364,7 +364,8 @@ def fingerprint(stage: str, code: Code) -> dict[str, Any]:
     module, _, name = STAGES[stage].partition(":")
     record = load_stage(stage)
     given = [(f"{PACKAGE}.targets.profile", "Profile")] if record.uses else []  # what comes with the job
-    given += [(f"{PACKAGE}.graph.latency", "interleaved_latency")] if record.measures_host else []  # by its device
+    if record.measures_host:  # by its device
+        given.append((f"{PACKAGE}.graph.execution.latency", "interleaved_latency"))
     return {"version": record.version, "code": code.files(module, name, *given)}
 
 

@@ -113,7 +113,7 @@ def test_for_another_machine_the_estimate_decides(
         layer = {"macs": 10_000_000, "weight_bytes": 100, "input_bytes": 100 + more, "output_bytes": 100}
         return [LayerCost(name="a", op="Conv", dtype=dtype, **layer)]  # type: ignore[arg-type]
 
-    monkeypatch.setattr("dlx_deploy.graph.cost.layer_costs", costs)
+    monkeypatch.setattr("dlx_deploy.graph.analysis.cost.layer_costs", costs)
     model, recipe, metrics = run(tmp_path, "rpi5")
     assert model == shipped
     assert (metrics["int8_estimate_ms"] < metrics["fp32_estimate_ms"]) is (shipped == b"int8")

@@ -49,14 +49,14 @@ def test_a_file_that_is_shipped_and_that_no_stage_imports() -> None:
     [
         ("nn.weights.checkpoint", {"teacher", "distill", "prune", "logits", "export"}),
         ("nn.data.texts", {"data"}),
-        ("graph.cost", {"export", "verify"}),
+        ("graph.analysis.cost", {"export", "verify"}),
         ("graph.passes.half", {"quantize"}),
         ("graph.model", {"export", "quantize", "compile", "verify", "package"}),
         ("nn.training.optimizers", {"teacher", "distill", "prune"}),
         ("runtime.engine.api", {"compile"}),  # by name, in a process of its own
         ("runtime.statistics.drops", {"compile", "verify", "package"}),
         ("targets.roofline", {"verify"}),
-        ("graph.latency", {"compile", "verify"}),  # by the device that they are given
+        ("graph.execution.latency", {"compile", "verify"}),  # by the device that they are given
     ],
 )
 def test_who_rests_on_what(part: str, stages: set[str]) -> None:

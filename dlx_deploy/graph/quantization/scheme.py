@@ -12,7 +12,7 @@ __all__ = ["CPU", "CPU_DYNAMIC", "CPU_REDUCED", "TENSORRT", "TENSORRT_HALF", "Na
 LEVELS = 127
 """Of a symmetric int8 there are as many steps below 0 as above: -128 is not used."""
 REDUCED_LEVELS = 64
-"""x86 without VNNI sums two products of 8-bit values in 16 bits: 2 · 255 · 64 is below 2**15 (``graph.kernels``)."""
+"""x86 without VNNI sums two products of 8-bit values in 16 bits: 2 · 255 · 64 is below 2**15 (``kernels``)."""
 SMALLEST_FLOAT = float(np.finfo(np.float32).tiny)
 SMALLEST_HALF_SCALE = 2.0**-20
 """Of the scales that float16 holds: below, where it is subnormal, fewer than four bits would be left of a scale."""

@@ -19,12 +19,12 @@ from onnx import ModelProto
 from torch import nn
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph.evaluation import run_onnx
+from dlx_deploy.graph.checks.rows import BLAMED, MOST, dependence, refuse_dependent_rows, unlike
+from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.model import load, to_bytes
 from dlx_deploy.graph.passes.base import run_passes
 from dlx_deploy.graph.passes.exported import exported_passes
 from dlx_deploy.graph.passes.names import WRAPPED
-from dlx_deploy.graph.rows import BLAMED, MOST, dependence, refuse_dependent_rows, unlike
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.export.bake import baked, copied
 from dlx_deploy.nn.export.rows import blame, refused_alone

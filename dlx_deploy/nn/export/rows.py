@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.rows import dependence, own_rows_differ
+from dlx_deploy.graph.checks.rows import dependence, own_rows_differ
 from dlx_deploy.graph.samples import Arrays, Samples
 
 __all__ = ["blame", "refuse_dependence", "refused_alone"]

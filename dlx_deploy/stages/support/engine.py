@@ -78,8 +78,8 @@ def _install() -> str:
 
 def build_settings(job: Job[CompileParams], asked: LayerPrecisions) -> BuildSettings | None:
     """What the device's builder is told; ``None`` where nothing builds an engine."""
+    from dlx_deploy.graph.analysis.sparsity import two_four_layers
     from dlx_deploy.graph.model import load
-    from dlx_deploy.graph.sparsity import two_four_layers
 
     target, params = job.target, job.params
     if not target.builds_engines:

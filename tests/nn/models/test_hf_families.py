@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.cost import layer_costs, model_summary
+from dlx_deploy.graph.analysis.cost import layer_costs, model_summary
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.nn.export.network import TextSpec, export_onnx
 from dlx_deploy.nn.models.external import hf_config

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlx_deploy.graph import evaluation, kernels
-from dlx_deploy.graph.kernels import has_full_range, host_saturates
+from dlx_deploy.graph.execution import evaluation, kernels
+from dlx_deploy.graph.execution.kernels import has_full_range, host_saturates
 from dlx_deploy.graph.model import to_bytes
 from dlx_deploy.graph.quantization.scheme import CPU, CPU_REDUCED
 from dlx_deploy.targets.host import Host
 
-from ..arrays import run_onnx
-from ..onnx_fixtures import images, residual_net, with_qdq
+from ...arrays import run_onnx
+from ...onnx_fixtures import images, residual_net, with_qdq
 
 AVX2 = Host(arch="x86_64", cpu_model="", cores=2, has_vnni=False, board="")
 VNNI = Host(arch="x86_64", cpu_model="", cores=2, has_vnni=True, board="")

@@ -7,8 +7,8 @@ import pytest
 
 from dlx_deploy.errors import ConfigError
 
-from ..arrays import run_onnx
-from ..onnx_fixtures import images, residual_net
+from ...arrays import run_onnx
+from ...onnx_fixtures import images, residual_net
 
 
 def test_logits_do_not_depend_on_how_images_are_batched(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dlx_deploy.graph import spread as spread_module
+from dlx_deploy.graph.checks import spread as spread_module
+from dlx_deploy.graph.checks.spread import BEND
 from dlx_deploy.graph.model import load, to_bytes
 from dlx_deploy.graph.quantization.scheme import TENSORRT
-from dlx_deploy.graph.spread import BEND
 from dlx_deploy.runtime.backends.exact import exact_model
 
-from ..arrays import moved
-from ..onnx_fixtures import images, residual_net, with_qdq
+from ...arrays import moved
+from ...onnx_fixtures import images, residual_net, with_qdq
 
 
 def quantized() -> bytes:

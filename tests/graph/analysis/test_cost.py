@@ -8,13 +8,13 @@ import torch
 from onnx import ModelProto, TensorProto, helper
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.cost import layer_costs, model_summary
+from dlx_deploy.graph.analysis.cost import layer_costs, model_summary
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization.scheme import CPU, TENSORRT
 from dlx_deploy.nn.export.network import ExportSpec, export_onnx
 from dlx_deploy.targets.roofline import LayerCost
 
-from ..onnx_fixtures import Net, exported, residual_net, trained, with_qdq
+from ...onnx_fixtures import Net, exported, residual_net, trained, with_qdq
 
 PIXELS = 64
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.evaluation import run_onnx
+from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.model import input_dims, load, to_bytes
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.runtime.backends.session import open_session

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlx_deploy.graph.evaluation import input_shapes
+from dlx_deploy.graph.execution.evaluation import input_shapes
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.runtime.backends.session import open_session
 from dlx_deploy.runtime.commands.bench import Latency, measure

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from dlx_deploy.graph.sparsity import two_four_layers
+from dlx_deploy.graph.analysis.sparsity import two_four_layers
 
 
 def model(op: str, weight: np.ndarray) -> ModelProto:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from dlx_deploy.graph.evaluation import run_onnx
+from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.model import infer, load, to_bytes
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.runtime.backends.exact import exact_model

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph.rows import own_rows_differ
+from dlx_deploy.graph.checks.rows import own_rows_differ
 from dlx_deploy.nn.export.network import ExportSpec, TextSpec, export_onnx
 from dlx_deploy.nn.export.rows import refuse_dependence
 
-from ..arrays import check_parity, dependence, refuse_dependent_rows, run_onnx, unlike
-from ..onnx_fixtures import Net, images
+from ...arrays import check_parity, dependence, refuse_dependent_rows, run_onnx, unlike
+from ...onnx_fixtures import Net, images
 
 Mix = Callable[[Tensor], Tensor]
 SPEC = ExportSpec(8, 8, 1, (0.3,), (0.4,), 17)

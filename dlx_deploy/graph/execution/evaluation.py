@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.kernels import host_saturates
+from dlx_deploy.graph.execution.kernels import host_saturates
 from dlx_deploy.graph.samples import Arrays, Samples, Shape
 from dlx_deploy.runtime.backends.session import open_session, session_errors
 
@@ -20,7 +20,7 @@ def run_onnx(model: Path | bytes, samples: Samples, exact_qdq: bool, batch: int 
     time.
 
     ``exact_qdq`` computes Q/DQ pairs in floating point as they are written, instead of with this host's INT8 kernels.
-    So it does where these saturate (``graph.kernels``): what comes out is the target's answer, not this machine's.
+    So it does where these saturate (``execution.kernels``): what comes out is the target's answer, not this machine's.
     A model with a fixed batch gets its own batch size, the last one filled up with copies of the last sample.
 
     Raises:
