@@ -78,7 +78,8 @@ def first_dependent_node(
 
 
 def moved(model: bytes, inputs: Array, pad_id: int | None = None) -> float:
-    return spread.spread(model, samples(inputs, pad_id, load(model).graph.input[0].name))
+    (share,) = spread.spread(model, samples(inputs, pad_id, load(model).graph.input[0].name)).values()
+    return share
 
 
 def unlike(inputs: Array) -> Array:

@@ -122,8 +122,8 @@ def _golden(job: Job[PackageParams], task: Task, samples: Samples, recipe: dict[
     answers = run_onnx(model, some, exact_qdq=exact, threads=1)
     rows = task.answers.golden(answers, _share(recipe), job.params.golden_images)
     inputs, outputs = some[rows], {name: values[rows] for name, values in answers.items()}
-    moved = spread(model, samples[:BENT_INPUTS]) if exact else None
-    tolerances = {name: _tolerance(recipe, values, moved) for name, values in outputs.items()}
+    moved = spread(model, samples[:BENT_INPUTS]) if exact else {}
+    tolerances = {name: _tolerance(recipe, values, moved.get(name)) for name, values in outputs.items()}
     allowed = max(_relative(tolerances[name], values, exact) for name, values in outputs.items())
     refuse_dependent_rows(model, inputs, exact, allowed)
     return _Golden([int(i) for i in rows], inputs, outputs, tolerances)
@@ -176,21 +176,28 @@ def _share(recipe: dict[str, Any]) -> float:
 
 
 def _tolerance(recipe: dict[str, Any], golden: np.ndarray, moved: float | None) -> Tolerance:
-    """That of one output; ``moved``: by what share bending moved it, where the judge is exact arithmetic."""
+    """That of one output; ``moved``: by what share bending moved it, where the judge is exact arithmetic.
+
+    Whole numbers have none: half a class is no class, and a share of the largest one would let its neighbours pass.
+    """
     from dlx_deploy.runtime.tasks.arrays import Tolerance
 
+    if golden.dtype.kind != "f":
+        return Tolerance(0.0, 0.0)
     largest = _largest(golden)
     exact = None if moved is None else _exact_share(recipe, moved) * largest
     return Tolerance(_share(recipe) * largest, RTOL, exact)
 
 
 def _relative(tolerance: Tolerance, golden: np.ndarray, exact: bool) -> float:
-    """The tolerance as a share of the largest golden value."""
-    return float(max(tolerance.on(exact).atol / max(_largest(golden), 1e-12), RTOL))
+    """The tolerance as a share of the largest golden value, at least ``RTOL``."""
+    return max(tolerance.on(exact).atol / max(_largest(golden), 1e-12), RTOL)
 
 
 def _largest(values: np.ndarray) -> float:
-    return float(abs(values).max())
+    import numpy as np
+
+    return float(np.abs(values.astype(np.float64)).max())  # in int8, abs(-128) is -128
 
 
 def _exact_share(recipe: dict[str, Any], moved: float) -> float:

@@ -15,7 +15,8 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.package.contents import Package, open_package
-from dlx_deploy.stages.package import STAGE, PackageParams
+from dlx_deploy.runtime.tasks.arrays import Tolerance, within
+from dlx_deploy.stages.package import STAGE, PackageParams, _relative, _tolerance
 from dlx_deploy.stages.quantize import LayerPrecisions
 from dlx_deploy.stages.support.results import Accuracy, Row
 from dlx_deploy.targets import load_target
@@ -104,3 +105,21 @@ def test_a_near_tie_is_not_golden(packed: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(globals(), "IMAGES", tied)
     package = packed(graph())
     assert (package.golden_inputs["images"] == tied[[1, 3, 4, 5, 6, 7, 8, 9]]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
+def test_whole_numbers_have_no_tolerance(dtype: Any) -> None:
+    """A share of the largest class would let the classes beside the right one pass."""
+    recipe = {"precision": "int8", "elsewhere": "fp32"}
+    classes = np.array([[0, 19], [3, 100]], dtype)
+    for moved in (None, 0.03):
+        exact = _tolerance(recipe, classes, moved)
+        assert exact == Tolerance(0.0, 0.0)
+        assert not within(
+            {"classes": classes + np.eye(2, dtype=dtype)}, {"classes": classes}, {"classes": exact}
+        ).rows.any()
+    assert _tolerance(recipe, classes.astype(np.float32), 0.02) == Tolerance(5.0, 1e-3, 4.0)
+
+
+def test_the_smallest_of_int8_has_a_size() -> None:
+    assert _relative(Tolerance(6.4, 0.0), np.array([-128, 1], np.int8), exact=False) == 0.05
