@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from dlx_deploy.nn.data.dataset import Labels
-
-__all__ = ["ORDER", "Copies", "digests", "find_copies"]
+__all__ = ["ORDER", "Copies", "Row", "digests", "find_copies"]
 
 ORDER = ("test", "validation", "train")
 """What stays where an image is in several splits: the first of these."""
@@ -24,7 +22,7 @@ Row = tuple[str, int]
 @dataclass(frozen=True)
 class Copies:
     """``across``: (row, the row of an earlier split of ``ORDER`` that it equals). ``repeated``: test images that the
-    test split has before already. ``contradictory``: different images that have several labels."""
+    test split has before already. ``contradictory``: different images that have several targets."""
 
     across: tuple[tuple[Row, Row], ...]
     repeated: int
@@ -36,18 +34,20 @@ def digests(rows: NDArray[Any]) -> list[bytes]:
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
-def find_copies(found: Mapping[str, Sequence[bytes]], labels: Mapping[str, Labels]) -> Copies:
-    """The copies among the splits of ``found``: digests by split, with ``labels`` int64[N] of each. Linear."""
+def find_copies(found: Mapping[str, Sequence[bytes]], target: Callable[[Row], Hashable]) -> Copies:
+    """The copies among the splits of ``found``: digests by split. Linear; ``target`` is asked of copies alone."""
     first: dict[bytes, Row] = {}
-    meanings: dict[bytes, set[int]] = defaultdict(set)
+    meanings: dict[bytes, set[Hashable]] = defaultdict(set)
     across: list[tuple[Row, Row]] = []
     repeated = 0
     for split in ORDER:
-        for row, (digest, label) in enumerate(zip(found[split], labels[split].tolist(), strict=True)):
+        for row, digest in enumerate(found[split]):
             origin = first.setdefault(digest, (split, row))
-            meanings[digest].add(label)
+            if origin == (split, row):
+                continue
+            meanings[digest] |= {target(origin), target((split, row))}
             if origin[0] != split:
                 across.append(((split, row), origin))
-            elif split == "test" and origin[1] != row:
+            elif split == "test":
                 repeated += 1
     return Copies(tuple(across), repeated, sum(len(m) > 1 for m in meanings.values()))

@@ -38,6 +38,7 @@ __all__ = [
     "header_type",
     "open_data",
     "write_header",
+    "write_labels",
 ]
 
 SCHEMA = 1
@@ -62,13 +63,15 @@ Inputs = npt.NDArray[Any]
 class Column:
     """An array of a split, ``SPLIT.FILE.npy``: a row per sample, of ``dims`` (``None``: any, the same in one split).
 
-    ``padding``: what stands behind the ends of rows that are shorter than others.
+    ``padding``: what stands behind the ends of rows that are shorter than others. ``aligned``: of targets [N, H, W]
+    that say something of each pixel of an image, and move with it.
     """
 
     file: str
     dtype: str
     dims: tuple[int | None, ...] = ()
     padding: int | None = None
+    aligned: bool = False
 
     def fits(self, values: npt.NDArray[Any], count: int) -> bool:
         """Whether ``values`` are ``count`` such rows."""
@@ -82,6 +85,10 @@ class Column:
     def describe(self, count: int) -> str:
         """The type and shape of ``count`` rows."""
         return f"{self.dtype}[{', '.join('L' if n is None else str(n) for n in (count, *self.dims))}]"
+
+
+LABELS = Column("labels", "int64")
+"""The classes of samples that are each of one."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="task"):
@@ -99,7 +106,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="task"):
     @property
     def targets(self) -> Column:
         """What a network learns to answer."""
-        return Column("labels", "int64")
+        return LABELS
 
 
 @dataclass(frozen=True)
@@ -211,3 +218,8 @@ def write_header(folder: Path, header: Header) -> None:
     """Write ``header`` as ``folder/dataset.json``, the same bytes for the same content."""
     text = json.dumps(msgspec.to_builtins(header), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     (folder / "dataset.json").write_text(text, encoding="utf-8")
+
+
+def write_labels(folder: Path, split: str, labels: Labels) -> None:
+    """Write the classes of a split's samples."""
+    np.save(folder / f"{split}.{LABELS.file}.npy", labels, allow_pickle=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +18,7 @@ from dlx_deploy.nn.data.headers import ImageHeader
 from dlx_deploy.nn.data.imagefolder import decode_images, list_images
 from dlx_deploy.nn.data.listing import warn_once
 from dlx_deploy.nn.data.splits import Indices, Part, without
+from dlx_deploy.nn.data.targets import ClassTargets, ImageTargets
 from dlx_deploy.progress import Progress
 
 __all__ = ["ImageSource", "image_source"]
@@ -25,18 +26,27 @@ __all__ = ["ImageSource", "image_source"]
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Labelled images not yet decoded: ``fill(split, positions, into)`` writes pixels, ``name`` says whose."""
+    """Labelled images not yet decoded: ``fill(split, positions, into)`` writes pixels, ``name`` says whose.
+
+    ``make_header``: what ``dataset.json`` is made by, of what it says of images.
+    """
 
     noun: ClassVar[str] = "images"
     place: ClassVar[str] = "folder"
 
     classes: tuple[str, ...]
-    labels: Mapping[str, Labels]
+    targets: ImageTargets
     shape: tuple[int, int, int]  # height, width, channels
     fill: Callable[[str, Indices, Images], None]
     name: Callable[[str, int], str]
     config: Data
     counts: Mapping[str, float] = field(default_factory=dict)
+    make_header: Callable[..., ImageHeader] = ImageHeader
+
+    @property
+    def strata(self) -> Mapping[str, Labels]:
+        """Those of the targets."""
+        return self.targets.strata
 
     def write(self, out: Path, name: str, part: Part) -> None:
         """Decode straight into the file, so that no split needs to fit in memory twice."""
@@ -55,8 +65,12 @@ class ImageSource:
         Raises:
             DataError: there are such copies, or a split or a class has nothing else.
         """
-        labels = {name: self.labels[part.origin][part.positions] for name, part in parts.items()}
-        found = find_copies({name: digests(_read(out, name)) for name in ORDER}, labels)
+
+        def target(row: Row) -> Hashable:
+            part = parts[row[0]]
+            return self.targets.one(part.origin, int(part.positions[row[1]]))
+
+        found = find_copies({name: digests(_read(out, name)) for name in ORDER}, target)
         counts = {"contradictory_images": found.contradictory, "repeated_test_images": found.repeated}
         given = [pair for pair in found.across if parts[pair[0][0]].origin != parts[pair[1][0]].origin]
         allowed = self.config.allow_leakage
@@ -94,6 +108,10 @@ class ImageSource:
             "data.allow_leakage = true"
         )
 
+    def write_targets(self, out: Path, name: str, part: Part) -> None:
+        """The targets of one split."""
+        self.targets.write(out, name, part)
+
     def draw(self, out: Path, drawn: Indices) -> None:
         """The images of the training split at ``drawn``, as those of calibration."""
         np.save(out / "calibration.images.npy", _train(out)[drawn], allow_pickle=False)
@@ -102,7 +120,7 @@ class ImageSource:
         """``dataset.json``, once the splits are written."""
         height, width, channels = self.shape
         mean, std = _normalisation(self.config, _train(out))
-        return ImageHeader(
+        return self.make_header(
             classes=list(self.classes),
             height=height,
             width=width,
@@ -133,7 +151,9 @@ def _digits(config: Data) -> ImageSource:
         into[:] = images[positions]
 
     shape = (digits.SIDE, digits.SIDE, channels)
-    return ImageSource(digits.CLASSES, {"train": labels}, shape, fill, lambda split, i: f"digit {i}", config)
+    return ImageSource(
+        digits.CLASSES, ClassTargets({"train": labels}), shape, fill, lambda split, i: f"digit {i}", config
+    )
 
 
 def _imagefolder(config: Data, progress: Progress) -> ImageSource:
@@ -150,9 +170,9 @@ def _imagefolder(config: Data, progress: Progress) -> ImageSource:
         return str(listings[split].files[position])
 
     shape = (config.height, config.width or config.height, config.channels or 3)
-    labels = {split: listing.labels for split, listing in listings.items()}
+    targets = ClassTargets({split: listing.labels for split, listing in listings.items()})
     counts = {"files_left_out": float(len(folder.left_out))}
-    return ImageSource(folder.classes, labels, shape, fill, name, config, counts)
+    return ImageSource(folder.classes, targets, shape, fill, name, config, counts)
 
 
 _COUNTED = {
@@ -181,8 +201,8 @@ def _keep(out: Path, split: str, rows: Indices) -> None:
 
 
 def _refuse_gone(source: ImageSource, split: str, part: Part, keep: Indices) -> None:
-    labels = source.labels[part.origin]
-    gone = np.setdiff1d(labels[part.positions], labels[part.positions[keep]])
+    strata = source.strata[part.origin]
+    gone = np.setdiff1d(strata[part.positions], strata[part.positions[keep]])
     if split == "train" and len(gone):
         raise DataError(
             f"class {source.classes[gone[0]]!r} has no training image of its own ({len(gone)} such): all are copies of "

@@ -26,7 +26,7 @@ _TEST, _LIMIT_TEST, _LIMIT_TRAIN, _VALIDATION, _LIMIT_VALIDATION, _CALIBRATION, 
 class DataSource(Protocol):
     """Labelled samples, by the split that they come in: ``train``, and maybe ``validation`` and ``test``.
 
-    Splits are drawn stratified by ``labels``. ``noun``: what the samples are; ``place``: what one split lies in.
+    ``noun``: what the samples are; ``place``: what one split lies in.
     """
 
     noun: ClassVar[str]
@@ -38,8 +38,8 @@ class DataSource(Protocol):
         ...
 
     @property
-    def labels(self) -> Mapping[str, Labels]:
-        """Split → the class of each sample."""
+    def strata(self) -> Mapping[str, Labels]:
+        """Split → the class of each sample, by which splits are drawn; all 0 where a sample is of no one class."""
         ...
 
     @property
@@ -54,8 +54,11 @@ class DataSource(Protocol):
         """The written ``parts`` without inputs that are in another, and metrics of what was found."""
         ...
 
+    def write_targets(self, out: Path, name: str, part: Part) -> None:
+        """Write the targets of one split, once it is what it stays; of ``train`` first."""
+
     def draw(self, out: Path, drawn: Indices) -> None:
-        """Write those of the calibration split: some of ``train``."""
+        """Write the inputs of the calibration split: some of ``train``."""
 
     def header(self, out: Path, counts: Mapping[str, int]) -> Header:
         """What ``dataset.json`` says."""
@@ -74,13 +77,13 @@ def prepare(source: DataSource, config: Data, out: Path, seed: int) -> dict[str,
     for name in ("train", "validation", "test"):
         source.write(out, name, parts[name])
     parts, found = source.separate(out, parts)
-    labels = {name: source.labels[part.origin][part.positions] for name, part in parts.items()}
-    drawn = _calibration(config, labels["train"], seed)
+    train = parts["train"]
+    drawn = _calibration(config, source.strata["train"][train.positions], seed)
     source.draw(out, drawn)
-    labels["calibration"] = labels["train"][drawn]
-    for name, values in labels.items():
-        np.save(out / f"{name}.labels.npy", values, allow_pickle=False)
-    counts = {name: len(values) for name, values in labels.items()}
+    parts = {"train": train, **parts, "calibration": Part(train.origin, train.positions[drawn])}
+    for name, part in parts.items():
+        source.write_targets(out, name, part)
+    counts = {name: len(part.positions) for name, part in parts.items()}
     write_header(out, source.header(out, counts))
     sizes = {f"{name}_{source.noun}": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}
     return {**sizes, **source.counts, **found}
@@ -88,24 +91,24 @@ def prepare(source: DataSource, config: Data, out: Path, seed: int) -> dict[str,
 
 def _split(config: Data, source: DataSource, seed: int) -> dict[str, Part]:
     """The three disjoint splits, limited, before a single image is decoded."""
-    labels = source.labels["train"]
-    pool: Indices = np.arange(len(labels))
+    strata = source.strata["train"]
+    pool: Indices = np.arange(len(strata))
     parts: dict[str, Part] = {}
-    if "test" in source.labels:
-        parts["test"] = Part("test", np.arange(len(source.labels["test"])))
+    if "test" in source.strata:
+        parts["test"] = Part("test", np.arange(len(source.strata["test"])))
     else:
-        taken, pool = _take(labels, pool, config.test_fraction, np.random.default_rng([seed, _TEST]))
+        taken, pool = _take(strata, pool, config.test_fraction, np.random.default_rng([seed, _TEST]))
         parts["test"] = Part("train", taken)
     parts["test"] = _limit(source, parts["test"], config.limit_test, np.random.default_rng([seed, _LIMIT_TEST]))
     limited = _limit(source, Part("train", pool), config.limit_train, np.random.default_rng([seed, _LIMIT_TRAIN]))
     pool = limited.positions
-    if "validation" in source.labels:
-        whole = Part("validation", np.arange(len(source.labels["validation"])))
+    if "validation" in source.strata:
+        whole = Part("validation", np.arange(len(source.strata["validation"])))
         rng = np.random.default_rng([seed, _LIMIT_VALIDATION])
         parts["validation"] = _limit(source, whole, config.limit_train, rng)
     else:
         rng = np.random.default_rng([seed, _VALIDATION])
-        taken, pool = _take(labels, pool, config.validation_fraction, rng)
+        taken, pool = _take(strata, pool, config.validation_fraction, rng)
         parts["validation"] = Part("train", taken)
     parts["train"] = Part("train", pool)
     _refuse_empty(config, source, parts)
@@ -115,31 +118,31 @@ def _split(config: Data, source: DataSource, seed: int) -> dict[str, Part]:
     return {name: Part(part.origin, rng.permutation(part.positions)) for name, part in sorted(parts.items())}
 
 
-def _take(labels: Labels, pool: Indices, fraction: float, rng: np.random.Generator) -> tuple[Indices, Indices]:
+def _take(strata: Labels, pool: Indices, fraction: float, rng: np.random.Generator) -> tuple[Indices, Indices]:
     """A stratified ``fraction`` of ``pool``, and the rest of it; one image of each class stays in the rest."""
-    picked = stratified(labels[pool], round(len(pool) * fraction), rng, leave=1)
+    picked = stratified(strata[pool], round(len(pool) * fraction), rng, leave=1)
     return pool[picked], pool[without(len(pool), picked)]
 
 
 def _limit(source: DataSource, part: Part, limit: int, rng: np.random.Generator) -> Part:
     if not limit or limit >= len(part.positions):
         return part
-    return Part(part.origin, part.positions[stratified(source.labels[part.origin][part.positions], limit, rng)])
+    return Part(part.origin, part.positions[stratified(source.strata[part.origin][part.positions], limit, rng)])
 
 
 def _refuse_empty(config: Data, source: DataSource, parts: Mapping[str, Part]) -> None:
-    noun, place, labels = source.noun, source.place, source.labels["train"]
-    missing = np.setdiff1d(labels, labels[parts["train"].positions])
+    noun, place, strata = source.noun, source.place, source.strata["train"]
+    missing = np.setdiff1d(strata, strata[parts["train"].positions])
     if len(missing):
         raise DataError(
-            f"data.limit_train is {config.limit_train} and leaves {len(missing)} of {len(np.unique(labels))} classes "
+            f"data.limit_train is {config.limit_train} and leaves {len(missing)} of {len(np.unique(strata))} classes "
             f"without a training {noun[:-1]}; raise it"
         )
     for name in ("test", "validation"):
         if not len(parts[name].positions):
             raise DataError(
                 f"the {name} split is empty: data.{name}_fraction is {getattr(config, f'{name}_fraction'):g}, the "
-                f"training {place} has {len(labels)} {noun} (data.limit_train = {config.limit_train}) and one of each "
+                f"training {place} has {len(strata)} {noun} (data.limit_train = {config.limit_train}) and one of each "
                 f"class stays there; raise the fraction, or add a {name} {place} with {noun}"
             )
 
@@ -147,8 +150,8 @@ def _refuse_empty(config: Data, source: DataSource, parts: Mapping[str, Part]) -
 def _refuse_missing(config: Data, source: DataSource, parts: Mapping[str, Part]) -> None:
     """A class that a draw or a limit keeps out of test is unknown to the gate; out of validation it is said."""
     for name in ("test", "validation"):
-        labels = source.labels[parts[name].origin]
-        missing = np.setdiff1d(labels, labels[parts[name].positions])
+        strata = source.strata[parts[name].origin]
+        missing = np.setdiff1d(strata, strata[parts[name].positions])
         key, limit = ("limit_test", config.limit_test) if name == "test" else ("limit_train", config.limit_train)
         reasons = [f"data.{key} = {limit}"] if limit else []
         if parts[name].origin == "train":
@@ -158,8 +161,8 @@ def _refuse_missing(config: Data, source: DataSource, parts: Mapping[str, Part])
         require_classes([source.classes[i] for i in missing], where, allowed)
 
 
-def _calibration(config: Data, labels: Labels, seed: int) -> Indices:
+def _calibration(config: Data, strata: Labels, seed: int) -> Indices:
     count = config.calibration_images
-    if count > len(labels):
-        log.warning("data.calibration_images is %d; the training split has %d: all are taken", count, len(labels))
-    return stratified(labels, min(count, len(labels)), np.random.default_rng([seed, _CALIBRATION]))
+    if count > len(strata):
+        log.warning("data.calibration_images is %d; the training split has %d: all are taken", count, len(strata))
+    return stratified(strata, min(count, len(strata)), np.random.default_rng([seed, _CALIBRATION]))

@@ -21,15 +21,15 @@ class Part:
     positions: Indices
 
 
-def stratified(labels: Indices, count: int, rng: np.random.Generator, *, leave: int = 0) -> Indices:
-    """``count`` positions of ``labels``, ascending, each class by its share (largest remainder).
+def stratified(strata: Indices, count: int, rng: np.random.Generator, *, leave: int = 0) -> Indices:
+    """``count`` positions of ``strata``, ascending, each class by its share (largest remainder).
 
     At least ``leave`` of every class stay behind, so fewer than ``count`` may come back. Where ``count`` allows,
     every class is drawn from at least once.
     """
-    classes, sizes = np.unique(labels, return_counts=True)
+    classes, sizes = np.unique(strata, return_counts=True)
     shares = _allot(sizes.astype(np.int64), np.maximum(sizes - leave, 0).astype(np.int64), count)
-    drawn = [rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, shares, strict=True)]
+    drawn = [rng.permutation(np.flatnonzero(strata == c))[:n] for c, n in zip(classes, shares, strict=True)]
     return np.sort(np.concatenate([np.empty(0, np.int64), *drawn]).astype(np.int64))
 
 

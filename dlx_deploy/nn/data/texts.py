@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.copies import ORDER, digests, find_copies
-from dlx_deploy.nn.data.dataset import Dataset, Labels
+from dlx_deploy.nn.data.dataset import Dataset, Labels, write_labels
 from dlx_deploy.nn.data.docstrings import load_docstrings
 from dlx_deploy.nn.data.headers import TextHeader
 from dlx_deploy.nn.data.listing import left_out_tables, require_classes, split_of, text_names
@@ -40,7 +40,7 @@ class TextSource:
     place: ClassVar[str] = "file"
 
     classes: tuple[str, ...]
-    labels: Mapping[str, Labels]
+    strata: Mapping[str, Labels]
     texts: Mapping[str, Sequence[str]]
     config: Data
     counts: Mapping[str, float] = field(default_factory=dict)
@@ -60,8 +60,10 @@ class TextSource:
         Raises:
             DataError: a class of the training split, or a whole split, has nothing else.
         """
-        labels = {name: self.labels[part.origin][part.positions] for name, part in parts.items()}
-        found = find_copies({name: digests(_tokens(out, name)) for name in ORDER}, labels)
+        labels = {name: self.strata[part.origin][part.positions] for name, part in parts.items()}
+        found = find_copies(
+            {name: digests(_tokens(out, name)) for name in ORDER}, lambda row: int(labels[row[0]][row[1]])
+        )
         result = dict(parts)
         for split in ORDER:
             rows = np.array([row for (name, row), _ in found.across if name == split], np.int64)
@@ -82,6 +84,10 @@ class TextSource:
                 f"the {split} split: class {self.classes[gone[0]]!r} has no text of its own ({len(gone)} such): all "
                 "are the same tokens as texts of the test or validation split; add others, or raise data.max_length"
             )
+
+    def write_targets(self, out: Path, name: str, part: Part) -> None:
+        """The classes."""
+        write_labels(out, name, self.strata[part.origin][part.positions])
 
     def draw(self, out: Path, drawn: Indices) -> None:
         """The texts of the training split at ``drawn``, as those of calibration."""
