@@ -50,7 +50,7 @@ class Bare:
     def __init__(self, model: nn.Module, data: TrainData, case: dict[str, Any], device: torch.device) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.images = torch.from_numpy(data.inputs).to(device)
-        self.labels = torch.from_numpy(data.labels).to(device)
+        self.labels = torch.from_numpy(data.targets).to(device)
         self.mean = torch.tensor(MEAN, device=device).view(-1, 1, 1) * 255
         self.inverse = 1 / (torch.tensor(STD, device=device).view(-1, 1, 1) * 255)
         decay = [p for p in model.parameters() if p.ndim > 1]

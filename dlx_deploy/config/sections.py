@@ -83,6 +83,7 @@ class TrainingDefaults(Section, frozen=True, kw_only=True, forbid_unknown_fields
     batch_size: AtLeastOne = 64
     max_tokens: AtLeastOne = 4096
     accumulate: AtLeastOne = 1
+    loss: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive = 0.1
     schedule: Literal["cosine", "one-cycle", "cosine-restarts"] = "cosine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,18 +14,19 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.stages.support.gates import fewest_samples_for
 from dlx_deploy.targets import Profile
-from dlx_deploy.tasks import kinds_with_a_path, prepare, task_for
+from dlx_deploy.tasks import check_keys, kinds_with_a_path, prepare, task_for
 
 __all__ = ["STAGE"]
 
+_KEYS = {"tokenizer": "tokenizer"}
+"""The key of ``[data]`` that names an input; every other is that of ``data.path``."""
 _FLIPS = 0.02
 """The share of answers that a good student changes, for better and worse alike; on the digits it is 2 to 4 %."""
 
 
 def run(job: Job[Data]) -> Metrics:
-    """Write the data artifact. ``images``, ``texts`` and ``tokenizer`` are bound where the user names files."""
-    files = {"images": "path", "texts": "path", "tokenizer": "tokenizer"}
-    given = {key: str(job.inputs[name]) for name, key in files.items() if name in job.inputs}
+    """Write the data artifact; the user's files are inputs, ``tokenizer`` or what ``data.path`` names."""
+    given = {_KEYS.get(name, "path"): str(path) for name, path in job.inputs.items()}
     return prepare(replace(job.params, **given), job.out / "data", job.seed, job.progress)
 
 
@@ -32,11 +34,12 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """One step, whose parameters are the section without what is bound as a file."""
     given = config.data.tokenizer.endswith(".json")
     params = replace(config.data, path="", tokenizer="given.json" if given else config.data.tokenizer)
+    files = task_for(config.data).files(config.data)
     step = Step(
         name="data",
-        stage=STAGE,
+        stage=dataclasses.replace(STAGE, inputs=tuple(files)),
         params=params,
-        inputs=task_for(config.data).files(config.data),
+        inputs=files,
         seed=config.seed,
         gates=partial(refuse_large_batches, config),
         notes=partial(notes, config),
@@ -54,6 +57,7 @@ def check(setup: Setup[Data]) -> None:
             f"data.path is {data.path!r}, and data.kind {data.kind!r} takes none: it is {own}; set data.kind to "
             f"{theirs}, or leave the path out"
         )
+    check_keys(data, task)
     task.inputs.check(data)
 
 

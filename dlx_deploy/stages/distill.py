@@ -34,7 +34,7 @@ def run(job: Job[Distill]) -> Metrics:
     data = open_data(job.inputs["data"])
     use_threads(job, data)
     model, architecture = new_model(job, data)
-    return train_and_save(job, data, model, architecture, distilling(job))
+    return train_and_save(job, data, model, architecture, distilling(job, data))
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:

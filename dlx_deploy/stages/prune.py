@@ -45,7 +45,7 @@ def run(job: Job[Prune]) -> Metrics:
     changed = {**architecture.pruned, **report.channels}
     counts = channel_counts(pruned)
     architecture = replace(architecture, pruned={name: counts[name] for name in changed})
-    metrics = train_and_save(job, data, pruned, architecture, distilling(job))
+    metrics = train_and_save(job, data, pruned, architecture, distilling(job, data))
     macs = {"macs_removed": report.reduction, "macs_asked": params.reduce_macs, "macs": float(report.macs_after)}
     return {**macs, **metrics}
 

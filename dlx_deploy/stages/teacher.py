@@ -18,7 +18,7 @@ from dlx_deploy.stages.support.networks import named_network, rebuilding
 from dlx_deploy.stages.support.rehearsal import built_network, rehearse_network, rehearse_training
 from dlx_deploy.stages.support.training import TORCH_TOOLS, new_model, train_and_save, use_threads
 from dlx_deploy.targets import Profile
-from dlx_deploy.tasks import task_for
+from dlx_deploy.tasks import task_for, task_of
 
 __all__ = ["STAGE"]
 
@@ -32,7 +32,6 @@ def run(job: Job[Teacher]) -> Metrics:
     """
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.nn.models.pretrained import pretrained_state
-    from dlx_deploy.nn.training.losses import supervised
     from dlx_deploy.nn.training.transfer import load_with_new_head
     from dlx_deploy.nn.weights.checkpoint import load_into, read_checkpoint
     from dlx_deploy.nn.weights.class_order import class_names, keep_class_order, named_by_config, same_classes
@@ -56,7 +55,7 @@ def run(job: Job[Teacher]) -> Metrics:
         else:  # a finished classifier of these classes
             load_into(model, state, origin)
             keep_class_order(model, architecture.input, names, data.classes, job.params.model)
-    metrics = train_and_save(job, data, model, architecture, supervised(job.params.label_smoothing))
+    metrics = train_and_save(job, data, model, architecture, task_of(data).answers.supervised(job.params, data))
     _, labels = data.split("validation")
     largest = max(Counter(labels.tolist()).values())
     return {**metrics, "validation_samples": float(len(labels)), "validation_largest_class": largest / len(labels)}

@@ -15,7 +15,17 @@ from dlx_deploy.tasks.task import Task
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
 
-__all__ = ["TASKS", "Task", "find_task", "kinds_with_a_path", "prepare", "task_for", "task_of", "tools_of"]
+__all__ = [
+    "TASKS",
+    "Task",
+    "check_keys",
+    "find_task",
+    "kinds_with_a_path",
+    "prepare",
+    "task_for",
+    "task_of",
+    "tools_of",
+]
 
 TASKS = {
     "image-classification": "dlx_deploy.tasks.image_classification:TASK",
@@ -50,6 +60,23 @@ def task_for(data: Data) -> Task:
             return task
     kinds = [kind for task in built_in for kind in task.kinds]
     return _given(load_plugin("dataset", data.kind, kinds, "set data.kind to one of them"))
+
+
+def check_keys(data: Data, task: Task) -> None:
+    """Refuses keys of ``[data]`` that only other tasks have.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    others = frozenset().union(*(find_task(name).keys for name in TASKS)) - task.keys
+    for key in (name for name in data.__struct_fields__ if name in others):
+        value = getattr(data, key)
+        if value != getattr(Data(), key):
+            shown = list(value) if isinstance(value, tuple) else repr(value)
+            raise ConfigError(
+                f"data.{key} is {shown}, and data.kind {data.kind!r} has {task.inputs.noun}, which have no such key; "
+                "leave it out"
+            )
 
 
 def tools_of(data: Data) -> tuple[str, ...]:

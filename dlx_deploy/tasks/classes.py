@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from dlx_deploy.config import Distill, Prune, Teacher, Training
     from dlx_deploy.graph.samples import Arrays
+    from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.training.hooks import Metric
+    from dlx_deploy.nn.training.losses import Blend, LossFn
 
 __all__ = ["Classes"]
 
@@ -18,12 +21,31 @@ __all__ = ["Classes"]
 class Classes:
     """The one output ``logits``, float32[N, classes]; targets are labels int64[N]."""
 
+    keys: frozenset[str] = frozenset()
+    losses: tuple[str, ...] = ("cross-entropy",)
+    small: bool = True
+
     @property
     def metric(self) -> Metric:
         """The share of samples whose largest logit is at their label."""
         from dlx_deploy.nn.training.hooks import TOP1
 
         return TOP1
+
+    def check_training(self, name: str, section: Training) -> None:
+        """Nothing: every option is for classes."""
+
+    def supervised(self, section: Teacher, data: Dataset) -> LossFn:
+        """Cross entropy, smoothed as the section says."""
+        from dlx_deploy.nn.training.losses import supervised
+
+        return supervised(section.label_smoothing)
+
+    def blend(self, section: Distill | Prune, data: Dataset) -> Blend:
+        """Hinton et al. 2015."""
+        from dlx_deploy.nn.training.losses import class_blend
+
+        return class_blend(section.temperature, section.alpha)
 
     def golden(self, outputs: Arrays, share: float, count: int) -> npt.NDArray[Any]:
         """Rows whose best class leads clearly."""

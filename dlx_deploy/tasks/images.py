@@ -57,14 +57,11 @@ class Images:
 
     noun: str = "images"
     reads: Reads = "images"
+    keys: frozenset[str] = frozenset({"height", "width", "channels", "mean", "std"})
     seen_in_calibration: bool = True
 
     def check(self, data: Data) -> None:
-        """No key of texts, a height for images that have none of their own, and a value for each channel."""
-        if data.tokenizer != Data().tokenizer:
-            raise ConfigError(
-                f"data.tokenizer is {data.tokenizer!r}, and data.kind {data.kind!r} has images, not texts; leave it out"
-            )
+        """A height for images that have none of their own, and a value for each channel."""
         if data.kind != DIGITS and not data.height:
             raise ConfigError(
                 f"data.height is 0; data.kind {data.kind!r} needs the height in pixels to resize to, "

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dlx_deploy.config import Data, Export, Prune, Training
+from dlx_deploy.config import Data, Distill, Export, Prune, Teacher, Training
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Source
 from dlx_deploy.progress import Progress
 from dlx_deploy.targets import Profile
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.pruning.channels import PruneReport
     from dlx_deploy.nn.training.batches import Feed
     from dlx_deploy.nn.training.hooks import Metric
+    from dlx_deploy.nn.training.losses import Blend, LossFn
     from dlx_deploy.runtime.tasks.task import Task as DeviceTask
 
 __all__ = ["Answers", "Inputs", "Task"]
@@ -48,12 +50,17 @@ class Inputs(Protocol):
         ...
 
     @property
+    def keys(self) -> frozenset[str]:
+        """The keys of ``[data]`` that say something of these inputs: they are refused with other tasks."""
+        ...
+
+    @property
     def seen_in_calibration(self) -> bool:
         """Whether INT8 on a CPU wants the ranges of activations from calibration; else from each input as it comes."""
         ...
 
     def check(self, data: Data) -> None:
-        """Refuses keys of ``[data]`` that belong to other inputs, and sizes that are missing; in milliseconds.
+        """Refuses sizes that are missing and values that do not fit each other; in milliseconds.
 
         Raises:
             ConfigError: names the key.
@@ -137,6 +144,37 @@ class Answers(Protocol):
         """Of a validation split."""
         ...
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of ``[data]`` that say something of these answers: they are refused with other tasks."""
+        ...
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The values of a training section's ``loss``, the usual one first."""
+        ...
+
+    @property
+    def small(self) -> bool:
+        """Whether a teacher's answers to a whole training split can be kept, to learn from in each epoch."""
+        ...
+
+    def check_training(self, name: str, section: Training) -> None:
+        """Refuses what a section that trains cannot do with these answers.
+
+        Raises:
+            ConfigError: names the key.
+        """
+        ...
+
+    def supervised(self, section: Teacher, data: Dataset) -> LossFn:
+        """What the network to learn from minimises."""
+        ...
+
+    def blend(self, section: Distill | Prune, data: Dataset) -> Blend:
+        """What a student minimises: a part from the targets, and one from its teacher's outputs."""
+        ...
+
     def golden(self, outputs: Arrays, share: float, count: int) -> npt.NDArray[Any]:
         """``count`` rows whose answer no difference of up to ``share`` of the largest value can turn: int64[n]."""
         ...
@@ -146,7 +184,8 @@ class Answers(Protocol):
 class Task:
     """``kinds``: the values of ``data.kind`` that it takes, each with what it is where the user gives no path, else "".
 
-    ``files``: the user's files that enter as inputs, by name. ``source``: the labelled samples, before they are split.
+    ``files``: the user's files that enter as inputs, by name (``tokenizer``, any other is ``data.path``).
+    ``source``: the labelled samples, before they are split.
     ``classes``: how many there are, where that is known without reading the data. ``device``: the package's half, for
     the golden ones among the test samples, given by their rows, and a model's own input dimensions by name.
     ``statement``: what a model card says first.
@@ -161,3 +200,21 @@ class Task:
     classes: Callable[[Data], int | None]
     device: Callable[[Dataset, Sequence[int], Mapping[str, Sequence[int | None]]], DeviceTask]
     statement: str
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of ``[data]`` that it has beside those of every task."""
+        return self.inputs.keys | self.answers.keys
+
+    def check_training(self, name: str, section: Training) -> None:
+        """Refuses what the section ``name`` cannot do with these inputs and answers.
+
+        Raises:
+            ConfigError: names the key.
+        """
+        if section.loss not in ("", *self.answers.losses):
+            raise ConfigError(
+                f"{name}.loss is {section.loss!r}; {self.name} has: {', '.join(map(repr, self.answers.losses))}"
+            )
+        self.inputs.check_training(name, section)
+        self.answers.check_training(name, section)

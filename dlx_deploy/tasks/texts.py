@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec.structs import replace
 
 from dlx_deploy.config import Data, Export, Prune, Training
-from dlx_deploy.errors import ConfigError
 from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
@@ -39,17 +38,11 @@ class Texts:
 
     noun: str = "texts"
     reads: Reads = "texts"
+    keys: frozenset[str] = frozenset({"tokenizer", "vocabulary", "max_length", "truncate"})
     seen_in_calibration: bool = False
 
     def check(self, data: Data) -> None:
-        """No key of images."""
-        given = {k: getattr(data, k) for k in ("height", "width", "channels", "mean", "std")}
-        for key, value in given.items():
-            if value:
-                shown = list(value) if isinstance(value, tuple) else value
-                raise ConfigError(
-                    f"data.{key} is {shown}, and data.kind {data.kind!r} has texts, not images; leave it out"
-                )
+        """Nothing: every size has a default."""
 
     def check_training(self, name: str, section: Training) -> None:
         """Nothing: a batch of one text is a batch."""

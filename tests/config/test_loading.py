@@ -162,6 +162,7 @@ def test_what_training_says_is_inherited_and_what_a_section_says_of_itself_is_ke
 @pytest.mark.parametrize("key", TrainingDefaults.__struct_fields__)
 def test_a_file_that_says_it_three_times_means_the_same(tmp_path: Path, key: str) -> None:
     other = {
+        "loss": "'cross-entropy'",
         "optimizer": "'adamw'",
         "schedule": "'one-cycle'",
         "precision": "'bf16'",

@@ -22,6 +22,10 @@ from .support.planning import planned, texts
         (["data.path=here"], r"data\.path is 'here', and data\.kind 'digits' takes none: it is scikit-learn's digits"),
         (["data.height=9"], r"data\.height is 9; the digits are 8 x 8: leave it out"),
         (["data.tokenizer=words"], r"data\.tokenizer is 'words', and data\.kind 'digits' has images"),
+        (
+            ["data.vocabulary=500"],
+            r"data\.vocabulary is 500, and data\.kind 'digits' has images, which have no such key",
+        ),
         (["data.mean=[0.5,0.5]"], r"data\.mean has 2 values \[0\.5, 0\.5\]; the images have 1 channels"),
     ],
 )
@@ -38,7 +42,7 @@ def test_what_a_plan_refuses_of_other_data(tmp_path: Path) -> None:
     assert planned(tmp_path, *given, "data.height=8")
     words = texts(tmp_path / "texts")
     assert planned(tmp_path, *words)
-    with pytest.raises(ConfigError, match=r"data\.height is 8, and data\.kind 'text' has texts, not images"):
+    with pytest.raises(ConfigError, match=r"data\.height is 8, and data\.kind 'text' has texts, which have no"):
         planned(tmp_path, *words, "data.height=8")
 
 

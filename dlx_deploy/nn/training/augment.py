@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Mixer", "Normalise", "rand_augmented", "shifted"]
+__all__ = ["Mixer", "Moves", "Normalise", "drawn_moves", "moved", "rand_augmented"]
 
 GROUP = 16
 """So many images of a batch share the operations that RandAugment draws."""
@@ -28,33 +29,47 @@ class Normalise:
         return images.permute(0, 3, 1, 2).to(torch.float32).sub_(self.mean).mul_(self.inverse)
 
 
-def shifted(
-    images: Tensor,
-    rows: Tensor,
-    shift_px: int,
-    flip: bool,
-    generator: torch.Generator,
-    part: slice | None = None,
-    total: int = 0,
-) -> Tensor:
-    """``images[rows]``, each moved by up to ``shift_px`` on both axes and, with ``flip``, mirrored half of the time.
+@dataclass(frozen=True)
+class Moves:
+    """Where the pixels of B moved images come from: rows int64[B, H] and columns int64[B, W] of the stored ones."""
 
-    ``images: uint8[N, H, W, C]``; ``rows: int64[B]``. What moves in is the nearest edge pixel. Every image draws its
-    own shift and mirroring. Where ``rows`` are the ``part`` of a batch of ``total``, the draws are made for all of it.
+    ys: Tensor
+    xs: Tensor
+
+    def __getitem__(self, part: slice) -> Moves:
+        return Moves(self.ys[part], self.xs[part])
+
+    def to(self, device: torch.device) -> Moves:
+        """The same on ``device``."""
+        return Moves(self.ys.to(device, non_blocking=True), self.xs.to(device, non_blocking=True))
+
+
+def drawn_moves(
+    size: tuple[int, int], count: int, shift_px: int, flip: bool, generator: torch.Generator
+) -> Moves | None:
+    """Shifts by up to ``shift_px`` on both axes and, with ``flip``, mirrorings half of the time, for ``count`` images.
+
+    ``size``: height and width. What moves in is the nearest edge pixel. ``None``: nothing moves.
     """
-    device = images.device
     if not shift_px and not flip:
-        return images[rows.to(device)]
-    count, (height, width) = total or len(rows), images.shape[1:3]
-    ys = _moved(height, count, shift_px, generator)
-    xs = _moved(width, count, shift_px, generator)
+        return None
+    ys = _moved(size[0], count, shift_px, generator)
+    xs = _moved(size[1], count, shift_px, generator)
     if flip:
         mirrored = torch.rand(count, generator=generator) < 0.5
         xs = torch.where(mirrored[:, None], xs.flip(1), xs)
-    if part is not None:
-        ys, xs = ys[part], xs[part]
-    rows, ys, xs = (t.to(device, non_blocking=True) for t in (rows, ys, xs))
-    return images[rows[:, None, None], ys[:, :, None], xs[:, None, :]]
+    return Moves(ys, xs)
+
+
+def moved(stored: Tensor, rows: Tensor, moves: Moves | None) -> Tensor:
+    """``stored[rows]``, a new tensor, whose pixels are where ``moves`` put them.
+
+    ``stored``: [N, ...], with ``moves`` images [N, H, W, C] or maps [N, H, W], on their device; ``rows``: int64[B].
+    """
+    rows = rows.to(stored.device, non_blocking=True)
+    if moves is None:
+        return stored[rows]
+    return stored[rows[:, None, None], moves.ys[:, :, None], moves.xs[:, None, :]]
 
 
 def rand_augmented(images: Tensor, operations: int) -> Tensor:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from dlx_deploy.config import Training
 from dlx_deploy.errors import ConfigError, DataError
-from dlx_deploy.nn.data.dataset import Dataset, Labels
+from dlx_deploy.nn.data.dataset import Dataset
 from dlx_deploy.nn.data.token_batches import plan_batches
-from dlx_deploy.nn.training.augment import Mixer, Normalise, rand_augmented, shifted
+from dlx_deploy.nn.training.augment import Mixer, Moves, Normalise, drawn_moves, moved, rand_augmented
 
 __all__ = [
     "Batch",
@@ -42,32 +42,38 @@ HELD_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass. ``labels``: int64[N], or after mixing float32[N, classes]; ``rows``: int64[N] on the CPU.
+    """One pass. ``targets``: as stored, [N, ...]; labels after mixing float32[N, classes]. ``rows``: int64[N] on
+    the CPU.
 
     ``weights``: float32[N], what each sample counts in the mean loss of an optimizer step; ``None``: all the same.
     """
 
     inputs: Tensor
-    labels: Tensor
+    targets: Tensor
     rows: Tensor
     weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class TrainData:
-    """What a run learns from and is watched on, and how stored rows become what a network reads."""
+    """What a run learns from and is watched on, and how stored rows become what a network reads.
+
+    ``aligned``: targets [N, H, W] say something of each pixel, and move with the images.
+    """
 
     inputs: npt.NDArray[Any]
-    labels: Labels
+    targets: npt.NDArray[Any]
     validation_inputs: npt.NDArray[Any]
-    validation_labels: Labels
+    validation_targets: npt.NDArray[Any]
     feed: Feed
     classes: int
+    aligned: bool = False
 
     @classmethod
     def of(cls, data: Dataset, feed: Feed) -> TrainData:
         """The training and validation splits of ``data``."""
-        return cls(*data.split("train"), *data.split("validation"), feed, len(data.classes))
+        aligned = data.header.targets.aligned
+        return cls(*data.split("train"), *data.split("validation"), feed, len(data.classes), aligned)
 
 
 class Feed(Protocol):
@@ -135,11 +141,8 @@ class ImageBatches:
     def __init__(self, data: TrainData, settings: Training, device: torch.device) -> None:
         _check_batch(len(data.inputs), settings.batch_size)
         self._feed, self._settings, self._device = data.feed, settings, device
-        self._count = len(data.inputs)
-        held = data.inputs.nbytes <= HELD_BYTES
-        self._stored = data.inputs
-        self._held = torch.from_numpy(np.array(data.inputs)).to(device) if held else None
-        self._labels = torch.from_numpy(np.array(data.labels))
+        self._count, self._aligned = len(data.inputs), data.aligned
+        self._images, self._targets = _Rows(data.inputs, device), _Rows(data.targets, device)
         self._mixer = Mixer(settings.mixup, settings.cutmix, data.classes)
 
     def plan(self, seed: int, processes: int) -> Plan:
@@ -154,17 +157,34 @@ class ImageBatches:
 
     def batch(self, step: Sequence[npt.NDArray[np.int64]], process: int, generator: torch.Generator) -> Batch:
         """The part of ``process``; shifts and mirrorings are drawn for all parts, so that they do not depend on it."""
-        s, rows = self._settings, torch.from_numpy(step[process])
+        s, rows = self._settings, step[process]
         before, total = sum(len(part) for part in step[:process]), sum(len(part) for part in step)
-        part = slice(before, before + len(rows))
+        every = drawn_moves(self._images.size, total, s.shift_px, s.flip, generator)
+        moves = every[before : before + len(rows)].to(self._device) if every else None
+        images = self._feed(rand_augmented(self._images.at(rows, moves), s.rand_augment))
+        images, targets = self._mixer(images, self._targets.at(rows, moves if self._aligned else None))
+        return Batch(images, targets, torch.from_numpy(rows))
+
+
+class _Rows:
+    """An array of samples, on the training device if it is small enough to stay there."""
+
+    def __init__(self, stored: npt.NDArray[Any], device: torch.device) -> None:
+        self._stored, self._device = stored, device
+        self._held = torch.from_numpy(np.array(stored)).to(device) if stored.nbytes <= HELD_BYTES else None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self._stored.shape[1:3]
+        return height, width
+
+    def at(self, rows: npt.NDArray[np.int64], moves: Moves | None) -> Tensor:
+        """Those at ``rows``, moved."""
         if self._held is not None:
-            images = shifted(self._held, rows, s.shift_px, s.flip, generator, part, total)
-        else:
-            read = torch.from_numpy(np.ascontiguousarray(self._stored[step[process]])).to(self._device)
-            images = shifted(read, torch.arange(len(rows)), s.shift_px, s.flip, generator, part, total)
-        images = self._feed(rand_augmented(images, s.rand_augment))
-        images, labels = self._mixer(images, self._labels[rows].to(self._device, non_blocking=True))
-        return Batch(images, labels, rows)
+            return moved(self._held, torch.from_numpy(rows), moves)
+        read = torch.from_numpy(np.ascontiguousarray(self._stored[rows])).to(self._device)
+        return moved(read, torch.arange(len(rows)), moves)
 
 
 class TokenBatches:
@@ -173,7 +193,7 @@ class TokenBatches:
     noun = "sequences"
 
     def __init__(self, data: TrainData, settings: Training, device: torch.device) -> None:
-        self._tokens, self._labels = data.inputs, torch.from_numpy(np.array(data.labels))
+        self._tokens, self._targets = data.inputs, torch.from_numpy(np.array(data.targets))
         self._feed, self._settings, self._device = data.feed, settings, device
         assert isinstance(data.feed, TokenFeed)
         self.lengths = np.asarray((np.asarray(data.inputs) != data.feed.pad_id).sum(axis=1), dtype=np.int64)
@@ -196,7 +216,7 @@ class TokenBatches:
         weights = torch.from_numpy(self.lengths[rows]).float() if by_tokens else torch.ones(len(rows))
         weights = torch.zeros(1) if idle else weights
         position = torch.from_numpy(rows)
-        return Batch(tokens, self._labels[position].to(self._device), position, weights.to(self._device))
+        return Batch(tokens, self._targets[position].to(self._device), position, weights.to(self._device))
 
 
 def _check_batch(images: int, batch_size: int) -> None:

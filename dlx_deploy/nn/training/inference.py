@@ -14,12 +14,17 @@ from dlx_deploy.nn.training.hooks import TOP1, Metric
 
 __all__ = ["evaluate", "predict_logits", "total"]
 
-PART = 4096
-"""Samples whose answers are held at a time: those of dense prediction are large."""
+BATCH = 256
+"""Samples that are answered at a time, at most …"""
+BATCH_VALUES = 1 << 24
+"""… and their values: a network makes many more of each, and its answers may be as large."""
 
 
-def predict_logits(model: nn.Module, inputs: npt.NDArray[Any], feed: Feed, batch: int = 256) -> npt.NDArray[np.float32]:
+def predict_logits(
+    model: nn.Module, inputs: npt.NDArray[Any], feed: Feed, batch: int | None = None
+) -> npt.NDArray[np.float32]:
     """The outputs float32[N, classes, ...] of ``inputs``, rows as stored, in evaluation mode; the mode is put back."""
+    batch = batch or _batch(inputs)
     training, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval()
     with torch.inference_mode():
@@ -41,9 +46,14 @@ def evaluate(
 def total(
     model: nn.Module, inputs: npt.NDArray[Any], targets: npt.NDArray[Any], feed: Feed, metric: Metric
 ) -> npt.NDArray[np.float64]:
-    """What the answers to ``inputs`` add to the metric's totals, a part of them at a time."""
+    """What the answers to ``inputs`` add to the metric's totals; of dense ones no more than a batch is held."""
+    size = _batch(inputs)
     totals = [
-        metric.total(predict_logits(model, inputs[i : i + PART], feed), np.asarray(targets[i : i + PART]))
-        for i in range(0, len(targets), PART)
+        metric.total(predict_logits(model, inputs[i : i + size], feed, size), np.asarray(targets[i : i + size]))
+        for i in range(0, len(targets), size)
     ]
     return np.asarray(np.sum(totals, axis=0))
+
+
+def _batch(inputs: npt.NDArray[Any]) -> int:
+    return max(min(BATCH, BATCH_VALUES // max(inputs[:1].size, 1)), 1)

@@ -101,7 +101,7 @@ def train(
     check_schedule(settings)
     _check_sharding(run)
     if not settings.epochs:
-        score = evaluate(model.eval(), data.validation_inputs, data.validation_labels, data.feed, hooks.metric)
+        score = evaluate(model.eval(), data.validation_inputs, data.validation_targets, data.feed, hooks.metric)
         return TrainReport(epochs=0, initial_score=score)
     return _Run(hooks.prepare(model), data, settings, loss, run, hooks).to_the_end()
 
@@ -245,9 +245,9 @@ class _Run:
         """The validation score, each process on its share; one without a share takes part with what counts nothing."""
         d, metric = self.data, self.hooks.metric
         mine = slice(self.rank, None, self.processes) if not self.run.sharded else slice(None)
-        count = len(d.validation_labels[mine])
+        count = len(d.validation_targets[mine])
         mine = mine if count else slice(0, 1)
-        totals = total(self.learner.judged(), d.validation_inputs[mine], d.validation_labels[mine], d.feed, metric)
+        totals = total(self.learner.judged(), d.validation_inputs[mine], d.validation_targets[mine], d.feed, metric)
         own = np.append((totals if count else np.zeros_like(totals)).reshape(-1), count)
         sums: Any = self.accelerator.reduce(torch.from_numpy(own).to(self.accelerator.device))
         everywhere = sums.cpu().numpy()

@@ -12,10 +12,21 @@ from torch.nn import functional as F
 
 from dlx_deploy.nn.training.batches import Batch
 
-__all__ = ["LossFn", "cross_entropy", "distillation_loss", "distilled", "distilled_from", "supervised"]
+__all__ = [
+    "Blend",
+    "LossFn",
+    "class_blend",
+    "cross_entropy",
+    "distillation_loss",
+    "distilled",
+    "distilled_from",
+    "supervised",
+]
 
 LossFn = Callable[[Tensor, Batch], Tensor]
-"""(logits float32[N, classes], the batch that gave them) → float32[N], to be minimised."""
+"""(a network's outputs, float32[N, ...], the batch that gave them) → float32[N], to be minimised."""
+Blend = Callable[[Tensor, Tensor, Batch], Tensor]
+"""(a student's outputs, its teacher's for the same inputs, the batch) → float32[N], to be minimised."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -41,38 +52,47 @@ def distillation_loss(
 
 
 def supervised(label_smoothing: float) -> LossFn:
-    """A loss for ``train``: the labels alone."""
+    """``cross_entropy`` of logits float32[N, classes]: the labels alone."""
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(logits, batch.labels, label_smoothing)
+        return cross_entropy(logits, batch.targets, label_smoothing)
 
     return loss
 
 
-def distilled(teacher: nn.Module, temperature: float, alpha: float) -> LossFn:
-    """A loss for ``train``: ``distillation_loss`` with ``teacher`` on the very inputs that the student saw.
+def class_blend(temperature: float, alpha: float) -> Blend:
+    """``distillation_loss`` of logits float32[N, classes]."""
+
+    def blend(student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return distillation_loss(student, teacher, batch.targets, temperature, alpha)
+
+    return blend
+
+
+def distilled(teacher: nn.Module, blend: Blend) -> LossFn:
+    """A loss for ``train``: ``blend`` with ``teacher`` on the very inputs that the student saw.
 
     Beyer et al. 2022 ("a good teacher is patient and consistent"). The teacher is put in evaluation mode and learns
     nothing.
     """
     teacher.eval().to(memory_format=torch.channels_last)
 
-    def loss(logits: Tensor, batch: Batch) -> Tensor:
+    def loss(outputs: Tensor, batch: Batch) -> Tensor:
         with torch.no_grad():
             answers = teacher.to(batch.inputs.device)(batch.inputs).float()
-        return distillation_loss(logits, answers, batch.labels, temperature, alpha)
+        return blend(outputs, answers, batch)
 
     return loss
 
 
-def distilled_from(answers: npt.NDArray[np.float32], temperature: float, alpha: float) -> LossFn:
-    """A loss for ``train``: ``distillation_loss`` with the teacher's logits computed before.
+def distilled_from(answers: npt.NDArray[np.float32], blend: Blend) -> LossFn:
+    """A loss for ``train``: ``blend`` with the teacher's outputs computed before.
 
-    ``answers``: float32[samples, classes], in the order of the training split; right only without augmentation.
+    ``answers``: float32[samples, ...], in the order of the training split; right only without augmentation.
     """
 
-    def loss(logits: Tensor, batch: Batch) -> Tensor:
-        taught = torch.from_numpy(np.ascontiguousarray(answers[batch.rows.numpy()])).to(logits.device)
-        return distillation_loss(logits, taught, batch.labels, temperature, alpha)
+    def loss(outputs: Tensor, batch: Batch) -> Tensor:
+        taught = torch.from_numpy(np.ascontiguousarray(answers[batch.rows.numpy()])).to(outputs.device)
+        return blend(outputs, taught, batch)
 
     return loss

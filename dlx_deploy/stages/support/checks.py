@@ -17,7 +17,7 @@ def check_training(name: str, section: Training, data: Data) -> None:
     """
     if not section.epochs:
         return
-    task_for(data).inputs.check_training(name, section)
+    task_for(data).check_training(name, section)
     first = section.restart_epochs
     if section.schedule == "cosine-restarts" and not 1 <= first <= section.epochs:
         raise ConfigError(

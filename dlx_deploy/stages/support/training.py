@@ -86,7 +86,8 @@ class Taught:
 
 def learns_from_logits(section: Distill | Prune, config: Config) -> bool:
     """Whether the teacher would always be asked the very same, so that its answers are computed once, as ``logits``."""
-    return section.epochs > 0 and not task_for(config.data).inputs.changes(section)
+    task = task_for(config.data)
+    return section.epochs > 0 and task.answers.small and not task.inputs.changes(section)
 
 
 def taught_by(section: Distill | Prune, config: Config, upstream: Offers) -> Taught:
@@ -97,7 +98,7 @@ def taught_by(section: Distill | Prune, config: Config, upstream: Offers) -> Tau
     return Taught({"teacher": teacher.model}, (teacher,))
 
 
-def distilling(job: Job[Distill | Prune]) -> LossFn:
+def distilling(job: Job[Distill | Prune], data: Dataset) -> LossFn:
     """The section's distillation loss: the teacher answers on the very inputs that the student sees.
 
     Without augmentation these are always the same, and its answers come as ``logits``.
@@ -105,12 +106,13 @@ def distilling(job: Job[Distill | Prune]) -> LossFn:
     from dlx_deploy.nn.training.losses import distilled, distilled_from
     from dlx_deploy.nn.weights.network import load_model
 
+    blend = task_of(data).answers.blend(job.params, data)
     if "logits" in job.inputs:
         import numpy as np
 
-        return distilled_from(np.load(job.inputs["logits"]), job.params.temperature, job.params.alpha)
+        return distilled_from(np.load(job.inputs["logits"]), blend)
     teacher, _ = load_model(job.inputs["teacher"])
-    return distilled(teacher, job.params.temperature, job.params.alpha)
+    return distilled(teacher, blend)
 
 
 _COMPARED = 16

@@ -327,7 +327,7 @@ def test_recalibration_wins_accuracy_back(train_data: TrainData) -> None:
     feed = train_data.feed
     assert isinstance(feed, Normalise)
     pruned, _ = prune_channels(model, (1, 1, 8, 8), 0.6)
-    before = evaluate(pruned, train_data.inputs, train_data.labels, feed)
+    before = evaluate(pruned, train_data.inputs, train_data.targets, feed)
     recalibrate_batchnorm(pruned, train_data.inputs, feed)
-    after = evaluate(pruned, train_data.inputs, train_data.labels, feed)
+    after = evaluate(pruned, train_data.inputs, train_data.targets, feed)
     assert after > before + 0.02

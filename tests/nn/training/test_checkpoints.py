@@ -104,7 +104,7 @@ def network() -> nn.Module:
 def finished(request: pytest.FixtureRequest, train_data: TrainData, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run's data, folder and optimizer, once it is over, its weights and its report."""
     set_threads(1)
-    few = dataclasses.replace(train_data, inputs=train_data.inputs[:96], labels=train_data.labels[:96])
+    few = dataclasses.replace(train_data, inputs=train_data.inputs[:96], targets=train_data.targets[:96])
     folder = tmp_path_factory.mktemp("run")
     return few, folder, request.param, *run(few, folder, request.param)
 

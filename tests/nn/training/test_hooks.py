@@ -111,8 +111,8 @@ def test_a_metric_of_one_s_own_is_what_is_watched(train_data: TrainData) -> None
     report = train(model, train_data, SETTINGS, supervised(0.0), RunContext(progress=watch), Hooks(metric=Recall()))
     d = train_data
     logits = predict_logits(model, d.validation_inputs, d.feed)
-    right = logits.argmax(axis=1) == d.validation_labels
-    expected = np.mean([right[d.validation_labels == k].mean() for k in np.unique(d.validation_labels)])
+    right = logits.argmax(axis=1) == d.validation_targets
+    expected = np.mean([right[d.validation_targets == k].mean() for k in np.unique(d.validation_targets)])
     assert report.last_score == pytest.approx(expected, abs=0.02)
     assert report.last_score != pytest.approx(right.mean(), abs=1e-6)
     assert any(f"mean recall {report.last_score:.2%}" in text for text in told)
@@ -121,7 +121,7 @@ def test_a_metric_of_one_s_own_is_what_is_watched(train_data: TrainData) -> None
 @pytest.mark.parametrize("part", [1, 7, 4096])
 def test_totals_add_up(train_data: TrainData, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
     model, d = network(), train_data
-    monkeypatch.setattr("dlx_deploy.nn.training.inference.PART", part)
+    monkeypatch.setattr("dlx_deploy.nn.training.inference.BATCH", part)
     logits = predict_logits(model, d.validation_inputs, d.feed)
-    share = float((logits.argmax(axis=1) == d.validation_labels).mean())
-    assert evaluate(model, d.validation_inputs, d.validation_labels, d.feed, TOP1) == pytest.approx(share)
+    share = float((logits.argmax(axis=1) == d.validation_targets).mean())
+    assert evaluate(model, d.validation_inputs, d.validation_targets, d.feed, TOP1) == pytest.approx(share)

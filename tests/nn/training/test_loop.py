@@ -26,7 +26,7 @@ from dlx_deploy.nn.training.batches import Batch, TrainData
 from dlx_deploy.nn.training.compute import seed_all, set_threads
 from dlx_deploy.nn.training.inference import evaluate, predict_logits
 from dlx_deploy.nn.training.loop import RunContext, TrainReport, train
-from dlx_deploy.nn.training.losses import LossFn, cross_entropy, distilled, supervised
+from dlx_deploy.nn.training.losses import LossFn, class_blend, cross_entropy, distilled, supervised
 from dlx_deploy.nn.training.schedules import learning_rate
 from dlx_deploy.tasks import task_of
 
@@ -214,27 +214,27 @@ def test_distillation_brings_the_student_to_its_teacher(train_data: TrainData) -
             return torch.nn.functional.one_hot(torch.full((len(x),), 7), 10) * 20.0
 
     model = student()
-    train(model, train_data, Distill(epochs=3, batch_size=48), distilled(Wrong(), 1.0, 1.0), RunContext())
+    train(model, train_data, Distill(epochs=3, batch_size=48), distilled(Wrong(), class_blend(1.0, 1.0)), RunContext())
     logits = predict_logits(model, train_data.validation_inputs, train_data.feed)
     assert (logits.argmax(1) == 7).all()
 
 
 def test_every_image_once_an_epoch_and_no_batch_of_one(train_data: TrainData) -> None:
     count = 33  # 32 + 1
-    data = dataclasses.replace(train_data, inputs=train_data.inputs[:count], labels=train_data.labels[:count])
+    data = dataclasses.replace(train_data, inputs=train_data.inputs[:count], targets=train_data.targets[:count])
     sizes: list[int] = []
     seen: list[bytes] = []
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
-        sizes.append(len(batch.labels))
+        sizes.append(len(batch.targets))
         seen.extend(i.numpy().tobytes() for i in batch.inputs)
-        return cross_entropy(logits, batch.labels)
+        return cross_entropy(logits, batch.targets)
 
     settings = Teacher(epochs=1, batch_size=32, shift_px=0)
     train(student(), data, settings, loss, RunContext())
     assert sizes == [17, 16]
     assert len(set(seen)) == len({i.tobytes() for i in data.inputs})
-    pair = dataclasses.replace(data, inputs=data.inputs[:3], labels=data.labels[:3])
+    pair = dataclasses.replace(data, inputs=data.inputs[:3], targets=data.targets[:3])
     sizes.clear()
     train(student(), pair, Teacher(epochs=1, batch_size=2), loss, RunContext())
     assert sizes == [3]
@@ -245,13 +245,13 @@ def test_no_epochs_only_measures(train_data: TrainData) -> None:
     before = {k: v.clone() for k, v in model.state_dict().items()}
     report = train(model, train_data, Teacher(epochs=0, batch_size=10_000), supervised(0), RunContext())
     assert same(model.state_dict(), before)
-    expected = evaluate(model, train_data.validation_inputs, train_data.validation_labels, train_data.feed)
+    expected = evaluate(model, train_data.validation_inputs, train_data.validation_targets, train_data.feed)
     assert report.last_score == report.best_score == expected
 
 
 def test_divergence_is_named(train_data: TrainData) -> None:
     def loss(logits: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(logits, batch.labels) * (math.nan if next(steps) == 8 else 1)
+        return cross_entropy(logits, batch.targets) * (math.nan if next(steps) == 8 else 1)
 
     steps = iter(range(100))
     with pytest.raises(

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dlx_deploy.nn.training.batches import Batch
-from dlx_deploy.nn.training.losses import cross_entropy, distillation_loss, distilled, distilled_from, supervised
+from dlx_deploy.nn.training.losses import (
+    class_blend,
+    cross_entropy,
+    distillation_loss,
+    distilled,
+    distilled_from,
+    supervised,
+)
 
 temperatures = st.floats(0.5, 20.0)
 
@@ -46,8 +53,8 @@ def test_answers_given_before_are_those_of_the_teacher() -> None:
     batch = Batch(images[rows], torch.tensor([0, 2, 1]), rows)
     answers = teacher(images).detach().numpy()
     logits = torch.randn(3, 3)
-    live = distilled(teacher, 3.0, 0.6)(logits, batch)
-    assert torch.allclose(distilled_from(answers, 3.0, 0.6)(logits, batch), live, atol=1e-6)
+    live = distilled(teacher, class_blend(3.0, 0.6))(logits, batch)
+    assert torch.allclose(distilled_from(answers, class_blend(3.0, 0.6))(logits, batch), live, atol=1e-6)
 
 
 def test_mixed_labels_are_distributions() -> None:
@@ -68,7 +75,7 @@ def test_the_teacher_sees_the_students_images_and_learns_nothing() -> None:
     student = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     images, labels = torch.randn(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
     statistics = teacher[2].running_mean.clone()
-    loss = distilled(teacher, 4.0, 0.7)(student(images), batch_of(images, labels)).mean()
+    loss = distilled(teacher, class_blend(4.0, 0.7))(student(images), batch_of(images, labels)).mean()
     expected = distillation_loss(student(images), teacher(images), labels, 4.0, 0.7)
     assert loss.item() == pytest.approx(expected.mean().item())
     loss.backward()

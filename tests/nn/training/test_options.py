@@ -53,7 +53,7 @@ def changed(settings: Teacher, **changes: Any) -> Teacher:
 def test_accumulation_is_one_large_batch(train_data: TrainData, accumulate: int) -> None:
     """Also where the last window is short (288 images, 6 batches, windows of 4) and where sizes differ."""
     count = 250
-    data = dataclasses.replace(train_data, inputs=train_data.inputs[:count], labels=train_data.labels[:count])
+    data = dataclasses.replace(train_data, inputs=train_data.inputs[:count], targets=train_data.targets[:count])
     seen: list[tuple[int, float]] = []
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -70,7 +70,7 @@ def test_accumulation_is_one_large_batch(train_data: TrainData, accumulate: int)
     for step, rows in enumerate(windows):
         images = data.feed(torch.from_numpy(data.inputs[rows].copy()))
         expected.zero_grad()
-        nn.functional.cross_entropy(expected(images), torch.from_numpy(data.labels[rows])).backward()
+        nn.functional.cross_entropy(expected(images), torch.from_numpy(data.targets[rows])).backward()
         rate = training.learning_rate(step, len(windows), ONCE)
         with torch.no_grad():
             for p in expected.parameters():
@@ -179,7 +179,7 @@ def test_images_larger_than_memory_are_read_from_their_map(
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_gradient_is_clipped_to_its_norm(accumulate: int, train_data: TrainData) -> None:
     """One step of plain SGD: the change of the weights is the gradient, so its length is rate times ``clip_norm``."""
-    few = dataclasses.replace(train_data, inputs=train_data.inputs[:96], labels=train_data.labels[:96])
+    few = dataclasses.replace(train_data, inputs=train_data.inputs[:96], targets=train_data.targets[:96])
     once = changed(ONCE, batch_size=96 // accumulate, accumulate=accumulate, momentum=0.0, weight_decay=0.0)
     start = weights(plain())
     free = weights(run(few, once)[0]) - start
@@ -218,7 +218,7 @@ def test_early_stopping_keeps_the_best_epoch(train_data: TrainData) -> None:
     best = int(np.argmax(report.scores)) + 1
     assert report.epochs == len(report.scores) == best + 2 < 40
     assert report.kept_epoch == best
-    again = training.evaluate(model, train_data.validation_inputs, train_data.validation_labels, train_data.feed)
+    again = training.evaluate(model, train_data.validation_inputs, train_data.validation_targets, train_data.feed)
     assert again == report.last_score == report.best_score
 
 
