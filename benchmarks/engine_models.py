@@ -11,7 +11,8 @@ import numpy as np
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization.layers import layer_precision
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize_model
-from dlx_deploy.nn.export.network import ExportSpec, export_onnx
+from dlx_deploy.nn.export.network import export_onnx
+from dlx_deploy.nn.export.spec import ExportSpec
 from dlx_deploy.runtime.engine.settings import BuildSettings
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def planned(name: str, precision: str, folder: Path) -> tuple[Path, dict[str, st
     source, out = folder / f"{name}.onnx", folder / f"{name}-{precision}.onnx"
     if not source.exists():
         side = MODELS[name][1]
-        spec = ExportSpec(side, side, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), OPSET)
+        spec = ExportSpec(side, side, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), {"logits": (None,)}, OPSET)
         export_onnx(network(name), source, spec)
     if precision == "fp32":
         return source, layer_precision(load(source))

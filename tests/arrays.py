@@ -15,10 +15,33 @@ from dlx_deploy.graph.execution import evaluation, latency
 from dlx_deploy.graph.model import INPUT, OUTPUT, TOKENS, load
 from dlx_deploy.graph.quantization import quantize, ranges
 from dlx_deploy.graph.samples import Samples
-from dlx_deploy.nn.export import network
+from dlx_deploy.nn.export import parity
+from dlx_deploy.nn.export.spec import ExportSpec, TextSpec
 from dlx_deploy.runtime.commands.bench import Latency
 
 Array = NDArray[Any]
+CLASSES = {OUTPUT: (None,)}
+"""What a classifier of any number of classes answers."""
+
+
+def class_logits(classes: int) -> dict[str, tuple[int | None, ...]]:
+    return {OUTPUT: (classes,)}
+
+
+def image_spec(
+    height: int,
+    width: int,
+    channels: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    opset: int = 20,
+    **rest: Any,
+) -> ExportSpec:
+    return ExportSpec(height, width, channels, mean, std, **{"outputs": CLASSES, "opset": opset, **rest})
+
+
+def text_spec(max_length: int, pad_id: int, **rest: Any) -> TextSpec:
+    return TextSpec(max_length, pad_id, **{"outputs": CLASSES, **rest})
 
 
 def samples(inputs: Array, pad_id: int | None = None, name: str = "") -> Samples:
@@ -33,8 +56,8 @@ def run_onnx(model: Path | bytes, inputs: Array, exact_qdq: bool, pad_id: int | 
     return answer
 
 
-def check_parity(path: Path, model: Any, spec: Any, inputs: Array, tolerance: float) -> network.ParityReport:
-    return network.check_parity(path, model, spec, samples(inputs, getattr(spec, "pad_id", None)), tolerance)
+def check_parity(path: Path, model: Any, spec: Any, inputs: Array, tolerance: float) -> parity.ParityReport:
+    return parity.check_parity(path, model, spec, samples(inputs, getattr(spec, "pad_id", None)), tolerance)
 
 
 def interleaved_latency(

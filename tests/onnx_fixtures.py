@@ -219,9 +219,11 @@ def tiny_resnet(channels: int = 1, classes: int = 10) -> Any:
 @functools.cache
 def exported(opset: int = 17, batch: Any = "dynamic") -> bytes:
     """``trained()`` as ONNX."""
-    from dlx_deploy.nn.export.network import ExportSpec, export_onnx
+    from dlx_deploy.nn.export.network import export_onnx
+
+    from .arrays import image_spec
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "digits.onnx"
-        export_onnx(trained(), path, ExportSpec(8, 8, 1, (0.3,), (0.4,), opset, batch))
+        export_onnx(trained(), path, image_spec(8, 8, 1, (0.3,), (0.4,), opset, batch=batch))
         return path.read_bytes()

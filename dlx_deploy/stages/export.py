@@ -1,4 +1,4 @@
-"""export: the network as ONNX (images or tokens in, logits out), checked against torch on real inputs."""
+"""export: the network as ONNX (images or tokens in, named outputs), checked against torch on real inputs."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ def run(job: Job[Export]) -> Metrics:
     """
     from dlx_deploy.graph.analysis.cost import model_summary
     from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.nn.export.network import check_parity, export_onnx
+    from dlx_deploy.nn.export.network import export_onnx
+    from dlx_deploy.nn.export.parity import check_parity
     from dlx_deploy.nn.weights.network import load_model
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)
     model, _ = load_model(job.inputs["model"])
-    inputs = task_of(data).inputs
-    spec = inputs.export_spec(inputs.spec(data), job.params, job.params.opset or job.target.opset, data)
+    task, opset = task_of(data), job.params.opset or job.target.opset
+    reads = task.inputs.spec(data)
+    spec = task.inputs.export_spec(reads, job.params, opset, data, task.answers.outputs(reads, len(data.classes)))
     out = job.out / "model.onnx"
     job.progress(0, 2, f"opset {spec.opset}")
     export_onnx(model, out, spec)
@@ -46,7 +48,8 @@ def run(job: Job[Export]) -> Metrics:
     samples = data.samples("validation")[: max(job.params.parity_images, NEIGHBOURS)]
     parity = check_parity(out, model, spec, samples, job.params.parity_tolerance)
     if parity.vacuous:
-        _log.warning("parity of %s says nothing: torch gives the same logits for every input", job.inputs["model"])
+        same = " and ".join(parity.vacuous)
+        _log.warning("parity of %s says nothing: torch gives the same %s for every input", job.inputs["model"], same)
     summary = model_summary(out)
     return {
         "parity_max_abs_diff": parity.max_abs_diff,

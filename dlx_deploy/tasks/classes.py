@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from dlx_deploy.config import Distill, Prune, Teacher, Training
     from dlx_deploy.graph.samples import Arrays
     from dlx_deploy.nn.data.dataset import Dataset
+    from dlx_deploy.nn.models.inputs import InputSpec
+    from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.training.hooks import Metric
     from dlx_deploy.nn.training.losses import Blend, LossFn
 
@@ -24,6 +26,12 @@ class Classes:
     keys: frozenset[str] = frozenset()
     losses: tuple[str, ...] = ("cross-entropy",)
     small: bool = True
+
+    def outputs(self, spec: InputSpec, classes: int) -> Outputs:
+        """A logit for each class."""
+        from dlx_deploy.runtime.tasks.classes import LOGITS
+
+        return {LOGITS: (classes,)}
 
     @property
     def metric(self) -> Metric:
@@ -51,8 +59,8 @@ class Classes:
         """Rows whose best class leads clearly."""
         import numpy as np
 
-        from dlx_deploy.graph.model import OUTPUT
+        from dlx_deploy.runtime.tasks.classes import LOGITS
         from dlx_deploy.tasks.classification import clear_rows
 
-        logits = outputs[OUTPUT]
+        logits = outputs[LOGITS]
         return clear_rows(logits, share * float(np.abs(logits).max()), count)

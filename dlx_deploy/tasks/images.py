@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.export.spec import Spec
     from dlx_deploy.nn.models.inputs import ImageInput, InputSpec
     from dlx_deploy.nn.models.names import Reads
+    from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.pruning.channels import PruneReport
     from dlx_deploy.nn.training.batches import Feed
 
@@ -155,7 +156,7 @@ class Images:
         images, _ = data.split("train")
         recalibrate_batchnorm(model, images[:_RECALIBRATION_IMAGES], Normalise(header.mean, header.std))
 
-    def export_spec(self, spec: InputSpec, export: Export, opset: int, data: Dataset | None) -> Spec:
+    def export_spec(self, spec: InputSpec, export: Export, opset: int, data: Dataset | None, outputs: Outputs) -> Spec:
         """Normalisation in the graph, with the data's mean and standard deviation."""
         from dlx_deploy.nn.export.spec import ExportSpec
         from dlx_deploy.nn.models.inputs import ImageInput
@@ -163,9 +164,7 @@ class Images:
         assert isinstance(spec, ImageInput)
         half = [0.5] * spec.channels
         mean, std = (half, half) if data is None else (image_header(data).mean, image_header(data).std)
-        return ExportSpec(
-            spec.height, spec.width, spec.channels, tuple(mean), tuple(std), opset=opset, batch=export.batch
-        )
+        return ExportSpec(spec.height, spec.width, spec.channels, tuple(mean), tuple(std), outputs, opset, export.batch)
 
     def preprocessing(self, data: Dataset) -> dict[str, Any]:
         """Size, filter and normalisation."""

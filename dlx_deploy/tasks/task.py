@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.export.spec import Spec
     from dlx_deploy.nn.models.inputs import InputSpec
     from dlx_deploy.nn.models.names import Reads
+    from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.pruning.channels import PruneReport
     from dlx_deploy.nn.training.batches import Feed
     from dlx_deploy.nn.training.hooks import Metric
@@ -127,7 +128,7 @@ class Inputs(Protocol):
         """Bring statistics that a pruned ``model`` keeps of its inputs up to date."""
         ...
 
-    def export_spec(self, spec: InputSpec, export: Export, opset: int, data: Dataset | None) -> Spec:
+    def export_spec(self, spec: InputSpec, export: Export, opset: int, data: Dataset | None, outputs: Outputs) -> Spec:
         """What the exported graph looks like from outside; without ``data`` what is measured on them is made up."""
         ...
 
@@ -138,6 +139,10 @@ class Inputs(Protocol):
 
 class Answers(Protocol):
     """What networks answer, and how good that is."""
+
+    def outputs(self, spec: InputSpec, classes: int) -> Outputs:
+        """The outputs of a network that reads ``spec`` and tells ``classes`` apart, by name; float32 in a package."""
+        ...
 
     @property
     def metric(self) -> Metric:

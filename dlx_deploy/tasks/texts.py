@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.export.spec import Spec
     from dlx_deploy.nn.models.inputs import InputSpec, TokenInput
     from dlx_deploy.nn.models.names import Reads
+    from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.pruning.channels import PruneReport
     from dlx_deploy.nn.training.batches import Feed
 
@@ -97,14 +98,14 @@ class Texts:
     def settle(self, model: nn.Module, data: Dataset) -> None:
         """Nothing: layer normalisation keeps no statistics."""
 
-    def export_spec(self, spec: InputSpec, export: Export, opset: int, data: Dataset | None) -> Spec:
+    def export_spec(self, spec: InputSpec, export: Export, opset: int, data: Dataset | None, outputs: Outputs) -> Spec:
         """Tokens, of any length or always the longest."""
         from dlx_deploy.nn.export.spec import TextSpec
         from dlx_deploy.nn.models.inputs import TokenInput
 
         assert isinstance(spec, TokenInput)
         length: Literal["fixed", "dynamic"] = "fixed" if export.length == "fixed" else "dynamic"
-        return TextSpec(spec.max_length, spec.pad_id, opset=opset, batch=export.batch, length=length)
+        return TextSpec(spec.max_length, spec.pad_id, outputs, opset=opset, batch=export.batch, length=length)
 
     def preprocessing(self, data: Dataset) -> dict[str, Any]:
         """The tokenizer travels along."""

@@ -15,13 +15,13 @@ from torch import nn
 
 from dlx_deploy.config import Config, load_config
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.export.network import ExportSpec, export_onnx
+from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model, check_output
 from dlx_deploy.nn.pruning.channels import prune_channels
 from dlx_deploy.nn.weights.checkpoint import load_into, read_checkpoint
 
-from ..arrays import check_parity
+from ..arrays import check_parity, class_logits, image_spec
 
 CIFAR10 = Path(__file__).parents[2] / "examples" / "cifar10"
 SOURCE = CIFAR10 / "resnet20.py"
@@ -44,12 +44,12 @@ def logits(model: nn.Module) -> torch.Tensor:
 def test_size_of_the_paper() -> None:
     model = resnet20()
     assert sum(p.numel() for p in model.parameters()) == 269_722
-    check_output(model, classes=10, spec=ImageInput(3, 32, 32))
+    check_output(model, class_logits(10), spec=ImageInput(3, 32, 32))
 
 
 def test_half_width_and_grey() -> None:
     model = build_model(f"{SOURCE}:resnet20", {"width": 0.5}, classes=4, spec=ImageInput(1, 28, 28))
-    check_output(model, classes=4, spec=ImageInput(1, 28, 28))
+    check_output(model, class_logits(4), spec=ImageInput(1, 28, 28))
     assert 269_722 / sum(p.numel() for p in model.parameters()) == pytest.approx(4, rel=0.02)
 
 
@@ -92,7 +92,7 @@ def test_parameter_names_are_those_of_the_public_checkpoints() -> None:
 @pytest.mark.parametrize("opset", [17, 20])
 def test_exports_and_agrees_with_torch(tmp_path: Path, opset: int) -> None:
     model, path = resnet20(), tmp_path / "model.onnx"
-    spec = ExportSpec(height=32, width=32, channels=3, opset=opset, **IMAGENET)
+    spec = image_spec(height=32, width=32, channels=3, opset=opset, **IMAGENET)
     export_onnx(model, path, spec)
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     report = check_parity(path, model, spec, images, 1e-4)

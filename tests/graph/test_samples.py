@@ -85,7 +85,9 @@ def test_inputs_of_several_lengths_are_refused() -> None:
 
 def test_an_output_that_depends_on_the_batch_is_named() -> None:
     refuse_dependent_rows(two_ends(), ten(), False, 1e-6)
-    with pytest.raises(StageFailed, match=r"row \d gets other sum alone .* of the largest sum.*'across/ReduceMax'"):
+    with pytest.raises(
+        StageFailed, match=r"row \d gets other sum alone .* of the largest of the sum.*'across/ReduceMax'"
+    ):
         refuse_dependent_rows(two_ends(across=True), ten(), False, 1e-6)
 
 

@@ -51,11 +51,11 @@ class Dependence:
     row: int
     how: str
     relative: float
-    output: str = "logits"
+    output: str
 
     def __str__(self) -> str:
-        one = self.output.removesuffix("s")
-        return f"row {self.row} gets other {self.output} {self.how} ({self.relative:.2e} of the largest {one})"
+        size = f"{self.relative:.2e} of the largest of the {self.output}"
+        return f"row {self.row} gets other {self.output} {self.how} ({size})"
 
 
 def dependence(

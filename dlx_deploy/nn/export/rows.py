@@ -14,11 +14,13 @@ from torch.utils.hooks import RemovableHandle
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.checks.rows import dependence, own_rows_differ
 from dlx_deploy.graph.samples import Arrays, Samples
+from dlx_deploy.nn.export.spec import named_outputs
+from dlx_deploy.nn.models.outputs import Outputs, tensors_of
 
 __all__ = ["blame", "refuse_dependence", "refused_alone"]
 
 ROUNDING = 1e-3
-"""Of the largest logit: what an untrained network's sums in another order change at most."""
+"""Of an output's largest value: what an untrained network's sums in another order change at most."""
 SQUEEZED = "keep the batch axis where it is 1: x.flatten(1) instead of x.squeeze()"
 STATISTICS = "give it running statistics (track_running_stats=True), or use GroupNorm, LayerNorm or InstanceNorm"
 RANDOM = "draw nothing in evaluation mode: nn.Dropout instead of F.dropout, and no noise"
@@ -54,20 +56,21 @@ def blame(network: nn.Module, batch: Batch, tolerance: float) -> str:
 def refused_alone(network: nn.Module, batch: Batch) -> str:
     """Why ``network`` cannot answer one row of ``batch`` as it answers all: what it raised or gave; empty if it can."""
     with torch.no_grad():
-        whole = _first(network(*batch))
+        answers = network(*batch)
     seen, raised = _recorded(network, _rows(batch, 0, 1))
     if raised:
         return f"the model cannot take a batch of 1: {raised}; {SQUEEZED}"
-    alone = seen[-1].tensor
-    if alone.shape == (1, *whole.shape[1:]):
-        return ""
-    given = f"the model gives {_shape(whole)} for a batch of {len(batch[0])} and {_shape(alone)} for a batch of 1"
-    return f"{given}; {blame(network, batch, 1.0)}"
+    together = tensors_of(answers)
+    for whole, alone in zip(together, (each.tensor for each in seen[-len(together) :]), strict=True):
+        if alone.shape != (1, *whole.shape[1:]):
+            shapes = f"{_shape(whole)} for a batch of {len(batch[0])} and {_shape(alone)} for a batch of 1"
+            return f"the model gives {shapes}; {blame(network, batch, 1.0)}"
+    return ""
 
 
-def refuse_dependence(network: nn.Module, rows: Batch, fixed: int | None = None) -> None:
-    """Nothing, once an untrained ``network`` has answered each of ``rows`` as its own, in batches of any size or
-    ``fixed``.
+def refuse_dependence(network: nn.Module, rows: Batch, outputs: Outputs, fixed: int | None = None) -> None:
+    """Nothing, once an untrained ``network`` of ``outputs`` has answered each of ``rows`` as its own, in batches of any
+    size or ``fixed``.
 
     Raises:
         ConfigError: it has not; names the module.
@@ -79,8 +82,11 @@ def refuse_dependence(network: nn.Module, rows: Batch, fixed: int | None = None)
             raise ConfigError(f"{why}; a device asks for one answer at a time")
         with torch.no_grad():
             samples = Samples({str(i): tensor.numpy() for i, tensor in enumerate(rows)})
-            expected = _answers(network, samples, fixed or len(samples))
-            depends = dependence(lambda part, size: _answers(network, part, size), samples, expected, ROUNDING, fixed)
+
+            def run(part: Samples, size: int) -> Arrays:
+                return _answers(network, part, outputs, size)
+
+            depends = dependence(run, samples, run(samples, fixed or len(samples)), ROUNDING, fixed)
         if depends:
             culprit = blame(network, rows, ROUNDING)
             raise ConfigError(f"the network's answers depend on the batch: {depends}; {culprit}")
@@ -88,24 +94,13 @@ def refuse_dependence(network: nn.Module, rows: Batch, fixed: int | None = None)
         network.train(training)
 
 
-def _answers(network: nn.Module, samples: Samples, size: int) -> Arrays:
+def _answers(network: nn.Module, samples: Samples, outputs: Outputs, size: int) -> Arrays:
     """The network's outputs: ``size`` samples at a time, the last of them filled up with copies."""
-    parts = [
-        _outputs(network(*(torch.from_numpy(np.ascontiguousarray(values)) for values in part.arrays.values())))
-        for part in samples.batches(size, fill=True)
-    ]
-    return {name: np.concatenate([part[name] for part in parts])[: len(samples)] for name in parts[0]}
-
-
-def _outputs(given: Any) -> Arrays:
-    if isinstance(given, tuple):
-        return {f"output {i}": tensor.numpy() for i, tensor in enumerate(given)}
-    return {"logits": given.numpy()}
-
-
-def _first(given: Any) -> Tensor:
-    tensor: Tensor = given[0] if isinstance(given, (tuple, list)) else given
-    return tensor
+    parts = []
+    for part in samples.batches(size, fill=True):
+        tensors = (torch.from_numpy(np.ascontiguousarray(values)) for values in part.arrays.values())
+        parts.append(named_outputs(network(*tensors), outputs))
+    return {name: np.concatenate([part[name] for part in parts])[: len(samples)] for name in outputs}
 
 
 def _rows(batch: Batch, start: int, end: int) -> Batch:
@@ -145,9 +140,11 @@ def _recorded(network: nn.Module, batch: Batch) -> tuple[list[_Seen], str]:
 
         def leave(_: nn.Module, __: Any, output: Any) -> None:
             inside.pop()
-            tensor = output[0] if isinstance(output, (tuple, list)) and output else output
-            if isinstance(tensor, Tensor):
-                seen.append(_Seen(name, module, False, tensor.detach().clone()))
+            tensors = list(output) if isinstance(output, (tuple, list)) else [output]
+            # Of the network itself all are answers; what else a module gives (states, weights) may be of no use.
+            for tensor in tensors if module is network else tensors[:1]:
+                if isinstance(tensor, Tensor):
+                    seen.append(_Seen(name, module, False, tensor.detach().clone()))
 
         return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 

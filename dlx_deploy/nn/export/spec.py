@@ -1,4 +1,4 @@
-"""What an exported classifier looks like from outside: images with their normalisation, or tokens."""
+"""What an exported network looks like from outside: images with their normalisation or tokens in, named outputs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.model import INPUT, MAX_LENGTH, OUTPUT, TOKENS
+from dlx_deploy.graph.model import INPUT, MAX_LENGTH, TOKENS
 from dlx_deploy.graph.passes.names import WRAPPED
 from dlx_deploy.graph.passes.opset import OLDEST
 from dlx_deploy.graph.samples import Arrays, Samples
+from dlx_deploy.nn.models.outputs import Outputs, fits, named_tensors, sizes
 
-__all__ = ["NEWEST", "ExportSpec", "Spec", "TextSpec"]
+__all__ = ["NEWEST", "ExportSpec", "Spec", "TextSpec", "misshapen", "named_outputs"]
 
 NEWEST = 25
-LOGITS = "one tensor of logits, float32[N, classes]"
 
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """Images: their size, normalisation (0..1 scale, per channel), opset and batch."""
+    """Images: their size, normalisation (0..1 scale, per channel), what is answered, opset and batch."""
 
     inputs: ClassVar[tuple[str, ...]] = (INPUT,)
-    outputs: ClassVar[tuple[str, ...]] = (OUTPUT,)
-    rule: ClassVar[str] = LOGITS
     advice: ClassVar[str] = ""
 
     height: int
@@ -35,6 +33,7 @@ class ExportSpec:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    outputs: Outputs
     opset: int = 20
     batch: int | Literal["dynamic"] = "dynamic"
 
@@ -52,7 +51,7 @@ class ExportSpec:
         return None if self.batch == "dynamic" else self.batch
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """``model`` behind its preprocessing: uint8[N, H, W, C], NHWC, 0..255 → logits float32[N, K]."""
+        """``model`` behind its preprocessing: uint8[N, H, W, C], NHWC, 0..255 → ``outputs``."""
         return _Images(model, self)
 
     def example(self) -> tuple[Tensor, ...]:
@@ -80,24 +79,22 @@ class ExportSpec:
         )
         return (torch.from_numpy(np.ascontiguousarray(planes)),)
 
-    def misshapen(self, outputs: Arrays, rows: int) -> str:
-        """What is wrong with the outputs of a batch of ``rows``; empty if nothing."""
-        return _no_logits(outputs, rows)
-
 
 @dataclass(frozen=True)
 class TextSpec:
-    """Tokens: the longest sequence, the padding, opset, batch and length; a fixed length is always the longest."""
+    """Tokens: the longest sequence, the padding, what is answered, opset, batch and length.
+
+    A fixed length is always the longest.
+    """
 
     inputs: ClassVar[tuple[str, ...]] = (TOKENS,)
-    outputs: ClassVar[tuple[str, ...]] = (OUTPUT,)
-    rule: ClassVar[str] = LOGITS
     advice: ClassVar[str] = (
         ", and however long the longest of them is: mask the padding (tokens != pad_id) wherever tokens are mixed"
     )
 
     max_length: int
     pad_id: int
+    outputs: Outputs
     opset: int = 20
     batch: int | Literal["dynamic"] = "dynamic"
     length: Literal["dynamic", "fixed"] = "dynamic"
@@ -137,12 +134,34 @@ class TextSpec:
         """What the bare model reads for stored ``samples``."""
         return (torch.from_numpy(np.ascontiguousarray(samples.arrays[TOKENS]).astype(np.int64)),)
 
-    def misshapen(self, outputs: Arrays, rows: int) -> str:
-        """What is wrong with the outputs of a batch of ``rows``; empty if nothing."""
-        return _no_logits(outputs, rows)
-
 
 Spec = ExportSpec | TextSpec
+
+
+def named_outputs(given: object, outputs: Outputs) -> Arrays:
+    """What a network gave, one tensor or a tuple of several, as arrays by name.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    tensors = named_tensors(given, outputs)
+    if tensors is None:
+        raise ConfigError(f"the model's output is a {type(given).__name__}; rule: {_rule(outputs)}")
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def misshapen(outputs: Outputs, arrays: Arrays, rows: int) -> str:
+    """What is wrong with ``arrays`` as the ``outputs`` of a batch of ``rows``; empty if nothing."""
+    for name, dims in outputs.items():
+        values = arrays[name]
+        if values.dtype != np.float32 or not fits(values.shape, rows, dims):
+            return f"{values.dtype}{list(values.shape)} for a batch of {rows}; rule: {_rule(outputs)}"
+    return ""
+
+
+def _rule(outputs: Outputs) -> str:
+    several = "a tuple of tensors: " if len(outputs) > 1 else "one tensor of "
+    return several + " and ".join(f"{name}, float32{sizes(dims)}" for name, dims in outputs.items())
 
 
 class _Images(nn.Module):
@@ -156,11 +175,10 @@ class _Images(nn.Module):
         self.register_buffer("scale", (1 / (255 * std)).float())
         self.register_buffer("shift", (-mean / std).float())
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         # Without .contiguous() the strides stay channels-last, and adaptive pooling is traced into index arithmetic.
         planes = images.to(torch.float32).permute(0, 3, 1, 2).contiguous()  # (N, C, H, W)
-        logits: Tensor = self.get_submodule(WRAPPED)(planes * self.scale + self.shift)  # (N, K)
-        return logits
+        return self.get_submodule(WRAPPED)(planes * self.scale + self.shift)
 
 
 class _Tokens(nn.Module):
@@ -168,16 +186,8 @@ class _Tokens(nn.Module):
         super().__init__()
         self.add_module(WRAPPED, model)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.get_submodule(WRAPPED)(tokens)
-        return logits
-
-
-def _no_logits(outputs: Arrays, rows: int) -> str:
-    logits = outputs[OUTPUT]
-    if logits.ndim == 2 and len(logits) == rows and logits.dtype.kind == "f":
-        return ""
-    return f"{logits.dtype}{list(logits.shape)} for a batch of {rows}; rule: {LOGITS}"
+    def forward(self, tokens: Tensor) -> Any:
+        return self.get_submodule(WRAPPED)(tokens)
 
 
 def _example_batch(batch: int | Literal["dynamic"]) -> int:

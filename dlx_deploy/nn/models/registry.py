@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from msgspec.structs import replace
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.external import build_hf, build_timm, hf_config
 from dlx_deploy.nn.models.inputs import ImageInput, InputSpec, TokenInput
+from dlx_deploy.nn.models.outputs import Outputs, fits, named_tensors, sizes
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS, build_cifar_resnet
 from dlx_deploy.nn.models.scaling import VIT_DEFAULTS, build_vit
 from dlx_deploy.nn.models.sequence import SEQUENCE_DEFAULTS, build_sequence_model
@@ -90,11 +91,11 @@ def is_ours(model: str) -> bool:
     return model in SEQUENCE_DEFAULTS or model == VIT or model in DEPTHS or model in torchvision_names()
 
 
-def check_output(model: nn.Module, classes: int, spec: InputSpec) -> None:
-    """Nothing, once ``model`` has given logits [2, classes] for two examples of ``spec``.
+def check_output(model: nn.Module, outputs: Outputs, spec: InputSpec) -> None:
+    """Nothing, once ``model`` has given ``outputs`` for two examples of ``spec``.
 
     Raises:
-        ConfigError: it raised, or gave something else: the shape seen.
+        ConfigError: it raised, or gave something else: the shapes seen.
     """
     training = model.training
     model.eval()
@@ -102,14 +103,23 @@ def check_output(model: nn.Module, classes: int, spec: InputSpec) -> None:
     given = f"{spec.noun} {list(example.shape)}"
     try:
         with torch.no_grad():
-            output = model(example)
+            answer = model(example)
     except Exception as e:  # a network's forward may raise anything
         raise ConfigError(f"the model does not take {given}: {type(e).__name__}: {e}") from e
     finally:
         model.train(training)
-    seen = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
-    if seen != [2, classes]:
-        raise ConfigError(f"the model gives {seen} for {given}; it must give logits [N, {classes}]")
+    tensors = named_tensors(answer, outputs)
+    if tensors is None or not all(fits(tensors[name].shape, 2, dims) for name, dims in outputs.items()):
+        several = "a tuple of " if len(outputs) > 1 else ""
+        wanted = " and ".join(f"{name} {sizes(dims)}" for name, dims in outputs.items())
+        raise ConfigError(f"the model gives {_shown(answer, outputs)} for {given}; it must give {several}{wanted}")
+
+
+def _shown(answer: object, outputs: Outputs) -> str:
+    tensors = named_tensors(answer, outputs)
+    if tensors is None:
+        return f"a {type(answer).__name__}"
+    return " and ".join(str(list(tensor.shape)) for tensor in tensors.values())
 
 
 def _materialised(model: nn.Module, spec: InputSpec) -> nn.Module:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import InputSpec
+from dlx_deploy.nn.models.outputs import tensors_of
 from dlx_deploy.nn.weights.checkpoint_file import read_torch
 from dlx_deploy.runtime.tasks.labels import same_but_for_writing
 
@@ -30,6 +31,8 @@ _NUMBERS = ("class_to_idx", "label2id", "label_to_id")
 _NAMES = ("idx_to_class", "id2label", "classes", "class_names", "label_names", "labels", "categories")
 """… and number → name, as a table or a list."""
 _INSIDE = ("meta", "metadata", "config", "hyper_parameters", "hparams", "args", "opt")
+_HEADS = 4
+"""No network gives one output as the sum of more layers than that."""
 _MEANINGLESS = re.compile(r"LABEL_[0-9]+")
 """What Hugging Face writes where nobody named the classes."""
 
@@ -84,20 +87,27 @@ def same_classes(names: Sequence[str] | None, classes: Sequence[str]) -> bool:
 def reorder_head(model: nn.Module, spec: InputSpec, order: Sequence[int], where: str) -> None:
     """Permute the rows of the layer that gives the outputs, and prove it: output i is then the old output order[i].
 
+    Classes are on axis 1 of an output, [N, classes, ...]. Where several layers give it together (as the sum of two
+    heads), it is the last few of as many rows.
+
     Raises:
         ConfigError: no layer has one row for each output.
     """
     training = model.training
     model.eval()
     example = _example(spec)
+    layers = [m for m in model.modules() if _rows(m) == len(order)][::-1]
+    together = [layers[:count] for count in range(2, min(len(layers), _HEADS) + 1)]
     with torch.no_grad():
-        before = model(example)[:, list(order)]
-        for layer in reversed([m for m in model.modules() if _rows(m) == len(order)]):
-            _permute(layer, order)
-            if torch.allclose(model(example), before, rtol=1e-4, atol=1e-5):
+        wanted = [_reordered(output, order) for output in tensors_of(model(example))]
+        for chosen in [*([layer] for layer in layers), *together]:
+            for layer in chosen:
+                _permute(layer, order)
+            if all(map(_close, tensors_of(model(example)), wanted)):
                 model.train(training)
                 return
-            _permute(layer, [list(order).index(i) for i in range(len(order))])
+            for layer in chosen:
+                _permute(layer, [list(order).index(i) for i in range(len(order))])
     raise ConfigError(
         f"{where} has its classes in another order than the data, and no linear layer gives its outputs; name the "
         "class folders or labels so that their order is that of the outputs"
@@ -163,6 +173,15 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _reordered(output: Tensor, order: Sequence[int]) -> Tensor:
+    """``output`` with its classes in ``order``; as it is if axis 1 is something else."""
+    return output[:, list(order)] if output.ndim > 1 and output.shape[1] == len(order) else output
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def _example(spec: InputSpec) -> Tensor:

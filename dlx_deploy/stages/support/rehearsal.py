@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dlx_deploy.nn.models.inputs import InputSpec
+    from dlx_deploy.nn.models.outputs import Outputs
 
 __all__ = [
     "built_network",
     "is_unknown",
+    "outputs_for",
     "rehearse_network",
     "rehearse_quantize",
     "rehearse_training",
@@ -55,7 +57,8 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
         path = Path(folder) / "model.onnx"
         inputs, asked = task_for(setup.config.data).inputs, setup.config.export
         opset = asked.opset or setup.target.opset
-        export_onnx(model.eval(), path, inputs.export_spec(spec, asked, opset, None))
+        outputs = outputs_for(spec, setup.config.data)
+        export_onnx(model.eval(), path, inputs.export_spec(spec, asked, opset, None, outputs))
         graph = load(path)
         excluded(graph, setup.params.exclude)
         if "plan" in setup.inputs:
@@ -77,10 +80,10 @@ def rehearse_training(section: Training) -> None:
 
 
 def rehearse_network(section: Teacher | Distill, config: Config) -> None:
-    """The network that ``section`` names can be built and gives logits.
+    """The network that ``section`` names can be built and answers what the data ask for.
 
     Raises:
-        ConfigError: unknown network or arguments, or no logits. EnvironmentMissing: an extra is not here.
+        ConfigError: unknown network or arguments, or other answers. EnvironmentMissing: an extra is not here.
     """
     import torch
 
@@ -93,7 +96,8 @@ def rehearse_network(section: Teacher | Distill, config: Config) -> None:
             model, spec = built_network(section, config.data)
             batch = config.export.batch
             with torch.random.fork_rng(devices=[]):
-                refuse_dependence(model, (spec.drawn(_ROWS),), None if batch == "dynamic" else batch)
+                outputs = outputs_for(spec, config.data)
+                refuse_dependence(model, (spec.drawn(_ROWS),), outputs, None if batch == "dynamic" else batch)
         return
     try:
         with torch.device("meta"):
@@ -114,14 +118,22 @@ def is_unknown(config: Config) -> bool:
 
 
 def built_network(section: Teacher | Distill, data: Data) -> tuple[nn.Module, InputSpec]:
-    """The section's network, once it has given logits, and what it reads; torch's generator is left as it was."""
+    """The section's network, once it has answered, and what it reads; torch's generator is left as it was."""
     import torch
 
     from dlx_deploy.nn.models.registry import build_model, check_output, expected_of
 
-    classes = task_for(data).classes(data) or _SOME_CLASSES
     arguments, spec = expected_of(section.model, section.arguments, task_for(data).inputs.expected(data))
     with torch.random.fork_rng(devices=[]):
-        model = build_model(section.model, arguments, classes, spec)
-        check_output(model, classes, spec)
+        model = build_model(section.model, arguments, _classes(data), spec)
+        check_output(model, outputs_for(spec, data), spec)
     return model, spec
+
+
+def outputs_for(spec: InputSpec, data: Data) -> Outputs:
+    """What a network that reads ``spec`` answers for such data, as far as the configuration says."""
+    return task_for(data).answers.outputs(spec, _classes(data))
+
+
+def _classes(data: Data) -> int:
+    return task_for(data).classes(data) or _SOME_CLASSES

@@ -39,10 +39,10 @@ class NoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def new_model(job: Job[Teacher | Distill], data: Dataset) -> tuple[nn.Module, Architecture]:
-    """The section's network with weights drawn from the job's seed, once it has shown that it gives logits.
+    """The section's network with weights drawn from the job's seed, once it has answered what the data ask.
 
     Raises:
-        ConfigError: the network is unknown, cannot be made or kept, or gives something else than [N, classes].
+        ConfigError: the network is unknown, cannot be made or kept, or gives something else.
     """
     from dlx_deploy.nn.models.registry import HF, build_model, check_output, is_ours, kept_arguments
     from dlx_deploy.nn.training.compute import seed_all
@@ -50,15 +50,16 @@ def new_model(job: Job[Teacher | Distill], data: Dataset) -> tuple[nn.Module, Ar
 
     params = job.params
     name, arguments = params.model, params.arguments
-    spec = task_of(data).inputs.spec(data)
+    task, classes = task_of(data), len(data.classes)
+    spec = task.inputs.spec(data)
     source = str(job.inputs.get("source", ""))
     arguments = kept_arguments(name, arguments, spec, source)
     if source and not name.startswith(HF):
         name = f"{source}:{name.rpartition(':')[2]}"
     seed_all(job.seed)
-    model = build_model(name, arguments, len(data.classes), spec)
-    check_output(model, len(data.classes), spec)
-    architecture = Architecture(model=name, arguments=arguments, classes=len(data.classes), input=spec)
+    model = build_model(name, arguments, classes, spec)
+    check_output(model, task.answers.outputs(spec, classes), spec)
+    architecture = Architecture(model=name, arguments=arguments, classes=classes, input=spec)
     if not is_ours(name):  # our own can be kept
         refuse_unkeepable(model, architecture)
     return model, architecture

@@ -11,9 +11,10 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.analysis.cost import layer_costs, model_summary
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization.scheme import CPU, TENSORRT
-from dlx_deploy.nn.export.network import ExportSpec, export_onnx
+from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.targets.roofline import LayerCost
 
+from ...arrays import image_spec
 from ...onnx_fixtures import Net, exported, residual_net, trained, with_qdq
 
 PIXELS = 64
@@ -178,7 +179,7 @@ class Recurrent(torch.nn.Module):
 def test_a_recurrent_network_of_dynamic_batch(kind: str, gates: int, layers: int, both: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Recurrent(getattr(torch.nn, kind), layers, both).eval()
-    export_onnx(model, tmp_path / "m.onnx", ExportSpec(8, 8, 3, (0.5,) * 3, (0.25,) * 3))
+    export_onnx(model, tmp_path / "m.onnx", image_spec(8, 8, 3, (0.5,) * 3, (0.25,) * 3))
     found = layer_costs(tmp_path / "m.onnx")
     assert [c.op for c in found].count(kind) == layers
     directions = 2 if both else 1

@@ -16,14 +16,23 @@ from torch.nn import functional
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.checks.rows import own_rows_differ
-from dlx_deploy.nn.export.network import ExportSpec, TextSpec, export_onnx
+from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.nn.export.rows import refuse_dependence
 
-from ...arrays import check_parity, dependence, refuse_dependent_rows, run_onnx, unlike
+from ...arrays import (
+    check_parity,
+    class_logits,
+    dependence,
+    image_spec,
+    refuse_dependent_rows,
+    run_onnx,
+    text_spec,
+    unlike,
+)
 from ...onnx_fixtures import Net, images
 
 Mix = Callable[[Tensor], Tensor]
-SPEC = ExportSpec(8, 8, 1, (0.3,), (0.4,), 17)
+SPEC = image_spec(8, 8, 1, (0.3,), (0.4,), 17)
 
 
 class Mixing(nn.Module):
@@ -85,7 +94,7 @@ class Brightest(nn.Module):
 def test_what_all_images_have_in_common_hides_no_dependence(any_graph: Path) -> None:
     same = images(20)
     same[:, 0], same[:, 1] = 255, 0  # every image with white and black: the same largest value in any batch
-    for spec in (SPEC, ExportSpec(8, 8, 1, (0.5,), (0.25,), 17)):  # the largest is white's; black's and white's alike
+    for spec in (SPEC, image_spec(8, 8, 1, (0.5,), (0.25,), 17)):  # the largest is white's; black's and white's alike
         with pytest.raises(StageFailed, match="answers depend on the batch"):
             check_parity(any_graph, Brightest(), spec, same, 1e-3)
     assert (unlike(same)[::3] == same[::3]).all()
@@ -195,10 +204,10 @@ def test_a_graph_that_loses_the_batch_axis_is_our_error() -> None:
 
 
 def test_a_fixed_batch_is_asked_as_the_device_asks_it(any_graph: Path, tmp_path: Path) -> None:
-    fixed = ExportSpec(8, 8, 1, (0.3,), (0.4,), 17, batch=4)
+    fixed = image_spec(8, 8, 1, (0.3,), (0.4,), 17, batch=4)
     model = Squeezed(early=False).eval()  # blocks of four are all that it ever sees
     export_onnx(model, tmp_path / "m.onnx", fixed)
-    assert check_parity(tmp_path / "m.onnx", model, fixed, images(10), 1e-3).images == 10
+    assert check_parity(tmp_path / "m.onnx", model, fixed, images(10), 1e-3).samples == 10
     with pytest.raises(StageFailed, match="answers depend on the batch"):
         check_parity(tmp_path / "m.onnx", Mixing(DEPENDENT["mean"]), fixed, images(10), 1e-3)
 
@@ -216,15 +225,15 @@ def test_a_fixed_batch_is_asked_as_the_device_asks_it(any_graph: Path, tmp_path:
 )
 def test_an_untrained_network_is_refused_before_hours_of_work(model: nn.Module, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        refuse_dependence(model, (torch.randn(3, 1, 8, 8),))
+        refuse_dependence(model, (torch.randn(3, 1, 8, 8),), class_logits(10))
     assert model.training  # left as it was
 
 
 def test_what_an_untrained_network_may_do() -> None:
-    refuse_dependence(Mixing(lambda x: x, nn.BatchNorm2d(6)), (torch.randn(3, 1, 8, 8),))
-    refuse_dependence(Squeezed(early=False), (torch.randn(3, 1, 8, 8),), fixed=4)
+    refuse_dependence(Mixing(lambda x: x, nn.BatchNorm2d(6)), (torch.randn(3, 1, 8, 8),), class_logits(10))
+    refuse_dependence(Squeezed(early=False), (torch.randn(3, 1, 8, 8),), class_logits(10), fixed=4)
     with pytest.raises(ConfigError, match="depend on the batch"):
-        refuse_dependence(Mixing(DEPENDENT["first"]), (torch.randn(3, 1, 8, 8),), fixed=2)
+        refuse_dependence(Mixing(DEPENDENT["first"]), (torch.randn(3, 1, 8, 8),), class_logits(10), fixed=2)
 
 
 class Padded(nn.Module):
@@ -248,7 +257,7 @@ def texts(count: int = 12) -> NDArray[np.int32]:
 
 
 def test_a_text_answers_the_same_however_long_its_neighbours_are(any_graph: Path, tmp_path: Path) -> None:
-    spec, masked = TextSpec(max_length=6, pad_id=0, opset=17), Padded(mask=True).eval()
+    spec, masked = text_spec(max_length=6, pad_id=0, opset=17), Padded(mask=True).eval()
     export_onnx(masked, tmp_path / "m.onnx", spec)
     assert check_parity(tmp_path / "m.onnx", masked, spec, texts(), 1e-3).relative < 1e-5
     with pytest.raises(StageFailed, match=r"answers depend on the batch: .*mask the padding \(tokens != pad_id\)"):

@@ -16,12 +16,12 @@ from dlx_deploy.graph.passes.fold import constants_of, fold_weights
 from dlx_deploy.graph.quantization.layers import layer_precision
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.nn.export.bake import baked
-from dlx_deploy.nn.export.network import ExportSpec, export_onnx
+from dlx_deploy.nn.export.network import export_onnx
 
-from ...arrays import check_parity, quantize_model
+from ...arrays import check_parity, image_spec, quantize_model
 from ...onnx_fixtures import Net, images, op_types
 
-SPEC = ExportSpec(8, 8, 1, (0.3,), (0.4,), 17)
+SPEC = image_spec(8, 8, 1, (0.3,), (0.4,), 17)
 Way = Callable[[nn.Module], nn.Module]
 
 

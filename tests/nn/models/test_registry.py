@@ -16,6 +16,8 @@ from dlx_deploy.nn.models.resnet_cifar import DEPTHS, PadShortcut
 from dlx_deploy.nn.models.scaling import scaled
 from dlx_deploy.nn.models.torchvision_models import torchvision_names
 
+from ...arrays import class_logits
+
 
 def params(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
@@ -85,7 +87,7 @@ def test_width_scales_every_stage() -> None:
 )
 def test_every_kind_gives_logits_and_gradients(name: str, size: int, arguments: dict[str, Any], channels: int) -> None:
     model = build_model(name, arguments, 7, ImageInput(channels, size, size))
-    check_output(model, 7, ImageInput(channels, size, size))
+    check_output(model, class_logits(7), ImageInput(channels, size, size))
     model(torch.randn(2, channels, size, size)).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -191,8 +193,10 @@ def user_file(tmp_path: Path) -> Path:
 def test_a_function_in_a_users_file(user_file: Path) -> None:
     model = build_model(f"{user_file}:build", {"hidden": 9}, 4, ImageInput(1, 8, 8))
     assert model[2].in_features == 9
-    check_output(model, 4, ImageInput(1, 8, 8))
-    check_output(build_model(f"{user_file}:with_channels", {}, 4, ImageInput(2, 8, 8)), 4, ImageInput(2, 8, 8))
+    check_output(model, class_logits(4), ImageInput(1, 8, 8))
+    check_output(
+        build_model(f"{user_file}:with_channels", {}, 4, ImageInput(2, 8, 8)), class_logits(4), ImageInput(2, 8, 8)
+    )
 
 
 def test_a_users_file_leaves_no_bytecode_beside_it(user_file: Path) -> None:
@@ -248,5 +252,5 @@ class Odd(nn.Module):
 def test_output_of_another_shape(give: Any, message: str) -> None:
     model = Odd(give)
     with pytest.raises(ConfigError, match=message):
-        check_output(model, 10, ImageInput(3, 8, 8))
+        check_output(model, class_logits(10), ImageInput(3, 8, 8))
     assert model.training

@@ -125,11 +125,25 @@ def conv_head() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+class TwoHeads(nn.Module):
+    """Dense logits that are the sum of two heads, as LRASPP's; ``boxes``: and the sizes of something else."""
+
+    def __init__(self, boxes: bool = False) -> None:
+        super().__init__()
+        self.low, self.high, self.boxes = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, 2, 1), boxes
+
+    def forward(self, x: torch.Tensor) -> Any:
+        logits = self.low(x) + nn.functional.interpolate(self.high(x), x.shape[2:])
+        return (logits.mean((2, 3)), x.mean((1, 2))) if self.boxes else logits
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet8": lambda: build_model("resnet8", {"width": 0.5}, 4, ImageInput(3, 8, 8)),
     "vit": lambda: build_model("vit", {"width": 16, "depth": 1, "heads": 2, "patch": 4}, 4, ImageInput(3, 8, 8)),
     "linear": Sandwich,
     "convolution": conv_head,
+    "dense": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Upsample(scale_factor=2)),
+    "two heads": TwoHeads,
 }
 
 
@@ -140,6 +154,14 @@ def test_the_head_is_reordered_and_nothing_else(name: str) -> None:
     before = model(images)
     reorder_head(model, ImageInput(3, 8, 8), order, "w.pt")
     torch.testing.assert_close(model(images), before[:, order])
+
+
+def test_of_several_outputs_those_that_have_the_classes_are_reordered() -> None:
+    torch.manual_seed(0)
+    model, images, order = TwoHeads(boxes=True).eval(), torch.rand(5, 3, 8, 8), [2, 0, 3, 1]
+    logits, sizes = model(images)
+    reorder_head(model, ImageInput(3, 8, 8), order, "w.pt")
+    torch.testing.assert_close(model(images), (logits[:, order], sizes))
 
 
 def test_hugging_face_s_heads_are_reordered() -> None:

@@ -21,6 +21,8 @@ from dlx_deploy.nn.training.loop import RunContext, train
 from dlx_deploy.nn.training.losses import supervised
 from dlx_deploy.nn.weights.network import Architecture, build, load_model, refuse_unkeepable, save_model
 
+from ...arrays import class_logits
+
 FILE = Path(__file__).with_name("kept_nets.py")
 SPEC = ImageInput(1, 4, 4)
 IMAGES = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(4))
@@ -50,7 +52,7 @@ def answers(model: nn.Module, images: Tensor = IMAGES) -> Tensor:
 @pytest.mark.parametrize("kind", KEPT)
 def test_a_network_answers_as_it_did(kind: str, tmp_path: Path) -> None:
     model = made(kind)
-    check_output(model, 3, SPEC)
+    check_output(model, class_logits(3), SPEC)
     if kind == "annealed":
         for _ in range(3):
             model.train()(IMAGES)
@@ -65,12 +67,25 @@ def test_a_network_answers_as_it_did(kind: str, tmp_path: Path) -> None:
     assert torch.equal(answers(load_model(again)[0]), before)
 
 
+def test_every_output_must_be_as_it_was(tmp_path: Path) -> None:
+    model = made("several")
+    images, logits = answers(model)
+    save_model(tmp_path, model, architecture("several"), IMAGES)
+    torch.testing.assert_close(answers(load_model(tmp_path)[0]), (images, logits), rtol=0, atol=0)
+    model.register_forward_hook(lambda module, given, out: (out[0], out[1] + torch.rand(1)))
+    with pytest.raises(ConfigError, match="gives two answers to the same input in evaluation mode"):
+        save_model(tmp_path, model, architecture("several"), IMAGES)
+    model.register_forward_hook(lambda module, given, out: {"logits": out[1]})
+    with pytest.raises(ConfigError, match="the model gives a dict; it must give a tensor, or a tuple of tensors"):
+        save_model(tmp_path, model, architecture("several"), IMAGES)
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         (
             "filled_later",
-            r"the model, built again and loaded, gives other answers, [\d.e+-]+ of the largest logit apart; it "
+            r"the model, built again and loaded, gives other answers, [\d.e+-]+ of the largest value apart; it "
             r"computes with what no state dict holds: body\.shift \(is float32\[4\], is built as None\); register it "
             r"with register_buffer, or make it in __init__ from the arguments alone",
         ),
@@ -88,7 +103,7 @@ def test_a_network_answers_as_it_did(kind: str, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_kept_is_refused_by_name(kind: str, message: str, tmp_path: Path) -> None:
     model = made(kind)
-    check_output(model, 3, SPEC)
+    check_output(model, class_logits(3), SPEC)
     with pytest.raises(ConfigError, match=message):
         save_model(tmp_path, model, architecture(kind), IMAGES)
     with pytest.raises(ConfigError, match=message):

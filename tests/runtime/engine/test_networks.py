@@ -17,11 +17,11 @@ from torchvision.models.resnet import BasicBlock
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization.layers import layer_precision
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest
-from dlx_deploy.nn.export.network import ExportSpec, export_onnx
+from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.runtime.engine.build import build_engine
 from dlx_deploy.runtime.engine.settings import BuildSettings
 
-from ...arrays import quantize_model
+from ...arrays import image_spec, quantize_model
 
 pytestmark = pytest.mark.usefixtures("installed")
 SIDE = 32
@@ -63,7 +63,7 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)
     path = tmp_path_factory.mktemp(request.param) / f"{request.param}.onnx"
-    export_onnx(network, path, ExportSpec(SIDE, SIDE, 3, (0.5,) * 3, (0.25,) * 3, 20))
+    export_onnx(network, path, image_spec(SIDE, SIDE, 3, (0.5,) * 3, (0.25,) * 3, 20))
     return path
 
 
