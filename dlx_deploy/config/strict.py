@@ -22,6 +22,8 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
+    from msgspec import inspect
+
     if sys.version_info >= (3, 11):
         from importlib.resources.abc import Traversable
     else:
@@ -79,7 +81,7 @@ def read_toml(source: Path | Traversable, origin: str, remedy: str) -> Table:
         raise ConfigError(f"{origin}: not valid TOML: {e}") from e
 
 
-def parse_toml(text: str) -> Any:
+def parse_toml(text: str) -> object:
     """The value that ``text`` spells in TOML, or ``text`` itself where it is no TOML: a bare word is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -110,13 +112,11 @@ def _refuse_unknown(raw: object, kind: object, origin: str, path: tuple[str, ...
         _refuse_unknown(value, fields[key], origin, here)
 
 
-def _choices(kind: Any, path: str) -> list[str]:
+def _choices(kind: object, path: str) -> list[str]:
     """The strings that a ``Literal`` field allows; empty where the field is something else."""
     for part in path.split("."):
-        fields = (
-            {f.encode_name: f.type for f in msgspec.structs.fields(kind)} if hasattr(kind, "__struct_fields__") else {}
-        )
-        kind = fields.get(part)
+        fields = msgspec.structs.fields(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else ()
+        kind = next((f.type for f in fields if f.encode_name == part), None)
     options = [kind, *get_args(kind)]
     return [str(c) for option in options if get_origin(option) is Literal for c in get_args(option)]
 
@@ -151,7 +151,7 @@ def _allowed(kind: type[object], path: str) -> tuple[str, str]:
     return _in_words(here), example
 
 
-def _in_words(kind: Any) -> str:
+def _in_words(kind: object) -> str:
     from msgspec import inspect
 
     if isinstance(kind, inspect.UnionType):
@@ -174,7 +174,7 @@ def _in_words(kind: Any) -> str:
     return ""
 
 
-def _limits(kind: Any) -> tuple[tuple[str, float | None], ...]:
+def _limits(kind: inspect.IntType | inspect.FloatType) -> tuple[tuple[str, float | None], ...]:
     return ("at least", kind.ge), ("more than", kind.gt), ("at most", kind.le), ("less than", kind.lt)
 
 
@@ -187,10 +187,12 @@ def _as_toml(key: str, value: object) -> str:
     return f"{key} = {list(value)!r}".replace("'", '"') if isinstance(value, tuple) else ""
 
 
-def _look_up(raw: Any, path: str) -> Any:
+def _look_up(raw: object, path: str) -> object:
     for part in re.findall(r"[^.\[\]]+", path):
-        try:
-            raw = raw[int(part)] if isinstance(raw, list) else raw[part]
-        except (KeyError, IndexError, ValueError, TypeError):
+        if isinstance(raw, list) and part.isdigit() and int(part) < len(raw):
+            raw = raw[int(part)]
+        elif isinstance(raw, dict) and part in raw:
+            raw = raw[part]
+        else:
             return "missing"
     return raw

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.runtime.untyped import Array
 
 __all__ = ["Arrays", "Samples", "Shape"]
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 """Name → array, the batch axis first."""
-Shape = Sequence[Any]
-"""A model's dimensions, the batch first: a number, or something else where it is open."""
+Shape = Sequence[int | str | None]
+"""A model's dimensions, the batch first: a number, or a name or ``None`` where it is open."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Samples:
     or filled up to the length that a model takes; every other is read as it is.
     """
 
-    arrays: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, Array]
     padding: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class Samples:
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
-    def __getitem__(self, rows: slice | NDArray[np.integer[Any]] | Sequence[int]) -> Samples:
+    def __getitem__(self, rows: slice | NDArray[np.int64] | Sequence[int]) -> Samples:
         """The samples at ``rows``."""
         return Samples({name: values[rows] for name, values in self.arrays.items()}, self.padding)
 
@@ -102,7 +102,7 @@ class Samples:
         )
 
 
-def _of_length(rows: NDArray[Any], shape: Shape, value: int) -> NDArray[Any]:
+def _of_length(rows: Array, shape: Shape, value: int) -> Array:
     """``rows`` [N, L], cut or filled up to a length of ``shape[1]``, or where that is open of the longest row."""
     longest = max(int((rows != value).sum(axis=1).max()), 1)
     length = shape[1] if isinstance(shape[1], int) and shape[1] > 0 else longest

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from dlx_deploy.errors import ConfigError, DlxError
 from dlx_deploy.pipeline.plan import Build, plan
@@ -38,7 +39,7 @@ def rehearse_build(build: Build, store: Store) -> None:
             _call(planned.step, planned.step.stage.rehearse, build)
 
 
-def _call(step: Step, check: Callable[[Setup[Any]], None] | None, build: Build) -> None:
+def _call(step: Step, check: Callable[[Setup[msgspec.Struct]], None] | None, build: Build) -> None:
     if check is None:
         return
     try:

@@ -6,19 +6,18 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
-from typing import Any
 
 import msgspec
 
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.stage import Stage
+from dlx_deploy.pipeline.stage import AnyStage
 
 __all__ = ["KeyDocument", "counted", "differences", "key_document", "key_of", "other_versions", "tool_versions"]
 
 SCHEMA = 2
 
 
-Plain = dict[str, Any]
+Plain = dict[str, object]
 """What JSON can hold, by name."""
 
 
@@ -73,7 +72,7 @@ def other_versions(made: Mapping[str, str], here: Mapping[str, str]) -> list[str
 
 
 def key_document(
-    stage: Stage[Any],
+    stage: AnyStage,
     params: msgspec.Struct,
     inputs: Mapping[str, str],
     target: object,
@@ -90,7 +89,7 @@ def key_document(
         inputs=dict(inputs),
         outputs=sorted(stage.outputs),
         tools={name: counted(version) for name, version in tool_versions(stage.tools).items()},
-        target={name: _plain(getattr(target, name)) for name in stage.uses},
+        target=_plain({name: getattr(target, name) for name in stage.uses}) if stage.uses else {},
         host=dict(host) if stage.measures_host else {},
     )
 
@@ -110,9 +109,9 @@ def differences(old: KeyDocument, new: KeyDocument) -> list[str]:
     return phrases
 
 
-def _plain(value: object) -> Any:
+def _plain(value: msgspec.Struct | Mapping[str, object]) -> Plain:
     """``value`` as what JSON can hold, so that a document read back equals the one written (tuples become lists)."""
-    return msgspec.json.decode(msgspec.json.encode(value))
+    return msgspec.json.decode(msgspec.json.encode(value), type=Plain)
 
 
 def _flatten(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -46,8 +46,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     schema: int
     dlx_deploy: str
     target_name: str
-    target: Any
-    config: Any
+    target: object
+    config: object
     host: Plain
     started: str
     status: Literal["running", "done", "failed", "stopped by a gate", "interrupted", "killed"]

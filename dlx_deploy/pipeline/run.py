@@ -7,7 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
+
+import msgspec
 
 from dlx_deploy.errors import DlxError, EnvironmentMissing, GateStopped, StageFailed
 from dlx_deploy.extras import install_command
@@ -20,7 +22,7 @@ from dlx_deploy.pipeline.record import SCHEMA, Record
 from dlx_deploy.pipeline.recorder import Recorder
 from dlx_deploy.pipeline.stage import Job, Provenance, Step
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.pipeline.view import TargetView
+from dlx_deploy.pipeline.view import seen_by
 
 __all__ = ["BuildResult", "Watcher", "run_build"]
 
@@ -178,7 +180,7 @@ def _run(planned: Planned, loop: _Loop) -> Record:
     return store.write(fill, key)
 
 
-def _job(step: Step, key: str, folder: Path, loop: _Loop) -> Job[Any]:
+def _job(step: Step, key: str, folder: Path, loop: _Loop) -> Job[msgspec.Struct]:
     build, resolver = loop.build, loop.resolver
     inputs = {}
     for name, source in step.inputs.items():
@@ -188,12 +190,11 @@ def _job(step: Step, key: str, folder: Path, loop: _Loop) -> Job[Any]:
             inputs[name].write_bytes(resolver.provenance(step))
         else:
             inputs[name] = resolver.path(source)
-    view: Any = TargetView(build.target, step.stage.name, tuple(step.stage.uses))
     return Job(
         params=step.params,
         inputs=inputs,
         out=folder,
-        target=view,
+        target=seen_by(step.stage.name, build.target, step.stage.uses),
         seed=step.seed,
         threads=build.threads,
         progress=lambda done, total, text="": loop.watch.progress(step, done, total, text),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dlx_deploy.targets import Profile
 
 __all__ = [
+    "AnyStage",
     "Bound",
     "Job",
     "Metrics",
@@ -105,6 +106,10 @@ class Stage(Generic[P]):
     """The stage's steps in one build, none where the configuration leaves it out; milliseconds, no heavy library."""
 
 
+AnyStage = Stage[Any]
+"""A stage of whatever parameters."""
+
+
 class Team(Protocol):
     """Several processes that run a stage together; this is the one that keeps what the stage writes."""
 
@@ -142,7 +147,7 @@ class Step:
     """A stage at its place in one build: parameters, and where each input comes from."""
 
     name: str
-    stage: Stage[Any]
+    stage: AnyStage
     params: msgspec.Struct
     inputs: Mapping[str, Source]
     seed: int = 0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
-__all__ = ["NO_TARGET", "TargetView"]
+if TYPE_CHECKING:
+    from dlx_deploy.targets import Profile
+
+__all__ = ["NO_TARGET", "TargetView", "seen_by"]
 
 
 class TargetView:
@@ -17,7 +21,7 @@ class TargetView:
     def __init__(self, target: object, stage: str, uses: tuple[str, ...]) -> None:
         self._target, self._stage, self._uses = target, stage, uses
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         """The profile's value.
 
         Raises:
@@ -36,5 +40,10 @@ class TargetView:
         )
 
 
-NO_TARGET: Any = TargetView(None, "without a target", ())
+def seen_by(stage: str, target: object, uses: Sequence[str]) -> Profile:
+    """The profile ``target`` as a stage with these ``uses`` sees it."""
+    return cast("Profile", TargetView(target, stage, tuple(uses)))
+
+
+NO_TARGET = seen_by("without a target", None, ())
 """What a job has where nobody gave it a target: every field is refused."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import Any, Dict, Optional
+from typing import Dict, Optional
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine_info() -> Dict[str, Any]:
+def machine_info() -> Dict[str, object]:
     """The machine's label and what a latency depends on: CPU, usable cores, governor, power mode, versions.
 
     ``label`` is short and holds no host name, for instance ``NVIDIA Jetson Orin Nano (6 cores, Linux aarch64)``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Predictor:
         self._batch = package.batch
         self._outputs = package.task.outputs.tensors
         self._names = [tensor.name for tensor in self._outputs]
-        self._frame: Optional[Tuple[Any, ...]] = None
+        self._frame: Optional[Tuple[object, ...]] = None
         if _takes_frames(package):
             (tensor,) = package.task.inputs.tensors
             self._input, self._dtype = tensor.name, np.dtype(tensor.dtype)
@@ -72,7 +72,7 @@ class Predictor:
             self._output = self._names[0]
             self._answer_shape = (package.batch or 1, *self._outputs[0].dims) if len(self._outputs) == 1 else None
 
-    def predict(self, given: Any) -> Any:
+    def predict(self, given: object) -> object:
         """The predictions for ``given``, as the package's task takes and makes them.
 
         Images: uint8[N, H, W, C] or [H, W, C], NHWC, 0..255, or image files to decode. Texts: a string or several, or
@@ -96,7 +96,7 @@ class Predictor:
             return self._decode(self._named(values, len(given)))
         return self._decode(self.run(self._read(given)))
 
-    def read(self, given: Any) -> Dict[str, Array]:
+    def read(self, given: object) -> Dict[str, Array]:
         """``given`` as the arrays that the model reads, by name, with their batch axis.
 
         Raises:

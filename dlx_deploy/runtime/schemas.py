@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Optional
 
 __all__ = ["PACKAGE", "RESULT", "SIDECAR", "newer_schema"]
 
@@ -14,7 +14,7 @@ RESULT = 1
 """Of what a command prints with ``--json``."""
 
 
-def newer_schema(seen: Any, newest: int, remedy: str = "use a newer dlx-deploy") -> Optional[str]:
+def newer_schema(seen: object, newest: int, remedy: str = "use a newer dlx-deploy") -> Optional[str]:
     """Why a file of schema ``seen`` is refused by who reads up to ``newest``; ``None`` if it is not newer."""
     if isinstance(seen, bool) or not isinstance(seen, int) or seen <= newest:
         return None

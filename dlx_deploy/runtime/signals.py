@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from types import FrameType
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional, Union
 
 __all__ = ["Terminated", "interruptible"]
 
@@ -34,7 +34,7 @@ def interruptible() -> Iterator[List[Terminated]]:
     Gives a list that then holds it: a library on the way may make another exception of it. A signal that somebody
     handles or ignores (``nohup``) is left alone, and outside the main thread all are.
     """
-    before: Dict[int, Any] = {}
+    before: Dict[int, Union[Callable[[int, Optional[FrameType]], object], int, None]] = {}
     arrived: List[Terminated] = []
 
     def stop(number: int, frame: Optional[FrameType]) -> None:

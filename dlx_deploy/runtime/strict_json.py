@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, List, NoReturn, Tuple
+from typing import List, NoReturn, Tuple
 
 from .words import shortened
 
@@ -14,7 +14,7 @@ MAX_DEPTH = 64
 MAX_DIGITS = 30  # Python takes seconds for a number of a million digits
 
 
-def from_json(data: bytes) -> Any:
+def from_json(data: bytes) -> object:
     """The value that ``data`` holds, as UTF-8.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any, Optional, TextIO
+from typing import Optional, TextIO
 
 from .errors import InputError
 from .words import escaped
@@ -56,9 +56,11 @@ def talk(text: str) -> None:
         silence(sys.stderr)
 
 
-def silence(stream: Any) -> None:
+def silence(stream: Optional[TextIO]) -> None:
     """Lets what is still to be written to a broken stream go nowhere, so that the end of the process is quiet."""
-    with contextlib.suppress(OSError, AttributeError):  # no file behind it, or no stream
+    if stream is None:
+        return
+    with contextlib.suppress(OSError):  # no file behind it
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterable, Optional, Protocol
+from typing import Iterable, Optional, Protocol
 
 from .errors import RuntimeFault
 from .untyped import JsonTable
@@ -16,7 +16,7 @@ class View(Protocol):
     """A value that renders itself, as data for programs and as text for people."""
 
     @property
-    def data(self) -> Any:
+    def data(self) -> object:
         """What ``--json`` prints: plain values, or what JSON is made of."""
 
     @property
@@ -25,7 +25,11 @@ class View(Protocol):
 
 
 class CommandView(View, Protocol):
-    """What a package's command says; its ``data`` is a table of JSON-ready values."""
+    """What a package's command says."""
+
+    @property
+    def data(self) -> JsonTable:
+        """A table of JSON-ready values."""
 
     @property
     def failure(self) -> Optional[RuntimeFault]:

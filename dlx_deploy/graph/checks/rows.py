@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
 from dlx_deploy.errors import StageFailed
@@ -19,6 +17,7 @@ from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.model import input_dims, load, to_bytes
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.runtime.backends.session import open_session
+from dlx_deploy.runtime.untyped import Array
 
 __all__ = [
     "BLAMED",
@@ -90,7 +89,7 @@ def unlike(samples: Samples) -> Samples:
     return Samples({name: _unlike(values) for name, values in samples.arrays.items()}, samples.padding)
 
 
-def _unlike(rows: NDArray[Any]) -> NDArray[Any]:
+def _unlike(rows: Array) -> Array:
     if rows.dtype != np.uint8 or rows.ndim != 4:
         return rows
     changed = rows.copy()
@@ -143,7 +142,7 @@ def first_dependent_node(model: ModelProto, rows: Samples, exact_qdq: bool, tole
     return ""
 
 
-def own_rows_differ(together: NDArray[Any], alone: list[NDArray[Any]], tolerance: float) -> bool:
+def own_rows_differ(together: Array, alone: list[Array], tolerance: float) -> bool:
     """Whether a tensor of a batch is not made of the tensors that its rows give ``alone``.
 
     The batch axis is the one that grows with the batch, and may be merged with another. Where none does, the tensor is
@@ -168,14 +167,14 @@ def own_rows_differ(together: NDArray[Any], alone: list[NDArray[Any]], tolerance
     return False
 
 
-def _close(a: NDArray[Any], b: NDArray[Any], tolerance: float) -> bool:
+def _close(a: Array, b: Array, tolerance: float) -> bool:
     if a.dtype.kind != "f":
         return bool(np.array_equal(a, b))
     difference = np.abs(a.astype(np.float64) - b)
     return bool(np.isnan(difference).any() or difference.max(initial=0) <= tolerance * np.abs(a).max(initial=1e-12))
 
 
-def _furthest(got: NDArray[Any], expected: NDArray[Any], tolerance: float) -> tuple[int, float] | None:
+def _furthest(got: Array, expected: Array, tolerance: float) -> tuple[int, float] | None:
     """The row that is furthest off, and by how much of the largest value, if that is beyond ``tolerance``."""
     apart = np.abs(got.astype(np.float64) - expected[: len(got)]).reshape(len(got), -1)
     difference = np.nan_to_num(apart.max(axis=1), nan=np.inf)

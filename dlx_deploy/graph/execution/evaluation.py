@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.execution.kernels import host_saturates
 from dlx_deploy.graph.samples import Arrays, Samples, Shape
-from dlx_deploy.runtime.backends.session import open_session, session_errors
+from dlx_deploy.runtime.backends.session import InferenceSession, open_session, session_errors
 
 __all__ = ["input_shapes", "run_onnx"]
 
@@ -40,12 +39,12 @@ def run_onnx(model: Path | bytes, samples: Samples, exact_qdq: bool, batch: int 
     return {n: v.astype(np.float32, copy=False) if v.dtype.kind == "f" else v for n, v in whole.items()}
 
 
-def input_shapes(session: Any) -> dict[str, Shape]:
+def input_shapes(session: InferenceSession) -> dict[str, Shape]:
     """Input name → its dimensions in ``session``."""
     return {entry.name: entry.shape for entry in session.get_inputs()}
 
 
-def _answered(session: Any, names: list[str], rows: Samples) -> Arrays:
+def _answered(session: InferenceSession, names: list[str], rows: Samples) -> Arrays:
     try:
         outputs = dict(zip(names, session.run(names, rows.feed()), strict=True))
     except session_errors() as e:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from dlx_deploy.graph.execution.evaluation import input_shapes
 from dlx_deploy.graph.samples import Samples
@@ -29,7 +28,7 @@ def interleaved_latency(
     return measure({name: _runner(path, sample, threads) for name, path in models.items()}, rounds, _WARMUP, _PACE)
 
 
-def _runner(path: Path, sample: Samples, threads: int) -> Callable[[], Any]:
+def _runner(path: Path, sample: Samples, threads: int) -> Callable[[], object]:
     session = open_session(path.read_bytes(), exact_qdq=False, threads=threads)
     shapes = input_shapes(session)
     size = next(iter(shapes.values()))[0]

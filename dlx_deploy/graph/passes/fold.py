@@ -7,16 +7,15 @@ so for every image, and nothing that looks for constant weights (quantization, c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from dlx_deploy.graph.model import Index, load, to_bytes
 from dlx_deploy.graph.passes.base import Pass
 from dlx_deploy.graph.passes.names import scope_of
 from dlx_deploy.runtime.backends.session import open_session
+from dlx_deploy.runtime.untyped import Array
 
 __all__ = ["FOLD_WEIGHTS", "constants_of", "fold_weights"]
 
@@ -60,7 +59,7 @@ def _layers(model: ModelProto) -> Iterator[NodeProto]:
     return (node for node in model.graph.node if node.op_type in WEIGHTED)
 
 
-def _computed(index: Index, wanted: list[str]) -> list[NDArray[Any]]:
+def _computed(index: Index, wanted: list[str]) -> list[Array]:
     """The values of ``wanted``, by ONNX Runtime on the part of the graph that makes them."""
     needed, nodes = set(wanted), []
     for node in reversed(index.model.graph.node):
@@ -71,7 +70,7 @@ def _computed(index: Index, wanted: list[str]) -> list[NDArray[Any]]:
     outputs = [ValueInfoProto(name=name) for name in wanted]
     graph = helper.make_graph(nodes[::-1], "weights", [], outputs, constants)
     part = helper.make_model(graph, opset_imports=index.model.opset_import, ir_version=index.model.ir_version)
-    values: list[NDArray[Any]] = open_session(to_bytes(part), exact_qdq=False, threads=1).run(wanted, {})
+    values = open_session(to_bytes(part), exact_qdq=False, threads=1).run(wanted, {})
     return values
 
 

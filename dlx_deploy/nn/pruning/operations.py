@@ -7,22 +7,19 @@ operation that mixes what lies along an axis ties it: such channels all go toget
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dlx_deploy.nn.pruning.trace import NO_CHANNEL, Labels, Layer, Rule, Trace, varying
+from dlx_deploy.nn.pruning.trace import NO_CHANNEL, Arguments, Labels, Layer, Operation, Rule, Trace, varying
 
 __all__ = ["rule_for"]
 
-Arguments = Mapping[str, Any]
 
-
-def rule_for(func: Any) -> Rule | None:
+def rule_for(func: Operation) -> Rule | None:
     """The rule of ``func``, an operation of torch's lowest level; ``None``: it is not known to keep channels apart."""
     name = func.overloadpacket.__name__
     if name in _RULES:
@@ -30,7 +27,8 @@ def rule_for(func: Any) -> Rule | None:
     return _elementwise if torch.Tag.pointwise in func.tags else None
 
 
-def _convolution(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
+def _convolution(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+    (out,) = results
     layer = trace.layer(nn.Conv2d, {"weight": given["weight"], "bias": given["bias"]})
     if layer is None or layer.outputs is None or given["transposed"] or out.ndim != 4:
         return False
@@ -49,8 +47,9 @@ def _convolution(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool
     return True
 
 
-def _linear(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
+def _linear(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     """``mm`` and ``addmm`` with the transposed weight of a linear layer."""
+    (out,) = results
     rows, weight = (given["mat1"], given["mat2"]) if "mat1" in given else (given["self"], given["mat2"])
     bias = given["self"] if "mat1" in given else None
     layer = trace.layer(nn.Linear, {"weight": weight, "bias": bias})
@@ -62,7 +61,7 @@ def _linear(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
     return True
 
 
-def _batch_norm(trace: Trace, func: Any, given: Arguments, out: Sequence[Tensor]) -> bool:
+def _batch_norm(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     roles = {role: given.get(role) for role in ("weight", "bias", "running_mean", "running_var")}
     read = _along(trace, func, given["input"], 1)
     if any(tensor is not None for tensor in roles.values()):
@@ -70,11 +69,11 @@ def _batch_norm(trace: Trace, func: Any, given: Arguments, out: Sequence[Tensor]
         if layer is None:
             return False
         _use(trace, layer, read, 0)
-    trace.give(out[0], trace.of(given["input"]))
+    trace.give(results[0], trace.of(given["input"]))
     return True
 
 
-def _along(trace: Trace, func: Any, tensor: Tensor, axis: int) -> Labels:
+def _along(trace: Trace, func: Operation, tensor: Tensor, axis: int) -> Labels:
     """int64[size]: the label at each place along ``axis``; what changes along others is mixed."""
     labels = trace.of(tensor)
     if labels is None:
@@ -83,7 +82,7 @@ def _along(trace: Trace, func: Any, tensor: Tensor, axis: int) -> Labels:
     return np.broadcast_to(mixed.ravel(), tensor.shape[axis])
 
 
-def _mixed(trace: Trace, func: Any, labels: Labels, axes: Iterable[int]) -> Labels:
+def _mixed(trace: Trace, func: Operation, labels: Labels, axes: Iterable[int]) -> Labels:
     """``labels`` with one place along each of ``axes``, whose channels ``func`` mixes: all of these go, or none.
 
     So nothing is lost on axes along which one class lies, such as the parallel paths that were stacked.
@@ -103,10 +102,13 @@ def _use(trace: Trace, layer: Layer, read: Labels, rows: int) -> None:
     layer.rows += rows
 
 
-def _elementwise(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
+def _elementwise(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+    if len(results) != 1:
+        return False  # frexp: a mantissa and an exponent
+    (out,) = results
     tensors = [t for value in given.values() for t in _flat(value)]
     aligned = [_aligned(labels, out.ndim) for t in tensors if (labels := trace.of(t)) is not None]
-    tied = _tied(trace, tensors, out.ndim) if isinstance(out, Tensor) else None
+    tied = _tied(trace, tensors, out.ndim)
     if tied is None or (func._schema.is_mutable and trace.of(given["self"]) is None):
         return False  # what else looks at the memory that is written to would not know
     if func.overloadpacket.__name__.startswith(("add", "sub", "rsub")):
@@ -144,62 +146,63 @@ def _aligned(labels: Labels, ndim: int) -> Labels:
     return labels.reshape((1,) * (ndim - labels.ndim) + labels.shape)
 
 
-def _flat(value: Any) -> list[Tensor]:
+def _flat(value: object) -> list[Tensor]:
     values = value if isinstance(value, list | tuple) else [value]
     return [v for v in values if isinstance(v, Tensor)]
 
 
-def _pool(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
+def _pool(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     """Pooling, resizing and the like over the last two axes."""
     labels = trace.of(given["self"] if "self" in given else given["input"])
     if labels is None:
         return False
-    trace.give(_flat(out)[0], _mixed(trace, func, labels, (labels.ndim - 2, labels.ndim - 1)))
+    trace.give(results[0], _mixed(trace, func, labels, (labels.ndim - 2, labels.ndim - 1)))
     return True
 
 
-def _reduce(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
+def _reduce(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     labels = trace.of(given["self"])
     if labels is None:
         return False
     axes = _axes(given.get("dim"), labels.ndim)
     labels = _mixed(trace, func, labels, axes)
-    trace.give(_flat(out)[0], labels if given.get("keepdim") else labels.squeeze(axes))
+    trace.give(results[0], labels if given.get("keepdim") else labels.squeeze(axes))
     return True
 
 
-def _axes(dim: Any, ndim: int) -> tuple[int, ...]:
+def _axes(dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """``dim`` of an operation as axes from the front; none given means all."""
-    if dim is None or dim == []:
+    if dim is None or (not isinstance(dim, int) and not dim):
         return tuple(range(ndim))
-    return tuple(d % ndim for d in (dim if isinstance(dim, list | tuple) else [dim]))
+    return tuple(d % ndim for d in ([dim] if isinstance(dim, int) else dim))
 
 
-def _same(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
+def _same(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     """A copy; or something along an axis that leaves the others alone: softmax, roll, a part, parts."""
     labels = trace.of(given["self"])
     if labels is None:
         return False
     along = [name for name in ("dim", "dims") if name in given]
     labels = _mixed(trace, func, labels, _axes(given[along[0]], labels.ndim) if along else ())
-    for part in _flat(out):
+    for part in results:
         trace.give(part, labels)
     return True
 
 
-def _drop(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
+def _drop(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     """One place, or every place, of an axis."""
     labels = trace.of(given["self"])
     if labels is None:
         return False
     axis = given["dim"] % labels.ndim
-    for part in _flat(out):
+    for part in results:
         trace.give(part, _mixed(trace, func, labels, [axis]).squeeze(axis))
     return True
 
 
-def _flip(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
+def _flip(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     """Channels in reverse stay in reverse when some are gone."""
+    (out,) = results
     labels = trace.of(given["self"])
     if labels is None:
         return False
@@ -208,28 +211,30 @@ def _flip(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
     return True
 
 
-def _split(trace: Trace, func: Any, given: Arguments, out: Any) -> bool:
+def _split(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     """Equal parts stay equal, and keep their places, when each loses the same channels."""
     source = given["self"]
     labels, axis = trace.of(source), given["dim"] % source.ndim
-    if labels is None or labels.shape[axis] == 1 or len({part.shape[axis] for part in out}) != 1:
-        return _same(trace, func, given, out)
-    parts = np.split(labels, len(out), axis)
-    for part, piece in zip(out, parts, strict=True):
+    if labels is None or labels.shape[axis] == 1 or len({part.shape[axis] for part in results}) != 1:
+        return _same(trace, func, given, results)
+    parts = np.split(labels, len(results), axis)
+    for part, piece in zip(results, parts, strict=True):
         trace.tie(parts[0], piece)
         trace.give(part, piece)
     return True
 
 
-def _slice(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
+def _slice(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+    (out,) = results
     if out.shape != given["self"].shape:
-        return _same(trace, func, given, out)
+        return _same(trace, func, given, results)
     trace.give(out, trace.of(given["self"]))
     return True
 
 
-def _pad(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
+def _pad(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     """Places that padding adds along the channels hold none."""
+    (out,) = results
     labels = trace.of(given["self"])
     if labels is None:
         return False
@@ -242,7 +247,8 @@ def _pad(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
     return True
 
 
-def _concatenate(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
+def _concatenate(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+    (out,) = results
     tensors, axis = given["tensors"], given["dim"] % out.ndim
     known = [labels for t in tensors if (labels := trace.of(t)) is not None]
     if any(t.ndim != out.ndim for t in tensors):
@@ -257,13 +263,15 @@ def _concatenate(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool
     return True
 
 
-def _stack(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
+def _stack(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+    (out,) = results
     tied = _tied(trace, given["tensors"], out.ndim - 1)
     trace.give(out, None if tied is None else np.expand_dims(tied, given["dim"] % out.ndim))
     return tied is not None
 
 
-def _permute(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
+def _permute(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+    (out,) = results
     source = given["self"]
     labels = trace.of(source)
     if labels is None:
@@ -278,7 +286,8 @@ def _permute(trace: Trace, func: Any, given: Arguments, out: Tensor) -> bool:
     return True
 
 
-def _unsqueeze(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
+def _unsqueeze(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+    (out,) = results
     labels = trace.of(given["self"])
     if labels is None:
         return False
@@ -286,7 +295,8 @@ def _unsqueeze(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
     return True
 
 
-def _expand(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
+def _expand(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+    (out,) = results
     labels = trace.of(given["self"])
     if labels is None:
         return False
@@ -294,8 +304,9 @@ def _expand(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
     return True
 
 
-def _view(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
+def _view(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     """Another shape: axes are matched in the smallest runs of equal size, each of which is reshaped by itself."""
+    (out,) = results
     source = given["self"]
     labels = trace.of(source)
     if labels is None:
@@ -308,7 +319,7 @@ def _view(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
         whole += [source.shape[axis] if changes else 1 for axis in old]
         shape += [out.shape[axis] if changes else 1 for axis in new]
     seen = np.broadcast_to(labels, whole).reshape(shape)
-    for _, new in runs:
+    for _old, new in runs:
         cut = [axis for axis in new if seen.shape[axis] > 1]
         for axis in cut[:-1]:  # channels cut into equal parts: each part must lose the same
             trace.tie(seen, np.take(seen, [0], axis))
@@ -334,7 +345,7 @@ def _runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[
     return runs
 
 
-def _creates(trace: Trace, _: Any, given: Arguments, out: Tensor) -> bool:
+def _creates(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     """Takes its shape from a tensor, and nothing else: a constant."""
     return True
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,11 +24,44 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from dlx_deploy.errors import StageFailed
 
-__all__ = ["NO_CHANNEL", "Labels", "Layer", "Rule", "Trace", "trace_channels", "varying"]
+__all__ = [
+    "NO_CHANNEL",
+    "Arguments",
+    "Labels",
+    "Layer",
+    "Operation",
+    "Rule",
+    "Trace",
+    "trace_channels",
+    "varying",
+]
 
 Labels = NDArray[np.int64]
 NO_CHANNEL = -1
 """The label of a place that holds no layer's channel (an image, a constant): it stays, with all that is tied to it."""
+Arguments = Mapping[str, Any]
+"""The arguments of an operation by the names of its schema, which says what each is: a tensor, a number, a list, …"""
+
+
+class _Named(Protocol):
+    __name__: str
+
+
+class Operation(Protocol):
+    """An operation of torch's lowest level, an ``OpOverload``."""
+
+    _schema: torch._C.FunctionSchema
+
+    @property
+    def overloadpacket(self) -> _Named:
+        """All operations of its name."""
+
+    @property
+    def tags(self) -> Sequence[torch.Tag]:
+        """What torch says of it: that it is pointwise, for one."""
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Its result: a tensor, several, or a number."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +90,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     labels that a sum of computed tensors ties, ``fixed`` those that must stay, ``mixed`` those that only go together.
     """
 
-    def __init__(self, model: nn.Module, rules: Callable[[Any], Rule | None], seconds: float) -> None:
+    def __init__(self, model: nn.Module, rules: Rules, seconds: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layers: dict[str, Layer] = {}
         self.ties: list[tuple[Labels, Labels]] = []
@@ -74,8 +107,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._inside: list[str] = []
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: Operation, types: object, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
         if time.monotonic() - self._began > self._seconds:
             raise StageFailed(
                 f"prune: the network's channels were not followed to the end within prune.trace_seconds = "
@@ -91,10 +124,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The module that runs, for messages."""
         return repr(self._inside[-1]) if self._inside and self._inside[-1] else "the network itself"
 
-    def of(self, tensor: Any) -> Labels | None:
+    def of(self, tensor: object) -> Labels | None:
         """The labels of ``tensor``; ``None``: it has none."""
-        found: Labels | None = self._known.get(tensor) if isinstance(tensor, Tensor) else None
-        return found
+        return self._known.get(tensor) if isinstance(tensor, Tensor) else None
 
     def give(self, tensor: Tensor, labels: Labels | None) -> None:
         """``tensor`` carries ``labels`` from now on."""
@@ -112,7 +144,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if differ.any():
             self.ties.append((one[differ], other[differ]))
 
-    def mix(self, labels: Labels, one: Labels, func: Any) -> None:
+    def mix(self, labels: Labels, one: Labels, func: Operation) -> None:
         """``func`` mixes ``labels`` with ``one`` of them: they stay or go together."""
         self.tie(labels, one)
         self.mixed.append(self._said(labels, func.overloadpacket.__name__))
@@ -132,7 +164,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._turned[turned] = weight
         return True
 
-    def layer(self, kind: type[nn.Module], roles: Mapping[str, Any]) -> Layer | None:
+    def layer(self, kind: type[nn.Module], roles: Arguments) -> Layer | None:
         """The one layer of ``kind`` that has ``roles`` (attribute → tensor or None); ``None``: there is none."""
         tensors = {role: self._turned.get(t, t) for role, t in roles.items() if isinstance(t, Tensor)}
         owners = {role: self._owners.get(id(t)) for role, t in tensors.items()}
@@ -150,14 +182,14 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.labels += count
         return self.layers[name]
 
-    def keep_layers_of(self, tensors: Sequence[Any], why: str) -> None:
+    def keep_layers_of(self, tensors: Sequence[Tensor], why: str) -> None:
         """The layers whose parameters or buffers are among ``tensors`` must keep their size."""
         for tensor in tensors:
             owner = self._owners.get(id(self._turned.get(tensor, tensor)))
             if owner is not None:
                 self.stays[owner[0]] = f"{why} in {self.place}"
 
-    def stop(self, func: Any, tensors: Sequence[Any], out: Any) -> None:
+    def stop(self, func: Operation, tensors: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         """``func`` is not known to keep channels apart: all that reaches it stays as it is."""
         why = func.overloadpacket.__name__
         for tensor in tensors:
@@ -165,7 +197,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if labels is not None:
                 self.fix(labels, why)
         self.keep_layers_of(tensors, why)
-        for tensor in _tensors(out):
+        for tensor in out:
             self.give(tensor, None)
 
     @contextmanager
@@ -173,10 +205,10 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """While it lasts, modules say when they run, so that a message can name them."""
         names = {id(module): name for name, module in self._modules.items()}
 
-        def enter(module: nn.Module, _: Any) -> None:
+        def enter(module: nn.Module, _: object) -> None:
             self._inside.append(names[id(module)])
 
-        def leave(*_: Any) -> None:
+        def leave(*_: object) -> None:
             self._inside.pop()
 
         hooks = [module.register_forward_pre_hook(enter) for module in self._modules.values()]
@@ -187,17 +219,19 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for hook in hooks:
                 hook.remove()
 
-    def _follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def _follow(self, func: Operation, args: tuple[object, ...], kwargs: Mapping[str, object], out: object) -> None:
         tensors = _tensors((args, kwargs))
         if not any(t in self._known or t in self._turned or id(t) in self._owners for t in tensors):
             return
-        rule = self._rules(func)
-        if rule is None or not rule(self, func, _bound(func, args, kwargs), out):
-            self.stop(func, tensors, out)
+        rule, results = self._rules(func), _tensors(out)
+        if rule is None or not rule(self, func, _bound(func, args, kwargs), results):
+            self.stop(func, tensors, results)
 
 
-Rule = Callable[[Trace, Any, Mapping[str, Any], Any], bool]
-"""What an operation (its arguments by name, its result) does to labels; False: not known to keep channels apart."""
+Rule = Callable[[Trace, Operation, Arguments, Sequence[Tensor]], bool]
+"""What an operation (its arguments, its results) does to labels; False: not known to keep channels apart."""
+Rules = Callable[[Operation], Rule | None]
+"""An operation's rule, if there is one."""
 
 
 def varying(labels: Labels) -> tuple[int, ...]:
@@ -205,7 +239,7 @@ def varying(labels: Labels) -> tuple[int, ...]:
     return tuple(axis for axis, size in enumerate(labels.shape) if size > 1)
 
 
-def trace_channels(model: nn.Module, example: Tensor, rules: Callable[[Any], Rule | None], seconds: float) -> Trace:
+def trace_channels(model: nn.Module, example: Tensor, rules: Rules, seconds: float) -> Trace:
     """What became of every channel while ``model``, in evaluation mode, read ``example``; its outputs are fixed.
 
     Raises:
@@ -230,7 +264,7 @@ def trace_channels(model: nn.Module, example: Tensor, rules: Callable[[Any], Rul
     return trace
 
 
-def _fix_outputs(trace: Trace, out: Any) -> None:
+def _fix_outputs(trace: Trace, out: object) -> None:
     leaves = [leaf for leaf in tree_leaves(out) if leaf is not None]
     strange = [leaf for leaf in leaves if not isinstance(leaf, Tensor | int | float)]
     if strange or not any(isinstance(leaf, Tensor) for leaf in leaves):
@@ -262,11 +296,11 @@ def _width(module: nn.Module) -> int:
     return module.out_features if isinstance(module, nn.Linear) else 0
 
 
-def _tensors(tree: Any) -> list[Tensor]:
+def _tensors(tree: object) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _bound(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _bound(func: Operation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Arguments:
     """The arguments of ``func`` by the names of its schema, defaults included."""
     schema = func._schema.arguments
     values = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ _AVERAGED = ("ema", "swa", "averaged")
 _SHOWN = 5
 
 
-def load_into(model: nn.Module, state: Mapping[str, Any], path: Path, new_head: bool = False) -> None:
+def load_into(model: nn.Module, state: Mapping[str, object], path: Path, new_head: bool = False) -> None:
     """Set every parameter and buffer of ``model`` from ``state``, whose names are fitted first; ``path`` is for errors.
 
     ``new_head``: the caller keeps the last layer as it is.
@@ -44,7 +43,7 @@ def load_into(model: nn.Module, state: Mapping[str, Any], path: Path, new_head: 
     load_versioned(model, given, state.versions)
 
 
-def fitted(own: Collection[str], state: Mapping[str, Any], path: Path) -> State:
+def fitted(own: Collection[str], state: Mapping[str, object], path: Path) -> State:
     """``state`` under the names of ``own``: without what wrappers put before or into them, and without leftovers.
 
     What is left out, and which of several networks in one state dict is taken, is said in a warning.
@@ -68,7 +67,9 @@ def fitted(own: Collection[str], state: Mapping[str, Any], path: Path) -> State:
     return fit.under(inner) if inner else fit
 
 
-def refuse_other_names(own: Mapping[str, Any], state: Mapping[str, Any], path: Path, new_head: bool = True) -> None:
+def refuse_other_names(
+    own: Mapping[str, object], state: Mapping[str, object], path: Path, new_head: bool = True
+) -> None:
     """Nothing, if ``state`` has the names and the shapes of ``own``.
 
     Raises:
@@ -92,7 +93,7 @@ def refuse_other_names(own: Mapping[str, Any], state: Mapping[str, Any], path: P
     )
 
 
-def _refuse_broken(own: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> None:
+def _refuse_broken(own: Mapping[str, object], state: Mapping[str, object], path: Path) -> None:
     for name, tensor in state.items():
         mine = own[name]
         if not (isinstance(tensor, Tensor) and isinstance(mine, Tensor) and mine.is_floating_point()):
@@ -127,7 +128,7 @@ def _unwrapped(state: State, own: Collection[str], path: Path) -> State:
     return State(renamed, {plain(f"{name}.")[:-1]: version for name, version in state.versions.items()})
 
 
-def _prefix(own: Collection[str], state: Mapping[str, Any], path: Path) -> str:
+def _prefix(own: Collection[str], state: Mapping[str, object], path: Path) -> str:
     """What stands before the names of the network in ``state``; empty where nothing does."""
     found = _prefixes(own, state)
     averaged = [p for p in found if any(word in p.lower() for word in _AVERAGED)]
@@ -141,7 +142,7 @@ def _prefix(own: Collection[str], state: Mapping[str, Any], path: Path) -> str:
     return next(iter(averaged if len(found) > 1 else found), "")
 
 
-def _inner(own: Collection[str], state: Mapping[str, Any]) -> str:
+def _inner(own: Collection[str], state: Mapping[str, object]) -> str:
     """What stands before the names of ``state`` in the network, which wraps the one that was saved."""
     found = _prefixes(state, own)
     return found[0] if len(found) == 1 else ""

@@ -56,7 +56,7 @@ class _Inert:
         pass
 
 
-class _InertList(list[Any]):
+class _InertList(list[object]):
     """Stands for one that is appended to."""
 
     def __init__(self, *_: object) -> None:
@@ -76,15 +76,15 @@ def _stand_in(name: str) -> tuple[type, str]:
     return _Inert if name.startswith("numpy.") else _InertDict, name
 
 
-class State(dict[str, Any]):
+class State(dict[str, object]):
     """Name → tensor, or a module's extra state; ``versions`` of the modules that wrote it, as far as is known."""
 
-    def __init__(self, items: Mapping[str, Any] | Iterable[tuple[str, Any]], versions: Mapping[str, int]) -> None:
+    def __init__(self, items: Mapping[str, object] | Iterable[tuple[str, object]], versions: Mapping[str, int]) -> None:
         super().__init__(items)
         self.versions = dict(versions)
 
     @classmethod
-    def of(cls, found: Mapping[str, Any]) -> State:
+    def of(cls, found: Mapping[str, object]) -> State:
         """``found`` with the versions that torch left on it."""
         if isinstance(found, State):
             return found
@@ -133,7 +133,7 @@ def read_checkpoint(path: Path, key: str = "") -> State:
     return state
 
 
-def _state(found: Any, key: str, path: Path) -> State:
+def _state(found: object, key: str, path: Path) -> State:
     if key and isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
         found, key = found[key], ""
     for _ in range(_DEEPEST):
@@ -157,14 +157,14 @@ def _state(found: Any, key: str, path: Path) -> State:
     return state
 
 
-def _networks(found: Mapping[Any, Any]) -> list[str]:
+def _networks(found: Mapping[object, object]) -> list[str]:
     """The keys under which a state dict lies."""
     keys = [k for k, v in found.items() if isinstance(k, str) and not is_extra(k) and _holds(v, _DEEPEST)]
     known = [k for k in (*_AVERAGED, *_PLAIN) if k in keys]
     return known or keys
 
 
-def _holds(value: Any, depth: int) -> bool:
+def _holds(value: object, depth: int) -> bool:
     if not isinstance(value, Mapping) or not value or not depth:
         return False
     if any(isinstance(v, Tensor) for v in value.values()):
@@ -192,7 +192,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{path}: no valid safetensors file ({e}); it may be cut short") from e
 
 
-def read_torch(path: Path) -> Any:
+def read_torch(path: Path) -> object:
     """All that the torch file ``path`` holds, on the CPU; settings and scores beside the weights as stand-ins.
 
     Raises:
@@ -227,7 +227,7 @@ def read_torch(path: Path) -> Any:
             raise ConfigError(f"{path}: no valid torch checkpoint ({_first_line(e)}); it may be cut short") from e
 
 
-def _describe(found: Any) -> str:
+def _describe(found: object) -> str:
     if isinstance(found, Mapping):
         return f"a dict with keys {[str(k) for k in found][:_SHOWN]}"
     return f"a {type(found).__name__}"

@@ -10,7 +10,6 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -137,16 +136,16 @@ def class_names(path: Path | None) -> list[str] | None:
     return _named(found) if isinstance(found, Mapping) else None
 
 
-def named_by_config(arguments: Mapping[str, Any]) -> list[str] | None:
+def named_by_config(arguments: Mapping[str, object]) -> list[str] | None:
     """The names of the outputs in a Hugging Face configuration (``arguments["config"]``), if it has real ones."""
     config = arguments.get("config")
     return _named(config) if isinstance(config, Mapping) else None
 
 
-def _named(table: Mapping[Any, Any]) -> list[str] | None:
+def _named(table: Mapping[object, object]) -> list[str] | None:
     """The names in ``table`` or in its settings, which have attributes where ``read_torch`` stands in for a class."""
-    inner = [table[key] for key in _INSIDE if isinstance(table.get(key), Mapping)]
-    for part in (table, *({**found, **vars(found)} if hasattr(found, "__dict__") else found for found in inner)):
+    inner = [held for key in _INSIDE if isinstance(held := table.get(key), Mapping)]
+    for part in (table, *({**held, **getattr(held, "__dict__", {})} for held in inner)):
         for key in (*_NAMES, *_NUMBERS):
             names = _in_order(part.get(key), by_name=key in _NUMBERS)
             if names and not all(_MEANINGLESS.fullmatch(name) for name in names):
@@ -154,7 +153,7 @@ def _named(table: Mapping[Any, Any]) -> list[str] | None:
     return None
 
 
-def _in_order(value: Any, *, by_name: bool) -> list[str] | None:
+def _in_order(value: object, *, by_name: bool) -> list[str] | None:
     """Names in the order of their numbers: from a list, a table by number or one by name."""
     if isinstance(value, Mapping):
         pairs = value.items() if by_name else ((name, number) for number, name in value.items())
@@ -168,7 +167,7 @@ def _in_order(value: Any, *, by_name: bool) -> list[str] | None:
     return [str(name) for name in value] if len(set(value)) == len(value) else None
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError:

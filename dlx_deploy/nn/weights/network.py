@@ -13,7 +13,6 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
@@ -83,7 +82,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     model: str
     classes: int
     input: InputSpec
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     pruned: dict[str, Channels] = {}
     source_sha256: str | None = None
     schema: int = SCHEMA

@@ -12,7 +12,7 @@ import functools
 import math
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -20,11 +20,14 @@ from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.user import MODULE_PREFIX
+from dlx_deploy.runtime.untyped import Array
 
 __all__ = ["Leaf", "Plain", "Snapshot", "changes", "describe", "leaves", "set_leaf", "snapshot"]
 
 Plain = bool | int | float | str | None
 _PLAIN = (bool, int, float, str, type(None))
+Put = Callable[[object], None]
+"""Sets a value where one was read."""
 _INTERNAL = frozenset(vars(nn.Module())) | {"_is_hf_initialized"}
 """What every module has of torch's own."""
 
@@ -33,9 +36,9 @@ _INTERNAL = frozenset(vars(nn.Module())) | {"_is_hf_initialized"}
 class Leaf:
     """A tensor, array or plain value; ``owner`` is the module that it belongs to, ``put`` sets a plain value."""
 
-    value: Tensor | np.ndarray[Any, Any] | Plain
+    value: Tensor | Array | Plain
     owner: str
-    put: Callable[[Any], None] | None
+    put: Put | None
 
 
 Snapshot = Mapping[str, Tensor | Plain]
@@ -95,7 +98,7 @@ REMEDY = "register it with register_buffer, or make it in __init__ from the argu
 """What to do about state that is lost."""
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """A value in few words."""
     if isinstance(value, Tensor | np.ndarray):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
@@ -141,8 +144,8 @@ class _Walk:
             if not name.startswith("__"):
                 yield from self._value(value, f"(global) {name}", functools.partial(around.__setitem__, name))
 
-    def _value(self, value: Any, name: str, put: Callable[[Any], None] | None) -> Iterator[tuple[str, Leaf]]:
-        if type(value) in _PLAIN:
+    def _value(self, value: object, name: str, put: Put | None) -> Iterator[tuple[str, Leaf]]:
+        if _is_plain(value):
             yield name, Leaf(value, self._owner, put)
         elif isinstance(value, np.generic) and isinstance(value.item(), _PLAIN):
             yield name, Leaf(value.item(), self._owner, None if put is None else _putting(type(value), put))
@@ -157,7 +160,7 @@ class _Walk:
             else:
                 yield from self._inside(value, name)
 
-    def _inside(self, value: Any, name: str) -> Iterator[tuple[str, Leaf]]:
+    def _inside(self, value: object, name: str) -> Iterator[tuple[str, Leaf]]:
         if isinstance(value, nn.Module):
             if id(value) not in self._modules:  # in a list: torch knows nothing of it
                 yield from self._unregistered(value, f"{name}.")
@@ -183,19 +186,23 @@ class _Walk:
         for name, inner in module.named_modules():
             yield from self._module(inner, f"{prefix}{name}." if name else prefix)
 
-    def _function(self, value: Any, name: str) -> Iterator[tuple[str, Leaf]]:
-        function = getattr(value, "__func__", value)
-        if str(getattr(function, "__module__", "")).startswith(MODULE_PREFIX):
+    def _function(self, value: types.FunctionType | types.MethodType, name: str) -> Iterator[tuple[str, Leaf]]:
+        function = value.__func__ if isinstance(value, types.MethodType) else value
+        if isinstance(function, types.FunctionType) and str(function.__module__).startswith(MODULE_PREFIX):
             for i, cell in enumerate(function.__closure__ or ()):
                 put = functools.partial(setattr, cell, "cell_contents")
                 yield from self._value(cell.cell_contents, f"{name}.{function.__code__.co_freevars[i]}", put)
 
 
-def _putting(kind: Callable[[Any], Any], put: Callable[[Any], None]) -> Callable[[Any], None]:
+def _putting(kind: Callable[[object], object], put: Put) -> Put:
     return lambda value: put(kind(value))
 
 
-def _is_plain_object(value: Any) -> bool:
+def _is_plain(value: object) -> TypeGuard[Plain]:
+    return type(value) in _PLAIN  # an IntEnum is more than its number
+
+
+def _is_plain_object(value: object) -> bool:
     kind = type(value)
     return kind is types.SimpleNamespace or kind.__module__.startswith(MODULE_PREFIX)
 
@@ -208,13 +215,13 @@ def _memory(tensor: Tensor) -> int:
         return 0
 
 
-def _kept(value: Any) -> Tensor | Plain:
+def _kept(value: Tensor | Array | Plain) -> Tensor | Plain:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.array(value))
     return value.detach().cpu().clone() if isinstance(value, Tensor) else value
 
 
-def _tensor(value: Any) -> Tensor:
+def _tensor(value: object) -> Tensor:
     assert isinstance(value, Tensor), value
     return value
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +33,13 @@ __all__ = [
 
 Versions = Mapping[str, int]
 """Module name → the version of its part of a state dict."""
+
+
+class _StateDict(OrderedDict[str, object]):
+    """A state dict as torch makes it, which carries what it was written by."""
+
+    _metadata: OrderedDict[str, dict[str, int]]
+
 
 _EXTRA, _JSON = "_extra_state", ".json"
 _TENSOR, _PLAIN = "~", "~="
@@ -71,7 +77,7 @@ def packed(model: nn.Module) -> dict[str, Tensor]:
 
 def set_packed(model: nn.Module, tensors: Mapping[str, Tensor], versions: Versions | None = None) -> None:
     """Set the state dict of ``model`` from what ``packed`` gave; what is outside of it is left as it is."""
-    state: dict[str, Any] = {}
+    state: dict[str, object] = {}
     for name, tensor in tensors.items():
         if is_json(name):
             state[name.removesuffix(_JSON)] = _from_json(tensor)
@@ -82,13 +88,13 @@ def set_packed(model: nn.Module, tensors: Mapping[str, Tensor], versions: Versio
 
 def module_versions(model: nn.Module) -> dict[str, int]:
     """The version of every module of ``model``: torch reads its part of a state dict by it."""
-    metadata: Mapping[str, Mapping[str, Any]] = getattr(model.state_dict(), "_metadata", {})
-    return {name: of["version"] for name, of in metadata.items() if isinstance(of.get("version"), int)}
+    metadata: Mapping[str, Mapping[str, object]] = getattr(model.state_dict(), "_metadata", {})
+    return {name: version for name, of in metadata.items() if isinstance(version := of.get("version"), int)}
 
 
-def load_versioned(model: nn.Module, state: Mapping[str, Any], versions: Versions) -> None:
+def load_versioned(model: nn.Module, state: Mapping[str, object], versions: Versions) -> None:
     """``model.load_state_dict`` of a state dict that modules of ``versions`` wrote; others had those of ``model``."""
-    marked: Any = OrderedDict(state)
+    marked = _StateDict(state)
     known = {**module_versions(model), **versions}
     marked._metadata = OrderedDict((name, {"version": version}) for name, version in known.items())
     model.load_state_dict(marked, strict=True)
@@ -159,5 +165,6 @@ def _as_json(value: object, name: str) -> Tensor:
     return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
 
-def _from_json(tensor: Tensor) -> Any:
-    return json.loads(bytes(tensor.tolist()).decode())
+def _from_json(tensor: Tensor) -> Plain:
+    value: Plain = json.loads(bytes(tensor.tolist()).decode())
+    return value

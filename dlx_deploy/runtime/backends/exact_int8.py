@@ -10,7 +10,7 @@ also what TensorRT's INT8 kernels compute, which have an int32 accumulator and s
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Set
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from .onnx_graph import (
     tensor_shape,
     tensor_type,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["LAYERS", "LONGEST", "integer_sums", "is_on_integers"]
 
@@ -68,7 +71,7 @@ class _Quantized(NamedTuple):
     """What a DequantizeLinear restores: the integers' name, their scale (float32, one or one per channel), its axis."""
 
     integers: str
-    scale: Any
+    scale: NDArray[np.float32]
     axis: int
     half: bool
 
@@ -78,8 +81,8 @@ class _Layer(NamedTuple):
 
     node: Node
     inputs: Sequence[str]
-    scale: Any
-    bias: Any
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
     half: bool
 
 
@@ -156,7 +159,7 @@ class _Graph:
         zero = tensor_array(self._tensors[node.inputs[2]]) if node.inputs[2] in self._tensors else None
         return zero is not None and zero.dtype == np.int8 and not zero.any()
 
-    def _constant(self, name: str) -> Any:
+    def _constant(self, name: str) -> Optional[NDArray[np.float32]]:
         """float32 values of a constant of floats; ``None`` if it is not one."""
         array = tensor_array(self._tensors[name]) if name in self._tensors else None
         return None if array is None or array.dtype.kind != "f" else array.astype(np.float32)
@@ -210,6 +213,6 @@ def _channels(node: Node, shape: Sequence[int]) -> int:
     return shape[_channel_axis(node, len(shape))] if shape else 1
 
 
-def _spread(bias: Any, spread: Sequence[int]) -> Any:
+def _spread(bias: NDArray[np.float32], spread: Sequence[int]) -> NDArray[np.float32]:
     """The bias in the shape in which it is added."""
     return bias.reshape(spread) if bias.ndim == 1 else bias

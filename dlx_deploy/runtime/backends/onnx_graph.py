@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
 import numpy as np
 
 from ..package.protobuf import BYTES, VARINT, Data, Field, Malformed, read_message, read_numbers, write_message
+from ..untyped import Array
 
 __all__ = [
     "FLOAT",
@@ -46,7 +47,7 @@ ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_TENSOR, ATTRIBUTE_GRAP
 )
 TYPE_INT = 2
 DIMS, DATA_TYPE, FLOAT_DATA, INT32_DATA, TENSOR_NAME, RAW_DATA = 1, 2, 4, 5, 8, 9
-DTYPES: Dict[int, Any] = {FLOAT: "<f4", INT8: "i1", HALF: "<f2"}
+DTYPES = {FLOAT: "<f4", INT8: "i1", HALF: "<f2"}
 
 
 class Node:
@@ -103,7 +104,7 @@ def make_node(operator: str, inputs: Sequence[str], output: str, **integers: int
     return write_message([*_ends(inputs, [output]), *kind, *((ATTRIBUTE, BYTES, a) for a in attributes)])
 
 
-def make_tensor(name: str, values: Any) -> bytes:
+def make_tensor(name: str, values: Array) -> bytes:
     """An initializer of float32 ``values`` as bytes."""
     array = np.asarray(values, "<f4")
     dims: List[Field] = [(DIMS, VARINT, size) for size in array.shape]
@@ -131,7 +132,7 @@ def end_name(data: Data) -> str:
     return _string(read_message(data), END_NAME)
 
 
-def tensor_array(tensor: Sequence[Field]) -> Any:
+def tensor_array(tensor: Sequence[Field]) -> Optional[Array]:
     """Its values: float32, float16 or int8, in its shape; of any other type ``None``.
 
     Raises:
@@ -156,7 +157,7 @@ def float32_tensor(tensor: List[Field]) -> bytes:
     return write_message([*kept, (DATA_TYPE, VARINT, FLOAT), (RAW_DATA, BYTES, values)])
 
 
-def _values(tensor: Sequence[Field], kind: int) -> Any:
+def _values(tensor: Sequence[Field], kind: int) -> Array:
     """The values in a row, from ``raw_data`` or else from the field of the type."""
     dtype = np.dtype(DTYPES[kind])
     raw = b"".join(bytes(as_bytes(field)) for field in tensor if field[0] == RAW_DATA)

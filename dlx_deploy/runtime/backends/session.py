@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Optional, Sequence, Tuple
+from typing import List, Mapping, Optional, Protocol, Sequence, Tuple, Type, Union
 
 from ..errors import BackendMissing, InputError, PackageError
 from ..supported import check_onnxruntime
-from ..untyped import Foreign
+from ..untyped import Array, Foreign
 from ..words import said
 from .exact import exact_model
 
-__all__ = ["MAX_THREADS", "open_plugin_session", "open_session", "session_errors", "tensor_type", "version_warning"]
+__all__ = [
+    "MAX_THREADS",
+    "InferenceSession",
+    "ModelEnd",
+    "open_plugin_session",
+    "open_session",
+    "session_errors",
+    "tensor_type",
+    "version_warning",
+]
 
 CPU = ("CPUExecutionProvider",)
 MAX_THREADS = 1024
 TYPES = {"float32": "float", "float64": "double"}
 
 
-def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Optional[Sequence[str]] = None) -> Foreign:
+class ModelEnd(Protocol):
+    """An input or output of a model: ``type`` as ``tensor(uint8)``; an open dimension is its name or ``None``."""
+
+    name: str
+    type: str
+    shape: Sequence[Union[int, str, None]]
+
+
+class InferenceSession(Protocol):
+    """What is used of an ``onnxruntime.InferenceSession``."""
+
+    def get_inputs(self) -> Sequence[ModelEnd]:
+        """The model's inputs."""
+
+    def get_outputs(self) -> Sequence[ModelEnd]:
+        """The model's outputs."""
+
+    def run(self, outputs: Optional[Sequence[str]], feeds: Mapping[str, Array], /) -> List[Array]:
+        """The arrays of the named ``outputs`` (``None``: all) for ``feeds``, which are only read."""
+
+
+def open_session(
+    model: bytes, exact_qdq: bool, threads: int = 0, providers: Optional[Sequence[str]] = None
+) -> InferenceSession:
     """An ``onnxruntime.InferenceSession`` of ``model`` on the CPU, or on ``providers``; it never falls back.
 
     ``exact_qdq`` runs the arithmetic that the graph describes, Q/DQ in floating point and float16 by rounding, instead
@@ -42,10 +74,11 @@ def open_session(model: bytes, exact_qdq: bool, threads: int = 0, providers: Opt
         raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
     _check_providers(wanted, session.get_providers())
     session.disable_fallback()
-    return session
+    opened: InferenceSession = session
+    return opened
 
 
-def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Foreign:
+def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> InferenceSession:
     """A session of ``model`` on the execution provider that the Python package ``plugin`` brings along.
 
     Raises:
@@ -74,7 +107,8 @@ def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Foreign:
     except session_errors(ort) as e:
         raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
     _check_providers([name], session.get_providers())
-    return session
+    opened: InferenceSession = session
+    return opened
 
 
 def tensor_type(dtype: str) -> str:
@@ -133,7 +167,7 @@ def _check_providers(wanted: Sequence[str], there: Sequence[str]) -> None:
             )
 
 
-def session_errors(ort: Foreign = None) -> Tuple[Any, ...]:
+def session_errors(ort: Foreign = None) -> Tuple[Type[BaseException], ...]:
     """ONNX Runtime's own exceptions: they share no base class but ``Exception``."""
     state = (ort or _import()).capi.onnxruntime_pybind11_state
     names = "EPFail Fail InvalidArgument InvalidGraph InvalidProtobuf ModelLoaded NoModel NoSuchFile NotImplemented"

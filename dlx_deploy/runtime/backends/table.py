@@ -77,8 +77,7 @@ def _checked(session: Session, say: Say) -> Session:
 
 
 def _rtx_plugin(package: Package, options: BackendOptions, say: Say) -> Session:
-    session: Session = open_plugin_session(package.model, RTX_PLUGIN, options.threads)
-    return session
+    return open_plugin_session(package.model, RTX_PLUGIN, options.threads)
 
 
 def _engine(package: Package, options: BackendOptions, say: Say) -> Session:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -88,13 +88,13 @@ class BenchResult:
         kinds = {"fail": BudgetMissed, "undecided": Undecided}
         return kinds[self.verdict](self.explain()) if self.verdict in kinds else None
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values."""
         return asdict(self)
 
 
 def sample(
-    callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int, pace: float = PACE
+    callables: Mapping[str, Callable[[], object]], rounds: int, warmup: int, pace: float = PACE
 ) -> Dict[str, List[int]]:
     """Per callable ``rounds`` timings in nanoseconds, in the order measured, after ``warmup`` untimed rounds.
 
@@ -150,7 +150,7 @@ def summarise(nanoseconds: Sequence[int]) -> Latency:
 
 
 def measure(
-    callables: Mapping[str, Callable[[], Any]], rounds: int, warmup: int, pace: float = PACE
+    callables: Mapping[str, Callable[[], object]], rounds: int, warmup: int, pace: float = PACE
 ) -> Dict[str, Latency]:
     """The latency of each callable, interleaved and paced as in ``sample``.
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import traceback
-from typing import Any, List, NoReturn, Optional, Sequence
+from typing import List, NoReturn, Optional, Sequence
 
 from ..backends.table import BACKENDS, BackendOptions
 from ..errors import BackendMissing, InputError, RuntimeFault
@@ -153,9 +153,14 @@ def _names(command: str) -> List[str]:
     return [command, *(alias for alias, name in ALIASES.items() if name == command)]
 
 
-def _command(actions: Any, name: str, text: str, session: bool = True) -> argparse.ArgumentParser:
-    shown = {} if name in ALIASES else {"help": text}  # argparse lists what has a help
-    parser: argparse.ArgumentParser = actions.add_parser(name, description=text.capitalize() + ".", **shown)
+def _command(
+    actions: argparse._SubParsersAction[_Parser], name: str, text: str, session: bool = True
+) -> argparse.ArgumentParser:
+    described = f"{text.capitalize()}."
+    if name in ALIASES:  # argparse lists what has a help
+        parser = actions.add_parser(name, description=described)
+    else:
+        parser = actions.add_parser(name, description=described, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
     if session:
         parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: ONNX Runtime's choice (default)")
@@ -176,7 +181,7 @@ class _Parser(argparse.ArgumentParser):
         """Ends with exit code 2, the message on one line."""
         super().error(line(message))
 
-    def _print_message(self, message: str, file: Any = None) -> None:
+    def _print_message(self, message: str, file: object = None) -> None:
         if message:
             (show if file is sys.stdout else talk)(message.rstrip("\n"))
 

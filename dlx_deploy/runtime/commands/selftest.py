@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class SelfTestResult:
     images: int
     outputs: Tuple[OutputDifference, ...]
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values; beside ``images`` those of the first output."""
         first, *_ = tables = [vars(output) for output in self.outputs]
         numbers = {key: value for key, value in first.items() if key != "name"}
@@ -112,5 +112,5 @@ class _Comparison:
         )
 
 
-def _asked(predictor: Predictor, given: Any) -> Dict[str, Array]:
+def _asked(predictor: Predictor, given: object) -> Dict[str, Array]:
     return predictor.run(predictor.read(given))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 
-from ..backends.session import open_session, session_errors, tensor_type
+from ..backends.session import InferenceSession, ModelEnd, open_session, session_errors, tensor_type
 from ..errors import InputError, PackageError
 from ..files import TooLarge, read_file, reason
 from ..package.members import DIGEST
@@ -16,7 +16,7 @@ from ..package.model_bytes import check_model_bytes
 from ..predictor import Predictor
 from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
 from ..tasks.task import Budgets, Judgement, Task
-from ..untyped import Array, Foreign
+from ..untyped import Array
 from ..words import said
 
 if TYPE_CHECKING:
@@ -94,10 +94,11 @@ def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0)
     count = count_of(feeds)
     size = block_rows((*task.inputs.tensors, *tensors), BLOCK)
     blocks = [rows_of(feeds, slice(i, i + size)) for i in range(0, count, size)]
+    faults: Tuple[Type[BaseException], ...] = (*session_errors(), IndexError)
     try:
         runs = [session.run(names, block) for block in blocks]
         outputs = joined([{tensor.name: run[i] for i, tensor in enumerate(tensors)} for run in runs])
-    except (*session_errors(), IndexError) as e:
+    except faults as e:
         raise InputError(f"{name}: the teacher cannot be run: {said(e)}") from e
     for tensor in tensors:
         value = outputs[tensor.name]
@@ -108,7 +109,7 @@ def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0)
     return outputs
 
 
-def _open_teacher(name: str, threads: int) -> Any:
+def _open_teacher(name: str, threads: int) -> InferenceSession:
     try:
         model = read_file(name, MAX_MODEL_BYTES)
     except TooLarge as e:
@@ -125,7 +126,7 @@ def _open_teacher(name: str, threads: int) -> Any:
         raise InputError(f"{name}: {e}") from e
 
 
-def _filled(node: Foreign, feeds: Arrays) -> Tuple[int, ...]:
+def _filled(node: ModelEnd, feeds: Arrays) -> Tuple[int, ...]:
     """The dimensions of a model's input, dynamic ones as large as they are asked to be."""
     sizes: Sequence[int] = feeds[node.name].shape[1:] if node.name in feeds else ()
     own = node.shape[1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
 
 from ..errors import RuntimeFault
 from ..package.contents import Package
@@ -108,7 +108,7 @@ class PredictionsView:
     def data(self) -> JsonTable:
         """Each sample's name and answer."""
         one = self.package.task.inputs.noun[:-1]
-        predictions: List[Dict[str, Any]] = [{one: name, **row.data} for name, row in self.rows]
+        predictions: List[Dict[str, object]] = [{one: name, **row.data} for name, row in self.rows]
         return {**_head(self.package), "predictions": predictions}
 
     @property
@@ -189,6 +189,6 @@ class VerifyView:
         return lines_of(self.result.lines(self.package.task.inputs.noun))
 
 
-def _head(package: Package) -> Dict[str, Any]:
+def _head(package: Package) -> Dict[str, object]:
     own = {"name": package.name, "version": package.version, "target": package.target, "digest": package.digest}
     return {"schema": RESULT, "package": own}

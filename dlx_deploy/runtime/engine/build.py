@@ -10,11 +10,12 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 from ..errors import EngineError
 from ..filenames import MODEL, PLAN
 from ..files import write_atomically
+from ..untyped import JsonTable
 from .child import FAULTS
 from .inspector import read_inspection
 from .rtx_plan import read_rtx_plan
@@ -92,7 +93,7 @@ def build_engine(
     )
 
 
-def _run_child(folder: Path, progress: BuildProgress) -> Dict[str, Any]:
+def _run_child(folder: Path, progress: BuildProgress) -> JsonTable:
     """What the builder reports; its last phase is named if it dies."""
     phase = "start"
     with open(folder / "log.txt", "wb") as log:
@@ -107,7 +108,7 @@ def _run_child(folder: Path, progress: BuildProgress) -> Dict[str, Any]:
             raise
     if code or not (folder / "report.json").exists():
         raise EngineError(_death(code, phase, (folder / "log.txt").read_text(encoding="utf-8", errors="replace")))
-    report: Dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report: JsonTable = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     if "error" in report:
         raise FAULTS[report["kind"]](report["error"])
     return report

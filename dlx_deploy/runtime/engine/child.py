@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Callable, Dict
 
 from ..errors import BackendMissing, EngineError, PackageError, RuntimeFault
 from ..filenames import MODEL, PLAN
@@ -42,7 +42,7 @@ def main(folder: str) -> int:
     return 0
 
 
-def _build(where: Path, progress: Callable[[str, int, int], None]) -> Dict[str, Any]:
+def _build(where: Path, progress: Callable[[str, int, int], None]) -> Dict[str, object]:
     request = json.loads((where / "request.json").read_text(encoding="utf-8"))
     settings = BuildSettings.from_dict(request["settings"], "the build request")
     api = load_api(settings.flavour)

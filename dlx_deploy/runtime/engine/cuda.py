@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import importlib
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Sequence
 
 import numpy as np
 
 from ..errors import BackendMissing, EngineError
-from ..untyped import Array, Foreign
+from ..untyped import Array, DType, Foreign
 
 __all__ = ["Cuda", "GpuFacts", "gpu_facts", "load_cuda"]
 
@@ -103,13 +103,12 @@ class Cuda:
         """The address of ``size`` bytes on the device."""
         return int(self._call("cudaMalloc", max(size, 1)))
 
-    def pinned(self, shape: Sequence[int], dtype: Any) -> Array:
+    def pinned(self, shape: Sequence[int], dtype: DType) -> Array:
         """An array in page-locked host memory; ``free_pinned`` gives it back."""
-        kind = np.dtype(dtype)
         count = int(np.prod(shape, dtype=np.int64))
-        address = int(self._call("cudaHostAlloc", max(count * kind.itemsize, 1), self._rt.cudaHostAllocDefault))
-        raw = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(address)
-        return np.frombuffer(raw, kind, count).reshape(tuple(shape))
+        address = int(self._call("cudaHostAlloc", max(count * dtype.itemsize, 1), self._rt.cudaHostAllocDefault))
+        raw = (ctypes.c_uint8 * (count * dtype.itemsize)).from_address(address)
+        return np.frombuffer(memoryview(raw), dtype, count).reshape(tuple(shape))
 
     def upload(self, device: int, host: Array, stream: int) -> None:
         """Starts copying ``host`` (contiguous, pinned) to the device."""
@@ -154,7 +153,7 @@ class Cuda:
         """Gives a stream back."""
         self._call("cudaStreamDestroy", stream)
 
-    def _call(self, function: str, *arguments: Any) -> Foreign:
+    def _call(self, function: str, *arguments: object) -> Foreign:
         """The value that a CUDA function gives beside its error code."""
         error, *values = getattr(self._rt, function)(*arguments)
         name = str(getattr(error, "name", error))

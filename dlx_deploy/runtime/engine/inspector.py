@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, List, Tuple
+from typing import Dict, Sequence, Tuple
 
 from ..errors import EngineError
 from ..untyped import JsonTable
@@ -71,9 +71,9 @@ def _kind(layer: JsonTable) -> str:
 
 def _precision(layer: JsonTable, kind: str) -> str:
     """The widest of what the layer computes with: its first input and its weights, or two inputs."""
-    inputs: List[Any] = layer.get("Inputs") or []
+    inputs: Sequence[JsonTable] = layer.get("Inputs") or []
     listed = layer.get("Weights")
-    weights: Dict[str, Any] = listed if isinstance(listed, dict) else {}
+    weights: Dict[str, object] = listed if isinstance(listed, dict) else {}
     types = [_type(tensor) for tensor in inputs[: 2 if kind == "gemm" and not weights else 1]]
     if weights.get("Type"):
         types.append(_named(str(weights["Type"])))

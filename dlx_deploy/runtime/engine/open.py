@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 from ..errors import EngineError, PackageError
 from ..package.contents import ENGINE_SIDECAR, Package
@@ -76,7 +76,7 @@ def engine_settings(package: Package) -> BuildSettings:
         EngineError: the package's target builds no engine.
         PackageError: the recipe is damaged.
     """
-    values: Any = package.meta["recipe"].get("engine")
+    values: object = package.meta["recipe"].get("engine")
     if values is None:
         raise EngineError(
             f"the package is for {package.target}, which runs no TensorRT engine; leave --backend out, or build it for "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Callable, Dict, Mapping, Optional, Tuple
 
 from ..errors import PackageError
 from ..untyped import JsonTable
@@ -40,7 +40,7 @@ class BuildSettings:
     optimization_level: Optional[int] = None
     compute_capabilities: Tuple[str, ...] = ()
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> Dict[str, object]:
         """As JSON values; ``from_dict`` gives the settings back."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
@@ -57,7 +57,7 @@ class BuildSettings:
         missing = {"flavour", "precision", "batch"} - set(values)
         if missing:
             raise PackageError(f"{origin}: {', '.join(sorted(missing))} missing; a recipe of an engine has it")
-        plain: Dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        plain: JsonTable = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         settings = cls(**plain)
         settings._check(origin)
         return settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Dict, List, Mapping, Tuple
 
 from ..errors import PackageError
 from ..untyped import JsonTable
@@ -65,7 +65,7 @@ class PrecisionTable:
             f"; {hidden} layers that TensorRT compiled as a whole and does not open" if hidden else ""
         )
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> Dict[str, object]:
         """As JSON values; ``from_dict`` gives the table back."""
         return {
             "source": self.source,

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import zipfile
-from typing import Any, Dict, Mapping, Union
+from typing import Dict, Mapping, Union
 
 from ..errors import PackageError
 from ..files import TooLarge, read_file, reason, write_atomically
@@ -34,7 +34,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 Path = Union[str, "os.PathLike[str]"]
 
 
-def to_json(value: Any) -> bytes:
+def to_json(value: object) -> bytes:
     """``value`` as canonical JSON: sorted keys, UTF-8, newline at the end."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
 
@@ -111,7 +111,8 @@ def read_index(origin: str, index: bytes) -> JsonTable:
         meta = from_json(index)
     except ValueError as e:
         raise PackageError(f"{origin}: {INDEX} is not JSON ({e})") from e
-    schema = meta.get("schema") if isinstance(meta, dict) else None
+    table: JsonTable = meta if isinstance(meta, dict) else {}
+    schema = table.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise PackageError(
             f"{origin}: {INDEX}: schema is {shortened(schema)}; must be a whole number from 1, so no dlx package"
@@ -120,12 +121,11 @@ def read_index(origin: str, index: bytes) -> JsonTable:
     refusal = newer_schema(schema, SCHEMA, remedy)
     if refusal:
         raise PackageError(f"{origin}: {INDEX}: {refusal}")
-    if not isinstance(meta.get("files"), dict):
+    if not isinstance(table.get("files"), dict):
         raise PackageError(
-            f"{origin}: {INDEX}: files is {shortened(meta.get('files'))}; must be a table of name: {{sha256, size}}"
+            f"{origin}: {INDEX}: files is {shortened(table.get('files'))}; must be a table of name: {{sha256, size}}"
         )
-    index_table: JsonTable = meta
-    return index_table
+    return table
 
 
 def _check_digests(origin: str, listed: JsonTable, files: Mapping[str, bytes]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Dict, Mapping, Optional, Union
 
 from ..errors import PackageError
 from ..filenames import CARD, MANIFEST, MODEL, PLAN, SIDECAR
@@ -201,7 +201,7 @@ def make_reference(task: Task, feeds: Arrays, columns: Arrays) -> Dict[str, Arra
     return {DIGEST: task.inputs.digests(feeds), **columns}
 
 
-def _metadata(contents: PackageContents) -> Dict[str, Any]:
+def _metadata(contents: PackageContents) -> Dict[str, object]:
     """``package.json`` but ``files``."""
     task, batch = contents.task, contents.batch
     tolerances = {name: tolerance.to_dict() for name, tolerance in contents.tolerances.items()}
@@ -217,5 +217,5 @@ def _metadata(contents: PackageContents) -> Dict[str, Any]:
     }
 
 
-def _entry(data: bytes) -> Dict[str, Any]:
+def _entry(data: bytes) -> Dict[str, object]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any, Mapping, Optional, Sequence, Tuple
+from typing import Mapping, Optional, Sequence, Tuple, Type, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,14 @@ from .archive import INDEX
 
 __all__ = ["Fields", "npy_array", "npy_bytes"]
 
-KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
+T = TypeVar("T")
+KINDS: Mapping[type, str] = {
+    str: "a string",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
 NPY_MAGIC = b"\x93NUMPY\x01\x00"
 NPY_HEADER = re.compile(
     r"\{ *'descr': *'(?P<descr>[<>|=]?[A-Za-z][0-9]{0,3})' *, *'fortran_order': *(?P<fortran>True|False) *, *"
@@ -41,7 +48,7 @@ class Fields:
         self._meta, self._origin = meta, origin
         self._files, self._renamed = files or {}, renamed or {}
 
-    def get(self, path: str, kind: type) -> Any:
+    def get(self, path: str, kind: Type[T]) -> T:
         """The value at ``path``, of type ``kind``."""
         value = self.at(path)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -68,7 +75,7 @@ class Fields:
 
     def count(self, path: str, least: int, most: int) -> int:
         """The whole number at ``path``, at least ``least`` and at most ``most``."""
-        value: int = self.get(path, int)
+        value = self.get(path, int)
         if not least <= value <= most:
             raise self.wrong(path, value, f"must be {least} to {most}")
         return value
@@ -119,16 +126,15 @@ class Fields:
     def array(self, name: str, tensor: Tensor, count: Optional[int] = None) -> Array:
         """The ``.npy`` file ``name`` of the package, of the tensor's dtype and shape and ``count`` rows."""
         data = {name: self.member(name)}
-        array: Array = npy_array(data, name, self._origin, np.dtype(tensor.dtype), (count, *tensor.sizes))
-        return array
+        return npy_array(data, name, self._origin, np.dtype(tensor.dtype), (count, *tensor.sizes))
 
     def damaged(self, name: str, why: str) -> PackageError:
         """The error for what is wrong with the file ``name``."""
         return PackageError(f"{self._origin}: {name!r} {why}")
 
-    def at(self, path: str) -> Any:
+    def at(self, path: str) -> object:
         """The value at ``path``, ``None`` where there is none."""
-        value: Any = self._meta
+        value: object = self._meta
         for part in path.split("."):
             if isinstance(value, dict):
                 value = value.get(part)
@@ -166,7 +172,9 @@ def npy_bytes(array: Array) -> bytes:
     return buffer.getvalue()
 
 
-def npy_array(files: Mapping[str, bytes], name: str, origin: str, dtype: Any, shape: Sequence[Optional[int]]) -> Any:
+def npy_array(
+    files: Mapping[str, bytes], name: str, origin: str, dtype: DType, shape: Sequence[Optional[int]]
+) -> Array:
     """The ``.npy`` member as a read-only view of its bytes; no allocation follows what its header claims.
 
     Raises:
@@ -175,10 +183,10 @@ def npy_array(files: Mapping[str, bytes], name: str, origin: str, dtype: Any, sh
     data = files[name]
     sizes, fortran, kind, start = _npy_header(data, f"{origin}: {name!r}")
     fits = len(sizes) == len(shape) and all(shape[i] in (None, n) for i, n in enumerate(sizes))
-    if fortran or kind != np.dtype(dtype) or not fits:
+    if fortran or kind != dtype or not fits:
         raise PackageError(
             f"{origin}: {name!r} is {kind}{list(sizes)}{' in Fortran order' if fortran else ''}; "
-            f"must be {np.dtype(dtype)}{list(shape)} in C order"
+            f"must be {dtype}{list(shape)} in C order"
         )
     size = kind.itemsize
     for n in sizes:

@@ -10,7 +10,7 @@ reference.npy                 reference/digest.npy, reference/label.npy, referen
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Tuple
+from typing import Dict, Mapping, Tuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ MOST = np.iinfo(np.int64).max
 def upgraded(meta: JsonTable, origin: str, files: Mapping[str, bytes]) -> Fields:
     """The fields of ``package.json`` by their places in schema 2; messages name them by those in the file."""
     golden = meta.get("golden")
-    table: Dict[str, Any] = golden if isinstance(golden, dict) else {}
+    table: Dict[str, object] = golden if isinstance(golden, dict) else {}
     count = next((name for name in COUNTS if name in table), COUNTS[0])
     view = {**meta, "inputs": [meta.get("input")]}
     view["golden"] = {"count": table.get(count), "tolerances": {OUTPUT: table}}

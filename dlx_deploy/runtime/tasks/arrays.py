@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -42,9 +42,9 @@ class Tensor:
     dims: Tuple[Union[int, str], ...]
     layout: str = ""
 
-    def to_dict(self, batch: Optional[int]) -> Dict[str, Any]:
+    def to_dict(self, batch: Optional[int]) -> Dict[str, object]:
         """As ``package.json`` holds it; ``batch`` is the fixed batch size or ``None``."""
-        table = {"name": self.name, "dtype": self.dtype, "shape": [batch or "batch", *self.dims]}
+        table: Dict[str, object] = {"name": self.name, "dtype": self.dtype, "shape": [batch or "batch", *self.dims]}
         return {**table, "layout": self.layout} if self.layout else table
 
     @property
@@ -105,7 +105,7 @@ def count_of(arrays: Arrays) -> int:
     return len(next(iter(arrays.values())))
 
 
-def rows_of(arrays: Arrays, rows: Any) -> Dict[str, Array]:
+def rows_of(arrays: Arrays, rows: Union[slice, Sequence[int], Array]) -> Dict[str, Array]:
     """Some rows of each array: a slice, or numbers."""
     return {name: array[rows] for name, array in arrays.items()}
 
@@ -115,7 +115,7 @@ def joined(parts: Sequence[Arrays]) -> Dict[str, Array]:
     return {name: _stacked([part[name] for part in parts]) for name in parts[0]}
 
 
-def only_array(given: Any, name: str) -> Any:
+def only_array(given: object, name: str) -> object:
     """The array of the one input ``name`` where ``given`` is arrays by name; ``given`` itself otherwise."""
     return given[name] if isinstance(given, Mapping) and list(given) == [name] else given
 

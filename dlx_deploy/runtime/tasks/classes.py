@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class Verification:
         faults = [self.verdict.failure(), self.floor.failure() if self.floor else None]
         return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values."""
         return asdict(self)
 
@@ -78,7 +78,7 @@ class Classes:
         """The one output."""
         return (Tensor(LOGITS, "float32", (len(self.labels),)),)
 
-    def fields(self) -> Dict[str, Any]:
+    def fields(self) -> Dict[str, object]:
         """The names of the classes."""
         return {"labels": list(self.labels)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -33,14 +33,14 @@ class ImageInputs:
     verb: str = "classifies"
     noun: str = IMAGES
     any_value: bool = True
-    samples: Sequence[Any] = ()
+    samples: Sequence[object] = ()
 
     @property
     def tensors(self) -> Tuple[Tensor, ...]:
         """The one input."""
         return (Tensor(IMAGES, "uint8", self.shape, "NHWC"),)
 
-    def fields(self) -> Dict[str, Any]:
+    def fields(self) -> Dict[str, object]:
         """Nothing that the input's shape does not say."""
         return {}
 
@@ -52,7 +52,7 @@ class ImageInputs:
         """The input, for people."""
         return f"uint8[{', '.join(str(n) for n in (batch or 'N', *self.shape))}], NHWC, 0..255"
 
-    def read(self, given: Any) -> Dict[str, Array]:
+    def read(self, given: object) -> Dict[str, Array]:
         """``given`` as uint8[N, H, W, C]: files are read, a single image gets its batch axis.
 
         Raises:
@@ -126,7 +126,7 @@ def _path(number: int, one: object) -> PathLike:
     return one
 
 
-def _array(images: Any) -> Array:
+def _array(images: object) -> Array:
     """``images`` as an array; of rows of several lengths older numpys make one of objects, which is refused later."""
     try:
         return np.asarray(images)

@@ -6,7 +6,7 @@ import difflib
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 
@@ -30,6 +30,7 @@ __all__ = ["load_labelled_images", "load_labelled_texts"]
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 MAX_HEADER_BYTES = 1024**3  # of a JSON file in a data folder: its texts
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -80,14 +81,16 @@ def load_labelled_texts(path: PathLike, labels: Sequence[str]) -> Tuple[List[str
     """
     root = Path(path)
     if (root / DATA_HEADER).is_file():
-        return _load_arrays(root, labels, lambda: from_json(read_file(root / "test.texts.json", MAX_HEADER_BYTES)))
+        return _load_arrays(root, labels, lambda: _load_texts(root / "test.texts.json"))
     texts, names = _first_ones(*read_texts(_text_file(root)), path)
     return texts, {LABEL: np.array([_class_number(root, name, labels) for name in names], np.int64)}
 
 
-def _load_arrays(root: Path, labels: Sequence[str], load: Callable[[], Any]) -> Tuple[Any, Arrays]:
+def _load_arrays(root: Path, labels: Sequence[str], load: Callable[[], T]) -> Tuple[T, Arrays]:
     try:
         meta = from_json(read_file(root / DATA_HEADER, MAX_HEADER_BYTES))
+        if not isinstance(meta, dict):
+            raise TypeError(f"{DATA_HEADER} holds no table")
         classes = tuple(meta["classes"])
         samples = load()
         numbers = _load_npy(root / "test.labels.npy")
@@ -135,6 +138,13 @@ def _text_file(path: Path) -> Path:
     if len(files) > 1:
         raise InputError(f"{path}: has {' and '.join(p.name for p in files)}; one of them must be the test split")
     return files[0] if files else path
+
+
+def _load_texts(path: Path) -> List[str]:
+    texts = from_json(read_file(path, MAX_HEADER_BYTES))
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{path.name} holds no list of texts")
+    return texts
 
 
 def _load_npy(path: Path) -> Array:

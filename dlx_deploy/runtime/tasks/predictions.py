@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Dict, List, Tuple
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Predictions:
         pairs = ((row, probabilities[n]) for n, row in enumerate(best))
         return [[(self._names[i], float(p[i])) for i in row] for row, p in pairs]
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> Dict[str, object]:
         """Classes, labels and probabilities, JSON-ready; errors as ``classes``."""
         return {
             "classes": self.classes.tolist(),

@@ -64,7 +64,7 @@ class Answers(Protocol):
     def __len__(self) -> int:
         """The number of samples."""
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> Dict[str, object]:
         """The answers as JSON-ready values."""
 
 
@@ -74,7 +74,7 @@ class Judgement(Protocol):
     def failure(self) -> Optional[RuntimeFault]:
         """The error that it amounts to, or ``None`` if all passes."""
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values."""
 
     def lines(self, noun: str) -> List[str]:
@@ -97,10 +97,10 @@ class Inputs(Protocol):
         """Whether an array of the right dtype and shape is good whatever is in it, and needs no reading."""
 
     @property
-    def samples(self) -> Sequence[Any]:
+    def samples(self) -> Sequence[object]:
         """The golden samples as a user has them, if the package holds them; else the golden inputs are all there is."""
 
-    def fields(self) -> Dict[str, Any]:
+    def fields(self) -> Dict[str, object]:
         """What ``package.json`` says of this part, beside ``inputs``."""
 
     def members(self) -> Dict[str, bytes]:
@@ -109,7 +109,7 @@ class Inputs(Protocol):
     def describe(self, batch: Optional[int]) -> str:
         """The input, for people."""
 
-    def read(self, given: Any) -> Dict[str, Array]:
+    def read(self, given: object) -> Dict[str, Array]:
         """``given`` (files, arrays, texts, or arrays by name) as the inputs.
 
         Raises:
@@ -151,7 +151,7 @@ class Outputs(Protocol):
     def agreement(self) -> str:
         """What a self-test that passed has shown beside closeness, for people."""
 
-    def fields(self) -> Dict[str, Any]:
+    def fields(self) -> Dict[str, object]:
         """What ``package.json`` says of this part, beside ``outputs``."""
 
     def describe(self) -> List[Tuple[str, str]]:
@@ -221,4 +221,4 @@ class Task:
     name: str
     inputs: Inputs
     outputs: Outputs
-    load_labelled: Callable[[PathLike], Tuple[Any, Arrays]]
+    load_labelled: Callable[[PathLike], Tuple[object, Arrays]]

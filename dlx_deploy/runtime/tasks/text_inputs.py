@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class TextInputs:
         """The one input."""
         return (Tensor(TOKENS, "int32", (self.tokens.length or "length",), "NL"),)
 
-    def fields(self) -> Dict[str, Any]:
+    def fields(self) -> Dict[str, object]:
         """The table of the tokenizer."""
         t = self.tokens
         table = {"vocabulary": t.vocabulary, "pad_id": t.pad_id, "max_length": t.max_length, "truncate": t.truncate}
@@ -79,7 +79,7 @@ class TextInputs:
         cut = "longer texts are cut" if t.truncate else "longer texts are refused"
         return f"texts, as tokens int32[{batch or 'N'}, {t.length or 'L'}], at most {t.max_length}; {cut}"
 
-    def read(self, given: Any) -> Dict[str, Array]:
+    def read(self, given: object) -> Dict[str, Array]:
         """``given`` (a string, several, or tokens int32[N, L]) as int32[N, L].
 
         Raises:

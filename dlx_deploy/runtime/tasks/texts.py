@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence
+from typing import TYPE_CHECKING, List, Optional, Sequence
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class TextEncoder:
             InputError: no texts, an empty one, one that is no string, or one that is too long.
         """
         _check(texts)
-        encoded = [encoding.ids for encoding in self._encoded(list(texts))]
+        encoded = self._encoded(list(texts))
         for i, ids in enumerate(encoded):
             if ids and max(ids) >= self._vocabulary:
                 raise PackageError(
@@ -84,9 +84,9 @@ class TextEncoder:
             row[: len(kept)] = kept
         return tokens
 
-    def _encoded(self, texts: List[str]) -> Any:
+    def _encoded(self, texts: List[str]) -> List[List[int]]:
         try:
-            return self._tokenizer.encode_batch(texts)
+            return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
         except BaseException as e:  # as above
             if not isinstance(e, Exception) and type(e).__name__ != PANIC:
                 raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.pruning.channels import PruneReport, prune_channels
 from dlx_deploy.nn.pruning.operations import rule_for
 from dlx_deploy.nn.pruning.oracle import Oracle
+from dlx_deploy.nn.pruning.trace import Arguments, Operation, Rule, Trace
 
 SHAPE = (2, 3, 8, 8)
 Mix = Callable[..., Tensor]
@@ -226,6 +227,7 @@ MOVING: dict[str, tuple[Mix, Iterable[nn.Module], bool]] = {
         (nn.Linear(32, 64), nn.Linear(64, 32)),
         False,
     ),
+    "mantissas": (lambda x, a, b: b(torch.frexp(a(x))[0]), TWO, False),
     "resized": (lambda x, a, b: b(F.max_pool2d(F.interpolate(a(x), scale_factor=2), 2)), TWO, True),
 }  # fmt: skip
 
@@ -244,14 +246,14 @@ def test_the_right_channels_go_or_none(name: str) -> None:
     assert (now is not None and now.outputs < width) == goes, report.left
 
 
-def wrongly_known(func: Any) -> Any:
+def wrongly_known(func: Operation) -> Rule | None:
     """As if turning channels round in a circle kept them in place."""
     known = rule_for(func)
     if func.overloadpacket.__name__ != "roll":
         return known
 
-    def same(trace: Any, _: Any, given: Any, out: Tensor) -> bool:
-        trace.give(out, trace.of(given["self"]))
+    def same(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+        trace.give(results[0], trace.of(given["self"]))
         return True
 
     return same

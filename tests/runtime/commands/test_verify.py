@@ -15,7 +15,7 @@ from dlx_deploy.runtime.commands.verify import verify_package as judged
 from dlx_deploy.runtime.errors import BudgetMissed, InputError, PackageError
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks.classes import Verification
-from dlx_deploy.runtime.tasks.labelled import load_labelled_images
+from dlx_deploy.runtime.tasks.labelled import load_labelled_images, load_labelled_texts
 
 
 def verify_package(
@@ -243,6 +243,17 @@ def test_data_folder_that_cannot_be_used(tmp_path: Path, predictor: Predictor, d
     (tmp_path / "data" / "test.labels.npy").unlink()
     with pytest.raises(InputError, match="not a readable data folder"):
         predictor.package.task.load_labelled(tmp_path / "data")
+    (tmp_path / "data" / "dataset.json").write_text("[]")
+    with pytest.raises(InputError, match=r"not a readable data folder \(TypeError: dataset.json holds no table\)"):
+        predictor.package.task.load_labelled(tmp_path / "data")
+
+
+@pytest.mark.parametrize("held", ['{"a text": 1}', '["a text", 2]'])
+def test_a_data_folder_whose_texts_are_none(tmp_path: Path, held: str) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"classes": ["bad", "good"]}))
+    (tmp_path / "test.texts.json").write_text(held)
+    with pytest.raises(InputError, match=r"\(TypeError: test.texts.json holds no list of texts\)"):
+        load_labelled_texts(tmp_path, ["bad", "good"])
 
 
 @pytest.mark.parametrize(("floor", "verdict"), [(0.98, "pass"), (0.995, "undecided")])

@@ -221,7 +221,7 @@ def test_reference_columns() -> None:
 
 @pytest.mark.parametrize("array", [np.zeros((0, 3), np.uint64), np.arange(6, dtype=np.uint64).reshape(2, 3)])
 def test_npy_round_trip(array: np.ndarray) -> None:
-    found = npy_array({"a": npy_bytes(array)}, "a", "x", np.uint64, (None, 3))
+    found = npy_array({"a": npy_bytes(array)}, "a", "x", np.dtype(np.uint64), (None, 3))
     np.testing.assert_array_equal(found, array)
     assert not found.flags.writeable
 
@@ -244,7 +244,7 @@ def test_npy_round_trip(array: np.ndarray) -> None:
 )
 def test_npy_that_lies(data: bytes, message: str) -> None:
     with pytest.raises(PackageError, match=message):
-        npy_array({"a": data}, "a", "x", np.uint64, (None, 3))
+        npy_array({"a": data}, "a", "x", np.dtype(np.uint64), (None, 3))
 
 
 def test_package_is_frozen(package: Package) -> None:
