@@ -26,7 +26,7 @@ from .text_files import distinct, read_texts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["load_labelled_images", "load_labelled_texts"]
+__all__ = ["load_labelled_images", "load_labelled_texts", "load_npy", "load_prepared"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def load_labelled_images(
     """
     root = Path(path)
     if (root / DATA_HEADER).is_file():
-        return _load_arrays(root, labels, lambda: _load_npy(root / "test.images.npy"))
+        return _with_labels(root, labels, lambda: load_npy(root / "test.images.npy"))
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one that holds a folder of images per class")
     root = _test_folder(root, labels)
@@ -81,27 +81,37 @@ def load_labelled_texts(path: PathLike, labels: Sequence[str]) -> Tuple[List[str
     """
     root = Path(path)
     if (root / DATA_HEADER).is_file():
-        return _load_arrays(root, labels, lambda: _load_texts(root / "test.texts.json"))
+        return _with_labels(root, labels, lambda: _load_texts(root / "test.texts.json"))
     texts, names = _first_ones(*read_texts(_text_file(root)), path)
     return texts, {LABEL: np.array([_class_number(root, name, labels) for name in names], np.int64)}
 
 
-def _load_arrays(root: Path, labels: Sequence[str], load: Callable[[], T]) -> Tuple[T, Arrays]:
+def load_prepared(root: Path, labels: Sequence[str], load: Callable[[], T], targets: str) -> Tuple[T, Array]:
+    """The test split of the data folder ``root``: what ``load`` gives, and the array of the file ``targets``.
+
+    Raises:
+        InputError: it is damaged, or of other classes than ``labels``.
+    """
     try:
         meta = from_json(read_file(root / DATA_HEADER, MAX_HEADER_BYTES))
         if not isinstance(meta, dict):
             raise TypeError(f"{DATA_HEADER} holds no table")
         classes = tuple(meta["classes"])
         samples = load()
-        numbers = _load_npy(root / "test.labels.npy")
+        values = load_npy(root / f"test.{targets}.npy")
     except (OSError, ValueError, KeyError, TypeError, EOFError, TooLarge) as e:
         raise InputError(
             f"{root}: not a readable data folder ({type(e).__name__}: {said(e)}); make it again, or give another"
         ) from e
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise InputError(f"{root}: the labels are {numbers.dtype}{list(numbers.shape)}; must be whole numbers [N]")
     if classes != tuple(labels):
         raise InputError(f"{root}: its classes are {_few(classes)}; the package's are {_few(labels)}")
+    return samples, values
+
+
+def _with_labels(root: Path, labels: Sequence[str], load: Callable[[], T]) -> Tuple[T, Arrays]:
+    samples, numbers = load_prepared(root, labels, load, "labels")
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise InputError(f"{root}: the labels are {numbers.dtype}{list(numbers.shape)}; must be whole numbers [N]")
     return samples, {LABEL: numbers}
 
 
@@ -147,7 +157,12 @@ def _load_texts(path: Path) -> List[str]:
     return texts
 
 
-def _load_npy(path: Path) -> Array:
+def load_npy(path: Path) -> Array:
+    """The array in the file ``path``.
+
+    Raises:
+        OSError, ValueError, EOFError: it cannot be read, or holds objects.
+    """
     with open_file(path) as f:
         array: Array = np.load(f, allow_pickle=False)
     return array
