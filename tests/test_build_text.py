@@ -73,8 +73,8 @@ def test_texts_become_a_package_that_takes_text(built_text: Path) -> None:
         package = built_text / "dist" / f"texts-0.1.0-{target}.dlx"
         words = [sys.executable, "-I", str(package), "predict", "owl hen cow fox", "oak ash elm", "--json"]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
-        found = [row["top"][0]["label"] for row in json.loads(done.stdout)["predictions"]]
-        assert found == ["animal", "plant"]
+        predictions = [row["top"][0]["label"] for row in json.loads(done.stdout)["predictions"]]
+        assert predictions == ["animal", "plant"]
         assert dlx("inspect", package, "--selftest", cwd=built_text).code == 0
 
 

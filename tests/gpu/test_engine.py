@@ -64,8 +64,8 @@ def engine(request: pytest.FixtureRequest, tools: Any, folder: Path) -> Engine:
     api = load_api(flavour)
     here = this_machine(f"test {request.param}", flavour, api.version)
     cache, model = EngineCache(folder / "cache"), path.read_bytes()
-    found = cache.get(here, asked, lambda timing: build_engine(model, asked, timing), print)
-    session = EngineSession(api, found.plan)
+    engine = cache.get(here, asked, lambda timing: build_engine(model, asked, timing), print)
+    session = EngineSession(api, engine.plan)
     return Engine(session, model, here, asked, cache, api, request.param)
 
 

@@ -112,12 +112,12 @@ def test_batches_lose_and_reorder_nothing(count: int, size: int, fill: bool) -> 
 def test_padded_rows_get_the_length_that_the_model_takes(asked: int | None, length: int) -> None:
     rows = np.array([[1, 2, 3, 9, 9], [4, 9, 9, 9, 9]], np.int32)
     other = np.arange(2)
-    found = Samples({"rows": rows, "other": other}, {"rows": 9}).fitted({"rows": (None, asked), "other": (None,)})
+    fitted = Samples({"rows": rows, "other": other}, {"rows": 9}).fitted({"rows": (None, asked), "other": (None,)})
     expected = np.full((2, length), 9)
     expected[:, : min(length, 5)] = rows[:, : min(length, 5)]
-    np.testing.assert_array_equal(found.arrays["rows"], expected)
-    assert found.arrays["other"] is other
-    assert found.arrays["rows"].dtype == np.int32
+    np.testing.assert_array_equal(fitted.arrays["rows"], expected)
+    assert fitted.arrays["other"] is other
+    assert fitted.arrays["rows"].dtype == np.int32
 
 
 def test_rows_are_taken_and_repeated_together() -> None:

@@ -73,18 +73,18 @@ def test_what_goes_is_named(toy: Toy, store: Store, events: Events) -> None:
     run_build(toy.build(3), store, events)
     run_build(toy.build(4), store, events)
     store.checkpoints("d" * 64).mkdir(parents=True)
-    found = collect_garbage(store, dry_run=True)
-    assert {(e.step, e.target_name) for e in found.entries} == {
+    collected = collect_garbage(store, dry_run=True)
+    assert {(e.step, e.target_name) for e in collected.entries} == {
         ("number", "board"),
         ("parity", "board"),
         ("scale", "board"),
         ("", ""),
     }
-    assert sorted(e.key for e in found.entries) == list(found.removed)
-    text = CollectedView(found, dry_run=True).text.splitlines()
+    assert sorted(e.key for e in collected.entries) == list(collected.removed)
+    text = CollectedView(collected, dry_run=True).text.splitlines()
     assert text[0].split() == ["stage", "first", "built", "for", "age", "size", "key"]
     shown = {line.split()[-1] for line in text if line.startswith(("number", "parity", "scale"))}
-    assert shown == {key[:12] for key in found.removed} - {"d" * 12}
+    assert shown == {key[:12] for key in collected.removed} - {"d" * 12}
     assert any(line.startswith("(unfinished)") and "dddddddddddd" in line for line in text)
     assert text[-1].startswith("would free ")
     assert text[-1].endswith(": 4 entries; 3 are kept")
@@ -144,15 +144,15 @@ def test_an_entry_s_age_and_size(store: Store, tmp_path: Path) -> None:
     fill(store, 2)
     record = store.output_path(f"{1:064x}", "record.json")
     record.write_text('{"step": "later", "started": "2999-01-01T00:00:00Z"}')
-    found = collect_garbage(store, also_keep=["b" * 64], dry_run=True)
-    assert [entry.key for entry in found.entries] == ["a" * 64, f"{0:064x}", f"{1:064x}"]  # the oldest first
-    assert list(found.removed) == sorted(e.key for e in found.entries)
-    unfinished, finished, later = found.entries
+    collected = collect_garbage(store, also_keep=["b" * 64], dry_run=True)
+    assert [entry.key for entry in collected.entries] == ["a" * 64, f"{0:064x}", f"{1:064x}"]  # the oldest first
+    assert list(collected.removed) == sorted(e.key for e in collected.entries)
+    unfinished, finished, later = collected.entries
     assert (unfinished.started.timestamp(), unfinished.size_bytes) == (1_000_000, 17 + links)
     assert unfinished.age_s > 20 * 365 * 86400
     assert (finished.step, finished.started.isoformat()) == ("export", "2026-01-01T00:00:00+00:00")
     assert (later.step, later.target_name, later.age_s) == ("later", "", 0.0)
-    assert found.freed_bytes == sum(e.size_bytes for e in found.entries)
+    assert collected.freed_bytes == sum(e.size_bytes for e in collected.entries)
 
 
 def test_of_two_folders_the_one_with_a_record_says_what_it_was(store: Store) -> None:

@@ -115,8 +115,8 @@ def test_write_atomically_leaves_the_old_bytes_on_failure(tmp_path: Path, monkey
 def test_a_long_file_is_read_to_its_end(tmp_path: Path) -> None:
     data = bytes(range(256)) * 10_000
     (tmp_path / "a").write_bytes(data)
-    found = DigestCache().of(tmp_path / "a")
-    assert (found[""].sha256, found[""].size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+    digests = DigestCache().of(tmp_path / "a")
+    assert (digests[""].sha256, digests[""].size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
 
 
 def test_only_the_named_files_and_no_hidden_folder(tmp_path: Path) -> None:

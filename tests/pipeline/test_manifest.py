@@ -35,9 +35,9 @@ def test_the_newest_of_each_target_counts(store: Store) -> None:
     put(store, "20260104-a-7").write_bytes(b"{")
     put(store, "20260105-c-7").unlink()
     (store.root / "builds" / "20260106-a-7.json").mkdir()
-    found = latest_manifests(store)
-    assert list(found) == ["a", "b-b"]  # the newest last
-    assert (found["a"].error, found["b-b"].status) == ("second", "failed")
+    manifests = latest_manifests(store)
+    assert list(manifests) == ["a", "b-b"]  # the newest last
+    assert (manifests["a"].error, manifests["b-b"].status) == ("second", "failed")
     put(store, "20260107-a-7", schema=2)
     with pytest.raises(StoreError, match=r"20260107-a-7\.json: schema is 2; .* up to 1; use a newer dlx-deploy$"):
         latest_manifests(store)
@@ -57,8 +57,11 @@ def test_a_build_that_says_running_may_be_dead(
 
     monkeypatch.setattr(os, "kill", kill)
     put(store, "20260101-a-77", status="running")
-    found = latest_manifests(store)["a"]
-    assert (found.status, found.error) == (status, "its process is gone: build again" if status == "killed" else "")
+    manifest = latest_manifests(store)["a"]
+    assert (manifest.status, manifest.error) == (
+        status,
+        "its process is gone: build again" if status == "killed" else "",
+    )
 
 
 def test_a_process_without_a_number_is_dead_and_one_that_ended_well_is_not_asked(store: Store) -> None:
@@ -101,8 +104,8 @@ def test_a_failure_without_words_has_a_name(toy: Toy, store: Store, events: Even
     events.on_start = end
     with pytest.raises(SystemExit):
         run_build(toy.build(3), store, events)
-    found = latest_manifests(store)["board"]
-    assert (found.status, found.error) == ("failed", "SystemExit")
+    manifest = latest_manifests(store)["board"]
+    assert (manifest.status, manifest.error) == ("failed", "SystemExit")
 
 
 def test_a_job_has_all_that_its_build_says(store: Store, events: Events, tmp_path: Path) -> None:

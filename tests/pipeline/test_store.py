@@ -30,9 +30,9 @@ def keys(toy: Toy, store: Store, events: Events) -> list[str]:
 
 
 def what(store: Store, key: str) -> str:
-    found = Store(store.root).find(key)
-    assert isinstance(found, Corrupt)
-    return found.what
+    record = Store(store.root).find(key)
+    assert isinstance(record, Corrupt)
+    return record.what
 
 
 def test_what_is_wrong_with_an_entry_is_said(store: Store, keys: list[str]) -> None:
@@ -61,8 +61,8 @@ def test_a_damaged_entry_knows_what_was_there(store: Store, keys: list[str]) -> 
     path = store.output_path(keys[0], "n.txt")
     path.chmod(0o644)
     path.write_text("9")
-    found = Store(store.root).find(keys[0])
-    assert found == Corrupt("n.txt is not the file that was stored (SHA-256 differs)", before)  # type: ignore[arg-type]
+    record = Store(store.root).find(keys[0])
+    assert record == Corrupt("n.txt is not the file that was stored (SHA-256 differs)", before)  # type: ignore[arg-type]
 
 
 def test_an_entry_under_another_key_is_not_believed(store: Store, keys: list[str]) -> None:

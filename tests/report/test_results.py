@@ -26,8 +26,8 @@ def test_the_table(tmp_path: Path) -> None:
     assert "1.20 ms" in measured
     assert "pending" not in measured
     kind = "estimate (roofline, not measured)"
-    found = outputs(tmp_path, 5, 2, kind=kind, p90_ms=None, low_ms=0.5, high_ms=1.5)
-    estimated = read_results("board", found, Gate()).text
+    files = outputs(tmp_path, 5, 2, kind=kind, p90_ms=None, low_ms=0.5, high_ms=1.5)
+    estimated = read_results("board", files, Gate()).text
     assert "~1.00 ms" in estimated
     assert f"Latency at batch 1: {kind}, a board." in estimated
     assert "pending until the board measures it" in estimated

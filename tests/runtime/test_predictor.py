@@ -17,15 +17,15 @@ from dlx_deploy.runtime.tasks.predictions import Predictions
 
 def test_predictions_of_arrays(dlx: Path, data: Any, helpers: Any) -> None:
     images, labels = data
-    found = load(dlx, threads=1).predict(images)
-    assert len(found) == 300
-    np.testing.assert_allclose(found.logits, helpers.expected_logits(images), rtol=1e-5)
-    assert found.logits.dtype == np.float32
-    np.testing.assert_array_equal(found.classes, labels)
-    assert found.classes.dtype == np.int64
-    assert found.labels[:4] == ["cat", "dog", "owl", "cat"]
-    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-6)
-    assert repr(found).startswith("Predictions(300: cat, dog, owl, cat")
+    predictions = load(dlx, threads=1).predict(images)
+    assert len(predictions) == 300
+    np.testing.assert_allclose(predictions.logits, helpers.expected_logits(images), rtol=1e-5)
+    assert predictions.logits.dtype == np.float32
+    np.testing.assert_array_equal(predictions.classes, labels)
+    assert predictions.classes.dtype == np.int64
+    assert predictions.labels[:4] == ["cat", "dog", "owl", "cat"]
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, rtol=1e-6)
+    assert repr(predictions).startswith("Predictions(300: cat, dog, owl, cat")
 
 
 def test_one_image_gets_a_batch_axis(predictor: Predictor, data: Any) -> None:
@@ -35,27 +35,27 @@ def test_one_image_gets_a_batch_axis(predictor: Predictor, data: Any) -> None:
 
 
 def test_probabilities_do_not_overflow() -> None:
-    found = Predictions(np.array([[1000.0, 999.0, -1000.0]], np.float32), ("a", "b", "c"))
-    np.testing.assert_allclose(found.probabilities, [[0.7310586, 0.2689414, 0]], rtol=1e-6)
+    predictions = Predictions(np.array([[1000.0, 999.0, -1000.0]], np.float32), ("a", "b", "c"))
+    np.testing.assert_allclose(predictions.probabilities, [[0.7310586, 0.2689414, 0]], rtol=1e-6)
 
 
 def test_top() -> None:
-    found = Predictions(np.log(np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4]], np.float32)), ("a", "b", "c"))
-    assert [[label for label, _ in row] for row in found.top(2)] == [["b", "c"], ["a", "c"]]
-    assert found.top(2)[0][0][1] == pytest.approx(0.5)
-    assert len(found.top(9)[0]) == 3
+    predictions = Predictions(np.log(np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4]], np.float32)), ("a", "b", "c"))
+    assert [[label for label, _ in row] for row in predictions.top(2)] == [["b", "c"], ["a", "c"]]
+    assert predictions.top(2)[0][0][1] == pytest.approx(0.5)
+    assert len(predictions.top(9)[0]) == 3
     with pytest.raises(InputError, match="top is 0; must be 1 or more"):
-        found.top(0)
+        predictions.top(0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_no_numbers_are_no_answer(value: float) -> None:
     """The largest of NaN and others is NaN's class, without a word."""
-    found = Predictions(np.array([[1.0, 2.0], [0.0, value]], np.float32), ("a", "b"))
-    for ask in (lambda: found.classes, lambda: found.labels, lambda: found.top(1)):
+    predictions = Predictions(np.array([[1.0, 2.0], [0.0, value]], np.float32), ("a", "b"))
+    for ask in (lambda: predictions.classes, lambda: predictions.labels, lambda: predictions.top(1)):
         with pytest.raises(PackageError, match="the model gives NaN or infinite logits for input 1; run its self-test"):
             ask()
-    assert repr(found) == "Predictions(2: b, no answer)"
+    assert repr(predictions) == "Predictions(2: b, no answer)"
 
 
 def test_predictions_have_no_room_for_more() -> None:
@@ -151,8 +151,8 @@ def test_threads_share_a_predictor(predictor: Predictor, data: Any) -> None:
     images = data[0]
     expected = predictor.predict(images).logits
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda i: predictor.predict(images[i]).logits[0], list(range(300)) * 3))
-    np.testing.assert_array_equal(found, np.concatenate([expected] * 3))
+        predictions = list(pool.map(lambda i: predictor.predict(images[i]).logits[0], list(range(300)) * 3))
+    np.testing.assert_array_equal(predictions, np.concatenate([expected] * 3))
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,8 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_activations_of_texts(
     attempts: Any, works: set[str], batch: Any, params: Any, tried: list[str], precision: str
 ) -> None:
-    found, plan = attempts(works, batch, **params)
-    assert found == tried
+    methods, plan = attempts(works, batch, **params)
+    assert methods == tried
     assert plan.precision == precision
 
 
@@ -296,5 +296,5 @@ def test_what_a_plan_holds_decides_how_texts_are_quantized(
     attempts: Any, content: str, tried: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "mine.json").write_text(f'{{"schema": 1, {content}}}')
-    found, _ = attempts({"dynamic", "static"}, plan=str(tmp_path / "mine.json"))
-    assert found == tried
+    methods, _ = attempts({"dynamic", "static"}, plan=str(tmp_path / "mine.json"))
+    assert methods == tried

@@ -43,13 +43,13 @@ def test_timings_that_contradict_the_choice_are_said(
     accuracy = Accuracy(schema=1, judge="native", n=10, shipped=shipped, rows=rows)
     speed = Pairing(against="pruned", ratio=1.0, lower=lower, upper=upper)
     latencies = Latencies(schema=1, kind="measured", where="here", rows=(), int8_speedup=speed)
-    found = {name: tmp_path / name for name in ("accuracy.json", "latency.json")}
-    for path, value in zip(found.values(), (accuracy, latencies), strict=True):
+    files = {name: tmp_path / name for name in ("accuracy.json", "latency.json")}
+    for path, value in zip(files.values(), (accuracy, latencies), strict=True):
         path.write_bytes(canonical_json(value))
-    said_of_it = notes(Config(), found, {})
+    said_of_it = notes(Config(), files, {})
     assert len(said_of_it) == bool(said)
     assert said in "".join(said_of_it)
-    assert not notes(Config(quantize=Quantize(precision="int8")), found, {})
+    assert not notes(Config(quantize=Quantize(precision="int8")), files, {})
 
 
 def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,13 +65,13 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
     for name, path in models.items():
         path.write_text(name)
     job = Job(VerifyParams(candidates=tuple(models)), {"data": tmp_path}, tmp_path)
-    found = verify._measured(job, models, device)
-    row = next(r for r in found.rows if r.model == "quantized")
-    assert (found.kind, found.where, row.p50_ms, row.p90_ms) == ("measured", "a board (a CPU)", 100, 180)
+    latency = verify._measured(job, models, device)
+    row = next(r for r in latency.rows if r.model == "quantized")
+    assert (latency.kind, latency.where, row.p50_ms, row.p90_ms) == ("measured", "a board (a CPU)", 100, 180)
     assert (row.p90_lower_ms, row.p90_upper_ms, row.by_slowest) == (168, 192, False)
-    assert found.int8_speedup is not None
-    assert (found.int8_speedup.against, found.int8_speedup.ratio) == ("pruned", pytest.approx(1.5))
-    assert found.int8_speedup.lower == pytest.approx(1.5)
+    assert latency.int8_speedup is not None
+    assert (latency.int8_speedup.against, latency.int8_speedup.ratio) == ("pruned", pytest.approx(1.5))
+    assert latency.int8_speedup.lower == pytest.approx(1.5)
     models["quantized"].write_text("pruned")  # the quantize stage kept FP32
     assert (
         verify._measured(
@@ -82,12 +82,12 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
 
 
 def test_a_student_at_chance_level_is_said(tmp_path: Path) -> None:
-    found = outputs(tmp_path, 850, 0, largest_class=200)
-    assert judge(Gate(max_drop=0.9), found, {})[0].verdict == "pass"
-    (note,) = notes(Config(gate=Gate(max_drop=0.9)), found, {})
+    files = outputs(tmp_path, 850, 0, largest_class=200)
+    assert judge(Gate(max_drop=0.9), files, {})[0].verdict == "pass"
+    (note,) = notes(Config(gate=Gate(max_drop=0.9)), files, {})
     assert "quantized, which the gate lets into the package if it passes, is right on 13.00 % of 1000" in note
     assert "set gate.min_accuracy, or lower gate.max_drop" in note
-    assert not notes(Config(gate=Gate(allow_chance=True)), found, {})
+    assert not notes(Config(gate=Gate(allow_chance=True)), files, {})
     assert not notes(Config(), outputs(tmp_path, 5, 0, largest_class=200), {})
 
 

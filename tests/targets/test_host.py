@@ -39,8 +39,8 @@ def host(folder: Path, cpuinfo: str, machine: str, model: str = "") -> Host:
     ("flag", "vnni"), [(" avx512_vnni", True), (" avx_vnni", True), (" avx512f", False), ("", False)]
 )
 def test_x86(tmp_path: Path, flag: str, vnni: bool) -> None:
-    found = host(tmp_path, X86.format(flag=flag), "x86_64")
-    assert found == Host(arch="x86_64", cpu_model="AMD EPYC 7B13", cores=2, has_vnni=vnni, board="")
+    machine = host(tmp_path, X86.format(flag=flag), "x86_64")
+    assert machine == Host(arch="x86_64", cpu_model="AMD EPYC 7B13", cores=2, has_vnni=vnni, board="")
 
 
 @pytest.mark.parametrize(
@@ -52,21 +52,21 @@ def test_x86(tmp_path: Path, flag: str, vnni: bool) -> None:
     ],
 )
 def test_arm(tmp_path: Path, part: str, flag: str, model: str, vnni: bool) -> None:
-    found = host(tmp_path, ARM.format(part=part, flag=flag), "arm64", "Raspberry Pi 5 Model B Rev 1.0")
-    assert found == Host(
+    machine = host(tmp_path, ARM.format(part=part, flag=flag), "arm64", "Raspberry Pi 5 Model B Rev 1.0")
+    assert machine == Host(
         arch="aarch64", cpu_model=model, cores=2, has_vnni=vnni, board="Raspberry Pi 5 Model B Rev 1.0"
     )
 
 
 def test_what_cannot_be_read_is_modest(tmp_path: Path) -> None:
-    found = read_host(tmp_path / "none", tmp_path / "none", "AMD64")
-    assert found == Host(arch="x86_64", cpu_model="unknown", cores=os.cpu_count() or 1, has_vnni=False, board="")
+    machine = read_host(tmp_path / "none", tmp_path / "none", "AMD64")
+    assert machine == Host(arch="x86_64", cpu_model="unknown", cores=os.cpu_count() or 1, has_vnni=False, board="")
 
 
 def test_this_machine_can_be_read() -> None:
-    found = read_host()
-    assert found.arch
-    assert found.cores >= 1
+    machine = read_host()
+    assert machine.arch
+    assert machine.cores >= 1
 
 
 PI4 = Host(arch="aarch64", cpu_model="Cortex-A72", cores=4, has_vnni=False, board="Raspberry Pi 4 Model B Rev 1.4")

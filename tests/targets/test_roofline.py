@@ -49,14 +49,14 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_resnet50_int8_within_the_stated_range_of_mlperf(name: str, resnet50_layers: Layers) -> None:
-    found = estimate(resnet50_layers("int8"), load_target(name).profile)
-    assert found.low_ms < PUBLISHED[name] < found.high_ms
-    assert 0.5 < found.latency_ms / PUBLISHED[name] < 2.0
+    modelled = estimate(resnet50_layers("int8"), load_target(name).profile)
+    assert modelled.low_ms < PUBLISHED[name] < modelled.high_ms
+    assert 0.5 < modelled.latency_ms / PUBLISHED[name] < 2.0
 
 
 def test_resnet50_fp32_on_a_raspberry_pi_4(resnet50_layers: Layers) -> None:
-    found = estimate(resnet50_layers("fp32"), load_target("rpi4").profile)
-    assert found.low_ms < 331.6 < found.high_ms  # MLPerf v2.1, Krai, ArmNN 22.05
+    modelled = estimate(resnet50_layers("fp32"), load_target("rpi4").profile)
+    assert modelled.low_ms < 331.6 < modelled.high_ms  # MLPerf v2.1, Krai, ArmNN 22.05
 
 
 def test_orin_is_faster_than_its_smaller_brothers(resnet50_layers: Layers) -> None:
@@ -70,46 +70,46 @@ def test_orin_is_faster_than_its_smaller_brothers(resnet50_layers: Layers) -> No
 
 
 def test_one_compute_bound_layer_by_hand() -> None:
-    found = estimate([layer(macs=10**10)], ORIN)
+    modelled = estimate([layer(macs=10**10)], ORIN)
     by_hand_ms = 2 * 10**10 / (30.1e12 * 0.45) * 1e3 + 0.005
-    assert found.latency_ms == pytest.approx(by_hand_ms)
-    assert found.layers[0].bound == "compute"
-    assert found.compute_share == pytest.approx(1 - 0.005 / by_hand_ms)
-    assert found.memory_share == 0
+    assert modelled.latency_ms == pytest.approx(by_hand_ms)
+    assert modelled.layers[0].bound == "compute"
+    assert modelled.compute_share == pytest.approx(1 - 0.005 / by_hand_ms)
+    assert modelled.memory_share == 0
 
 
 def test_one_memory_bound_layer_by_hand() -> None:
-    found = estimate([layer(macs=1, weight_bytes=10**7, input_bytes=10**6, output_bytes=2 * 10**6)], ORIN, batch=4)
-    assert found.latency_ms == pytest.approx((10**7 + 4 * 3 * 10**6) / (102e9 * 0.8) * 1e3 + 0.005)
-    assert found.layers[0].bound == "memory"
-    assert found.compute_share == 0
+    modelled = estimate([layer(macs=1, weight_bytes=10**7, input_bytes=10**6, output_bytes=2 * 10**6)], ORIN, batch=4)
+    assert modelled.latency_ms == pytest.approx((10**7 + 4 * 3 * 10**6) / (102e9 * 0.8) * 1e3 + 0.005)
+    assert modelled.layers[0].bound == "memory"
+    assert modelled.compute_share == 0
 
 
 def test_a_tiny_layer_is_launch_bound() -> None:
-    found = estimate([layer(macs=1, weight_bytes=1, input_bytes=1, output_bytes=1)], ORIN)
-    assert found.layers[0].bound == "launch"
-    assert found.launch_share > 0.99
+    modelled = estimate([layer(macs=1, weight_bytes=1, input_bytes=1, output_bytes=1)], ORIN)
+    assert modelled.layers[0].bound == "launch"
+    assert modelled.launch_share > 0.99
 
 
 def test_depthwise_counts_its_memory_only() -> None:
-    found = estimate([layer(macs=10**12, memory_bound=True)], ORIN)
-    assert found.layers[0].compute_ms == 0
-    assert found.latency_ms == estimate([layer(macs=0)], ORIN).latency_ms
+    modelled = estimate([layer(macs=10**12, memory_bound=True)], ORIN)
+    assert modelled.layers[0].compute_ms == 0
+    assert modelled.latency_ms == estimate([layer(macs=0)], ORIN).latency_ms
 
 
 def test_large_batches_use_their_own_efficiency() -> None:
     xavier = load_target("jetson-agx-xavier").profile
     heavy = layer(macs=10**10)
-    found = estimate([heavy], xavier, batch=16).layers[0].compute_ms
-    assert found == pytest.approx(2 * 16 * 10**10 / (22.6e12 * 0.50) * 1e3)
-    assert estimate([heavy], xavier, batch=64).layers[0].compute_ms == pytest.approx(4 * found)
+    modelled = estimate([heavy], xavier, batch=16).layers[0].compute_ms
+    assert modelled == pytest.approx(2 * 16 * 10**10 / (22.6e12 * 0.50) * 1e3)
+    assert estimate([heavy], xavier, batch=64).layers[0].compute_ms == pytest.approx(4 * modelled)
 
 
 def test_an_estimate_says_that_it_is_one() -> None:
-    found = estimate([layer()], ORIN)
-    assert found.label == "estimate (roofline, not measured)"
-    assert (found.target, found.power_mode, found.batch) == ("jetson-orin-nx-16gb", "MAXN", 1)
-    assert (found.low_ms, found.high_ms) == pytest.approx((0.5 * found.latency_ms, 1.5 * found.latency_ms))
+    modelled = estimate([layer()], ORIN)
+    assert modelled.label == "estimate (roofline, not measured)"
+    assert (modelled.target, modelled.power_mode, modelled.batch) == ("jetson-orin-nx-16gb", "MAXN", 1)
+    assert (modelled.low_ms, modelled.high_ms) == pytest.approx((0.5 * modelled.latency_ms, 1.5 * modelled.latency_ms))
 
 
 def test_int4_weights_run_in_half_precision() -> None:
@@ -182,8 +182,8 @@ def test_a_larger_batch_never_takes_less_time(layers: list[LayerCost], batch: in
 
 @given(layers_st, batches)
 def test_the_parts_make_the_whole(layers: list[LayerCost], batch: int) -> None:
-    found: Estimate = estimate(layers, ORIN, batch)
-    assert len(found.layers) == len(layers)
-    assert found.latency_ms == pytest.approx(sum(row.time_ms for row in found.layers))
-    assert found.compute_share + found.memory_share + found.launch_share == pytest.approx(1.0)
-    assert found.low_ms <= found.latency_ms <= found.high_ms
+    modelled: Estimate = estimate(layers, ORIN, batch)
+    assert len(modelled.layers) == len(layers)
+    assert modelled.latency_ms == pytest.approx(sum(row.time_ms for row in modelled.layers))
+    assert modelled.compute_share + modelled.memory_share + modelled.launch_share == pytest.approx(1.0)
+    assert modelled.low_ms <= modelled.latency_ms <= modelled.high_ms

@@ -66,8 +66,7 @@ class Network:
 
     def strength(self, group: Group) -> NDArray[np.float64]:
         """float64[K]: the sum of the squares of all weights that go with each class of ``group``."""
-        found: NDArray[np.float64] = self.power[group.classes]
-        return found
+        return np.asarray(self.power[group.classes])
 
     def _weighted(self) -> list[Layer]:
         return [layer for layer in self.layers.values() if layer.outputs is not None and layer.inputs]

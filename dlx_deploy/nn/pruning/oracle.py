@@ -75,10 +75,10 @@ class Oracle:
         if len(names) == 1:
             return {names[0]: objection}
         halves = names[: len(names) // 2], names[len(names) // 2 :]
-        found: dict[str, str] = {}
+        blamed: dict[str, str] = {}
         for half in halves:
-            found |= self.offenders({name: plan[name] for name in half})
-        return found or dict.fromkeys(halves[1], objection)  # neither half alone is wrong, both together are
+            blamed |= self.offenders({name: plan[name] for name in half})
+        return blamed or dict.fromkeys(halves[1], objection)  # neither half alone is wrong, both together are
 
     def _structural(self, plan: Plan) -> str:
         """What random weights and training mode (parts that only training runs) say against ``plan``."""

@@ -74,15 +74,15 @@ Step = tuple[int, int]
 
 def _steps(parts: Sequence[Part]) -> list[Step]:
     """All steps of all parts, in the order in which a growing share, the same of each part, would take them."""
-    found = []
+    ordered = []
     for index, part in enumerate(parts):
         units, ascending = len(part.strength), np.sort(part.strength)
         total, before = max(float(ascending.sum()), np.finfo(float).tiny), units
         for count in part.counts():
             lost = float(ascending[units - before : units - count].sum()) / total
-            found.append((1 - (count + part.step / 2) / units, lost, index, count))
+            ordered.append((1 - (count + part.step / 2) / units, lost, index, count))
             before = count
-    return [(index, count) for _, _, index, count in sorted(found)]
+    return [(index, count) for _, _, index, count in sorted(ordered)]
 
 
 def _after(parts: Sequence[Part], steps: Sequence[Step]) -> list[int]:

@@ -130,22 +130,24 @@ def _unwrapped(state: State, own: Collection[str], path: Path) -> State:
 
 def _prefix(own: Collection[str], state: Mapping[str, object], path: Path) -> str:
     """What stands before the names of the network in ``state``; empty where nothing does."""
-    found = _prefixes(own, state)
-    averaged = [p for p in found if any(word in p.lower() for word in _AVERAGED)]
-    if len(found) > 1 and len(averaged) != 1:
+    prefixes = _prefixes(own, state)
+    averaged = [p for p in prefixes if any(word in p.lower() for word in _AVERAGED)]
+    if len(prefixes) > 1 and len(averaged) != 1:
         raise ConfigError(
-            f"{path}: holds {len(found)} networks that fit, under {_first(found)}; set teacher.checkpoint_key to one, "
-            "without its last dot"
+            f"{path}: holds {len(prefixes)} networks that fit, under {_first(prefixes)}; set teacher.checkpoint_key to "
+            "one, without its last dot"
         )
-    if len(found) > 1:
-        log.warning("%s: holds networks under %s; took %s (teacher.checkpoint_key)", path, _first(found), averaged[0])
-    return next(iter(averaged if len(found) > 1 else found), "")
+    if len(prefixes) > 1:
+        log.warning(
+            "%s: holds networks under %s; took %s (teacher.checkpoint_key)", path, _first(prefixes), averaged[0]
+        )
+    return next(iter(averaged if len(prefixes) > 1 else prefixes), "")
 
 
 def _inner(own: Collection[str], state: Mapping[str, object]) -> str:
     """What stands before the names of ``state`` in the network, which wraps the one that was saved."""
-    found = _prefixes(state, own)
-    return found[0] if len(found) == 1 else ""
+    prefixes = _prefixes(state, own)
+    return prefixes[0] if len(prefixes) == 1 else ""
 
 
 def _prefixes(names: Collection[str], within: Collection[str]) -> list[str]:

@@ -84,16 +84,16 @@ class State(dict[str, object]):
         self.versions = dict(versions)
 
     @classmethod
-    def of(cls, found: Mapping[str, object]) -> State:
-        """``found`` with the versions that torch left on it."""
-        if isinstance(found, State):
-            return found
-        metadata = getattr(found, "_metadata", None)
+    def of(cls, state: Mapping[str, object]) -> State:
+        """``state`` with the versions that torch left on it."""
+        if isinstance(state, State):
+            return state
+        metadata = getattr(state, "_metadata", None)
         metadata = metadata if isinstance(metadata, Mapping) else {}
         versions = {
             n: of.get("version") for n, of in metadata.items() if isinstance(n, str) and isinstance(of, Mapping)
         }
-        return cls(found, {name: version for name, version in versions.items() if isinstance(version, int)})
+        return cls(state, {name: version for name, version in versions.items() if isinstance(version, int)})
 
     def without(self, names: Iterable[str]) -> State:
         """All but ``names``."""
@@ -133,33 +133,33 @@ def read_checkpoint(path: Path, key: str = "") -> State:
     return state
 
 
-def _state(found: object, key: str, path: Path) -> State:
-    if key and isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-        found, key = found[key], ""
+def _state(content: object, key: str, path: Path) -> State:
+    if key and isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+        content, key = content[key], ""
     for _ in range(_DEEPEST):
-        if not (isinstance(found, Mapping) and (inner := _networks(found))):
+        if not (isinstance(content, Mapping) and (inner := _networks(content))):
             break
-        found = found[_choice(inner, path)]
-    if not isinstance(found, Mapping) or not any(isinstance(v, Tensor) for v in found.values()):
+        content = content[_choice(inner, path)]
+    if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
         raise ConfigError(
-            f"{path}: holds {_describe(found)}; it must hold a state dict (name → tensor), "
+            f"{path}: holds {_describe(content)}; it must hold a state dict (name → tensor), "
             f"plain or under one of: {', '.join((*_PLAIN, *_AVERAGED))}"
         )
-    others = [k for k, v in found.items() if not isinstance(k, str) or not (isinstance(v, Tensor) or is_extra(k))]
+    others = [k for k, v in content.items() if not isinstance(k, str) or not (isinstance(v, Tensor) or is_extra(k))]
     if others:
         log.warning("%s: left out what is no tensor: %s", path, ", ".join(map(str, others[:_SHOWN])))
-    state = State.of(found).without(others)
+    state = State.of(content).without(others)
     if key and not (state := state.inside(f"{key}.")):
         raise ConfigError(
             f"{path}: teacher.checkpoint_key is {key!r}; it must be a key of the file or what names begin with, which "
-            f"is one of: {', '.join(sorted({str(k).partition('.')[0] for k in found})[:_SHOWN])}"
+            f"is one of: {', '.join(sorted({str(k).partition('.')[0] for k in content})[:_SHOWN])}"
         )
     return state
 
 
-def _networks(found: Mapping[object, object]) -> list[str]:
+def _networks(content: Mapping[object, object]) -> list[str]:
     """The keys under which a state dict lies."""
-    keys = [k for k, v in found.items() if isinstance(k, str) and not is_extra(k) and _holds(v, _DEEPEST)]
+    keys = [k for k, v in content.items() if isinstance(k, str) and not is_extra(k) and _holds(v, _DEEPEST)]
     known = [k for k in (*_AVERAGED, *_PLAIN) if k in keys]
     return known or keys
 
@@ -227,10 +227,10 @@ def read_torch(path: Path) -> object:
             raise ConfigError(f"{path}: no valid torch checkpoint ({_first_line(e)}); it may be cut short") from e
 
 
-def _describe(found: object) -> str:
-    if isinstance(found, Mapping):
-        return f"a dict with keys {[str(k) for k in found][:_SHOWN]}"
-    return f"a {type(found).__name__}"
+def _describe(content: object) -> str:
+    if isinstance(content, Mapping):
+        return f"a dict with keys {[str(k) for k in content][:_SHOWN]}"
+    return f"a {type(content).__name__}"
 
 
 def _unpickling(error: Exception) -> str:

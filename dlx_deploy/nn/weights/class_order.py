@@ -66,15 +66,15 @@ def order_of(names: Sequence[str], classes: Sequence[str], where: str) -> list[i
     if list(classes) == [str(i) for i in range(len(names))] and set(names) != set(classes):
         log.warning("%s: the data's classes are the numbers of its outputs: 0 is %s", where, _few(names))
         return list(range(len(names)))
-    found = [name if name in names else same_but_for_writing(name, names) for name in classes]
-    if len(names) != len(classes) or None in found or len(set(found)) != len(classes):
-        odd = next((n for n, f in zip(classes, found, strict=True) if f is None), None)
+    matches = [name if name in names else same_but_for_writing(name, names) for name in classes]
+    if len(names) != len(classes) or None in matches or len(set(matches)) != len(classes):
+        odd = next((n for n, f in zip(classes, matches, strict=True) if f is None), None)
         said = f"{odd!r} is not in it" if odd is not None else f"it has {len(names)}, the data {len(classes)}"
         raise ConfigError(
             f"{where} tells the classes {_few(names)} apart, and the data {_few(classes)} ({said}); name them alike, "
             "give the right names as teacher.classes, or train another head with teacher.new_head = true"
         )
-    return [list(names).index(str(name)) for name in found]
+    return [list(names).index(str(name)) for name in matches]
 
 
 def same_classes(names: Sequence[str] | None, classes: Sequence[str]) -> bool:
@@ -121,8 +121,8 @@ def class_names(path: Path | None) -> list[str] | None:
     if path is None:
         return None
     if path.suffix.lower() == ".json":
-        found = _parsed(path.read_text(encoding="utf-8", errors="replace"))
-        return _named(found) if isinstance(found, Mapping) else None
+        table = _parsed(path.read_text(encoding="utf-8", errors="replace"))
+        return _named(table) if isinstance(table, Mapping) else None
     if path.suffix.lower() == ".safetensors":
         try:
             with safe_open(path, framework="pt") as f:
@@ -130,10 +130,10 @@ def class_names(path: Path | None) -> list[str] | None:
         except (OSError, SafetensorError):
             return None
     try:
-        found = read_torch(path)
+        content = read_torch(path)
     except ConfigError:
         return None  # whoever reads the weights says what is wrong
-    return _named(found) if isinstance(found, Mapping) else None
+    return _named(content) if isinstance(content, Mapping) else None
 
 
 def named_by_config(arguments: Mapping[str, object]) -> list[str] | None:

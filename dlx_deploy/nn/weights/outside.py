@@ -64,12 +64,14 @@ def changes(now: Mapping[str, Leaf], start: Snapshot) -> tuple[dict[str, Tensor 
     Tensors are copies. A leaf cannot be set where it is of another shape or type in ``start``, or missing. Such a
     module's plain values are not set either: they may say that a cache is filled.
     """
-    found = {name: _kept(leaf.value) for name, leaf in now.items() if name not in start or _differs(leaf, start[name])}
-    lost = {name for name, value in found.items() if not (name in start and _alike(value, start[name]))}
+    changed = {
+        name: _kept(leaf.value) for name, leaf in now.items() if name not in start or _differs(leaf, start[name])
+    }
+    lost = {name for name, value in changed.items() if not (name in start and _alike(value, start[name]))}
     lost |= {name for name in start if name not in now}
     owners = {now[name].owner for name in lost if name in now}
-    lost |= {name for name, value in found.items() if not isinstance(value, Tensor) and now[name].owner in owners}
-    return {name: value for name, value in found.items() if name not in lost}, sorted(lost)
+    lost |= {name for name, value in changed.items() if not isinstance(value, Tensor) and now[name].owner in owners}
+    return {name: value for name, value in changed.items() if name not in lost}, sorted(lost)
 
 
 def set_leaf(name: str, leaf: Leaf | None, value: Tensor | Plain) -> None:

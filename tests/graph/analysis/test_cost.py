@@ -29,8 +29,8 @@ def int8(model: ModelProto, style: str) -> ModelProto:
 
 
 def test_a_residual_network_in_fused_layers() -> None:
-    found = layer_costs(residual_net())
-    assert [(c.name, c.op, c.memory_bound) for c in found] == [
+    layers = layer_costs(residual_net())
+    assert [(c.name, c.op, c.memory_bound) for c in layers] == [
         ("float/Cast", "Cast", True),
         ("conv1/Conv", "Conv", False),
         ("conv2/Conv", "Conv", False),
@@ -38,18 +38,18 @@ def test_a_residual_network_in_fused_layers() -> None:
         ("pooled/GlobalAveragePool", "GlobalAveragePool", True),
         ("logits/Gemm", "Gemm", False),
     ]
-    assert [c.macs for c in found] == [0, PIXELS * 9 * 8, PIXELS * 9 * 64, PIXELS * 9 * 64, 0, 80]
-    assert {c.dtype for c in found} == {"fp32"}
+    assert [c.macs for c in layers] == [0, PIXELS * 9 * 8, PIXELS * 9 * 64, PIXELS * 9 * 64, 0, 80]
+    assert {c.dtype for c in layers} == {"fp32"}
 
 
 def test_bytes_of_a_float_network() -> None:
-    found = costs(residual_net())
+    layers = costs(residual_net())
     plane = 8 * PIXELS * 4
-    pre, conv1, conv3 = (found[name] for name in ("float/Cast", "conv1/Conv", "conv3/Conv"))
+    pre, conv1, conv3 = (layers[name] for name in ("float/Cast", "conv1/Conv", "conv3/Conv"))
     assert (pre.input_bytes, pre.output_bytes, pre.weight_bytes) == (PIXELS, 4 * PIXELS, 8)
     assert (conv1.input_bytes, conv1.output_bytes, conv1.weight_bytes) == (4 * PIXELS, plane, 4 * (72 + 8))
     assert (conv3.input_bytes, conv3.output_bytes) == (2 * plane, plane)  # the identity is read too
-    assert found["logits/Gemm"].weight_bytes == 4 * 90
+    assert layers["logits/Gemm"].weight_bytes == 4 * 90
 
 
 @pytest.mark.parametrize("style", ["tensorrt", "cpu"])
@@ -67,8 +67,8 @@ def test_an_int8_network_has_the_same_layers(style: str, shortcut: str) -> None:
 
 
 def test_of_two_convolutions_the_larger_takes_the_sum() -> None:
-    found = costs(residual_net("conv"))
-    assert found["conv3/Conv"].input_bytes == 2 * found["short/Conv"].input_bytes
+    layers = costs(residual_net("conv"))
+    assert layers["conv3/Conv"].input_bytes == 2 * layers["short/Conv"].input_bytes
 
 
 def test_grouped_dilated_and_strided_convolutions() -> None:
@@ -78,13 +78,13 @@ def test_grouped_dilated_and_strided_convolutions() -> None:
     net.conv("grouped", "depthwise", 8, 16, group=2)
     net.conv("strided", "grouped", 16, 8, strides=[2, 2], dilations=[2, 2])
     net.weight("up.weight", 8, 4, 2, 2)
-    found = costs(net.head(net.add("up", "ConvTranspose", "strided", "up.weight", strides=[2, 2]), 4))
-    assert found["depthwise/Conv"].macs == PIXELS * 9 * 8
-    assert found["depthwise/Conv"].memory_bound
-    assert found["grouped/Conv"].macs == PIXELS * 9 * 16 * 4
-    assert not found["grouped/Conv"].memory_bound
-    assert found["strided/Conv"].macs == 3 * 3 * 9 * 16 * 8  # 3 x 3 outputs: the dilated kernel spans 5 of 10
-    assert found["up/ConvTranspose"].macs == 3 * 3 * 8 * 4 * 4
+    layers = costs(net.head(net.add("up", "ConvTranspose", "strided", "up.weight", strides=[2, 2]), 4))
+    assert layers["depthwise/Conv"].macs == PIXELS * 9 * 8
+    assert layers["depthwise/Conv"].memory_bound
+    assert layers["grouped/Conv"].macs == PIXELS * 9 * 16 * 4
+    assert not layers["grouped/Conv"].memory_bound
+    assert layers["strided/Conv"].macs == 3 * 3 * 9 * 16 * 8  # 3 x 3 outputs: the dilated kernel spans 5 of 10
+    assert layers["up/ConvTranspose"].macs == 3 * 3 * 8 * 4 * 4
 
 
 def test_products_of_matrices() -> None:
@@ -95,10 +95,10 @@ def test_products_of_matrices() -> None:
     scores = net.add("scores", "MatMul", rows, net.add("turned", "Transpose", rows, perm=[0, 2, 1]))
     net.weight("fc.weight", 4, 10)
     net.add("logits", "MatMul", net.add("mean", "ReduceMean", scores, axes=[1], keepdims=0), "fc.weight")
-    found = costs(net.model())
-    assert found["scores/MatMul"].macs == 4 * 4 * 64
-    assert found["scores/MatMul"].weight_bytes == 0
-    assert found["logits/MatMul"].macs == 40
+    layers = costs(net.model())
+    assert layers["scores/MatMul"].macs == 4 * 4 * 64
+    assert layers["scores/MatMul"].weight_bytes == 0
+    assert layers["logits/MatMul"].macs == 40
 
 
 def test_half_precision() -> None:
@@ -106,8 +106,8 @@ def test_half_precision() -> None:
     net.add("half", "Cast", net.planes(), to=TensorProto.FLOAT16)
     net.constant("w", np.ones((8, 1, 3, 3), np.float16))
     wide = net.add("conv", "Conv", "half", "w", pads=[1, 1, 1, 1])
-    found = costs(net.head(net.add("back", "Cast", wide, to=TensorProto.FLOAT), 8))
-    conv = found["conv/Conv"]
+    layers = costs(net.head(net.add("back", "Cast", wide, to=TensorProto.FLOAT), 8))
+    conv = layers["conv/Conv"]
     assert (conv.dtype, conv.weight_bytes, conv.input_bytes) == ("fp16", 144, 2 * PIXELS)
 
 
@@ -130,9 +130,9 @@ def test_macs_of_an_exported_network_are_those_of_its_layers() -> None:
         model(torch.zeros(1, 1, 8, 8))
     for handle in handles:
         handle.remove()
-    found = [cost.macs for cost in layer_costs(exported()) if cost.macs]
-    assert sorted(found) == sorted(expected)
-    assert len(found) == 7
+    layers = [cost.macs for cost in layer_costs(exported()) if cost.macs]
+    assert sorted(layers) == sorted(expected)
+    assert len(layers) == 7
 
 
 def test_a_summary(tmp_path: Path) -> None:

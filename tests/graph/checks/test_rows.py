@@ -108,9 +108,9 @@ def test_answers_that_are_no_numbers_for_one_row_alone_differ_most() -> None:
         return np.where((part == 3) & (batch == 1), np.nan, np.ones((len(part), 2))).astype(np.float32)
 
     rows = np.arange(6)[:, None]
-    found = dependence(run, rows, run(rows, 6), 1e-3)
-    assert found is not None
-    assert (found.row, found.how, found.relative) == (3, "alone", np.inf)
+    dependent = dependence(run, rows, run(rows, 6), 1e-3)
+    assert dependent is not None
+    assert (dependent.row, dependent.how, dependent.relative) == (3, "alone", np.inf)
 
 
 def test_batch_norm_without_running_statistics_is_named(any_graph: Path) -> None:
@@ -285,10 +285,10 @@ def test_only_a_row_that_comes_after_others_may_tell() -> None:
         blocks = [part[i : i + batch].cumsum(axis=0) for i in range(0, len(part), batch)]
         return np.concatenate(blocks).astype(np.float32)
 
-    found = dependence(running, rows, running(rows, 8), 1e-4)
-    assert found is not None
-    assert (found.row, found.how) == (7, "alone")
-    assert found.relative == pytest.approx(28 / 36)
+    dependent = dependence(running, rows, running(rows, 8), 1e-4)
+    assert dependent is not None
+    assert (dependent.row, dependent.how) == (7, "alone")
+    assert dependent.relative == pytest.approx(28 / 36)
     assert dependence(lambda part, _: part.astype(np.float32), rows, rows.astype(np.float32), 1e-4) is None
 
 

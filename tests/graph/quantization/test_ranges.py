@@ -30,9 +30,9 @@ def true_range(name: str, pictures: np.ndarray) -> tuple[float, float]:
 
 def test_minmax_is_the_range_that_occurs() -> None:
     pictures = images(70)  # 32 + 32 + 6: the last batch is smaller
-    found = activation_ranges(residual_net(), pictures, ["conv2", "relu1"], "minmax", symmetric=False)
-    assert set(found) == {"conv2", "relu1"}
-    for name, bounds in found.items():
+    ranges = activation_ranges(residual_net(), pictures, ["conv2", "relu1"], "minmax", symmetric=False)
+    assert set(ranges) == {"conv2", "relu1"}
+    for name, bounds in ranges.items():
         assert bounds == pytest.approx(true_range(name, pictures), rel=1e-5)
 
 
@@ -59,15 +59,15 @@ def test_the_percentile_is_four_nines(symmetric: bool) -> None:
     """Of 32,768 pixels 1 is 0 (less than a hundredth of a per cent: cut), 8 are 64 (more: kept), the rest near 128."""
     pixels = np.random.default_rng(0).normal(128, 6, 512 * 64).clip(100, 156).astype(np.uint8)
     pixels[0], pixels[1:9] = 0, 64
-    found = activation_ranges(residual_net(), pixels.reshape(512, 8, 8, 1), ["x"], "percentile", symmetric)
-    assert found["x"][0] == pytest.approx(64 / 128 - 1, abs=0.01)
+    ranges = activation_ranges(residual_net(), pixels.reshape(512, 8, 8, 1), ["x"], "percentile", symmetric)
+    assert ranges["x"][0] == pytest.approx(64 / 128 - 1, abs=0.01)
 
 
 def test_entropy_stays_within_the_range_that_occurs() -> None:
     low, high = true_range("conv2", images(70))
-    found = activation_ranges(residual_net(), images(70), ["conv2"], "entropy", symmetric=False)["conv2"]
-    assert low - 1e-5 <= found[0] < low / 4
-    assert high / 4 < found[1] <= high + 1e-5
+    ranges = activation_ranges(residual_net(), images(70), ["conv2"], "entropy", symmetric=False)["conv2"]
+    assert low - 1e-5 <= ranges[0] < low / 4
+    assert high / 4 < ranges[1] <= high + 1e-5
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -167,8 +167,8 @@ def test_mixed_types_need_a_cast() -> None:
     model = load(clean())
     bias = next(n for n in model.graph.node if n.name == "conv2/Conv").input[2]
     store(model, bias, np.zeros(8, np.float16))
-    found = check_tensorrt_rules(model)
-    assert found == ["mixed-types: node 'conv2/Conv' (Conv): its inputs are float and float16; cast them to one type"]
+    broken = check_tensorrt_rules(model)
+    assert broken == ["mixed-types: node 'conv2/Conv' (Conv): its inputs are float and float16; cast them to one type"]
 
 
 def test_a_bfloat16_graph_with_float32_weights() -> None:
@@ -180,8 +180,8 @@ def test_a_bfloat16_graph_with_float32_weights() -> None:
     model = helper.make_model(
         helper.make_graph([conv], "g", ends[:1], ends[1:], [weight]), opset_imports=[helper.make_opsetid("", 22)]
     )
-    found = check_tensorrt_rules(model)
-    assert found == ["mixed-types: node 'conv/Conv' (Conv): its inputs are bfloat16 and float; cast them to one type"]
+    broken = check_tensorrt_rules(model)
+    assert broken == ["mixed-types: node 'conv/Conv' (Conv): its inputs are bfloat16 and float; cast them to one type"]
 
 
 def test_attention_that_splits_its_heads_itself() -> None:
@@ -227,10 +227,10 @@ def test_types_that_an_operator_keeps_apart_are_no_mix() -> None:
 def test_each_rule_finds_what_breaks_it(breaks: Callable[[ModelProto], None], finding: str) -> None:
     model = load(clean())
     breaks(model)
-    found = check_tensorrt_rules(model)
+    broken = check_tensorrt_rules(model)
     rule = finding.split(":")[0]
-    assert any(re.match(finding, text) for text in found), found
-    assert {text.split(":")[0] for text in found} == {rule}
+    assert any(re.match(finding, text) for text in broken), broken
+    assert {text.split(":")[0] for text in broken} == {rule}
 
 
 def test_weights_behind_a_layer_in_floating_point_are_looked_at() -> None:
@@ -244,9 +244,9 @@ def test_attention_that_reads_one_tensor_twice() -> None:
     for inputs, count in ((["q", "k", "k"], 1), (["q", "q", "q"], 1), (["q", "k", "v"], 0)):
         attention = helper.make_node("Attention", inputs, ["y"], name="a/Attention")
         graph = helper.make_graph([attention], "g", ends[:3], ends[3:])
-        found = check_tensorrt_rules(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)]))
-        assert sum("q, k and v are not three tensors; put an Identity" in text for text in found) == count
-        assert len(found) == count
+        broken = check_tensorrt_rules(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)]))
+        assert sum("q, k and v are not three tensors; put an Identity" in text for text in broken) == count
+        assert len(broken) == count
 
 
 def test_a_transposed_convolution_whose_input_alone_is_quantized() -> None:
@@ -273,18 +273,20 @@ def test_a_quantized_transposed_convolution(axis: int) -> None:
     net.constant("up.scale", np.ones((1, 8)[axis], np.float32))
     net.add("up.weight", "DequantizeLinear", "up", "up.scale", axis=axis)
     model = net.head(net.add("wide", "ConvTranspose", x, "up.weight", strides=[2, 2]), 8)
-    found = [text for text in check_tensorrt_rules(model) if "wide" in text]
-    assert "transposed-convolution: node 'wide/ConvTranspose' (ConvTranspose): it is quantized; " in "".join(found)[:90]
-    assert len(found) == 1  # one scale along axis 0 is per tensor, and axis 1 is right
+    broken = [text for text in check_tensorrt_rules(model) if "wide" in text]
+    assert (
+        "transposed-convolution: node 'wide/ConvTranspose' (ConvTranspose): it is quantized; " in "".join(broken)[:90]
+    )
+    assert len(broken) == 1  # one scale along axis 0 is per tensor, and axis 1 is right
 
 
 def test_a_constant_that_is_quantized_hides_no_activation_behind_it() -> None:
     model = load(clean())
     unfolded(model)  # before conv2
     store(model, "flat/scale", np.ones(8, np.float32))
-    found = [text.split(" (")[0] for text in check_tensorrt_rules(model)]
-    assert "folded-weights: node 'w.q/QuantizeLinear'" in found
-    assert "per-tensor: node 'flat/QuantizeLinear'" in found
+    broken = [text.split(" (")[0] for text in check_tensorrt_rules(model)]
+    assert "folded-weights: node 'w.q/QuantizeLinear'" in broken
+    assert "per-tensor: node 'flat/QuantizeLinear'" in broken
 
 
 def test_a_sum_without_a_convolution_may_be_quantized() -> None:

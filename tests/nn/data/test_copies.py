@@ -89,15 +89,15 @@ def test_copies_within_the_folder_that_is_drawn_from_do_not_part(
     root = folder(tmp_path / "set", train={"a": [*range(12), *range(12)], "b": [*range(20, 32), *range(20, 32)]})
     with caplog.at_level(logging.WARNING):
         counts, data = build(root, tmp_path / "out")
-    found = pixels(data)
-    assert not found["train"] & found["test"]
-    assert not found["train"] & found["validation"]
-    assert not found["validation"] & found["test"]
-    assert sum(counts[f"{name}_images"] for name in found) + counts["copies_left_out"] == 48
+    splits = pixels(data)
+    assert not splits["train"] & splits["test"]
+    assert not splits["train"] & splits["validation"]
+    assert not splits["validation"] & splits["test"]
+    assert sum(counts[f"{name}_images"] for name in splits) + counts["copies_left_out"] == 48
     assert counts["copies_left_out"] > 0
     assert "images of the train split are copies of images in another: they are left out" in caplog.text
     names = {digest: "ab"[n >= 20] for n in (*range(12), *range(20, 32)) for digest in digests(image(n))}
-    for split in found:
+    for split in splits:
         images, labels = data.split(split)
         assert [names[d] for d in digests(images)] == [data.classes[label] for label in labels]
 
@@ -147,12 +147,12 @@ def test_the_search_is_linear() -> None:
         asked.append(row)
         return 0
 
-    found = find_copies({"train": many, "validation": [], "test": many}, target)
-    assert (len(found.across), len(asked)) == (60_000, 120_000)
+    copies = find_copies({"train": many, "validation": [], "test": many}, target)
+    assert (len(copies.across), len(asked)) == (60_000, 120_000)
 
 
 def test_the_built_in_data_hold_no_copies(tmp_path: Path) -> None:
     prepare(Data(), tmp_path, 0)
     data = open_data(tmp_path)
-    found = find_copies({n: digests(data.split(n)[0]) for n in pixels(data)}, lambda row: data.targets(row[0])[row[1]])
-    assert (found.across, found.repeated) == ((), 0)
+    copies = find_copies({n: digests(data.split(n)[0]) for n in pixels(data)}, lambda row: data.targets(row[0])[row[1]])
+    assert (copies.across, copies.repeated) == ((), 0)

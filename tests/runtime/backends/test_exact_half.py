@@ -86,16 +86,16 @@ def test_each_operation_is_rounded_once() -> None:
 
     summed = half(half(x) @ w.astype(np.float32))
     expected = half(1 / (1 + np.exp(-half(summed + b.astype(np.float32)))))
-    found = run(model(nodes, {"w": w, "b": b}), x)
-    assert (found != expected).mean() < 0.02  # a sum in another order may fall on the next float16
-    np.testing.assert_allclose(found, expected, rtol=2**-9)
-    np.testing.assert_array_equal(found, half(found))
+    answer = run(model(nodes, {"w": w, "b": b}), x)
+    assert (answer != expected).mean() < 0.02  # a sum in another order may fall on the next float16
+    np.testing.assert_allclose(answer, expected, rtol=2**-9)
+    np.testing.assert_array_equal(answer, half(answer))
 
 
 def test_overflow_stays_visible() -> None:
     nodes = [cast("x", "h", HALF), helper.make_node("Mul", ["h", "h"], ["m"]), cast("m", "y", FLOAT)]
-    found = run(model(nodes, {}), np.full((1, 4), 300, np.float32))
-    assert np.isposinf(found).all()
+    answer = run(model(nodes, {}), np.full((1, 4), 300, np.float32))
+    assert np.isposinf(answer).all()
 
 
 def test_constants_in_nodes_and_old_tensors() -> None:

@@ -124,12 +124,12 @@ def run(data: bytes, x: np.ndarray, level: Any = None) -> np.ndarray:
 def test_the_order_of_sums_changes_nothing(model: ModelProto) -> None:
     data, x = exact_model(model.SerializeToString()), inputs_of(model)
     onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
-    found = open_session(model.SerializeToString(), exact_qdq=True, threads=1).run(None, {"x": x})[0]
+    answer = open_session(model.SerializeToString(), exact_qdq=True, threads=1).run(None, {"x": x})[0]
     levels = onnxruntime.GraphOptimizationLevel
     for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_BASIC, levels.ORT_ENABLE_ALL):
-        np.testing.assert_array_equal(run(data, x, level), found)
+        np.testing.assert_array_equal(run(data, x, level), answer)
     alone = np.concatenate([run(data, row[None]) for row in x])
-    np.testing.assert_array_equal(alone, found)
+    np.testing.assert_array_equal(alone, answer)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -153,8 +153,8 @@ def test_against_int32_accumulators() -> None:
     sums = integers @ constants["y.w/quantized"].astype(np.int32).T
     scale = np.float32(0.05) * constants["y.w/scale"]
     expected = sums.astype(np.float32) * scale + constants["y.b"]
-    found = open_session(model.SerializeToString(), exact_qdq=True).run(None, {"x": x})[0]
-    np.testing.assert_array_equal(found, expected)
+    answer = open_session(model.SerializeToString(), exact_qdq=True).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(answer, expected)
 
 
 def test_pairs_and_weights_that_nothing_reads_any_more_are_left_out() -> None:

@@ -52,10 +52,14 @@ def test_predict(predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(commands, "BLOCK", 2)
     paths = [folder / "cat" / "000.png", folder / "dog" / "001.png", folder / "owl" / "002.png"]
     outcome = commands.predict(predictor, paths, PredictOptions(top=2))
-    found = outcome.data["predictions"]
-    assert [row["image"] for row in found] == [str(p) for p in paths]
-    assert [(row["top"][0]["label"], row["top"][0]["class"]) for row in found] == [("cat", 0), ("dog", 1), ("owl", 2)]
-    assert all(len(row["top"]) == 2 for row in found)
+    predictions = outcome.data["predictions"]
+    assert [row["image"] for row in predictions] == [str(p) for p in paths]
+    assert [(row["top"][0]["label"], row["top"][0]["class"]) for row in predictions] == [
+        ("cat", 0),
+        ("dog", 1),
+        ("owl", 2),
+    ]
+    assert all(len(row["top"]) == 2 for row in predictions)
     assert outcome.text.splitlines()[1].startswith(f"{paths[1]}\tdog 0.")
     json.dumps(outcome.data)
 

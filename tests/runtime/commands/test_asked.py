@@ -74,14 +74,17 @@ def test_the_name_of_a_file_is_no_text(run: Run, capsys: Any, arguments: list[st
 
 def test_the_lines_of_a_file_are_texts(run: Run, capsys: Any) -> None:
     assert run("texts.dlx", "--file", "cat.txt", "--json") == 0
-    found = json.loads(capsys.readouterr().out)["predictions"]
-    assert [(row["text"], row["top"][0]["label"]) for row in found] == [("the cat", "animal"), ("elm oak", "plant")]
+    predictions = json.loads(capsys.readouterr().out)["predictions"]
+    assert [(row["text"], row["top"][0]["label"]) for row in predictions] == [
+        ("the cat", "animal"),
+        ("elm oak", "plant"),
+    ]
     assert run("texts.dlx", "oak. elm", "the cat.txt was") == 0
     capsys.readouterr()
     Path("list.txt").write_bytes("\ufeffthe\u2028cat\r\nelm\x0coak".encode())
     assert run("texts.dlx", "--file", "list.txt", "--json") == 0
-    found = json.loads(capsys.readouterr().out)["predictions"]
-    assert [row["text"] for row in found] == ["the\u2028cat", "elm\x0coak"]
+    predictions = json.loads(capsys.readouterr().out)["predictions"]
+    assert [row["text"] for row in predictions] == ["the\u2028cat", "elm\x0coak"]
 
 
 def test_the_words_themselves_can_be_given_on_stdin(run: Run, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

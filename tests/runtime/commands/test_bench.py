@@ -39,16 +39,16 @@ def test_every_round_runs_all_and_starts_with_another() -> None:
 
 def test_times_are_those_of_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    found = measure({"slow": clock.takes(3_000_000), "fast": clock.takes(1_000)}, rounds=40, warmup=3, pace=0.0)
-    assert (found["slow"].p50_ms, found["slow"].mean_ms, found["slow"].n) == (3.0, 3.0, 40)
-    assert (found["fast"].p90_ms, found["fast"].p90_upper_ms) == (0.001, 0.001)
+    latencies = measure({"slow": clock.takes(3_000_000), "fast": clock.takes(1_000)}, rounds=40, warmup=3, pace=0.0)
+    assert (latencies["slow"].p50_ms, latencies["slow"].mean_ms, latencies["slow"].n) == (3.0, 3.0, 40)
+    assert (latencies["fast"].p90_ms, latencies["fast"].p90_upper_ms) == (0.001, 0.001)
 
 
 def test_percentiles_are_nearest_ranks() -> None:
-    found = summarise(HUNDRED)
-    assert (found.p50_ms, found.p90_ms, found.p99_ms, found.mean_ms) == (50, 90, 99, 50.5)
-    assert (found.p90_lower_ms, found.p90_upper_ms) == (84, 96)
-    assert (found.blocks, found.bursts, len(found.block_p50_ms)) == (100, False, 20)
+    latency = summarise(HUNDRED)
+    assert (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.mean_ms) == (50, 90, 99, 50.5)
+    assert (latency.p90_lower_ms, latency.p90_upper_ms) == (84, 96)
+    assert (latency.blocks, latency.bursts, len(latency.block_p50_ms)) == (100, False, 20)
     few = summarise([1_000_000] * 28)
     assert few.p90_upper_ms is None
 
@@ -141,8 +141,8 @@ def test_rounds_are_spread_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.now += 1_000_000
 
     monkeypatch.setattr(bench.time, "sleep", nap)
-    found = sample({"a": call, "b": call}, rounds=12, warmup=3, pace=10.0)
-    assert found == {"a": [1_000_000] * 12, "b": [1_000_000] * 12}
+    timings = sample({"a": call, "b": call}, rounds=12, warmup=3, pace=10.0)
+    assert timings == {"a": [1_000_000] * 12, "b": [1_000_000] * 12}
     assert len(calls) == 2 * (12 + 3 + 2)  # two pauses, after five rounds each
     assert naps == [0.49, 0.488]
 

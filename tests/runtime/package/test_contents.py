@@ -221,9 +221,9 @@ def test_reference_columns() -> None:
 
 @pytest.mark.parametrize("array", [np.zeros((0, 3), np.uint64), np.arange(6, dtype=np.uint64).reshape(2, 3)])
 def test_npy_round_trip(array: np.ndarray) -> None:
-    found = npy_array({"a": npy_bytes(array)}, "a", "x", np.dtype(np.uint64), (None, 3))
-    np.testing.assert_array_equal(found, array)
-    assert not found.flags.writeable
+    values = npy_array({"a": npy_bytes(array)}, "a", "x", np.dtype(np.uint64), (None, 3))
+    np.testing.assert_array_equal(values, array)
+    assert not values.flags.writeable
 
 
 @pytest.mark.parametrize(

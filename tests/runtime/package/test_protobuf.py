@@ -18,8 +18,8 @@ FIELDS = st.one_of(
 
 @given(st.lists(FIELDS, max_size=8))
 def test_what_is_written_is_read_back(fields: list) -> None:
-    found = read_message(write_message(fields))
-    assert [(n, w, v if isinstance(v, int) else bytes(v)) for n, w, v in found] == fields
+    read = read_message(write_message(fields))
+    assert [(n, w, v if isinstance(v, int) else bytes(v)) for n, w, v in read] == fields
 
 
 def test_it_is_what_protobuf_writes() -> None:

@@ -35,13 +35,13 @@ def test_coverage(truth: float) -> None:
 @pytest.mark.parametrize("floor", [0.0, 0.1, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.52, 0.91, 1.0])
 def test_the_verdict_is_what_the_bounds_say(n: int, floor: float, share: float) -> None:
-    found = accuracy_floor(round(n * share), n, floor, 0.95)
-    assert 0 <= found.lower <= found.accuracy <= found.upper <= 1
-    assert (found.verdict == "pass") == (found.lower >= floor)
-    assert (found.verdict == "fail") == (found.upper < floor)
-    if found.samples_needed is not None:
-        assert found.samples_needed > found.samples
-        assert found.verdict == "undecided"
+    verdict = accuracy_floor(round(n * share), n, floor, 0.95)
+    assert 0 <= verdict.lower <= verdict.accuracy <= verdict.upper <= 1
+    assert (verdict.verdict == "pass") == (verdict.lower >= floor)
+    assert (verdict.verdict == "fail") == (verdict.upper < floor)
+    if verdict.samples_needed is not None:
+        assert verdict.samples_needed > verdict.samples
+        assert verdict.verdict == "undecided"
 
 
 def test_verdicts_say_what_was_seen_and_what_would_decide() -> None:
@@ -123,9 +123,9 @@ def test_a_bound_that_meets_the_floor_exactly_meets_it() -> None:
 
 @pytest.mark.parametrize(("room", "hopeful"), [(2e-6, True), (5e-7, False), (0.0, False), (-1e-3, False)])
 def test_without_room_over_the_floor_no_number_is_promised(room: float, hopeful: bool) -> None:
-    found = accuracy_floor(95, 100, 0.95 - room, 0.95)
-    assert found.verdict == "undecided"
-    assert (found.samples_needed is not None) is hopeful
+    verdict = accuracy_floor(95, 100, 0.95 - room, 0.95)
+    assert verdict.verdict == "undecided"
+    assert (verdict.samples_needed is not None) is hopeful
 
 
 @pytest.mark.parametrize(
@@ -143,15 +143,15 @@ def test_without_room_over_the_floor_no_number_is_promised(room: float, hopeful:
 )
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_samples_needed_is_the_largest_of_three(right: int, n: int, floor: float, confidence: float) -> None:
-    found = accuracy_floor(right, n, floor, confidence)
-    if found.verdict != "undecided":
-        assert found.samples_needed is None
+    verdict = accuracy_floor(right, n, floor, confidence)
+    if verdict.verdict != "undecided":
+        assert verdict.samples_needed is None
         return
     seen = right / n
     z = stats.norm.ppf([confidence, 0.8])
     spread = z[0] * np.sqrt(floor * (1 - floor)) + z[1] * np.sqrt(seen * (1 - seen))
     all_right = next(k for k in range(1, 10_000) if accuracy_lower_bound(k, k, confidence) >= floor)
-    assert found.samples_needed == max(int(np.ceil((spread / (seen - floor)) ** 2)), n + 1, all_right)
+    assert verdict.samples_needed == max(int(np.ceil((spread / (seen - floor)) ** 2)), n + 1, all_right)
 
 
 @pytest.mark.parametrize(

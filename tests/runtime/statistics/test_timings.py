@@ -46,21 +46,21 @@ def test_a_budget_that_holds_is_hardly_ever_missed(length: int) -> None:
 def test_a_calm_machine_meets_its_budget() -> None:
     rng = np.random.default_rng(3)
     runs = [np.exp(0.03 * rng.standard_normal(300)).tolist() for _ in range(TRIALS)]
-    found = [percentile_bounds(run, 90, 0.95) for run in runs]
+    every = [percentile_bounds(run, 90, 0.95) for run in runs]
     truth = float(np.exp(0.03 * 1.2816))
-    assert sum(bounds.upper is not None and bounds.upper <= 1.1 for bounds in found) >= 0.95 * TRIALS
-    assert sum(bounds.upper is None or bounds.upper >= truth for bounds in found) >= 0.95 * TRIALS
-    assert sum(bounds.lower is not None and bounds.lower <= truth for bounds in found) >= 0.95 * TRIALS
+    assert sum(bounds.upper is not None and bounds.upper <= 1.1 for bounds in every) >= 0.95 * TRIALS
+    assert sum(bounds.upper is None or bounds.upper >= truth for bounds in every) >= 0.95 * TRIALS
+    assert sum(bounds.lower is not None and bounds.lower <= truth for bounds in every) >= 0.95 * TRIALS
 
 
 @pytest.mark.parametrize("percentile", [50, 90, 95])
 def test_the_percentile_is_the_one_asked_for(percentile: int) -> None:
     rng = np.random.default_rng(percentile)
-    found = percentile_bounds(rng.permutation(np.arange(3_000)).tolist(), percentile, 0.95)
-    assert found.lower is not None
-    assert found.upper is not None
-    assert found.lower < 30 * percentile < found.upper
-    assert found.upper - found.lower < 300
+    bounds = percentile_bounds(rng.permutation(np.arange(3_000)).tolist(), percentile, 0.95)
+    assert bounds.lower is not None
+    assert bounds.upper is not None
+    assert bounds.lower < 30 * percentile < bounds.upper
+    assert bounds.upper - bounds.lower < 300
 
 
 def test_few_blocks_give_no_upper_bound() -> None:
@@ -75,9 +75,9 @@ def test_few_blocks_give_no_upper_bound() -> None:
 
 def test_single_timings_give_the_order_statistics_of_independent_ones() -> None:
     values = np.random.default_rng(1).random(40)
-    found, ranked = percentile_bounds(values.tolist(), 90, 0.95), sorted(values.tolist())
-    assert found.upper == percentile_upper_bound(ranked, 90, 0.975)
-    assert found.lower == percentile_lower_bound(ranked, 90, 0.975)
+    bounds, ranked = percentile_bounds(values.tolist(), 90, 0.95), sorted(values.tolist())
+    assert bounds.upper == percentile_upper_bound(ranked, 90, 0.975)
+    assert bounds.lower == percentile_lower_bound(ranked, 90, 0.975)
 
 
 def test_blocks_grow_with_the_bursts() -> None:
@@ -101,9 +101,9 @@ def test_a_budget_that_drift_breaks_is_not_met_by_a_bound_without_blocks(length:
         state = [steps[0]]
         for step in steps[1:]:
             state.append(keep * state[-1] + step)
-        found = percentile_bounds(np.exp(0.3 * np.array(state)).tolist(), 90, 0.95)
-        used += found.by_slowest
-        wrong += found.by_slowest and found.upper is not None and found.upper < truth
+        bounds = percentile_bounds(np.exp(0.3 * np.array(state)).tolist(), 90, 0.95)
+        used += bounds.by_slowest
+        wrong += bounds.by_slowest and bounds.upper is not None and bounds.upper < truth
     assert wrong <= 0.01 * TRIALS
     assert used > 0.1 * TRIALS
 
@@ -111,9 +111,9 @@ def test_a_budget_that_drift_breaks_is_not_met_by_a_bound_without_blocks(length:
 def test_a_budget_far_above_all_timings_is_met_on_a_busy_machine() -> None:
     """Half of the time is slow, in spells of a hundred: no order statistic of so few blocks, and no doubt either."""
     rng = np.random.default_rng(8)
-    found = [percentile_bounds(bursty(rng, 600, 100, 0.5).tolist(), 90, 0.95) for _ in range(50)]
-    assert sum(bounds.by_slowest for bounds in found) > 10
-    assert all(bounds.upper is not None and bounds.upper < 10 for bounds in found)
+    every = [percentile_bounds(bursty(rng, 600, 100, 0.5).tolist(), 90, 0.95) for _ in range(50)]
+    assert sum(bounds.by_slowest for bounds in every) > 10
+    assert all(bounds.upper is not None and bounds.upper < 10 for bounds in every)
     few = percentile_bounds([1.0] * 14 + [2.0] * 14, 90, 0.95)
     assert (few.upper, few.by_slowest) == (None, False)
 
@@ -134,25 +134,25 @@ def test_the_bounds_of_a_speedup_cover_it(length: int) -> None:
         busy = bursty(rng, 300, length, 0.3)
         fp32 = 1.1 * busy * np.exp(0.05 * rng.standard_normal(300))
         int8 = busy * np.exp(0.05 * rng.standard_normal(300))
-        found = paired_speedup(block_medians(fp32.tolist()), block_medians(int8.tolist()), 0.95)
-        assert found.lower is not None
-        assert found.upper is not None
-        assert found.lower <= found.ratio <= found.upper
-        wrong += found.lower > 1.1
+        speedup = paired_speedup(block_medians(fp32.tolist()), block_medians(int8.tolist()), 0.95)
+        assert speedup.lower is not None
+        assert speedup.upper is not None
+        assert speedup.lower <= speedup.ratio <= speedup.upper
+        wrong += speedup.lower > 1.1
     assert wrong <= 0.05 * TRIALS + 4
 
 
 def test_a_speedup_that_changes_with_the_machine_s_state_is_not_certain() -> None:
     slow = np.concatenate([np.full(10, 1.02), np.full(10, 1.2)])
-    found = paired_speedup(slow.tolist(), [1.0] * 20, 0.95)
-    assert found.blocks < 20  # neighbours are alike, so they count as one
-    assert found.lower == pytest.approx(1.02)
-    assert found.upper == pytest.approx(1.2)
+    speedup = paired_speedup(slow.tolist(), [1.0] * 20, 0.95)
+    assert speedup.blocks < 20  # neighbours are alike, so they count as one
+    assert speedup.lower == pytest.approx(1.02)
+    assert speedup.upper == pytest.approx(1.2)
 
 
 def test_few_blocks_bound_no_speedup() -> None:
-    found = paired_speedup([2.0] * 4, [1.0] * 4, 0.95)
-    assert (found.ratio, found.lower, found.upper) == (pytest.approx(2.0), None, None)
+    speedup = paired_speedup([2.0] * 4, [1.0] * 4, 0.95)
+    assert (speedup.ratio, speedup.lower, speedup.upper) == (pytest.approx(2.0), None, None)
     assert paired_speedup([2.0] * 5, [1.0] * 5, 0.95).lower == pytest.approx(2.0)
 
 
@@ -160,14 +160,14 @@ def test_few_blocks_bound_no_speedup() -> None:
     ("n", "block"), [(1, 1), (59, 1), (60, 1), (119, 1), (120, 2), (179, 2), (180, 3), (299, 4), (300, 5), (5_000, 5)]
 )
 def test_the_first_block_is_small_and_there_are_many(n: int, block: int) -> None:
-    found = percentile_bounds(np.random.default_rng(4).permutation(n).tolist(), 90, 0.95)
-    assert (found.block, found.blocks, found.bursts) == (block, n // block, False)
+    bounds = percentile_bounds(np.random.default_rng(4).permutation(n).tolist(), 90, 0.95)
+    assert (bounds.block, bounds.blocks, bounds.bursts) == (block, n // block, False)
 
 
 @pytest.mark.parametrize(("n", "block", "blocks"), [(63, 4, 15), (64, 8, 8), (80, 8, 10), (127, 8, 15), (640, 80, 8)])
 def test_blocks_grow_while_eight_are_left(n: int, block: int, blocks: int) -> None:
-    found = percentile_bounds(list(range(n)), 50, 0.6)
-    assert (found.block, found.blocks) == (block, blocks)
+    bounds = percentile_bounds(list(range(n)), 50, 0.6)
+    assert (bounds.block, bounds.blocks) == (block, blocks)
 
 
 @pytest.mark.parametrize(("n", "size"), [(40, 1), (120, 2), (121, 2), (180, 3), (250, 4), (300, 5), (302, 5)])
@@ -175,13 +175,13 @@ def test_blocks_grow_while_eight_are_left(n: int, block: int, blocks: int) -> No
 def test_the_bounds_are_the_median_of_the_rows_bounds(n: int, size: int, percentile: float) -> None:
     """Row i: the i-th timing of every block. Of an even number of rows, the outer one of the middle two."""
     values = np.random.default_rng(n).random(n).tolist()
-    found = percentile_bounds(values, percentile, 0.9)
-    assert (found.block, found.bursts) == (size, False)
+    bounds = percentile_bounds(values, percentile, 0.9)
+    assert (bounds.block, bounds.bursts) == (size, False)
     rows = [sorted(values[i : n // size * size][::size]) for i in range(size)]
     lowers = sorted(percentile_lower_bound(row, percentile, 0.95) for row in rows)
     uppers = sorted(percentile_upper_bound(row, percentile, 0.95) for row in rows)
-    assert found.lower == lowers[(size - 1) // 2]
-    assert found.upper == uppers[size // 2]
+    assert bounds.lower == lowers[(size - 1) // 2]
+    assert bounds.upper == uppers[size // 2]
 
 
 @pytest.mark.parametrize("percentile", [10, 90])
@@ -191,16 +191,16 @@ def test_with_too_few_blocks_for_half_the_error_the_outermost_counts(percentile:
     values[[10, 11, 30, 31, 50, 51]] += 2  # slow in pairs
     if percentile == 10:
         values = 3 - values
-    found = percentile_bounds(values.tolist(), percentile, 0.95)
-    assert (found.block, found.blocks, found.bursts) == (2, 30, False)
+    bounds = percentile_bounds(values.tolist(), percentile, 0.95)
+    assert (bounds.block, bounds.blocks, bounds.bursts) == (2, 30, False)
     rows = [sorted(values[::2]), sorted(values[1::2])]
     assert rows[0] != rows[1]
     if percentile == 90:
-        assert found.upper == max(values)
-        assert found.lower == min(percentile_lower_bound(row, 90, 0.975) for row in rows)
+        assert bounds.upper == max(values)
+        assert bounds.lower == min(percentile_lower_bound(row, 90, 0.975) for row in rows)
     else:
-        assert found.lower == min(values)
-        assert found.upper == max(percentile_upper_bound(row, 10, 0.975) for row in rows)
+        assert bounds.lower == min(values)
+        assert bounds.upper == max(percentile_upper_bound(row, 10, 0.975) for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -215,22 +215,22 @@ def test_with_too_few_blocks_for_half_the_error_the_outermost_counts(percentile:
     ],
 )
 def test_alike_neighbours_are_joined(ratios: list[float], blocks: int) -> None:
-    found = paired_speedup(ratios, [1.0] * len(ratios), 0.9)
-    assert found.blocks == blocks
+    speedup = paired_speedup(ratios, [1.0] * len(ratios), 0.9)
+    assert speedup.blocks == blocks
 
 
 def test_a_joined_pair_counts_by_its_mean() -> None:
     """Of logarithms: a ratio of 2 and one of 8 make 4."""
-    found = paired_speedup([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, *[2.0, 8.0] * 4], [0.5] * 16, 0.6)
-    assert found.blocks == 8
-    assert found.ratio == pytest.approx(4.0)
-    assert (found.lower, found.upper) == (pytest.approx(2.0), pytest.approx(8.0))
+    speedup = paired_speedup([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, *[2.0, 8.0] * 4], [0.5] * 16, 0.6)
+    assert speedup.blocks == 8
+    assert speedup.ratio == pytest.approx(4.0)
+    assert (speedup.lower, speedup.upper) == (pytest.approx(2.0), pytest.approx(8.0))
 
 
 def test_a_speedup_is_bounded_at_its_median() -> None:
     """All five of five are on one side of the median with chance 1/32, which no other percentile gives."""
     ratios = [2.0, 3.0, 1.5, 4.0, 2.5]
-    found = paired_speedup(ratios, [1.0] * 5, 0.968)
-    assert (found.lower, found.ratio, found.upper) == (pytest.approx(1.5), pytest.approx(2.5), pytest.approx(4.0))
-    found = paired_speedup(ratios, [1.0] * 5, 0.969)
-    assert (found.lower, found.upper) == (None, None)
+    speedup = paired_speedup(ratios, [1.0] * 5, 0.968)
+    assert (speedup.lower, speedup.ratio, speedup.upper) == (pytest.approx(1.5), pytest.approx(2.5), pytest.approx(4.0))
+    speedup = paired_speedup(ratios, [1.0] * 5, 0.969)
+    assert (speedup.lower, speedup.upper) == (None, None)

@@ -28,9 +28,9 @@ def test_a_tolerance_depends_on_the_arithmetic() -> None:
 
 def test_rows_of_several_lengths_are_joined_with_zeros() -> None:
     parts = [{"a": np.ones((2, 3, 1), np.float32)}, {"a": np.ones((1, 1, 2), np.float32)}]
-    found = joined(parts)["a"]
-    assert (found.shape, found.dtype) == ((3, 3, 2), np.float32)
-    assert found.sum() == 6 + 2
+    rows = joined(parts)["a"]
+    assert (rows.shape, rows.dtype) == ((3, 3, 2), np.float32)
+    assert rows.sum() == 6 + 2
     assert joined(parts[:1])["a"] is parts[0]["a"]
 
 
@@ -50,8 +50,8 @@ def test_every_output_has_to_be_close() -> None:
 def test_whole_numbers_do_not_wrap(dtype: type) -> None:
     one, two = {"a": np.array([[0]], dtype)}, {"a": np.array([[1]], dtype)}
     for output, golden in ((one, two), (two, one)):
-        found = within(output, golden, {"a": Tolerance(0.5, 0)})
-        assert (found.rows.tolist(), found.furthest) == ([False], {"a": 1.0})
+        agreement = within(output, golden, {"a": Tolerance(0.5, 0)})
+        assert (agreement.rows.tolist(), agreement.furthest) == ([False], {"a": 1.0})
 
 
 def test_outputs_of_other_lengths_are_compared_behind_their_ends() -> None:

@@ -30,12 +30,12 @@ def test_what_counts_and_what_is_left_out(tmp_path: Path) -> None:
         tmp_path, "dog/session 1/deep/x.png", "cat/animated.gif", "cat/notes.txt", "cat/raw", "loose.jpg", "README.md"
     )
     (tmp_path / "empty").mkdir()
-    found = list_classes(tmp_path)
-    assert [group for _, group in found.images] == ["cat"] * 7 + ["dog"]
-    assert found.images[-1][0] == "dog/session 1/deep/x.png"
-    assert found.classes == ("cat", "dog", "empty")
-    assert set(found.left_out) == {"README.md", "cat/animated.gif", "cat/notes.txt", "cat/raw", "loose.jpg"}
-    assert counted(found.left_out) == "1 .gif, 1 .jpg in no class folder, 1 .md, 1 .txt, 1 without suffix"
+    listing = list_classes(tmp_path)
+    assert [group for _, group in listing.images] == ["cat"] * 7 + ["dog"]
+    assert listing.images[-1][0] == "dog/session 1/deep/x.png"
+    assert listing.classes == ("cat", "dog", "empty")
+    assert set(listing.left_out) == {"README.md", "cat/animated.gif", "cat/notes.txt", "cat/raw", "loose.jpg"}
+    assert counted(listing.left_out) == "1 .gif, 1 .jpg in no class folder, 1 .md, 1 .txt, 1 without suffix"
     assert counted(["a/1.gif", "a/2.gif", "a/x.txt"]) == "2 .gif, 1 .txt"
 
 
@@ -49,8 +49,8 @@ def test_what_counts_and_what_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["", "cat/", "cat/deep/"])
 def test_what_systems_leave_behind_is_neither_a_class_nor_an_image(tmp_path: Path, place: str, litter: str) -> None:
     touch(tmp_path, "cat/0.png", place + litter)
-    found = list_classes(tmp_path)
-    assert (found.images, found.classes, found.left_out) == ((("cat/0.png", "cat"),), ("cat",), ())
+    listing = list_classes(tmp_path)
+    assert (listing.images, listing.classes, listing.left_out) == ((("cat/0.png", "cat"),), ("cat",), ())
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

@@ -163,8 +163,8 @@ def test_every_command_of_the_package(packed: str, lines: Path, tmp_path: Path, 
     assert "measurements/s" in run("bench", "--rounds", "3")[1]
     assert run("verify", "--data", str(lines)) == (0, "error 0.200 and 0.200 on measurements\n", "")
     lines.write_text(lines.read_text().replace("= 4001", "= 4002"))
-    found = json.loads(run("verify", "--data", str(lines), "--json")[1])
-    assert (found["changed"], found["error"]) == (1, pytest.approx(0.4))
+    result = json.loads(run("verify", "--data", str(lines), "--json")[1])
+    assert (result["changed"], result["error"]) == (1, pytest.approx(0.4))
 
 
 def test_every_command_of_the_tool(packed: str, lines: Path, capsys: Any) -> None:

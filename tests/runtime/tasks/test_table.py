@@ -74,9 +74,9 @@ def test_a_task_of_another_package_opens_where_that_is_installed() -> None:
 
 
 def test_predictions_as_values() -> None:
-    found = Predictions(np.log(np.array([[0.25, 0.75]], np.float32)), ("a", "b")).to_dict()
-    assert (found["classes"], found["labels"]) == ([1], ["b"])
-    assert found["probabilities"][0] == pytest.approx([0.25, 0.75])
+    predictions = Predictions(np.log(np.array([[0.25, 0.75]], np.float32)), ("a", "b")).to_dict()
+    assert (predictions["classes"], predictions["labels"]) == ([1], ["b"])
+    assert predictions["probabilities"][0] == pytest.approx([0.25, 0.75])
 
 
 def test_a_class_is_no_file(tmp_path: Path) -> None:

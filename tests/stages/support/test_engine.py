@@ -158,8 +158,8 @@ def test_nothing_is_built_without_a_builder(tmp_path: Path) -> None:
 def test_shipped_or_checked(target: str, outcome: str, tmp_path: Path) -> None:
     version = pytest.importorskip("tensorrt_rtx").__version__
     given = job(tmp_path, profile(target), builder=f"tensorrt-rtx {version}")
-    found, metrics = compile_engine(given, build_settings(given, PLAN))
-    assert found == outcome
+    result, metrics = compile_engine(given, build_settings(given, PLAN))
+    assert result == outcome
     assert metrics["engine_int8_share"] == 1.0
     report = json.loads((tmp_path / "engine" / "report.json").read_text())
     assert report["status"] == outcome

@@ -93,12 +93,12 @@ def test_a_floor_that_the_largest_class_clears_says_so(tmp_path: Path) -> None:
 def test_a_teacher_must_be_better_than_the_largest_class(
     tmp_path: Path, top1: float, largest: int, verdict: str
 ) -> None:
-    found = outputs(tmp_path, 0, 0, top1=top1, largest_class=largest)
-    _, result = judge(Gate(), found, {})
+    files = outputs(tmp_path, 0, 0, top1=top1, largest_class=largest)
+    _, result = judge(Gate(), files, {})
     assert (result.gate, result.metric, result.verdict) == ("chance", "teacher_top1", verdict)
     assert (result.value, result.limit) == (pytest.approx(top1), largest / 1000)
     if verdict == "fail":
         assert "not clearly better than always answering the largest class" in result.text
         assert "train the teacher until it is, or set gate.allow_chance = true" in result.text
     assert ("test samples could show it" in result.text) is (top1 == 0.118)
-    assert [r.gate for r in judge(Gate(allow_chance=True), found, {})] == ["accuracy"]
+    assert [r.gate for r in judge(Gate(allow_chance=True), files, {})] == ["accuracy"]
