@@ -24,6 +24,7 @@ __all__ = [
     "image_names",
     "left_out_tables",
     "list_folder",
+    "refuse_meant",
     "require_classes",
     "split_of",
     "text_names",
@@ -85,7 +86,7 @@ def list_folder(folder: Path) -> ImageFolder:
         entries = sorted(os.listdir(folder))
         folders = [name for name in entries if (folder / name).is_dir()]
         names = split_entries(folders, folder)
-        _refuse_meant(folders, folder)
+        refuse_meant(folders, folder)
         splits = {split: list_classes(folder / name) for split, name in sorted(names.items())}
     except InputError as e:
         raise DataError(f"data.path: {e}") from e
@@ -219,7 +220,7 @@ def text_names(folder: Path) -> list[str]:
         if len(there) > 1:
             raise DataError(f"data.path: {folder} has {' and '.join(there)}; one of them must be the split")
         names += there
-    _refuse_meant([Path(name).stem for name in files], folder)
+    refuse_meant([Path(name).stem for name in files], folder)
     left_out = left_out_tables(folder, names)
     if left_out:
         warn_once(
@@ -240,7 +241,12 @@ def split_of(name: str) -> str | None:
     return next(iter(split_entries([Path(name).stem], "")), None)
 
 
-def _refuse_meant(names: Sequence[str], folder: Path) -> None:
+def refuse_meant(names: Sequence[str], folder: Path) -> None:
+    """Refuse folders, or files without their suffix, that others would call a split and we do not.
+
+    Raises:
+        DataError: there is one.
+    """
     meant = sorted(name for name in names if name.lower() in _MEANT)
     if meant:
         raise DataError(
