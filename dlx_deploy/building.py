@@ -28,6 +28,7 @@ from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
 from dlx_deploy.targets import Profile, load_target, read_host
+from dlx_deploy.tasks import task_for
 
 __all__ = [
     "BuildOptions",
@@ -140,7 +141,7 @@ def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIO
         with _team(options.processes) as team:
             for build in work.builds:
                 build = replace(build, team=team, processes=local_processes(options.processes), logs=options.logs)
-                with _watcher(options) as watch:
+                with _watcher(work.config, options) as watch:
                     result = run_build(build, work.store, watch)
                 package = None if result.stopped else deliver(result, todo[build.target_name])
                 aside = set_aside(todo[build.target_name], options.say) if package is None else None
@@ -167,11 +168,11 @@ def _team(processes: int) -> Iterator[Team | None]:
 
 
 @contextlib.contextmanager
-def _watcher(options: BuildOptions) -> Iterator[Watcher]:
+def _watcher(config: Config, options: BuildOptions) -> Iterator[Watcher]:
     if options.quiet:
         yield QuietWatcher(options.say)
         return
-    with LiveWatcher(stderr_console()) as live:
+    with LiveWatcher(stderr_console(), task_for(config.data).answers.comparison.name) as live:
         yield live
 
 

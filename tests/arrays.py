@@ -107,3 +107,7 @@ def moved(model: bytes, inputs: Array, pad_id: int | None = None) -> float:
 
 def unlike(inputs: Array) -> Array:
     return np.asarray(rows.unlike(samples(inputs)).arrays[TOKENS if inputs.ndim == 2 else INPUT])
+
+
+def top1(logits: Array, labels: Array) -> float:
+    return float((logits.argmax(axis=1) == labels).mean())

@@ -169,12 +169,13 @@ def test_the_gate_sees_the_test_split_and_no_other(built: Path) -> None:
         for name in ("teacher", "pruned")
     }
     right = {name: classes == labels for name, classes in answers.items()}
-    assert (accuracy["n"], accuracy["largest_class"]) == (len(labels), int(np.bincount(labels).max()))
-    assert {name: rows[name]["top1"] for name in right} == {name: hits.mean() for name, hits in right.items()}
-    assert rows["pruned"]["b"] == (right["teacher"] & ~right["pruned"]).sum()
-    assert rows["pruned"]["c"] == (right["pruned"] & ~right["teacher"]).sum()
+    assert accuracy["n"] == len(labels)
+    assert accuracy["facts"] == {"largest_class": np.bincount(labels).max() / len(labels)}
+    assert {name: rows[name]["score"] for name in right} == {name: hits.mean() for name, hits in right.items()}
+    assert rows["pruned"]["evidence"]["b"] == (right["teacher"] & ~right["pruned"]).sum()
+    assert rows["pruned"]["evidence"]["c"] == (right["pruned"] & ~right["teacher"]).sum()
     drop = next(gate for gate in manifest["gates"] if gate["gate"] == "accuracy")
-    shipped = rows[accuracy["shipped"]]
+    shipped = rows[accuracy["shipped"]]["evidence"]
     assert drop["value"] == (shipped["b"] - shipped["c"]) / len(labels)
     reference = open_package(built / PACKAGE).reference
     np.testing.assert_array_equal(reference["label"], labels)

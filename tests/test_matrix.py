@@ -110,7 +110,8 @@ def check(environment: Environment, case: Case) -> None:
     print(f"{environment.title}: {case.package.name}: logits within {tested['max_abs_diff']:.3g}")
     (row,) = (r for r in meta["accuracy"]["rows"] if r["model"] == meta["accuracy"]["shipped"])
     verified = ask(environment.python, case, "verify", "--data", str(case.data))
-    assert (verified["b"], verified["c"], verified["accuracy"]) == (row["b"], row["c"], row["top1"])
+    assert {"b": verified["b"], "c": verified["c"]} == row["evidence"]
+    assert verified["accuracy"] == row["score"]
     found = ask(environment.python, case, "predict", *case.inputs)["predictions"]
     expected = ask(sys.executable, case, "predict", *case.inputs)["predictions"]
     assert [p["top"][0]["label"] for p in found] == [p["top"][0]["label"] for p in expected]

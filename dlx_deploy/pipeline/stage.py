@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Metrics = dict[str, float]
-"""Metric name → value, the unit in the name: ``latency_p90_ms``, ``top1``, ``size_bytes``."""
+"""Metric name → value, the unit in the name: ``latency_p90_ms``, ``size_bytes``."""
 
 P = TypeVar("P", bound=msgspec.Struct)
 P_co = TypeVar("P_co", bound=msgspec.Struct, covariant=True)

@@ -14,7 +14,7 @@ from dlx_deploy.pipeline.run import BuildResult
 from dlx_deploy.report.results import Results, read_results
 from dlx_deploy.report.table import LOST, format_bytes, format_seconds
 from dlx_deploy.runtime.words import line
-from dlx_deploy.stages.support.results import REFERENCE
+from dlx_deploy.tasks.verification import REFERENCE
 
 __all__ = ["BuildView", "EngineSummary", "PrecisionSummary", "view_build"]
 
@@ -92,7 +92,7 @@ def view_build(config: Config, result: BuildResult, package: Path | None, supers
     """What a build came to; ``package`` and ``superseded`` as in a ``BuildView``."""
     manifest, compiled = result.manifest, result.outputs["compile"]
     ran = sum(entry.status == "ran" for entry in manifest.steps)
-    results = read_results(manifest.target_name, result.outputs["verify"], config.gate, package is not None)
+    results = read_results(manifest.target_name, result.outputs["verify"], config, package is not None)
     recipe = msgspec.json.decode(compiled["recipe.json"].read_bytes())
     size = UNSET if package is None else package.stat().st_size
     teacher = next(row for row in results.rows if row.model == REFERENCE)

@@ -25,14 +25,9 @@ _QUIET_INTERVAL_S = 5.0
 """Without a terminal a running step says how far it is this often."""
 
 
+_SCORED = ("shipped", "validation", "train", "quantized", "pruned", "student", "teacher")
+"""Whose score, as in ``shipped_METRIC``."""
 _TELLING = (
-    "shipped_top1",
-    "validation_top1",
-    "train_top1",
-    "quantized_top1",
-    "pruned_top1",
-    "student_top1",
-    "teacher_top1",
     "test_samples",
     "int8",
     "int8_speedup",
@@ -43,7 +38,7 @@ _TELLING = (
     "classes",
     "epochs",
 )
-"""Metrics in the order in which they tell something: a line has room for five, and accuracy comes first."""
+"""The other metrics in the order in which they tell something: a line has room for five, and scores come first."""
 
 
 class QuietWatcher:
@@ -82,10 +77,11 @@ def stderr_console() -> Console:
 
 
 class LiveWatcher:
-    """Draws a build as it happens; use as a context manager."""
+    """Draws a build as it happens; use as a context manager. ``score``: the metric of the build's task."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, score: str) -> None:
         self._console = console
+        self._telling = (*(f"{who}_{score}" for who in _SCORED), *_TELLING)
         self._bar: Any = None
         self._task: Any = None
         self._last = 0.0
@@ -137,7 +133,9 @@ class LiveWatcher:
             self._bar.remove_task(self._task)
             self._task = None
         took = "cached" if entry.status == "cached" else format_seconds(entry.seconds)
-        self._say(f"✓ {entry.step:<15} {took:<8} {_metrics(entry)}", "green" if entry.status == "ran" else "")
+        self._say(
+            f"✓ {entry.step:<15} {took:<8} {_metrics(entry, self._telling)}", "green" if entry.status == "ran" else ""
+        )
         for gate in gates:
             style = {"pass": "green", "fail": "red", "undecided": "yellow", "pending": "yellow"}[gate.verdict]
             self._say(f"  gate {gate.gate}: {gate.verdict.upper()}. {gate.text}", style)
@@ -153,8 +151,8 @@ class LiveWatcher:
             self._console.quiet = True
 
 
-def _metrics(entry: StepEntry) -> str:
+def _metrics(entry: StepEntry, telling: Sequence[str]) -> str:
     names = [name for name in LOST if entry.metrics.get(name)]
-    names += [name for name in _TELLING if name in entry.metrics]
-    names += [name for name in entry.metrics if name not in (*_TELLING, *LOST)]
+    names += [name for name in telling if name in entry.metrics]
+    names += [name for name in entry.metrics if name not in (*telling, *LOST)]
     return "  ".join(f"{name} {entry.metrics[name]:.4g}" for name in names[:5])

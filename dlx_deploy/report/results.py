@@ -7,15 +7,17 @@ from pathlib import Path
 
 import msgspec
 
-from dlx_deploy.config import Gate
+from dlx_deploy.config import Config
 from dlx_deploy.report.table import format_bytes, format_ms, format_table
-from dlx_deploy.stages.support.results import REFERENCE, Accuracy, Row, Timing, read_accuracy, read_latencies
+from dlx_deploy.stages.support.results import Timing, read_latencies
+from dlx_deploy.tasks import task_for
+from dlx_deploy.tasks.verification import REFERENCE, Drop, Row, read_accuracy
 
 __all__ = ["ResultRow", "Results", "read_results"]
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One model: accuracy on the test split, paired with the teacher; size of its ONNX; latency at batch 1.
+    """One model: its score on the test split (0..1), beside the teacher's; size of its ONNX; latency at batch 1.
 
     ``candidate``: compile chose it; ``shipped``: and it is in a package, because every gate passed.
     """
@@ -23,7 +25,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     candidate: bool
     shipped: bool
-    top1: float
+    score: float
     drop: float
     drop_upper: float
     size_bytes: int
@@ -33,9 +35,11 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verification says of each model."""
+    """What a verification says of each model. ``metric``: what scores are, ``metric_title``: for people."""
 
     target: str
+    metric: str
+    metric_title: str
     test_samples: int
     judge: str
     confidence: float
@@ -54,35 +58,45 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
         return _draw(self)
 
 
-def read_results(target: str, outputs: Mapping[str, Path], budgets: Gate, packaged: bool = True) -> Results:
-    """The outputs of a finished ``verify`` step, with each model's drop and its upper bound.
+def read_results(target: str, outputs: Mapping[str, Path], config: Config, packaged: bool = True) -> Results:
+    """The outputs of a finished ``verify`` step of ``config``, with each model's drop and its upper bound.
 
     ``packaged``: whether the gates let the candidate into a package.
     """
     accuracy, latencies = read_accuracy(outputs), read_latencies(outputs)
+    comparison, confidence = task_for(config.data).answers.comparison, config.gate.confidence
     timings = {timing.model: timing for timing in latencies.rows}
     return Results(
         target=target,
+        metric=accuracy.metric,
+        metric_title=accuracy.title,
         test_samples=accuracy.n,
         judge=accuracy.judge,
-        confidence=budgets.confidence,
+        confidence=confidence,
         latency_kind=latencies.kind,
         latency_where=latencies.where,
         rows=tuple(
-            msgspec.structs.replace(row, shipped=row.candidate and packaged)
-            for row in (_row(r, accuracy, timings[r.model], budgets) for r in accuracy.rows)
+            _row(
+                row,
+                comparison.drop(row, accuracy, confidence),
+                timings[row.model],
+                row.model == accuracy.shipped,
+                packaged,
+            )
+            for row in accuracy.rows
         ),
     )
 
 
 def _draw(results: Results) -> str:
     percent = f"{100 * results.confidence:g} %"
-    header = ["model", "top-1", "drop", f"at most ({percent})", "size", "p50", "p90"]
+    header = ["model", results.metric_title, "drop", f"at most ({percent})", "size", "p50", "p90"]
     rows = [_cells(row) for row in results.rows]
     arrow = "→ is shipped" if any(row.shipped for row in results.rows) else "→ was chosen, and is not shipped"
     arithmetic = "exact Q/DQ arithmetic" if results.judge == "exact-qdq" else "this machine's own kernels"
+    title = f"{results.metric_title[0].upper()}{results.metric_title[1:]}"
     notes = [
-        f"{arrow}. Top-1 on {results.test_samples} test samples, {arithmetic}; drop against the teacher, in points.",
+        f"{arrow}. {title} on {results.test_samples} test samples, {arithmetic}; drop against the teacher, in points.",
         f"Latency at batch 1: {results.latency_kind}, {results.latency_where}.",
     ]
     if results.latency_kind != "measured":
@@ -90,16 +104,14 @@ def _draw(results: Results) -> str:
     return "\n".join([format_table(header, rows, right=(1, 2, 3, 4, 5, 6)), *notes])
 
 
-def _row(row: Row, accuracy: Accuracy, timing: Timing, budgets: Gate) -> ResultRow:
-    from dlx_deploy.runtime.statistics.drops import drop_upper_bound
-
+def _row(row: Row, drop: Drop, timing: Timing, candidate: bool, packaged: bool) -> ResultRow:
     return ResultRow(
         model=row.model,
-        candidate=row.model == accuracy.shipped,
-        shipped=row.model == accuracy.shipped,
-        top1=row.top1,
-        drop=(row.b - row.c) / accuracy.n,
-        drop_upper=drop_upper_bound(row.b, row.c, accuracy.n, budgets.confidence),
+        candidate=candidate,
+        shipped=candidate and packaged,
+        score=row.score,
+        drop=drop.value,
+        drop_upper=drop.upper,
         size_bytes=row.size_bytes,
         parameters=row.parameters,
         macs=row.macs,
@@ -112,7 +124,7 @@ def _cells(row: ResultRow) -> list[str]:
     estimate = row.latency.low_ms is not None
     return [
         ("→ " if row.candidate else "  ") + row.model,
-        f"{100 * row.top1:.2f} %",
+        f"{100 * row.score:.2f} %",
         "" if teacher else f"{100 * row.drop:.2f}",
         "" if teacher else f"{100 * row.drop_upper:.2f}",
         format_bytes(row.size_bytes),

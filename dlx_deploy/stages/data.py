@@ -9,10 +9,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dlx_deploy.config import Config, Data, Gate, Training
+from dlx_deploy.config import Config, Data, Training
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
-from dlx_deploy.stages.support.gates import fewest_samples_for
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import check_keys, kinds_with_a_path, prepare, task_for
 
@@ -20,8 +19,6 @@ __all__ = ["STAGE"]
 
 _KEYS = {"tokenizer": "tokenizer"}
 """The key of ``[data]`` that names an input; every other is that of ``data.path``."""
-_FLIPS = 0.02
-"""The share of answers that a good student changes, for better and worse alike; on the digits it is 2 to 4 %."""
 
 
 def run(job: Job[Data]) -> Metrics:
@@ -80,47 +77,9 @@ def refuse_large_batches(config: Config, outputs: Mapping[str, Path], metrics: M
 
 def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
     """Each budget that the test split is too small for, whatever is built from it."""
-    from dlx_deploy.runtime.statistics.floors import fewest_samples
-
-    budgets = config.gate
-    n = int(metrics.get(f"test_{task_for(config.data).inputs.noun}", 0))
-    said = _drop_notes(budgets, n)
-    level = f"at gate.confidence {budgets.confidence:g}"
-    if budgets.min_accuracy:
-        least = fewest_samples(budgets.min_accuracy, budgets.confidence)
-        if n < least:
-            said.append(
-                f"the test split has {n} samples; gate.min_accuracy {budgets.min_accuracy:g} {level} takes at least "
-                f"{least}, all of them right: add test samples or lower the floor"
-            )
-    elif not budgets.allow_chance:
-        classes = max(int(metrics.get("classes", 2)), 2)
-        least = fewest_samples(1 / classes, budgets.confidence)
-        if n < least:
-            said.append(
-                f"the test split has {n} samples of {classes} classes; that a teacher is better than always answering "
-                f"the largest class takes at least {least} {level}: add test samples, or set gate.allow_chance = true"
-            )
-    return said
-
-
-def _drop_notes(budgets: Gate, n: int) -> list[str]:
-    least, usual = fewest_samples_for(budgets, 0), fewest_samples_for(budgets, _FLIPS)
-    rule = f"gate.max_drop {budgets.max_drop:g} at gate.confidence {budgets.confidence:g}"
-    if least is None:
-        return [f"{rule} can only be shown of a network that is clearly better than its teacher; allow a drop"]
-    if n >= (usual or least):
-        return []
-    flips = f"{usual} if {100 * _FLIPS:g} % of the answers change"
-    if n < least:
-        return [
-            f"the test split has {n} samples, too few to decide: {rule} takes at least {least} if not one answer "
-            f"differs from the teacher's, and {flips}; add test samples, or raise the budget"
-        ]
-    return [
-        f"the test split has {n} samples, which may be too few to decide: {rule} takes {least} if not one answer "
-        f"differs from the teacher's, and {flips}"
-    ]
+    task = task_for(config.data)
+    count = int(metrics.get(f"test_{task.inputs.noun}", 0))
+    return task.answers.comparison.split_notes(config.gate, count, metrics)
 
 
 STAGE = Stage(

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dlx_deploy.config import Config, Gate, Package
+from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Provenance, Source, Stage, Step
 from dlx_deploy.stages.quantize import read_precisions
-from dlx_deploy.stages.support.gates import judge_accuracy, judge_floor
-from dlx_deploy.stages.support.results import REFERENCE, Accuracy
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import Task, task_of
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ HALF_SHARE = 0.01
 """For FP16: eleven bits per step, and sums in another order or, in an engine, in FP16."""
 INT8_SHARE = 0.05
 """For INT8 on any kernels: where sums differ in the last bit, a value on the edge is rounded to the next step. Measured
-4.8e-2 (ResNet-18). The top-1 class must agree in any case."""
+4.8e-2 (ResNet-18). The task's own answer must agree in any case."""
 EXACT_SHARE = 0.005
 """For FP16 and INT8 in exact arithmetic, at least. Convolutional networks: no version moved a logit, bending what is
 not exactly defined by up to 2.1e-3."""
@@ -77,16 +77,17 @@ def run(job: Job[PackageParams]) -> Metrics:
     device = task.device(data, golden.rows, dims)
     with np.load(job.inputs["teacher"]) as columns:
         reference = make_reference(device, samples.feed(), dict(columns))
+    gates = task.answers.comparison.judge(job.params.gate, accuracy)
     contents = PackageContents(
         task=device,
-        metadata=_metadata(job, data, recipe, accuracy),
+        metadata={**_metadata(job, data, recipe), "accuracy": _measured(accuracy, gates)},
         model=model,
         golden_inputs=golden.inputs.feed(),
         golden_outputs=golden.outputs,
         tolerances=golden.tolerances,
         reference=reference,
         manifest=job.inputs["provenance"].read_bytes(),
-        model_card=_card(job, recipe, accuracy, task.statement),
+        model_card=_card(job, recipe, accuracy, task.statement, gates),
         batch=next(iter(dims.values()))[0],
         engine=_optional(engine / "engine.plan"),
         engine_sidecar=_optional(engine / "engine.json"),
@@ -142,7 +143,12 @@ def _optional(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any], accuracy: Accuracy) -> dict[str, Any]:
+def _measured(accuracy: Accuracy, gates: Sequence[GateResult]) -> dict[str, Any]:
+    """What was measured, and the first gate: the drop."""
+    return {**msgspec.to_builtins(accuracy), "gate": msgspec.to_builtins(gates[0])}
+
+
+def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) -> dict[str, Any]:
     params, target = job.params, job.target
     asked = read_precisions(job.inputs["layers"])
     layers = asked.layers if recipe["precision"] == asked.precision else dict.fromkeys(asked.layers, "fp32")
@@ -161,10 +167,6 @@ def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any], ac
             "min_accuracy": params.gate.min_accuracy,
             "confidence": params.gate.confidence,
             "max_latency_p90_ms": params.gate.max_latency_p90_ms,
-        },
-        "accuracy": {
-            **msgspec.to_builtins(accuracy),
-            "gate": msgspec.to_builtins(judge_accuracy(params.gate, accuracy)),
         },
     }
 
@@ -205,24 +207,23 @@ def _exact_share(recipe: dict[str, Any], moved: float) -> float:
     return min(max(EXACT_SHARE, SAFETY * moved), _share(recipe))
 
 
-def _card(job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, statement: str) -> str:
+def _card(
+    job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, statement: str, gates: Sequence[GateResult]
+) -> str:
     shipped, teacher = accuracy.row(accuracy.shipped), accuracy.row(REFERENCE)
-    gate, floor = judge_accuracy(job.params.gate, accuracy), ""
-    if job.params.gate.min_accuracy:
-        least = judge_floor(job.params.gate, accuracy)
-        floor = f"\n- Accuracy floor: **{least.verdict}**. {least.text[0].upper()}{least.text[1:]}."
+    judged = "\n".join(f"- Gate {g.gate}: **{g.verdict}**. {g.text[0].upper()}{g.text[1:]}." for g in gates)
     style = f", {job.target.quantization.style} style" if recipe["precision"] == "int8" else ""
     return f"""# {job.params.name} {job.params.version} for {job.target.title}
 
 {statement}
 
-| model | top-1 | parameters | multiply-accumulates | ONNX bytes |
+| model | {accuracy.title} | parameters | multiply-accumulates | ONNX bytes |
 |---|---|---|---|---|
-| teacher | {100 * teacher.top1:.2f} % | {teacher.parameters} | {teacher.macs} | {teacher.size_bytes} |
-| shipped | {100 * shipped.top1:.2f} % | {shipped.parameters} | {shipped.macs} | {shipped.size_bytes} |
+| teacher | {100 * teacher.score:.2f} % | {teacher.parameters} | {teacher.macs} | {teacher.size_bytes} |
+| shipped | {100 * shipped.score:.2f} % | {shipped.parameters} | {shipped.macs} | {shipped.size_bytes} |
 
 - Precision: {recipe["precision"]}{style} ({recipe["reason"]}).
-- Accuracy gate: **{gate.verdict}**. {gate.text[0].upper()}{gate.text[1:]}.{floor}
+{judged}
 - Judged on {accuracy.n} test inputs that no stage tuned on, {accuracy.judge} arithmetic.
 - Latency is not part of this file: measure it where it counts, with `python PACKAGE bench`.
 - How it was made: `manifest.json` (every stage's parameters, input digests and tool versions).
@@ -246,7 +247,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 STAGE = Stage(
     name="package",
-    version=5,
+    version=6,
     params=PackageParams,
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -55,10 +53,12 @@ def run(job: Job[Teacher]) -> Metrics:
         else:  # a finished classifier of these classes
             load_into(model, state, origin)
             keep_class_order(model, architecture.input, names, data.classes, job.params.model)
-    metrics = train_and_save(job, data, model, architecture, task_of(data).answers.supervised(job.params, data))
-    _, labels = data.split("validation")
-    largest = max(Counter(labels.tolist()).values())
-    return {**metrics, "validation_samples": float(len(labels)), "validation_largest_class": largest / len(labels)}
+    task = task_of(data)
+    metrics = train_and_save(job, data, model, architecture, task.answers.supervised(job.params, data))
+    comparison, targets = task.answers.comparison, data.targets("validation")
+    facts = comparison.facts({comparison.target: targets})
+    known = {f"validation_{name}": value for name, value in facts.items()}
+    return {**metrics, "validation_samples": float(len(targets)), **known}
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
@@ -128,25 +128,8 @@ def _rehearse_checkpoint(setup: Setup[Teacher], path: Path) -> None:
 
 
 def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
-    """Whether the validation split already says that the teacher will miss the floor or is at chance level."""
-    from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound, accuracy_upper_bound
-
-    budgets = config.gate
-    n = int(metrics.get("validation_samples", 0))
-    if not n or math.isnan(metrics.get("validation_top1", math.nan)):
-        return []
-    top1, share = metrics["validation_top1"], metrics["validation_largest_class"]
-    right = round(top1 * n)
-    seen = f"the teacher is right on {100 * top1:.2f} % of {n} validation samples"
-    floor = budgets.min_accuracy
-    if floor and accuracy_upper_bound(right, n, budgets.confidence) < floor:
-        return [f"{seen}, under gate.min_accuracy {floor:g}: what is built from it will hardly pass; train it further"]
-    if not floor and not budgets.allow_chance and accuracy_lower_bound(right, n, budgets.confidence) <= share:
-        return [
-            f"{seen}, not clearly more than always answering the largest class ({100 * share:.2f} %): if the test "
-            "split says the same, nothing will be packaged; train it further, or set gate.allow_chance = true"
-        ]
-    return []
+    """What the validation split already says of the gates."""
+    return task_for(config.data).answers.comparison.teacher_notes(config.gate, metrics)
 
 
 STAGE = Stage(

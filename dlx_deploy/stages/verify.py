@@ -1,4 +1,4 @@
-"""verify: every candidate against the teacher on the test split, image by image, and latency.
+"""verify: every candidate against the teacher on the test split, sample by sample, and latency.
 
 Latency is measured where the target can be reached, and estimated (and labelled so) elsewhere.
 """
@@ -8,36 +8,33 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from dlx_deploy.config import Config, Gate, Verify
+from dlx_deploy.config import Config, Verify
+from dlx_deploy.errors import StageFailed
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
-from dlx_deploy.stages.support.gates import judge_accuracy, judge_chance, judge_floor, judge_latency
-from dlx_deploy.stages.support.results import (
-    REFERENCE,
-    Accuracy,
-    Latencies,
-    Pairing,
-    Row,
-    Timing,
-    read_accuracy,
-    read_latencies,
-)
+from dlx_deploy.stages.support.gates import judge_latency
+from dlx_deploy.stages.support.results import Latencies, Pairing, Timing, read_latencies
 from dlx_deploy.targets import Profile
-from dlx_deploy.tasks import task_of
+from dlx_deploy.tasks import task_for, task_of
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Comparison, Row, read_accuracy
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from dlx_deploy.devices.device import Device
+    from dlx_deploy.graph.samples import Arrays, Samples
     from dlx_deploy.runtime.commands.bench import Latency
+    from dlx_deploy.runtime.tasks.task import Task
+    from dlx_deploy.runtime.untyped import Array
+
+    _Asked = Callable[[Arrays, Arrays], Mapping[str, Array]]
 
 __all__ = ["STAGE", "VerifyParams"]
 
@@ -49,49 +46,97 @@ class VerifyParams(Verify, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def run(job: Job[VerifyParams]) -> Metrics:
-    """Write ``accuracy.json``, ``teacher.npz`` (the columns of a package's reference table) and ``latency.json``."""
+    """Write ``accuracy.json``, ``teacher.npz`` (the columns of a package's reference table) and ``latency.json``.
+
+    Raises:
+        StageFailed: a model gives answers that nothing can be said of, as numbers that are none.
+    """
     models = {name: job.inputs[name] for name in job.params.candidates}
     accuracy = _accuracy(job, models)
     latencies = _measured(job, models, job.device) if job.device else _estimated(job, models)
     (job.out / "accuracy.json").write_bytes(canonical_json(accuracy))
     (job.out / "latency.json").write_bytes(canonical_json(latencies))
-    metrics = {f"{row.model}_top1": row.top1 for row in accuracy.rows}
-    return {**metrics, "shipped_top1": accuracy.row(accuracy.shipped).top1, "test_samples": float(accuracy.n)}
+    metrics = {f"{row.model}_{accuracy.metric}": row.score for row in accuracy.rows}
+    shipped = accuracy.row(accuracy.shipped).score
+    return {**metrics, f"shipped_{accuracy.metric}": shipped, "test_samples": float(accuracy.n)}
 
 
 def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     import numpy as np
 
-    from dlx_deploy.graph.execution.evaluation import run_onnx
-    from dlx_deploy.graph.model import OUTPUT, input_dims, load
+    from dlx_deploy.graph.model import input_dims, load
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
-    samples, (_, labels) = data.samples("test"), data.split("test")
-    shipped, logits = _name_of(job.inputs["shipped"], models), {}
-    for done, (name, path) in enumerate(models.items()):
-        job.progress(done, len(models), f"{name} on {len(samples)} test inputs")
-        exact = job.target.judge == "exact-qdq"
-        logits[name] = run_onnx(path, samples, exact_qdq=exact, threads=job.threads)[OUTPUT]
-    device = task_of(data).device(data, (), input_dims(load(models[REFERENCE])))
-    columns = device.outputs.record({OUTPUT: logits[REFERENCE]}, {device.outputs.columns[0].name: labels})
-    np.savez(job.out / "teacher.npz", **columns)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
-    rows = tuple(_row(name, path, logits, labels) for name, path in models.items())
-    largest = int(np.bincount(labels).max())
-    return Accuracy(schema=1, judge=job.target.judge, n=len(labels), shipped=shipped, rows=rows, largest_class=largest)
+    task = task_of(data)
+    comparison, device = task.answers.comparison, task.device(data, (), input_dims(load(models[REFERENCE])))
+    test = _TestSplit(data.samples("test"), {comparison.target: data.targets("test")}, device)
+    n = len(test.samples)
+    statistics: dict[str, Arrays] = {}
+    for done, name in enumerate(models):
+        job.progress(done, len(models), f"{name} on {n} test inputs")
+        asked = [device.outputs.statistic, *([device.outputs.record] if name == REFERENCE else [])]
+        statistics[name], *recorded = _of_outputs(job, name, test, asked)
+        for columns in recorded:
+            np.savez(job.out / "teacher.npz", **columns)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
+    return Accuracy(
+        metric=comparison.name,
+        title=comparison.title,
+        judge=job.target.judge,
+        n=n,
+        shipped=_name_of(job.inputs["shipped"], models),
+        rows=tuple(_row(name, path, comparison, statistics) for name, path in models.items()),
+        facts=comparison.facts(test.targets),
+    )
 
 
-def _row(name: str, path: Path, logits: Mapping[str, np.ndarray], labels: np.ndarray) -> Row:
+@dataclass(frozen=True)
+class _TestSplit:
+    """The samples, their targets by the name on a device, and the task there."""
+
+    samples: Samples
+    targets: Arrays
+    device: Task
+
+
+def _of_outputs(job: Job[VerifyParams], name: str, test: _TestSplit, asked: Sequence[_Asked]) -> list[Arrays]:
+    """What each of ``asked`` makes of the candidate's outputs and the targets: a row for each sample.
+
+    Outputs are dropped batch by batch: logits of every pixel, for all images of a split, would fill the memory.
+
+    Raises:
+        StageFailed: the task can make nothing of an answer.
+    """
+    from dlx_deploy.graph.execution.evaluation import BATCH, run_in_batches
+    from dlx_deploy.runtime.errors import RuntimeFault
+    from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
+
+    size = block_rows((*test.device.inputs.tensors, *test.device.outputs.tensors), BATCH)
+    exact, start = job.target.judge == "exact-qdq", 0
+    parts: list[list[Arrays]] = [[] for _ in asked]
+    for outputs in run_in_batches(job.inputs[name], test.samples, exact, size, job.threads):
+        rows = slice(start, start + count_of(outputs))
+        try:
+            for of_batch, function in zip(parts, asked, strict=True):
+                of_batch.append(dict(function(outputs, rows_of(test.targets, rows))))
+        except RuntimeFault as e:
+            raise StageFailed(
+                f"{name}: its answers to test samples {rows.start} to {rows.stop - 1} cannot be judged ({e}); in "
+                "half precision numbers may be too large: set quantize.precision = 'fp32', or train with "
+                "a lower learning rate or more weight decay"
+            ) from e
+        start = rows.stop
+    return [joined(part) for part in parts]
+
+
+def _row(name: str, path: Path, comparison: Comparison, statistics: Mapping[str, Arrays]) -> Row:
     from dlx_deploy.graph.analysis.cost import model_summary
-    from dlx_deploy.tasks.classification import paired_counts, top1
 
-    b, c, _ = paired_counts(logits[REFERENCE], logits[name], labels)
     summary = model_summary(path)
     return Row(
         model=name,
-        top1=top1(logits[name], labels),
-        b=b,
-        c=c,
+        score=comparison.score(statistics[name]),
+        evidence=comparison.evidence(statistics[REFERENCE], statistics[name]),
         size_bytes=summary.size_bytes,
         macs=summary.macs,
         parameters=summary.parameters,
@@ -164,47 +209,27 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         params=VerifyParams(**msgspec.structs.asdict(config.verify), candidates=tuple(upstream.candidates)),
         inputs={**upstream.candidates, **own},
         seed=config.seed,
-        gates=partial(judge, config.gate),
+        gates=partial(judge, config),
         notes=partial(notes, config),
     )
     made = {"accuracy": "accuracy.json", "teacher-answers": "teacher.npz"}
     return [Bound(step, Offers(outputs={role: Output("verify", name) for role, name in made.items()}))]
 
 
-def judge(budgets: Gate, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:
-    """The gates of a finished verification: accuracy always, a floor and latency where a budget is set, chance where
-    no floor says more."""
-    accuracy = read_accuracy(outputs)
-    results = [judge_accuracy(budgets, accuracy)]
-    if budgets.min_accuracy:
-        results.append(judge_floor(budgets, accuracy))
-    elif accuracy.largest_class and not budgets.allow_chance:
-        results.append(judge_chance(budgets, accuracy))
+def judge(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:
+    """The gates of a finished verification: the task's, and latency where a budget is set."""
+    accuracy, budgets = read_accuracy(outputs), config.gate
+    results = task_for(config.data).answers.comparison.judge(budgets, accuracy)
     if budgets.max_latency_p90_ms:
         results.append(judge_latency(budgets.max_latency_p90_ms, read_latencies(outputs), accuracy.shipped))
     return results
 
 
 def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
-    """What passes the gates and is not right all the same: an answer at chance, a choice that timings contradict."""
+    """What passes the gates and is not right all the same: by the task, and a choice that timings contradict."""
     accuracy, latencies = read_accuracy(outputs), read_latencies(outputs)
-    return [*_chance_notes(config.gate, accuracy), *_choice_notes(config, accuracy, latencies)]
-
-
-def _chance_notes(budgets: Gate, accuracy: Accuracy) -> list[str]:
-    """A wide ``max_drop`` lets a network pass that fell to chance level beside a good teacher."""
-    from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound
-
-    n, largest, top1 = accuracy.n, accuracy.largest_class, accuracy.row(accuracy.shipped).top1
-    if not largest or budgets.allow_chance or budgets.min_accuracy:
-        return []
-    if accuracy_lower_bound(round(top1 * n), n, budgets.confidence) > largest / n:
-        return []
-    return [
-        f"{accuracy.shipped}, which the gate lets into the package if it passes, is right on {100 * top1:.2f} % of {n} "
-        f"test samples, not clearly more than always answering the largest class ({100 * largest / n:.2f} %): set "
-        "gate.min_accuracy, or lower gate.max_drop"
-    ]
+    of_task = task_for(config.data).answers.comparison.shipped_notes(config.gate, accuracy)
+    return [*of_task, *_choice_notes(config, accuracy, latencies)]
 
 
 def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> list[str]:
@@ -226,7 +251,7 @@ def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> l
 
 STAGE = Stage(
     name="verify",
-    version=5,
+    version=6,
     params=VerifyParams,
     inputs=("shipped", "data"),
     outputs=("accuracy.json", "latency.json", "teacher.npz"),

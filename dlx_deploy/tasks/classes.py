@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dlx_deploy.tasks.paired import Paired
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.training.hooks import Metric
     from dlx_deploy.nn.training.losses import Blend, LossFn
+    from dlx_deploy.tasks.verification import Comparison
 
 __all__ = ["Classes"]
 
@@ -32,6 +35,11 @@ class Classes:
         from dlx_deploy.runtime.tasks.classes import LOGITS
 
         return {LOGITS: (classes,)}
+
+    @property
+    def comparison(self) -> Comparison:
+        """Right or wrong, by the largest logit."""
+        return Paired(name="top1", title="top-1", target="label")
 
     @property
     def metric(self) -> Metric:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.training.hooks import Metric
     from dlx_deploy.nn.training.losses import Blend, LossFn
     from dlx_deploy.runtime.tasks.task import Task as DeviceTask
+    from dlx_deploy.tasks.verification import Comparison
 
 __all__ = ["Answers", "Inputs", "Task"]
 
@@ -142,6 +143,11 @@ class Answers(Protocol):
 
     def outputs(self, spec: InputSpec, classes: int) -> Outputs:
         """The outputs of a network that reads ``spec`` and tells ``classes`` apart, by name; float32 in a package."""
+        ...
+
+    @property
+    def comparison(self) -> Comparison:
+        """What of a test split a model is judged by, beside its teacher."""
         ...
 
     @property

@@ -49,6 +49,8 @@ def view(**changes: object) -> BuildView:
     """A build that made a package, with ``changes``."""
     results = Results(
         target="board",
+        metric="top1",
+        metric_title="top-1",
         test_samples=9,
         judge="native",
         confidence=0.95,

@@ -49,7 +49,7 @@ GATE = GateResult(
 def test_a_build_is_told(terminal: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(live, "_QUIET_INTERVAL_S", 0.0)
     out = io.StringIO()
-    with LiveWatcher(Console(file=out, force_terminal=terminal, width=200)) as watch:
+    with LiveWatcher(Console(file=out, force_terminal=terminal, width=200), "top1") as watch:
         watch.started(Planned(STEP, "run", "params.epochs: 5 → 6"))
         watch.progress(STEP, 3, 10, "loss 0.5")
         watch.waiting(STEP)
@@ -79,7 +79,7 @@ def test_accuracy_has_a_place_on_the_line() -> None:
         "validation_top1": 0.75,
     }
     out = io.StringIO()
-    with LiveWatcher(Console(file=out, width=200)) as watch:
+    with LiveWatcher(Console(file=out, width=200), "top1") as watch:
         watch.finished(msgspec.structs.replace(ENTRY, metrics=metrics), [])
     assert "validation_top1 0.75  loss 0.2  epochs 3  data_share 0.1  parameters 9" in out.getvalue()
     assert "samples_per_s" not in out.getvalue()
@@ -88,7 +88,7 @@ def test_accuracy_has_a_place_on_the_line() -> None:
 def test_what_was_left_out_comes_first_and_none_of_it_does_not() -> None:
     metrics = {"classes": 2, "copies_left_out": 0, "files_left_out": 3, "test_images": 8, "train_images": 13}
     out = io.StringIO()
-    with LiveWatcher(Console(file=out, width=200)) as watch:
+    with LiveWatcher(Console(file=out, width=200), "top1") as watch:
         watch.finished(msgspec.structs.replace(ENTRY, step="data", metrics=metrics), [])
     assert "files_left_out 3  test_images 8  classes 2  train_images 13" in out.getvalue()
     assert "copies_left_out" not in out.getvalue()
@@ -100,7 +100,7 @@ def test_a_reader_that_goes_away_does_not_end_the_build(monkeypatch: pytest.Monk
     os.close(read)
     with open(write, "w") as broken:
         monkeypatch.setattr(sys, "stderr", broken)
-        with LiveWatcher(stderr_console()) as watch:
+        with LiveWatcher(stderr_console(), "top1") as watch:
             for _ in range(3):
                 watch.started(Planned(STEP, "run", "never built"))
                 watch.finished(ENTRY, [GATE])

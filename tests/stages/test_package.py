@@ -18,8 +18,8 @@ from dlx_deploy.runtime.package.contents import Package, open_package
 from dlx_deploy.runtime.tasks.arrays import Tolerance, within
 from dlx_deploy.stages.package import STAGE, PackageParams, _relative, _tolerance
 from dlx_deploy.stages.quantize import LayerPrecisions
-from dlx_deploy.stages.support.results import Accuracy, Row
 from dlx_deploy.targets import load_target
+from dlx_deploy.tasks.verification import Accuracy, Row
 
 from ..datasets import held_images
 
@@ -53,8 +53,9 @@ def graph(batch: str | int = "batch", mixing: bool = False, weights: Any = np.fl
 @pytest.fixture
 def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: held_images(IMAGES, LABELS))
-    rows = tuple(Row(model=m, top1=1, b=0, c=0, size_bytes=1, macs=1, parameters=1) for m in ("teacher", "quantized"))
-    accuracy = Accuracy(schema=1, judge="native", n=20, shipped="quantized", rows=rows)
+    same, size = {"b": 0, "c": 0}, {"size_bytes": 1, "macs": 1, "parameters": 1}
+    rows = tuple(Row(model=m, score=1, evidence=same, **size) for m in ("teacher", "quantized"))
+    accuracy = Accuracy(metric="top1", title="top-1", judge="native", n=20, shipped="quantized", rows=rows)
     plan = LayerPrecisions(precision="fp32", elsewhere="fp32", layers={"d": "fp32"})
     recipe = {"precision": "fp32", "elsewhere": "fp32", "reason": "a test", "backends": ["onnxruntime-cpu"]}
     (tmp_path / "engine").mkdir()

@@ -14,9 +14,10 @@ from dlx_deploy.config import Config, Gate, Quantize
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages import verify
-from dlx_deploy.stages.support.results import Accuracy, Latencies, Pairing, Row
+from dlx_deploy.stages.support.results import Latencies, Pairing
 from dlx_deploy.stages.verify import STAGE, VerifyParams, judge, notes
 from dlx_deploy.targets import load_target
+from dlx_deploy.tasks.verification import Accuracy, Row
 
 from ..datasets import held_images
 from ..devices.fake import FakeDevice
@@ -39,8 +40,9 @@ LABELS = np.array([0, 1, 1, 1, 1, 1], np.int64)
 def test_timings_that_contradict_the_choice_are_said(
     tmp_path: Path, shipped: str, lower: float | None, upper: float | None, said: str
 ) -> None:
-    rows = tuple(Row(model=m, top1=1, b=0, c=0, size_bytes=1, macs=1, parameters=1) for m in ("pruned", "quantized"))
-    accuracy = Accuracy(schema=1, judge="native", n=10, shipped=shipped, rows=rows)
+    same, size = {"b": 0, "c": 0}, {"size_bytes": 1, "macs": 1, "parameters": 1}
+    rows = tuple(Row(model=m, score=1, evidence=same, **size) for m in ("pruned", "quantized"))
+    accuracy = Accuracy(metric="top1", title="top-1", judge="native", n=10, shipped=shipped, rows=rows)
     speed = Pairing(against="pruned", ratio=1.0, lower=lower, upper=upper)
     latencies = Latencies(schema=1, kind="measured", where="here", rows=(), int8_speedup=speed)
     files = {name: tmp_path / name for name in ("accuracy.json", "latency.json")}
@@ -83,7 +85,7 @@ def test_what_is_timed_here_is_kept_with_its_bounds(tmp_path: Path, monkeypatch:
 
 def test_a_student_at_chance_level_is_said(tmp_path: Path) -> None:
     files = outputs(tmp_path, 850, 0, largest_class=200)
-    assert judge(Gate(max_drop=0.9), files, {})[0].verdict == "pass"
+    assert judge(Config(gate=Gate(max_drop=0.9)), files, {})[0].verdict == "pass"
     (note,) = notes(Config(gate=Gate(max_drop=0.9)), files, {})
     assert "quantized, which the gate lets into the package if it passes, is right on 13.00 % of 1000" in note
     assert "set gate.min_accuracy, or lower gate.max_drop" in note
@@ -131,8 +133,10 @@ def test_a_tensorrt_target_is_judged_in_exact_arithmetic(tmp_path: Path, monkeyp
     accuracy = msgspec.json.decode((tmp_path / "out" / "accuracy.json").read_bytes(), type=Accuracy)
     assert (accuracy.judge, accuracy.shipped) == ("exact-qdq", "quantized")
     assert [row.model for row in accuracy.rows] == ["teacher", "thinned", "quantized"]
-    assert (accuracy.row("thinned").b, accuracy.row("thinned").top1) == (0, 1.0)
+    assert (accuracy.schema, accuracy.metric, accuracy.n) == (2, "top1", 6)
+    assert accuracy.facts == {"largest_class": 5 / 6}
+    assert (accuracy.row("thinned").evidence, accuracy.row("thinned").score) == ({"b": 0, "c": 0}, 1.0)
     row = accuracy.row("quantized")
-    assert (row.b, row.c, row.top1) == (3, 0, 0.5)  # every pixel of 1
-    assert accuracy.row("teacher").top1 == 1.0
+    assert (row.evidence, row.score) == ({"b": 3, "c": 0}, 0.5)  # every pixel of 1
+    assert accuracy.row("teacher").score == 1.0
     assert np.load(tmp_path / "out" / "teacher.npz")["teacher"].tolist() == LABELS.tolist()

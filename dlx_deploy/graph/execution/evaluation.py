@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,31 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.execution.kernels import host_saturates
 from dlx_deploy.graph.samples import Arrays, Samples, Shape
 from dlx_deploy.runtime.backends.session import InferenceSession, open_session, session_errors
+from dlx_deploy.runtime.untyped import Array
 
-__all__ = ["input_shapes", "run_onnx"]
+__all__ = ["BATCH", "input_shapes", "run_in_batches", "run_onnx"]
+
+BATCH = 64
+"""Rows that are run at a time, where they are small."""
 
 
-def run_onnx(model: Path | bytes, samples: Samples, exact_qdq: bool, batch: int = 64, threads: int = 0) -> Arrays:
-    """Output name → float32[N, ...] (or another type, if it is no float): the answers to ``samples``, ``batch`` at a
-    time.
+def run_onnx(model: Path | bytes, samples: Samples, exact_qdq: bool, batch: int = BATCH, threads: int = 0) -> Arrays:
+    """Output name → float32[N, ...] (or another type, if it is no float): the answers to all ``samples``.
+
+    As ``run_in_batches``, whose batches it joins.
+
+    Raises:
+        ConfigError, StageFailed: as ``run_in_batches``.
+    """
+    parts = list(run_in_batches(model, samples, exact_qdq, batch, threads))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def run_in_batches(
+    model: Path | bytes, samples: Samples, exact_qdq: bool, batch: int = BATCH, threads: int = 0
+) -> Iterator[Arrays]:
+    """The answers to ``samples``, at most ``batch`` at a time: output name → float32[n, ...], or another type, if it is
+    no float.
 
     ``exact_qdq`` computes Q/DQ pairs in floating point as they are written, instead of with this host's INT8 kernels.
     So it does where these saturate (``execution.kernels``): what comes out is the target's answer, not this machine's.
@@ -34,9 +53,15 @@ def run_onnx(model: Path | bytes, samples: Samples, exact_qdq: bool, batch: int 
     first = next(iter(shapes.values()))[0]
     fixed = first if isinstance(first, int) else 0
     names = [output.name for output in session.get_outputs()]
-    parts = [_answered(session, names, part.fitted(shapes)) for part in samples.batches(fixed or batch, bool(fixed))]
-    whole = {name: np.concatenate([part[name] for part in parts])[: len(samples)] for name in names}
-    return {n: v.astype(np.float32, copy=False) if v.dtype.kind == "f" else v for n, v in whole.items()}
+    left = len(samples)
+    for part in samples.batches(fixed or batch, bool(fixed)):
+        outputs = _answered(session, names, part.fitted(shapes))
+        yield {name: _plain(values[:left]) for name, values in outputs.items()}
+        left -= len(part)
+
+
+def _plain(values: Array) -> Array:
+    return values.astype(np.float32, copy=False) if values.dtype.kind == "f" else values
 
 
 def input_shapes(session: InferenceSession) -> dict[str, Shape]:

@@ -1,4 +1,4 @@
-"""What verification finds, as files: ``accuracy.json`` and ``latency.json``."""
+"""What verification finds of latencies, as a file: ``latency.json``."""
 
 from __future__ import annotations
 
@@ -7,41 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["REFERENCE", "Accuracy", "Latencies", "Pairing", "Row", "Timing", "read_accuracy", "read_latencies"]
-
-REFERENCE = "teacher"
-"""The candidate that all are held against."""
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One model on the test split. b: teacher right and model wrong; c: the reverse."""
-
-    model: str
-    top1: float
-    b: int
-    c: int
-    size_bytes: int
-    macs: int
-    parameters: int
-
-
-class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """``accuracy.json``: deterministic, so it can be shipped. ``judge``: how the graphs were run.
-
-    ``largest_class`` counts the test samples of the most frequent label, 0 where that is not known: who always answers
-    it is right so often.
-    """
-
-    schema: int
-    judge: str
-    n: int
-    shipped: str
-    rows: tuple[Row, ...]
-    largest_class: int = 0
-
-    def row(self, model: str) -> Row:
-        """The row of ``model``."""
-        return next(r for r in self.rows if r.model == model)
+__all__ = ["Latencies", "Pairing", "Timing", "read_latencies"]
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,11 +42,6 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
     where: str
     rows: tuple[Timing, ...]
     int8_speedup: Pairing | None = None
-
-
-def read_accuracy(outputs: Mapping[str, Path]) -> Accuracy:
-    """The ``accuracy.json`` among a verification's outputs."""
-    return msgspec.json.decode(outputs["accuracy.json"].read_bytes(), type=Accuracy)
 
 
 def read_latencies(outputs: Mapping[str, Path]) -> Latencies:

@@ -12,9 +12,8 @@ from dlx_deploy.graph.model import Index, infer, load, to_bytes
 from dlx_deploy.graph.passes.half import float_tensors, half_precision
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.graph.quantization.rules import check_tensorrt_rules
-from dlx_deploy.tasks.classification import top1
 
-from ...arrays import quantize_model, run_onnx
+from ...arrays import quantize_model, run_onnx, top1
 from ...onnx_fixtures import digits, exported, node
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT

@@ -13,9 +13,8 @@ from dlx_deploy.graph.model import Index, infer, load
 from dlx_deploy.graph.quantization import quantize
 from dlx_deploy.graph.quantization.quantize import NothingToQuantize, QuantizationRequest
 from dlx_deploy.graph.quantization.rules import TENSORRT_RULES, check_tensorrt_rules
-from dlx_deploy.tasks.classification import top1
 
-from ...arrays import quantize_model, run_onnx
+from ...arrays import quantize_model, run_onnx, top1
 from ...onnx_fixtures import Net, digits, exported, images, residual_net, token_net
 
 PLANS = [

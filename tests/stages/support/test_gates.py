@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dlx_deploy.config import Gate
-from dlx_deploy.stages.verify import judge
+from dlx_deploy.config import Config, Gate
+from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.stages import verify
 
 from .verifications import outputs
+
+
+def judge(budgets: Gate, files: Mapping[str, Path]) -> Sequence[GateResult]:
+    return verify.judge(Config(gate=budgets), files, {})
 
 
 @pytest.mark.parametrize(
@@ -22,7 +28,7 @@ from .verifications import outputs
     ],
 )
 def test_accuracy(tmp_path: Path, b: int, c: int, verdict: str, text: str) -> None:
-    (result,) = judge(Gate(max_drop=0.02), outputs(tmp_path, b, c), {})
+    (result,) = judge(Gate(max_drop=0.02), outputs(tmp_path, b, c))
     assert (result.gate, result.verdict) == ("accuracy", verdict)
     assert text in result.text
     assert result.value == pytest.approx((b - c) / 1000)
@@ -44,7 +50,7 @@ def test_accuracy(tmp_path: Path, b: int, c: int, verdict: str, text: str) -> No
     ],
 )
 def test_latency(tmp_path: Path, limit_ms: float, timing: dict[str, Any], verdict: str) -> None:
-    results = judge(Gate(max_latency_p90_ms=limit_ms), outputs(tmp_path, **timing), {})
+    results = judge(Gate(max_latency_p90_ms=limit_ms), outputs(tmp_path, **timing))
     assert [(r.gate, r.verdict) for r in results] == [("accuracy", "pass"), ("latency", verdict)]
     if verdict == "pending":
         assert "dlx-deploy bench PACKAGE --max-p90-ms" in results[1].text
@@ -54,7 +60,7 @@ def test_latency(tmp_path: Path, limit_ms: float, timing: dict[str, Any], verdic
 
 
 def test_no_latency_budget_no_latency_gate(tmp_path: Path) -> None:
-    assert [r.gate for r in judge(Gate(), outputs(tmp_path), {})] == ["accuracy"]
+    assert [r.gate for r in judge(Gate(), outputs(tmp_path))] == ["accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,7 @@ def test_no_latency_budget_no_latency_gate(tmp_path: Path) -> None:
     ],
 )
 def test_a_floor_is_held_against_what_is_shipped(tmp_path: Path, floor: float, verdict: str, text: str) -> None:
-    _, result = judge(Gate(min_accuracy=floor), outputs(tmp_path, largest_class=900), {})
+    _, result = judge(Gate(min_accuracy=floor), outputs(tmp_path, largest_class=900))
     assert (result.gate, result.metric, result.verdict, result.limit) == ("min_accuracy", "top1", verdict, floor)
     assert result.value == pytest.approx(0.979)
     assert result.bound is not None
@@ -75,7 +81,7 @@ def test_a_floor_is_held_against_what_is_shipped(tmp_path: Path, floor: float, v
 
 
 def test_a_floor_that_the_largest_class_clears_says_so(tmp_path: Path) -> None:
-    _, result = judge(Gate(min_accuracy=0.4), outputs(tmp_path, largest_class=450), {})
+    _, result = judge(Gate(min_accuracy=0.4), outputs(tmp_path, largest_class=450))
     assert result.verdict == "pass"
     assert "always answering the largest class would be right on 45.00 %, so this floor shows little" in result.text
 
@@ -94,11 +100,11 @@ def test_a_teacher_must_be_better_than_the_largest_class(
     tmp_path: Path, top1: float, largest: int, verdict: str
 ) -> None:
     files = outputs(tmp_path, 0, 0, top1=top1, largest_class=largest)
-    _, result = judge(Gate(), files, {})
+    _, result = judge(Gate(), files)
     assert (result.gate, result.metric, result.verdict) == ("chance", "teacher_top1", verdict)
     assert (result.value, result.limit) == (pytest.approx(top1), largest / 1000)
     if verdict == "fail":
         assert "not clearly better than always answering the largest class" in result.text
         assert "train the teacher until it is, or set gate.allow_chance = true" in result.text
     assert ("test samples could show it" in result.text) is (top1 == 0.118)
-    assert [r.gate for r in judge(Gate(allow_chance=True), files, {})] == ["accuracy"]
+    assert [r.gate for r in judge(Gate(allow_chance=True), files)] == ["accuracy"]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.stages.support.results import Accuracy, Latencies, Row, Timing
+from dlx_deploy.stages.support.results import Latencies, Timing
+from dlx_deploy.tasks.verification import Accuracy, Row
 
 __all__ = ["outputs"]
 
@@ -17,10 +18,14 @@ def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) 
     largest = timing.pop("largest_class", 0)
 
     def row(model: str, b: int, c: int) -> Row:
-        return Row(model=model, top1=top1 - (b - c) / n, b=b, c=c, size_bytes=3000, macs=10, parameters=20)
+        score = top1 - (b - c) / n
+        return Row(model=model, score=score, evidence={"b": b, "c": c}, size_bytes=3000, macs=10, parameters=20)
 
     rows = (row("teacher", 0, 0), row("quantized", b, c))
-    accuracy = Accuracy(schema=1, judge="exact-qdq", n=n, shipped="quantized", rows=rows, largest_class=largest)
+    facts = {"largest_class": largest / n} if largest else {}
+    accuracy = Accuracy(
+        metric="top1", title="top-1", judge="exact-qdq", n=n, shipped="quantized", rows=rows, facts=facts
+    )
     kind = timing.pop("kind", "measured")
     rows = tuple(
         Timing(model=m, **{"p50_ms": 1.0, "p90_ms": 1.2, "p90_upper_ms": 1.3, **timing})

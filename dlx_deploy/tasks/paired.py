@@ -1,0 +1,78 @@
+"""Answers that are right or wrong, sample by sample: their share, and pairs of a teacher's and a model's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlx_deploy.config import Gate
+from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.runtime.statistics.drops import drop_upper_bound
+from dlx_deploy.tasks.paired_gates import LARGEST, counts, judge_accuracy, judge_chance, judge_floor
+from dlx_deploy.tasks.paired_notes import shipped_notes, split_notes, teacher_notes
+from dlx_deploy.tasks.verification import Accuracy, Drop, Evidence, Row
+
+if TYPE_CHECKING:
+    from dlx_deploy.graph.samples import Arrays
+
+__all__ = ["Paired"]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The statistic is one array, bool[n]: where a model is right. Targets are labels, int64[n].
+
+    Evidence: ``b``, how many samples only the teacher has right, and ``c``, how many only the model. Facts:
+    ``largest_class``, the share (0..1) of the most frequent label: who always answers it is right so often.
+    """
+
+    name: str
+    title: str
+    target: str
+
+    def score(self, statistic: Arrays) -> float:
+        """The share of samples that are right."""
+        (right,) = statistic.values()
+        return float(right.mean())
+
+    def evidence(self, teacher: Arrays, model: Arrays) -> Evidence:
+        """``b`` and ``c``."""
+        (by_teacher,), (right,) = teacher.values(), model.values()
+        return {"b": int((by_teacher & ~right).sum()), "c": int((right & ~by_teacher).sum())}
+
+    def facts(self, targets: Arrays) -> dict[str, float]:
+        """The share of the most frequent label."""
+        import numpy as np
+
+        labels = targets[self.target]
+        return {LARGEST: int(np.bincount(labels).max()) / len(labels)}
+
+    def judge(self, budgets: Gate, accuracy: Accuracy) -> list[GateResult]:
+        """The drop always; a floor where a budget is set, and chance where no floor says more."""
+        results = [judge_accuracy(budgets, accuracy)]
+        if budgets.min_accuracy:
+            results.append(judge_floor(budgets, accuracy))
+        elif LARGEST in accuracy.facts and not budgets.allow_chance:
+            results.append(judge_chance(budgets, accuracy))
+        return results
+
+    def drop(self, row: Row, accuracy: Accuracy, confidence: float) -> Drop:
+        """``(b - c) / n``, and Tango's bound."""
+        b, c = counts(row)
+        return Drop((b - c) / accuracy.n, drop_upper_bound(b, c, accuracy.n, confidence))
+
+    def split_notes(self, budgets: Gate, count: int, metrics: Metrics) -> list[str]:
+        """Each budget that the test split is too small for, whatever is built from it."""
+        return split_notes(budgets, count, max(int(metrics.get("classes", 2)), 2))
+
+    def teacher_notes(self, budgets: Gate, metrics: Metrics) -> list[str]:
+        """Whether the validation split already says that the teacher will miss the floor or is at chance level."""
+        score, largest = metrics.get(f"validation_{self.name}"), metrics.get(f"validation_{LARGEST}")
+        if score is None or largest is None:
+            return []
+        return teacher_notes(budgets, score, largest, int(metrics["validation_samples"]))
+
+    def shipped_notes(self, budgets: Gate, accuracy: Accuracy) -> list[str]:
+        """Whether the shipped model is at chance level, which a wide ``max_drop`` lets pass."""
+        return shipped_notes(budgets, accuracy)

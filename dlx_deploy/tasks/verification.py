@@ -1,0 +1,130 @@
+"""What is measured of each model on the test split, and what a task makes of it.
+
+``accuracy.json`` keeps of each model a score and its *evidence*: so much that any budget can be judged on it. So a warm
+build with another budget runs nothing again, and loads no numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from dlx_deploy.config import Gate
+from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.pipeline.stage import Metrics
+
+if TYPE_CHECKING:
+    from dlx_deploy.graph.samples import Arrays
+
+__all__ = ["REFERENCE", "SCHEMA", "Accuracy", "Comparison", "Drop", "Evidence", "Row", "read_accuracy"]
+
+SCHEMA = 2
+REFERENCE = "teacher"
+"""The candidate that all are held against."""
+
+Evidence = dict[str, int | float | tuple[float, ...]]
+"""Numbers by name that a task judges a model by, beside its teacher: counts, or order statistics of resampled drops."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One model on the test split. ``score``: 0..1, higher is better."""
+
+    model: str
+    score: float
+    evidence: Evidence
+    size_bytes: int
+    macs: int
+    parameters: int
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """``accuracy.json``: deterministic, so it can be shipped.
+
+    ``metric``: what scores are, as metrics are called (``top1``), and ``title``: for people. ``judge``: how the graphs
+    were run. ``facts``: what the task knows of the targets, by name.
+    """
+
+    metric: str
+    title: str
+    judge: str
+    n: int
+    shipped: str
+    rows: tuple[Row, ...]
+    facts: dict[str, float] = {}
+    schema: int = SCHEMA
+
+    def row(self, model: str) -> Row:
+        """The row of ``model``."""
+        return next(r for r in self.rows if r.model == model)
+
+
+def read_accuracy(outputs: Mapping[str, Path]) -> Accuracy:
+    """The ``accuracy.json`` among a verification's outputs."""
+    return msgspec.json.decode(outputs["accuracy.json"].read_bytes(), type=Accuracy)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """By how much a score is lower than the teacher's, and its one-sided upper bound: fractions (0.01 is one point)."""
+
+    value: float
+    upper: float
+
+
+class Comparison(Protocol):
+    """How good answers are, beside the teacher's: what is kept of each model's statistic, and how that is judged.
+
+    The statistic itself, arrays by name with a row for each sample, is of the device's half (``outputs.statistic``), so
+    that a package is verified on a device by what its build was.
+    """
+
+    @property
+    def name(self) -> str:
+        """The metric, as in ``teacher_NAME``."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """The metric for people, as a table's header."""
+        ...
+
+    @property
+    def target(self) -> str:
+        """What the device's half calls the targets."""
+        ...
+
+    def score(self, statistic: Arrays) -> float:
+        """0..1, higher is better: of a model's statistic."""
+        ...
+
+    def evidence(self, teacher: Arrays, model: Arrays) -> Evidence:
+        """What budgets will be judged by: of a model's statistic and its teacher's, on the same samples."""
+        ...
+
+    def facts(self, targets: Arrays) -> dict[str, float]:
+        """What must be known of a split's targets to judge a score on them; ``targets`` by the name on a device."""
+        ...
+
+    def judge(self, budgets: Gate, accuracy: Accuracy) -> list[GateResult]:
+        """The gates of the shipped model, but that of its latency; the first, ``accuracy``, is its drop."""
+        ...
+
+    def drop(self, row: Row, accuracy: Accuracy, confidence: float) -> Drop:
+        """The drop of one model, for the table."""
+        ...
+
+    def split_notes(self, budgets: Gate, count: int, metrics: Metrics) -> list[str]:
+        """What a test split of ``count`` samples is too small to show; ``metrics``: of the data."""
+        ...
+
+    def teacher_notes(self, budgets: Gate, metrics: Metrics) -> list[str]:
+        """What validation already says of the gates; ``metrics``: of the teacher, ``validation_NAME`` and its facts."""
+        ...
+
+    def shipped_notes(self, budgets: Gate, accuracy: Accuracy) -> list[str]:
+        """What passes the gates and is not right all the same."""
+        ...
