@@ -13,37 +13,23 @@ from dlx_deploy.config import Config, Gate, Package
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Provenance, Source, Stage, Step
 from dlx_deploy.stages.quantize import read_precisions
+from dlx_deploy.stages.support.tolerances import relative, share_of, tolerance_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import Task, task_of
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from dlx_deploy.graph.samples import Arrays, Samples
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.runtime.tasks.arrays import Tolerance
+    from dlx_deploy.runtime.tasks.task import Task as DeviceTask
 
 __all__ = ["STAGE", "PackageParams"]
 
-RTOL = 1e-3
-FLOAT_SHARE = 2e-4
-"""The self-test's tolerance for FP32, as a share of the largest golden logit: another CPU sums in another order, which
-moved logits by up to 2e-6 of it (ResNet-18, MobileNet-V2); no version of ONNX Runtime from 1.17 to 1.32 moved any."""
-HALF_SHARE = 0.01
-"""For FP16: eleven bits per step, and sums in another order or, in an engine, in FP16."""
-INT8_SHARE = 0.05
-"""For INT8 on any kernels: where sums differ in the last bit, a value on the edge is rounded to the next step. Measured
-4.8e-2 (ResNet-18). The task's own answer must agree in any case."""
-EXACT_SHARE = 0.005
-"""For FP16 and INT8 in exact arithmetic, at least. Convolutional networks: no version moved a logit, bending what is
-not exactly defined by up to 2.1e-3."""
-SAFETY = 2.0
-"""Times what bending did to the logits of this model. A ViT: bending 3.2e-2, ONNX Runtime 1.28 against 1.32 2.4e-2."""
 BENT_INPUTS = 32
 """On which that is measured."""
 GOLDEN_CHOICE = 8
-"""Of so many times as many test inputs the golden ones are chosen."""
+"""Of up to so many times as many test inputs the golden ones are chosen."""
 
 
 class PackageParams(Package, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,9 +57,9 @@ def run(job: Job[PackageParams]) -> Metrics:
     task, samples, engine = task_of(data), data.samples("test"), job.inputs["engine"]
     recipe = msgspec.json.decode(job.inputs["recipe"].read_bytes())
     accuracy = msgspec.json.decode(job.inputs["accuracy"].read_bytes(), type=Accuracy)
-    golden = _golden(job, task, samples, recipe)
     model = job.inputs["model"].read_bytes()
     dims = input_dims(load(model))
+    golden = _golden(job, task, samples, recipe, _few(task.device(data, (), dims), job.params.golden_images))
     device = task.device(data, golden.rows, dims)
     with np.load(job.inputs["teacher"]) as columns:
         reference = make_reference(device, samples.feed(), dict(columns))
@@ -107,7 +93,14 @@ class _Golden:
     tolerances: Mapping[str, Tolerance]
 
 
-def _golden(job: Job[PackageParams], task: Task, samples: Samples, recipe: dict[str, Any]) -> _Golden:
+def _few(device: DeviceTask, golden: int) -> int:
+    """Of how many test inputs the ``golden`` ones are chosen: fewer where answers are large."""
+    from dlx_deploy.runtime.tasks.arrays import block_rows
+
+    return max(golden, block_rows((*device.inputs.tensors, *device.outputs.tensors), GOLDEN_CHOICE * golden))
+
+
+def _golden(job: Job[PackageParams], task: Task, samples: Samples, recipe: dict[str, Any], few: int) -> _Golden:
     """Clear answers of the model that is packed, once they have shown that they are each row's own.
 
     Raises:
@@ -119,13 +112,13 @@ def _golden(job: Job[PackageParams], task: Task, samples: Samples, recipe: dict[
     from dlx_deploy.graph.model import input_dims, load
 
     model, exact = job.inputs["model"].read_bytes(), job.target.judge == "exact-qdq"
-    some = samples[: GOLDEN_CHOICE * job.params.golden_images].fitted(input_dims(load(model)))
+    some = samples[:few].fitted(input_dims(load(model)))
     answers = run_onnx(model, some, exact_qdq=exact, threads=1)
-    rows = task.answers.golden(answers, _share(recipe), job.params.golden_images)
+    rows = task.answers.golden(answers, share_of(recipe), job.params.golden_images)
     inputs, outputs = some[rows], {name: values[rows] for name, values in answers.items()}
-    moved = spread(model, samples[:BENT_INPUTS]) if exact else {}
-    tolerances = {name: _tolerance(recipe, values, moved.get(name)) for name, values in outputs.items()}
-    allowed = max(_relative(tolerances[name], values, exact) for name, values in outputs.items())
+    moved = spread(model, samples[: min(BENT_INPUTS, few)]) if exact else {}
+    tolerances = {name: tolerance_of(recipe, values, moved.get(name)) for name, values in outputs.items()}
+    allowed = max(relative(tolerances[name], values, exact) for name, values in outputs.items())
     refuse_dependent_rows(model, inputs, exact, allowed)
     return _Golden([int(i) for i in rows], inputs, outputs, tolerances)
 
@@ -169,42 +162,6 @@ def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) ->
             "max_latency_p90_ms": params.gate.max_latency_p90_ms,
         },
     }
-
-
-def _share(recipe: dict[str, Any]) -> float:
-    """The tolerance on whatever runs the package, as a share of the largest golden logit."""
-    half = "fp16" in (recipe["precision"], recipe["elsewhere"])
-    return INT8_SHARE if recipe["precision"] == "int8" else HALF_SHARE if half else FLOAT_SHARE
-
-
-def _tolerance(recipe: dict[str, Any], golden: np.ndarray, moved: float | None) -> Tolerance:
-    """That of one output; ``moved``: by what share bending moved it, where the judge is exact arithmetic.
-
-    Whole numbers have none: half a class is no class, and a share of the largest one would let its neighbours pass.
-    """
-    from dlx_deploy.runtime.tasks.arrays import Tolerance
-
-    if golden.dtype.kind != "f":
-        return Tolerance(0.0, 0.0)
-    largest = _largest(golden)
-    exact = None if moved is None else _exact_share(recipe, moved) * largest
-    return Tolerance(_share(recipe) * largest, RTOL, exact)
-
-
-def _relative(tolerance: Tolerance, golden: np.ndarray, exact: bool) -> float:
-    """The tolerance as a share of the largest golden value, at least ``RTOL``."""
-    return max(tolerance.on(exact).atol / max(_largest(golden), 1e-12), RTOL)
-
-
-def _largest(values: np.ndarray) -> float:
-    import numpy as np
-
-    return float(np.abs(values.astype(np.float64)).max())  # in int8, abs(-128) is -128
-
-
-def _exact_share(recipe: dict[str, Any], moved: float) -> float:
-    """The tolerance in exact arithmetic, where bending moved logits by ``moved`` of the largest."""
-    return min(max(EXACT_SHARE, SAFETY * moved), _share(recipe))
 
 
 def _card(

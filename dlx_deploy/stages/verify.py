@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,24 +16,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dlx_deploy.config import Config, Verify
-from dlx_deploy.errors import StageFailed
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
 from dlx_deploy.stages.support.gates import judge_latency
 from dlx_deploy.stages.support.results import Latencies, Pairing, Timing, read_latencies
+from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Comparison, Row, read_accuracy
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
-    from dlx_deploy.graph.samples import Arrays, Samples
+    from dlx_deploy.graph.samples import Arrays
     from dlx_deploy.runtime.commands.bench import Latency
-    from dlx_deploy.runtime.tasks.task import Task
-    from dlx_deploy.runtime.untyped import Array
 
-    _Asked = Callable[[Arrays, Arrays], Mapping[str, Array]]
 
 __all__ = ["STAGE", "VerifyParams"]
 
@@ -70,13 +66,13 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     data = open_data(job.inputs["data"])
     task = task_of(data)
     comparison, device = task.answers.comparison, task.device(data, (), input_dims(load(models[REFERENCE])))
-    test = _TestSplit(data.samples("test"), {comparison.target: data.targets("test")}, device)
+    test = Judged(data.samples("test"), {comparison.target: data.targets("test")}, device)
     n = len(test.samples)
     statistics: dict[str, Arrays] = {}
     for done, name in enumerate(models):
         job.progress(done, len(models), f"{name} on {n} test inputs")
         asked = [device.outputs.statistic, *([device.outputs.record] if name == REFERENCE else [])]
-        statistics[name], *recorded = _of_outputs(job, name, test, asked)
+        statistics[name], *recorded = statistics_of(job, name, test, asked)
         for columns in recorded:
             np.savez(job.out / "teacher.npz", **columns)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
     return Accuracy(
@@ -88,45 +84,6 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
         rows=tuple(_row(name, path, comparison, statistics) for name, path in models.items()),
         facts=comparison.facts(test.targets),
     )
-
-
-@dataclass(frozen=True)
-class _TestSplit:
-    """The samples, their targets by the name on a device, and the task there."""
-
-    samples: Samples
-    targets: Arrays
-    device: Task
-
-
-def _of_outputs(job: Job[VerifyParams], name: str, test: _TestSplit, asked: Sequence[_Asked]) -> list[Arrays]:
-    """What each of ``asked`` makes of the candidate's outputs and the targets: a row for each sample.
-
-    Outputs are dropped batch by batch: logits of every pixel, for all images of a split, would fill the memory.
-
-    Raises:
-        StageFailed: the task can make nothing of an answer.
-    """
-    from dlx_deploy.graph.execution.evaluation import BATCH, run_in_batches
-    from dlx_deploy.runtime.errors import RuntimeFault
-    from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
-
-    size = block_rows((*test.device.inputs.tensors, *test.device.outputs.tensors), BATCH)
-    exact, start = job.target.judge == "exact-qdq", 0
-    parts: list[list[Arrays]] = [[] for _ in asked]
-    for outputs in run_in_batches(job.inputs[name], test.samples, exact, size, job.threads):
-        rows = slice(start, start + count_of(outputs))
-        try:
-            for of_batch, function in zip(parts, asked, strict=True):
-                of_batch.append(dict(function(outputs, rows_of(test.targets, rows))))
-        except RuntimeFault as e:
-            raise StageFailed(
-                f"{name}: its answers to test samples {rows.start} to {rows.stop - 1} cannot be judged ({e}); in "
-                "half precision numbers may be too large: set quantize.precision = 'fp32', or train with "
-                "a lower learning rate or more weight decay"
-            ) from e
-        start = rows.stop
-    return [joined(part) for part in parts]
 
 
 def _row(name: str, path: Path, comparison: Comparison, statistics: Mapping[str, Arrays]) -> Row:

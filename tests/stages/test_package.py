@@ -15,9 +15,11 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.package.contents import Package, open_package
+from dlx_deploy.runtime.tasks import arrays
 from dlx_deploy.runtime.tasks.arrays import Tolerance, within
-from dlx_deploy.stages.package import STAGE, PackageParams, _relative, _tolerance
+from dlx_deploy.stages.package import STAGE, PackageParams
 from dlx_deploy.stages.quantize import LayerPrecisions
+from dlx_deploy.stages.support.tolerances import relative, tolerance_of
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks.verification import Accuracy, Row
 
@@ -108,19 +110,29 @@ def test_a_near_tie_is_not_golden(packed: Any, monkeypatch: pytest.MonkeyPatch) 
     assert (package.golden_inputs["images"] == tied[[1, 3, 4, 5, 6, 7, 8, 9]]).all()
 
 
+def test_golden_inputs_are_chosen_among_few_if_answers_are_large(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tied = IMAGES.copy()
+    tied[[0, 2]] = 0
+    monkeypatch.setitem(globals(), "IMAGES", tied)
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 9 * (4 * 4 + 2 * 4))  # of nine inputs and their answers
+    assert (packed(graph()).golden_inputs["images"] == tied[[0, 1, 3, 4, 5, 6, 7, 8]]).all()
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 1)
+    assert (packed(graph()).golden_inputs["images"] == tied[:8]).all()
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
 def test_whole_numbers_have_no_tolerance(dtype: Any) -> None:
     """A share of the largest class would let the classes beside the right one pass."""
     recipe = {"precision": "int8", "elsewhere": "fp32"}
     classes = np.array([[0, 19], [3, 100]], dtype)
     for moved in (None, 0.03):
-        exact = _tolerance(recipe, classes, moved)
+        exact = tolerance_of(recipe, classes, moved)
         assert exact == Tolerance(0.0, 0.0)
         assert not within(
             {"classes": classes + np.eye(2, dtype=dtype)}, {"classes": classes}, {"classes": exact}
         ).rows.any()
-    assert _tolerance(recipe, classes.astype(np.float32), 0.02) == Tolerance(5.0, 1e-3, 4.0)
+    assert tolerance_of(recipe, classes.astype(np.float32), 0.02) == Tolerance(5.0, 1e-3, 4.0)
 
 
 def test_the_smallest_of_int8_has_a_size() -> None:
-    assert _relative(Tolerance(6.4, 0.0), np.array([-128, 1], np.int8), exact=False) == 0.05
+    assert relative(Tolerance(6.4, 0.0), np.array([-128, 1], np.int8), exact=False) == 0.05

@@ -1,0 +1,61 @@
+"""What a task makes of a candidate's answers on the test split, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlx_deploy.errors import StageFailed
+from dlx_deploy.pipeline.stage import Job
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from dlx_deploy.graph.samples import Arrays, Samples
+    from dlx_deploy.runtime.tasks.task import Task
+    from dlx_deploy.runtime.untyped import Array
+
+    Statistic = Callable[[Arrays, Arrays], Mapping[str, Array]]
+    """Outputs and targets of the same samples to arrays by name, a row for each sample."""
+
+__all__ = ["Judged", "statistics_of"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Samples, their targets by the name on a device, and the task there."""
+
+    samples: Samples
+    targets: Arrays
+    device: Task
+
+
+def statistics_of(job: Job[msgspec.Struct], name: str, judged: Judged, statistics: Sequence[Statistic]) -> list[Arrays]:
+    """Each of ``statistics`` of the outputs that the input ``name`` of ``job``, an ONNX model, has for all samples.
+
+    Outputs are dropped batch by batch: logits of every pixel, for all images of a split, would fill the memory.
+
+    Raises:
+        StageFailed: the task can make nothing of an answer.
+    """
+    from dlx_deploy.graph.execution.evaluation import BATCH, run_in_batches
+    from dlx_deploy.runtime.errors import RuntimeFault
+    from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
+
+    size = block_rows((*judged.device.inputs.tensors, *judged.device.outputs.tensors), BATCH)
+    exact, start = job.target.judge == "exact-qdq", 0
+    parts: list[list[Arrays]] = [[] for _ in statistics]
+    for outputs in run_in_batches(job.inputs[name], judged.samples, exact, size, job.threads):
+        rows = slice(start, start + count_of(outputs))
+        try:
+            for of_batches, statistic in zip(parts, statistics, strict=True):
+                of_batches.append(dict(statistic(outputs, rows_of(judged.targets, rows))))
+        except RuntimeFault as e:
+            raise StageFailed(
+                f"{name}: its answers to test samples {rows.start} to {rows.stop - 1} cannot be judged ({e}); in half "
+                "precision numbers may be too large: set quantize.precision = 'fp32', or train with a lower learning "
+                "rate or more weight decay"
+            ) from e
+        start = rows.stop
+    return [joined(part) for part in parts]
