@@ -94,7 +94,7 @@ def _draw(results: Results) -> str:
     rows = [_cells(row) for row in results.rows]
     arrow = "→ is shipped" if any(row.shipped for row in results.rows) else "→ was chosen, and is not shipped"
     arithmetic = "exact Q/DQ arithmetic" if results.judge == "exact-qdq" else "this machine's own kernels"
-    title = f"{results.metric_title[0].upper()}{results.metric_title[1:]}"
+    title = results.metric_title.capitalize() if results.metric_title.islower() else results.metric_title
     notes = [
         f"{arrow}. {title} on {results.test_samples} test samples, {arithmetic}; drop against the teacher, in points.",
         f"Latency at batch 1: {results.latency_kind}, {results.latency_where}.",

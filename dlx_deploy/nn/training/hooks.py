@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-__all__ = ["PLAIN", "TOP1", "Hooks", "Metric"]
+__all__ = ["PLAIN", "TOP1", "Hooks", "Metric", "Targets"]
+
+
+Targets = npt.NDArray[np.integer[Any]]
+"""Whole numbers [N, ...] of any width: what a network learns to answer."""
 
 
 class Metric(Protocol):
     """How good answers are: totals that add up over batches and processes, and one number of them, higher is better."""
 
-    name: str
-    """In metrics: ``validation_NAME``."""
-    title: str
-    """For people."""
+    @property
+    def name(self) -> str:
+        """In metrics: ``validation_NAME``."""
+        ...
 
-    def total(self, outputs: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    @property
+    def title(self) -> str:
+        """For people."""
+        ...
+
+    def total(self, outputs: npt.NDArray[np.float32], targets: Targets) -> npt.NDArray[np.float64]:
         """float64[...], always of the same shape: what ``outputs`` [N, ...] for ``targets`` [N, ...] add."""
         ...
 
@@ -33,7 +42,7 @@ class Metric(Protocol):
 class _Top1:
     name, title = "top1", "top-1"
 
-    def total(self, outputs: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def total(self, outputs: npt.NDArray[np.float32], targets: Targets) -> npt.NDArray[np.float64]:
         return np.asarray((outputs.argmax(axis=1) == targets).sum(), dtype=np.float64)
 
     def score(self, total: npt.NDArray[np.float64], count: float) -> float:
