@@ -52,7 +52,8 @@ def check(setup: Setup[Distill]) -> None:
     """The ``[distill]`` table: its network."""
     from dlx_deploy.nn.models.names import check_name
 
-    check_name("distill", setup.config.distill.model, task_for(setup.config.data).inputs.reads, setup.inputs)
+    task = task_for(setup.config.data)
+    check_name("distill", setup.config.distill.model, task.inputs.reads, task.answers.gives, setup.inputs)
     check_training("distill", setup.config.distill, setup.config.data)
 
 

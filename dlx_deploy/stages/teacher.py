@@ -82,22 +82,23 @@ def check(setup: Setup[Teacher]) -> None:
     section = setup.config.teacher
     from dlx_deploy.nn.models.names import check_name
 
-    check_name("teacher", section.model, task_for(setup.config.data).inputs.reads, setup.inputs)
+    task = task_for(setup.config.data)
+    check_name("teacher", section.model, task.inputs.reads, task.answers.gives, setup.inputs)
     check_training("teacher", section, setup.config.data)
     if section.pretrained:
         _check_pretrained(section)
 
 
 def _check_pretrained(section: Teacher) -> None:
-    from dlx_deploy.nn.models import names
+    from dlx_deploy.nn.models.families import family_of, is_user
 
-    own = (*names.CIFAR, names.VIT, *names.text_models())
-    if section.model in own or names.USER in section.model:
+    family = family_of(section.model)
+    if is_user(section.model) or (family and not family.weights):
         raise ConfigError(
             f"teacher.pretrained is {section.pretrained!r}; {section.model!r} has no weights of that kind; give a file "
             "as teacher.checkpoint"
         )
-    if section.model.startswith((names.HF, names.TIMM)) and section.pretrained != "DEFAULT":
+    if family and family.prefix and section.pretrained != "DEFAULT":
         raise ConfigError(f"teacher.pretrained is {section.pretrained!r}; for {section.model!r} it must be 'DEFAULT'")
 
 

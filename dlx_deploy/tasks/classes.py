@@ -26,6 +26,7 @@ __all__ = ["Classes"]
 class Classes:
     """The one output ``logits``, float32[N, classes]; targets are labels int64[N]."""
 
+    gives: str = "classes"
     keys: frozenset[str] = frozenset()
     losses: tuple[str, ...] = ("cross-entropy",)
     small: bool = True

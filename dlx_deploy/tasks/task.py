@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.data.prepare import DataSource
     from dlx_deploy.nn.export.spec import Spec
+    from dlx_deploy.nn.models.families import Reads
     from dlx_deploy.nn.models.inputs import InputSpec
-    from dlx_deploy.nn.models.names import Reads
     from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.pruning.channels import PruneReport
     from dlx_deploy.nn.training.batches import Feed
@@ -140,6 +140,11 @@ class Inputs(Protocol):
 
 class Answers(Protocol):
     """What networks answer, and how good that is."""
+
+    @property
+    def gives(self) -> str:
+        """What the model registry calls it, as in ``classes``."""
+        ...
 
     def outputs(self, spec: InputSpec, classes: int) -> Outputs:
         """The outputs of a network that reads ``spec`` and tells ``classes`` apart, by name; float32 in a package."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.data.headers import TextHeader
     from dlx_deploy.nn.export.spec import Spec
+    from dlx_deploy.nn.models.families import Reads
     from dlx_deploy.nn.models.inputs import InputSpec, TokenInput
-    from dlx_deploy.nn.models.names import Reads
     from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.pruning.channels import PruneReport
     from dlx_deploy.nn.training.batches import Feed

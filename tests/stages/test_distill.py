@@ -31,7 +31,10 @@ def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str)
 
 def test_what_a_plan_refuses_for_texts(tmp_path: Path) -> None:
     words = texts(tmp_path / "texts")
-    with pytest.raises(ConfigError, match=r"distill\.model is 'resnet8', no network for texts; .*'hf:NAME_OR_PATH'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"model 'resnet8' is for images, and the data are texts; .*'hf:NAME_OR_PATH'",
+    ):
         planned(tmp_path, *words, "distill.model=resnet8")
     with pytest.raises(ConfigError, match=r"teacher\.model is 'hf:\./none', and there is no such folder"):
         planned(tmp_path, *words, "teacher.model=hf:./none")

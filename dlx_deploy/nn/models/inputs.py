@@ -8,6 +8,8 @@ import msgspec
 import torch
 from torch import Tensor
 
+from dlx_deploy.nn.models.families import Reads
+
 __all__ = ["ImageInput", "InputSpec", "TokenInput"]
 
 
@@ -15,6 +17,7 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="i
     """Normalised images: float32[N, channels, height, width]."""
 
     noun: ClassVar[str] = "images"
+    reads: ClassVar[Reads] = "images"
 
     channels: int
     height: int
@@ -34,6 +37,7 @@ class TokenInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="t
     """Token sequences: int32 or int64[N, L], 0..vocabulary - 1, L at most ``max_length``, ``pad_id`` after the end."""
 
     noun: ClassVar[str] = "tokens"
+    reads: ClassVar[Reads] = "texts"
 
     vocabulary: int
     max_length: int

@@ -1,85 +1,54 @@
-"""Which networks there are, by name, without torch: for checks that must take milliseconds."""
+"""Whether a name can be that of a network for the data, without torch: for checks that must take milliseconds."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.families import HF, Reads, examples, family_of, is_user, model_names, unlisted
 from dlx_deploy.plugins import provider
 
-__all__ = ["CIFAR", "HF", "OWN", "TIMM", "USER", "VIT", "Reads", "check_name", "image_models", "text_models"]
-
-Reads = Literal["images", "texts"]
-"""What a network reads."""
-
-CIFAR = ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
-VIT = "vit"
-TIMM, HF, USER = "timm:", "hf:", ".py:"
-"""What names of networks from these collections begin with, and what is in that of a user's own function."""
-_TEXT = ("efficient_transformer", "transformer")
-OWN = (*CIFAR, VIT, *_TEXT)
-_REGISTERED = re.compile(r"^@register_model\((?:name=)?(?:\"(\w+)\")?\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+__all__ = ["check_name"]
 
 
-def text_models() -> tuple[str, ...]:
-    """The networks for texts that have a name of their own, sorted."""
-    return _TEXT
+def check_name(section: str, model: str, reads: Reads, gives: str, files: Mapping[str, Path]) -> None:
+    """Nothing, if ``model``, as ``section`` names it, can be a network that reads and gives what the data ask for.
 
-
-def image_models() -> tuple[str, ...]:
-    """The networks for images that have a name, sorted; empty where torchvision's cannot be listed.
-
-    Those are read off its source, as importing it would import torch.
-    """
-    found = importlib.util.find_spec("torchvision")
-    folder = Path(found.origin).parent / "models" if found is not None and found.origin else None
-    if folder is None or not folder.is_dir():
-        return ()
-    names = [
-        given or function
-        for path in folder.glob("*.py")
-        for given, function in _REGISTERED.findall(path.read_text(encoding="utf-8", errors="replace"))
-    ]
-    return tuple(sorted({*CIFAR, VIT, *names})) if names else ()
-
-
-def check_name(section: str, model: str, reads: Reads, files: Mapping[str, Path]) -> None:
-    """Nothing, if ``model``, as ``section`` names it, can be a network that reads such data.
+    What a function of the user's or of another package gives is seen when it is built.
 
     ``files``: the user's own, by the names of inputs.
 
     Raises:
-        ConfigError: it is unknown, for other data, or a user's file without that function.
+        ConfigError: it is unknown, for other data or other answers, or a user's file without that function.
     """
-    texts = reads == "texts"
-    if USER in model:
+    if is_user(model):
         _check_user(section, model, files["source"])
         return
-    if model.startswith(HF) and "source" not in files:
-        _check_folder(section, model.removeprefix(HF))
-    if _for_texts(model) is texts and model.startswith((HF, TIMM)):
+    family = family_of(model)
+    if family is None:
+        _check_unlisted(section, model, reads, gives)
         return
-    if _for_texts(model) and not texts:
-        raise ConfigError(
-            f"model {model!r} is for texts, and the data are images; set {section}.model for instance to 'resnet20', "
-            "'mobilenet_v3_small', 'timm:NAME' or 'FILE.py:FUNCTION'"
-        )
-    if not texts and model in (*CIFAR, VIT):
-        return  # without reading torchvision's source
-    known = text_models() if texts else image_models()
-    if known and model not in known and not provider("model", model):
-        unknown = "no network for texts" if texts else "unknown"
-        others = "'hf:NAME_OR_PATH'" if texts else "'timm:NAME'"
-        raise ConfigError(
-            f"{section}.model is {model!r}, {unknown}; {nearest(model, known)}; it is one of these, {others} or "
-            "'FILE.py:FUNCTION'"
-        )
+    if (family.reads, family.gives) != (reads, gives):
+        kind = f"is for {family.reads}, and the data are {reads}"
+        if family.reads == reads:
+            kind = f"gives {family.gives}, and the data ask for {gives}"
+        offered = "".join(f"{name!r}, " for name in examples(reads, gives))
+        instance = f"for instance to {offered.removesuffix(', ')} or" if offered else "to"
+        raise ConfigError(f"model {model!r} {kind}; set {section}.model {instance} 'FILE.py:FUNCTION'")
+    if family.prefix == HF and "source" not in files:
+        _check_folder(section, model.removeprefix(HF))
+
+
+def _check_unlisted(section: str, model: str, reads: Reads, gives: str) -> None:
+    if unlisted(reads) or provider("model", model):
+        return  # whoever builds it knows
+    known = model_names(reads, gives)
+    hint = f"{nearest(model, known)}; it is one of these, " if known else ""
+    others = "".join(f"{name!r} or " for name in examples(reads, gives, collections=True))
+    raise ConfigError(f"{section}.model is {model!r}, unknown; {hint}{others}'FILE.py:FUNCTION'")
 
 
 def _check_user(section: str, model: str, path: Path) -> None:
@@ -102,13 +71,6 @@ def _check_folder(section: str, name: str) -> None:
             f"{section}.model is 'hf:{name}', and there is no such folder; give one with config.json, or a name on the "
             "hub"
         )
-
-
-def _for_texts(model: str) -> bool | None:
-    """Whether ``model`` reads texts; ``None`` where its name does not say."""
-    if USER in model:
-        return None
-    return model in _TEXT or model.startswith(HF)
 
 
 def _nearest_function(path: Path, function: str) -> Sequence[str] | None:

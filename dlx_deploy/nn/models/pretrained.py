@@ -10,10 +10,9 @@ from torch import Tensor
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
-from dlx_deploy.nn.models.registry import HF, TIMM
-from dlx_deploy.nn.models.torchvision_models import torchvision_names
+from dlx_deploy.nn.models.families import TIMM, family_of, loaded
 
-__all__ = ["pretrained_state"]
+__all__ = ["hf_state", "pretrained_state", "timm_state", "torchvision_state"]
 
 DEFAULT = "DEFAULT"
 _OFFLINE = "download it elsewhere and give the file as teacher.checkpoint, with new_head = true"
@@ -29,22 +28,26 @@ def pretrained_state(model: str, weights: str, folder: Path | None = None) -> tu
         ConfigError: there are no such weights.
         EnvironmentMissing: they cannot be downloaded.
     """
-    if model.startswith((TIMM, HF)) and weights != DEFAULT:
-        raise ConfigError(f"teacher.pretrained is {weights!r}; for {model!r} it must be {DEFAULT!r}")
-    if model.startswith(TIMM):
-        return Path(model), _timm_state(model.removeprefix(TIMM))
-    if model.startswith(HF):
-        name = str(folder) if folder else model.removeprefix(HF)
-        return Path(name), _hf_state(name)
-    if model not in torchvision_names():
+    family = family_of(model)
+    if family is None or not family.weights:
         raise ConfigError(
             f"teacher.pretrained is {weights!r}; {model!r} has no weights in torchvision; give a file as "
             "teacher.checkpoint"
         )
-    return _torchvision_state(model, weights)
+    if family.prefix and weights != DEFAULT:
+        raise ConfigError(f"teacher.pretrained is {weights!r}; for {model!r} it must be {DEFAULT!r}")
+    origin: Path
+    state: dict[str, Tensor]
+    origin, state = loaded(family.weights)(model.removeprefix(family.prefix), weights, folder)
+    return origin, state
 
 
-def _torchvision_state(model: str, weights: str) -> tuple[Path, dict[str, Tensor]]:
+def torchvision_state(model: str, weights: str, folder: Path | None) -> tuple[Path, dict[str, Tensor]]:
+    """torchvision's ``weights`` of ``model``.
+
+    Raises:
+        ConfigError: there are none of this name. EnvironmentMissing: they cannot be downloaded.
+    """
     from torchvision import models
 
     found: Any = models.get_model_weights(model)
@@ -60,19 +63,30 @@ def _torchvision_state(model: str, weights: str) -> tuple[Path, dict[str, Tensor
     return Path(Path(chosen.url).name), state
 
 
-def _timm_state(name: str) -> dict[str, Tensor]:
+def timm_state(name: str, weights: str, folder: Path | None) -> tuple[Path, dict[str, Tensor]]:
+    """timm's weights of its ``name``.
+
+    Raises:
+        EnvironmentMissing: they cannot be downloaded.
+    """
     import timm
 
     try:
         state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError) as e:
         raise EnvironmentMissing(f"the weights of timm:{name} cannot be fetched ({e}); {_OFFLINE}") from e
-    return state
+    return Path(f"{TIMM}{name}"), state
 
 
-def _hf_state(name: str) -> dict[str, Tensor]:
+def hf_state(name: str, weights: str, folder: Path | None) -> tuple[Path, dict[str, Tensor]]:
+    """The weights of Hugging Face's ``name``, which is in ``folder`` if it is here already.
+
+    Raises:
+        EnvironmentMissing: they cannot be downloaded.
+    """
     import transformers
 
+    name = str(folder) if folder else name
     try:
         model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(name)
     except OSError as e:
@@ -80,4 +94,4 @@ def _hf_state(name: str) -> dict[str, Tensor]:
         raise EnvironmentMissing(
             f"the weights of hf:{name} cannot be fetched ({text}); give a folder as hf:PATH"
         ) from e
-    return {f"network.{key}": value for key, value in model.state_dict().items()}
+    return Path(name), {f"network.{key}": value for key, value in model.state_dict().items()}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,34 +12,20 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.models.external import build_hf, build_timm, hf_config
-from dlx_deploy.nn.models.inputs import ImageInput, InputSpec, TokenInput
+from dlx_deploy.nn.models.external import hf_config
+from dlx_deploy.nn.models.families import HF, Family, examples, family_of, is_user, loaded, model_names, unlisted
+from dlx_deploy.nn.models.inputs import InputSpec, TokenInput
 from dlx_deploy.nn.models.outputs import Outputs, fits, named_tensors, sizes
-from dlx_deploy.nn.models.resnet_cifar import DEPTHS, build_cifar_resnet
-from dlx_deploy.nn.models.scaling import VIT_DEFAULTS, build_vit
-from dlx_deploy.nn.models.sequence import SEQUENCE_DEFAULTS, build_sequence_model
-from dlx_deploy.nn.models.torchvision_models import build_torchvision, torchvision_names
-from dlx_deploy.nn.models.user import build_user, called, is_user
+from dlx_deploy.nn.models.user import build_user, called
 from dlx_deploy.plugins import load_plugin, provider
 
-__all__ = ["HF", "TIMM", "build_model", "check_output", "expected_of", "is_ours", "kept_arguments", "model_names"]
-
-VIT = "vit"
-"""A Vision Transformer of any size, for small images."""
-TIMM, HF = "timm:", "hf:"
-"""What names of networks from these collections begin with."""
-_IMAGE_EXAMPLES = ("resnet20", "vit", "mobilenet_v3_small", "timm:NAME")
-
-
-def model_names() -> list[str]:
-    """Every name that ``build_model`` knows, sorted."""
-    return sorted({*DEPTHS, VIT, *SEQUENCE_DEFAULTS, *torchvision_names()})
+__all__ = ["build_model", "check_output", "expected_of", "is_ours", "kept_arguments"]
 
 
 def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: InputSpec) -> nn.Module:
-    """The untrained network ``model`` for what ``spec`` describes, with logits float32[N, classes].
+    """The untrained network ``model`` for what ``spec`` describes and so many ``classes``; ``check_output`` asks it.
 
-    ``model`` is one of ``model_names``, ``path/to/file.py:function``, or the name of what another package offers.
+    ``model`` is one of a family, ``path/to/file.py:function``, or the name of what another package offers.
     Initial weights come from torch's global generator: seed it first.
 
     Raises:
@@ -49,16 +34,30 @@ def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: In
     """
     if is_user(model):
         return _materialised(build_user(model, arguments, classes, spec), spec)
-    if not is_ours(model) and not model.startswith((HF, TIMM)) and provider("model", model):
+    family = family_of(model)
+    if family is None and provider("model", model):
         plugin = load_plugin("model", model, (), "install the package that brings it")
         if not callable(plugin.value):
             raise ConfigError(f"model {model!r}: {plugin.point!r} of {plugin.distribution} is no function")
         return _materialised(called(plugin.value, plugin.point, arguments, classes, spec), spec)
-    if isinstance(spec, TokenInput):
-        return _build_text_model(model, arguments, classes, spec)
-    if model in SEQUENCE_DEFAULTS or model.startswith(HF):
-        raise ConfigError(f"model {model!r} is for texts, and the data are images; {_examples(_IMAGE_EXAMPLES)}")
-    return _build_image_model(model, arguments, classes, spec)
+    family = family or _only_builder(model, spec)
+    if family.reads != spec.reads:
+        raise ConfigError(f"model {model!r} is for {family.reads}, and the data are {spec.reads}; {_offered(spec)}")
+    network: nn.Module = loaded(family.builder)(model.removeprefix(family.prefix), arguments, classes, spec)
+    return network
+
+
+def _only_builder(model: str, spec: InputSpec) -> Family:
+    """The family whose builder alone knows whether it has ``model``."""
+    if family := unlisted(spec.reads):
+        return family
+    known = nearest(model, model_names(spec.reads))
+    others = ", ".join(examples(spec.reads, collections=True))
+    raise ConfigError(f"unknown model {model!r}; {known}; a model is one of these, {others}, or FILE.py:FUNCTION")
+
+
+def _offered(spec: InputSpec) -> str:
+    return f"these are: {', '.join(examples(spec.reads))}, FILE.py:FUNCTION"
 
 
 def kept_arguments(model: str, arguments: Mapping[str, Any], spec: InputSpec, folder: str) -> dict[str, Any]:
@@ -88,7 +87,8 @@ def expected_of(model: str, arguments: Mapping[str, Any], spec: InputSpec) -> tu
 
 def is_ours(model: str) -> bool:
     """Whether ``model`` is a network of ours or of torchvision."""
-    return model in SEQUENCE_DEFAULTS or model == VIT or model in DEPTHS or model in torchvision_names()
+    family = family_of(model)
+    return family is not None and not family.prefix
 
 
 def check_output(model: nn.Module, outputs: Outputs, spec: InputSpec) -> None:
@@ -149,41 +149,3 @@ def _materialised(model: nn.Module, spec: InputSpec) -> nn.Module:
 def _lazy(model: nn.Module) -> list[str]:
     named = [*model.named_parameters(), *model.named_buffers()]
     return [name for name, tensor in named if isinstance(tensor, UninitializedParameter | UninitializedBuffer)]
-
-
-def _build_text_model(model: str, arguments: Mapping[str, Any], classes: int, spec: TokenInput) -> nn.Module:
-    if model.startswith(HF):
-        return build_hf(model.removeprefix(HF), arguments, classes, spec)
-    if model not in SEQUENCE_DEFAULTS:
-        raise ConfigError(
-            f"model {model!r} is no network for texts; {_examples([*SEQUENCE_DEFAULTS, 'hf:NAME_OR_PATH'])}"
-        )
-    return build_sequence_model(model, arguments, classes, spec)
-
-
-def _examples(names: Sequence[str]) -> str:
-    return f"these are: {', '.join(names)}, FILE.py:FUNCTION"
-
-
-def _build_image_model(model: str, arguments: Mapping[str, Any], classes: int, spec: ImageInput) -> nn.Module:
-    if model.startswith(TIMM):
-        return build_timm(model.removeprefix(TIMM), arguments, classes, spec)
-    if model == VIT:
-        _refuse_unknown(model, arguments, list(VIT_DEFAULTS))
-        return build_vit(arguments, classes, spec.channels, spec.height, spec.width)
-    if model in DEPTHS:
-        parameters = inspect.signature(build_cifar_resnet).parameters.values()
-        _refuse_unknown(model, arguments, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
-        return build_cifar_resnet(model, spec.channels, classes, **arguments)
-    if model not in torchvision_names():
-        raise ConfigError(
-            f"unknown model {model!r}; {nearest(model, model_names())}; "
-            "a model is one of these, any torchvision classifier, timm:NAME, or FILE.py:FUNCTION"
-        )
-    return build_torchvision(model, arguments, classes, spec.channels, spec.height)
-
-
-def _refuse_unknown(model: str, arguments: Mapping[str, Any], known: list[str]) -> None:
-    for key, value in arguments.items():
-        if key not in known:
-            raise ConfigError(f"{model}: unknown argument {key!r} ({value!r}); {nearest(key, known)}")

@@ -7,18 +7,23 @@ the common public checkpoints use.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.arguments import refuse_unknown
+from dlx_deploy.nn.models.inputs import ImageInput
 
 __all__ = ["DEPTHS", "CifarResNet", "build_cifar_resnet"]
 
 DEPTHS = {f"resnet{6 * n + 2}": n for n in (1, 3, 5, 7, 9, 18)}
 """Model name → basic blocks per stage. torchvision has no network of these names."""
+DEFAULTS: dict[str, Any] = {"width": 1.0, "shortcut": "B"}
+"""The arguments: every stage ``width`` times as wide as the paper's, and its ``shortcut``, "A" or "B"."""
 
 
 class PadShortcut(nn.Module):
@@ -80,20 +85,21 @@ class CifarResNet(nn.Module):
         return logits
 
 
-def build_cifar_resnet(
-    name: str, channels: int, classes: int, *, width: float = 1.0, shortcut: Literal["A", "B"] = "B"
-) -> CifarResNet:
-    """The network ``name`` of ``DEPTHS``, every stage ``width`` times as wide as the paper's.
+def build_cifar_resnet(name: str, arguments: Mapping[str, Any], classes: int, spec: ImageInput) -> CifarResNet:
+    """The network ``name`` of ``DEPTHS``; its arguments are those of ``DEFAULTS``.
 
     Raises:
-        ConfigError: ``width`` leaves no channel, or ``shortcut`` is neither "A" nor "B".
+        ConfigError: an unknown argument, ``width`` leaves no channel, or ``shortcut`` is neither "A" nor "B".
     """
+    refuse_unknown(name, arguments, DEFAULTS)
+    given = {**DEFAULTS, **arguments}
+    width, shortcut = given["width"], given["shortcut"]
     if isinstance(width, bool) or not isinstance(width, int | float) or not 1 / 16 <= width <= 64:
         raise ConfigError(f"{name}: argument width is {width!r}; must be a number from 0.0625 to 64")
     if shortcut not in ("A", "B"):
         raise ConfigError(f"{name}: argument shortcut is {shortcut!r}; must be 'A' (padding) or 'B' (projection)")
     first, second, third = (max(1, round(c * width)) for c in (16, 32, 64))
-    return CifarResNet(DEPTHS[name], (first, second, third), channels, classes, shortcut)
+    return CifarResNet(DEPTHS[name], (first, second, third), spec.channels, classes, shortcut)
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int, shortcut: str) -> nn.Sequential:

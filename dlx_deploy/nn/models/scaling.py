@@ -15,6 +15,8 @@ from torchvision.models.resnet import ResNet
 from torchvision.models.vision_transformer import VisionTransformer
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.arguments import refuse_unknown
+from dlx_deploy.nn.models.inputs import ImageInput
 
 __all__ = ["VIT_DEFAULTS", "build_vit", "can_scale", "scaled"]
 
@@ -57,25 +59,27 @@ def scaled(name: str, width: object, classes: int, patch: int = 0, **given: Any)
     return _Scaled(model, float(width), classes)
 
 
-def build_vit(arguments: Mapping[str, Any], classes: int, channels: int, height: int, width: int) -> nn.Module:
+def build_vit(name: str, arguments: Mapping[str, Any], classes: int, spec: ImageInput) -> nn.Module:
     """A Vision Transformer (Dosovitskiy et al. 2021): logits [N, classes] of images [N, channels, height, width].
 
     Raises:
-        ConfigError: an argument is out of range, the image is not square, or patches or heads do not divide it.
+        ConfigError: an argument is unknown or out of range, the image is not square, or patches or heads do not divide
+            it.
     """
+    refuse_unknown(name, arguments, VIT_DEFAULTS)
     sizes = {**VIT_DEFAULTS, **arguments}
     for key in ("patch", "depth", "heads", "width"):
         if isinstance(sizes[key], bool) or not isinstance(sizes[key], int) or sizes[key] < 1:
             raise ConfigError(f"vit: argument {key} is {sizes[key]!r}; must be a whole number from 1")
-    if height != width or height % sizes["patch"]:
+    if spec.height != spec.width or spec.height % sizes["patch"]:
         raise ConfigError(
-            f"vit: the images are {height} x {width} and argument patch is {sizes['patch']}; "
+            f"vit: the images are {spec.height} x {spec.width} and argument patch is {sizes['patch']}; "
             "images must be square and patches must divide them"
         )
     if sizes["width"] % sizes["heads"]:
         raise ConfigError(f"vit: argument width is {sizes['width']}; must be a multiple of heads, {sizes['heads']}")
     model: nn.Module = VisionTransformer(
-        image_size=height,
+        image_size=spec.height,
         patch_size=sizes["patch"],
         num_layers=sizes["depth"],
         num_heads=sizes["heads"],
@@ -84,8 +88,8 @@ def build_vit(arguments: Mapping[str, Any], classes: int, channels: int, height:
         dropout=sizes["dropout"],
         num_classes=classes,
     )
-    if channels != 3:
-        model.conv_proj = nn.Conv2d(channels, sizes["width"], sizes["patch"], sizes["patch"])
+    if spec.channels != 3:
+        model.conv_proj = nn.Conv2d(spec.channels, sizes["width"], sizes["patch"], sizes["patch"])
     return model
 
 

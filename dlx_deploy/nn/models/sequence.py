@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.arguments import refuse_unknown
 from dlx_deploy.nn.models.attention import KINDS, Attention, FeedForward, GatedFeedForward, share_of_each
 from dlx_deploy.nn.models.inputs import TokenInput
 
@@ -156,9 +157,8 @@ def _feed_forward(a: Mapping[str, Any], gated: bool) -> nn.Module:
 
 def _checked(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     known = SEQUENCE_DEFAULTS[name]
+    refuse_unknown(name, arguments, known)
     for key, value in arguments.items():
-        if key not in known:
-            raise ConfigError(f"{name}: unknown argument {key!r} ({value!r}); {nearest(key, list(known))}")
         if rule := _broken_rule(key, value):
             raise ConfigError(f"{name}: argument {key} is {value!r}; must be {rule}")
     a = {**known, **arguments}

@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.scaling import scaled
 
-__all__ = ["build_torchvision", "torchvision_names"]
+__all__ = ["build_torchvision"]
 
 SMALL_PATCH = 4
 # The auxiliary heads are for training from nothing at 299 px; the default initialisation of these two takes seconds.
@@ -21,14 +22,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def torchvision_names() -> list[str]:
-    """The names of torchvision's classifiers, sorted."""
-    from torchvision import models
-
-    return sorted(models.list_models(module=models))
-
-
-def build_torchvision(name: str, arguments: Mapping[str, Any], classes: int, channels: int, height: int) -> nn.Module:
+def build_torchvision(name: str, arguments: Mapping[str, Any], classes: int, spec: ImageInput) -> nn.Module:
     """torchvision's ``name`` with ``arguments`` for its own builder, and with our ``stem`` and ``width``.
 
     ``stem = "small"``, for images up to 64 px: a ResNet starts with a 3 x 3 convolution at full resolution, a ViT with
@@ -44,7 +38,7 @@ def build_torchvision(name: str, arguments: Mapping[str, Any], classes: int, cha
     if stem not in ("standard", "small"):
         raise ConfigError(f"{name}: argument stem is {stem!r}; must be 'standard' or 'small'")
     width = given.pop("width", 1.0)
-    given = {**_DEFAULTS.get(name, {}), **({"image_size": height} if name.startswith("vit_") else {}), **given}
+    given = {**_DEFAULTS.get(name, {}), **({"image_size": spec.height} if name.startswith("vit_") else {}), **given}
     patch = SMALL_PATCH if stem == "small" and name.startswith("vit_") else 0
     try:
         model: nn.Module = (
@@ -56,8 +50,8 @@ def build_torchvision(name: str, arguments: Mapping[str, Any], classes: int, cha
         raise ConfigError(f"{name}: torchvision does not build it with arguments {given}: {e}") from e
     if stem == "small" and not patch:
         _small_stem(model, name)
-    if channels != 3:
-        _take_channels(model, channels)
+    if spec.channels != 3:
+        _take_channels(model, spec.channels)
     return model
 
 

@@ -16,15 +16,10 @@ from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import ImageInput, InputSpec
 
-__all__ = ["MODULE_PREFIX", "build_user", "called", "is_user", "source_path"]
+__all__ = ["MODULE_PREFIX", "build_user", "called", "source_path"]
 
 MODULE_PREFIX = "dlx_user_model_"
 """What the names of the modules that users' files become begin with."""
-
-
-def is_user(model: str) -> bool:
-    """Whether ``model`` names a function in a file rather than a network of ours or torchvision's."""
-    return ".py:" in model
 
 
 def source_path(model: str) -> Path:

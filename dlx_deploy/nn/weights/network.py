@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.families import is_user
 from dlx_deploy.nn.models.inputs import InputSpec
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.models.user import is_user, source_path
+from dlx_deploy.nn.models.user import source_path
 from dlx_deploy.nn.weights.checkpoint import refuse_other_names
 from dlx_deploy.nn.weights.outside import Snapshot, changes, describe, leaves, snapshot
 from dlx_deploy.nn.weights.reload import refuse_other_answers

@@ -11,15 +11,13 @@ from typing import Any, Generic, TypeVar
 from msgspec.structs import replace
 
 from dlx_deploy.config import Distill, Teacher
-from dlx_deploy.nn.models import names
+from dlx_deploy.nn.models.families import HF, USER, family_of
 from dlx_deploy.pipeline.stage import Network, Source, Stage, Tree
 from dlx_deploy.plugins import provider
 
 __all__ = ["NamedNetwork", "named_network", "rebuilding"]
 
 S = TypeVar("S", Teacher, Distill)
-_LIBRARIES = {"timm": "timm", "hf": "transformers"}
-"""What a network's name begins with → the distribution that makes it."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +32,16 @@ class NamedNetwork(Generic[S]):
 def named_network(section: S) -> NamedNetwork[S]:
     """``section`` with the user's file or folder that its ``model`` names, if it names one, as the input ``source``."""
     files: dict[str, Source] = {}
-    path, is_file, function = section.model.rpartition(".py:")
+    path, is_file, function = section.model.rpartition(USER)
     if is_file:
         files["source"] = Path(f"{path}.py")
         section = replace(section, model=f"model.py:{function}")
-    folder = Path(section.model.removeprefix("hf:"))
-    if section.model.startswith("hf:") and folder.is_dir():
+    folder = Path(section.model.removeprefix(HF))
+    if section.model.startswith(HF) and folder.is_dir():
         files["source"] = Tree(folder, _hf_files)
-        section = replace(section, model="hf:source")
-    library = _LIBRARIES.get(section.model.partition(":")[0], "")
-    if not (library or is_file or section.model in names.OWN):
-        library = provider("model", section.model)
+        section = replace(section, model=f"{HF}source")
+    family = family_of(section.model)
+    library = family.library if family else "" if is_file else provider("model", section.model)
     return NamedNetwork(section, files, library)
 
 

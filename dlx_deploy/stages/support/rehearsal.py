@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dlx_deploy.config import Config, Data, Distill, Quantize, Teacher, Training
 from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.nn.models.families import is_user
 from dlx_deploy.pipeline.stage import Setup
 from dlx_deploy.tasks import task_for
 
@@ -89,7 +90,7 @@ def rehearse_network(section: Teacher | Distill, config: Config) -> None:
 
     from dlx_deploy.nn.export.rows import refuse_dependence
 
-    if ".py:" in section.model:
+    if is_user(section.model):
         # A user's code may do anything, so it is not asked to do it on a device that it does not know, or for a number
         # of classes that may not be that of the data.
         if task_for(config.data).classes(config.data) is not None:
@@ -114,7 +115,7 @@ def smallest_network(config: Config) -> tuple[nn.Module, InputSpec]:
 def is_unknown(config: Config) -> bool:
     """Whether that network cannot be made yet: a user's function is asked for the data's number of classes alone."""
     section = config.distill if config.distill.enabled else config.teacher
-    return ".py:" in section.model and task_for(config.data).classes(config.data) is None
+    return is_user(section.model) and task_for(config.data).classes(config.data) is None
 
 
 def built_network(section: Teacher | Distill, data: Data) -> tuple[nn.Module, InputSpec]:

@@ -44,7 +44,8 @@ def new_model(job: Job[Teacher | Distill], data: Dataset) -> tuple[nn.Module, Ar
     Raises:
         ConfigError: the network is unknown, cannot be made or kept, or gives something else.
     """
-    from dlx_deploy.nn.models.registry import HF, build_model, check_output, is_ours, kept_arguments
+    from dlx_deploy.nn.models.families import HF
+    from dlx_deploy.nn.models.registry import build_model, check_output, is_ours, kept_arguments
     from dlx_deploy.nn.training.compute import seed_all
     from dlx_deploy.nn.weights.network import Architecture, refuse_unkeepable
 

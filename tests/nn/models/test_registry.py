@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.families import model_names, torchvision_names
 from dlx_deploy.nn.models.inputs import ImageInput
-from dlx_deploy.nn.models.registry import build_model, check_output, model_names
+from dlx_deploy.nn.models.registry import build_model, check_output
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS, PadShortcut
 from dlx_deploy.nn.models.scaling import scaled
-from dlx_deploy.nn.models.torchvision_models import torchvision_names
 
 from ...arrays import class_logits
 
