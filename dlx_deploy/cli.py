@@ -16,13 +16,12 @@ import typer
 import dlx_deploy
 from dlx_deploy.commands import builds, packages, targets
 from dlx_deploy.errors import DlxError, EnvironmentMissing
-from dlx_deploy.runtime.signals import Terminated, interruptible
+from dlx_deploy.runtime.signals import INTERRUPTED, Terminated, interruptible
 from dlx_deploy.runtime.terminal import ready, show, silence, talk
 from dlx_deploy.runtime.words import escaped
 
 __all__ = ["app", "main"]
 
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="dlx-deploy",

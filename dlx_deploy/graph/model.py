@@ -16,9 +16,12 @@ from dlx_deploy.graph.shapes import folded
 
 __all__ = [
     "INPUT",
+    "LAYERS",
     "MAX_LENGTH",
     "OUTPUT",
+    "STANDARD",
     "TOKENS",
+    "WEIGHTED",
     "Index",
     "TensorInfo",
     "attribute",
@@ -32,6 +35,12 @@ __all__ = [
     "to_bytes",
 ]
 
+LAYERS = ("Conv", "Gemm", "MatMul")
+"""Layers with weights that every quantization scheme knows."""
+WEIGHTED = (*LAYERS, "ConvTranspose")
+"""Layers with weights."""
+STANDARD = ("", "ai.onnx")
+"""The names of ONNX's own domain."""
 INPUT, TOKENS = "images", "tokens"
 OUTPUT = "logits"
 
@@ -111,7 +120,7 @@ def to_bytes(model: ModelProto) -> bytes:
 
 def opset(model: ModelProto) -> int:
     """The version of the standard operator set that the model imports."""
-    return next(int(i.version) for i in model.opset_import if i.domain in ("", "ai.onnx"))
+    return next(int(i.version) for i in model.opset_import if i.domain in STANDARD)
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:

@@ -11,33 +11,21 @@ import msgspec
 
 from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.gate import GateResult
-from dlx_deploy.pipeline.key import KeyDocument, Plain
-from dlx_deploy.pipeline.record import StoredOutput
-from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.pipeline.key import Plain
+from dlx_deploy.pipeline.record import FinishedStep
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.schemas import newer_schema
 
-__all__ = ["Manifest", "StepEntry", "latest_manifests", "now"]
+__all__ = ["SCHEMA", "Manifest", "StepEntry", "latest_manifests", "now"]
 
 SCHEMA = 1
 
 
-class StepEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a build: what it was given, what it gave, and whether it ran.
+class StepEntry(FinishedStep, frozen=True, kw_only=True):
+    """One step of a build, and whether it ran in it."""
 
-    ``started``, ``seconds`` and ``tools``, the whole versions, are those of the run that made the outputs.
-    """
-
-    step: str
     status: Literal["ran", "cached"]
     why: str
-    key: str
-    document: KeyDocument
-    outputs: dict[str, StoredOutput]
-    metrics: Metrics
-    started: str
-    seconds: float
-    tools: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

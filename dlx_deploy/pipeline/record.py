@@ -11,7 +11,7 @@ from dlx_deploy.pipeline.digest import FileDigest, canonical_json
 from dlx_deploy.pipeline.key import KeyDocument
 from dlx_deploy.pipeline.stage import Metrics
 
-__all__ = ["SCHEMA", "Corrupt", "Record", "StoredOutput"]
+__all__ = ["SCHEMA", "Corrupt", "FinishedStep", "Record", "StoredOutput"]
 
 SCHEMA = 1
 
@@ -24,16 +24,13 @@ class StoredOutput(msgspec.Struct, frozen=True):
     files: dict[str, FileDigest]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``record.json`` holds. ``target_name``: for which it was first built. ``started`` is ISO 8601, UTC.
+class FinishedStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step was given and what it gave. ``started`` (ISO 8601, UTC) and ``seconds`` are those of its run.
 
-    ``tools`` are the whole versions that made the outputs; of these only a part is in the key. ``sha256`` is that of
-    all the other fields: a record that was changed after it was written is damaged.
+    ``tools`` are the whole versions that made the outputs; of these only a part is in the key.
     """
 
-    schema: int
     step: str
-    target_name: str
     key: str
     document: KeyDocument
     outputs: dict[str, StoredOutput]
@@ -41,6 +38,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     seconds: float
     tools: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Record(FinishedStep, frozen=True, kw_only=True):
+    """What ``record.json`` holds. ``target_name``: for which it was first built.
+
+    ``sha256`` is that of all the other fields: a record that was changed after it was written is damaged.
+    """
+
+    schema: int
+    target_name: str
     sha256: str = ""
 
     def digest(self) -> str:

@@ -11,7 +11,7 @@ import msgspec
 import dlx_deploy
 from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.manifest import Manifest, now
+from dlx_deploy.pipeline.manifest import SCHEMA, Manifest, now
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.store import Store
 
@@ -31,7 +31,7 @@ class Recorder:
         self._clock = time.monotonic()
         self._writable = True
         self.manifest = Manifest(
-            schema=1,
+            schema=SCHEMA,
             dlx_deploy=dlx_deploy.__version__,
             target_name=build.target_name,
             target=msgspec.to_builtins(build.target),

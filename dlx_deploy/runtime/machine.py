@@ -8,6 +8,8 @@ from typing import Dict, Optional
 
 import numpy as np
 
+from .linux import CPUINFO, DEVICE_TREE_MODEL
+
 __all__ = ["available_cores", "machine_info", "power_mode"]
 
 
@@ -25,7 +27,7 @@ def machine_info() -> Dict[str, object]:
     cpu = _cpu_model()
     cores = available_cores()
     system = f"{platform.system()} {platform.machine()}"
-    board = _text("/proc/device-tree/model")
+    board = _text(DEVICE_TREE_MODEL)
     return {
         "label": f"{board or cpu or 'unknown CPU'} ({cores} cores, {system})",
         "board": board,
@@ -55,7 +57,7 @@ def _text(path: str) -> Optional[str]:
 
 def _cpu_model() -> Optional[str]:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as f:
+        with open(CPUINFO, encoding="utf-8", errors="replace") as f:
             fields = [line.partition(":") for line in f]
     except OSError:
         return platform.processor() or None

@@ -11,8 +11,10 @@ import signal
 from types import FrameType
 from typing import Callable, Dict, Iterator, List, Optional, Union
 
-__all__ = ["Terminated", "interruptible"]
+__all__ = ["INTERRUPTED", "Terminated", "interruptible"]
 
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C ended: 128 and the signal's number."""
 NAMES = ("SIGTERM", "SIGHUP")
 
 

@@ -11,12 +11,11 @@ from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Outp
 from dlx_deploy.stages.support.networks import rebuilding
 from dlx_deploy.stages.support.training import TORCH_TOOLS, use_threads
 from dlx_deploy.targets import Profile
+from dlx_deploy.targets.opsets import OLDEST
 from dlx_deploy.tasks import task_for, task_of
 
 __all__ = ["STAGE"]
 
-OLDEST_OPSET = 13
-"""Per-channel DequantizeLinear, which INT8 weights need; a test holds it against ``graph.passes.opset``."""
 NEIGHBOURS = 8
 """Parity looks at so many rows at least: whether one's answer depends on others shows with others alone."""
 
@@ -79,9 +78,9 @@ def _bound(name: str, network: Network, config: Config, profile: Profile, upstre
 def check(setup: Setup[Export]) -> None:
     """The ``[export]`` table: an opset that can be written and that the target's parser reads."""
     opset, newest = setup.params.opset, setup.target.opset
-    if opset and not OLDEST_OPSET <= opset <= newest:
+    if opset and not OLDEST <= opset <= newest:
         raise ConfigError(
-            f"export.opset is {opset}; rule: {OLDEST_OPSET} to {newest}, the newest that {setup.target.name} reads; "
+            f"export.opset is {opset}; rule: {OLDEST} to {newest}, the newest that {setup.target.name} reads; "
             "set 0 for that one, or opset in a board.toml of your own if its parser reads more"
         )
     task_for(setup.config.data).inputs.check_export(setup.config.export, setup.config.data.kind)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.targets.opsets import NEWEST, OLDEST
 from dlx_deploy.targets.profile import Profile
 
 __all__ = ["check"]
-
-OPSET_MIN = 13  # QuantizeLinear and DequantizeLinear know per-channel scales since opset 13
-OPSET_MAX = 25  # the newest that any TensorRT parser documents (11.x)
 
 PEAKS = {
     "fp16": "fp16_tflops",
@@ -35,9 +33,9 @@ def check(profile: Profile, origin: str) -> Profile:
 
 
 def _opset(p: Profile) -> Iterator[str]:
-    if not OPSET_MIN <= p.opset <= OPSET_MAX:
+    if not OLDEST <= p.opset <= NEWEST:
         yield (
-            f"opset is {p.opset}; rule: {OPSET_MIN} (per-channel Q/DQ) to {OPSET_MAX} (newest TensorRT parser); "
+            f"opset is {p.opset}; rule: {OLDEST} (per-channel Q/DQ) to {NEWEST} (newest TensorRT parser); "
             "write the newest that the target's parser reads: 13 for TensorRT 8.2, 17 for 8.5, 20 for 10.x"
         )
 

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import msgspec
 
+from dlx_deploy.runtime.linux import CPUINFO, DEVICE_TREE_MODEL, DOT_PRODUCT
 from dlx_deploy.targets.profile import Profile
 
 __all__ = ["Host", "is_this_host", "read_host"]
 
-CPUINFO = Path("/proc/cpuinfo")
-DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
-
 ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
-DOT_PRODUCT = {"avx512_vnni", "avx_vnni", "asimddp"}  # VPDPBUSD in two encodings, SDOT/UDOT
+DOT_PRODUCTS = {*DOT_PRODUCT, "asimddp"}  # of x86, and SDOT/UDOT of Arm
 ARM_PARTS = {"0xd07": "Cortex-A57", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76", "0xd42": "Cortex-A78AE"}
 
 
@@ -30,7 +28,9 @@ class Host(msgspec.Struct, frozen=True):
     board: str  # the device tree's model, empty on a PC
 
 
-def read_host(cpuinfo: Path = CPUINFO, device_tree_model: Path = DEVICE_TREE_MODEL, machine: str = "") -> Host:
+def read_host(
+    cpuinfo: str | Path = CPUINFO, device_tree_model: str | Path = DEVICE_TREE_MODEL, machine: str = ""
+) -> Host:
     """This machine as ``/proc`` describes it; what cannot be read is left at its most modest value."""
     text = _read(cpuinfo)
     pairs = [(k.strip(), v.strip()) for k, _, v in (line.partition(":") for line in text.splitlines())]
@@ -42,7 +42,7 @@ def read_host(cpuinfo: Path = CPUINFO, device_tree_model: Path = DEVICE_TREE_MOD
         arch=ARCH.get(raw, raw),
         cpu_model=first.get("model name") or ARM_PARTS.get(part) or (f"Arm part {part}" if part else "unknown"),
         cores=sum(key == "processor" for key, _ in pairs) or os.cpu_count() or 1,
-        has_vnni=bool(flags & DOT_PRODUCT),
+        has_vnni=bool(flags & DOT_PRODUCTS),
         board=_read(device_tree_model).rstrip("\x00\n "),
     )
 
@@ -58,8 +58,8 @@ def is_this_host(profile: Profile, host: Host | None = None) -> bool:
     return profile.kind == "cpu" and profile.arch == host.arch and profile.device_tree_model in host.board
 
 
-def _read(path: Path) -> str:
+def _read(path: str | Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from dlx_deploy.runtime.backends.names import ENGINES, BackendName
+
 __all__ = [
     "BACKENDS",
     "SCHEMA",
-    "Backend",
     "Dla",
     "Kind",
     "Precision",
@@ -22,6 +23,7 @@ __all__ = [
     "QuantizationStyle",
     "Roofline",
     "Software",
+    "Style",
 ]
 
 SCHEMA = 1
@@ -30,12 +32,12 @@ SCHEMA = 1
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "fp4"]
 """What layers may run in; ``int4`` means 4-bit weights with half-precision arithmetic."""
 
-Backend = Literal["tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu"]
-"""What can run a package: an engine by TensorRT itself, or the ONNX by an execution provider of ONNX Runtime."""
+Style = Literal["tensorrt", "cpu"]
+"""Whose rules Q/DQ pairs follow: an explicitly quantized graph for TensorRT, or ONNX Runtime's kernels for CPUs."""
 
 Kind = Literal["tensorrt", "tensorrt-rtx", "cpu"]
 
-BACKENDS: dict[Kind, tuple[Backend, ...]] = {
+BACKENDS: dict[Kind, tuple[BackendName, ...]] = {
     "tensorrt": ("tensorrt", "onnxruntime-cuda", "onnxruntime-cpu"),
     "tensorrt-rtx": ("tensorrt-rtx", "onnxruntime-tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu"),
     "cpu": ("onnxruntime-cpu",),
@@ -57,7 +59,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class QuantizationStyle(_Table, frozen=True, kw_only=True):
     """How Q/DQ pairs are placed and what they hold; weights are always symmetric int8."""
 
-    style: Literal["tensorrt", "cpu"]
+    style: Style
     activation: Literal["int8", "uint8"]
     symmetric: bool  # activations have zero point 0
     per_channel: bool  # one weight scale per output channel
@@ -130,7 +132,7 @@ class Profile(_Table, frozen=True, kw_only=True):
     roofline: Roofline
     compute_capability: Annotated[str, Meta(pattern=r"^([0-9]+\.[0-9])?$")] = ""  # "" without an NVIDIA GPU
     engine_capabilities: tuple[ComputeCapability, ...] = ()  # of one engine for several; empty: compute_capability
-    backends: tuple[Backend, ...] = ()  # what runs the package, best first; empty: as all of its kind
+    backends: tuple[BackendName, ...] = ()  # what runs the package, best first; empty: as all of its kind
     sm_count: Count = 0  # streaming multiprocessors that are on in this power mode
     clock_mhz: NotNegative = 0.0  # of the GPU, or of the CPU where the kind is cpu, in this power mode
     memory_gib: NotNegative = 0.0  # shared with the CPU on a Jetson; 0: not known
@@ -143,11 +145,11 @@ class Profile(_Table, frozen=True, kw_only=True):
     software: Software = Software()
 
     @property
-    def backend_order(self) -> tuple[Backend, ...]:
+    def backend_order(self) -> tuple[BackendName, ...]:
         """What runs the package, best first."""
         return self.backends or BACKENDS[self.kind]
 
     @property
     def builds_engines(self) -> bool:
         """Whether TensorRT itself runs the package, so that an engine is built from its ONNX."""
-        return self.backend_order[0] in ("tensorrt", "tensorrt-rtx")
+        return self.backend_order[0] in ENGINES

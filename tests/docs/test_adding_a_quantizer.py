@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,16 +17,9 @@ from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize
 
 from ..arrays import samples
 from ..onnx_fixtures import images, residual_net
+from .pages import block
 
-DOCS = Path(__file__).parents[2] / "docs"
 INPUTS = samples(images(40))
-
-
-def block(page: str, language: str, text: str) -> str:
-    """The one block of the page in ``language`` that holds ``text``."""
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.M | re.S)
-    (only,) = (body for kind, body in blocks if kind == language and text in body)
-    return str(only)
 
 
 def python(*texts: str) -> dict[str, Any]:

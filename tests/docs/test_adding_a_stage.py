@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ..conftest import Here
+from .pages import block, installed_package
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-stage.md"
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.M | re.S)
-
-
-def block(language: str, text: str) -> str:
-    """The one block of the page in ``language`` that holds ``text``."""
-    (only,) = (body for kind, body in BLOCKS if kind == language and text in body)
-    return str(only)
+PAGE = "adding-a-stage.md"
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of installed packages that holds the page's, as an installer leaves it."""
-    site = tmp_path / "site"
-    metadata = site / "clip_stage-0.1.dist-info"
-    metadata.mkdir(parents=True)
-    (site / "clip_stage.py").write_text(block("python", "STAGE = Stage("))
-    (site / "test_clip.py").write_text(block("python", "def test_"))
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: clip-stage\nVersion: 0.1\n")
-    offered = tomllib.loads(block("toml", "entry-points"))["project"]["entry-points"]["dlx_deploy.stages"]
-    lines = [f"{name} = {value}" for name, value in offered.items()]
-    (metadata / "entry_points.txt").write_text("\n".join(["[dlx_deploy.stages]", *lines]))
-    monkeypatch.syspath_prepend(site)
-    yield site
-    for name in ("clip_stage", "test_clip"):
-        sys.modules.pop(name, None)
+def installed(tmp_path: Path) -> Iterator[Path]:
+    modules = {"clip_stage": "STAGE = Stage(", "test_clip": "def test_"}
+    with installed_package("clip-stage", "0.1", PAGE, modules, tmp_path / "site") as site:
+        yield site
 
 
 def test_the_stage_is_planned(installed: Path, here: Here) -> None:
-    Path("deploy.toml").write_text(block("toml", "[stages.clip]"))
+    Path("deploy.toml").write_text(block(PAGE, "toml", "[stages.clip]"))
     done = here("why", "clip", "--json")
     assert done.code == 0, done.err
     planned = here("plan")

@@ -8,8 +8,6 @@ import pytest
 
 from dlx_deploy.config import load_config
 from dlx_deploy.errors import ConfigError, DlxError
-from dlx_deploy.nn.export.spec import OLDEST
-from dlx_deploy.stages.export import OLDEST_OPSET
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.targets import load_target
 
@@ -38,10 +36,6 @@ def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str)
 def test_what_a_plan_refuses_of_a_target(tmp_path: Path, overrides: list[str], target: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         planned(tmp_path, *overrides, target=target)
-
-
-def test_the_oldest_opset_is_the_writers() -> None:
-    assert OLDEST_OPSET == OLDEST
 
 
 @pytest.mark.parametrize(("target", "length"), [("jetson", "fixed"), ("rpi5", "dynamic")])

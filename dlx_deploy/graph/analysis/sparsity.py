@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from dlx_deploy.graph.model import Index
-from dlx_deploy.graph.quantization.layers import LAYERS, through_qdq, weight_axis
+from dlx_deploy.graph.model import LAYERS, Index
+from dlx_deploy.graph.quantization.layers import through_qdq, weight_axis
 
 __all__ = ["two_four_layers"]
 

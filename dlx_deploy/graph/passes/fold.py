@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
-from dlx_deploy.graph.model import Index, load, to_bytes
+from dlx_deploy.graph.model import WEIGHTED, Index, load, to_bytes
 from dlx_deploy.graph.passes.base import Pass
 from dlx_deploy.graph.passes.names import scope_of
 from dlx_deploy.runtime.backends.session import open_session
@@ -19,7 +19,6 @@ from dlx_deploy.runtime.untyped import Array
 
 __all__ = ["FOLD_WEIGHTS", "constants_of", "fold_weights"]
 
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 

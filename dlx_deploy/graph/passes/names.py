@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from onnx import ModelProto, NodeProto
 
+from dlx_deploy.graph.model import WEIGHTED
 from dlx_deploy.graph.passes.base import Pass
 
 __all__ = ["NAME_NODES", "STRIP_PREFIX", "WRAPPED", "scope_of"]
 
 WRAPPED = "model"
 """The name under which the exporter's wrapper holds the user's model."""
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 

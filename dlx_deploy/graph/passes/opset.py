@@ -14,13 +14,10 @@ import onnx
 from onnx import ModelProto, NodeProto, defs, helper, numpy_helper
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.model import Index, attribute, int_attribute, load, opset
+from dlx_deploy.graph.model import STANDARD, Index, attribute, int_attribute, load, opset
 from dlx_deploy.graph.passes.base import Pass
 
-__all__ = ["OLDEST", "lower", "to_opset"]
-
-OLDEST = 13
-"""Per-channel DequantizeLinear, which INT8 weights need, came with opset 13."""
+__all__ = ["lower", "to_opset"]
 
 
 class _Context:
@@ -74,7 +71,7 @@ def to_opset(target: int) -> Pass:
 
 
 def _lowered(node: NodeProto, source: int, context: _Context) -> list[NodeProto]:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in STANDARD:
         raise _refused(node, context.target, f"it belongs to the domain {node.domain!r}")
     new = defs.get_schema(node.op_type, source)
     if new.since_version <= context.target:

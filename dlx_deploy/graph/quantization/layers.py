@@ -14,13 +14,11 @@ from fnmatch import fnmatchcase
 from onnx import ModelProto, NodeProto, TensorProto
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.model import Index, TensorInfo, attribute, infer, int_attribute
+from dlx_deploy.graph.model import LAYERS, WEIGHTED, Index, TensorInfo, attribute, infer, int_attribute
 from dlx_deploy.graph.passes.fold import constants_of
 
 __all__ = [
     "DYNAMIC",
-    "LAYERS",
-    "WEIGHTED",
     "excluded",
     "layer_precision",
     "quantizable",
@@ -28,8 +26,6 @@ __all__ = [
     "weight_axis",
 ]
 
-LAYERS = ("Conv", "Gemm", "MatMul")
-WEIGHTED = (*LAYERS, "ConvTranspose")
 NUMBER = re.compile(r"^(.*/[A-Za-z]+)_[0-9]+$")
 """A node's name whose module makes several of its kind: see ``graph.passes.names``."""
 DYNAMIC, DYNAMIC_SUFFIX = "MatMulInteger", "_quant"

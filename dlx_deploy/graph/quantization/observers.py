@@ -7,7 +7,7 @@ see, as ONNX Runtime's calibrators do, so that the same inputs give the same ran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -68,56 +68,57 @@ class MinMax:
         return (float(self.low), float(self.high)) if self.low <= self.high else (0.0, 0.0)
 
 
-class Percentile:
-    """The range that holds 99.99 % of the values: half of the rest is cut at either end, or all at the magnitude's."""
+class _Binned:
+    """What has been seen of a tensor, as its ends and as a histogram."""
 
-    def __init__(self, *, symmetric: bool) -> None:
-        self._seen = MinMax(symmetric=symmetric)
-        self._symmetric = symmetric
-        self._histogram = Histogram(PERCENTILE_BINS, magnitudes=symmetric)
+    def __init__(self, histogram: Histogram) -> None:
+        self._seen = MinMax(symmetric=False)
+        self._histogram = histogram
 
     def update(self, values: Values, low: np.float32, high: np.float32) -> None:
         """See ``Observer``."""
         self._seen.update(values, low, high)
         self._histogram.update(values, low, high)
 
-    def bounds(self) -> tuple[float, float]:
-        """See ``Observer``."""
+    def cut(self, kept: Callable[[Counts, Values], tuple[np.float32, np.float32]]) -> tuple[float, float]:
+        """The range that ``kept`` chooses of the histogram's counts and edges, as far as values were seen in it."""
         counts, edges = self._histogram.counts, self._histogram.edges
         if not len(counts):
             return 0.0, 0.0
+        low, high = kept(counts, edges)
+        return float(max(low, self._seen.low)), float(min(high, self._seen.high))
+
+
+class Percentile(_Binned):
+    """The range that holds 99.99 % of the values: half of the rest is cut at either end, or all at the magnitude's."""
+
+    def __init__(self, *, symmetric: bool) -> None:
+        super().__init__(Histogram(PERCENTILE_BINS, magnitudes=symmetric))
+        self._symmetric = symmetric
+
+    def bounds(self) -> tuple[float, float]:
+        """See ``Observer``."""
+        return self.cut(self._kept)
+
+    def _kept(self, counts: Counts, edges: Values) -> tuple[np.float32, np.float32]:
         below = np.cumsum(counts / counts.sum())
         cut = (100.0 - PERCENT) / (100.0 if self._symmetric else 200.0)
         right = edges[np.searchsorted(below, PERCENT / 100.0 if self._symmetric else 1.0 - cut)]
-        left = -right if self._symmetric else edges[np.searchsorted(below, cut)]
-        return float(max(left, self._seen.low)), float(min(right, self._seen.high))
+        return -right if self._symmetric else edges[np.searchsorted(below, cut)], right
 
 
-class Entropy:
+class Entropy(_Binned):
     """The range whose quantized values tell most of the values: the least Kullback-Leibler divergence of the two.
 
     Migacz, "8-bit Inference with TensorRT", GTC 2017.
     """
 
     def __init__(self, *, symmetric: bool) -> None:
-        self._seen = MinMax(symmetric=symmetric)
-        self._histogram = Histogram(ENTROPY_BINS, magnitudes=False, most=MOST_ENTROPY_BINS)
-
-    def update(self, values: Values, low: np.float32, high: np.float32) -> None:
-        """See ``Observer``."""
-        self._seen.update(values, low, high)
-        self._histogram.update(values, low, high)
+        super().__init__(Histogram(ENTROPY_BINS, magnitudes=False, most=MOST_ENTROPY_BINS))
 
     def bounds(self) -> tuple[float, float]:
         """See ``Observer``."""
-        counts, edges = self._histogram.counts, self._histogram.edges
-        if not len(counts):
-            return 0.0, 0.0
-        middle = len(counts) // 2
-        reaches = range(LEVELS // 2, middle + 1)
-        spans = [(middle - reach, min(middle + reach + 1, len(counts))) for reach in reaches]
-        start, end = spans[int(np.argmin([_divergence(counts, *span) for span in spans]))]
-        return float(max(edges[start], self._seen.low)), float(min(edges[end], self._seen.high))
+        return self.cut(_least_divergent)
 
 
 class Histogram:
@@ -200,6 +201,15 @@ def _counted(values: Values, bins: int, low: np.float32, high: np.float32) -> tu
     """Counts and edges, which numpy rounds as float32 where it gets the ends as such."""
     counts, edges = np.histogram(values, bins, range=(low, high))  # type: ignore[arg-type]
     return counts, edges.astype(np.float32)
+
+
+def _least_divergent(counts: Counts, edges: Values) -> tuple[np.float32, np.float32]:
+    """The ends of the middle bins whose quantized values tell most of all."""
+    middle = len(counts) // 2
+    reaches = range(LEVELS // 2, middle + 1)
+    spans = [(middle - reach, min(middle + reach + 1, len(counts))) for reach in reaches]
+    start, end = spans[int(np.argmin([_divergence(counts, *span) for span in spans]))]
+    return edges[start], edges[end]
 
 
 def _divergence(counts: Counts, start: int, end: int) -> np.float32:

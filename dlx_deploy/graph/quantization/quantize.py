@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from onnx import ModelProto
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph.model import Index, load, to_bytes
+from dlx_deploy.graph.model import WEIGHTED, Index, load, to_bytes
 from dlx_deploy.graph.passes.base import Pass, run_passes
 from dlx_deploy.graph.passes.half import float_tensors, half_precision
 from dlx_deploy.graph.passes.tidy import TIDY
 from dlx_deploy.graph.quantization.dynamic import dynamic_layers, quantize_dynamically
 from dlx_deploy.graph.quantization.fit import check_bias, check_layers, check_names, check_scheme, check_tensors
-from dlx_deploy.graph.quantization.layers import WEIGHTED, excluded, layer_precision, quantizable
+from dlx_deploy.graph.quantization.layers import excluded, layer_precision, quantizable
 from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
 from dlx_deploy.graph.quantization.placement import Placement, narrowed, place
 from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan

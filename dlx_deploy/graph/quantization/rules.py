@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, defs
 
-from dlx_deploy.graph.model import Index, attribute, int_attribute, opset
+from dlx_deploy.graph.model import STANDARD, WEIGHTED, Index, attribute, int_attribute, opset
 from dlx_deploy.graph.passes.base import Pass
-from dlx_deploy.graph.passes.opset import OLDEST
-from dlx_deploy.graph.quantization.layers import LAYERS, through_qdq, weight_axis
+from dlx_deploy.graph.quantization.layers import through_qdq, weight_axis
+from dlx_deploy.targets.opsets import OLDEST
 
 __all__ = ["TENSORRT_RULES", "check_tensorrt_rules"]
 
@@ -94,7 +94,7 @@ def _per_tensor_activations(index: Index) -> Iterator[str]:
 
 def _weight_axes(index: Index) -> Iterator[str]:
     """*Silent*: with scales along another axis than the output channels the layer runs in floating point."""
-    for node in _nodes(index, *LAYERS, "ConvTranspose"):
+    for node in _nodes(index, *WEIGHTED):
         dequantize = index.made_by(node.input[1], "DequantizeLinear")
         if dequantize is None or dequantize.input[0] not in index.initializers:
             continue
@@ -165,15 +165,16 @@ def _uint8_input(index: Index) -> Iterator[str]:
 
 def _operators(index: Index) -> Iterator[str]:
     for node in index.model.graph.node:
-        if node.op_type in UNSUPPORTED or node.domain not in ("", "ai.onnx"):
-            yield _at(node, f"{node.domain or 'ai.onnx'}.{node.op_type} is not supported; use Q/DQ around float layers")
+        if node.op_type in UNSUPPORTED or node.domain not in STANDARD:
+            name = f"{node.domain or STANDARD[-1]}.{node.op_type}"
+            yield _at(node, f"{name} is not supported; use Q/DQ around float layers")
 
 
 def _mixed_types(index: Index) -> Iterator[str]:
     """A strongly typed network takes no float32 beside float16: also what a half-converted BF16 export looks like."""
     types = _element_types(index.model)
     for node in index.model.graph.node:
-        if node.domain not in ("", "ai.onnx") or not defs.has(node.op_type, opset(index.model)):
+        if node.domain not in STANDARD or not defs.has(node.op_type, opset(index.model)):
             continue
         formal = defs.get_schema(node.op_type, opset(index.model)).inputs
         seen: dict[str, set[int]] = {}

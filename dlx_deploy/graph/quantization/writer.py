@@ -10,12 +10,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import Index, load, opset
-from dlx_deploy.graph.passes.opset import OLDEST
 from dlx_deploy.graph.quantization.placement import Pair, Placement, Weights
 from dlx_deploy.graph.quantization.plan import QuantizationPlan
 from dlx_deploy.graph.quantization.planning import LARGEST_BIAS, bias_of, scale_of
 from dlx_deploy.graph.quantization.rounding import Rounding, nearest
 from dlx_deploy.graph.quantization.scheme import Scheme
+from dlx_deploy.targets.opsets import OLDEST
 
 __all__ = ["write_qdq"]
 

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import INPUT, MAX_LENGTH, TOKENS
 from dlx_deploy.graph.passes.names import WRAPPED
-from dlx_deploy.graph.passes.opset import OLDEST
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.models.outputs import Outputs, fits, named_tensors, sizes
+from dlx_deploy.targets.opsets import NEWEST, OLDEST
 
-__all__ = ["NEWEST", "ExportSpec", "Spec", "TextSpec", "misshapen", "named_outputs"]
-
-NEWEST = 25
+__all__ = ["ExportSpec", "Spec", "TextSpec", "misshapen", "named_outputs"]
 
 
 @dataclass(frozen=True)

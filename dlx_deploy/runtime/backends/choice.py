@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, List, Sequence
 
 from ..errors import BackendMissing, InputError, PackageError
 from ..words import shortened
-from .table import BACKENDS, DEFAULT_ORDER, BackendOptions, BackendRecord, Say, Session
+from .names import DEFAULT_ORDER
+from .table import BACKENDS, BackendOptions, BackendRecord, Say, Session
 
 if TYPE_CHECKING:
     from ..package.contents import Package

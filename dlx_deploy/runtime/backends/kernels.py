@@ -5,12 +5,10 @@ from __future__ import annotations
 import platform
 from typing import Optional
 
+from ..linux import CPUINFO, DOT_PRODUCT
 from ..untyped import JsonTable
 
 __all__ = ["missing_dot_product"]
-
-CPUINFO = "/proc/cpuinfo"
-DOT_PRODUCT = ("avx512_vnni", "avx_vnni")
 
 
 def missing_dot_product(meta: JsonTable, cpuinfo: str = CPUINFO, machine: str = "") -> Optional[str]:

@@ -14,7 +14,7 @@ from .session import open_plugin_session, open_session, session_errors, version_
 if TYPE_CHECKING:
     from ..package.contents import Package
 
-__all__ = ["BACKENDS", "DEFAULT_ORDER", "BackendOptions", "BackendRecord", "Say", "Session"]
+__all__ = ["BACKENDS", "BackendOptions", "BackendRecord", "Say", "Session"]
 
 CUDA = ("CUDAExecutionProvider",)
 RTX_PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
@@ -95,6 +95,4 @@ BACKENDS: Dict[str, BackendRecord] = {
     "onnxruntime-cuda": BackendRecord(_onnxruntime_cuda, session_errors),
     "onnxruntime-cpu": BackendRecord(_onnxruntime, session_errors, exact=True),
 }
-"""Every backend by its name."""
-DEFAULT_ORDER = ("onnxruntime-cpu",)
-"""What is tried where a package names no order."""
+"""Every backend by its name (``names.BackendName``)."""

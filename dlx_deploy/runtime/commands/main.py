@@ -13,7 +13,7 @@ from ..errors import BackendMissing, InputError, RuntimeFault
 from ..package.archive import to_json
 from ..package.contents import Package, open_package
 from ..predictor import Predictor
-from ..signals import Terminated, interruptible
+from ..signals import INTERRUPTED, Terminated, interruptible
 from ..tasks.task import PredictOptions
 from ..terminal import ready, show, talk
 from ..views import CommandView, Outcome
@@ -24,7 +24,6 @@ from .bench import BenchOptions
 
 __all__ = ["main", "view_of"]
 
-INTERRUPTED = 130
 ALIASES = {"run": "predict", "info": "inspect"}
 """Names that commands had, here or in dlx-deploy; they work and are not shown."""
 

@@ -9,11 +9,12 @@ import importlib
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple
 
+from ..backends.names import ENGINES
 from ..errors import BackendMissing, EngineError
 from ..untyped import Foreign
 from .configure import add_profile, configure
 from .messages import logger_of, parse_failure, without_memory
-from .settings import FLAVOURS, BuildSettings
+from .settings import BuildSettings
 
 __all__ = ["Api", "RawBuild", "load_api"]
 
@@ -47,8 +48,8 @@ def load_api(flavour: str) -> Api:
         BackendMissing: its Python package is not here, or cannot be loaded.
         EngineError: there is no such flavour.
     """
-    if flavour not in FLAVOURS:
-        raise EngineError(f"flavour is {flavour!r}; must be one of {', '.join(FLAVOURS)}")
+    if flavour not in ENGINES:
+        raise EngineError(f"flavour is {flavour!r}; must be one of {', '.join(ENGINES)}")
     try:
         return Api(importlib.import_module(MODULES[flavour]), flavour)
     except (ImportError, OSError) as e:  # OSError: a shared library that it loads itself

@@ -16,7 +16,7 @@ from ..errors import EngineError
 from ..filenames import MODEL, PLAN
 from ..files import write_atomically
 from ..untyped import JsonTable
-from .child import FAULTS
+from .child import FAULTS, REPORT, REQUEST, TIMINGS
 from .inspector import read_inspection
 from .rtx_plan import read_rtx_plan
 from .settings import BuildSettings
@@ -71,13 +71,13 @@ def build_engine(
         folder = Path(name)
         (folder / MODEL).write_bytes(model)
         request = {"settings": settings.to_dict(), "workspace_mib": workspace_mib}
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
         if timing_cache is not None and timing_cache.exists():
-            (folder / "timing.cache").write_bytes(timing_cache.read_bytes())
+            (folder / TIMINGS).write_bytes(timing_cache.read_bytes())
         report = _run_child(folder, progress)
         plan = (folder / PLAN).read_bytes()
         if timing_cache is not None:
-            _keep(folder / "timing.cache", timing_cache)
+            _keep(folder / TIMINGS, timing_cache)
     table = _table(plan, report["inspection"], settings.flavour)
     _prove(table, settings)
     return BuiltEngine(
@@ -106,9 +106,9 @@ def _run_child(folder: Path, progress: BuildProgress) -> JsonTable:
         except BaseException:
             _stop(child)
             raise
-    if code or not (folder / "report.json").exists():
+    if code or not (folder / REPORT).exists():
         raise EngineError(_death(code, phase, (folder / "log.txt").read_text(encoding="utf-8", errors="replace")))
-    report: JsonTable = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report: JsonTable = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     if "error" in report:
         raise FAULTS[report["kind"]](report["error"])
     return report

@@ -18,7 +18,10 @@ from ..filenames import MODEL, PLAN
 from .api import load_api
 from .settings import BuildSettings
 
-__all__ = ["FAULTS", "main"]
+__all__ = ["FAULTS", "REPORT", "REQUEST", "TIMINGS", "main"]
+
+REQUEST, REPORT, TIMINGS = "request.json", "report.json", "timing.cache"
+"""In the folder that the parent and its builder share, beside the model and the plan."""
 
 FAULTS = {kind.__name__: kind for kind in (BackendMissing, EngineError, PackageError)}
 """What a builder raises on purpose, by name: the parent raises it again."""
@@ -38,15 +41,15 @@ def main(folder: str) -> int:
         report = _build(where, progress)
     except RuntimeFault as e:
         report = {"error": str(e), "kind": type(e).__name__}
-    (where / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (where / REPORT).write_text(json.dumps(report), encoding="utf-8")
     return 0
 
 
 def _build(where: Path, progress: Callable[[str, int, int], None]) -> Dict[str, object]:
-    request = json.loads((where / "request.json").read_text(encoding="utf-8"))
+    request = json.loads((where / REQUEST).read_text(encoding="utf-8"))
     settings = BuildSettings.from_dict(request["settings"], "the build request")
     api = load_api(settings.flavour)
-    cache = where / "timing.cache"
+    cache = where / TIMINGS
     known = cache.read_bytes() if cache.exists() else b""
     started = time.monotonic()
     raw = api.build((where / MODEL).read_bytes(), settings, known, request["workspace_mib"], progress)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Callable, Dict, Mapping, Optional, Tuple
 
+from ..backends.names import ENGINES
 from ..errors import PackageError
 from ..untyped import JsonTable
 from ..words import shortened
 
-__all__ = ["FLAVOURS", "BuildSettings", "is_count"]
+__all__ = ["BuildSettings", "is_count"]
 
-FLAVOURS = ("tensorrt", "tensorrt-rtx")
 PRECISIONS = ("int8", "fp16", "fp32")
 FLAGS = ("strongly_typed", "sparse_weights", "version_compatible", "hardware_compatible")
 
@@ -64,7 +64,7 @@ class BuildSettings:
 
     def _check(self, origin: str) -> None:
         rules = {
-            "flavour": (self.flavour in FLAVOURS, f"one of {', '.join(FLAVOURS)}"),
+            "flavour": (self.flavour in ENGINES, f"one of {', '.join(ENGINES)}"),
             "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             "batch": (_ascending(self.batch), "three whole numbers, 1 <= min <= opt <= max"),
             "workspace_mib": (is_count(self.workspace_mib), "a whole number of MiB, 0 for no limit"),
