@@ -12,20 +12,23 @@ from onnx import ModelProto
 
 from dlx_deploy.graph.checks import rows, spread
 from dlx_deploy.graph.execution import evaluation, latency
-from dlx_deploy.graph.model import INPUT, OUTPUT, TOKENS, load
+from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization import quantize, ranges
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.nn.export import parity
 from dlx_deploy.nn.export.spec import ExportSpec, TextSpec
 from dlx_deploy.runtime.commands.bench import Latency
+from dlx_deploy.runtime.tasks.classes import LOGITS
+from dlx_deploy.runtime.tasks.image_inputs import IMAGES
+from dlx_deploy.runtime.tasks.text_inputs import TOKENS
 
 Array = NDArray[Any]
-CLASSES = {OUTPUT: (None,)}
+CLASSES = {LOGITS: (None,)}
 """What a classifier of any number of classes answers."""
 
 
 def class_logits(classes: int) -> dict[str, tuple[int | None, ...]]:
-    return {OUTPUT: (classes,)}
+    return {LOGITS: (classes,)}
 
 
 def image_spec(
@@ -46,7 +49,7 @@ def text_spec(max_length: int, pad_id: int, **rest: Any) -> TextSpec:
 
 def samples(inputs: Array, pad_id: int | None = None, name: str = "") -> Samples:
     """Tokens [N, L], which ``pad_id`` pads, or images."""
-    name = name or (TOKENS if inputs.ndim == 2 else INPUT)
+    name = name or (TOKENS if inputs.ndim == 2 else IMAGES)
     return Samples({name: inputs}, {} if pad_id is None else {name: pad_id})
 
 
@@ -89,9 +92,9 @@ def dependence(
     run: Callable[[Array, int], Array], inputs: Array, expected: Array, tolerance: float, fixed: int | None = None
 ) -> rows.Dependence | None:
     def named(part: Samples, batch: int) -> dict[str, Array]:
-        return {OUTPUT: run(part.arrays[INPUT], batch)}
+        return {LOGITS: run(part.arrays[IMAGES], batch)}
 
-    return rows.dependence(named, samples(inputs, name=INPUT), {OUTPUT: expected}, tolerance, fixed)
+    return rows.dependence(named, samples(inputs, name=IMAGES), {LOGITS: expected}, tolerance, fixed)
 
 
 def first_dependent_node(
@@ -106,7 +109,7 @@ def moved(model: bytes, inputs: Array, pad_id: int | None = None) -> float:
 
 
 def unlike(inputs: Array) -> Array:
-    return np.asarray(rows.unlike(samples(inputs)).arrays[TOKENS if inputs.ndim == 2 else INPUT])
+    return np.asarray(rows.unlike(samples(inputs)).arrays[TOKENS if inputs.ndim == 2 else IMAGES])
 
 
 def top1(logits: Array, labels: Array) -> float:

@@ -15,12 +15,9 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.shapes import folded
 
 __all__ = [
-    "INPUT",
     "LAYERS",
     "MAX_LENGTH",
-    "OUTPUT",
     "STANDARD",
-    "TOKENS",
     "WEIGHTED",
     "Index",
     "TensorInfo",
@@ -41,8 +38,6 @@ WEIGHTED = (*LAYERS, "ConvTranspose")
 """Layers with weights."""
 STANDARD = ("", "ai.onnx")
 """The names of ONNX's own domain."""
-INPUT, TOKENS = "images", "tokens"
-OUTPUT = "logits"
 
 
 @dataclass(frozen=True)

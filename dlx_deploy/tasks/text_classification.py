@@ -50,10 +50,9 @@ def _classes(data: Data) -> int | None:
 
 
 def _device(data: Dataset, golden: Sequence[int], dims: Mapping[str, Sequence[int | None]]) -> DeviceTask:
-    from dlx_deploy.nn.data.headers import TOKENS
     from dlx_deploy.nn.data.texts import texts_of, tokenizer_of
     from dlx_deploy.runtime.tasks.text_classification import text_classification
-    from dlx_deploy.runtime.tasks.text_inputs import Tokens
+    from dlx_deploy.runtime.tasks.text_inputs import TOKENS, Tokens
 
     header, texts = text_header(data), texts_of(data, "test")
     tokens = Tokens(header.vocabulary, header.pad_id, header.max_length, header.truncate, dims[TOKENS][1])

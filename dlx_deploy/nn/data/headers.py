@@ -8,10 +8,10 @@ from typing import Annotated
 from msgspec import Meta
 
 from dlx_deploy.nn.data.dataset import Column, Header
+from dlx_deploy.runtime.tasks.image_inputs import IMAGES
+from dlx_deploy.runtime.tasks.text_inputs import TOKENS
 
-__all__ = ["IMAGES", "TOKENS", "ImageHeader", "TextHeader"]
-
-IMAGES, TOKENS = "images", "tokens"
+__all__ = ["ImageHeader", "TextHeader"]
 
 _Size = Annotated[int, Meta(ge=1)]
 

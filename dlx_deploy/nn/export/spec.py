@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.model import INPUT, MAX_LENGTH, TOKENS
+from dlx_deploy.graph.model import MAX_LENGTH
 from dlx_deploy.graph.passes.names import WRAPPED
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.models.outputs import Outputs, fits, named_tensors, sizes
+from dlx_deploy.runtime.tasks.image_inputs import IMAGES
+from dlx_deploy.runtime.tasks.text_inputs import TOKENS
 from dlx_deploy.targets.opsets import NEWEST, OLDEST
 
 __all__ = ["ExportSpec", "Spec", "TextSpec", "misshapen", "named_outputs"]
@@ -23,7 +25,7 @@ __all__ = ["ExportSpec", "Spec", "TextSpec", "misshapen", "named_outputs"]
 class ExportSpec:
     """Images: their size, normalisation (0..1 scale, per channel), what is answered, opset and batch."""
 
-    inputs: ClassVar[tuple[str, ...]] = (INPUT,)
+    inputs: ClassVar[tuple[str, ...]] = (IMAGES,)
     advice: ClassVar[str] = ""
 
     height: int
@@ -71,7 +73,7 @@ class ExportSpec:
     def read(self, samples: Samples) -> tuple[Tensor, ...]:
         """What the bare model reads for stored ``samples``, computed the plain way."""
         planes = (
-            ((samples.arrays[INPUT] / 255.0 - np.array(self.mean)) / np.array(self.std))
+            ((samples.arrays[IMAGES] / 255.0 - np.array(self.mean)) / np.array(self.std))
             .transpose(0, 3, 1, 2)
             .astype(np.float32)
         )
