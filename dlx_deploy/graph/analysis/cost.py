@@ -133,7 +133,7 @@ class _Costs:
         for node in self._index.model.graph.node:
             if node.op_type in ALIASES:
                 self._source[node.output[0]] = self._behind(node.input[0])
-            elif node.op_type in HEAVY or self._shape(_made(node)).dtype not in INTEGERS:
+            elif node.op_type in HEAVY or self._shape(_first_output(node)).dtype not in INTEGERS:
                 self._place(node)
         return [self._cost(layer) for layer in self._done]
 
@@ -150,7 +150,7 @@ class _Costs:
             activations.remove(next(n for n in activations if self._behind(n) == layer.end))
         layer.inputs += activations
         layer.weights |= weights
-        layer.end = _made(node)
+        layer.end = _first_output(node)
         self._growing[layer.end] = layer
 
     def _open(self, node: NodeProto, activations: list[str]) -> _Layer | None:
@@ -167,9 +167,11 @@ class _Costs:
         return max(candidates, key=lambda item: item[:3])[3] if candidates else None
 
     def _new(self, node: NodeProto) -> _Layer:
-        info = self._shape(_made(node))
+        info = self._shape(_first_output(node))
         light = node.op_type not in HEAVY or self._is_depthwise(node)
-        return _Layer(node.name, node.op_type, self._macs(node), self._precision(node, info), light, _made(node))
+        return _Layer(
+            node.name, node.op_type, self._macs(node), self._precision(node, info), light, _first_output(node)
+        )
 
     def _cost(self, layer: _Layer) -> LayerCost:
         readers = self._index.readers(layer.end)
@@ -199,7 +201,7 @@ class _Costs:
     def _macs(self, node: NodeProto) -> int:
         if node.op_type not in HEAVY:
             return 0
-        x, out = self._known(node.input[0]), self._known(_made(node))
+        x, out = self._known(node.input[0]), self._known(_first_output(node))
         w = self._known(node.input[1]) if len(node.input) > 1 else x
         if node.op_type == "Conv":
             return out.elements * w.elements // w.shape[0]
@@ -271,6 +273,6 @@ class _Costs:
         return info
 
 
-def _made(node: NodeProto) -> str:
+def _first_output(node: NodeProto) -> str:
     """The first output that somebody wanted: of a recurrent layer it may be the last state alone."""
     return next(str(name) for name in node.output if name)

@@ -145,7 +145,7 @@ class _Conversion:
         formal = self._schema(node).inputs
         for i, name in enumerate(node.input):
             if name and self._original(name) == FLOAT:
-                node.input[i] = self._as(name, wanted if self._allows(node.input, formal, i) else FLOAT)
+                node.input[i] = self._in_type(name, wanted if self._allows(node.input, formal, i) else FLOAT)
         if node.op_type == "Cast" and attribute(node, "to") == FLOAT and wanted == HALF:
             del node.attribute[:]
             node.attribute.append(helper.make_attribute("to", HALF))
@@ -155,7 +155,7 @@ class _Conversion:
                 node.output[i] = f"{name}/fp16" if name in self._ends else name
         self._nodes.append(node)
 
-    def _as(self, name: str, wanted: int) -> str:
+    def _in_type(self, name: str, wanted: int) -> str:
         """The tensor's name in the type wanted; a constant is stored again, anything else is cast once."""
         if name in self._index.initializers:
             return self._constant(name) if wanted == HALF else name

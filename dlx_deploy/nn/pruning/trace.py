@@ -147,13 +147,13 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def mix(self, labels: Labels, one: Labels, func: Operation) -> None:
         """``func`` mixes ``labels`` with ``one`` of them: they stay or go together."""
         self.tie(labels, one)
-        self.mixed.append(self._said(labels, func.overloadpacket.__name__))
+        self.mixed.append(self._fixed_here(labels, func.overloadpacket.__name__))
 
     def fix(self, labels: Labels, why: str) -> None:
         """These channels must stay."""
-        self.fixed.append(self._said(labels, why))
+        self.fixed.append(self._fixed_here(labels, why))
 
-    def _said(self, labels: Labels, why: str) -> Fixed:
+    def _fixed_here(self, labels: Labels, why: str) -> Fixed:
         return Fixed(np.unique(labels), f"{why} in {self.place}")
 
     def turn(self, weight: Tensor, turned: Tensor) -> bool:

@@ -114,7 +114,7 @@ def save_model(folder: Path, model: nn.Module, architecture: Architecture, sampl
     (folder / _WEIGHTS).write_bytes(save(portable({**packed(model), **outside}), header))
     _fill(fresh, folder)
     read = architecture.input.drawn(_SAMPLES) if samples is None else samples
-    refuse_other_answers(model, fresh, read, _told(lost, model, start))
+    refuse_other_answers(model, fresh, read, _fate_of(lost, model, start))
 
 
 def load_model(folder: Path) -> tuple[nn.Module, Architecture]:
@@ -203,7 +203,7 @@ def _fill(model: nn.Module, folder: Path) -> None:
     set_outside(model, tensors, start)
 
 
-def _told(lost: Sequence[str], model: nn.Module, start: Snapshot) -> list[str]:
+def _fate_of(lost: Sequence[str], model: nn.Module, start: Snapshot) -> list[str]:
     """What became of the leaves that are lost."""
     now = leaves(model) if lost else {}
     here = {name: describe(leaf.value) for name, leaf in now.items()}
