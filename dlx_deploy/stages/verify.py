@@ -71,10 +71,10 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     statistics: dict[str, Arrays] = {}
     for done, name in enumerate(models):
         job.progress(done, len(models), f"{name} on {n} test inputs")
-        asked = [device.outputs.statistic, *([device.outputs.record] if name == REFERENCE else [])]
-        statistics[name], *recorded = statistics_of(job, name, test, asked)
-        for columns in recorded:
-            np.savez(job.out / "teacher.npz", **columns)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
+        columns = [device.outputs.record] if name == REFERENCE else []
+        statistics[name], *made = statistics_of(job, name, test, [device.outputs.statistic, *columns])
+        if made:
+            np.savez(job.out / "teacher.npz", **made[0])  # type: ignore[arg-type]  # its stub takes them for allow_pickle
     return Accuracy(
         metric=comparison.name,
         title=comparison.title,
