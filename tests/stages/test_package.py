@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: held_images(IMAGES, LABELS))
     same, size = {"b": 0, "c": 0}, {"size_bytes": 1, "macs": 1, "parameters": 1}
     rows = tuple(Row(model=m, score=1, evidence=same, **size) for m in ("teacher", "quantized"))
-    accuracy = Accuracy(metric="top1", title="top-1", judge="native", n=20, shipped="quantized", rows=rows)
+    known = {"metric": "top1", "title": "top-1", "facts": {"largest_class": 0.5}}
+    accuracy = Accuracy(**known, judge="native", n=20, shipped="quantized", rows=rows)
     plan = LayerPrecisions(precision="fp32", elsewhere="fp32", layers={"d": "fp32"})
     recipe = {"precision": "fp32", "elsewhere": "fp32", "reason": "a test", "backends": ["onnxruntime-cpu"]}
     (tmp_path / "engine").mkdir()
@@ -108,6 +110,19 @@ def test_a_near_tie_is_not_golden(packed: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(globals(), "IMAGES", tied)
     package = packed(graph())
     assert (package.golden_inputs["images"] == tied[[1, 3, 4, 5, 6, 7, 8, 9]]).all()
+
+
+def test_what_was_measured_and_every_gate_of_the_task_travel_along(packed: Any, tmp_path: Path) -> None:
+    measured = packed(graph()).meta["accuracy"]
+    assert (measured["metric"], measured["n"], measured["rows"][1]["score"]) == ("top1", 20, 1)
+    assert (measured["rows"][1]["evidence"], measured["facts"]) == ({"b": 0, "c": 0}, {"largest_class": 0.5})
+    assert (measured["gate"]["gate"], measured["gate"]["metric"]) == ("accuracy", "top1_drop")
+    with zipfile.ZipFile(tmp_path / "out" / "package.dlx") as archive:
+        card = archive.read("MODEL_CARD.md").decode()
+    assert "| model | top-1 | parameters |" in card
+    assert "| shipped | 100.00 % |" in card
+    assert "- Gate accuracy: **undecided**. Accuracy drop 0.00 points on 20 samples, " in card
+    assert "- Gate chance: **pass**. The teacher is right on 100.00 % of 20 test samples, " in card
 
 
 def test_golden_inputs_are_chosen_among_few_if_answers_are_large(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
