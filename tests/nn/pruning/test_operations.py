@@ -158,6 +158,12 @@ MOVING: dict[str, tuple[Mix, Iterable[nn.Module], bool]] = {
         (nn.Linear(32, 64), nn.Linear(64, 32)),
         False,
     ),
+    "expanded": (lambda x, a, b: b(a(x).mean((2, 3), keepdim=True).expand(-1, -1, 8, 8)), TWO, True),
+    "turned and turned back": (
+        lambda x, a, b: b(a(x.mean((2, 3))).t().t()).relu(),
+        (nn.Linear(32, 64), nn.Linear(64, 32)),
+        True,
+    ),
     "mantissas": (lambda x, a, b: b(torch.frexp(a(x))[0]), TWO, False),
     "resized": (lambda x, a, b: b(F.max_pool2d(F.interpolate(a(x), scale_factor=2), 2)), TWO, True),
 }  # fmt: skip

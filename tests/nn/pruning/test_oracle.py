@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import dlx_deploy.nn.pruning.channels as pruning
+import dlx_deploy.nn.pruning.oracle as oracle
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.pruning.channels import prune_channels
+from dlx_deploy.nn.pruning.groups import resolve
 from dlx_deploy.nn.pruning.operations import rule_for
 from dlx_deploy.nn.pruning.oracle import Oracle
-from dlx_deploy.nn.pruning.trace import Arguments, Operation, Rule, Trace
+from dlx_deploy.nn.pruning.trace import Arguments, Operation, Rule, Trace, trace_channels
 
 from .networks import SHAPE, TWO, Net, as_much_as_possible, block, difference
 
@@ -143,3 +145,18 @@ def test_answers_that_are_not_finite_cannot_be_compared() -> None:
         StageFailed, match=r"answers to a batch of random numbers are not finite.*prune\.enabled = false"
     ):
         prune_channels(model, SHAPE, 0.2)
+
+
+def test_what_is_off_is_told_as_a_share_of_the_largest_answer() -> None:
+    subject = oracle._Subject(nn.Identity(), torch.float64, [4.0])
+    told = oracle._difference([torch.tensor([4.0, 1.0])], [torch.tensor([4.0, 1.5])], subject)
+    assert told.startswith("its answers are 1.2e-01 of the largest off")
+    assert oracle._difference([torch.tensor([4.0])], [torch.tensor([4.0])], subject) == ""
+
+
+def test_random_weights_keep_what_flows_through_a_deep_network_near_one() -> None:
+    layers = [nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()) for _ in range(16)]
+    model = Net(lambda x, *parts: nn.Sequential(*parts)(x), *layers)
+    network = resolve(trace_channels(model, torch.zeros(SHAPE), rule_for, 60), 1, SHAPE[0])
+    (scale,) = Oracle.of(model, network, SHAPE).random.scales
+    assert 0.1 < scale < 1000

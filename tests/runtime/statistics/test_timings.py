@@ -121,6 +121,7 @@ def test_a_budget_far_above_all_timings_is_met_on_a_busy_machine() -> None:
 def test_medians_of_blocks() -> None:
     assert block_medians(range(1, 61)) == [2 + 3 * i for i in range(20)]
     assert block_medians([3.0, 1.0]) == [3.0, 1.0]
+    assert block_medians([3.0]) == [3.0]
     assert block_medians([]) == []
     assert len(block_medians(range(59))) == 20
 
@@ -168,6 +169,15 @@ def test_the_first_block_is_small_and_there_are_many(n: int, block: int) -> None
 def test_blocks_grow_while_eight_are_left(n: int, block: int, blocks: int) -> None:
     bounds = percentile_bounds(list(range(n)), 50, 0.6)
     assert (bounds.block, bounds.blocks) == (block, blocks)
+
+
+@pytest.mark.parametrize(
+    ("calm", "slow", "block", "bursts"), [(8, 4, 1, True), (13, 3, 2, False), (15, 3, 2, False), (116, 20, 16, False)]
+)
+def test_the_last_timings_count_as_the_others_do(calm: int, slow: int, block: int, bursts: bool) -> None:
+    """Slow ones at the very end are alike as they would be anywhere."""
+    bounds = percentile_bounds([1.0] * calm + [2.0] * slow, 50, 0.9)
+    assert (bounds.block, bounds.bursts) == (block, bursts)
 
 
 @pytest.mark.parametrize(("n", "size"), [(40, 1), (120, 2), (121, 2), (180, 3), (250, 4), (300, 5), (302, 5)])
