@@ -12,7 +12,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.scaling import scaled
 
-__all__ = ["build_torchvision"]
+__all__ = ["build_torchvision", "take_channels"]
 
 SMALL_PATCH = 4
 # The auxiliary heads are for training from nothing at 299 px; the default initialisation of these two takes seconds.
@@ -51,7 +51,7 @@ def build_torchvision(name: str, arguments: Mapping[str, Any], classes: int, spe
     if stem == "small" and not patch:
         _small_stem(model, name)
     if spec.channels != 3:
-        _take_channels(model, spec.channels)
+        take_channels(model, spec.channels)
     return model
 
 
@@ -67,7 +67,7 @@ def _small_stem(model: nn.Module, name: str) -> None:
     model.maxpool = nn.Identity()
 
 
-def _take_channels(model: nn.Module, channels: int) -> None:
+def take_channels(model: nn.Module, channels: int) -> None:
     """Replace the first convolution by one for images of ``channels`` channels."""
     name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     fresh = nn.Conv2d(
