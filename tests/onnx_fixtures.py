@@ -67,12 +67,12 @@ class Net:
         self.add("logits", "Gemm", "flat", "fc.weight", "fc.bias", transB=1)
         return self.model(classes)
 
-    def model(self, classes: int = 10) -> ModelProto:
+    def model(self, classes: int = 10, size: tuple[int, ...] = ()) -> ModelProto:
         graph = helper.make_graph(
             self.nodes,
             "test",
             [helper.make_tensor_value_info("images", TensorProto.UINT8, [self.batch, 8, 8, 1])],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [self.batch, classes])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [self.batch, classes, *size])],
             self.constants,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])

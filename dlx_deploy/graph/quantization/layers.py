@@ -19,6 +19,7 @@ from dlx_deploy.graph.passes.fold import constants_of
 
 __all__ = [
     "DYNAMIC",
+    "dense_heads",
     "excluded",
     "layer_precision",
     "quantizable",
@@ -84,6 +85,22 @@ def _nearest(pattern: str, nodes: Sequence[NodeProto]) -> str:
 def quantizable(index: Index, left_out: set[str]) -> list[NodeProto]:
     """The layers to quantize, in graph order."""
     return [n for n in index.model.graph.node if n.name not in left_out and _has_plain_weights(n, index)]
+
+
+def dense_heads(index: Index) -> set[str]:
+    """The nodes that make a dense output of the graph: convolutions behind which is nothing but sums and resizing.
+
+    Where integers pass from kernel to kernel their outputs would be integers, and so would be the answers.
+    """
+    heads: set[str] = set()
+    waiting = [value.name for value in index.model.graph.output]
+    while waiting:
+        node = index.made_by(waiting.pop(), "Conv", "Add", "Resize")
+        if node is None or node.name in heads:
+            continue
+        heads.add(node.name)
+        waiting += {"Conv": [], "Add": list(node.input), "Resize": list(node.input[:1])}[node.op_type]
+    return heads
 
 
 def through_qdq(index: Index, name: str) -> str | None:

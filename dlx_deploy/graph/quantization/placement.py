@@ -4,7 +4,7 @@
 fuse convolution, sum and activation and read the other input in INT8 (NVIDIA's advice for TensorRT).
 ``kernels``: the outputs of convolutions, residual sums and what follows them too, so that integers pass from kernel to
 kernel; an activation function that only clips is left to the quantizer, which clips as well. Outputs of Gemm and MatMul
-keep their resolution: the logits are among them.
+keep their resolution: the logits are among them. Dense ones come from convolutions: see ``layers.dense_heads``.
 """
 
 from __future__ import annotations

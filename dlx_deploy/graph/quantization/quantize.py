@@ -19,7 +19,7 @@ from dlx_deploy.graph.passes.half import float_tensors, half_precision
 from dlx_deploy.graph.passes.tidy import TIDY
 from dlx_deploy.graph.quantization.dynamic import dynamic_layers, quantize_dynamically
 from dlx_deploy.graph.quantization.fit import check_bias, check_layers, check_names, check_scheme, check_tensors
-from dlx_deploy.graph.quantization.layers import excluded, layer_precision, quantizable
+from dlx_deploy.graph.quantization.layers import dense_heads, excluded, layer_precision, quantizable
 from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
 from dlx_deploy.graph.quantization.placement import Placement, narrowed, place
 from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan
@@ -191,6 +191,8 @@ def _placement(model: ModelProto, scheme: Scheme, request: QuantizationRequest, 
     """Where Q/DQ go, once it is known that the plan that was given can be followed."""
     index, given = Index(model), request.given
     left_out = matched | set(given.layers_at("fp16", "fp32"))
+    if scheme.placement == "kernels":
+        left_out |= dense_heads(index) - set(given.layers_at("int8"))
     skipped = [name for name, tensor in given.tensors.items() if tensor.precision == "fp32"]
     wanted = {name: tensor.readers for name, tensor in given.tensors.items()}
     whole = place(model, scheme.placement, quantizable(index, matched), (), matched)
