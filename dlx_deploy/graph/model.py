@@ -17,6 +17,7 @@ from dlx_deploy.graph.shapes import folded
 __all__ = [
     "LAYERS",
     "MAX_LENGTH",
+    "QDQ",
     "STANDARD",
     "WEIGHTED",
     "Index",
@@ -36,6 +37,8 @@ LAYERS = ("Conv", "Gemm", "MatMul")
 """Layers with weights that every quantization scheme knows."""
 WEIGHTED = (*LAYERS, "ConvTranspose")
 """Layers with weights."""
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+"""What rounds a tensor to integers, and what makes real numbers of them again."""
 STANDARD = ("", "ai.onnx")
 """The names of ONNX's own domain."""
 

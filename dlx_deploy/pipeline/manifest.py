@@ -16,15 +16,19 @@ from dlx_deploy.pipeline.record import FinishedStep
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.schemas import newer_schema
 
-__all__ = ["SCHEMA", "Manifest", "StepEntry", "latest_manifests", "now"]
+__all__ = ["SCHEMA", "Manifest", "Status", "StepEntry", "latest_manifests", "now"]
 
 SCHEMA = 1
+
+
+Status = Literal["ran", "cached"]
+"""Whether a step ran in a build or was found in the store."""
 
 
 class StepEntry(FinishedStep, frozen=True, kw_only=True):
     """One step of a build, and whether it ran in it."""
 
-    status: Literal["ran", "cached"]
+    status: Status
     why: str
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -16,7 +16,7 @@ from dlx_deploy.extras import install_command
 from dlx_deploy.pipeline.check import rehearse_build
 from dlx_deploy.pipeline.gate import GateResult, stop_unless_passed
 from dlx_deploy.pipeline.key import tool_versions
-from dlx_deploy.pipeline.manifest import Manifest, StepEntry, now
+from dlx_deploy.pipeline.manifest import Manifest, Status, StepEntry, now
 from dlx_deploy.pipeline.plan import Build, Planned, Resolver
 from dlx_deploy.pipeline.record import SCHEMA, Record
 from dlx_deploy.pipeline.recorder import Recorder
@@ -112,7 +112,7 @@ def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
 
 def _one_step(planned: Planned, loop: _Loop) -> Sequence[GateResult]:
     step, resolver, recorder = planned.step, loop.resolver, loop.recorder
-    status: Literal["ran", "cached"] = "cached"
+    status: Status = "cached"
     record, why = planned.record, planned.why
     if planned.action == "run":
         assert planned.key is not None
@@ -230,7 +230,7 @@ def _require_tools(build: Build) -> None:
         )
 
 
-def _entry(record: Record, step: Step, status: Literal["ran", "cached"], why: str) -> StepEntry:
+def _entry(record: Record, step: Step, status: Status, why: str) -> StepEntry:
     return StepEntry(
         step=step.name,
         status=status,

@@ -11,9 +11,10 @@ import stat
 import threading
 from typing import BinaryIO, Optional, Union
 
-__all__ = ["TooLarge", "open_file", "read_file", "reason", "write_atomically"]
+__all__ = ["PathLike", "TooLarge", "open_file", "read_file", "reason", "write_atomically"]
 
 PathLike = Union[str, "os.PathLike[str]"]
+"""The name of a file or folder."""
 KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",

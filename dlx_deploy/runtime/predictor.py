@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from .backends.kernels import missing_dot_product
 from .backends.session import tensor_type
 from .backends.table import BackendOptions
 from .errors import BackendMissing, PackageError
+from .files import PathLike
 from .package.contents import Package, open_package
 from .tasks.arrays import Arrays, count_of, joined, rows_of
 from .untyped import Array, Foreign
@@ -23,7 +23,6 @@ __all__ = ["Predictor", "load"]
 _log = logging.getLogger(__name__)
 
 DEFAULTS = BackendOptions()
-PathLike = Union[str, "os.PathLike[str]"]
 NDARRAY = np.ndarray
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.model import Index, TensorInfo, infer, int_attribute, load
+from dlx_deploy.graph.model import QDQ, Index, TensorInfo, infer, int_attribute, load
 from dlx_deploy.targets.profile import Precision
 from dlx_deploy.targets.roofline import LayerCost
 
@@ -23,7 +23,7 @@ __all__ = ["ModelSummary", "layer_costs", "model_summary"]
 
 RECURRENT = ("LSTM", "GRU", "RNN")
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "Einsum", "Attention", *RECURRENT)
-ALIASES = ("QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
+ALIASES = (*QDQ, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 POINTWISE = frozenset(
     (
         "Abs",
@@ -114,7 +114,7 @@ def model_summary(model: Path | bytes | ModelProto) -> ModelSummary:
 def _is_parameter(tensor: TensorProto, index: Index) -> bool:
     """Whether some node computes with it: not a scale, a zero point, a shape, or a single number."""
     readers = index.readers(tensor.name)
-    role = any(n.op_type not in ("QuantizeLinear", "DequantizeLinear") or n.input[0] == tensor.name for n in readers)
+    role = any(n.op_type not in QDQ or n.input[0] == tensor.name for n in readers)
     return tensor.data_type in (*WEIGHT_TYPES, TensorProto.INT32) and bool(tensor.dims) and role
 
 

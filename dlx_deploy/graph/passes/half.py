@@ -14,7 +14,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.model import Index, attribute, infer, load, opset
+from dlx_deploy.graph.model import QDQ, Index, attribute, infer, load, opset
 from dlx_deploy.graph.passes.tidy import tidy
 
 __all__ = ["QDQ_IN_HALF", "float_tensors", "half_precision"]
@@ -113,9 +113,7 @@ class _Conversion:
             )
         tensors = [name for name in [*node.input, *node.output] if name and self._is_float(name)]
         near = any(self._largest.get(name, 0.0) * HEADROOM > LARGEST for name in tensors)
-        unfit = node.op_type not in ("QuantizeLinear", "DequantizeLinear") and any(
-            self._unfit(name) for name in node.input
-        )
+        unfit = node.op_type not in QDQ and any(self._unfit(name) for name in node.input)
         allowed = self._allows(node.output, self._schema(node).outputs, 0) and all(
             self._allows(node.input, self._schema(node).inputs, i) or i > 0 for i in range(len(node.input))
         )

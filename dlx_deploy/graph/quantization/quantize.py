@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from msgspec.structs import replace
 from onnx import ModelProto
@@ -30,6 +29,7 @@ from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
 from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, CPU_REDUCED, TENSORRT, TENSORRT_HALF, Scheme
 from dlx_deploy.graph.quantization.writer import write_qdq
 from dlx_deploy.graph.samples import Samples
+from dlx_deploy.targets.profile import Style
 
 __all__ = [
     "NothingToQuantize",
@@ -60,7 +60,7 @@ class QuantizationRequest:
     to be found here. ``method`` is one of ``methods``.
     """
 
-    style: Literal["tensorrt", "cpu"]
+    style: Style
     int8: bool = True
     half: bool = False
     reduce_range: bool = False

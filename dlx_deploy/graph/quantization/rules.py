@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, defs
 
-from dlx_deploy.graph.model import STANDARD, WEIGHTED, Index, attribute, int_attribute, opset
+from dlx_deploy.graph.model import QDQ, STANDARD, WEIGHTED, Index, attribute, int_attribute, opset
 from dlx_deploy.graph.passes.base import Pass
 from dlx_deploy.graph.quantization.layers import through_qdq, weight_axis
 from dlx_deploy.targets.opsets import OLDEST
@@ -20,7 +20,6 @@ from dlx_deploy.targets.opsets import OLDEST
 __all__ = ["TENSORRT_RULES", "check_tensorrt_rules"]
 
 UNSUPPORTED = ("QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger", "DynamicQuantizeLinear")
-QDQ = ("QuantizeLinear", "DequantizeLinear")
 FLOATING = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Callable, List, Optional, Sequence
 
+from ..files import PathLike
 from ..package.contents import Package
-from ..predictor import PathLike, Predictor
+from ..predictor import Predictor
 from ..tasks.arrays import block_rows
 from ..tasks.task import Budgets, PredictionRow, PredictOptions
 from .asked import listed

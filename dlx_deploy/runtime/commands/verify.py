@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple, Type, Union
+from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
 from ..backends.session import InferenceSession, ModelEnd, open_session, session_errors, tensor_type
 from ..errors import InputError, PackageError
-from ..files import TooLarge, read_file, reason
+from ..files import PathLike, TooLarge, read_file, reason
 from ..package.members import DIGEST
 from ..package.model_bytes import MAX_BYTES as MAX_MODEL_BYTES
 from ..package.model_bytes import check_model_bytes
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["teacher_outputs", "verify_package"]
 
 BLOCK = 128  # samples per run at most: bounds the memory, not the result
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 def verify_package(

@@ -14,6 +14,7 @@ from typing import Literal, Optional, Sequence
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 
 __all__ = [
+    "Decision",
     "Verdict",
     "drop_lower_bound",
     "drop_upper_bound",
@@ -26,6 +27,10 @@ POWER = 0.8  # the chance to pass that `images_needed` aims at, if the true rate
 LEAST_ROOM = 1e-6  # between the observed drop and the budget: with less, no test set is large enough
 
 
+Decision = Literal["pass", "fail", "undecided"]
+"""What a bound says of a budget."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a non-inferiority test says: ``pass``, ``fail`` or ``undecided``, and the numbers behind it.
@@ -34,7 +39,7 @@ class Verdict:
     one of the two models is right; ``images_needed`` is set when more images are likely to end in a pass.
     """
 
-    verdict: Literal["pass", "fail", "undecided"]
+    verdict: Decision
     drop: float
     upper: float
     lower: float
@@ -105,7 +110,7 @@ def non_inferiority(b: int, c: int, n: int, max_drop: float, confidence: float) 
     if not 0 <= max_drop < 1:
         raise InputError(f"the accuracy budget is {max_drop}; must be at least 0 and under 1 (0.02 is two points)")
     upper, lower = drop_upper_bound(b, c, n, confidence), drop_lower_bound(b, c, n, confidence)
-    verdict: Literal["pass", "fail", "undecided"] = "undecided"
+    verdict: Decision = "undecided"
     if upper <= max_drop:
         verdict = "pass"
     elif lower > max_drop:

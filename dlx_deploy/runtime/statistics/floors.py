@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Callable, Literal, Optional
+from typing import Callable, Optional
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
-from .drops import LEAST_ROOM, POWER
+from .drops import LEAST_ROOM, POWER, Decision
 
 __all__ = ["Floor", "accuracy_floor", "accuracy_lower_bound", "accuracy_upper_bound", "fewest_samples"]
 
@@ -25,7 +25,7 @@ class Floor:
     likely to end in a pass.
     """
 
-    verdict: Literal["pass", "fail", "undecided"]
+    verdict: Decision
     accuracy: float
     lower: float
     upper: float
@@ -65,7 +65,7 @@ def accuracy_floor(right: int, n: int, floor: float, confidence: float) -> Floor
     if not 0 <= floor < 1:
         raise InputError(f"the least accuracy is {floor}; must be at least 0 and under 1 (0.9 is 90 %)")
     lower, upper = accuracy_lower_bound(right, n, confidence), accuracy_upper_bound(right, n, confidence)
-    verdict: Literal["pass", "fail", "undecided"] = "undecided"
+    verdict: Decision = "undecided"
     if lower >= floor:
         verdict = "pass"
     elif upper < floor:

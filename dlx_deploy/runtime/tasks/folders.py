@@ -9,9 +9,10 @@ import os
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Sequence, Tuple
 
 from ..errors import InputError
+from ..files import PathLike
 from .labels import alike, composed
 
 __all__ = ["SPLITS", "SUFFIXES", "Folder", "counted", "list_classes", "split_entries"]
@@ -19,7 +20,6 @@ __all__ = ["SPLITS", "SUFFIXES", "Folder", "counted", "list_classes", "split_ent
 if TYPE_CHECKING:
     _Entry = os.DirEntry[str]
 
-PathLike = Union[str, "os.PathLike[str]"]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """The image formats that are read, in any case."""

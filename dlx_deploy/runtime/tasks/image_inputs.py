@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import PathLike
 from ..untyped import Array
 from ..words import said
 from .arrays import Arrays, Tensor, digests_of, only_array
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["IMAGES", "ImageInputs", "read_image_shape"]
 
 IMAGES = "images"
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 @dataclass(frozen=True)

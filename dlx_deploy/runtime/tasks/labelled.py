@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, List, Sequence, Tuple, TypeVar, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, Sequence, Tuple, TypeVar
 
 import numpy as np
 
 from ..errors import InputError
 from ..filenames import DATA_HEADER, LABELLED_TEXTS
-from ..files import TooLarge, open_file, read_file
+from ..files import PathLike, TooLarge, open_file, read_file
 from ..strict_json import from_json
 from ..untyped import Array
 from ..words import said
@@ -32,7 +31,6 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MAX_HEADER_BYTES = 1024**3  # of a JSON file in a data folder: its texts
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 def load_labelled_images(

@@ -6,10 +6,10 @@ texts ``TextInputs``. Everything outside this room works on named arrays and ask
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
 
+from ..files import PathLike
 from ..untyped import Array, JsonTable
 from .arrays import Agreement, Arrays, Tensor, Tolerance
 
@@ -29,8 +29,6 @@ __all__ = [
     "PredictionRow",
     "Task",
 ]
-
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 @dataclass(frozen=True)

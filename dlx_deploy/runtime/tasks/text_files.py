@@ -8,16 +8,15 @@ import io
 import json
 import os
 import unicodedata
-from typing import BinaryIO, Callable, Dict, Iterator, List, Sequence, TextIO, Tuple, Union
+from typing import BinaryIO, Callable, Dict, Iterator, List, Sequence, TextIO, Tuple
 
 from ..errors import InputError
 from ..filenames import CSV, JSONL
-from ..files import open_file, reason
+from ..files import PathLike, open_file, reason
 from .labels import alike, composed
 
 __all__ = ["distinct", "read_texts"]
 
-PathLike = Union[str, "os.PathLike[str]"]
 KEYS = ("text", "label")
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
