@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from dlx_deploy.nn.pruning.alignment import axes_of, labels_along, mix_axes, tie_aligned, to_axes
-from dlx_deploy.nn.pruning.trace import NO_CHANNEL, Arguments, Operation, Rule, Trace, varying
+from dlx_deploy.nn.pruning.trace import NO_CHANNEL, Arguments, Labels, Operation, Rule, Trace, varying
 
 __all__ = ["MOVES"]
 
+Moving = Callable[[Trace, Operation, Arguments, Labels, Tensor], Labels | None]
+"""The labels of one result, from those of the argument ``self``; ``None``: it cannot say."""
 
-def _same(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+
+def _of_self(moving: Moving) -> Rule:
+    """The rule that gives every result what ``moving`` says; where ``self`` has no labels it cannot say."""
+
+    def rule(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+        labels = trace.of(given["self"])
+        if labels is None:
+            return False
+        moved = [moving(trace, func, given, labels, out) for out in results]
+        for out, new in zip(results, moved, strict=True):
+            if new is None:
+                return False
+            trace.give(out, new)
+        return True
+
+    return rule
+
+
+@_of_self
+def _same(trace: Trace, func: Operation, given: Arguments, labels: Labels, out: Tensor) -> Labels:
     """A copy; or something along an axis that leaves the others alone: softmax, roll, a part, parts."""
-    labels = trace.of(given["self"])
-    if labels is None:
-        return False
     along = [name for name in ("dim", "dims") if name in given]
-    labels = mix_axes(trace, func, labels, axes_of(given[along[0]], labels.ndim) if along else ())
-    for part in results:
-        trace.give(part, labels)
-    return True
+    return mix_axes(trace, func, labels, axes_of(given[along[0]], labels.ndim) if along else ())
 
 
-def _drop(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+@_of_self
+def _drop(trace: Trace, func: Operation, given: Arguments, labels: Labels, out: Tensor) -> Labels:
     """One place, or every place, of an axis."""
-    labels = trace.of(given["self"])
-    if labels is None:
-        return False
     axis = given["dim"] % labels.ndim
-    for part in results:
-        trace.give(part, mix_axes(trace, func, labels, [axis]).squeeze(axis))
-    return True
+    return mix_axes(trace, func, labels, [axis]).squeeze(axis)
 
 
-def _flip(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+@_of_self
+def _flip(trace: Trace, _: Operation, given: Arguments, labels: Labels, out: Tensor) -> Labels:
     """Channels in reverse stay in reverse when some are gone."""
-    (out,) = results
-    labels = trace.of(given["self"])
-    if labels is None:
-        return False
     axes = set(axes_of(given["dims"], labels.ndim)) & set(varying(labels))
-    trace.give(out, np.flip(labels, tuple(axes)).copy() if axes else labels)
-    return True
+    return np.flip(labels, tuple(axes)).copy() if axes else labels
 
 
 def _split(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
@@ -69,19 +76,15 @@ def _slice(trace: Trace, func: Operation, given: Arguments, results: Sequence[Te
     return True
 
 
-def _pad(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+@_of_self
+def _pad(trace: Trace, _: Operation, given: Arguments, labels: Labels, out: Tensor) -> Labels | None:
     """Places that padding adds along the channels hold none."""
-    (out,) = results
-    labels = trace.of(given["self"])
-    if labels is None:
-        return False
     ndim, pad = labels.ndim, given["pad"]
     sides = [(0, 0)] * (ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
     sides = [side if axis in varying(labels) else (0, 0) for axis, side in enumerate(sides)]
     if min(min(side) for side in sides) < 0:
-        return False
-    trace.give(out, np.pad(labels, sides, constant_values=NO_CHANNEL))
-    return True
+        return None
+    return np.pad(labels, sides, constant_values=NO_CHANNEL)
 
 
 def _concatenate(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
@@ -123,31 +126,20 @@ def _permute(trace: Trace, func: Operation, given: Arguments, results: Sequence[
     return True
 
 
-def _unsqueeze(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
-    (out,) = results
-    labels = trace.of(given["self"])
-    if labels is None:
-        return False
-    trace.give(out, np.expand_dims(labels, given["dim"] % out.ndim))
-    return True
+@_of_self
+def _unsqueeze(trace: Trace, _: Operation, given: Arguments, labels: Labels, out: Tensor) -> Labels:
+    return np.expand_dims(labels, given["dim"] % out.ndim)
 
 
-def _expand(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
-    (out,) = results
-    labels = trace.of(given["self"])
-    if labels is None:
-        return False
-    trace.give(out, to_axes(labels, out.ndim))
-    return True
+@_of_self
+def _expand(trace: Trace, _: Operation, given: Arguments, labels: Labels, out: Tensor) -> Labels:
+    return to_axes(labels, out.ndim)
 
 
-def _view(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+@_of_self
+def _view(trace: Trace, _: Operation, given: Arguments, labels: Labels, out: Tensor) -> Labels:
     """Another shape: axes are matched in the smallest runs of equal size, each of which is reshaped by itself."""
-    (out,) = results
     source = given["self"]
-    labels = trace.of(source)
-    if labels is None:
-        return False
     shape: list[int] = []
     whole = []  # per axis of the old shape its size, where labels change along its run
     runs = _runs(tuple(source.shape), tuple(out.shape))
@@ -160,8 +152,7 @@ def _view(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor
         cut = [axis for axis in new if seen.shape[axis] > 1]
         for axis in cut[:-1]:  # channels cut into equal parts: each part must lose the same
             trace.tie(seen, np.take(seen, [0], axis))
-    trace.give(out, seen)
-    return True
+    return seen
 
 
 def _runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
