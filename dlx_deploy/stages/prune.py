@@ -83,7 +83,7 @@ def rehearse(setup: Setup[Prune]) -> None:
 
 STAGE = Stage(
     name="prune",
-    version=3,
+    version=4,
     params=Prune,
     inputs=("data", "model", "teacher", "logits"),
     outputs=("model",),

@@ -115,6 +115,8 @@ def _power(layers: Iterable[Layer], class_of: Labels) -> NDArray[np.float64]:
         if not isinstance(weight, Tensor) or not layer.inputs:
             continue
         square = weight.detach().double().pow(2)
+        if _made_axis(layer.module):
+            square = square.transpose(0, 1)
         made = layer.inputs[0] if layer.outputs is None else layer.outputs
         np.add.at(power, class_of[made], square.flatten(1).sum(1) if square.ndim > 1 else square)
         if _reads(layer):
@@ -153,8 +155,8 @@ def remove(model: nn.Module, network: Network, plan: Plan) -> None:
         made = kept[layer.outputs]
         _cut_all(module, torch.from_numpy(made))
         if _reads(layer):
-            _cut(module, "weight", torch.from_numpy(read[: _width(layer)]), 1)
-        if isinstance(module, nn.Conv2d):
+            _cut(module, "weight", torch.from_numpy(read[: _width(layer)]), 1 - _made_axis(module))
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.in_channels, module.out_channels = int(read.sum()), int(made.sum())
             module.groups = module.groups if _reads(layer) else module.in_channels
         elif isinstance(module, nn.Linear):
@@ -179,12 +181,13 @@ def silence(model: nn.Module, network: Network, plan: Plan) -> None:
             assert isinstance(weight, Tensor)
             if bool(gone.any()):
                 deaf = weight.detach().clone()
-                deaf[:, gone] = 0
+                deaf.index_fill_(1 - _made_axis(modules[layer.name]), gone.nonzero().flatten(), 0)
                 modules[layer.name].weight = nn.Parameter(deaf, weight.requires_grad)
 
 
 def _cut_all(module: nn.Module, kept: Tensor) -> None:
-    for role in ("weight", "bias", "running_mean", "running_var"):
+    _cut(module, "weight", kept, _made_axis(module))
+    for role in ("bias", "running_mean", "running_var"):
         _cut(module, role, kept, 0)
 
 
@@ -194,6 +197,11 @@ def _cut(module: nn.Module, role: str, kept: Tensor, axis: int) -> None:
         return
     new = old.detach().index_select(axis, kept.nonzero().flatten())
     setattr(module, role, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+
+
+def _made_axis(module: nn.Module) -> int:
+    """Along which axis of its weights the output channels of a layer lie."""
+    return 1 if isinstance(module, nn.ConvTranspose2d) else 0
 
 
 def _groups(layer: Layer) -> int:

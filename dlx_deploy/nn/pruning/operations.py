@@ -30,13 +30,16 @@ def rule_for(func: Operation) -> Rule | None:
 
 def _convolution(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     (out,) = results
-    layer = trace.layer(nn.Conv2d, {"weight": given["weight"], "bias": given["bias"]})
-    if layer is None or layer.outputs is None or given["transposed"] or out.ndim != 4:
+    transposed, groups = given["transposed"], given["groups"]
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    layer = trace.layer(kind, {"weight": given["weight"], "bias": given["bias"]})
+    if layer is None or layer.outputs is None or out.ndim != 4 or (transposed and groups > 1):
         return False
     channels = given["input"].shape[1]
     read = labels_along(trace, func, given["input"], 1)
-    _use(trace, layer, read, out.numel() // len(layer.outputs))
-    groups = given["groups"]
+    # A transposed convolution applies its weights at each place that it reads, another at each that it gives.
+    places = given["input"].numel() // channels if transposed else out.numel() // len(layer.outputs)
+    _use(trace, layer, read, places)
     if groups > 1:
         inputs, outputs = read.reshape(groups, -1), layer.outputs.reshape(groups, -1)
         if groups == channels:

@@ -291,7 +291,7 @@ def _owners(modules: Mapping[str, nn.Module]) -> dict[int, tuple[str, str]]:
 
 def _width(module: nn.Module) -> int:
     """How many channels of its own ``module`` makes."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         return module.out_channels
     return module.out_features if isinstance(module, nn.Linear) else 0
 

@@ -217,7 +217,7 @@ def portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _channels(module: nn.Module) -> Channels | None:
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         return Channels(inputs=module.in_channels, outputs=module.out_channels, groups=module.groups)
     if isinstance(module, nn.Linear):
         return Channels(inputs=module.in_features, outputs=module.out_features)
@@ -228,10 +228,12 @@ def _channels(module: nn.Module) -> Channels | None:
 
 def _resize(module: nn.Module, channels: Channels) -> None:
     shapes: dict[str, tuple[int, ...]]
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         module.in_channels, module.out_channels, module.groups = channels.inputs, channels.outputs, channels.groups
-        kernel = module.weight.shape[2:]
-        shapes = {"weight": (channels.outputs, channels.inputs // channels.groups, *kernel)}
+        sides = (channels.outputs, channels.inputs // channels.groups)
+        if isinstance(module, nn.ConvTranspose2d):
+            sides = (channels.inputs, channels.outputs // channels.groups)
+        shapes = {"weight": (*sides, *module.weight.shape[2:])}
     elif isinstance(module, nn.Linear):
         module.in_features, module.out_features = channels.inputs, channels.outputs
         shapes = {"weight": (channels.outputs, channels.inputs)}

@@ -50,11 +50,12 @@ class Net(nn.Module):
 def silenced(model: nn.Module, pruned: nn.Module) -> nn.Module:
     silent, after = copy.deepcopy(model), dict(pruned.named_modules())
     for name, module in silent.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
             gone = ~torch.isin(module.bias, after[name].bias)  # type: ignore[arg-type]
             assert int(gone.sum()) == len(module.bias) - len(after[name].bias)  # type: ignore[arg-type]
             with torch.no_grad():
-                module.weight[gone] = 0
+                weight = module.weight.transpose(0, 1) if isinstance(module, nn.ConvTranspose2d) else module.weight
+                weight[gone] = 0
                 module.bias[gone] = 0
     return silent
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.nn.models.inputs import ImageInput
-from dlx_deploy.nn.pruning.channels import prune_channels
+from dlx_deploy.nn.pruning.channels import count_macs, prune_channels
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
 
 from ...arrays import check_parity, image_spec
 from ...onnx_fixtures import images
 from .networks import difference
-from .unet import UNet
+from .unet import UNet, block
 
 SHAPE = (2, 3, 16, 16)
 FILE = Path(__file__).with_name("unet.py")
@@ -35,18 +35,34 @@ def test_skips_that_are_concatenated_lose_channels_by_themselves(up: str) -> Non
     assert report.reduction == pytest.approx(0.4, abs=0.03)
     assert difference(model, pruned) < 1e-5
     skip, below = pruned.get_submodule("down1.0").out_channels, pruned.get_submodule("up2.0").out_channels
+    if up == "transposed":
+        below = pruned.get_submodule("grow1").out_channels
     assert skip < 16
-    assert pruned.get_submodule("up1.0").in_channels == skip + (below if up != "transposed" else 32)
+    assert pruned.get_submodule("up1.0").in_channels == skip + below
     assert pruned.get_submodule("head").out_channels == 5
 
 
-def test_what_a_transposed_convolution_reads_stays_and_is_named() -> None:
-    _, report = prune_channels(net("transposed"), SHAPE, 0.4, round_to=4)
-    assert report.left == {
-        "bottom.0": "convolution in 'grow2'",
-        "up2.0": "convolution in 'grow1'",
-        "head": "they are the network's outputs",
-    }
+def test_a_transposed_convolution_loses_what_it_reads_and_what_it_gives() -> None:
+    model = net("transposed")
+    pruned, report = prune_channels(model, SHAPE, 0.6, round_to=4, keep_trunk=False)
+    assert report.left == {"head": "they are the network's outputs"}
+    grow, before, after = (pruned.get_submodule(name) for name in ("grow2", "bottom.0", "up2.0"))
+    assert grow.in_channels == before.out_channels < 64
+    assert grow.out_channels == after.in_channels - pruned.get_submodule("down2.0").out_channels < 64
+    assert count_macs(pruned, torch.zeros(1, *SHAPE[1:])) == report.macs_after
+    assert report.reduction == pytest.approx(0.6, abs=0.03)
+
+
+def test_a_grouped_transposed_convolution_is_left_alone() -> None:
+    class Grouped(nn.Sequential):
+        def __init__(self) -> None:
+            grow = nn.ConvTranspose2d(16, 16, 2, 2, groups=4)
+            super().__init__(block(3, 16), block(16, 16), grow, block(16, 16), nn.Conv2d(16, 5, 1))
+
+    torch.manual_seed(0)
+    pruned, report = prune_channels(Grouped().eval(), SHAPE, 0.2, round_to=4)
+    assert {name for name, why in report.left.items() if "convolution in '2'" in why} == {"1.0", "2"}
+    assert pruned.get_submodule("2").weight.shape == (16, 4, 2, 2)
 
 
 def test_every_one_of_several_outputs_is_kept() -> None:
@@ -84,11 +100,12 @@ def test_an_lraspp_is_pruned_to_its_two_heads() -> None:
     assert pruned(torch.zeros(1, 3, 32, 32)).shape == (1, 5, 32, 32)
 
 
-def test_a_pruned_u_net_is_kept_exported_and_answers_alike(tmp_path: Path) -> None:
-    pruned, report = prune_channels(net("bilinear"), SHAPE, 0.4, round_to=4)
+@pytest.mark.parametrize("up", ["bilinear", "transposed"])
+def test_a_pruned_u_net_is_kept_exported_and_answers_alike(up: str, tmp_path: Path) -> None:
+    pruned, report = prune_channels(net(up), SHAPE, 0.4, round_to=4)
     architecture = Architecture(
         model=f"{FILE}:make",
-        arguments={"up": "bilinear"},
+        arguments={"up": up},
         classes=5,
         input=ImageInput(3, 16, 16),
         pruned=report.channels,

@@ -28,10 +28,10 @@ class UNet(nn.Module):
             self.grow2 = nn.ConvTranspose2d(4 * width, 4 * width, 2, 2)
             self.grow1 = nn.ConvTranspose2d(2 * width, 2 * width, 2, 2)
         self.head = nn.Conv2d(width, classes, 1)
-        for i, module in enumerate(self.modules()):
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):  # distinct, so that it can be seen what went
+        for i, (name, parameter) in enumerate(self.named_parameters()):
+            if name.endswith("bias"):  # distinct numbers, so that it can be seen what went
                 with torch.no_grad():
-                    module.bias.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(i))  # type: ignore[union-attr]
+                    parameter.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(i))
 
     def forward(self, x: Tensor) -> Any:
         one = self.down1(x)
