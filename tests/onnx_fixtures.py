@@ -148,8 +148,8 @@ def node(model: ModelProto, name: str) -> onnx.NodeProto:
 
 
 def remove(model: ModelProto, names: Sequence[str]) -> None:
-    for found in [n for n in model.graph.node if n.name in names]:
-        model.graph.node.remove(found)
+    for node in [n for n in model.graph.node if n.name in names]:
+        model.graph.node.remove(node)
 
 
 @functools.cache

@@ -40,9 +40,9 @@ def test_it_computes_the_golden_logits_again(package: Package) -> None:
 def test_small_damage_to_any_layer_is_found(package: Package, damage: str) -> None:
     model = onnx.load_model_from_string(package.model)
     ending = "/scale/fp16" if damage.startswith("scales") else "/quantized"
-    found = [t for t in model.graph.initializer if t.name.endswith(f".weight{ending}")]
-    assert len(found) >= 8
-    for tensor in found:
+    weights = [t for t in model.graph.initializer if t.name.endswith(f".weight{ending}")]
+    assert len(weights) >= 8
+    for tensor in weights:
         before = numpy_helper.to_array(tensor)
         after = before * np.float16(1.05) if damage.startswith("scales") else np.roll(before, 1, axis=0)
         tensor.CopyFrom(numpy_helper.from_array(after.astype(before.dtype), tensor.name))

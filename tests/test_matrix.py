@@ -58,9 +58,9 @@ def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     except Absent as e:
         pytest.skip(f"not run on ONNX Runtime {onnxruntime}: {e}")
     code = "import onnxruntime; print(onnxruntime.__version__)"
-    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert found.startswith(f"{onnxruntime}.")
-    return Environment(f"Python {version}, ONNX Runtime {found}", python)
+    installed = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert installed.startswith(f"{onnxruntime}.")
+    return Environment(f"Python {version}, ONNX Runtime {installed}", python)
 
 
 @pytest.fixture(scope="session")
@@ -112,10 +112,10 @@ def check(environment: Environment, case: Case) -> None:
     verified = ask(environment.python, case, "verify", "--data", str(case.data))
     assert {"b": verified["b"], "c": verified["c"]} == row["evidence"]
     assert verified["accuracy"] == row["score"]
-    found = ask(environment.python, case, "predict", *case.inputs)["predictions"]
+    predictions_here = ask(environment.python, case, "predict", *case.inputs)["predictions"]
     expected = ask(sys.executable, case, "predict", *case.inputs)["predictions"]
-    assert [p["top"][0]["label"] for p in found] == [p["top"][0]["label"] for p in expected]
-    sure = [[p["top"][0]["probability"] for p in predictions] for predictions in (found, expected)]
+    assert [p["top"][0]["label"] for p in predictions_here] == [p["top"][0]["label"] for p in expected]
+    sure = [[p["top"][0]["probability"] for p in predictions] for predictions in (predictions_here, expected)]
     np.testing.assert_allclose(*sure, atol=0.01)
 
 

@@ -70,19 +70,19 @@ def engine(request: pytest.FixtureRequest, tools: Any, folder: Path) -> Engine:
 
 
 def test_it_agrees_with_onnx_runtime(engine: Engine, tools: Any) -> None:
-    found = tools.gpu.parity(engine.session, engine.model, tools.models.images("resnet18", 64))
-    assert found["cosine_min"] > 0.99
-    assert found["psnr_db"] > 30
-    assert found["top1_agreement"] >= (0.98 if engine.precision == "fp32" else 0.9)
+    agreement = tools.gpu.parity(engine.session, engine.model, tools.models.images("resnet18", 64))
+    assert agreement["cosine_min"] > 0.99
+    assert agreement["psnr_db"] > 30
+    assert agreement["top1_agreement"] >= (0.98 if engine.precision == "fp32" else 0.9)
 
 
 def test_a_cache_hit_takes_less_than_a_second(engine: Engine) -> None:
     from dlx_deploy.runtime.engine.execute import EngineSession
 
     started = time.perf_counter()
-    found = engine.cache.get(engine.here, engine.asked, None, print)
-    EngineSession(engine.api, found.plan)
-    assert (found.origin, time.perf_counter() - started < 1.0) == ("cache", True)
+    cached = engine.cache.get(engine.here, engine.asked, None, print)
+    EngineSession(engine.api, cached.plan)
+    assert (cached.origin, time.perf_counter() - started < 1.0) == ("cache", True)
 
 
 def test_an_engine_of_another_gpu_is_not_loaded(engine: Engine) -> None:
@@ -96,8 +96,8 @@ def test_an_engine_of_another_gpu_is_not_loaded(engine: Engine) -> None:
 def test_cuda_graphs_give_the_same_answers(engine: Engine, tools: Any) -> None:
     from dlx_deploy.runtime.engine.execute import EngineSession
 
-    found = engine.cache.get(engine.here, engine.asked, None, print)
-    plain = EngineSession(engine.api, found.plan, cuda_graphs=False)
+    cached = engine.cache.get(engine.here, engine.asked, None, print)
+    plain = EngineSession(engine.api, cached.plan, cuda_graphs=False)
     for count in (1, 3, 16, 20):  # beyond the profile's largest batch: in blocks
         pictures = tools.models.images("resnet18", count)
         feeds = {"images": pictures}

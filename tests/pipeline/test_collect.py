@@ -34,9 +34,9 @@ def calls_of(monkeypatch: pytest.MonkeyPatch, store: Store, work: Callable[[], A
     def counted(function: Any) -> Any:
         def call(*arguments: Any, **named: Any) -> Any:
             nonlocal count
-            found = function(*arguments, **named)
-            count += len(found) if isinstance(found, list) else 1
-            return found
+            result = function(*arguments, **named)
+            count += len(result) if isinstance(result, list) else 1
+            return result
 
         return call
 

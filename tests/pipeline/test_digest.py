@@ -174,8 +174,8 @@ def test_the_size_and_the_inode_tell_too(tmp_path: Path, monkeypatch: pytest.Mon
         stamps = {name: getattr(status, name) + (name == changed) for name in names}
         with monkeypatch.context() as patch:
             patch.setattr(os, "stat", lambda path, stamps=stamps, **_: types.SimpleNamespace(**stamps))
-            found = cache._file(str(tmp_path / "a"))
-        assert (found.sha256 == before[""].sha256) is (changed is None), changed
+            digest = cache._file(str(tmp_path / "a"))
+        assert (digest.sha256 == before[""].sha256) is (changed is None), changed
         cache._known[str(tmp_path / "a")] = (tuple(getattr(status, name) for name in names), before[""].sha256)
     assert os.stat is stat
 

@@ -67,7 +67,7 @@ def test_a_build_that_says_running_may_be_dead(
 def test_a_process_without_a_number_is_dead_and_one_that_ended_well_is_not_asked(store: Store) -> None:
     put(store, "20260101-a-x", status="running")
     put(store, "20260101-b-x", target_name="b", status="interrupted")
-    assert {name: found.status for name, found in latest_manifests(store).items()} == {
+    assert {name: manifest.status for name, manifest in latest_manifests(store).items()} == {
         "a": "killed",
         "b": "interrupted",
     }

@@ -87,6 +87,6 @@ def test_the_matrix_covers_both_ends() -> None:
 
 
 def _bound(requirements: list[str], name: str) -> tuple[int, int]:
-    found = [re.match(rf"{name}>=(\d+)\.(\d+)", requirement) for requirement in requirements]
-    (match,) = (m for m in found if m)
+    bounds = [re.match(rf"{name}>=(\d+)\.(\d+)", requirement) for requirement in requirements]
+    (match,) = (m for m in bounds if m)
     return int(match[1]), int(match[2])

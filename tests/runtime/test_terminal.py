@@ -126,8 +126,8 @@ def test_every_command_prints_names_escaped(
             run(evil, *command, "--json")
             captured = capsys.readouterr()
             assert not obeyed(captured.out + captured.err), command
-            found = json.loads(captured.out)
-            assert found.get("package", found)["name"] == EVIL
+            shown = json.loads(captured.out)
+            assert shown.get("package", shown)["name"] == EVIL
 
 
 def test_what_was_typed_or_configured_comes_back_escaped(evil: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,11 +203,11 @@ PROGRAMS = {
 def test_closed_streams_are_quiet_and_keep_the_code(dlx: Path, program: str, command: list[str], code: int) -> None:
     first = [command[0], str(dlx)] if program == "tool" else [command[0]]
     line_of = " ".join([*map(str, PROGRAMS[program](dlx)), *first, *command[1:]])
-    for ending, found in ((">&-", code), (">&- 2>&- <&-", code), ("| head -c 0", code)):
+    for ending, ended in ((">&-", code), (">&- 2>&- <&-", code), ("| head -c 0", code)):
         done = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {line_of} {ending}"], capture_output=True, text=True, check=False
         )
-        assert done.returncode == found, (ending, done)
+        assert done.returncode == ended, (ending, done)
         assert done.stdout == ""
         assert "Traceback" not in done.stderr
         assert "Exception ignored" not in done.stderr

@@ -113,21 +113,21 @@ class Code:
         return frozenset(n.attr for s in statements for n in ast.walk(s) if isinstance(n, ast.Attribute))
 
     def _reached(self, roots: Sequence[Edge], asked: frozenset[str]) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
+        reached: dict[str, set[str]] = {}
         todo = [*roots]
         while todo:
             where, wanted = todo.pop()
             module = self.module(where)
-            if module is None or wanted in found.setdefault(where, set()):
+            if module is None or wanted in reached.setdefault(where, set()):
                 continue
-            new = not found[where]
-            found[where].add(wanted)
+            new = not reached[where]
+            reached[where].add(wanted)
             statements = module.tree.body if wanted == "*" else module.bound.get(wanted, [])
             todo += [edge for s in statements for edge in self._cached(module, s, wanted, asked)]
             if new:
                 todo += [edge for s in module.effects for edge in self._cached(module, s, "", asked)]
                 todo += [(parent, "") for parent in _parents(where)]
-        return found
+        return reached
 
     def files(self, start: str, name: str, *more: Edge) -> dict[str, str]:
         """Module or file → the digest of what counts of it."""
@@ -310,13 +310,13 @@ def _is_noise(node: Any) -> bool:
 
 def _attributes(statement: ast.stmt) -> dict[str, set[str]]:
     """Name → the attributes taken of it; a name that is also used whole is not in it."""
-    found: dict[str, set[str]] = {}
+    uses: dict[str, set[str]] = {}
     inner = {id(n.value) for n in ast.walk(statement) if isinstance(n, ast.Attribute)}
     whole = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and id(n) not in inner}
     for node in ast.walk(statement):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id not in whole:
-            found.setdefault(node.value.id, set()).add(node.attr)
-    return found
+            uses.setdefault(node.value.id, set()).add(node.attr)
+    return uses
 
 
 def _identifiers(node: ast.AST) -> set[str]:
@@ -340,8 +340,8 @@ def _is_label(statement: ast.stmt, name: ast.Name) -> bool:
 
 def _beside(path: Path) -> list[Path]:
     """The files that a module may find from its own path."""
-    found = [p for p in path.parent.rglob("*") if p.is_file()]
-    return sorted(p for p in found if p.suffix != ".pyc" and "__pycache__" not in p.parts)
+    files = [p for p in path.parent.rglob("*") if p.is_file()]
+    return sorted(p for p in files if p.suffix != ".pyc" and "__pycache__" not in p.parts)
 
 
 def _plain(node: Any) -> Any:

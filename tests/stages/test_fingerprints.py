@@ -131,7 +131,7 @@ def test_what_a_name_reaches(tmp_path: Path, call: str, reached: set[str]) -> No
     (root / "kinds").mkdir(parents=True)
     for name, text in TOY.items():
         (root / name).write_text(text.format(call=call) if name == "start.py" else text)
-    found = {name.partition(".")[2] for name in Code(root).reached(("dlx_deploy.start", "run"))} - {""}
-    assert reached <= found
+    seen = {name.partition(".")[2] for name in Code(root).reached(("dlx_deploy.start", "run"))} - {""}
+    assert reached <= seen
     if "__name__" not in call:
-        assert found - {"effect", "never"} <= reached | ({"top"} if "top" in call else set())
+        assert seen - {"effect", "never"} <= reached | ({"top"} if "top" in call else set())

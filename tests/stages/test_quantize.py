@@ -79,11 +79,11 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_plan(
     plan: Any, target: str, opset: int, params: dict[str, str], precision: str, elsewhere: str, typed: bool
 ) -> None:
-    found, asked = plan(target, opset, **params)
+    chosen, asked = plan(target, opset, **params)
     if precision != "fp32":
         assert asked == {"int8": precision == "int8", "half": elsewhere == "fp16" and typed}
-    assert (found.precision, found.elsewhere) == (precision, elsewhere if precision != "fp32" else "fp32")
-    assert found.strongly_typed is typed
+    assert (chosen.precision, chosen.elsewhere) == (precision, elsewhere if precision != "fp32" else "fp32")
+    assert chosen.strongly_typed is typed
 
 
 @pytest.fixture

@@ -180,12 +180,12 @@ def test_a_recurrent_network_of_dynamic_batch(kind: str, gates: int, layers: int
     torch.manual_seed(0)
     model = Recurrent(getattr(torch.nn, kind), layers, both).eval()
     export_onnx(model, tmp_path / "m.onnx", image_spec(8, 8, 3, (0.5,) * 3, (0.25,) * 3))
-    found = layer_costs(tmp_path / "m.onnx")
-    assert [c.op for c in found].count(kind) == layers
+    costed = layer_costs(tmp_path / "m.onnx")
+    assert [c.op for c in costed].count(kind) == layers
     directions = 2 if both else 1
     widths = [24, 6 * directions][:layers]
     macs = sum(8 * directions * gates * 6 * (width + 6) for width in widths)  # eight rows
-    assert sum(c.macs for c in found if c.op == kind) == macs
+    assert sum(c.macs for c in costed if c.op == kind) == macs
     assert model_summary(tmp_path / "m.onnx").macs == macs + 6 * directions * 5
 
 

@@ -60,8 +60,8 @@ def theirs(method: str, symmetric: bool, folder: Path) -> dict[str, tuple[float,
             left = [part]
             reader = type("Reader", (), {"get_next": lambda self, left=left: left.pop() if left else None})()
             calibrator.collect_data(reader)
-        found = calibrator.compute_data()
-    return {name: tuple(float(np.ravel(v)[0]) for v in found[name].range_value) for name in TENSORS}
+        ranges = calibrator.compute_data()
+    return {name: tuple(float(np.ravel(v)[0]) for v in ranges[name].range_value) for name in TENSORS}
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

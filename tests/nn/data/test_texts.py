@@ -53,13 +53,13 @@ def test_splits_are_disjoint_tokenized_and_complete(suffix: str, tmp_path: Path)
     data = prepared(tmp_path / "texts", tmp_path / "out", calibration_images=16)
     assert data.task == "sequence-classification"
     assert data.classes == ("animal", "plant")
-    found = {split: texts_of(data, split) for split in ("train", "validation", "test")}
-    assert {k: len(v) for k, v in found.items()} == {"train": 60, "validation": 7, "test": 33}
-    assert sorted(t for texts in found.values() for t in texts) == sorted(t for t, _ in rows(100))
-    assert set(texts_of(data, "calibration")) <= set(found["train"])
+    splits = {split: texts_of(data, split) for split in ("train", "validation", "test")}
+    assert {k: len(v) for k, v in splits.items()} == {"train": 60, "validation": 7, "test": 33}
+    assert sorted(t for texts in splits.values() for t in texts) == sorted(t for t, _ in rows(100))
+    assert set(texts_of(data, "calibration")) <= set(splits["train"])
     labels = dict(rows(100))
     tokenizer = load_tokenizer(tokenizer_of(data))
-    for split, texts in found.items():
+    for split, texts in splits.items():
         tokens, numbers = data.split(split)
         assert tokens.dtype == np.int32
         assert [data.classes[i] for i in numbers] == [labels[t] for t in texts]
@@ -95,13 +95,13 @@ def test_texts_that_the_tokenizer_makes_the_same_are_not_trained_on(
     write(tmp_path / "t" / "train.csv", own)
     write(tmp_path / "t" / "test.csv", [*others, *((change(text), name) for text, name in own[:5])])
     with caplog.at_level(logging.WARNING):
-        found = prepare(Data(kind="text", path=str(tmp_path / "t"), vocabulary=400, **options), tmp_path / "out", 0)
+        counts = prepare(Data(kind="text", path=str(tmp_path / "t"), vocabulary=400, **options), tmp_path / "out", 0)
     data = open_data(tmp_path / "out")
     seen = {row.tobytes() for split in ("train", "validation", "calibration") for row in data.split(split)[0]}
     assert not seen & {row.tobytes() for row in data.split("test")[0]}
     assert len(texts_of(data, "test")) == 25
-    assert found["copies_left_out"] >= 5
-    assert found["train_texts"] == len(texts_of(data, "train")) == len(data.split("train")[1])
+    assert counts["copies_left_out"] >= 5
+    assert counts["train_texts"] == len(texts_of(data, "train")) == len(data.split("train")[1])
     assert "are the same tokens as others: left out" in caplog.text
 
 

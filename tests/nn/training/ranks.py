@@ -60,8 +60,8 @@ def main(rank: int, processes: int, folder: Path, options: dict[str, object]) ->
     report = train(model, mine, settings, supervised(0.1), context)
     if rank == 0:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
-        found = {"losses": report.losses, "scores": report.scores, "resumed": report.resumed_from}
-        (folder / "report.json").write_text(json.dumps(found))
+        answers = {"losses": report.losses, "scores": report.scores, "resumed": report.resumed_from}
+        (folder / "report.json").write_text(json.dumps(answers))
     if sharded and rank == 0 and options.get("show", True):
         np.save(folder / "logits.npy", predict_logits(model, mine.validation_inputs, mine.feed))
 

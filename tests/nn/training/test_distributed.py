@@ -84,10 +84,10 @@ def test_two_killed_processes_go_on_to_the_same_bits(options: dict[str, Any], la
 
 def test_a_sharded_network_is_shared_and_answers_as_the_whole_one(launch: Teams, tmp_path: Path) -> None:
     launch(tmp_path, 2, sizes=True)
-    found = [np.load(tmp_path / f"sizes-{rank}.npz") for rank in (0, 1)]
-    whole = int(found[0]["whole"])
-    assert sum(int(f["here"]) for f in found) == whole
-    assert max(int(f["here"]) for f in found) < 0.6 * whole
+    shards = [np.load(tmp_path / f"sizes-{rank}.npz") for rank in (0, 1)]
+    whole = int(shards[0]["whole"])
+    assert sum(int(f["here"]) for f in shards) == whole
+    assert max(int(f["here"]) for f in shards) < 0.6 * whole
     sys.path.insert(0, str(RANKS.parent))
     try:
         import ranks  # type: ignore[import-not-found]
@@ -95,4 +95,4 @@ def test_a_sharded_network_is_shared_and_answers_as_the_whole_one(launch: Teams,
         sys.path.pop(0)
     data = ranks.data()
     expected = ranks.predict_logits(ranks.network(), data.validation_inputs, data.feed)
-    assert all(f["logits"] == pytest.approx(expected, abs=1e-5) for f in found)
+    assert all(f["logits"] == pytest.approx(expected, abs=1e-5) for f in shards)

@@ -103,8 +103,8 @@ def test_rates_fall_from_the_head_down() -> None:
     optimizer = new_optimizer(model, Teacher(), scales)
     set_rate(optimizer, 0.8)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    found = {name.split(".")[0]: rates[id(p)] for name, p in model.named_parameters()}
-    assert found == {"linear": 0.8, "layer3": 0.4, "layer2": 0.2, "layer1": 0.1, "conv1": 0.05, "bn1": 0.05}
+    factors = {name.split(".")[0]: rates[id(p)] for name, p in model.named_parameters()}
+    assert factors == {"linear": 0.8, "layer3": 0.4, "layer2": 0.2, "layer1": 0.1, "conv1": 0.05, "bn1": 0.05}
 
 
 def test_a_new_head_on_old_layers(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_pretrained_weights_come_from_torchvision(monkeypatch: pytest.MonkeyPatc
         return state
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
-    origin, found = pretrained_state("resnet18", "IMAGENET1K_V1")
-    assert found is state
+    origin, loaded = pretrained_state("resnet18", "IMAGENET1K_V1")
+    assert loaded is state
     assert asked[0].endswith(origin.name)
     assert origin.suffix == ".pth"
 

@@ -45,17 +45,17 @@ WRAPPINGS = {
 def test_wrappers_and_prefixes_come_off(tmp_path: Path, wrapping: str) -> None:
     state = network().state_dict()
     torch.save(WRAPPINGS[wrapping](state), tmp_path / "x.pth")
-    found = read_checkpoint(tmp_path / "x.pth")
-    assert list(found) == list(state)
-    assert all(torch.equal(found[k], state[k]) for k in state)
+    loaded = read_checkpoint(tmp_path / "x.pth")
+    assert list(loaded) == list(state)
+    assert all(torch.equal(loaded[k], state[k]) for k in state)
 
 
 def test_safetensors(tmp_path: Path) -> None:
     state = network().state_dict()
     save_file(prefixed(state, "module."), tmp_path / "x.safetensors")
-    found = read_checkpoint(tmp_path / "x.safetensors")
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[k], state[k]) for k in state)
+    loaded = read_checkpoint(tmp_path / "x.safetensors")
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[k], state[k]) for k in state)
 
 
 def test_a_prefix_of_some_names_stays(tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_what_lies_beside_the_weights_is_passed_over(beside: str, legacy: bool, 
     content = {"epoch": 3, "extra": BESIDE[beside](), "state_dict": state}
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
     before = set(torch.serialization.get_safe_globals())
-    found = read_checkpoint(tmp_path / "x.pth")
-    assert all(torch.equal(found[k], state[k]) for k in state)
+    loaded = read_checkpoint(tmp_path / "x.pth")
+    assert all(torch.equal(loaded[k], state[k]) for k in state)
     assert set(torch.serialization.get_safe_globals()) == before
 
 

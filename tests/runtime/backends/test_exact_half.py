@@ -43,8 +43,8 @@ def cast(source: str, target: str, to: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [source], [target], to=to)
 
 
-def run(found: ModelProto, x: np.ndarray) -> np.ndarray:
-    return np.asarray(open_session(found.SerializeToString(), exact_qdq=True, threads=1).run(None, {"x": x})[0])
+def run(graph: ModelProto, x: np.ndarray) -> np.ndarray:
+    return np.asarray(open_session(graph.SerializeToString(), exact_qdq=True, threads=1).run(None, {"x": x})[0])
 
 
 def quantizer() -> ModelProto:

@@ -153,8 +153,8 @@ def test_inspect_and_no_command(run: Run) -> None:
     ],
 )
 def test_refusals(run: Run, argv: list[str], code: int, message: str) -> None:
-    found, out, err = run(*argv)
-    assert (found, out) == (code, "")
+    exit_code, out, err = run(*argv)
+    assert (exit_code, out) == (code, "")
     assert message in err
     assert "Traceback" not in err
 

@@ -176,11 +176,11 @@ def test_folder_of_classes(tmp_path: Path, data: Any, helpers: Any, inside: str)
     (tmp_path / inside / "cat" / "notes.txt").write_text("not an image")
     (tmp_path / inside / "cat" / "._0.png").write_text("not an image")
     (tmp_path / inside / ".git").mkdir()
-    found, targets = load_labelled_images(tmp_path, helpers.labels, helpers.shape)
+    loaded, targets = load_labelled_images(tmp_path, helpers.labels, helpers.shape)
     classes = targets["label"]
     assert classes.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert classes.dtype == np.int64
-    np.testing.assert_array_equal(found, images[np.argsort(labels, kind="stable")])
+    np.testing.assert_array_equal(loaded, images[np.argsort(labels, kind="stable")])
 
 
 def test_folder_of_one_class_is_enough(tmp_path: Path, data: Any, helpers: Any) -> None:

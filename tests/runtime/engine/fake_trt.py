@@ -117,10 +117,10 @@ def _build(world: World, module: Any, *arguments: Any) -> bytes | None:
 
 
 def _error(world: World, module: Any, index: int) -> Any:
-    found = (world.parse_errors or [])[index]
-    missing = set(found) - set(dir(module.ParserError))
+    error = (world.parse_errors or [])[index]
+    missing = set(error) - set(dir(module.ParserError))
     assert not missing, f"this version's ParserError has no {missing}"
-    return type("ParserError", (), {key: (lambda self, v=value: v) for key, value in found.items()})()
+    return type("ParserError", (), {key: (lambda self, v=value: v) for key, value in error.items()})()
 
 
 _BEHAVIOUR: dict[str, Any] = {

@@ -79,14 +79,14 @@ def members(enum: Any) -> dict[str, int]:
 
 def attributes(kind: Any) -> dict[str, Any]:
     """Methods with their arguments; properties with whether they can be set."""
-    found: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for name in sorted(n for n in dir(kind) if not n.startswith("_")):
         attribute = getattr(kind, name)
         if isinstance(attribute, property):
-            found[name] = attribute.fset is not None
+            table[name] = attribute.fset is not None
         elif callable(attribute):
-            found[name] = arguments(attribute.__doc__ or "")
-    return found
+            table[name] = arguments(attribute.__doc__ or "")
+    return table
 
 
 def arguments(text: str) -> list[str] | None:

@@ -45,7 +45,7 @@ def rules(model: bytes) -> str:
 @pytest.mark.parametrize(("op", "kind"), [("Conv", "convolution"), ("MatMul", "gemm")])
 def test_an_int8_layer_is_int8(op: str, kind: str) -> None:
     built = build(layer(op), {LAYER[op]: "int8"})
-    [compute] = [found for found in built.table.layers if found.kind == kind]
+    [compute] = [layer for layer in built.table.layers if layer.kind == kind]
     assert (compute.precision, LAYER[op] in compute.nodes) == ("int8", True)
     assert built.table.shares() == {"int8": 1.0}
     assert built.plan[4:8] or built.plan  # bytes of TensorRT's own

@@ -38,8 +38,8 @@ def test_any_number_of_images(count: int) -> None:
     session, _, _ = opened()
     images = pictures(count)
     for _ in range(4):
-        [found] = session.run(["logits"], {"images": images})
-        np.testing.assert_array_equal(found, expected(images))
+        [answer] = session.run(["logits"], {"images": images})
+        np.testing.assert_array_equal(answer, expected(images))
     assert session.batch_range == (1, 4)
 
 

@@ -50,8 +50,8 @@ def plan_of(*texts: str) -> bytes:
 
 def test_kernels_their_types_and_nodes() -> None:
     table = read_rtx_plan(plan_of(TEXT, NESTED))
-    found = [(layer.kind, layer.precision) for layer in table.layers]
-    assert found == [
+    kernels = [(layer.kind, layer.precision) for layer in table.layers]
+    assert kernels == [
         ("convolution", "fp16"),  # the wider of the activation and the weights
         ("gemm", "fp16"),
         ("gemm", "fp16"),

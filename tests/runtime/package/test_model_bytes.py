@@ -340,12 +340,12 @@ def tensors(message: Any) -> list[TensorProto]:
     """Every tensor in a message of protobuf."""
     if isinstance(message, TensorProto):
         return [message]
-    found = []
+    listed = []
     for field, value in message.ListFields():
         if field.message_type is not None:
             for one in value if hasattr(value, "__len__") else [value]:
-                found += tensors(one)
-    return found
+                listed += tensors(one)
+    return listed
 
 
 def outside(model: bytes, name: str = "secret.bin") -> bytes:

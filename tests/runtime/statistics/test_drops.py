@@ -248,11 +248,11 @@ def test_every_verdict_is_said_in_full() -> None:
 
 def test_a_bound_that_meets_the_budget_exactly_meets_it() -> None:
     lower, upper = drop_lower_bound(30, 10, 500, 0.95), drop_upper_bound(30, 10, 500, 0.95)
-    found = [
+    verdicts = [
         non_inferiority(30, 10, 500, budget, 0.95).verdict
         for budget in (upper, math.nextafter(upper, 0), lower, math.nextafter(lower, 0))
     ]
-    assert found == ["pass", "undecided", "undecided", "fail"]
+    assert verdicts == ["pass", "undecided", "undecided", "fail"]
 
 
 @pytest.mark.parametrize(("room", "hopeful"), [(2e-6, True), (5e-7, False), (0.0, False), (-1e-3, False)])

@@ -114,11 +114,11 @@ def test_every_verdict_is_said_in_full() -> None:
 
 def test_a_bound_that_meets_the_floor_exactly_meets_it() -> None:
     lower, upper = accuracy_lower_bound(90, 100, 0.95), accuracy_upper_bound(90, 100, 0.95)
-    found = [
+    verdicts = [
         accuracy_floor(90, 100, floor, 0.95).verdict
         for floor in (lower, np.nextafter(lower, 1), upper, np.nextafter(upper, 1))
     ]
-    assert found == ["pass", "undecided", "undecided", "fail"]
+    assert verdicts == ["pass", "undecided", "undecided", "fail"]
 
 
 @pytest.mark.parametrize(("room", "hopeful"), [(2e-6, True), (5e-7, False), (0.0, False), (-1e-3, False)])

@@ -37,15 +37,15 @@ def config(**keys: Any) -> Config:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The distributions that seem to be installed; none at first."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
 
     def version(name: str) -> str:
-        if name not in found:
+        if name not in versions:
             raise metadata.PackageNotFoundError(name)
-        return found[name]
+        return versions[name]
 
     monkeypatch.setattr(engine.metadata, "version", version)
-    return found
+    return versions
 
 
 def test_the_builder_that_is_there(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
