@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,28 @@ def test_a_warm_build_finds_every_stage_and_imports_nothing_heavy(built: Path, t
     (summary,) = json.loads(done.stdout)
     assert (summary["ran"], summary["cached"]) == (0, len(STEPS))
     assert sha256(tmp_path / PACKAGE) == before
+
+
+def test_a_warm_build_for_this_machine_imports_nothing_heavy_either(tmp_path: Path) -> None:
+    """Its device is asked who it is, which is in the manifest."""
+    target = "cpu-aarch64" if platform.machine() in ("aarch64", "arm64") else "cpu-x86_64"
+    fast = [f"{section}.epochs=0" for section in ("teacher", "distill", "prune")]
+    given = [
+        "build",
+        "-t",
+        target,
+        *tiny("distill.enabled=false", "prune.enabled=false", "gate.allow_chance=true", *fast),
+    ]
+    assert dlx(*given, cwd=tmp_path).code == 0
+    code = (
+        "import sys; from dlx_deploy import cli; code = cli.run(sys.argv[1:]);"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'sklearn'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_same_inputs_give_the_same_package(built: Path, tmp_path: Path) -> None:

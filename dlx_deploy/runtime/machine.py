@@ -6,8 +6,6 @@ import os
 import platform
 from typing import Dict, Optional
 
-import numpy as np
-
 from .linux import CPUINFO, DEVICE_TREE_MODEL
 
 __all__ = ["available_cores", "machine_info", "power_mode"]
@@ -24,6 +22,8 @@ def machine_info() -> Dict[str, object]:
     ``label`` is short and holds no host name, for instance ``NVIDIA Jetson Orin Nano (6 cores, Linux aarch64)``.
     A value that cannot be read is ``None``.
     """
+    import numpy as np  # a warm build asks for the cores alone
+
     cpu = _cpu_model()
     cores = available_cores()
     system = f"{platform.system()} {platform.machine()}"
