@@ -11,7 +11,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Source, Tree
 from dlx_deploy.progress import Progress
 from dlx_deploy.tasks.classes import Classes
-from dlx_deploy.tasks.images import DIGITS, Images, image_classes, image_header
+from dlx_deploy.tasks.images import Images, image_header
 from dlx_deploy.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["TASK"]
 
+_DIGITS = "digits"
+_DIGIT_SHAPE = (8, 8, 1)
+_DIGIT_CLASSES = 10
+
 
 def _files(data: Data) -> dict[str, Source]:
-    if data.kind == DIGITS:
+    if data.kind == _DIGITS:
         return {}
     if not data.path:
         raise ConfigError("data.path is ''; data.kind 'imagefolder' needs the folder that holds train/CLASS/*.jpg")
@@ -38,6 +42,13 @@ def _source(data: Data, progress: Progress) -> DataSource:
     return image_source(data, progress)
 
 
+def _classes(data: Data) -> int | None:
+    """How many there are, from the names of folders."""
+    from dlx_deploy.nn.data.listing import list_folder
+
+    return _DIGIT_CLASSES if data.kind == _DIGITS else len(list_folder(Path(data.path)).classes)
+
+
 def _device(data: Dataset, golden: Sequence[int], dims: Mapping[str, Sequence[int | None]]) -> DeviceTask:
     from dlx_deploy.runtime.tasks.image_classification import image_classification
 
@@ -47,12 +58,12 @@ def _device(data: Dataset, golden: Sequence[int], dims: Mapping[str, Sequence[in
 
 TASK = Task(
     name="image-classification",
-    kinds={DIGITS: "scikit-learn's digits", "imagefolder": ""},
-    inputs=Images(),
+    kinds={_DIGITS: "scikit-learn's digits", "imagefolder": ""},
+    inputs=Images({_DIGITS: _DIGIT_SHAPE}),
     answers=Classes(),
     files=_files,
     source=_source,
-    classes=image_classes,
+    classes=_classes,
     device=_device,
     statement="Image classification. Input: uint8 NHWC images; the package resizes them, the graph normalises them.",
 )

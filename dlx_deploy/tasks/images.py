@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dlx_deploy.config import Data, Export, Prune, Training
@@ -22,12 +22,8 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.pruning.channels import PruneReport
     from dlx_deploy.nn.training.batches import Feed
 
-__all__ = ["DIGITS", "Images", "image_classes", "image_header"]
+__all__ = ["Images", "image_header"]
 
-DIGITS = "digits"
-_DIGIT_PX = 8
-"""The side of a scanned digit."""
-_DIGIT_CLASSES = 10
 _SMALL_PX = 16 * 16
 _RECALIBRATION_IMAGES = 1024
 """Enough for stable batch-normalisation statistics."""
@@ -41,21 +37,15 @@ def image_header(data: Dataset) -> ImageHeader:
     return data.header
 
 
-def image_classes(data: Data) -> int | None:
-    """How many classes there are, from the names of folders."""
-    from dlx_deploy.nn.data.listing import list_folder
-
-    return _DIGIT_CLASSES if data.kind == DIGITS else len(list_folder(Path(data.path)).classes)
-
-
-def _channels(data: Data) -> int:
-    return data.channels or (1 if data.kind == DIGITS else 3)
-
-
 @dataclass(frozen=True)
 class Images:
-    """uint8[N, H, W, C] in a data set and a package, float32[N, C, H, W] for a network."""
+    """uint8[N, H, W, C] in a data set and a package, float32[N, C, H, W] for a network.
 
+    ``built_in``: the kinds of data whose images have a size of their own: height, width, and the number of channels
+    where the configuration says nothing.
+    """
+
+    built_in: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     noun: str = "images"
     reads: Reads = "images"
     keys: frozenset[str] = frozenset({"height", "width", "channels", "mean", "std"})
@@ -63,16 +53,17 @@ class Images:
 
     def check(self, data: Data) -> None:
         """A height for images that have none of their own, and a value for each channel."""
-        if data.kind != DIGITS and not data.height:
+        own = self.built_in.get(data.kind)
+        if not own and not data.height:
             raise ConfigError(
                 f"data.height is 0; data.kind {data.kind!r} needs the height in pixels to resize to, "
                 "e.g. data.height = 32"
             )
-        if data.kind == DIGITS:
-            for key, value in (("height", data.height), ("width", data.width)):
-                if value not in (0, _DIGIT_PX):
-                    raise ConfigError(f"data.{key} is {value}; the digits are {_DIGIT_PX} x {_DIGIT_PX}: leave it out")
-        channels = _channels(data)
+        if own:
+            for key, value, size in (("height", data.height, own[0]), ("width", data.width, own[1])):
+                if value not in (0, size):
+                    raise ConfigError(f"data.{key} is {value}; the {data.kind} are {own[0]} x {own[1]}: leave it out")
+        channels = self._channels(data)
         for key, values in (("mean", data.mean), ("std", data.std)):
             if len(values) not in (0, channels):
                 raise ConfigError(
@@ -109,11 +100,11 @@ class Images:
         return section.augments
 
     def expected(self, data: Data) -> ImageInput:
-        """One channel for digits, else three, where the configuration says nothing."""
+        """The kind's own size or that of the configuration; three channels where neither says how many."""
         from dlx_deploy.nn.models.inputs import ImageInput
 
-        height = data.height or _DIGIT_PX
-        return ImageInput(_channels(data), height, data.width or height)
+        height, width, _ = self.built_in.get(data.kind, (data.height, data.width or data.height, 0))
+        return ImageInput(self._channels(data), height, width)
 
     def spec(self, data: Dataset) -> ImageInput:
         """The size of the images."""
@@ -178,3 +169,6 @@ class Images:
             "mean": list(header.mean),
             "std": list(header.std),
         }
+
+    def _channels(self, data: Data) -> int:
+        return data.channels or self.built_in.get(data.kind, (0, 0, 3))[2]

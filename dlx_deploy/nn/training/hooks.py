@@ -13,8 +13,8 @@ from torch import nn
 __all__ = ["PLAIN", "TOP1", "Hooks", "Metric", "Targets"]
 
 
-Targets = npt.NDArray[np.integer[Any]]
-"""Whole numbers [N, ...] of any width: what a network learns to answer."""
+Targets = npt.NDArray[np.integer[Any] | np.floating[Any]]
+"""Numbers [N, ...] of any width, as the data's header says: what a network learns to answer."""
 
 
 class Metric(Protocol):
