@@ -139,6 +139,24 @@ def test_a_function_of_the_user_s_may_give_anything(tmp_path: Path) -> None:
         check_output(model, {"logits": (5,)}, spec)
 
 
+def test_a_network_of_another_package_may_give_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = tmp_path / "dense_nets-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: dense-nets\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[dlx_deploy.models]\ndense = dense_nets:per_pixel\n")
+    (tmp_path / "dense_nets.py").write_text(
+        "from torch import nn\n"
+        "def per_pixel(num_classes, in_channels):\n"
+        "    return nn.Conv2d(in_channels, num_classes, 3, padding=1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    check_name("teacher", "dense", "images", "masks", {})
+    spec = ImageInput(3, 8, 8)
+    check_output(build_model("dense", {}, 5, spec), {"logits": (5, 8, 8)}, spec)
+    assert not is_ours("dense")
+    sys.modules.pop("dense_nets")
+
+
 def test_where_torchvision_cannot_be_listed_its_builder_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert torchvision_names() == ()
