@@ -7,6 +7,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,17 +81,17 @@ def torchvision_names(room: str = "") -> tuple[str, ...]:
 _HERE = "dlx_deploy.nn.models"
 _CIFAR = ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 
+
+def _of_torchvision(gives: str, room: str, builder: str, example: str) -> Family:
+    """The networks of a ``room`` of ``torchvision.models``, whose ``builder`` is in a module here."""
+    names, weights = partial(torchvision_names, room), f"{_HERE}.pretrained:torchvision_state"
+    return Family("images", gives, f"{_HERE}.{builder}", names, weights=weights, example=example)
+
+
 FAMILIES = (
     Family("images", "classes", f"{_HERE}.resnet_cifar:build_cifar_resnet", _CIFAR, example="resnet20"),
     Family("images", "classes", f"{_HERE}.scaling:build_vit", ("vit",), example="vit"),
-    Family(
-        "images",
-        "classes",
-        f"{_HERE}.torchvision_models:build_torchvision",
-        torchvision_names,
-        weights=f"{_HERE}.pretrained:torchvision_state",
-        example="mobilenet_v3_small",
-    ),
+    _of_torchvision("classes", "", "torchvision_models:build_torchvision", "mobilenet_v3_small"),
     Family(
         "images",
         "classes",

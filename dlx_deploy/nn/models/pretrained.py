@@ -15,6 +15,7 @@ from dlx_deploy.nn.models.families import TIMM, family_of, loaded
 __all__ = ["hf_state", "pretrained_state", "timm_state", "torchvision_state"]
 
 DEFAULT = "DEFAULT"
+_SECOND_HEAD = "aux_classifier."
 _OFFLINE = "download it elsewhere and give the file as teacher.checkpoint, with new_head = true"
 
 
@@ -43,7 +44,7 @@ def pretrained_state(model: str, weights: str, folder: Path | None = None) -> tu
 
 
 def torchvision_state(model: str, weights: str, folder: Path | None) -> tuple[Path, dict[str, Tensor]]:
-    """torchvision's ``weights`` of ``model``.
+    """torchvision's ``weights`` of ``model``, without those of a second head for training alone.
 
     Raises:
         ConfigError: there are none of this name. EnvironmentMissing: they cannot be downloaded.
@@ -60,7 +61,7 @@ def torchvision_state(model: str, weights: str, folder: Path | None) -> tuple[Pa
         raise EnvironmentMissing(
             f"teacher.pretrained is {weights!r}: {chosen.url} cannot be fetched ({e}); {_OFFLINE}"
         ) from e
-    return Path(Path(chosen.url).name), state
+    return Path(Path(chosen.url).name), {name: t for name, t in state.items() if not name.startswith(_SECOND_HEAD)}
 
 
 def timm_state(name: str, weights: str, folder: Path | None) -> tuple[Path, dict[str, Tensor]]:

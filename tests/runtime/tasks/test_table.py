@@ -41,7 +41,7 @@ def test_the_guard_finds_what_it_guards() -> None:
 
 
 def test_an_unknown_task_is_named() -> None:
-    with pytest.raises(PackageError, match=r"task is 'detection'; must be one of image-classification, sequence-class"):
+    with pytest.raises(PackageError, match=r"task is 'detection'; must be one of image-classification, s"):
         open_task(Fields({"task": "detection"}, "x.dlx"))
 
 
