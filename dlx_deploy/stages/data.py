@@ -13,7 +13,7 @@ from dlx_deploy.config import Config, Data, Training
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.targets import Profile
-from dlx_deploy.tasks import check_keys, kinds_with_a_path, prepare, task_for
+from dlx_deploy.tasks import check_keys, check_offered, kinds_with_a_path, prepare, task_for
 
 __all__ = ["STAGE"]
 
@@ -54,6 +54,7 @@ def check(setup: Setup[Data]) -> None:
             f"data.path is {data.path!r}, and data.kind {data.kind!r} takes none: it is {own}; set data.kind to "
             f"{theirs}, or leave the path out"
         )
+    check_offered(data, task)
     check_keys(data, task)
     task.inputs.check(data)
 

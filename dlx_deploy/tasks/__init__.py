@@ -19,6 +19,7 @@ __all__ = [
     "TASKS",
     "Task",
     "check_keys",
+    "check_offered",
     "find_task",
     "kinds_with_a_path",
     "prepare",
@@ -31,8 +32,10 @@ TASKS = {
     "image-classification": "dlx_deploy.tasks.image_classification:TASK",
     "sequence-classification": "dlx_deploy.tasks.text_classification:TASK",
 }
-"""Task → ``module:NAME``. Those of other packages are entry points: in the group ``dlx_deploy.tasks`` by their names,
-and in ``dlx_deploy.datasets`` by each ``data.kind`` that they take."""
+"""Task → ``module:NAME``. Those of other packages are entry points: in the group ``dlx_deploy.datasets`` by each
+``data.kind`` that they take, and in those of ``_PARTS`` by their names."""
+_PARTS = {"task": "its Task", "header": "its data's Header", "device_task": "its function open_task"}
+"""What else a task of another package offers, each in a group of its own, ``dlx_deploy.NOUNs``."""
 
 
 def find_task(name: str) -> Task:
@@ -77,6 +80,20 @@ def check_keys(data: Data, task: Task) -> None:
                 f"data.{key} is {shown}, and data.kind {data.kind!r} has {task.inputs.noun}, which have no such key; "
                 "leave it out"
             )
+
+
+def check_offered(data: Data, task: Task) -> None:
+    """Refuses a task of another package that is not whole: some parts are asked for after hours only.
+
+    Raises:
+        ConfigError: names the entry point that is missing.
+    """
+    missing = [] if task.name in TASKS else [noun for noun in _PARTS if not provider(noun, task.name)]
+    if missing:
+        raise ConfigError(
+            f"data.kind {data.kind!r} is of task {task.name!r}, and {provider('dataset', data.kind)} offers no such "
+            f"name in the entry points dlx_deploy.{missing[0]}s; add {task.name} there: {_PARTS[missing[0]]}"
+        )
 
 
 def tools_of(data: Data) -> tuple[str, ...]:

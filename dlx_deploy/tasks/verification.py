@@ -40,6 +40,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     macs: int
     parameters: int
 
+    def number(self, name: str) -> float:
+        """The evidence called ``name``, which is one number."""
+        value = self.evidence[name]
+        assert not isinstance(value, tuple)
+        return value
+
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """``accuracy.json``: deterministic, so it can be shipped.

@@ -15,7 +15,7 @@ from dlx_deploy.config import Config, Data
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.targets import load_target
-from dlx_deploy.tasks import TASKS, find_task, kinds_with_a_path, task_for
+from dlx_deploy.tasks import TASKS, check_offered, find_task, kinds_with_a_path, task_for
 
 ROOT = Path(dlx_deploy.__file__).parent
 ROOMS = ("tasks/", "runtime/tasks/", "nn/data/", "nn/models/", "runtime/package/schema1.py")
@@ -83,6 +83,17 @@ def test_a_task_of_another_package_is_in_every_key(shades: None) -> None:
     assert [step.name for step in brought] == [step.name for step in ours]
     assert all("shade-task" in step.stage.tools for step in brought)
     assert not any("shade-task" in step.stage.tools for step in ours)
+
+
+def test_a_task_that_is_not_whole_is_refused_in_a_plan(shades: None) -> None:
+    data = Data(kind="shades")
+    message = (
+        r"data\.kind 'shades' is of task 'shading', and shade-task offers no such name in the entry points "
+        r"dlx_deploy\.headers; add shading there: its data's Header"
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_offered(data, task_for(data))
+    check_offered(Data(), task_for(Data()))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Callable, Dict, Optional
 
+from ..alias import alias_runtime
 from ..errors import BackendMissing
 from .task import Task
 
@@ -20,7 +21,7 @@ TASKS: Dict[str, str] = {
 """Task → ``module:function``; a leading dot: in this folder. Imported when a package has the task."""
 GROUP = "dlx_deploy.device_tasks"
 """The entry points of other packages, asked for unknown names only. A package carries this folder and not theirs: what
-runs such a task has their package installed, beside dlx-deploy."""
+runs such a task has their package installed; dlx-deploy need not be."""
 
 
 def open_task(field: Fields) -> Task:
@@ -52,6 +53,7 @@ def _installed(name: str) -> Optional[Callable[[Fields], Task]]:
     group = every.select(group=GROUP) if hasattr(every, "select") else every.get(GROUP, ())  # before Python 3.10
     for point in group:
         if point.name == name:
+            alias_runtime()
             try:
                 opener: Callable[[Fields], Task] = point.load()
             except (ImportError, AttributeError) as e:

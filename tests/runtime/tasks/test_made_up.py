@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from dlx_deploy import cli
@@ -22,7 +25,7 @@ from dlx_deploy.runtime.package.archive import to_json, write_archive
 from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference, parse_package
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks.arrays import Tolerance
-from dlx_deploy.runtime.tasks.table import TASKS
+from dlx_deploy.runtime.tasks.table import GROUP, TASKS
 
 from . import made_up  # type: ignore[attr-defined]
 from .made_up import NAME, measuring, network, read_lines  # type: ignore[import-not-found]
@@ -177,3 +180,32 @@ def test_a_damaged_package_misses_its_budget(contents: Any, lines: Path, tmp_pat
     write_archive(tmp_path / "bad.dlx", assemble(contents(off=0.5)))
     assert main(["verify", "--data", str(lines)], str(tmp_path / "bad.dlx")) == 3
     assert "error: the error grew" in capsys.readouterr().err
+
+
+def test_a_package_is_run_by_the_runtime_inside_it(packed: str, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    (site / "made_up_task-1.0.dist-info").mkdir(parents=True)
+    (site / "made_up_task-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: made-up\nVersion: 1\n")
+    (site / "made_up_task-1.0.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\n{NAME} = made_up_task:open_task")
+    source = Path(made_up.__file__).read_text(encoding="utf-8")
+    probe = "import sys\nprint(*sorted(n for n in sys.modules if n.startswith('dlx_deploy')), file=sys.stderr)\n"
+    (site / "made_up_task.py").write_text(source + probe)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        libraries = {str(Path(module.__file__ or "").parents[1]) for module in (np, onnx)}
+        path = os.pathsep.join([str(site), *sorted(libraries)])  # -S: no .pth file, and so no dlx-deploy to be edited
+        command = [sys.executable, "-S", "-W", "error", packed, *arguments]
+        return subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
+
+    done = run("predict", "1 2 3 m")
+    assert (done.returncode, done.stdout) == (0, "1 2 3 m\t2.00\n"), done.stderr
+    imported = done.stderr.split()
+    assert {"dlx_deploy.runtime", "dlx_deploy.runtime.errors", "dlx_deploy.runtime.tasks.task"} <= set(imported)
+    assert not [name for name in imported if not f"{name}.".startswith("dlx_deploy.runtime.") and name != "dlx_deploy"]
+    refused = run("predict", "one m")
+    assert (refused.returncode, refused.stderr.splitlines()[-1]) == (
+        2,
+        "error: 'one m' does not begin with a number",
+    )
