@@ -91,7 +91,7 @@ def test_nothing_heavy_is_loaded_to_check_a_name() -> None:
         ("timm:x", "texts", "classes", r"'timm:x' is for images, and the data are texts; .* 'transformer', 'hf:NAME"),
         (
             "resnet20", "images", "masks",
-            r"model 'resnet20' gives classes, and the data ask for masks; set .*\.model for instance to 'pixels' or "
+            r"model 'resnet20' gives classes, and the data ask for masks; set .*\.model for instance to .*'pixels' or "
             r"'FILE\.py:FUNCTION'",
         ),
         ("timm:x", "images", "masks", r"model 'timm:x' gives classes, and the data ask for masks; .* 'pixels' or"),
