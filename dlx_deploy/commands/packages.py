@@ -84,6 +84,7 @@ def predict(
 
 def bench(
     package: PackageArgument,
+    inputs: Annotated[list[str] | None, typer.Argument(help="Files or texts to read in turn; default: arrays.")] = None,
     rounds: Annotated[int, typer.Option(help="Timed runs.", min=1)] = 300,
     batch: Annotated[int, typer.Option(help="Images per run.", min=1)] = 1,
     max_p90_ms: Annotated[float | None, typer.Option(help="Budget; the package's own by default.")] = None,
@@ -94,7 +95,8 @@ def bench(
 ) -> None:
     """Measure a package's latency on this machine; exit 3 if it misses its budget."""
     command = ["bench", f"--rounds={rounds}", f"--batch={batch}", *_given({"max-p90-ms": max_p90_ms})]
-    finish(_on_device(package, [*command, *_session(threads, backend, no_build)]), as_json)
+    given = ["--", *inputs] if inputs else []
+    finish(_on_device(package, [*command, *_session(threads, backend, no_build), *given]), as_json)
 
 
 def selftest(

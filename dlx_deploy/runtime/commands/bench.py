@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import asdict, dataclass
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ..machine import machine_info
 from ..package.rules import MAX_BATCH, MAX_BATCH_BYTES
 from ..predictor import Predictor
 from ..statistics.timings import UNSEEN, block_medians, percentile_bounds
-from ..tasks.arrays import count_of, rows_of
+from ..tasks.arrays import Arrays, count_of, rows_of
 from ..untyped import JsonTable
 
 __all__ = ["BenchOptions", "BenchResult", "Latency", "bench_package", "measure", "sample", "summarise"]
@@ -50,20 +51,29 @@ class Latency:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How ``bench_package`` measures. ``max_p90_ms`` is the budget, ``None`` for none."""
+    """How ``bench_package`` measures. ``max_p90_ms`` is the budget, ``None`` for none.
+
+    ``inputs``: files or texts, ``batch`` of them in each round, one after the other: how they are read counts too.
+    Without any the golden inputs are given, as arrays.
+    """
 
     rounds: int = 300
     warmup: int = 30
     batch: int = 1
     max_p90_ms: Optional[float] = None
+    inputs: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """A package's latency on one machine. ``verdict`` is ``None`` without a budget."""
+    """A package's latency on one machine. ``verdict`` is ``None`` without a budget.
+
+    ``inputs``: how many files or texts were read in turn, 0 where the golden inputs were given as arrays.
+    """
 
     latency: Latency
     batch: int
+    inputs: int
     images_per_second: float
     machine: JsonTable
     max_p90_ms: Optional[float]
@@ -161,13 +171,13 @@ def measure(
 
 
 def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) -> BenchResult:
-    """The latency of ``predict`` on this machine, with the golden inputs.
+    """The latency of ``predict`` on this machine, from what it is given to its answer.
 
     The numbers are this machine's, whatever target the package was built for; ``machine`` says which it was. With a
     budget the rounds are spread over time (``PACE``), so that a burst of other work cannot cover them all.
 
     Raises:
-        InputError: rounds, warmup, batch or budget out of range.
+        InputError: rounds, warmup, batch or budget out of range, or an input that cannot be read.
     """
     options = options or BenchOptions()
     golden = predictor.package.golden_inputs
@@ -179,9 +189,8 @@ def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) 
         raise InputError(f"rounds is {options.rounds}; must be 1 or more, and at most {MAX_ROUNDS}")
     if options.max_p90_ms is not None and not 0 < options.max_p90_ms < math.inf:
         raise InputError(f"the p90 budget is {options.max_p90_ms} ms; must be over 0 and finite")
-    feeds = rows_of(golden, np.arange(options.batch) % count_of(golden))
-    given = next(iter(feeds.values())) if len(feeds) == 1 else feeds  # an array, as a user would give it
-    calls = {"predict": lambda: predictor.predict(given)}
+    given = _turns(options, golden)
+    calls = {"predict": lambda: predictor.predict(next(given))}
     if options.max_p90_ms is None:
         timings = sample(calls, options.rounds, options.warmup, pace=0.0)
     else:
@@ -190,11 +199,21 @@ def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) 
     return BenchResult(
         latency=latency,
         batch=options.batch,
+        inputs=len(options.inputs),
         images_per_second=1000 * options.batch / latency.p50_ms,
         machine=machine_info(),
         max_p90_ms=options.max_p90_ms,
         verdict=_verdict(latency, options.max_p90_ms),
     )
+
+
+def _turns(options: BenchOptions, golden: Arrays) -> Iterator[object]:
+    """What each round is given, without an end."""
+    if not options.inputs:
+        feeds = rows_of(golden, np.arange(options.batch) % count_of(golden))
+        return itertools.repeat(next(iter(feeds.values())) if len(feeds) == 1 else feeds)  # as a user would give it
+    turns = itertools.cycle(options.inputs)
+    return (list(itertools.islice(turns, options.batch)) for _ in itertools.count())
 
 
 def _verdict(latency: Latency, budget: Optional[float]) -> Optional[str]:

@@ -91,7 +91,10 @@ def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package
         return commands.predict(predictor, asked, PredictOptions(arguments.top, arguments.out))
     if arguments.command == "bench":
         budget = package.max_latency_p90_ms if arguments.max_p90_ms is None else arguments.max_p90_ms
-        options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget)
+        for one in arguments.inputs:
+            package.task.inputs.check_argument(one)
+        inputs = tuple(arguments.inputs)
+        options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget, inputs=inputs)
         return commands.bench(predictor, options)
     if arguments.command == "verify":
         given = commands.VerifyOptions(
@@ -119,6 +122,7 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     _command(actions, "selftest", "compare the golden inputs' outputs with those of the builder")
 
     bench = _command(actions, "bench", "measure the latency on this machine")
+    bench.add_argument("inputs", nargs="*", metavar="INPUT", help="files or texts to read in turn (default: arrays)")
     bench.add_argument("--rounds", type=int, default=300, metavar="N", help="timed runs (default: 300)")
     bench.add_argument("--batch", type=int, default=1, metavar="N", help="inputs per run (default: 1)")
     bench.add_argument("--max-p90-ms", type=float, metavar="MS", help="budget (default: the package's, if it has one)")

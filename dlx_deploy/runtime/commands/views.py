@@ -158,10 +158,14 @@ class BenchView:
     def text(self) -> str:
         """Where it was measured, the percentiles, and the verdict."""
         result, seen = self.result, self.result.latency
+        noun = self.package.task.inputs.noun
+        batch = f"batch {result.batch}"
+        if result.inputs:
+            batch += f", each read from what was given ({result.inputs} {noun} in turn)"
         lines = [
             f"measured on {result.machine['label']} (package built for {self.package.target})",
-            f"batch {result.batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
-            f"{result.images_per_second:.0f} {self.package.task.inputs.noun}/s",
+            f"{batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
+            f"{result.images_per_second:.0f} {noun}/s",
         ]
         return lines_of(lines + [result.explain()] * bool(result.verdict))
 

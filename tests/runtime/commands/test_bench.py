@@ -82,6 +82,20 @@ def test_bench_feeds_golden_images(predictor: Predictor, monkeypatch: pytest.Mon
     assert shapes == {(5, 6, 4, 3)}
 
 
+def test_bench_reads_what_is_named_in_turn(predictor: Predictor) -> None:
+    given: list[object] = []
+
+    class Recorder:
+        package = predictor.package
+
+        def predict(self, names: object) -> None:
+            given.append(names)
+
+    options = BenchOptions(rounds=2, warmup=1, batch=2, inputs=("a.png", "b.png", "c.png"))
+    assert bench_package(Recorder(), options).inputs == 3  # type: ignore[arg-type]
+    assert given == [["a.png", "b.png"], ["c.png", "a.png"], ["b.png", "c.png"]]
+
+
 @pytest.mark.parametrize(
     ("budget", "verdict", "failure", "words"),
     [

@@ -80,6 +80,18 @@ def test_bench(run: Run) -> None:
     assert (code, json.loads(out)["verdict"]) == (3, "fail")
     assert "missed" in err
     assert run("bench", "--rounds", "5", "--max-p90-ms", "100000")[0] == 6
+    assert json.loads(run("bench", "--rounds", "5", "--json")[1])["inputs"] == 0
+
+
+def test_bench_of_files(run: Run, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(2)]
+    for path in paths:
+        Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(path)
+    code, out, _ = run("bench", *map(str, paths), "--rounds", "5")
+    assert (code, "each read from what was given (2 images in turn): p50" in out) == (0, True)
+    assert json.loads(run("bench", str(paths[0]), "--rounds", "5", "--json")[1])["inputs"] == 1
+    assert run("bench", "none.png")[0] == 2
+    assert run("bench", "none.png")[2] == "error: none.png: no such image file\n"
 
 
 def test_verify(run: Run, split: Path, damaged: Path) -> None:
