@@ -28,7 +28,7 @@ from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
 from dlx_deploy.targets import Profile, load_target, read_host
-from dlx_deploy.tasks import task_for
+from dlx_deploy.tasks import is_built_in, task_for
 
 __all__ = [
     "BuildOptions",
@@ -187,7 +187,7 @@ def collect(config: Config, store: Path, dry_run: bool) -> CollectedView:
 @contextlib.contextmanager
 def labelled_data(data: str, package: Path) -> Iterator[Path]:
     """The folder that ``--data`` means; built-in data are made afresh with the seed that the package was built with."""
-    if data not in ("digits", "docstrings") or Path(data).exists():
+    if Path(data).exists() or not is_built_in(data):
         yield Path(data)
         return
     from dlx_deploy.tasks import prepare

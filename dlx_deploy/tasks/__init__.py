@@ -21,6 +21,7 @@ __all__ = [
     "check_keys",
     "check_offered",
     "find_task",
+    "is_built_in",
     "kinds_with_a_path",
     "prepare",
     "task_for",
@@ -55,14 +56,29 @@ def task_for(data: Data) -> Task:
     """The task that takes ``data.kind``: the built-in ones first.
 
     Raises:
-        ConfigError: none does.
+        ConfigError: none does, or one that is offered for it does not say so.
     """
     built_in = [find_task(name) for name in TASKS]
     for task in built_in:
         if data.kind in task.kinds:
             return task
     kinds = [kind for task in built_in for kind in task.kinds]
-    return _given(load_plugin("dataset", data.kind, kinds, "set data.kind to one of them"))
+    plugin = load_plugin("dataset", data.kind, kinds, "set data.kind to one of them")
+    task = _given(plugin)
+    if data.kind not in task.kinds:
+        raise ConfigError(
+            f"entry point {plugin.point!r} is offered for data.kind {data.kind!r}, and its task {task.name!r} takes "
+            f"{', '.join(map(repr, task.kinds))}; name it in Task.kinds too"
+        )
+    return task
+
+
+def is_built_in(kind: str) -> bool:
+    """Whether ``data.kind`` can be ``kind``, and such data come without a path."""
+    try:
+        return bool(task_for(Data(kind=kind)).kinds[kind])
+    except ConfigError:
+        return False
 
 
 def check_keys(data: Data, task: Task) -> None:

@@ -15,7 +15,7 @@ from dlx_deploy.config import Config, Data
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.targets import load_target
-from dlx_deploy.tasks import TASKS, check_offered, find_task, kinds_with_a_path, task_for
+from dlx_deploy.tasks import TASKS, check_offered, find_task, is_built_in, kinds_with_a_path, task_for
 
 ROOT = Path(dlx_deploy.__file__).parent
 ROOMS = ("tasks/", "runtime/tasks/", "nn/data/", "nn/models/", "runtime/package/schema1.py")
@@ -61,7 +61,7 @@ def shades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: shade-task\nVersion: 2.4.0\n")
     points = "[dlx_deploy.tasks]\nshading = shade_task:TASK\n[dlx_deploy.datasets]\nshades = shade_task:TASK\n"
-    broken = "none = shade_task:NONE\nraising = shade_task.missing:TASK\n"
+    broken = "none = shade_task:NONE\nraising = shade_task.missing:TASK\nhues = shade_task:TASK\n"
     (about / "entry_points.txt").write_text(points + broken)
     (site / "shade_task.py").write_text(
         "from dataclasses import replace\n"
@@ -85,6 +85,13 @@ def test_a_task_of_another_package_is_in_every_key(shades: None) -> None:
     assert not any("shade-task" in step.stage.tools for step in ours)
 
 
+def test_which_kinds_need_no_path(shades: None) -> None:
+    assert is_built_in("digits")
+    assert is_built_in("docstrings")
+    assert is_built_in("shades")
+    assert not any(map(is_built_in, ("imagefolder", "text", "photos/test", "raising")))
+
+
 def test_a_task_that_is_not_whole_is_refused_in_a_plan(shades: None) -> None:
     data = Data(kind="shades")
     message = (
@@ -101,6 +108,10 @@ def test_a_task_that_is_not_whole_is_refused_in_a_plan(shades: None) -> None:
     [
         ("none", r"entry point 'shade_task:NONE' gives a int; rule: a dlx_deploy\.tasks\.Task"),
         ("raising", r"entry point 'shade_task\.missing:TASK' cannot be loaded \(ModuleNotFoundError: .*reinstall it"),
+        (
+            "hues",
+            r"'shade_task:TASK' is offered for data\.kind 'hues', and its task 'shading' takes 'shades'; name it in",
+        ),
     ],
 )
 def test_what_is_no_task_is_refused(shades: None, kind: str, message: str) -> None:
