@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import PathLike
 from .labels import alike, composed
 
-__all__ = ["SPLITS", "SUFFIXES", "Folder", "counted", "list_classes", "split_entries"]
+__all__ = ["SPLITS", "SUFFIXES", "Folder", "counted", "list_classes", "list_images", "split_entries"]
 
 if TYPE_CHECKING:
     _Entry = os.DirEntry[str]
@@ -63,14 +63,21 @@ def list_classes(folder: PathLike) -> Folder:
         _refuse_control(entry.name, root)
         classes.append(entry.name)
         group = composed(entry.name)
-        for name, file in _walk(entry.path, entry.name, frozenset([_place(root)])):
-            if name.lower().endswith(SUFFIXES):
-                _refuse_irregular(file)
-                images.append((name, group))
-            else:
-                left_out.append(name)
+        inside, others = _walked(entry.path, entry.name, frozenset([_place(root)]))
+        images += [(name, group) for name in inside]
+        left_out += others
     _refuse_alike(root, classes)
     return Folder(tuple(sorted(images)), tuple(sorted(map(composed, classes))), tuple(sorted(left_out)))
+
+
+def list_images(folder: PathLike) -> Tuple[List[str], List[str]]:
+    """The images in ``folder`` and below, and the other files there: names relative to it, with ``/``, sorted.
+
+    Raises:
+        InputError: as ``list_classes``, of folders and images.
+    """
+    images, others = _walked(os.fspath(folder), "", frozenset())
+    return sorted(images), sorted(others)
 
 
 def split_entries(names: Sequence[str], where: PathLike) -> Dict[str, str]:
@@ -106,16 +113,30 @@ def _kind(name: str) -> str:
     return suffix or "without suffix"
 
 
+def _walked(folder: str, prefix: str, above: FrozenSet[Tuple[int, int]]) -> Tuple[List[str], List[str]]:
+    """The images below ``folder``, and the other files."""
+    images: List[str] = []
+    others: List[str] = []
+    for name, file in _walk(folder, prefix, above):
+        if name.lower().endswith(SUFFIXES):
+            _refuse_irregular(file)
+            images.append(name)
+        else:
+            others.append(name)
+    return images, others
+
+
 def _walk(folder: str, prefix: str, above: FrozenSet[Tuple[int, int]]) -> Iterator[Tuple[str, _Entry]]:
-    """The files below ``folder``, their names behind ``prefix``; ``above`` are the folders that hold it."""
+    """The files below ``folder``, their names behind ``prefix``, if any; ``above`` are the folders that hold it."""
     here = _place(folder)
     if here in above:
         raise InputError(f"{folder}: a link that leads back to a folder that holds it; remove it")
     for entry in _entries(folder):
+        name = f"{prefix}/{entry.name}" if prefix else entry.name
         if _is_dir(entry):
-            yield from _walk(entry.path, f"{prefix}/{entry.name}", above | {here})
+            yield from _walk(entry.path, name, above | {here})
         else:
-            yield f"{prefix}/{entry.name}", entry
+            yield name, entry
 
 
 def _entries(folder: str) -> List[_Entry]:

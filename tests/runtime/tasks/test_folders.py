@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.tasks.folders import SUFFIXES, counted, list_classes, split_entries
+from dlx_deploy.runtime.tasks.folders import SUFFIXES, counted, list_classes, list_images, split_entries
 from dlx_deploy.runtime.tasks.images import SUFFIXES as READ_SUFFIXES
 
 
@@ -110,3 +110,15 @@ def test_splits_in_any_case_and_each_once() -> None:
     for pair in (["val", "validation"], ["Test", "test"]):
         with pytest.raises(InputError, match=r"x: '\w+' and '\w+' are both the \w+ split; keep one of them"):
             split_entries(pair, "x")
+
+
+def test_images_of_a_folder_and_what_else_is_there(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "a.jpg", "b/notes.txt", ".hidden.png", "b/Thumbs.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_images(tmp_path) == (["a.jpg", "b/2.PNG"], ["b/notes.txt"])
+    (tmp_path / "b" / "again").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="a link that leads back to a folder that holds it"):
+        list_images(tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        list_images(tmp_path / "none")
