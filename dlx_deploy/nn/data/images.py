@@ -18,7 +18,7 @@ from dlx_deploy.nn.data.headers import ImageHeader
 from dlx_deploy.nn.data.imagefolder import decode_images, list_images
 from dlx_deploy.nn.data.listing import warn_once
 from dlx_deploy.nn.data.splits import Indices, Part, without
-from dlx_deploy.nn.data.targets import ClassTargets, ImageTargets
+from dlx_deploy.nn.data.targets import ClassTargets, SampleTargets
 from dlx_deploy.progress import Progress
 
 __all__ = ["ImageSource", "image_source"]
@@ -35,7 +35,7 @@ class ImageSource:
     place: ClassVar[str] = "folder"
 
     classes: tuple[str, ...]
-    targets: ImageTargets
+    targets: SampleTargets
     shape: tuple[int, int, int]  # height, width, channels
     fill: Callable[[str, Indices, Images], None]
     name: Callable[[str, int], str]

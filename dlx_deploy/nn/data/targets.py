@@ -1,4 +1,4 @@
-"""What is known of images, on its way into the artifact: their classes, or arrays of any kind."""
+"""What is known of samples, on its way into the artifact: their classes, or arrays of any kind."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.dataset import Column, Labels, write_labels
 from dlx_deploy.nn.data.splits import Part
 
-__all__ = ["ArrayTargets", "ClassTargets", "ImageTargets"]
+__all__ = ["ArrayTargets", "ClassTargets", "SampleTargets"]
 
 
-class ImageTargets(Protocol):
-    """The targets of images, by the split that these come in and their positions there."""
+class SampleTargets(Protocol):
+    """The targets of images or texts, by the split that these come in and their positions there."""
 
     @property
     def strata(self) -> Mapping[str, Labels]:
-        """Split → int64[N], the class of each image, by which splits are drawn; all 0 where it is of no one class."""
+        """Split → int64[N], the class of each sample, by which splits are drawn; all 0 where it is of no one class."""
         ...
 
     def one(self, split: str, position: int) -> Hashable:
-        """Something that is equal where the targets of two images are."""
+        """Something that is equal where the targets of two samples are."""
         ...
 
     def write(self, out: Path, name: str, part: Part) -> None:
@@ -35,7 +35,7 @@ class ImageTargets(Protocol):
 
 @dataclass(frozen=True)
 class ClassTargets:
-    """A class for each image."""
+    """A class for each sample."""
 
     strata: Mapping[str, Labels]
 
@@ -50,7 +50,7 @@ class ClassTargets:
 
 @dataclass(frozen=True)
 class ArrayTargets:
-    """A row of an array for each image, of no class: numbers to be told, for instance.
+    """A row of an array for each sample, of no class: numbers to be told, for instance.
 
     ``rows``: split → an array as ``column`` says. Splits are drawn without strata.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
-from dlx_deploy.nn.data.copies import ORDER, digests, find_copies
-from dlx_deploy.nn.data.dataset import Dataset, Labels, write_labels
+from dlx_deploy.nn.data.copies import ORDER, Row, digests, find_copies
+from dlx_deploy.nn.data.dataset import Dataset, Labels
 from dlx_deploy.nn.data.docstrings import load_docstrings
 from dlx_deploy.nn.data.headers import TextHeader
 from dlx_deploy.nn.data.listing import left_out_tables, require_classes, split_of, text_names
 from dlx_deploy.nn.data.splits import Indices, Part, without
+from dlx_deploy.nn.data.targets import ClassTargets, SampleTargets
 from dlx_deploy.nn.data.tokenizing import Kind, encode_all, load_tokenizer, pad_id, train_tokenizer
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.labels import class_order, same_but_for_writing
@@ -34,16 +35,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TextSource:
-    """Labelled texts by the split that they come in."""
+    """Labelled texts by the split that they come in; ``make_header``: what ``dataset.json`` is made by."""
 
     noun: ClassVar[str] = "texts"
     place: ClassVar[str] = "file"
 
     classes: tuple[str, ...]
-    strata: Mapping[str, Labels]
+    targets: SampleTargets
     texts: Mapping[str, Sequence[str]]
     config: Data
     counts: Mapping[str, float] = field(default_factory=dict)
+    make_header: Callable[..., TextHeader] = TextHeader
+
+    @property
+    def strata(self) -> Mapping[str, Labels]:
+        """Those of the targets."""
+        return self.targets.strata
 
     def write(self, out: Path, name: str, part: Part) -> None:
         """Write texts and tokens; the tokenizer is trained on the training split, which comes first."""
@@ -60,10 +67,13 @@ class TextSource:
         Raises:
             DataError: a class of the training split, or a whole split, has nothing else.
         """
+
+        def target(row: Row) -> Hashable:
+            part = parts[row[0]]
+            return self.targets.one(part.origin, int(part.positions[row[1]]))
+
         labels = {name: self.strata[part.origin][part.positions] for name, part in parts.items()}
-        found = find_copies(
-            {name: digests(_tokens(out, name)) for name in ORDER}, lambda row: int(labels[row[0]][row[1]])
-        )
+        found = find_copies({name: digests(_tokens(out, name)) for name in ORDER}, target)
         result = dict(parts)
         for split in ORDER:
             rows = np.array([row for (name, row), _ in found.across if name == split], np.int64)
@@ -86,8 +96,8 @@ class TextSource:
             )
 
     def write_targets(self, out: Path, name: str, part: Part) -> None:
-        """The classes."""
-        write_labels(out, name, self.strata[part.origin][part.positions])
+        """The targets of one split."""
+        self.targets.write(out, name, part)
 
     def draw(self, out: Path, drawn: Indices) -> None:
         """The texts of the training split at ``drawn``, as those of calibration."""
@@ -98,7 +108,7 @@ class TextSource:
     def header(self, out: Path, counts: Mapping[str, int]) -> TextHeader:
         """``dataset.json``, once the tokenizer is there."""
         tokenizer = load_tokenizer(out / "tokenizer.json")
-        return TextHeader(
+        return self.make_header(
             classes=list(self.classes),
             vocabulary=tokenizer.get_vocab_size(),
             max_length=self.config.max_length,
@@ -193,7 +203,7 @@ def _source(found: Mapping[str, tuple[list[str], list[str]]], names: Mapping[str
     for split in sorted(set(labels) - {"train"}):
         missing = [name for i, name in enumerate(classes) if i not in labels[split]]
         require_classes(missing, names[split], config.allow_missing_classes)
-    return TextSource(classes, labels, texts, config, counts if config.kind == "text" else {})
+    return TextSource(classes, ClassTargets(labels), texts, config, counts if config.kind == "text" else {})
 
 
 def _first_ones(texts: Sequence[str], labels: Sequence[str], taken: dict[str, str]) -> tuple[list[int], int]:

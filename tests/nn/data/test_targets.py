@@ -1,20 +1,23 @@
-"""What is known of images, written row by row."""
+"""What is known of samples, written row by row."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.dataset import Column, Dataset
-from dlx_deploy.nn.data.headers import ImageHeader
+from dlx_deploy.nn.data.headers import ImageHeader, TextHeader
 from dlx_deploy.nn.data.images import ImageSource
 from dlx_deploy.nn.data.prepare import prepare
 from dlx_deploy.nn.data.splits import Indices
 from dlx_deploy.nn.data.targets import ArrayTargets
+from dlx_deploy.nn.data.texts import TextSource, texts_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 1), np.uint8)
 MEANS = IMAGES.mean(axis=(1, 2, 3), dtype=np.float32)[:, None]
@@ -52,6 +55,30 @@ def test_each_image_keeps_its_numbers(tmp_path: Path) -> None:
     for split in header.splits:
         images, means = Dataset(tmp_path, header).split(split)
         np.testing.assert_array_equal(means, images.mean(axis=(1, 2, 3), dtype=np.float32)[:, None])
+
+
+class LengthHeader(TextHeader, frozen=True, kw_only=True, tag="telling-lengths"):
+    """Texts and how many words each has."""
+
+    @property
+    def targets(self) -> Column:
+        """float32[N, 1]."""
+        return Column("lengths", "float32", (1,))
+
+
+def test_each_text_keeps_its_numbers(tmp_path: Path) -> None:
+    texts = [" ".join(f"word{i * n}" for n in range(1, i % 7 + 2)) for i in range(60)]
+    lengths = np.array([[len(text.split())] for text in texts], np.float32)
+    targets = ArrayTargets(Column("lengths", "float32", (1,)), {"train": lengths})
+    config = Data(kind="told", calibration_images=10, tokenizer="words", vocabulary=300, max_length=16)
+    told = TextSource(("length",), targets, {"train": texts}, config, make_header=LengthHeader)
+    prepare(told, config, tmp_path, 0)
+    header = msgspec.convert(json.loads((tmp_path / "dataset.json").read_bytes()), LengthHeader)
+    for split in header.splits:
+        data = Dataset(tmp_path, header)
+        counted = [[len(text.split())] for text in texts_of(data, split)]
+        np.testing.assert_array_equal(data.targets(split), counted)
+    assert sum(header.splits.values()) > 60
 
 
 def test_rows_that_the_header_does_not_describe_are_refused(tmp_path: Path) -> None:
