@@ -6,7 +6,8 @@ from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.runtime.statistics.drops import non_inferiority
 from dlx_deploy.runtime.statistics.floors import accuracy_floor
-from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Row
+from dlx_deploy.tasks.gates import drop_gate
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Row
 
 __all__ = ["LARGEST", "counts", "judge_accuracy", "judge_chance", "judge_floor", "right"]
 
@@ -17,19 +18,8 @@ LARGEST = "largest_class"
 def judge_accuracy(budgets: Gate, accuracy: Accuracy) -> GateResult:
     """Non-inferiority of the shipped model to its teacher (Tango's score bound, see ``runtime.statistics.drops``)."""
     b, c = counts(accuracy.row(accuracy.shipped))
-    verdict = non_inferiority(b, c, accuracy.n, budgets.max_drop, budgets.confidence)
-    text = verdict.explain()
-    if verdict.verdict != "pass":
-        text += "; to improve: train and distill longer, prune less, or raise gate.max_drop"
-    return GateResult(
-        gate="accuracy",
-        metric=f"{accuracy.metric}_drop",
-        value=verdict.drop,
-        bound=verdict.upper,
-        limit=budgets.max_drop,
-        verdict=verdict.verdict,
-        text=text,
-    )
+    seen = non_inferiority(b, c, accuracy.n, budgets.max_drop, budgets.confidence)
+    return drop_gate(budgets, accuracy, seen.verdict, Drop(seen.drop, seen.upper), seen.explain())
 
 
 def judge_floor(budgets: Gate, accuracy: Accuracy) -> GateResult:

@@ -100,7 +100,7 @@ def test_what_must_not_go_unseen() -> None:
     assert "under gate.min_accuracy 0.65" in under
     assert SCORES.teacher_notes(Gate(), {**seen, "validation_constant": 0.5}) == SCORES.teacher_notes(Gate(), {}) == []
     (fallen,) = SCORES.shipped_notes(Gate(), accuracy(0.5))
-    assert "has a fit of 50.00 %, not clearly more than always giving one answer (50.00 %)" in fallen
+    assert "has fit 50.00 %, not clearly more than always giving one answer (50.00 %)" in fallen
     assert (
         SCORES.shipped_notes(Gate(), accuracy(0.8)) == SCORES.shipped_notes(Gate(min_accuracy=0.1), accuracy(0.5)) == []
     )
