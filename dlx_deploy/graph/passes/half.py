@@ -94,7 +94,7 @@ class _Conversion:
         self._wanted = {node.output[0]: self._type_of(node) for node in graph.node}
         for node in graph.node:
             if node.op_type == "DequantizeLinear" and self._wanted[node.output[0]] == HALF:
-                self._wanted[node.output[0]] = self._as_readers(node)
+                self._wanted[node.output[0]] = self._type_of_readers(node)
         for node in list(graph.node):
             self._convert(node, self._follow(node))
         for name in self._ends:
@@ -126,7 +126,7 @@ class _Conversion:
             return FLOAT
         return self._wanted[node.output[0]]
 
-    def _as_readers(self, node: NodeProto) -> int:
+    def _type_of_readers(self, node: NodeProto) -> int:
         """Half, unless all readers are in float32: a cast between would keep the two from being fused."""
         readers = self._index.readers(node.output[0])
         return FLOAT if readers and all(self._wanted[r.output[0]] == FLOAT for r in readers) else HALF

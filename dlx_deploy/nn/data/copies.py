@@ -34,14 +34,14 @@ def digests(rows: NDArray[Any]) -> list[bytes]:
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
-def find_copies(found: Mapping[str, Sequence[bytes]], target: Callable[[Row], Hashable]) -> Copies:
-    """The copies among the splits of ``found``: digests by split. Linear; ``target`` is asked of copies alone."""
+def find_copies(by_split: Mapping[str, Sequence[bytes]], target: Callable[[Row], Hashable]) -> Copies:
+    """The copies among the splits of ``by_split``: digests by split. Linear; ``target`` is asked of copies alone."""
     first: dict[bytes, Row] = {}
     meanings: dict[bytes, set[Hashable]] = defaultdict(set)
     across: list[tuple[Row, Row]] = []
     repeated = 0
     for split in ORDER:
-        for row, digest in enumerate(found[split]):
+        for row, digest in enumerate(by_split[split]):
             origin = first.setdefault(digest, (split, row))
             if origin == (split, row):
                 continue

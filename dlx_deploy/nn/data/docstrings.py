@@ -31,9 +31,9 @@ def load_docstrings() -> tuple[list[str], list[str]]:
     Raises:
         DataError: one of the packages is not installed with its sources.
     """
-    found = {name: _of_package(name) for name in CLASSES}
-    shared = {text for name in CLASSES for text in found[name] if sum(text in found[n] for n in CLASSES) > 1}
-    own = {name: [text for text in found[name] if text not in shared] for name in CLASSES}
+    paragraphs = {name: _of_package(name) for name in CLASSES}
+    shared = {text for name in CLASSES for text in paragraphs[name] if sum(text in paragraphs[n] for n in CLASSES) > 1}
+    own = {name: [text for text in paragraphs[name] if text not in shared] for name in CLASSES}
     count = min(PER_CLASS, *(len(texts) for texts in own.values()))
     pairs = [(text, name) for name in CLASSES for text in _spread(own[name], count)]
     return [text for text, _ in pairs], [name for _, name in pairs]

@@ -36,17 +36,17 @@ def list_images(folder: Path, allow_missing: bool = False) -> tuple[ImageFolder,
     Raises:
         DataError: see ``list_folder`` and ``check_folder``.
     """
-    found = list_folder(folder)
-    check_folder(found, allow_missing)
-    number = {name: i for i, name in enumerate(found.classes)}
+    listed = list_folder(folder)
+    check_folder(listed, allow_missing)
+    number = {name: i for i, name in enumerate(listed.classes)}
     listings = {
         split: Listing(
-            tuple(found.path(split) / name for name, _ in part.images),
+            tuple(listed.path(split) / name for name, _ in part.images),
             np.array([number[group] for _, group in part.images], dtype=np.int64),
         )
-        for split, part in found.splits.items()
+        for split, part in listed.splits.items()
     }
-    return found, listings
+    return listed, listings
 
 
 def decode_images(files: Sequence[Path], into: Images, progress: Progress) -> None:

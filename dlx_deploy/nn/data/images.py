@@ -70,26 +70,26 @@ class ImageSource:
             part = parts[row[0]]
             return self.targets.one(part.origin, int(part.positions[row[1]]))
 
-        found = find_copies({name: digests(_read(out, name)) for name in ORDER}, target)
-        counts = {"contradictory_images": found.contradictory, "repeated_test_images": found.repeated}
-        given = [pair for pair in found.across if parts[pair[0][0]].origin != parts[pair[1][0]].origin]
+        copies = find_copies({name: digests(_read(out, name)) for name in ORDER}, target)
+        counts = {"contradictory_images": copies.contradictory, "repeated_test_images": copies.repeated}
+        given = [pair for pair in copies.across if parts[pair[0][0]].origin != parts[pair[1][0]].origin]
         allowed = self.config.allow_leakage
         if given and not allowed:
             raise DataError(self._leak(given, parts))
         for name, number in counts.items():
             if number:
                 warn_once(_COUNTED[name].format(number, self.config.path or self.config.kind))
-        if found.across and allowed:
-            warn_once(f"{len(found.across)} images are in several splits; data.allow_leakage is true, so they stay")
-            return dict(parts), _some({**counts, "leaked_images": len(found.across)})
-        separated = self._without(out, parts, found)
-        return separated, _some({**counts, "copies_left_out": len(found.across)})
+        if copies.across and allowed:
+            warn_once(f"{len(copies.across)} images are in several splits; data.allow_leakage is true, so they stay")
+            return dict(parts), _some({**counts, "leaked_images": len(copies.across)})
+        separated = self._without(out, parts, copies)
+        return separated, _some({**counts, "copies_left_out": len(copies.across)})
 
-    def _without(self, out: Path, parts: Mapping[str, Part], found: Copies) -> dict[str, Part]:
+    def _without(self, out: Path, parts: Mapping[str, Part], copies: Copies) -> dict[str, Part]:
         """``parts``, written again without the copies."""
         result = dict(parts)
         for split in ORDER:
-            rows = np.array([row for (name, row), _ in found.across if name == split], np.int64)
+            rows = np.array([row for (name, row), _ in copies.across if name == split], np.int64)
             if len(rows):
                 part = parts[split]
                 keep = without(len(part.positions), rows)

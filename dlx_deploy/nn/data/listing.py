@@ -66,8 +66,8 @@ def image_names(folder: Path) -> list[str]:
     Raises:
         DataError: see ``list_folder``.
     """
-    found = list_folder(folder)
-    return sorted(f"{found.names[split]}/{name}" for split, part in found.splits.items() for name, _ in part.images)
+    listed = list_folder(folder)
+    return sorted(f"{listed.names[split]}/{name}" for split, part in listed.splits.items() for name, _ in part.images)
 
 
 def list_folder(folder: Path) -> ImageFolder:

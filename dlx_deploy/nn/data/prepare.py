@@ -76,7 +76,7 @@ def prepare(source: DataSource, config: Data, out: Path, seed: int) -> dict[str,
     out.mkdir(parents=True, exist_ok=True)
     for name in ("train", "validation", "test"):
         source.write(out, name, parts[name])
-    parts, found = source.separate(out, parts)
+    parts, counted = source.separate(out, parts)
     train = parts["train"]
     drawn = _calibration(config, source.strata["train"][train.positions], seed)
     source.draw(out, drawn)
@@ -86,7 +86,7 @@ def prepare(source: DataSource, config: Data, out: Path, seed: int) -> dict[str,
     counts = {name: len(part.positions) for name, part in parts.items()}
     write_header(out, source.header(out, counts))
     sizes = {f"{name}_{source.noun}": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}
-    return {**sizes, **source.counts, **found}
+    return {**sizes, **source.counts, **counted}
 
 
 def _split(config: Data, source: DataSource, seed: int) -> dict[str, Part]:

@@ -73,10 +73,10 @@ class TextSource:
             return self.targets.one(part.origin, int(part.positions[row[1]]))
 
         labels = {name: self.strata[part.origin][part.positions] for name, part in parts.items()}
-        found = find_copies({name: digests(_tokens(out, name)) for name in ORDER}, target)
+        copies = find_copies({name: digests(_tokens(out, name)) for name in ORDER}, target)
         result = dict(parts)
         for split in ORDER:
-            rows = np.array([row for (name, row), _ in found.across if name == split], np.int64)
+            rows = np.array([row for (name, row), _ in copies.across if name == split], np.int64)
             if len(rows):
                 keep = without(len(labels[split]), rows)
                 self._refuse_alike(split, labels[split], keep)
@@ -84,7 +84,7 @@ class TextSource:
                 texts = [self.texts[parts[split].origin][i] for i in result[split].positions]
                 self._save(out, split, texts, _tokens(out, split)[keep])
                 log.warning("%d texts of the %s split are the same tokens as others: left out", len(rows), split)
-        count = len(found.across)
+        count = len(copies.across)
         return result, {"copies_left_out": self.counts.get("copies_left_out", 0.0) + count} if count else {}
 
     def _refuse_alike(self, split: str, labels: Labels, keep: Indices) -> None:
@@ -173,16 +173,16 @@ def text_source(config: Data) -> TextSource:
     if "train" not in files:
         raise DataError(f"data.path: {path} holds no train.csv or train.jsonl with text and label")
     try:
-        found = {split: read_texts(file) for split, file in files.items()}
+        tables = {split: read_texts(file) for split, file in files.items()}
     except InputError as e:
         raise DataError(str(e)) from e
     others = [] if path.is_file() else left_out_tables(path, [file.name for file in files.values()])
-    source = _source(found, {split: str(file) for split, file in files.items()}, config)
+    source = _source(tables, {split: str(file) for split, file in files.items()}, config)
     return replace(source, counts={**source.counts, "files_left_out": float(len(others))})
 
 
-def _source(found: Mapping[str, tuple[list[str], list[str]]], names: Mapping[str, str], config: Data) -> TextSource:
-    classes = tuple(class_order(found["train"][1]))
+def _source(tables: Mapping[str, tuple[list[str], list[str]]], names: Mapping[str, str], config: Data) -> TextSource:
+    classes = tuple(class_order(tables["train"][1]))
     if len(classes) < 2:
         raise DataError(f"{names['train']}: one class only ({classes[0]!r}); a classifier needs at least 2")
     number = {name: i for i, name in enumerate(classes)}
@@ -191,13 +191,13 @@ def _source(found: Mapping[str, tuple[list[str], list[str]]], names: Mapping[str
     taken: dict[str, str] = {}
     counts = {"copies_left_out": 0.0, "contradictory_texts": 0.0}
     for split in ("test", "validation", "train"):  # what is tested on is not trained on
-        if split in found:
-            _refuse_broken([*found[split][0], *found[split][1]], names[split])
-            _refuse_unseen(found[split][1], classes, names[split])
-            rows, contradictory = _first_ones(*found[split], taken)
-            texts[split] = [found[split][0][i] for i in rows]
-            labels[split] = np.array([number[found[split][1][i]] for i in rows], np.int64)
-            counts["copies_left_out"] += _say_copies(names[split], len(found[split][0]) - len(rows), contradictory)
+        if split in tables:
+            _refuse_broken([*tables[split][0], *tables[split][1]], names[split])
+            _refuse_unseen(tables[split][1], classes, names[split])
+            rows, contradictory = _first_ones(*tables[split], taken)
+            texts[split] = [tables[split][0][i] for i in rows]
+            labels[split] = np.array([number[tables[split][1][i]] for i in rows], np.int64)
+            counts["copies_left_out"] += _say_copies(names[split], len(tables[split][0]) - len(rows), contradictory)
             counts["contradictory_texts"] += contradictory
     _refuse_gone(labels["train"], classes, names["train"])
     for split in sorted(set(labels) - {"train"}):

@@ -78,8 +78,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def pad_id(tokenizer: Tokenizer) -> int | None:
     """The number of the padding token, if there is one."""
-    found = (tokenizer.token_to_id(name) for name in (PAD, "<pad>", "<|pad|>"))
-    return next((i for i in found if i is not None), None)
+    numbers = (tokenizer.token_to_id(name) for name in (PAD, "<pad>", "<|pad|>"))
+    return next((i for i in numbers if i is not None), None)
 
 
 def encode_all(

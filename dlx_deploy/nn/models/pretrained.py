@@ -51,10 +51,10 @@ def torchvision_state(model: str, weights: str, folder: Path | None) -> tuple[Pa
     """
     from torchvision import models
 
-    found: Any = models.get_model_weights(model)
-    if weights not in found.__members__:
-        raise ConfigError(f"teacher.pretrained is {weights!r}; {nearest(weights, list(found.__members__))}")
-    chosen = found[weights]
+    known: Any = models.get_model_weights(model)
+    if weights not in known.__members__:
+        raise ConfigError(f"teacher.pretrained is {weights!r}; {nearest(weights, list(known.__members__))}")
+    chosen = known[weights]
     try:
         state: dict[str, Tensor] = chosen.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as e:

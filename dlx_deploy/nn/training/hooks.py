@@ -53,7 +53,7 @@ TOP1: Metric = _Top1()
 """The share of samples whose highest logit, float32[N, classes], is at their label, int64[N]."""
 
 
-def _as_it_is(model: nn.Module) -> nn.Module:
+def _unchanged(model: nn.Module) -> nn.Module:
     return model
 
 
@@ -67,10 +67,10 @@ class Hooks:
     that shares its parameters; called once, before the first epoch and before a checkpoint is loaded.
     ``after_update``: called with the trained network after each update, before weights are averaged (a projection onto
     a sparsity pattern, say); the number is that of the schedule, which counts each epoch as long as the first.
-    ``metric``: what validation accuracy is.
+    ``metric``: what the validation split is judged by; a task's own, where a stage trains.
     """
 
-    prepare: Callable[[nn.Module], nn.Module] = _as_it_is
+    prepare: Callable[[nn.Module], nn.Module] = _unchanged
     after_update: Callable[[nn.Module, int], None] = _nothing
     metric: Metric = TOP1
 

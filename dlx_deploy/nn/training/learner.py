@@ -157,9 +157,9 @@ class Learner:
         best = weights if self._settings.patience else {}
         averaged = {} if self._averaged is None else packed(self._averaged)
         for part, expected in (("model", weights), ("best", best), ("averaged", averaged)):
-            found = section(tensors, part)
-            check_outside(found, self._start)
-            inside = {name: tensor for name, tensor in found.items() if not is_outside(name)}
+            stored = section(tensors, part)
+            check_outside(stored, self._start)
+            inside = {name: tensor for name, tensor in stored.items() if not is_outside(name)}
             _refuse_others(
                 part, inside, {k: inside.get(k, t).shape if is_json(k) else t.shape for k, t in expected.items()}
             )
@@ -174,9 +174,9 @@ class Learner:
     def restore(self, tensors: Mapping[str, Tensor], scaler: Mapping[str, Any]) -> None:
         """Go on from ``state`` and ``scaler_state``."""
         own = self._model.state_dict()
-        found = section(tensors, "model")
-        set_packed(self._model, {k: shard_like(v, own[k]) if k in own else v for k, v in found.items()})
-        set_outside(self._model, found, self._start)
+        stored = section(tensors, "model")
+        set_packed(self._model, {k: shard_like(v, own[k]) if k in own else v for k, v in stored.items()})
+        set_outside(self._model, stored, self._start)
         named = dict(self._model.named_parameters())
         kept = section(tensors, "optimizer").items()
         state = {k: shard_like(v, named[k.partition(".")[2]]) for k, v in kept}
@@ -202,8 +202,8 @@ class Learner:
         return prepared
 
 
-def _refuse_others(part: str, found: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:
-    wrong = sorted(k for k in {*found, *shapes} if k not in found or k not in shapes or found[k].shape != shapes[k])
+def _refuse_others(part: str, stored: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> None:
+    wrong = sorted(k for k in {*stored, *shapes} if k not in stored or k not in shapes or stored[k].shape != shapes[k])
     if wrong:
-        seen = list(found[wrong[0]].shape) if wrong[0] in found else "missing"
+        seen = list(stored[wrong[0]].shape) if wrong[0] in stored else "missing"
         raise ValueError(f"{part}.{wrong[0]} is {seen}; rule: {list(shapes.get(wrong[0], ())) or 'not there'}")
