@@ -64,7 +64,7 @@ def rehearse(setup: Setup[Distill]) -> None:
         ConfigError: unknown network or arguments, or no logits. EnvironmentMissing: an extra or a GPU is not here.
     """
     rehearse_training(setup.config.distill)
-    rehearse_network(setup.config.distill, setup.config)
+    rehearse_network(setup.config.distill, setup)
 
 
 STAGE = Stage(

@@ -88,7 +88,7 @@ def check(setup: Setup[Export]) -> None:
 
 STAGE = Stage(
     name="export",
-    version=3,
+    version=4,
     params=Export,
     inputs=("model", "data"),
     outputs=("model.onnx",),

@@ -114,7 +114,7 @@ def rehearse(setup: Setup[Teacher]) -> None:
     section = setup.config.teacher
     rehearse_training(section)
     transfer_of(section)
-    rehearse_network(section, setup.config)
+    rehearse_network(section, setup)
     if "checkpoint" in setup.inputs and task_for(setup.config.data).classes(setup.config.data) is not None:
         _rehearse_checkpoint(setup, setup.inputs["checkpoint"])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlx_deploy.errors import ConfigError, EnvironmentMissing
+from dlx_deploy.errors import ConfigError, EnvironmentMissing, StageFailed
 
 from ..conftest import image_folder
 from .support.planning import NET, planned, rehearsed, texts
@@ -108,6 +108,17 @@ def test_a_user_s_network_is_built_once_before_anything_runs(tmp_path: Path, fun
         return rehearsed(tmp_path, override, "prune.enabled=false")
     with pytest.raises(ConfigError, match=message):
         rehearsed(tmp_path, override)
+
+
+def test_a_user_s_network_that_cannot_be_exported_is_said_before_it_is_trained(tmp_path: Path) -> None:
+    """torch takes ``len(x)`` for the one batch size that there is, and exports a graph for that."""
+    (tmp_path / "net.py").write_text(NET)
+    override = f"distill.model={tmp_path / 'net.py'}:counting"
+    with pytest.raises(
+        StageFailed, match=r"distill: the exported graph takes one batch size alone, .* \(2\)"
+    ):
+        rehearsed(tmp_path, override, "prune.enabled=false")
+    rehearsed(tmp_path, override, "prune.enabled=false", "export.batch=2")
 
 
 def test_what_is_not_installed_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

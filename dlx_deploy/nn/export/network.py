@@ -15,7 +15,7 @@ from onnx import ModelProto
 from torch import nn
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph.model import load, to_bytes
+from dlx_deploy.graph.model import input_dims, load, to_bytes
 from dlx_deploy.graph.passes.base import run_passes
 from dlx_deploy.graph.passes.exported import exported_passes
 from dlx_deploy.graph.passes.names import WRAPPED
@@ -44,6 +44,7 @@ def export_onnx(model: nn.Module, path: Path, spec: Spec) -> None:
     example = spec.example()
     _refuse_other_outputs(wrapped, example, spec)
     graph = _exported(wrapped, example, spec)
+    _refuse_frozen(graph, spec)
     onnx.helper.set_model_props(graph, spec.metadata())
     path.write_bytes(to_bytes(run_passes(graph, exported_passes(spec.opset), path.name)))
 
@@ -70,6 +71,21 @@ def _refuse_other_outputs(wrapped: nn.Module, example: tuple[torch.Tensor, ...],
     network, rows = wrapped.get_submodule(WRAPPED), spec.read(Samples(stored))
     if spec.fixed is None and (why := refused_alone(network, rows)):
         raise ConfigError(f"{why}; rule: a device asks for one answer at a time")
+
+
+def _refuse_frozen(graph: ModelProto, spec: Spec) -> None:
+    """Nothing, if what is to stay open did: torch takes a size that became a plain number for the only one there is."""
+    dims = input_dims(graph)
+    for name, still_open in zip(spec.inputs, spec.dynamic(), strict=True):
+        for axis in (axis for axis in still_open if dims[name][axis] is not None):
+            what, key = (
+                ("batch size", "export.batch to a number") if not axis else ("length", "export.length to 'fixed'")
+            )
+            raise StageFailed(
+                f"the exported graph takes one {what} alone, that of the example it was traced with "
+                f"({dims[name][axis]}): the model's forward makes a plain number of it, as len(x), "
+                f"int(x.shape[{axis}]) and a loop over it do; use x.shape[{axis}] or x.size({axis}), or set {key}"
+            )
 
 
 def _exported(wrapped: nn.Module, example: tuple[torch.Tensor, ...], spec: Spec) -> ModelProto:

@@ -6,8 +6,13 @@ one, so it can only say yes: where it does not, the network is built for real, a
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from dlx_deploy.config import Config, Data, Distill, Quantize, Teacher, Training
 from dlx_deploy.errors import ConfigError, StageFailed
@@ -31,6 +36,7 @@ __all__ = [
     "smallest_network",
 ]
 
+P = TypeVar("P", bound=msgspec.Struct)
 _ROWS = 3
 """A user's network is asked for so many answers, and for each alone."""
 _SOME_CLASSES = 10
@@ -45,25 +51,30 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
     """
     if not (setup.params.exclude or "plan" in setup.inputs) or is_unknown(setup.config):
         return
-    import tempfile
-
     from dlx_deploy.graph.model import load
     from dlx_deploy.graph.quantization.fit import check_names
     from dlx_deploy.graph.quantization.layers import excluded
     from dlx_deploy.graph.quantization.plan import read_plan
-    from dlx_deploy.nn.export.network import export_onnx
 
-    model, spec = smallest_network(setup.config)
-    with tempfile.TemporaryDirectory(prefix="dlx-deploy-rehearsal-") as folder:
-        path = Path(folder) / "model.onnx"
-        inputs, asked = task_for(setup.config.data).inputs, setup.config.export
-        opset = asked.opset or setup.target.opset
-        outputs = outputs_for(spec, setup.config.data)
-        export_onnx(model.eval(), path, inputs.export_spec(spec, asked, opset, None, outputs))
+    with _exported(smallest_network(setup.config), setup) as path:
         graph = load(path)
         excluded(graph, setup.params.exclude)
         if "plan" in setup.inputs:
             check_names(graph, read_plan(setup.inputs["plan"]))
+
+
+@contextmanager
+def _exported(network: tuple[nn.Module, InputSpec], setup: Setup[P]) -> Iterator[Path]:
+    """The file of an untrained network, as long as it is looked at."""
+    from dlx_deploy.nn.export.network import export_onnx
+
+    (model, spec), data, asked = network, setup.config.data, setup.config.export
+    inputs, outputs = task_for(data).inputs, outputs_for(spec, data)
+    opset = asked.opset or setup.target.opset
+    with tempfile.TemporaryDirectory(prefix="dlx-deploy-rehearsal-") as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(model.eval(), path, inputs.export_spec(spec, asked, opset, None, outputs))
+        yield path
 
 
 def rehearse_training(section: Training) -> None:
@@ -80,31 +91,40 @@ def rehearse_training(section: Training) -> None:
         check_schedule(section)
 
 
-def rehearse_network(section: Teacher | Distill, config: Config) -> None:
-    """The network that ``section`` names can be built and answers what the data ask for.
+def rehearse_network(section: Teacher | Distill, setup: Setup[P]) -> None:
+    """The network that ``section`` names can be built, answers what the data ask for and, a user's own, is exported.
 
     Raises:
         ConfigError: unknown network or arguments, or other answers. EnvironmentMissing: an extra is not here.
+        StageFailed: as ``export_onnx``.
     """
+    import torch
+
+    data = setup.config.data
+    if is_user(section.model):
+        # A user's code may do anything, so it is not asked to do it on a device that it does not know, or for a number
+        # of classes that may not be that of the data.
+        if task_for(data).classes(data) is not None:
+            _rehearse_user(built_network(section, data), setup)
+        return
+    try:
+        with torch.device("meta"):
+            built_network(section, data)
+    except (ConfigError, StageFailed, RuntimeError, NotImplementedError, TypeError, ValueError):
+        built_network(section, data)
+
+
+def _rehearse_user(network: tuple[nn.Module, InputSpec], setup: Setup[P]) -> None:
     import torch
 
     from dlx_deploy.nn.export.rows import refuse_dependence
 
-    if is_user(section.model):
-        # A user's code may do anything, so it is not asked to do it on a device that it does not know, or for a number
-        # of classes that may not be that of the data.
-        if task_for(config.data).classes(config.data) is not None:
-            model, spec = built_network(section, config.data)
-            batch = config.export.batch
-            with torch.random.fork_rng(devices=[]):
-                outputs = outputs_for(spec, config.data)
-                refuse_dependence(model, (spec.drawn(_ROWS),), outputs, None if batch == "dynamic" else batch)
-        return
-    try:
-        with torch.device("meta"):
-            built_network(section, config.data)
-    except (ConfigError, StageFailed, RuntimeError, NotImplementedError, TypeError, ValueError):
-        built_network(section, config.data)
+    (model, spec), batch = network, setup.config.export.batch
+    with torch.random.fork_rng(devices=[]):
+        outputs = outputs_for(spec, setup.config.data)
+        refuse_dependence(model, (spec.drawn(_ROWS),), outputs, None if batch == "dynamic" else batch)
+    with _exported(network, setup):
+        pass  # what cannot be exported says so
 
 
 def smallest_network(config: Config) -> tuple[nn.Module, InputSpec]:

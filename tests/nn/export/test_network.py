@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import torch
 from torch import nn
 
 from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph.model import load
+from dlx_deploy.graph.model import input_dims, load
 from dlx_deploy.nn.export import network as export
 from dlx_deploy.nn.export.network import export_onnx
-from dlx_deploy.nn.export.spec import Spec
+from dlx_deploy.nn.export.spec import ExportSpec, Spec
 
 from ...arrays import check_parity, image_spec, run_onnx
 from ...onnx_fixtures import exported, images, op_types, tiny_resnet, trained
@@ -144,6 +145,7 @@ def test_a_fixed_batch(tmp_path: Path) -> None:
 
 SMALL = """
 import sys, torch
+from dataclasses import replace
 from pathlib import Path
 from torch import nn
 from dlx_deploy.nn.export.network import export_onnx
@@ -269,3 +271,32 @@ def test_parity_refuses_what_is_not_finite(tmp_path: Path) -> None:
     export_onnx(broken, tmp_path / "b.onnx", DIGITS)
     with pytest.raises(StageFailed, match=r"b\.onnx: logits are not finite"):
         check_parity(tmp_path / "b.onnx", broken, DIGITS, images(), 1e-3)
+
+
+class Counts(nn.Module):
+    """Makes plain numbers of sizes, each in its own way."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.head = how, nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "len":
+            return self.head(x.reshape(len(x), -1))  # type: ignore[no-any-return]
+        if self.how == "int":
+            return self.head(x.reshape(int(x.shape[0]), -1))  # type: ignore[no-any-return]
+        if self.how == "loop":
+            return torch.stack([self.head(row.flatten()) for row in x])
+        return self.head(x.reshape(x.shape[0], -1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["len", "int", "loop", "shape"])
+def test_a_batch_that_the_trace_froze_is_refused(tmp_path: Path, how: str) -> None:
+    spec = ExportSpec(2, 2, 3, (0.5,) * 3, (0.5,) * 3, {"logits": (3,)})
+    if how == "shape":
+        export_onnx(Counts(how), tmp_path / "m.onnx", spec)
+        assert input_dims(onnx.load(tmp_path / "m.onnx"))["images"][0] is None
+        return
+    with pytest.raises(StageFailed, match=r"takes one batch size alone, .*\(2\): .*set export\.batch to a number"):
+        export_onnx(Counts(how), tmp_path / "m.onnx", spec)
+    export_onnx(Counts(how), tmp_path / "m.onnx", replace(spec, batch=4))
