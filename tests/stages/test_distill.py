@@ -114,9 +114,7 @@ def test_a_user_s_network_that_cannot_be_exported_is_said_before_it_is_trained(t
     """torch takes ``len(x)`` for the one batch size that there is, and exports a graph for that."""
     (tmp_path / "net.py").write_text(NET)
     override = f"distill.model={tmp_path / 'net.py'}:counting"
-    with pytest.raises(
-        StageFailed, match=r"distill: the exported graph takes one batch size alone, .* \(2\)"
-    ):
+    with pytest.raises(StageFailed, match=r"distill: the exported graph takes one batch size alone, .* \(2\)"):
         rehearsed(tmp_path, override, "prune.enabled=false")
     rehearsed(tmp_path, override, "prune.enabled=false", "export.batch=2")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -42,8 +43,8 @@ class Family:
     ``gives``: what they answer, as a task's ``Answers.gives`` asks for it. ``builder``: ``module:function`` of a
     function of a name, arguments, the number of classes and the ``InputSpec``, which gives the untrained network, with
     initial weights from torch's global generator. ``names``: those that it has, or what lists them; an empty list
-    cannot be read here, and the builder knows. ``prefix``: what names of a whole collection begin with, which the
-    builder gets without it. ``weights``: ``module:function`` of a function of a name, the name of its weights and a
+    cannot be read here before its library is imported. ``prefix``: what names of a whole collection begin with, which
+    the builder gets without it. ``weights``: ``module:function`` of a function of a name, the name of its weights and a
     folder (or ``None``), which gives where trained weights come from and the state dict. ``example``: for messages.
     ``library``: the distribution, other than torch and torchvision, that makes the network.
     """
@@ -65,17 +66,21 @@ class Family:
 def torchvision_names(room: str = "") -> tuple[str, ...]:
     """The networks of ``torchvision.models``, or of a ``room`` of it; empty where they cannot be listed.
 
-    They are read off its source, as importing it would import torch.
+    They are read off its source, as importing it would import torch. Where the source is not there to read, it is asked
+    itself, once something else has imported it.
     """
     package = importlib.util.find_spec("torchvision")
-    if package is None or not package.origin:
-        return ()
-    folder = Path(package.origin).parent / "models" / room
-    return tuple(
-        given or function
-        for path in folder.glob("*.py")
-        for given, function in _REGISTERED.findall(path.read_text(encoding="utf-8", errors="replace"))
-    )
+    if package is not None and package.origin:
+        folder = Path(package.origin).parent / "models" / room
+        names = tuple(
+            given or function
+            for path in folder.glob("*.py")
+            for given, function in _REGISTERED.findall(path.read_text(encoding="utf-8", errors="replace"))
+        )
+        if names:
+            return names
+    models = sys.modules.get("torchvision.models")
+    return tuple(models.list_models(module=getattr(models, room) if room else models)) if models is not None else ()
 
 
 _HERE = "dlx_deploy.nn.models"
@@ -137,9 +142,9 @@ def _has(family: Family, model: str) -> bool:
     return model.startswith(family.prefix) if family.prefix else model in family.listed()
 
 
-def unlisted(reads: Reads) -> Family | None:
-    """The family that may know an unknown name: of those for such inputs the one whose names cannot be listed here."""
-    return next((f for f in FAMILIES if f.reads == reads and not f.prefix and not f.listed()), None)
+def unlisted(reads: Reads, gives: str | None = None) -> bool:
+    """Whether an unknown name may be of a family for these inputs and answers whose names cannot be listed here."""
+    return any(not family.prefix and not family.listed() for family in _those(reads, gives))
 
 
 def model_names(reads: Reads | None = None, gives: str | None = None) -> list[str]:

@@ -43,7 +43,7 @@ def check_name(section: str, model: str, reads: Reads, gives: str, files: Mappin
 
 
 def _check_unlisted(section: str, model: str, reads: Reads, gives: str) -> None:
-    if unlisted(reads) or provider("model", model):
+    if unlisted(reads, gives) or provider("model", model):
         return  # whoever builds it knows
     known = model_names(reads, gives)
     hint = f"{nearest(model, known)}; it is one of these, " if known else ""

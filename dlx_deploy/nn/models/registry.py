@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,17 +41,19 @@ def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: In
         if not callable(plugin.value):
             raise ConfigError(f"model {model!r}: {plugin.point!r} of {plugin.distribution} is no function")
         return _materialised(called(plugin.value, plugin.point, arguments, classes, spec), spec)
-    family = family or _only_builder(model, spec)
+    family = family or _once_imported(model, spec)
     if family.reads != spec.reads:
         raise ConfigError(f"model {model!r} is for {family.reads}, and the data are {spec.reads}; {_offered(spec)}")
     network: nn.Module = loaded(family.builder)(model.removeprefix(family.prefix), arguments, classes, spec)
     return network
 
 
-def _only_builder(model: str, spec: InputSpec) -> Family:
-    """The family whose builder alone knows whether it has ``model``."""
-    if family := unlisted(spec.reads):
-        return family
+def _once_imported(model: str, spec: InputSpec) -> Family:
+    """The family of a ``model`` whose names are known once torchvision is imported: its source cannot be read."""
+    if unlisted(spec.reads):
+        importlib.import_module("torchvision.models")
+        if family := family_of(model):
+            return family
     known = nearest(model, model_names(spec.reads))
     others = ", ".join(examples(spec.reads, collections=True))
     raise ConfigError(f"unknown model {model!r}; {known}; a model is one of these, {others}, or FILE.py:FUNCTION")

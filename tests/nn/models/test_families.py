@@ -159,12 +159,47 @@ def test_a_network_of_another_package_may_give_anything(tmp_path: Path, monkeypa
 
 def test_where_torchvision_cannot_be_listed_its_builder_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert torchvision_names() == ()
-    family = unlisted("images")
-    assert family is not None
-    assert family.builder.endswith(":build_torchvision")
-    check_name("teacher", "resnet18", "images", "classes", {})
-    assert not is_ours("resnet18")
+    masks = families._of_torchvision("masks", "segmentation", "made_up:build", "lraspp_mobilenet_v3_large")
+    monkeypatch.setattr(families, "FAMILIES", (*FAMILIES, masks, PIXELS))
+    with monkeypatch.context() as unimported:
+        unimported.delitem(sys.modules, "torchvision.models")
+        assert torchvision_names() == ()
+        assert unlisted("images", "classes")
+        assert unlisted("images", "masks")
+        assert not unlisted("images", "boxes")
+        assert not unlisted("texts")
+        check_name("teacher", "resnet18", "images", "classes", {})
+        check_name("teacher", "lraspp_mobilenet_v3_large", "images", "masks", {})
+        assert not is_ours("resnet18")
+    assert torchvision_names("segmentation")
+    assert family_of("resnet18") is FAMILIES[2]
+    assert family_of("lraspp_mobilenet_v3_large") is masks
     assert isinstance(build_model("resnet18", {}, 5, ImageInput(3, 32, 32)), nn.Module)
-    with pytest.raises(ConfigError, match="no_such: torchvision does not build it"):
-        build_model("no_such", {}, 5, ImageInput(3, 32, 32))
+
+
+def test_a_name_for_masks_waits_for_torchvision_only_where_its_names_are_for_masks(
+    masks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "torchvision.models")
+    with pytest.raises(ConfigError, match=r"teacher.model is 'pixel', unknown; nearest valid name: 'pixels'"):
+        check_name("teacher", "pixel", "images", "masks", {})
+
+
+def test_a_network_is_built_although_torchvision_has_no_source_here(tmp_path: Path) -> None:
+    code = (
+        "import importlib.util, sys; find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, package=None: None if name == 'torchvision' else find(name, package)\n"
+        "from dlx_deploy.errors import ConfigError\n"
+        "from dlx_deploy.nn.models.inputs import ImageInput\n"
+        "from dlx_deploy.nn.models.registry import build_model, is_ours\n"
+        "known = [is_ours('resnet18')]\n"
+        "network = build_model('resnet18', {}, 5, ImageInput(3, 32, 32))\n"
+        "print(known, is_ours('resnet18'), type(network).__name__)\n"
+        "try: build_model('resnet81', {}, 5, ImageInput(3, 32, 32))\n"
+        "except ConfigError as e: print(e)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    built, refused = done.stdout.splitlines()
+    assert built == "[False] True ResNet"
+    assert refused.startswith("unknown model 'resnet81'; nearest valid name: 'resnet8'")
