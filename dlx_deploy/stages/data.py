@@ -31,10 +31,11 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """One step, whose parameters are the section without what is bound as a file."""
     given = config.data.tokenizer.endswith(".json")
     params = replace(config.data, path="", tokenizer="given.json" if given else config.data.tokenizer)
-    files = task_for(config.data).files(config.data)
+    task = task_for(config.data)
+    files = task.files(config.data)
     step = Step(
         name="data",
-        stage=dataclasses.replace(STAGE, inputs=tuple(files)),
+        stage=dataclasses.replace(STAGE, inputs=tuple(files), tools=task.tools(config.data)),
         params=params,
         inputs=files,
         seed=config.seed,
@@ -92,5 +93,5 @@ STAGE = Stage(
     run=run,
     check=check,
     bind=bind,
-    tools=("numpy", "pillow", "scikit-learn", "tokenizers", "torch"),
+    tools=("numpy",),
 )

@@ -66,4 +66,5 @@ TASK = Task(
     classes=_classes,
     device=_device,
     statement="Image classification. Input: uint8 NHWC images; the package resizes them, the graph normalises them.",
+    libraries={_DIGITS: ("scikit-learn",)},
 )

@@ -49,6 +49,7 @@ class Images:
     noun: str = "images"
     reads: Reads = "images"
     keys: frozenset[str] = frozenset({"height", "width", "channels", "mean", "std"})
+    libraries: tuple[str, ...] = ("pillow",)
     seen_in_calibration: bool = True
 
     def check(self, data: Data) -> None:

@@ -8,7 +8,7 @@ imports a heavy library at its top: a plan asks a task too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dlx_deploy.config import Data, Distill, Export, Prune, Teacher, Training
@@ -54,6 +54,11 @@ class Inputs(Protocol):
     @property
     def keys(self) -> frozenset[str]:
         """The keys of ``[data]`` that say something of these inputs: they are refused with other tasks."""
+        ...
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """The distributions that read them, beside numpy: their versions are in the key of such data."""
         ...
 
     @property
@@ -204,7 +209,8 @@ class Task:
     ``source``: the labelled samples, before they are split.
     ``classes``: how many there are, where that is known without reading the data. ``device``: the package's half, for
     the golden ones among the test samples, given by their rows, and a model's own input dimensions by name.
-    ``statement``: what a model card says first.
+    ``statement``: what a model card says first. ``libraries``: by the values of ``data.kind``, the distributions that
+    such data come from, beside ``Inputs.libraries``.
     """
 
     name: str
@@ -216,11 +222,16 @@ class Task:
     classes: Callable[[Data], int | None]
     device: Callable[[Dataset, Sequence[int], Mapping[str, Sequence[int | None]]], DeviceTask]
     statement: str
+    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def keys(self) -> frozenset[str]:
         """The keys of ``[data]`` that it has beside those of every task."""
         return self.inputs.keys | self.answers.keys
+
+    def tools(self, data: Data) -> tuple[str, ...]:
+        """The distributions whose versions decide what such ``data`` are once they are prepared."""
+        return ("numpy", *self.inputs.libraries, *self.libraries.get(data.kind, ()))
 
     def check_training(self, name: str, section: Training) -> None:
         """Refuses what the section ``name`` cannot do with these inputs and answers.

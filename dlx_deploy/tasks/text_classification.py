@@ -71,4 +71,5 @@ TASK = Task(
     device=_device,
     statement="Sequence classification. Input: texts; the package holds their tokenizer, padding is masked by the "
     "graph.",
+    libraries={DOCSTRINGS: ("scikit-learn", "torch")},  # their paragraphs, and numpy's
 )

@@ -40,6 +40,7 @@ class Texts:
     noun: str = "texts"
     reads: Reads = "texts"
     keys: frozenset[str] = frozenset({"tokenizer", "vocabulary", "max_length", "truncate"})
+    libraries: tuple[str, ...] = ("tokenizers",)
     seen_in_calibration: bool = False
 
     def check(self, data: Data) -> None:

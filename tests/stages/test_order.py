@@ -99,6 +99,21 @@ def test_the_library_that_makes_a_network_is_a_tool_wherever_it_is_rebuilt() -> 
     assert naming("timm", "distill.model=timm:resnet18") == of_student
 
 
+@pytest.mark.parametrize(
+    ("overrides", "tools"),
+    [
+        ([], ("numpy", "pillow", "scikit-learn")),
+        (["data.kind=imagefolder", "data.path=/photos", "data.height=8"], ("numpy", "pillow")),
+        (["data.kind=text", "data.path=/texts"], ("numpy", "tokenizers")),
+        (["data.kind=docstrings"], ("numpy", "tokenizers", "scikit-learn", "torch")),
+    ],
+)
+def test_data_rest_on_the_libraries_of_their_own_kind_alone(overrides: list[str], tools: tuple[str, ...]) -> None:
+    config = load_config(None, ["teacher.model=vit", *overrides])
+    data = next(step for step in steps_for(config, JETSON) if step.name == "data")
+    assert data.stage.tools == tools
+
+
 def test_an_image_folder_needs_a_path() -> None:
     with pytest.raises(ConfigError, match=r"data\.path is ''; data\.kind 'imagefolder' needs the folder"):
         steps_for(load_config(None, ["data.kind=imagefolder"]), JETSON)
