@@ -29,7 +29,7 @@ HEAVY = (
     *("torch", "torchvision", "torch._dynamo", "torch.onnx", "torch.onnx._internal.exporter._core"),
     *("onnx", "onnxscript", "onnxruntime", "sklearn.datasets", "accelerate"),
     *(f"dlx_deploy.nn.{name}" for name in ("training.loop", "export.network", "pruning.channels")),
-    *(f"dlx_deploy.graph.{name}" for name in ("quantization", "evaluation")),
+    *(f"dlx_deploy.graph.{name}" for name in ("quantization", "execution.evaluation")),
 )
 
 

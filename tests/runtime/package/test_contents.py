@@ -171,7 +171,7 @@ def test_arrays_that_do_not_fit(contents: PackageContents, changes: dict[str, An
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("task", "detection", "task is 'detection'; must be one of image-classification, seq"),
+        ("task", "detection", "task is 'detection'; must be one of image-classification, s"),
         ("inputs.0.dtype", "float32", "inputs.0 is .*; must be"),
         ("inputs.0.layout", "NCHW", "inputs.0 is .*; must be"),
         ("inputs.0.name", "x", "inputs.0 is .*; must be"),
