@@ -82,7 +82,10 @@ class BuildView(msgspec.Struct, frozen=True, kw_only=True):
     def _made(self) -> str:
         if self.package is not None and self.size_bytes and self.teacher_size_ratio:
             size = format_bytes(self.size_bytes)
-            return f"{line(self.package)}  {size}, the teacher's ONNX is {self.teacher_size_ratio:.1f} times as large"
+            ratio = self.teacher_size_ratio
+            # A package of a small network is larger than that: its golden answers may be one for each pixel.
+            beside = f", the teacher's ONNX is {ratio:.1f} times as large" if ratio >= 1 else ""
+            return f"{line(self.package)}  {size}{beside}"
         missed = ", ".join(gate.gate for gate in self.gates if gate.verdict in ("fail", "undecided"))
         moved = f"; that of an earlier build is now {self.superseded}" if self.superseded else ""
         return f"no package: a gate did not pass ({missed}){moved}"

@@ -234,7 +234,7 @@ def _half_in_graph(job: Job[Quantize], precision: Precision, elsewhere: Half) ->
 
 STAGE = Stage(
     name="quantize",
-    version=4,
+    version=5,
     params=Quantize,
     inputs=("onnx", "data", "plan"),
     outputs=("layers.json", "model.onnx", "plan.json", "ranges.json"),

@@ -81,6 +81,8 @@ def view(**changes: object) -> BuildView:
 def test_a_package_is_named_with_its_size() -> None:
     last = view().text.splitlines()[-1]
     assert last == "dist/a.dlx  2.0 KiB, the teacher's ONNX is 4.0 times as large; 3 stages ran, 8 cached, 1.5 s"
+    small = view(teacher_size_ratio=0.4)
+    assert "dist/a.dlx  2.0 KiB; 3 stages ran" in small.text
 
 
 def test_without_a_package_the_gate_is_named_and_no_size_is_given() -> None:

@@ -87,19 +87,29 @@ def quantizable(index: Index, left_out: set[str]) -> list[NodeProto]:
     return [n for n in index.model.graph.node if n.name not in left_out and _has_plain_weights(n, index)]
 
 
+_PASSES = (
+    *("Add", "Concat", "Resize"),
+    *("Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+    *("LogSoftmax", "Sigmoid", "Softmax"),
+)
+"""Operators behind which an answer is as fine as what they read."""
+
+
 def dense_heads(index: Index) -> set[str]:
-    """The nodes that make a dense output of the graph: convolutions behind which is nothing but sums and resizing.
+    """The nodes that make a dense output of the graph: convolutions behind which values are summed, resized, moved or
+    squashed at most (``_PASSES``).
 
     Where integers pass from kernel to kernel their outputs would be integers, and so would be the answers.
     """
     heads: set[str] = set()
     waiting = [value.name for value in index.model.graph.output]
     while waiting:
-        node = index.made_by(waiting.pop(), "Conv", "Add", "Resize")
+        node = index.made_by(waiting.pop(), "Conv", *_PASSES)
         if node is None or node.name in heads:
             continue
         heads.add(node.name)
-        waiting += {"Conv": [], "Add": list(node.input), "Resize": list(node.input[:1])}[node.op_type]
+        if node.op_type != "Conv":
+            waiting += list(node.input) if node.op_type in ("Add", "Concat") else list(node.input[:1])
     return heads
 
 

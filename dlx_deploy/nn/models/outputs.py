@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Outputs", "fits", "named_tensors", "sizes", "tensors_of"]
+__all__ = ["Answer", "Outputs", "fits", "floats", "named_tensors", "sizes", "tensors_of"]
+
+Answer = Any
+"""What a network gives: a tensor, or a tuple with one for each of its outputs; and the same as arrays."""
 
 Outputs = Mapping[str, tuple[int | None, ...]]
 """Output name → its dimensions behind the batch, ``None`` where any will do.
 
 A network of one output gives a tensor, one of several a tuple of tensors in this order.
 """
+
+
+def floats(answer: Answer) -> Answer:
+    """``answer`` with float32 tensors."""
+    return tuple(tensor.float() for tensor in answer) if isinstance(answer, tuple) else answer.float()
 
 
 def tensors_of(given: object) -> tuple[Tensor, ...]:

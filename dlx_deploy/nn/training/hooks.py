@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from dlx_deploy.nn.models.outputs import Answer
+
 __all__ = ["PLAIN", "TOP1", "Hooks", "Metric", "Targets"]
 
 
@@ -30,7 +32,7 @@ class Metric(Protocol):
         """For people."""
         ...
 
-    def total(self, outputs: npt.NDArray[np.float32], targets: Targets) -> npt.NDArray[np.float64]:
+    def total(self, outputs: Answer, targets: Targets) -> npt.NDArray[np.float64]:
         """float64[...], always of the same shape: what ``outputs`` [N, ...] for ``targets`` [N, ...] add."""
         ...
 

@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from dlx_deploy.nn.models.outputs import Answer, tensors_of
 from dlx_deploy.nn.training.batches import Feed
 from dlx_deploy.nn.training.hooks import TOP1, Metric
 
-__all__ = ["evaluate", "predict_logits", "total"]
+__all__ = ["evaluate", "predict", "predict_logits", "total"]
 
 BATCH = 256
 """Samples that are answered at a time, at most …"""
@@ -20,20 +21,27 @@ BATCH_VALUES = 1 << 24
 """… and their values: a network makes many more of each, and its answers may be as large."""
 
 
-def predict_logits(
-    model: nn.Module, inputs: npt.NDArray[Any], feed: Feed, batch: int | None = None
-) -> npt.NDArray[np.float32]:
-    """The outputs float32[N, classes, ...] of ``inputs``, rows as stored, in evaluation mode; the mode is put back."""
+def predict(model: nn.Module, inputs: npt.NDArray[Any], feed: Feed, batch: int | None = None) -> Answer:
+    """The answers float32[N, ...] to ``inputs``, rows as stored, in evaluation mode; the mode is put back."""
     batch = batch or _batch(inputs)
     training, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval()
+    parts: list[tuple[torch.Tensor, ...]] = []
     with torch.inference_mode():
-        parts = [
-            model(feed(torch.from_numpy(np.array(inputs[i : i + batch])).to(device))).float().cpu()
-            for i in range(0, len(inputs), batch)
-        ]
+        for i in range(0, len(inputs), batch):
+            answer = model(feed(torch.from_numpy(np.array(inputs[i : i + batch])).to(device)))
+            parts.append(tuple(tensor.float().cpu() for tensor in tensors_of(answer)))
     model.train(training)
-    return torch.cat(parts).numpy()
+    outputs = tuple(torch.cat(of).numpy() for of in zip(*parts, strict=True))
+    return outputs if isinstance(answer, tuple) else outputs[0]
+
+
+def predict_logits(
+    model: nn.Module, inputs: npt.NDArray[Any], feed: Feed, batch: int | None = None
+) -> npt.NDArray[np.float32]:
+    """The one output, float32[N, classes, ...], for ``inputs``, as ``predict`` gives it."""
+    logits: npt.NDArray[np.float32] = predict(model, inputs, feed, batch)
+    return logits
 
 
 def evaluate(
@@ -49,7 +57,7 @@ def total(
     """What the answers to ``inputs`` add to the metric's totals; of dense ones no more than a batch is held."""
     size = _batch(inputs)
     totals = [
-        metric.total(predict_logits(model, inputs[i : i + size], feed, size), np.asarray(targets[i : i + size]))
+        metric.total(predict(model, inputs[i : i + size], feed, size), np.asarray(targets[i : i + size]))
         for i in range(0, len(targets), size)
     ]
     return np.asarray(np.sum(totals, axis=0))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dlx_deploy.config import Training
+from dlx_deploy.nn.models.outputs import floats
 from dlx_deploy.nn.training.batches import Batch
 from dlx_deploy.nn.training.checkpoints import section
 from dlx_deploy.nn.training.losses import LossFn
@@ -85,8 +86,8 @@ class Learner:
         alone = contextlib.nullcontext() if last or self._sharded else self._accelerator.no_sync(self._forward)
         with alone:
             with self._accelerator.autocast():
-                logits = self._forward(batch.inputs)
-            losses = loss(logits.float(), batch)
+                answer = self._forward(batch.inputs)
+            losses = loss(floats(answer), batch)
             summed = losses.sum() if batch.weights is None else (losses * batch.weights).sum()
             if first:  # not sooner: memory that is freed before the forward pass is paged in again by it
                 self._optimizer.optimizer.zero_grad(set_to_none=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dlx_deploy.nn.models.outputs import Answer, floats
 from dlx_deploy.nn.training.batches import Batch
 
 __all__ = [
@@ -23,10 +24,10 @@ __all__ = [
     "supervised",
 ]
 
-LossFn = Callable[[Tensor, Batch], Tensor]
-"""(a network's outputs, float32[N, ...], the batch that gave them) → float32[N], to be minimised."""
-Blend = Callable[[Tensor, Tensor, Batch], Tensor]
-"""(a student's outputs, its teacher's for the same inputs, the batch) → float32[N], to be minimised."""
+LossFn = Callable[[Answer, Batch], Tensor]
+"""(what a network gives, float32[N, ...], the batch that it was given) → float32[N], to be minimised."""
+Blend = Callable[[Answer, Answer, Batch], Tensor]
+"""(what a student gives, what its teacher gives for the same inputs, the batch) → float32[N], to be minimised."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -77,10 +78,10 @@ def distilled(teacher: nn.Module, blend: Blend) -> LossFn:
     """
     teacher.eval().to(memory_format=torch.channels_last)
 
-    def loss(outputs: Tensor, batch: Batch) -> Tensor:
+    def loss(answer: Answer, batch: Batch) -> Tensor:
         with torch.no_grad():
-            answers = teacher.to(batch.inputs.device)(batch.inputs).float()
-        return blend(outputs, answers, batch)
+            taught = floats(teacher.to(batch.inputs.device)(batch.inputs))
+        return blend(answer, taught, batch)
 
     return loss
 

@@ -66,3 +66,25 @@ def test_a_runtime_that_reads_integers_alone_may_have_them_everywhere(source: Pa
     report = quantize_model(source, tmp_path / "q.onnx", images(), QuantizationRequest("tensorrt"))
     assert set(report.layers.values()) == {"int8"}
     assert Index(load(tmp_path / "q.onnx")).made_by("logits", "Add") is not None
+
+
+def anchors() -> ModelProto:
+    """An answer for each cell of two maps, as detectors give it: moved, listed, one after the other, squashed."""
+    net = Net()
+    start = net.add("relu1", "Relu", net.conv("conv1", net.planes(), 1, 8))
+    half = net.add("relu2", "Relu", net.conv("conv2", start, 8, 8, strides=[2, 2]))
+    lists = []
+    for name, plane in (("large", start), ("small", half)):
+        last = net.add(f"{name}.last", "Transpose", net.conv(name, plane, 8, 3, kernel=1), perm=[0, 2, 3, 1])
+        lists.append(net.add(f"{name}.list", "Reshape", last, net.constant(f"{name}.shape", np.array([0, -1, 3]))))
+    net.add("logits", "Sigmoid", net.add("all", "Concat", *lists, axis=1))
+    return net.model(80, (3,))
+
+
+def test_answers_that_are_moved_and_squashed_are_no_integers_either(tmp_path: Path) -> None:
+    onnx.save(anchors(), tmp_path / "source.onnx")
+    report = quantize_model(tmp_path / "source.onnx", tmp_path / "q.onnx", images(), QuantizationRequest("cpu"))
+    assert report.layers == {
+        "conv1/Conv": "int8", "conv2/Conv": "int8", "large/Conv": "fp32", "small/Conv": "fp32",
+    }  # fmt: skip
+    assert len(np.unique(run_onnx(tmp_path / "q.onnx", images(), False))) > 256
