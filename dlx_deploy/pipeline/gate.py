@@ -8,10 +8,11 @@ from typing import Literal
 import msgspec
 
 from dlx_deploy.errors import GateFailed, GateStopped, GateUndecided
+from dlx_deploy.runtime.statistics.drops import Decision
 
 __all__ = ["GateResult", "Verdict", "stop_unless_passed"]
 
-Verdict = Literal["pass", "fail", "undecided", "pending"]
+Verdict = Literal[Decision, "pending"]
 """``pending``: this machine cannot measure it (another board must); it neither passes nor stops the build."""
 
 

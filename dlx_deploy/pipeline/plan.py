@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Build", "Planned", "Resolver", "plan"]
 
+_PROVENANCE_SCHEMA = 1
+"""Of a package's ``manifest.json``."""
+
 
 @dataclass(frozen=True)
 class Build:
@@ -113,7 +116,7 @@ class Resolver:
                 document = msgspec.to_builtins(record.document)
                 ancestors[name] = {"key": record.key, **document, "tool_versions": record.tools}
                 todo += sorted(self._upstream(self._steps[name]))
-        return canonical_json({"schema": 1, "steps": ancestors})
+        return canonical_json({"schema": _PROVENANCE_SCHEMA, "steps": ancestors})
 
     def path(self, source: Source) -> Path:
         """Where an input lies; not for ``Provenance``, which the run loop writes itself."""

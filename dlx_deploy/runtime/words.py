@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["escaped", "line", "said", "shortened"]
+__all__ = ["escaped", "line", "percent", "points", "said", "shortened"]
 
 MAX_VALUE, MAX_WORDS = 200, 600  # characters in a message
 UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -30,6 +30,16 @@ def shortened(value: object) -> str:
     """``value`` as Python writes it, cut where it gets long."""
     text = repr(value)
     return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"
+
+
+def percent(fraction: float) -> str:
+    """A share of one: ``0.5`` is ``50.00 %``."""
+    return f"{100 * fraction:.2f} %"
+
+
+def points(fraction: float) -> str:
+    """A difference of two shares: ``0.02`` is ``2.00 points``."""
+    return f"{100 * fraction:.2f} points"
 
 
 def said(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dlx_deploy.config import Config, Export
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Stage, Step
+from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.stages.support.networks import rebuilding
 from dlx_deploy.stages.support.training import TORCH_TOOLS, use_threads
 from dlx_deploy.targets import Profile
@@ -40,7 +41,7 @@ def run(job: Job[Export]) -> Metrics:
     task, opset = task_of(data), job.params.opset or job.target.opset
     reads = task.inputs.spec(data)
     spec = task.inputs.export_spec(reads, job.params, opset, data, task.answers.outputs(reads, len(data.classes)))
-    out = job.out / "model.onnx"
+    out = job.out / MODEL
     job.progress(0, 2, f"opset {spec.opset}")
     export_onnx(model, out, spec)
     job.progress(1, 2, "parity with torch")
@@ -72,7 +73,7 @@ def _bound(name: str, network: Network, config: Config, profile: Profile, upstre
     params = task_for(config.data).inputs.exported(config.export, profile)
     inputs = {"model": network.model, "data": upstream.output("data")}
     step = Step(f"export-{name}", rebuilding(STAGE, (network,)), params, inputs, config.seed)
-    return Bound(step, Offers(candidates={name: Output(step.name, "model.onnx")}))
+    return Bound(step, Offers(candidates={name: Output(step.name, MODEL)}))
 
 
 def check(setup: Setup[Export]) -> None:
@@ -91,7 +92,7 @@ STAGE = Stage(
     version=4,
     params=Export,
     inputs=("model", "data"),
-    outputs=("model.onnx",),
+    outputs=(MODEL,),
     run=run,
     check=check,
     bind=bind,

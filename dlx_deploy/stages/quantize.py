@@ -18,6 +18,7 @@ from dlx_deploy.config import Config, Quantize
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step
+from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ __all__ = ["STAGE", "LayerPrecisions", "read_precisions"]
 Precision = Literal["int8", "fp16", "fp32"]
 Half = Literal["fp16", "fp32"]
 
+_SCHEMA = 1
+"""Of ``layers.json``."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +44,7 @@ class LayerPrecisions(msgspec.Struct, frozen=True, kw_only=True):
     has no FP16 Q/DQ: the rest is then FP32 in the graph, and ``elsewhere`` is what the builder may choose.
     """
 
-    schema: int = 1
+    schema: int = _SCHEMA
     precision: Precision
     elsewhere: Half
     strongly_typed: bool = True
@@ -63,7 +67,7 @@ def run(job: Job[Quantize]) -> Metrics:
     from dlx_deploy.graph.quantization.quantize import unquantized
     from dlx_deploy.graph.quantization.ranges import ranges_bytes
 
-    source, out = job.inputs["onnx"], job.out / "model.onnx"
+    source, out = job.inputs["onnx"], job.out / MODEL
     precision, elsewhere = _precisions(job.params, job.target)
     report: QuantizationReport | None = None
     if precision == "int8":
@@ -176,7 +180,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     step = Step("quantize", STAGE, params, inputs, config.seed)
     offers = Offers(
         outputs={"layers": Output("quantize", "layers.json")},
-        candidates={"quantized": Output("quantize", "model.onnx")},
+        candidates={"quantized": Output("quantize", MODEL)},
     )
     return [Bound(step, offers)]
 
@@ -237,7 +241,7 @@ STAGE = Stage(
     version=5,
     params=Quantize,
     inputs=("onnx", "data", "plan"),
-    outputs=("layers.json", "model.onnx", "plan.json", "ranges.json"),
+    outputs=("layers.json", MODEL, "plan.json", "ranges.json"),
     run=run,
     check=check,
     bind=bind,

@@ -19,6 +19,7 @@ import msgspec
 from dlx_deploy.config.strict import Table, decode, read_toml
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.plugins import load_plugin
+from dlx_deploy.runtime.schemas import newer_schema
 from dlx_deploy.targets.checks import check
 from dlx_deploy.targets.profile import SCHEMA, Profile
 
@@ -166,8 +167,8 @@ def _builtin(name: str) -> Profile:
 def _parse(source: Traversable, origin: str) -> Table:
     raw = read_toml(source, origin, "the built-in targets: dlx-deploy targets list")
     schema = raw.get("schema", SCHEMA)
+    if newer := newer_schema(schema, SCHEMA):
+        raise ConfigError(f"{origin}: {newer}")
     if schema != SCHEMA:
-        raise ConfigError(
-            f"{origin}: schema is {schema!r}; this dlx-deploy reads profiles of schema {SCHEMA}; upgrade it"
-        )
+        raise ConfigError(f"{origin}: schema is {schema!r}; rule: {SCHEMA}, or leave it out")
     return raw

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.gate import GateResult, Verdict
 from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.runtime.words import percent
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop
 
 __all__ = ["CONSTANT", "constant_gate", "drop_gate", "shipped_notes", "split_notes", "teacher_notes"]
@@ -37,9 +38,9 @@ def constant_gate(budgets: Gate, accuracy: Accuracy, lower: float) -> GateResult
     row, constant = accuracy.row(REFERENCE), accuracy.facts[CONSTANT]
     clearly = lower > constant
     text = (
-        f"the teacher's {accuracy.title} is {_percent(row.score)} on {accuracy.n} test samples, at least "
-        f"{_percent(lower)} at {budgets.confidence:.4g} confidence; {'' if clearly else 'not '}clearly better than "
-        f"always giving one answer, which reaches {_percent(constant)}"
+        f"the teacher's {accuracy.title} is {percent(row.score)} on {accuracy.n} test samples, at least "
+        f"{percent(lower)} at {budgets.confidence:.4g} confidence; {'' if clearly else 'not '}clearly better than "
+        f"always giving one answer, which reaches {percent(constant)}"
     )
     if not clearly:
         text += "; train the teacher until it is, or set gate.allow_chance = true to ship it all the same"
@@ -73,7 +74,7 @@ def teacher_notes(budgets: Gate, name: str, title: str, metrics: Metrics) -> lis
     score, constant = metrics.get(f"validation_{name}"), metrics.get(f"validation_{CONSTANT}")
     if score is None or constant is None:
         return []
-    seen = f"the teacher's {title} is {_percent(score)} on {metrics['validation_samples']:.0f} validation samples"
+    seen = f"the teacher's {title} is {percent(score)} on {metrics['validation_samples']:.0f} validation samples"
     if score < budgets.min_accuracy:
         return [
             f"{seen}, under gate.min_accuracy {budgets.min_accuracy:g}: what is built from it will hardly pass; train "
@@ -81,7 +82,7 @@ def teacher_notes(budgets: Gate, name: str, title: str, metrics: Metrics) -> lis
         ]
     if score <= constant and not budgets.min_accuracy and not budgets.allow_chance:
         return [
-            f"{seen}, no better than always giving one answer ({_percent(constant)}): if the test split says the "
+            f"{seen}, no better than always giving one answer ({percent(constant)}): if the test split says the "
             "same, nothing will be packaged; train it further, or set gate.allow_chance = true"
         ]
     return []
@@ -95,10 +96,6 @@ def shipped_notes(budgets: Gate, accuracy: Accuracy, lower: float) -> list[str]:
         return []
     return [
         f"{accuracy.shipped}, which the gate lets into the package if it passes, has {accuracy.title} "
-        f"{_percent(row.score)}, not clearly more than always giving one answer ({_percent(constant)}): set "
+        f"{percent(row.score)}, not clearly more than always giving one answer ({percent(constant)}): set "
         "gate.min_accuracy, or lower gate.max_drop"
     ]
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"

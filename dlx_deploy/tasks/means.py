@@ -10,6 +10,7 @@ from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.runtime.statistics.means import DROP_RANGE, Mean, fewest_samples_alike, mean_at_most
+from dlx_deploy.runtime.words import percent
 from dlx_deploy.tasks.gates import CONSTANT, constant_gate, drop_gate, shipped_notes, split_notes, teacher_notes
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Evidence, Row
 
@@ -83,7 +84,7 @@ class MeanScores:
         seen = mean_at_most(_shortfall(row, accuracy), limit, f"1 - {self.title}", budgets.confidence)
         text = seen.explain()
         if budgets.min_accuracy <= constant:
-            text += f"; always giving one answer reaches {100 * constant:.2f} %, so this floor shows little"
+            text += f"; always giving one answer reaches {percent(constant)}, so this floor shows little"
         if seen.verdict != "pass":
             text += "; train a better teacher, compress less, or lower gate.min_accuracy"
         return GateResult(

@@ -6,6 +6,7 @@ from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.runtime.statistics.drops import non_inferiority
 from dlx_deploy.runtime.statistics.floors import accuracy_floor
+from dlx_deploy.runtime.words import percent
 from dlx_deploy.tasks.gates import drop_gate
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Row
 
@@ -28,9 +29,7 @@ def judge_floor(budgets: Gate, accuracy: Accuracy) -> GateResult:
     floor = accuracy_floor(right(accuracy, accuracy.shipped), accuracy.n, budgets.min_accuracy, budgets.confidence)
     text = f"{accuracy.shipped}: {floor.explain()}"
     if budgets.min_accuracy <= share:
-        text += (
-            f"; always answering the largest class would be right on {100 * share:.2f} %, so this floor shows little"
-        )
+        text += f"; always answering the largest class would be right on {percent(share)}, so this floor shows little"
     if floor.verdict == "fail":
         text += "; train a better teacher, compress less, or lower gate.min_accuracy"
     return GateResult(
@@ -54,9 +53,9 @@ def judge_chance(budgets: Gate, accuracy: Accuracy) -> GateResult:
     clearly = floor.lower > share
     word = "clearly" if clearly else "not clearly"
     text = (
-        f"the teacher is right on {100 * floor.accuracy:.2f} % of {n} test samples, "
-        f"at least {100 * floor.lower:.2f} % at {budgets.confidence:.4g} confidence; "
-        f"{word} better than always answering the largest class, which is right on {100 * share:.2f} %"
+        f"the teacher is right on {percent(floor.accuracy)} of {n} test samples, "
+        f"at least {percent(floor.lower)} at {budgets.confidence:.4g} confidence; "
+        f"{word} better than always answering the largest class, which is right on {percent(share)}"
     )
     if not clearly:
         if floor.samples_needed and share < 1:

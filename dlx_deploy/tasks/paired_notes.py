@@ -7,6 +7,7 @@ import math
 from dlx_deploy.config import Gate
 from dlx_deploy.runtime.statistics.drops import drop_upper_bound
 from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound, accuracy_upper_bound, fewest_samples
+from dlx_deploy.runtime.words import percent
 from dlx_deploy.tasks.paired_gates import LARGEST, right
 from dlx_deploy.tasks.verification import Accuracy
 
@@ -47,12 +48,12 @@ def teacher_notes(budgets: Gate, score: float, largest: float, n: int) -> list[s
     if math.isnan(score):
         return []
     hits, floor = round(score * n), budgets.min_accuracy
-    seen = f"the teacher is right on {100 * score:.2f} % of {n} validation samples"
+    seen = f"the teacher is right on {percent(score)} of {n} validation samples"
     if floor and accuracy_upper_bound(hits, n, budgets.confidence) < floor:
         return [f"{seen}, under gate.min_accuracy {floor:g}: what is built from it will hardly pass; train it further"]
     if not floor and not budgets.allow_chance and accuracy_lower_bound(hits, n, budgets.confidence) <= largest:
         return [
-            f"{seen}, not clearly more than always answering the largest class ({100 * largest:.2f} %): if the test "
+            f"{seen}, not clearly more than always answering the largest class ({percent(largest)}): if the test "
             "split says the same, nothing will be packaged; train it further, or set gate.allow_chance = true"
         ]
     return []
@@ -65,10 +66,10 @@ def shipped_notes(budgets: Gate, accuracy: Accuracy) -> list[str]:
         return []
     if accuracy_lower_bound(right(accuracy, accuracy.shipped), n, budgets.confidence) > largest:
         return []
-    share = f"{100 * accuracy.row(accuracy.shipped).score:.2f} %"
+    share = percent(accuracy.row(accuracy.shipped).score)
     return [
         f"{accuracy.shipped}, which the gate lets into the package if it passes, is right on {share} of {n} "
-        f"test samples, not clearly more than always answering the largest class ({100 * largest:.2f} %): set "
+        f"test samples, not clearly more than always answering the largest class ({percent(largest)}): set "
         "gate.min_accuracy, or lower gate.max_drop"
     ]
 

@@ -120,7 +120,8 @@ def test_the_documented_board_loads(board: Board) -> None:
         ('extends = "jetson"\nname = "My Board"', r"board\.toml: name is 'My Board'; rule: "),
         ('extends = "jetson"\nname = "rpi4"', r"name is 'rpi4', which is a built-in target; choose another name"),
         ('extends = "jetson"\nname = "thor"', r"name is 'thor', which is a built-in target; choose another name"),
-        ('extends = "jetson"\nschema = 2', r"board\.toml: schema is 2; .*reads profiles of schema 1; upgrade it"),
+        ('extends = "jetson"\nschema = 2', r"board\.toml: schema is 2; this version reads up to 1; use a newer"),
+        ('extends = "jetson"\nschema = "1"', r"board\.toml: schema is '1'; rule: 1, or leave it out"),
         ("extends = 3", r"board\.toml: extends is 3; rule: the name or path of one target"),
         (
             'extends = "jetzon"',

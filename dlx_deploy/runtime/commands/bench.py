@@ -14,6 +14,7 @@ from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..machine import machine_info
 from ..package.rules import MAX_BATCH, MAX_BATCH_BYTES
 from ..predictor import Predictor
+from ..statistics.drops import Decision
 from ..statistics.timings import UNSEEN, block_medians, percentile_bounds
 from ..tasks.arrays import Arrays, count_of, rows_of
 from ..untyped import JsonTable
@@ -77,7 +78,7 @@ class BenchResult:
     images_per_second: float
     machine: JsonTable
     max_p90_ms: Optional[float]
-    verdict: Optional[str]
+    verdict: Optional[Decision]
 
     def explain(self) -> str:
         """The verdict as a sentence; empty without a budget."""
@@ -216,7 +217,7 @@ def _turns(options: BenchOptions, golden: Arrays) -> Iterator[object]:
     return (list(itertools.islice(turns, options.batch)) for _ in itertools.count())
 
 
-def _verdict(latency: Latency, budget: Optional[float]) -> Optional[str]:
+def _verdict(latency: Latency, budget: Optional[float]) -> Optional[Decision]:
     if budget is None:
         return None
     if latency.p90_upper_ms is not None and latency.p90_upper_ms <= budget:

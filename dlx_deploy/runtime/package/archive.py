@@ -12,10 +12,10 @@ import json
 import os
 import stat
 import zipfile
-from typing import Dict, Mapping, Union
+from typing import Dict, Mapping
 
 from ..errors import PackageError
-from ..files import TooLarge, read_file, reason, write_atomically
+from ..files import PathLike, TooLarge, read_file, reason, write_atomically
 from ..schemas import PACKAGE as SCHEMA
 from ..schemas import newer_schema
 from ..strict_json import from_json
@@ -31,15 +31,13 @@ MAX_MEMBERS = 10_000
 MODE = 0o644  # of every member, and of the file
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
-Path = Union[str, "os.PathLike[str]"]
-
 
 def to_json(value: object) -> bytes:
     """``value`` as canonical JSON: sorted keys, UTF-8, newline at the end."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
 
 
-def write_archive(path: Path, files: Mapping[str, bytes], deflate: bool = False) -> None:
+def write_archive(path: PathLike, files: Mapping[str, bytes], deflate: bool = False) -> None:
     """Writes ``files`` as a zip at ``path``, all or nothing; the same files give the same bytes.
 
     Members are stored, so the bytes depend on nothing else; ``deflate`` makes the file smaller, and its bytes then
@@ -60,7 +58,7 @@ def write_archive(path: Path, files: Mapping[str, bytes], deflate: bool = False)
     write_atomically(path, buffer.getvalue(), MODE)
 
 
-def read_archive(path: Path) -> Dict[str, bytes]:
+def read_archive(path: PathLike) -> Dict[str, bytes]:
     """Every member of the package at ``path``, by name, each one's size and digest checked.
 
     Raises:

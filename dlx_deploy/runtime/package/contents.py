@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Dict, Mapping, Optional, Union
+from typing import Dict, Mapping, Optional
 
 from ..errors import PackageError
 from ..filenames import CARD, MANIFEST, MODEL, PLAN, SIDECAR
+from ..files import PathLike
 from ..schemas import PACKAGE
 from ..sources import own_sources
 from ..tasks.arrays import Arrays, Tensor, Tolerance, count_of
@@ -106,7 +107,7 @@ class PackageContents:
     engine_sidecar: Optional[bytes] = None
 
 
-def open_package(path: Union[str, os.PathLike[str]]) -> Package:
+def open_package(path: PathLike) -> Package:
     """The package at ``path``, every digest checked.
 
     Raises:

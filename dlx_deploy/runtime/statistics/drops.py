@@ -12,6 +12,7 @@ from statistics import NormalDist
 from typing import Literal, Optional, Sequence
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
+from ..words import points
 
 __all__ = [
     "Decision",
@@ -51,13 +52,13 @@ class Verdict:
 
     def explain(self) -> str:
         """The verdict as a sentence, with what would decide it where it is undecided."""
-        seen = f"accuracy drop {_points(self.drop)} on {self.images} samples"
-        level, budget = f"at {self.confidence:.4g} confidence", f"budget {_points(self.max_drop)}"
+        seen = f"accuracy drop {points(self.drop)} on {self.images} samples"
+        level, budget = f"at {self.confidence:.4g} confidence", f"budget {points(self.max_drop)}"
         if self.verdict == "pass":
-            return f"{seen}, at most {_points(self.upper)} {level}; {budget}: met"
+            return f"{seen}, at most {points(self.upper)} {level}; {budget}: met"
         if self.verdict == "fail":
-            return f"{seen}, at least {_points(self.lower)} {level}; {budget}: missed"
-        range_ = f"{seen}, between {_points(self.lower)} and {_points(self.upper)} (each {level}); {budget}: undecided"
+            return f"{seen}, at least {points(self.lower)} {level}; {budget}: missed"
+        range_ = f"{seen}, between {points(self.lower)} and {points(self.upper)} (each {level}); {budget}: undecided"
         if self.images_needed is not None:
             return f"{range_}; about {self.images_needed} samples would decide"
         return (
@@ -202,7 +203,3 @@ def _check_counts(b: float, c: float, n: float) -> None:
         raise InputError("there are no images to compare; at least one is needed")
     if b < 0 or c < 0 or b + c > n * (1 + 1e-12):
         raise InputError(f"b is {b}, c is {c} of n = {n} images; they count disjoint images, so 0 <= b + c <= n")
-
-
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:.2f} points"

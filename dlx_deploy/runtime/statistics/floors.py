@@ -12,6 +12,7 @@ from statistics import NormalDist
 from typing import Callable, Optional
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
+from ..words import percent
 from .drops import LEAST_ROOM, POWER, Decision
 
 __all__ = ["Floor", "accuracy_floor", "accuracy_lower_bound", "accuracy_upper_bound", "fewest_samples"]
@@ -37,15 +38,15 @@ class Floor:
     def explain(self) -> str:
         """The verdict as a sentence, with what would decide it where it is undecided."""
         seen, level = (
-            f"accuracy {_percent(self.accuracy)} on {self.samples} samples",
+            f"accuracy {percent(self.accuracy)} on {self.samples} samples",
             f"at {self.confidence:.4g} confidence",
         )
-        rule = f"the floor is {_percent(self.floor)}"
+        rule = f"the floor is {percent(self.floor)}"
         if self.verdict == "pass":
-            return f"{seen}, at least {_percent(self.lower)} {level}; {rule}: met"
+            return f"{seen}, at least {percent(self.lower)} {level}; {rule}: met"
         if self.verdict == "fail":
-            return f"{seen}, at most {_percent(self.upper)} {level}; {rule}: missed"
-        range_ = f"{seen}, between {_percent(self.lower)} and {_percent(self.upper)} (each {level}); {rule}: undecided"
+            return f"{seen}, at most {percent(self.upper)} {level}; {rule}: missed"
+        range_ = f"{seen}, between {percent(self.lower)} and {percent(self.upper)} (each {level}); {rule}: undecided"
         if self.samples_needed is not None:
             return f"{range_}; about {self.samples_needed} samples would decide"
         return f"{range_}; more samples would rather show a miss than a pass: improve the model or lower the floor"
@@ -168,7 +169,3 @@ def _check(right: int, n: int, confidence: float) -> None:
         raise InputError(f"{right} of {n} samples are right; must be 0 to {n}")
     if not 0.5 <= confidence < 1:
         raise InputError(f"the confidence is {confidence}; must be at least 0.5 and under 1, for instance 0.95")
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
+from ..words import points
 from .drops import LEAST_ROOM, Decision
 
 if TYPE_CHECKING:
@@ -80,13 +81,13 @@ class MeanVerdict:
 
     def explain(self) -> str:
         """The verdict as a sentence, with what would decide it where it is undecided."""
-        seen, level = f"{self.name} {_points(self.value)} on {self.samples} samples", f"at {self.confidence:.4g}"
-        limit = f"limit {_points(self.limit)}"
+        seen, level = f"{self.name} {points(self.value)} on {self.samples} samples", f"at {self.confidence:.4g}"
+        limit = f"limit {points(self.limit)}"
         if self.verdict == "pass":
-            return f"{seen}, at most {_points(self.upper)} {level} confidence; {limit}: met"
+            return f"{seen}, at most {points(self.upper)} {level} confidence; {limit}: met"
         if self.verdict == "fail":
-            return f"{seen}, at least {_points(self.lower)} {level} confidence; {limit}: missed"
-        between = f"between {_points(self.lower)} and {_points(self.upper)} (each {level} confidence)"
+            return f"{seen}, at least {points(self.lower)} {level} confidence; {limit}: missed"
+        between = f"between {points(self.lower)} and {points(self.upper)} (each {level} confidence)"
         if self.samples_needed is not None:
             return f"{seen}, {between}; {limit}: undecided; about {self.samples_needed} samples would decide"
         return (
@@ -141,7 +142,3 @@ def _samples_needed(mean: Mean, room: float, confidence: float) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:.2f} points"

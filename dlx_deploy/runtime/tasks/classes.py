@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError, RuntimeFault
 from ..statistics.drops import Verdict, non_inferiority
 from ..statistics.floors import Floor, accuracy_floor
+from ..words import percent
 from .arrays import Agreement, Arrays, Tensor, Tolerance, within
 from .predictions import Predictions, check_finite
 from .task import Budgets, PredictionRow, PredictOptions
@@ -54,7 +55,7 @@ class Verification:
     def lines(self, noun: str) -> List[str]:
         """The result for people."""
         lines = [
-            f"teacher {100 * self.teacher_accuracy:.2f} %, package {100 * self.accuracy:.2f} % of "
+            f"teacher {percent(self.teacher_accuracy)}, package {percent(self.accuracy)} of "
             f"{self.verdict.images} {noun} ({self.b} only the teacher has right, {self.c} only the package)",
             self.verdict.explain(),
         ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import BackendMissing, InputError
-from ..files import open_file, reason
+from ..files import PathLike, open_file, reason
 from ..untyped import Foreign
 from .folders import SUFFIXES
 
@@ -42,7 +42,7 @@ DECODING = (
 """What Pillow's decoders raise at files that are damaged or made to fail."""
 
 
-def load_image(path: Union[str, os.PathLike[str]], height: int, width: int, channels: int) -> NDArray[np.uint8]:
+def load_image(path: PathLike, height: int, width: int, channels: int) -> NDArray[np.uint8]:
     """The image at ``path`` as uint8[height, width, channels], 0..255: grey (1) or RGB (3), a new array.
 
     In this order: turned upright by its EXIF orientation, an alpha channel dropped, 16-bit grey cut to its high byte,

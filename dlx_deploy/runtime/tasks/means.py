@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Dict, List, Optional
 
 from ..errors import InputError, RuntimeFault
 from ..statistics.means import DROP_RANGE, Mean, MeanVerdict, mean_at_most
+from ..words import percent
 from .task import Budgets
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class MeanVerification:
     def lines(self, noun: str) -> List[str]:
         """The result for people."""
         lines = [
-            f"{self.title}: teacher {100 * self.teacher:.2f} %, package {100 * self.package:.2f} % of "
+            f"{self.title}: teacher {percent(self.teacher)}, package {percent(self.package)} of "
             f"{self.drop.samples} {noun}",
             self.drop.explain(),
         ]

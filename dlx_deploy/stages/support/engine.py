@@ -20,7 +20,7 @@ from dlx_deploy.extras import install_command
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Metrics
 from dlx_deploy.runtime.engine.settings import BuildSettings
-from dlx_deploy.runtime.filenames import PLAN, SIDECAR
+from dlx_deploy.runtime.filenames import MODEL, PLAN, SIDECAR
 from dlx_deploy.stages.quantize import LayerPrecisions
 from dlx_deploy.targets import Profile
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dlx_deploy.runtime.engine.build import BuiltEngine
 
 __all__ = ["CompileParams", "Outcome", "build_settings", "builder_for", "compile_engine", "missing_builder"]
+
+_REPORT_SCHEMA = 1
+"""Of ``engine/report.json``."""
 
 Outcome = Literal["shipped", "checked", "none"]
 RTX, TENSORRT = "tensorrt-rtx", "tensorrt"
@@ -137,7 +140,7 @@ def _build(job: Job[CompileParams], settings: BuildSettings, folder: Path, shipp
         job.progress(done, max(total, 1), f"{settings.flavour}: {phase}")
 
     job.progress(0, 1, f"{settings.flavour} starts")
-    built = build_engine((job.out / "model.onnx").read_bytes(), settings, progress=watch)
+    built = build_engine((job.out / MODEL).read_bytes(), settings, progress=watch)
     report = {
         "status": "shipped" if shipped else "checked",
         "builder": f"{built.flavour} {built.version}",
@@ -170,7 +173,7 @@ def _ship(job: Job[CompileParams], built: BuiltEngine, settings: BuildSettings, 
 
 
 def _report(folder: Path, values: Mapping[str, object]) -> None:
-    (folder / "report.json").write_bytes(canonical_json({"schema": 1, **values}))
+    (folder / "report.json").write_bytes(canonical_json({"schema": _REPORT_SCHEMA, **values}))
 
 
 def _as_check(settings: BuildSettings) -> BuildSettings:

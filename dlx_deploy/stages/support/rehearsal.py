@@ -18,6 +18,7 @@ from dlx_deploy.config import Config, Data, Distill, Quantize, Teacher, Training
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.models.families import is_user
 from dlx_deploy.pipeline.stage import Setup
+from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.tasks import task_for
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _exported(network: tuple[nn.Module, InputSpec], setup: Setup[P]) -> Iterator
     inputs, outputs = task_for(data).inputs, outputs_for(spec, data)
     opset = asked.opset or setup.target.opset
     with tempfile.TemporaryDirectory(prefix="dlx-deploy-rehearsal-") as folder:
-        path = Path(folder) / "model.onnx"
+        path = Path(folder) / MODEL
         export_onnx(model.eval(), path, inputs.export_spec(spec, asked, opset, None, outputs))
         yield path
 
