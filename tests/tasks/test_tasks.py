@@ -20,11 +20,14 @@ from dlx_deploy.tasks import TASKS, check_offered, find_task, is_built_in, kinds
 ROOT = Path(dlx_deploy.__file__).parent
 ROOMS = ("tasks/", "runtime/tasks/", "nn/data/", "nn/models/", "runtime/package/schema1.py")
 """Where it is asked: both halves of the tasks, their data's sources, the model registry, the old layout of packages."""
+EXCEPTED = ("graph/checks/rows.py",)
+"""Whose one question is of arrays, not of tasks: what looks like images is made darker."""
 SHARED = ("nn/data/copies.py", "nn/data/prepare.py", "nn/data/splits.py")
 """What sources of all tasks go through."""
 KINDS = "|".join(kind for name in TASKS for kind in find_task(name).kinds)
 ASKED = re.compile(
-    r"\bis_text\b|isinstance\([^()]*\b(?:Token|Image|Text|Mask)(?:Input|Spec|Header)s?\b|\bimages\.ndim\b|_TASK\b"
+    r"\bis_text\b|isinstance\([^()]*\b(?:(?:Token|Image|Text|Mask)\w+|ExportSpec|Images|Texts|Classes)\b|_TASK\b"
+    r"|\bimages\.ndim\b|\.dtype (?:==|!=|in) \(?(?:np|torch)\.(?:uint8|int32)\b"
     rf"|{'|'.join(TASKS)}|data\.kind (?:==|in|!=)|\.kind == .(?:{KINDS})\b"
 )
 
@@ -141,8 +144,24 @@ def lines_with(pattern: re.Pattern[str], files: list[Path]) -> list[str]:
 def test_nothing_else_asks_which_task_it_is() -> None:
     names = {path: str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py")}
     files = [path for path, name in names.items() if name.startswith(SHARED) or not name.startswith(ROOMS)]
-    assert lines_with(ASKED, files) == []
+    assert [line for line in lines_with(ASKED, files) if not line.startswith(EXCEPTED)] == []
+    assert len(lines_with(ASKED, [ROOT / name for name in EXCEPTED])) == len(EXCEPTED), "each is an exception still"
     assert lines_with(ASKED, [ROOT / "nn" / "data" / "images.py"]), "it sees what it looks for"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "assert isinstance(data.feed, TokenFeed)",
+        "if isinstance(spec, ExportSpec):",
+        "if isinstance(task.inputs, Images):",
+        "if rows.dtype != np.uint8 or rows.ndim != 4:",
+        'if data.kind == "digits":',
+        'if data.task == "image-classification":',
+    ],
+)
+def test_the_guard_sees_what_asks(line: str) -> None:
+    assert ASKED.search(line)
 
 
 def test_what_judges_reports_and_packs_knows_no_classes() -> None:

@@ -112,7 +112,7 @@ class TokenFeed:
 
     def source(self, data: TrainData, settings: Training, device: torch.device) -> BatchSource:
         """Batches of as many tokens as the budget allows."""
-        return TokenBatches(data, settings, device)
+        return TokenBatches(data, settings, device, self.pad_id)
 
 
 class BatchSource(Protocol):
@@ -192,11 +192,10 @@ class TokenBatches:
 
     noun = "sequences"
 
-    def __init__(self, data: TrainData, settings: Training, device: torch.device) -> None:
+    def __init__(self, data: TrainData, settings: Training, device: torch.device, pad_id: int) -> None:
         self._tokens, self._targets = data.inputs, torch.from_numpy(np.array(data.targets))
         self._feed, self._settings, self._device = data.feed, settings, device
-        assert isinstance(data.feed, TokenFeed)
-        self.lengths = np.asarray((np.asarray(data.inputs) != data.feed.pad_id).sum(axis=1), dtype=np.int64)
+        self.lengths = np.asarray((np.asarray(data.inputs) != pad_id).sum(axis=1), dtype=np.int64)
 
     def plan(self, seed: int, processes: int) -> Plan:
         """The epoch of ``seed``, by ``token_batches.plan_batches``."""

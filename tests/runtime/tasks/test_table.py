@@ -19,8 +19,9 @@ from dlx_deploy.runtime.tasks.task import PredictOptions
 
 RUNTIME = Path(__file__).parents[3] / "dlx_deploy" / "runtime"
 OUTSIDE = sorted(p for p in RUNTIME.rglob("*.py") if p.parent.name != "tasks")
-PARTS = r"\b(image_inputs|text_inputs|ImageInputs|TextInputs|Classes|pad_id|is_text|tokenizer)\b"
-ASKING = rf"{PARTS}|\.noun\s*[=!]=|isinstance\([^)]*(Inputs|Outputs)\)|task\.name\s*[=!]=|\"({'|'.join(TASKS)})\""
+PARTS = r"\b(image_inputs|text_inputs|ImageInputs|TextInputs|IMAGES|TOKENS|Classes|pad_id|is_text|tokenizer)\b"
+OF_INPUTS = rf"{PARTS}|\.noun\s*[=!]=|isinstance\([^)]*(Inputs|Outputs)\)|dtype [!=]= np\.uint8"
+ASKING = rf"{OF_INPUTS}|task\.name\s*[=!]=|\"({'|'.join(TASKS)})\""
 
 
 @pytest.mark.parametrize("source", OUTSIDE, ids=lambda p: p.relative_to(RUNTIME).as_posix())
@@ -36,6 +37,8 @@ def test_the_guard_finds_what_it_guards() -> None:
         "if isinstance(task.inputs, TextInputs):",
         'if meta["task"] == "image-classification":',
         "row != spec.pad_id",
+        "feeds[IMAGES]",
+        "if array.dtype != np.uint8:",
     ):
         assert re.findall(ASKING, wrong), wrong
 
