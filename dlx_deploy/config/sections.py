@@ -142,7 +142,10 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The student, and Hinton et al. 2015: ``alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE``."""
+    """The student: ``alpha`` of what the teacher answers, the rest of the targets.
+
+    Of classes Hinton et al. 2015: ``alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE``.
+    """
 
     enabled: bool = True
     model: str = "resnet8"
@@ -167,7 +170,7 @@ class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """ONNX: uint8 NHWC images or int32 tokens in, logits out, normalisation and layout inside the graph."""
+    """ONNX: uint8 NHWC images or int32 tokens in, the task's outputs out, normalisation and layout inside the graph."""
 
     opset: Count = 0
     batch: Literal["dynamic"] | AtLeastOne = "dynamic"
@@ -220,10 +223,11 @@ class Verify(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The budgets. ``max_drop``: accuracy may fall by so much (0.02 is two points), shown at ``confidence``.
+    """The budgets, by the task's metric. ``max_drop``: it may fall by so much (0.02 is two points), shown at
+    ``confidence``.
 
-    ``min_accuracy``: what is shipped must be right that often; 0: no floor, and then the teacher must be clearly better
-    than always answering the largest class, unless ``allow_chance``.
+    ``min_accuracy``: what is shipped must reach so much; 0: no floor, and then the teacher must be clearly better than
+    one answer to everything, unless ``allow_chance``.
     """
 
     max_drop: Fraction = 0.02

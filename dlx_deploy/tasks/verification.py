@@ -27,7 +27,7 @@ REFERENCE = "teacher"
 """The candidate that all are held against."""
 
 Evidence = dict[str, int | float | tuple[float, ...]]
-"""Numbers by name that a task judges a model by, beside its teacher: counts, or order statistics of resampled drops."""
+"""Numbers by name that a task judges a model by, beside its teacher: counts, or bounds of resampled drops."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
