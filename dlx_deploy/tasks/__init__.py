@@ -10,6 +10,7 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.plugins import Plugin, load_plugin, provider
 from dlx_deploy.progress import Progress, silent
+from dlx_deploy.tasks.kind import DataKind
 from dlx_deploy.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TASKS",
+    "DataKind",
     "Task",
     "check_keys",
     "check_offered",
@@ -34,7 +36,8 @@ TASKS = {
     "sequence-classification": "dlx_deploy.tasks.text_classification:TASK",
 }
 """Task → ``module:NAME``. Those of other packages are entry points: in the group ``dlx_deploy.datasets`` by each
-``data.kind`` that they take, and in those of ``_PARTS`` by their names."""
+``data.kind`` that they take, and in those of ``_PARTS`` by their names. ``dlx_deploy.datasets`` also has a ``DataKind``
+of a task that there is."""
 _PARTS = {"task": "its Task", "header": "its data's Header", "device_task": "its function open_task"}
 """What else a task of another package offers, each in a group of its own, ``dlx_deploy.NOUNs``."""
 
@@ -46,7 +49,8 @@ def find_task(name: str) -> Task:
         ConfigError: there is none.
     """
     if name not in TASKS:
-        return _given(load_plugin("task", name, list(TASKS), "install the package that brings it"))
+        plugin = load_plugin("task", name, list(TASKS), "install the package that brings it")
+        return _given(plugin, "a dlx_deploy.tasks.Task")
     module, _, attribute = TASKS[name].partition(":")
     task: Task = getattr(importlib.import_module(module), attribute)
     return task
@@ -56,7 +60,7 @@ def task_for(data: Data) -> Task:
     """The task that takes ``data.kind``: the built-in ones first.
 
     Raises:
-        ConfigError: none does, or one that is offered for it does not say so.
+        ConfigError: none does, or one that is offered for it does not say so, or is for a task that is not there.
     """
     built_in = [find_task(name) for name in TASKS]
     for task in built_in:
@@ -64,7 +68,9 @@ def task_for(data: Data) -> Task:
             return task
     kinds = [kind for task in built_in for kind in task.kinds]
     plugin = load_plugin("dataset", data.kind, kinds, "set data.kind to one of them")
-    task = _given(plugin)
+    if isinstance(plugin.value, DataKind):
+        return plugin.value.of(find_task(plugin.value.task), data.kind, plugin.distribution)
+    task = _given(plugin, "a dlx_deploy.tasks.Task or DataKind")
     if data.kind not in task.kinds:
         raise ConfigError(
             f"entry point {plugin.point!r} is offered for data.kind {data.kind!r}, and its task {task.name!r} takes "
@@ -107,7 +113,7 @@ def check_offered(data: Data, task: Task) -> None:
     missing = [] if task.name in TASKS else [noun for noun in _PARTS if not provider(noun, task.name)]
     if missing:
         raise ConfigError(
-            f"data.kind {data.kind!r} is of task {task.name!r}, and {provider('dataset', data.kind)} offers no such "
+            f"data.kind {data.kind!r} is of task {task.name!r}, and {_provider(data, task)} offers no such "
             f"name in the entry points dlx_deploy.{missing[0]}s; add {task.name} there: {_PARTS[missing[0]]}"
         )
 
@@ -115,14 +121,18 @@ def check_offered(data: Data, task: Task) -> None:
 def tools_of(data: Data) -> tuple[str, ...]:
     """The distribution that brings the task of ``data``, if it is not ours: every result rests on it."""
     task = task_for(data)
-    brought = "" if task.name in TASKS else provider("dataset", data.kind)
+    brought = "" if task.name in TASKS else _provider(data, task)
     return (brought,) if brought else ()
 
 
-def _given(plugin: Plugin) -> Task:
+def _provider(data: Data, task: Task) -> str:
+    return provider("task", task.name) or provider("dataset", data.kind)
+
+
+def _given(plugin: Plugin, rule: str) -> Task:
     if not isinstance(plugin.value, Task):
         kind = type(plugin.value).__name__
-        raise ConfigError(f"entry point {plugin.point!r} gives a {kind}; rule: a dlx_deploy.tasks.Task")
+        raise ConfigError(f"entry point {plugin.point!r} gives a {kind}; rule: {rule}")
     return plugin.value
 
 

@@ -64,7 +64,9 @@ def shades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: shade-task\nVersion: 2.4.0\n")
     points = "[dlx_deploy.tasks]\nshading = shade_task:TASK\n[dlx_deploy.datasets]\nshades = shade_task:TASK\n"
-    broken = "none = shade_task:NONE\nraising = shade_task.missing:TASK\nhues = shade_task:TASK\n"
+    broken = (
+        "none = shade_task:NONE\nraising = shade_task.missing:TASK\nhues = shade_task:TASK\nlost = shade_task:LOST\n"
+    )
     (about / "entry_points.txt").write_text(points + broken)
     (site / "shade_task.py").write_text(
         "from dataclasses import replace\n"
@@ -72,6 +74,8 @@ def shades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "ours = find_task('image-classification')\n"
         "TASK = replace(ours, name='shading', kinds={'shades': 'shades of grey'}, files=lambda data: {})\n"
         "NONE = 3\n"
+        "from dlx_deploy.tasks import DataKind\n"
+        "LOST = DataKind('shadowing', 'shadows', lambda data: {}, ours.source, ours.classes)\n"
     )
     monkeypatch.syspath_prepend(site)
     yield
@@ -109,7 +113,8 @@ def test_a_task_that_is_not_whole_is_refused_in_a_plan(shades: None) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("none", r"entry point 'shade_task:NONE' gives a int; rule: a dlx_deploy\.tasks\.Task"),
+        ("none", r"entry point 'shade_task:NONE' gives a int; rule: a dlx_deploy\.tasks\.Task or DataKind"),
+        ("lost", r"task 'shadowing' is not known; .*; install the package that brings it"),
         ("raising", r"entry point 'shade_task\.missing:TASK' cannot be loaded \(ModuleNotFoundError: .*reinstall it"),
         (
             "hues",
