@@ -9,13 +9,13 @@ import os
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Container, Dict, FrozenSet, Iterator, List, Sequence, Tuple
 
 from ..errors import InputError
 from ..files import PathLike
 from .labels import alike, composed
 
-__all__ = ["SPLITS", "SUFFIXES", "Folder", "counted", "list_classes", "list_images", "split_entries"]
+__all__ = ["SPLITS", "SUFFIXES", "Folder", "counted", "list_classes", "list_images", "refuse_untested", "split_entries"]
 
 if TYPE_CHECKING:
     _Entry = os.DirEntry[str]
@@ -97,6 +97,19 @@ def split_entries(names: Sequence[str], where: PathLike) -> Dict[str, str]:
             )
         splits[split] = name
     return splits
+
+
+def refuse_untested(splits: Container[str], where: PathLike) -> None:
+    """Nothing, unless ``splits`` has training data and none to test on.
+
+    Raises:
+        InputError: it is so.
+    """
+    if "train" in splits and "test" not in splits:
+        raise InputError(
+            f"{os.fspath(where)}: has a train folder and no test folder; a package is verified on what it was not "
+            "trained on: give the folder of the test images"
+        )
 
 
 def counted(left_out: Sequence[str]) -> str:

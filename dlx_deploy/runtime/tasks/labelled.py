@@ -17,7 +17,7 @@ from ..untyped import Array
 from ..words import said
 from .arrays import Arrays
 from .classes import LABEL
-from .folders import SUFFIXES, counted, list_classes, split_entries
+from .folders import SUFFIXES, counted, list_classes, refuse_untested, split_entries
 from .images import load_image
 from .labels import composed
 from .text_files import distinct, read_texts
@@ -130,11 +130,7 @@ def _test_folder(root: Path, labels: Sequence[str]) -> Path:
         InputError: there are training images only.
     """
     split = split_entries([p.name for p in root.iterdir() if p.is_dir() and p.name not in labels], root)
-    if "train" in split and "test" not in split:
-        raise InputError(
-            f"{root}: has a train folder and no test folder; a package is verified on what it was not trained on: give "
-            "the folder of the test images"
-        )
+    refuse_untested(split, root)
     return root / split["test"] if "test" in split else root
 
 
