@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE"]
 
+_RECIPE_SCHEMA, _TIMINGS_SCHEMA = 2, 1
+"""Of ``recipe.json``, which is in a package, and of ``timings.json``."""
+
 
 def run(job: Job[CompileParams]) -> Metrics:
     """Write ``model.onnx``, ``recipe.json`` (no timings: it is shipped), ``timings.json`` and ``engine/``."""
@@ -41,7 +44,7 @@ def run(job: Job[CompileParams]) -> Metrics:
     (job.out / "recipe.json").write_bytes(canonical_json(_recipe(job, asked, settings, precision, reason)))
     engine, engine_metrics = compile_engine(job, settings)
     metrics = {**metrics, **engine_metrics}
-    (job.out / "timings.json").write_bytes(canonical_json({"schema": 1, **metrics}))
+    (job.out / "timings.json").write_bytes(canonical_json({"schema": _TIMINGS_SCHEMA, **metrics}))
     return {**metrics, "int8": float(precision == "int8"), "engine_shipped": float(engine == "shipped")}
 
 
@@ -106,7 +109,7 @@ def _recipe(
 ) -> dict[str, object]:
     """What the package's runtime needs to know; deterministic."""
     recipe: dict[str, object] = {
-        "schema": 2,
+        "schema": _RECIPE_SCHEMA,
         "kind": job.target.kind,
         "precision": precision,
         "elsewhere": asked.elsewhere if precision != "fp32" else "fp32",

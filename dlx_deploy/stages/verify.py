@@ -124,7 +124,7 @@ def _measured(job: Job[VerifyParams], models: Mapping[str, Path], device: Device
         )
         for name, t in timed.items()
     )
-    return Latencies(schema=1, kind="measured", where=device.name, rows=rows, int8_speedup=_pairing(models, timed))
+    return Latencies(kind="measured", where=device.name, rows=rows, int8_speedup=_pairing(models, timed))
 
 
 def _pairing(models: Mapping[str, Path], timed: Mapping[str, Latency]) -> Pairing | None:
@@ -147,7 +147,7 @@ def _estimated(job: Job[VerifyParams], models: Mapping[str, Path]) -> Latencies:
     for name, path in models.items():
         guess = estimate(layer_costs(path), job.target)
         rows.append(Timing(model=name, p50_ms=guess.latency_ms, low_ms=guess.low_ms, high_ms=guess.high_ms))
-    return Latencies(schema=1, kind="estimate (roofline, not measured)", where=job.target.title, rows=tuple(rows))
+    return Latencies(kind="estimate (roofline, not measured)", where=job.target.title, rows=tuple(rows))
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["Latencies", "Pairing", "Timing", "read_latencies"]
+__all__ = ["SCHEMA", "Latencies", "Pairing", "Timing", "read_latencies"]
+
+SCHEMA = 1
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +39,11 @@ class Pairing(msgspec.Struct, frozen=True, kw_only=True):
 class Latencies(msgspec.Struct, frozen=True, kw_only=True):
     """``latency.json``: ``kind`` says what the numbers are, ``where`` on what they hold."""
 
-    schema: int
     kind: str
     where: str
     rows: tuple[Timing, ...]
     int8_speedup: Pairing | None = None
+    schema: int = SCHEMA
 
 
 def read_latencies(outputs: Mapping[str, Path]) -> Latencies:
