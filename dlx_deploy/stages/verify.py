@@ -18,7 +18,7 @@ import msgspec
 from dlx_deploy.config import Config, Verify
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
-from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.stages.support.gates import judge_latency
 from dlx_deploy.stages.support.results import Latencies, Pairing, Timing, read_latencies
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
@@ -173,6 +173,11 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     return [Bound(step, Offers(outputs={role: Output("verify", name) for role, name in made.items()}))]
 
 
+def check(setup: Setup[VerifyParams]) -> None:
+    """Budgets by which what is verified can be judged."""
+    task_for(setup.config.data).answers.comparison.check(setup.config.gate)
+
+
 def judge(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:
     """The gates of a finished verification: the task's, and latency where a budget is set."""
     accuracy, budgets = read_accuracy(outputs), config.gate
@@ -213,6 +218,7 @@ STAGE = Stage(
     inputs=("shipped", "data"),
     outputs=("accuracy.json", "latency.json", "teacher.npz"),
     run=run,
+    check=check,
     bind=bind,
     uses=("judge", "kind", "arch", "device_tree_model", "title", "name", "roofline", "power_mode", "precisions"),
     tools=("numpy", "onnx", "onnxruntime"),

@@ -33,6 +33,9 @@ class MeanScores:
     target: str
     constant: Callable[[Arrays], float]
 
+    def check(self, budgets: Gate) -> None:
+        """Nothing: there is a bound at every confidence."""
+
     def score(self, statistic: Arrays) -> float:
         """The mean."""
         (scores,) = statistic.values()

@@ -31,6 +31,9 @@ class Paired:
     title: str
     target: str
 
+    def check(self, budgets: Gate) -> None:
+        """Nothing: there is a bound at every confidence."""
+
     def score(self, statistic: Arrays) -> float:
         """The share of samples that are right."""
         (right,) = statistic.values()

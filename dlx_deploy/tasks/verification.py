@@ -103,6 +103,14 @@ class Comparison(Protocol):
         """What the device's half calls the targets."""
         ...
 
+    def check(self, budgets: Gate) -> None:
+        """Refuses budgets that no verification could be judged by.
+
+        Raises:
+            ConfigError: names the key.
+        """
+        ...
+
     def score(self, statistic: Arrays) -> float:
         """0..1, higher is better: of a model's statistic."""
         ...

@@ -42,6 +42,9 @@ class ByMedian:
     title: str = "1 - median"
     target: str = "truth"
 
+    def check(self, budgets: Gate) -> None:
+        """Nothing is refused."""
+
     def score(self, statistic: Arrays) -> float:
         return max(0.0, 1 - float(np.median(statistic["error"])))
 

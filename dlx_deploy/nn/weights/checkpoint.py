@@ -20,8 +20,11 @@ _WRAPPED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."
 """What torch.compile, FSDP and activation checkpointing put into names, at any depth."""
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
 """What thop and weight averaging leave beside the weights."""
-_LEFTOVERS = ("criterion", "loss", "loss_fn", "loss_func", "losses", "metrics", "train_metrics", "val_metrics")
-"""Modules of training that no network has: what is under them is left out."""
+_LEFTOVERS = (
+    *("criterion", "loss", "loss_fn", "loss_func", "losses", "metrics", "train_metrics", "val_metrics"),
+    "aux_classifier",  # torchvision's second head, for training alone
+)
+"""Modules of training: what is under them is left out, if the network has no such module."""
 _AVERAGED = ("ema", "swa", "averaged")
 _SHOWN = 5
 

@@ -199,6 +199,7 @@ FITTED = {
     "fsdp": lambda s: prefixed(wrapped_each(s, "_fsdp_wrapped_module."), "_fsdp_wrapped_module."),
     "checkpointed": lambda s: prefixed(wrapped_each(s, "_checkpoint_wrapped_module."), "model."),
     "loss": lambda s: {**prefixed(s, "model."), "criterion.weight": torch.ones(10)},
+    "second head": lambda s: {**s, "aux_classifier.4.weight": torch.ones(21, 3)},
     "plain loss": lambda s: {**s, "criterion.weight": torch.ones(10)},
     "projector": lambda s: {**prefixed(s, "encoder."), "projector.0.weight": torch.ones(2, 2), "queue": torch.ones(3)},
     "averaged": lambda s: {**prefixed(s, "module."), "n_averaged": torch.tensor(5)},
