@@ -71,6 +71,7 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vocabulary: Annotated[int, Meta(ge=300)] = 4096
     max_length: AtLeastOne = 128
     truncate: bool = False
+    ignore_index: Annotated[int, Meta(ge=0, le=255)] = 255
 
     def __post_init__(self) -> None:
         if self.tokenizer not in ("bytes", "words") and not self.tokenizer.endswith(".json"):

@@ -34,6 +34,7 @@ __all__ = [
 TASKS = {
     "image-classification": "dlx_deploy.tasks.image_classification:TASK",
     "sequence-classification": "dlx_deploy.tasks.text_classification:TASK",
+    "semantic-segmentation": "dlx_deploy.tasks.semantic_segmentation:TASK",
 }
 """Task → ``module:NAME``. Those of other packages are entry points: in the group ``dlx_deploy.datasets`` by each
 ``data.kind`` that they take, and in those of ``_PARTS`` by their names. ``dlx_deploy.datasets`` also has a ``DataKind``

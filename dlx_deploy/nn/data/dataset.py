@@ -46,6 +46,7 @@ SPLITS = ("train", "calibration", "validation", "test")
 HEADERS = {
     "image-classification": "dlx_deploy.nn.data.headers:ImageHeader",
     "sequence-classification": "dlx_deploy.nn.data.headers:TextHeader",
+    "semantic-segmentation": "dlx_deploy.nn.data.mask_header:MaskHeader",
 }
 """Task → where its header is; those of other packages are entry points of the group ``dlx_deploy.headers``."""
 

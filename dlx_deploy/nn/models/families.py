@@ -122,6 +122,8 @@ FAMILIES = (
         example="hf:NAME_OR_PATH",
         library="transformers",
     ),
+    Family("images", "masks", f"{_HERE}.unet:build_unet", ("unet",), example="unet"),
+    _of_torchvision("masks", "segmentation", "segmentation:build_segmentation", "lraspp_mobilenet_v3_large"),
 )
 """Every family. To add one: a line here and its builder."""
 

@@ -16,6 +16,7 @@ __all__ = ["GROUP", "TASKS", "open_task"]
 
 TASKS: Dict[str, str] = {
     "image-classification": ".image_classification:open_task",
+    "semantic-segmentation": ".semantic_segmentation:open_task",
     "sequence-classification": ".text_classification:open_task",
 }
 """Task → ``module:function``; a leading dot: in this folder. Imported when a package has the task."""

@@ -1,0 +1,161 @@
+"""Images with a mask each, on their way into the artifact: in folders, or the built-in scenes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlx_deploy.config import Data
+from dlx_deploy.errors import DataError, EnvironmentMissing
+from dlx_deploy.nn.data import scenes
+from dlx_deploy.nn.data.dataset import Images, Labels
+from dlx_deploy.nn.data.imagefolder import decode_images
+from dlx_deploy.nn.data.images import ImageSource
+from dlx_deploy.nn.data.listing import require_classes
+from dlx_deploy.nn.data.mask_header import MaskHeader
+from dlx_deploy.nn.data.mask_listing import list_masks, named_classes
+from dlx_deploy.nn.data.splits import Indices, Part
+from dlx_deploy.progress import Progress
+from dlx_deploy.runtime.errors import BackendMissing, InputError
+from dlx_deploy.runtime.tasks.mask_files import IGNORED, load_pair, mask_values
+from dlx_deploy.runtime.tasks.mask_folders import Pairs
+
+__all__ = ["MaskTargets", "mask_source"]
+
+SCENES = "scenes"
+_MOST = 255
+"""A mask has 8 bits, and one value stands for what is ignored."""
+
+Masks = NDArray[np.uint8]
+"""uint8[N, H, W]: the class of each pixel, or 255 where it counts for nothing."""
+
+
+@dataclass(frozen=True)
+class MaskTargets:
+    """A class for each pixel. ``load(split, position)`` gives one mask, uint8[H, W]; ``counts``: images by split.
+
+    ``ignored``: the value of pixels that count for nothing in the user's files, which may have a name of its own."""
+
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    counts: Mapping[str, int]
+    load: Callable[[str, int], NDArray[np.uint8]]
+    allow_missing: bool
+    ignored: int = IGNORED
+
+    @property
+    def strata(self) -> Mapping[str, Labels]:
+        """All 0: an image is of no one class."""
+        return {split: np.zeros(count, np.int64) for split, count in self.counts.items()}
+
+    def one(self, split: str, position: int) -> Hashable:
+        """A digest of the mask."""
+        return hashlib.blake2b(self.load(split, position).tobytes(), digest_size=16).digest()
+
+    def write(self, out: Path, name: str, part: Part) -> None:
+        """uint8[N, H, W], straight into the file.
+
+        Raises:
+            DataError: a mask cannot be used, or no pixel of the split is of some class.
+        """
+        path = out / f"{name}.{MaskHeader.MASKS}.npy"
+        shape = (len(part.positions), *self.size)
+        masks: Masks = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        seen = np.zeros(256, np.int64)
+        for row, position in enumerate(part.positions):
+            masks[row] = self.load(part.origin, int(position))
+            seen += np.bincount(masks[row].reshape(-1), minlength=256)
+        masks.flush()  # type: ignore[attr-defined]
+        missing = [label for i, label in enumerate(self.classes) if not seen[i] and i != self.ignored]
+        if name == "train" and missing:
+            raise DataError(
+                f"no pixel of the training masks is of class {missing[0]!r} ({len(missing)} such), so no network can "
+                "learn it; add images of it, or leave it out of classes.txt and number the others without a gap"
+            )
+        if name in ("validation", "test"):
+            require_classes(missing, f"the masks of the {name} split", name == "validation" or self.allow_missing)
+
+
+def mask_source(config: Data, progress: Progress) -> ImageSource:
+    """The images and masks that ``config`` names.
+
+    Raises:
+        DataError: their folders, sizes or classes cannot be used. EnvironmentMissing: a library is not installed.
+    """
+    return _scenes(config) if config.kind == SCENES else _folder(config, progress)
+
+
+def _scenes(config: Data) -> ImageSource:
+    images, masks = scenes.load_scenes()
+    if config.channels == 1:
+        images = images.mean(axis=3, keepdims=True).round().astype(np.uint8)
+    size = (scenes.SIDE, scenes.SIDE)
+    targets = MaskTargets(
+        scenes.CLASSES, size, {"train": len(images)}, lambda split, i: masks[i], config.allow_missing_classes
+    )
+
+    def fill(split: str, positions: Indices, into: Images) -> None:
+        into[:] = images[positions]
+
+    return ImageSource(
+        classes=scenes.CLASSES,
+        targets=targets,
+        shape=(*size, images.shape[3]),
+        fill=fill,
+        name=lambda split, i: f"scene {i}",
+        config=config,
+        make_header=partial(MaskHeader, ignore_index=IGNORED),
+    )
+
+
+def _folder(config: Data, progress: Progress) -> ImageSource:
+    root = Path(config.path)
+    shape = (config.height, config.width or config.height, config.channels or 3)
+    pairs, left_out = list_masks(root)
+    classes = named_classes(root) or _numbered(pairs["train"], config.ignore_index)
+    if not 2 <= len(classes) <= _MOST:
+        raise DataError(
+            f"data.path: {root} has {len(classes)} classes beside the value {config.ignore_index}, which counts for "
+            f"nothing (data.ignore_index); rule: 2 to {_MOST}, of 8 bits; of two classes the pixels are 0 and 1"
+        )
+
+    def load(split: str, position: int) -> NDArray[np.uint8]:
+        return _asked(lambda: load_pair(pairs[split][position], shape, len(classes), config.ignore_index))
+
+    def fill(split: str, positions: Indices, into: Images) -> None:
+        decode_images([pairs[split][i][0] for i in positions], into, progress)
+
+    counts = {split: len(of) for split, of in pairs.items()}
+    return ImageSource(
+        classes=classes,
+        targets=MaskTargets(classes, shape[:2], counts, load, config.allow_missing_classes, config.ignore_index),
+        shape=shape,
+        fill=fill,
+        name=lambda split, i: str(pairs[split][i][0]),
+        config=config,
+        counts={"files_left_out": float(left_out)},
+        make_header=partial(MaskHeader, ignore_index=config.ignore_index),
+    )
+
+
+def _numbered(pairs: Pairs, ignore: int) -> tuple[str, ...]:
+    """The numbers up to the largest value of the training masks."""
+    values: set[int] = set()
+    for _, mask in pairs:
+        values |= set(_asked(partial(mask_values, mask)).tolist())
+    return tuple(map(str, range(max(values - {ignore}, default=-1) + 1)))
+
+
+def _asked(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    try:
+        return read()
+    except InputError as e:
+        raise DataError(f"data.path: {e}") from e
+    except BackendMissing as e:
+        raise EnvironmentMissing(str(e)) from e

@@ -1,0 +1,62 @@
+"""How good masks are: pixels by class, and the mean over classes of intersection over union."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Tuple
+
+import numpy as np
+
+from ..statistics.bootstrap import resample_drops, resample_value
+from ..statistics.resampled import Bounds, Drops
+from .mask_files import IGNORED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["confusion_counts", "iou_of", "mean_iou", "mean_iou_bounds", "mean_iou_drops"]
+
+
+def confusion_counts(classes: NDArray[np.uint8], masks: NDArray[np.uint8], labels: int) -> NDArray[np.int64]:
+    """int64[N, labels, 3]: pixels that are rightly, wrongly (surplus), and wrongly not (missing) of each class."""
+    counts = np.empty((len(masks), labels, 3), np.int64)
+    for i, (answer, mask) in enumerate(zip(classes, masks)):  # noqa: B905  # Python 3.8
+        kept = mask != IGNORED
+        pairs = np.bincount(labels * mask[kept].astype(np.int64) + answer[kept], minlength=labels * labels)
+        table = pairs.reshape(labels, labels)  # [true, answered]
+        right = table.diagonal()
+        counts[i] = np.stack([right, table.sum(axis=0) - right, table.sum(axis=1) - right], axis=1)
+    return counts
+
+
+def mean_iou(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean over classes of right / (right + surplus + missing): sums float64[r, K, 3] → float64[r], 0..1.
+
+    Classes that no mask has do not count; an answer of theirs is missing where another would have been right.
+    """
+    iou = iou_of(sums)
+    there = ~np.isnan(iou)
+    mean: NDArray[np.float64] = np.where(there, iou, 0.0).sum(axis=-1) / np.maximum(there.sum(axis=-1), 1)
+    return mean
+
+
+def mean_iou_drops(teacher: NDArray[np.int64], package: NDArray[np.int64]) -> Drops:
+    """How much mean IoU is lost, resampled over images: counts int64[n, K, 3] of the same images."""
+    return resample_drops((teacher, package), _worst(teacher), mean_iou)
+
+
+def mean_iou_bounds(counts: NDArray[np.int64]) -> Tuple[float, Bounds]:
+    """Mean IoU of a model, and its bounds, resampled over images: counts int64[n, K, 3]."""
+    return resample_value(counts, _worst(counts), mean_iou)
+
+
+def iou_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each class: sums float64[..., K, 3] → float64[..., K], NaN where no mask has it."""
+    there = sums[..., 0] + sums[..., 2] > 0
+    return np.where(there, sums[..., 0] / np.maximum(sums.sum(axis=-1), 1), np.nan)
+
+
+def _worst(counts: NDArray[np.int64]) -> Tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A usual image that one model has all right, and the other all wrong."""
+    support = np.ceil((counts[..., 0] + counts[..., 2]).mean(axis=0)).astype(np.int64)
+    none = np.zeros_like(support)
+    return np.stack([support, none, none], axis=1), np.stack([none, support, support], axis=1)

@@ -1,0 +1,205 @@
+"""Masks as files: index PNGs, in which the value of a pixel is its class. Build and device read them here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from ..errors import BackendMissing, InputError
+from ..files import open_file, reason
+from ..untyped import Foreign
+from .images import DECODING, MAX_PIXELS, load_image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["IGNORED", "image_size", "load_mask", "load_pair", "mask_paths", "mask_values", "write_mask"]
+
+PathLike = Union[str, "os.PathLike[str]"]
+IGNORED = 255
+"""In a mask that was read: the pixel counts for nothing."""
+ORIENTATION = 0x0112  # of EXIF's tags
+_log = logging.getLogger(__name__)
+OVERLAY = 0.5  # how much of the mask's colour lies over the image
+
+
+def load_pair(pair: Tuple[Path, Path], shape: Tuple[int, int, int], classes: int, ignore: int) -> NDArray[np.uint8]:
+    """The mask of a pair, uint8[H, W], for an image that is resized to ``shape`` (H, W, C); see ``load_mask``.
+
+    Raises:
+        InputError: as ``load_mask``, or the mask is not as large as its image, so that it is another's or was not
+            turned as the image says.
+    """
+    image, mask = pair
+    (width, height), turned = image_size(image)
+    (own_width, own_height), _ = image_size(mask)
+    if (width, height) != (own_width, own_height):
+        raise InputError(
+            f"{mask}: is {own_width} x {own_height} pixels, and its image {image.name} {width} x {height}, upright; "
+            "they must be of one size"
+        )
+    if turned:
+        _warn_of_turned(image.parent)
+    return load_mask(mask, shape[0], shape[1], classes, ignore)
+
+
+def load_mask(path: PathLike, height: int, width: int, classes: int, ignore: int) -> NDArray[np.uint8]:
+    """The mask at ``path`` as uint8[height, width]: classes, or ``IGNORED`` where its value is ``ignore``.
+
+    It is resized by nearest neighbour: between two classes there is no third.
+
+    Raises:
+        InputError: no such file, no index or grey PNG of 8 bits, or a value that is no class.
+        BackendMissing: Pillow is not here.
+    """
+    name, mask = os.fspath(path), _decoded(path, (width, height))
+    ignored = mask == ignore
+    outside = mask[(mask >= classes) & ~ignored]
+    if len(outside):
+        raise InputError(f"{name}: holds the value {int(outside[0])}; must be 0 to {classes - 1}, or {ignore}: ignored")
+    mask[ignored] = IGNORED
+    return mask
+
+
+def mask_paths(named: Sequence[str], folder: PathLike) -> List[Tuple[str, str]]:
+    """For each image that is ``named`` the paths ``FOLDER/STEM.mask.png`` and ``FOLDER/STEM.overlay.png``.
+
+    Raises:
+        InputError: two images have one name, or a file of this name is there.
+    """
+    paths: List[Tuple[str, str]] = []
+    for name in named:
+        stem = Path(name).stem
+        mask, overlay = (os.path.join(os.fspath(folder), f"{stem}.{kind}.png") for kind in ("mask", "overlay"))
+        if (mask, overlay) in paths or os.path.lexists(mask) or os.path.lexists(overlay):
+            taken = mask if (mask, overlay) in paths or os.path.lexists(mask) else overlay
+            raise InputError(f"{taken}: is there already; give another folder, or images of different names")
+        paths.append((mask, overlay))
+    return paths
+
+
+def write_mask(mask: NDArray[np.uint8], source: PathLike, paths: Tuple[str, str]) -> None:
+    """Writes ``mask`` (uint8[H, W]) of the image at ``source`` as large as that image is, and laid over it.
+
+    Raises:
+        InputError: one of the two cannot be written, or is there.
+    """
+    image_module = _pillow()
+    (width, height), _ = image_size(source)
+    picture = load_image(source, height, width, 3)
+    indexed = image_module.fromarray(mask).resize((width, height), _nearest(image_module))
+    colours = _palette()
+    indexed.putpalette(colours.tobytes())
+    over = (picture * (1 - OVERLAY) + colours[np.asarray(indexed)] * OVERLAY).round().astype(np.uint8)
+    try:
+        for path, result in zip(paths, (indexed, image_module.fromarray(over))):  # noqa: B905  # Python 3.8
+            with open(path, "xb") as out:
+                result.save(out, "PNG")
+    except OSError as e:
+        raise InputError(f"{paths[0]}: cannot be written ({reason(e)}); give a folder that is there") from e
+
+
+def mask_values(path: PathLike) -> NDArray[np.uint8]:
+    """The values that the mask at ``path`` holds, ascending.
+
+    Raises:
+        InputError, BackendMissing: as ``load_mask``.
+    """
+    values: NDArray[np.uint8] = np.unique(_decoded(path, None))
+    return values
+
+
+def image_size(path: PathLike) -> Tuple[Tuple[int, int], bool]:
+    """Width and height of an image as ``load_image`` sees it, upright, and whether its EXIF orientation turned it.
+
+    Raises:
+        InputError: it cannot be decoded, or is too large. BackendMissing: Pillow is not here.
+    """
+    from PIL import ImageOps
+
+    with _opened(path, "an image") as image:
+        turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
+        upright = ImageOps.exif_transpose(image) if turned else image  # some formats are turned as they are opened
+        return (upright.size[0], upright.size[1]), turned
+
+
+def _decoded(path: PathLike, size: Optional[Tuple[int, int]]) -> NDArray[np.uint8]:
+    """The pixels of a mask, resized to ``size`` (width, height)."""
+    with _opened(path, "a mask") as image:
+        _refuse_others(image, os.fspath(path))
+        other = size is not None and image.size != size
+        return np.array(image.resize(size, _nearest(_pillow())) if other else image, np.uint8)
+
+
+@contextmanager
+def _opened(path: PathLike, what: str) -> Iterator[Foreign]:
+    """The file at ``path`` as Pillow opens it; what goes wrong while it is used is said by its name."""
+    image_module, name = _pillow(), os.fspath(path)
+    try:
+        with warnings.catch_warnings(), open_file(path) as file:
+            warnings.simplefilter("ignore", image_module.DecompressionBombWarning)  # its size is looked at below
+            with image_module.open(file) as image:
+                if image.size[0] * image.size[1] > MAX_PIXELS:
+                    raise InputError(f"{name}: has {image.size[0]} x {image.size[1]} pixels; at most {MAX_PIXELS}")
+                yield image
+    except FileNotFoundError as e:
+        raise InputError(f"{name}: no such file") from e
+    except image_module.DecompressionBombError as e:
+        raise InputError(f"{name}: too large to decode safely: {e}") from e
+    except DECODING as e:
+        # Pillow's own words for this one are those of a Python object.
+        why = "no format that is read" if isinstance(e, image_module.UnidentifiedImageError) else reason(e)
+        raise InputError(f"{name}: cannot be decoded as {what} ({why}); replace or remove it") from e
+
+
+def _refuse_others(image: Foreign, name: str) -> None:
+    """A mask is one PNG picture of 8 bits whose values are classes, and the way up that they are stored."""
+    rule = "a mask is a PNG with a palette or of 8-bit grey, whose values are classes"
+    if image.format != "PNG" or image.mode not in ("P", "L"):
+        raise InputError(f"{name}: is a {image.format} of mode {image.mode}; {rule}")
+    raw = image.tile[0][3] if image.tile else "L"
+    raw = raw if isinstance(raw, str) else raw[0]
+    if image.mode == "L" and raw != "L":  # Pillow stretches what has fewer bits: 1 of 2 bits becomes 85
+        raise InputError(f"{name}: is grey of fewer than 8 bits ({raw}); {rule}; save it with 8 bits or a palette")
+    if getattr(image, "n_frames", 1) > 1:
+        raise InputError(f"{name}: holds {image.n_frames} frames; {rule}: save the one that counts by itself")
+    if image.getexif().get(ORIENTATION, 1) not in (0, 1):
+        raise InputError(f"{name}: has an EXIF orientation; {rule}: save it the way up that its image is seen")
+
+
+@lru_cache(maxsize=64)
+def _warn_of_turned(folder: Path) -> None:
+    """Said once: where both sides are as long, or an image is only mirrored, a size cannot tell."""
+    _log.warning(
+        "%s: images are turned by their EXIF orientation; their masks must be drawn on what is seen",
+        folder,
+    )
+
+
+def _palette() -> NDArray[np.uint8]:
+    """256 colours, uint8[256, 3], neighbours far apart: the bits of the class, the lowest first, from red to blue."""
+    index = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        colours[:, bit % 3] |= (((index >> bit) & 1) << (7 - bit // 3)).astype(np.uint8)
+    return colours
+
+
+def _pillow() -> Foreign:
+    try:
+        from PIL import Image
+    except ImportError as e:
+        raise BackendMissing(f"Pillow cannot be imported ({e}); install it with: pip install pillow") from e
+    return Image
+
+
+def _nearest(image_module: Foreign) -> Foreign:
+    filters: Foreign = getattr(image_module, "Resampling", image_module)  # Pillow before 9.1 has no Resampling
+    return filters.NEAREST

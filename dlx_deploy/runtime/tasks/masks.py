@@ -1,0 +1,246 @@
+"""Answers that are a class for each pixel: logits of every class, a map of classes, mean intersection over union."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ..errors import InputError, PackageError, RuntimeFault
+from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
+from .arrays import Agreement, Arrays, Tensor, Tolerance, digests_of, within
+from .classes import LOGITS
+from .mask_counts import confusion_counts, iou_of, mean_iou_bounds, mean_iou_drops
+from .mask_files import IGNORED, mask_paths, write_mask
+from .task import Budgets, PredictionRow, PredictOptions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["COUNTS", "MASK", "TITLE", "MaskVerification", "Masks", "Segmentations"]
+
+MASK = "mask"  # the target
+TITLE = "mIoU"
+MASK_DIGEST, COUNTS = "mask_digest", "counts"  # columns of the reference table
+
+
+class Segmentations:
+    """What a model says about N images: ``classes``, uint8[N, H, W]; the first one of equals."""
+
+    __slots__ = ("_labels", "classes")
+
+    def __init__(self, classes: NDArray[np.uint8], labels: Tuple[str, ...]) -> None:
+        self.classes, self._labels = classes, labels
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __repr__(self) -> str:
+        return f"Segmentations({len(self)}: {'x'.join(map(str, self.classes.shape[1:]))} pixels each)"
+
+    def shares(self) -> List[Dict[str, float]]:
+        """Per image the share of each class that is in it, the largest first."""
+        pixels = self.classes[0].size if len(self) else 1
+        counts = [np.bincount(one.reshape(-1), minlength=len(self._labels)) for one in self.classes]
+        orders = [np.argsort(-count, kind="stable") for count in counts]
+        return [
+            {self._labels[k]: float(count[k] / pixels) for k in order if count[k]}
+            for count, order in zip(counts, orders)  # noqa: B905  # Python 3.8
+        ]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The shares of the classes, JSON-ready; the maps themselves are ``classes``."""
+        return {"shares": self.shares()}
+
+
+@dataclass(frozen=True)
+class MaskVerification:
+    """The gate's verdict, each class's intersection over union, and how many masks have changed since the build."""
+
+    verdict: DropVerdict
+    teacher_iou: Mapping[str, Optional[float]]
+    iou: Mapping[str, Optional[float]]
+    changed: int
+    floor: Optional[FloorVerdict] = None
+
+    def failure(self) -> Optional[RuntimeFault]:
+        """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
+        faults = [self.verdict.failure(), self.floor.failure() if self.floor else None]
+        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The result as JSON-ready values."""
+        return asdict(self)
+
+    def lines(self, noun: str) -> List[str]:
+        """The result for people."""
+        seen = self.verdict
+        lines = [f"mIoU: teacher {100 * seen.teacher:.2f} %, package {100 * seen.package:.2f} % on {seen.units} {noun}"]
+        there = {label: value for label, value in self.iou.items() if value is not None}
+        worst = sorted(there, key=lambda label: there[label])[:3]
+        lines.append("lowest: " + ", ".join(f"{label} {100 * there[label]:.2f} %" for label in worst))
+        lines.append(seen.explain())
+        if self.floor:
+            lines.append(self.floor.explain())
+        if self.changed:
+            lines.append(f"{self.changed} {noun} have another mask than when the package was built")
+        return lines
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Logits float32[N, K, H, W] of K classes; ``ignore``: the value in files of pixels that count for nothing."""
+
+    labels: Tuple[str, ...]
+    size: Tuple[int, int]
+    ignore: int = 255
+    agreement: str = "every pixel's class the same but for ties"
+
+    @property
+    def tensors(self) -> Tuple[Tensor, ...]:
+        """The one output."""
+        return (Tensor(LOGITS, "float32", (len(self.labels), *self.size), "NCHW"),)
+
+    @property
+    def columns(self) -> Tuple[Tensor, ...]:
+        """A mask's digest, and the teacher's right, surplus and missing pixels of each class on it."""
+        return (Tensor(MASK_DIGEST, "uint64", ()), Tensor(COUNTS, "int64", (len(self.labels), 3)))
+
+    def fields(self) -> Dict[str, Any]:
+        """The names of the classes, and the value of pixels that do not count."""
+        return {"labels": list(self.labels), "ignore_index": self.ignore}
+
+    def describe(self) -> List[Tuple[str, str]]:
+        """How many classes, and the first of them."""
+        more = ", …" if len(self.labels) > 10 else ""
+        return [("classes", f"{len(self.labels)}, for each pixel: {', '.join(self.labels[:10])}{more}")]
+
+    def decode(self, outputs: Arrays) -> Segmentations:
+        """The class of each pixel.
+
+        Raises:
+            PackageError: a logit is NaN or infinite.
+        """
+        return Segmentations(_classes(outputs[LOGITS]), self.labels)
+
+    def rows(self, answers: Segmentations, named: Sequence[str], options: PredictOptions) -> List[PredictionRow]:
+        """The ``options.top`` largest classes of each image; with ``options.out`` its mask and overlay as files.
+
+        Raises:
+            InputError: ``top`` is under 1, or the folder cannot be written.
+        """
+        if options.top < 1:
+            raise InputError(f"top is {options.top}; must be 1 or more")
+        paths = mask_paths(named, options.out) if options.out is not None else []
+        rows = []
+        for i, shares in enumerate(answers.shares()):
+            top = dict(list(shares.items())[: options.top])
+            data: Dict[str, Any] = {"shares": top}
+            cells = [f"{label} {share:.4f}" for label, share in top.items()]
+            if paths:
+                write_mask(answers.classes[i], named[i], paths[i])
+                data.update(mask=paths[i][0], overlay=paths[i][1])
+                cells.append(paths[i][0])
+            rows.append(PredictionRow(data, cells))
+        return rows
+
+    def compare(self, outputs: Arrays, golden: Arrays, tolerances: Mapping[str, Tolerance]) -> Agreement:
+        """Each logit within its tolerance: then a pixel's class is another one only on a near tie."""
+        return within(outputs, golden, tolerances)
+
+    def difference(self, outputs: Arrays, golden: Arrays, row: int) -> Tuple[str, str, str]:
+        """The logit that is furthest away, and how many pixels have another class."""
+        logits, wanted = outputs[LOGITS][row], golden[LOGITS][row]
+        far = np.nan_to_num(np.abs(logits - wanted), nan=np.inf)
+        k, y, x = (int(n) for n in np.unravel_index(int(far.argmax()), far.shape))
+        other = int((logits.argmax(axis=0) != wanted.argmax(axis=0)).sum())
+        return (
+            LOGITS,
+            f"logit {k} ({self.labels[k]!r}) of pixel {y}, {x} is {logits[k, y, x]:.6g}, expected "
+            f"{wanted[k, y, x]:.6g}",
+            f"{other} of {wanted[0].size} pixels have another class",
+        )
+
+    def fault(self, golden: Arrays) -> Optional[Tuple[str, str]]:
+        """Logits that are no numbers."""
+        if np.isfinite(golden[LOGITS]).all():
+            return None
+        return LOGITS, "holds NaN or infinite values; all must be finite"
+
+    def column_fault(self, columns: Arrays) -> Optional[Tuple[str, str]]:
+        """Counts under 0."""
+        return (COUNTS, "holds counts under 0") if columns[COUNTS].min(initial=0) < 0 else None
+
+    def check_targets(self, targets: Arrays, count: int, noun: str) -> None:
+        """Refuses masks that do not fit ``count`` images.
+
+        Raises:
+            InputError: another number or size of them, none, or classes that there are not.
+        """
+        masks = targets[MASK]
+        if len(masks) != count or not count:
+            raise InputError(f"there are {count} {noun} and {len(masks)} masks; must be as many, and at least one")
+        if masks.shape[1:] != self.size:
+            raise InputError(f"masks are {list(masks.shape)}; must be [N, {self.size[0]}, {self.size[1]}]")
+        counted = masks[masks != IGNORED]
+        if counted.max(initial=0) >= len(self.labels):
+            most = len(self.labels) - 1
+            raise InputError(f"masks hold class {int(counted.max())}; must be 0 to {most}, or {IGNORED}: ignored")
+
+    def record(self, outputs: Arrays, targets: Arrays) -> Arrays:
+        """The masks' digests and the teacher's counts."""
+        return {MASK_DIGEST: digests_of(targets[MASK]), **self.statistic(outputs, targets)}
+
+    def changed(self, columns: Arrays, targets: Arrays) -> NDArray[np.bool_]:
+        """Which masks are others than when the package was built."""
+        changed: NDArray[np.bool_] = columns[MASK_DIGEST] != digests_of(targets[MASK])
+        return changed
+
+    def recall(self, columns: Arrays, targets: Arrays) -> Arrays:
+        """The teacher's counts, int64[n, K, 3].
+
+        Raises:
+            InputError: a mask has changed, on which the teacher's counts say nothing.
+        """
+        changed = int(self.changed(columns, targets).sum())
+        if changed:
+            raise InputError(
+                f"{changed} masks are others than when the package was built, so what the teacher got right on them is "
+                "unknown; use the masks of the build, or give the teacher: --teacher model.onnx"
+            )
+        return {COUNTS: columns[COUNTS]}
+
+    def statistic(self, outputs: Arrays, targets: Arrays) -> Arrays:
+        """Right, surplus and missing pixels of each class, int64[n, K, 3].
+
+        Raises:
+            PackageError: a logit is NaN or infinite.
+        """
+        classes = _classes(outputs[LOGITS])
+        return {COUNTS: confusion_counts(classes, targets[MASK], len(self.labels))}
+
+    def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> MaskVerification:
+        """A paired bootstrap over images of the mean intersection over union, and its floor if there is one.
+
+        Raises:
+            InputError: a budget out of range.
+        """
+        ours, theirs = teacher[COUNTS], package[COUNTS]
+        verdict = judge_drops(mean_iou_drops(ours, theirs), TITLE, budgets.max_drop, budgets.confidence)
+        floor = None
+        if budgets.min_accuracy:
+            value, bounds = mean_iou_bounds(theirs)
+            floor = judge_value(value, bounds, len(theirs), TITLE, budgets.min_accuracy, budgets.confidence)
+        return MaskVerification(verdict, self._by_class(ours), self._by_class(theirs), changed, floor)
+
+    def _by_class(self, counts: NDArray[np.int64]) -> Dict[str, Optional[float]]:
+        iou = iou_of(counts.sum(axis=0).astype(np.float64))
+        return {label: None if np.isnan(iou[k]) else float(iou[k]) for k, label in enumerate(self.labels)}
+
+
+def _classes(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
+    if not np.isfinite(logits).all():
+        raise PackageError("the model gives NaN or infinite logits; run its self-test, or another onnxruntime")
+    classes: NDArray[np.uint8] = logits.argmax(axis=1).astype(np.uint8)
+    return classes
