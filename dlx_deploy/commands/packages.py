@@ -31,7 +31,7 @@ def verify(
     data: Annotated[
         str,
         typer.Option(
-            "--data", help="Folder of CLASS/IMAGE or test/CLASS/IMAGE, texts as .csv or .jsonl; `digits`, `docstrings`."
+            "--data", help="As training has it: a folder, texts as .csv or .jsonl, or built-in data by their kind."
         ),
     ],
     max_drop: Annotated[

@@ -127,9 +127,9 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     bench.add_argument("--batch", type=int, default=1, metavar="N", help="inputs per run (default: 1)")
     bench.add_argument("--max-p90-ms", type=float, metavar="MS", help="budget (default: the package's, if it has one)")
 
-    verify = _command(actions, "verify", "compare with the teacher on labelled images or texts")
+    verify = _command(actions, "verify", "compare with the teacher on labelled samples")
     verify.add_argument(
-        "--data", required=True, metavar="PATH", help="folder of CLASS/IMAGE or test/CLASS/IMAGE; texts: .csv, .jsonl"
+        "--data", required=True, metavar="PATH", help="as training has it: a folder, or texts as .csv or .jsonl"
     )
     verify.add_argument(
         "--max-drop", type=float, metavar="X", help="budget, 0.01 is one point (default: the package's)"
