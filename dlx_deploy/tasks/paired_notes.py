@@ -7,6 +7,7 @@ import math
 from dlx_deploy.config import Gate
 from dlx_deploy.runtime.statistics.drops import drop_upper_bound
 from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound, accuracy_upper_bound, fewest_samples
+from dlx_deploy.runtime.statistics.search import fewest
 from dlx_deploy.runtime.words import percent
 from dlx_deploy.tasks.paired_gates import LARGEST, right
 from dlx_deploy.tasks.verification import Accuracy
@@ -85,14 +86,7 @@ def fewest_samples_for(budgets: Gate, flips: float) -> int | None:
     def enough(n: int) -> bool:
         return drop_upper_bound(n * flips / 2, n * flips / 2, n, budgets.confidence) <= budgets.max_drop
 
-    high = 1
-    while not enough(high):
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return fewest(enough, above=0)
 
 
 def _drop_notes(budgets: Gate, n: int) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Literal, Optional, Sequence
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..words import points
+from .search import fewest
 
 __all__ = [
     "Decision",
@@ -165,16 +166,11 @@ def _images_needed(b: int, c: int, n: int, max_drop: float, confidence: float) -
     discordant, drop = (b + c) / n, (b - c) / n
     z = _quantile(confidence) + NormalDist().inv_cdf(POWER)
     powered = math.ceil(z * z * (discordant - drop * drop) / (max_drop - drop) ** 2)
-    low, high = n, 2 * n
-    while drop_upper_bound(b * high / n, c * high / n, high, confidence) > max_drop:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if drop_upper_bound(b * middle / n, c * middle / n, middle, confidence) > max_drop:
-            low = middle
-        else:
-            high = middle
-    return max(powered, high)
+
+    def enough(count: int) -> bool:
+        return drop_upper_bound(b * count / n, c * count / n, count, confidence) <= max_drop
+
+    return max(powered, fewest(enough, above=n))
 
 
 def _binomial(k: int, n: int, p: float) -> float:

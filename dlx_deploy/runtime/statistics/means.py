@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Optional
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..words import points
 from .drops import LEAST_ROOM, Decision
+from .search import fewest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,11 +135,4 @@ def _samples_needed(mean: Mean, room: float, confidence: float) -> int:
     def enough(count: int) -> bool:
         return Mean(mean.value, mean.variance, count, mean.width).reach(confidence) <= room
 
-    high = 2
-    while not enough(high):
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return fewest(enough, above=1)
