@@ -22,9 +22,9 @@ from dlx_deploy.nn.data.token_batches import padding_share
 from dlx_deploy.nn.models.inputs import TokenInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import Plan, TokenBatches, TokenFeed, TrainData
+from dlx_deploy.nn.training.classes import supervised
 from dlx_deploy.nn.training.compute import seed_all, set_threads
 from dlx_deploy.nn.training.loop import RunContext, _Run
-from dlx_deploy.nn.training.losses import supervised
 
 LIMIT, LONGEST, SEQUENCES, BUDGET = 1.5, 256, 1500, 4096
 SPEC = TokenInput(2000, LONGEST)

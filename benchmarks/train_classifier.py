@@ -22,10 +22,11 @@ from dlx_deploy.nn.data.dataset import open_data
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.compute import seed_all, set_threads, training_device
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.inference import evaluate
 from dlx_deploy.nn.training.loop import RunContext, train
-from dlx_deploy.nn.training.losses import supervised
 from dlx_deploy.tasks import prepare, task_of
 
 
@@ -52,12 +53,10 @@ def run(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     spec = ImageInput(data.channels, data.height, data.width)
     model = build_model(arguments.model, options, len(data.classes), spec)
     began = time.perf_counter()
-    report = train(
-        model, TrainData.of(data, task_of(data).inputs.feed(data)), settings, supervised(0.1), RunContext(progress=say)
-    )
-    seconds = time.perf_counter() - began
     train_data = TrainData.of(data, task_of(data).inputs.feed(data))
-    top1 = evaluate(model.to(training_device()), *data.split("test"), train_data.feed)
+    report = train(model, train_data, settings, supervised(0.1), RunContext(progress=say), Hooks(TOP1))
+    seconds = time.perf_counter() - began
+    top1 = evaluate(model.to(training_device()), *data.split("test"), train_data.feed, TOP1)
     return {
         "model": arguments.model,
         "epochs": report.epochs,

@@ -23,9 +23,9 @@ from dlx_deploy.config import Teacher
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import ImageFeed, TrainData
+from dlx_deploy.nn.training.classes import supervised
 from dlx_deploy.nn.training.compute import seed_all, set_threads, training_device
 from dlx_deploy.nn.training.loop import RunContext, _Run
-from dlx_deploy.nn.training.losses import supervised
 
 LIMIT = 0.95
 CASES: dict[str, dict[str, Any]] = {

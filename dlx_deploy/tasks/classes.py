@@ -45,7 +45,7 @@ class Classes:
     @property
     def metric(self) -> Metric:
         """The share of samples whose largest logit is at their label."""
-        from dlx_deploy.nn.training.hooks import TOP1
+        from dlx_deploy.nn.training.classes import TOP1
 
         return TOP1
 
@@ -54,13 +54,13 @@ class Classes:
 
     def supervised(self, section: Teacher, data: Dataset) -> LossFn:
         """Cross entropy, smoothed as the section says."""
-        from dlx_deploy.nn.training.losses import supervised
+        from dlx_deploy.nn.training.classes import supervised
 
         return supervised(section.label_smoothing)
 
     def blend(self, section: Distill | Prune, data: Dataset) -> Blend:
         """Hinton et al. 2015."""
-        from dlx_deploy.nn.training.losses import class_blend
+        from dlx_deploy.nn.training.classes import class_blend
 
         return class_blend(section.temperature, section.alpha)
 

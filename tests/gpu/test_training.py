@@ -12,9 +12,10 @@ from dlx_deploy.config import Teacher
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import ImageFeed, TokenFeed, TrainData
+from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.compute import seed_all, set_threads
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.loop import RunContext, train
-from dlx_deploy.nn.training.losses import supervised
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
@@ -42,9 +43,9 @@ def test_images_in_every_precision(precision: str, tmp_path: Path) -> None:
         context = RunContext(tmp_path, progress=progress)
         if stop:
             with pytest.raises(KeyboardInterrupt):
-                train(model, images(), settings, supervised(0.0), context)
+                train(model, images(), settings, supervised(0.0), context, Hooks(TOP1))
         else:
-            results.append(train(model, images(), settings, supervised(0.0), context))
+            results.append(train(model, images(), settings, supervised(0.0), context, Hooks(TOP1)))
     assert results[0].resumed_from == 2
     assert results[0].last_score > 0.7
     assert all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
@@ -59,4 +60,4 @@ def test_texts_with_fused_attention() -> None:
     seed_all(0)
     model = build_model("efficient_transformer", {"depth": 2}, 2, TokenInput(100, 24))
     settings = Teacher(epochs=4, optimizer="adamw", learning_rate=2e-3, precision="bf16", max_tokens=512)
-    assert train(model, data, settings, supervised(0.0), RunContext()).last_score > 0.9
+    assert train(model, data, settings, supervised(0.0), RunContext(), Hooks(TOP1)).last_score > 0.9

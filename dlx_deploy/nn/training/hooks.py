@@ -12,7 +12,7 @@ from torch import nn
 
 from dlx_deploy.nn.models.outputs import Answer
 
-__all__ = ["PLAIN", "TOP1", "Hooks", "Metric", "Targets"]
+__all__ = ["Hooks", "Metric", "Targets"]
 
 
 Targets = npt.NDArray[np.integer[Any] | np.floating[Any]]
@@ -41,20 +41,6 @@ class Metric(Protocol):
         ...
 
 
-class _Top1:
-    name, title = "top1", "top-1"
-
-    def total(self, outputs: npt.NDArray[np.float32], targets: Targets) -> npt.NDArray[np.float64]:
-        return np.asarray((outputs.argmax(axis=1) == targets).sum(), dtype=np.float64)
-
-    def score(self, total: npt.NDArray[np.float64], count: float) -> float:
-        return float(total) / count
-
-
-TOP1: Metric = _Top1()
-"""The share of samples whose highest logit, float32[N, classes], is at their label, int64[N]."""
-
-
 def _unchanged(model: nn.Module) -> nn.Module:
     return model
 
@@ -65,16 +51,13 @@ def _nothing(model: nn.Module, step: int) -> None:
 
 @dataclass(frozen=True)
 class Hooks:
-    """``prepare``: the network as it is trained (observers and fake quantization put in, say), in place or another one
+    """``metric``: what the validation split is judged by, a task's own where a stage trains.
+    ``prepare``: the network as it is trained (observers and fake quantization put in, say), in place or another one
     that shares its parameters; called once, before the first epoch and before a checkpoint is loaded.
     ``after_update``: called with the trained network after each update, before weights are averaged (a projection onto
     a sparsity pattern, say); the number is that of the schedule, which counts each epoch as long as the first.
-    ``metric``: what the validation split is judged by; a task's own, where a stage trains.
     """
 
+    metric: Metric
     prepare: Callable[[nn.Module], nn.Module] = _unchanged
     after_update: Callable[[nn.Module, int], None] = _nothing
-    metric: Metric = TOP1
-
-
-PLAIN = Hooks()

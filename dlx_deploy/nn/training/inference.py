@@ -11,7 +11,7 @@ from torch import nn
 
 from dlx_deploy.nn.models.outputs import Answer, tensors_of
 from dlx_deploy.nn.training.batches import Feed
-from dlx_deploy.nn.training.hooks import TOP1, Metric
+from dlx_deploy.nn.training.hooks import Metric
 
 __all__ = ["evaluate", "predict", "predict_logits", "total"]
 
@@ -45,7 +45,7 @@ def predict_logits(
 
 
 def evaluate(
-    model: nn.Module, inputs: npt.NDArray[Any], targets: npt.NDArray[Any], feed: Feed, metric: Metric = TOP1
+    model: nn.Module, inputs: npt.NDArray[Any], targets: npt.NDArray[Any], feed: Feed, metric: Metric
 ) -> float:
     """The score of ``model`` on ``inputs``, rows as stored, by ``metric``: 0..1."""
     return metric.score(total(model, inputs, targets, feed, metric), len(targets))

@@ -25,7 +25,7 @@ from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.training import checkpoints
 from dlx_deploy.nn.training.batches import TrainData
 from dlx_deploy.nn.training.compute import new_accelerator
-from dlx_deploy.nn.training.hooks import PLAIN, Hooks
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.inference import evaluate, total
 from dlx_deploy.nn.training.learner import Learner
 from dlx_deploy.nn.training.losses import LossFn
@@ -83,7 +83,7 @@ class TrainReport:
 
 
 def train(
-    model: nn.Module, data: TrainData, settings: Training, loss: LossFn, run: RunContext, hooks: Hooks = PLAIN
+    model: nn.Module, data: TrainData, settings: Training, loss: LossFn, run: RunContext, hooks: Hooks
 ) -> TrainReport:
     """Train ``model`` in place for ``settings.epochs`` epochs, from the newest checkpoint of this run if there is one.
 
@@ -275,7 +275,7 @@ def _samples(window: Sequence[Sequence[npt.NDArray[np.int64]]]) -> int:
     return sum(len(rows) for parts in window for rows in parts)
 
 
-def _digest(settings: Training, run: RunContext, samples: int, metric: str = PLAIN.metric.name) -> str:
+def _digest(settings: Training, run: RunContext, samples: int, metric: str) -> str:
     """What makes a run this run and no other, as far as its checkpoints can tell."""
     content = [type(settings).__name__, msgspec.to_builtins(settings), asdict(run.transfer), run.seed, samples, metric]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

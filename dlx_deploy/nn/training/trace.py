@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlx_deploy.errors import EnvironmentMissing
 from dlx_deploy.extras import install_command
-from dlx_deploy.nn.training.hooks import TOP1, Metric
+from dlx_deploy.nn.training.hooks import Metric
 from dlx_deploy.progress import Progress
 
 __all__ = ["Trace"]
@@ -27,7 +27,7 @@ class Trace:
         EnvironmentMissing: ``logs`` is given and TensorBoard is not installed.
     """
 
-    def __init__(self, progress: Progress, epochs: int, noun: str, logs: Path | None, metric: Metric = TOP1) -> None:
+    def __init__(self, progress: Progress, epochs: int, noun: str, logs: Path | None, metric: Metric) -> None:
         self._progress, self._epochs, self._noun, self._metric = progress, epochs, noun, metric
         self._writer = _writer(logs) if logs else None
         self._seconds = self._waited = 0.0

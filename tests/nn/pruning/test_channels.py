@@ -15,8 +15,9 @@ from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.pruning.channels import count_macs, prune_channels, recalibrate_batchnorm
 from dlx_deploy.nn.training.augment import Normalise
+from dlx_deploy.nn.training.classes import TOP1, supervised
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.loop import RunContext, TrainData, evaluate, train
-from dlx_deploy.nn.training.losses import supervised
 from dlx_deploy.nn.weights.network import Architecture, Channels, load_model, save_model
 
 SHAPES = {"resnet8": (1, 3, 8, 8), "mobilenet_v3_small": (1, 3, 32, 32), "resnext50_32x4d": (1, 3, 32, 32)}
@@ -323,11 +324,11 @@ def test_recalibration_on_less_than_a_batch() -> None:
 
 def test_recalibration_wins_accuracy_back(train_data: TrainData) -> None:
     model = build_model("resnet8", {"width": 2}, 10, ImageInput(1, 8, 8))
-    train(model, train_data, Teacher(epochs=8, batch_size=32), supervised(0), RunContext())
+    train(model, train_data, Teacher(epochs=8, batch_size=32), supervised(0), RunContext(), Hooks(TOP1))
     feed = train_data.feed
     assert isinstance(feed, Normalise)
     pruned, _ = prune_channels(model, (1, 1, 8, 8), 0.6)
-    before = evaluate(pruned, train_data.inputs, train_data.targets, feed)
+    before = evaluate(pruned, train_data.inputs, train_data.targets, feed, TOP1)
     recalibrate_batchnorm(pruned, train_data.inputs, feed)
-    after = evaluate(pruned, train_data.inputs, train_data.targets, feed)
+    after = evaluate(pruned, train_data.inputs, train_data.targets, feed, TOP1)
     assert after > before + 0.02

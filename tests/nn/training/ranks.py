@@ -22,11 +22,12 @@ from dlx_deploy.config import Teacher
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import ImageFeed, TrainData
+from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.compute import seed_all, set_threads
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.inference import predict_logits
 from dlx_deploy.nn.training.learner import Learner
 from dlx_deploy.nn.training.loop import RunContext, train
-from dlx_deploy.nn.training.losses import supervised
 from dlx_deploy.nn.training.transfer import Transfer
 
 
@@ -57,7 +58,7 @@ def main(rank: int, processes: int, folder: Path, options: dict[str, object]) ->
             os._exit(17)
 
     context = RunContext(folder / "checkpoints", 3, progress, transfer, sharded=sharded)
-    report = train(model, mine, settings, supervised(0.1), context)
+    report = train(model, mine, settings, supervised(0.1), context, Hooks(TOP1))
     if rank == 0:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
         answers = {"losses": report.losses, "scores": report.scores, "resumed": report.resumed_from}

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from dlx_deploy.config import Teacher
 from dlx_deploy.nn.training import checkpoints
 from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.compute import seed_all, set_threads
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.loop import RunContext, TrainReport, train
-from dlx_deploy.nn.training.losses import supervised
 
 RUN = "a" * 64
 TENSORS = {"model.weight": torch.arange(3.0)}
@@ -112,7 +113,7 @@ def finished(request: pytest.FixtureRequest, train_data: TrainData, tmp_path_fac
 def run(data: TrainData, folder: Path, optimizer: str) -> tuple[dict[str, Tensor], TrainReport]:
     model = network()
     settings = Teacher(epochs=3, batch_size=48, ema_decay=0.5, patience=3, optimizer=optimizer)  # type: ignore[arg-type]
-    return model.state_dict(), train(model, data, settings, supervised(0.1), RunContext(folder, seed=5))
+    return model.state_dict(), train(model, data, settings, supervised(0.1), RunContext(folder, seed=5), Hooks(TOP1))
 
 
 @pytest.mark.parametrize(

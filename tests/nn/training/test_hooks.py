@@ -14,10 +14,10 @@ from torch import nn
 from dlx_deploy.config import Teacher
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.training.batches import TrainData
-from dlx_deploy.nn.training.hooks import TOP1, Hooks
+from dlx_deploy.nn.training.classes import TOP1, supervised
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.inference import evaluate, predict_logits
 from dlx_deploy.nn.training.loop import RunContext, train
-from dlx_deploy.nn.training.losses import supervised
 
 SETTINGS = Teacher(epochs=2, batch_size=64, learning_rate=0.05, arguments={})
 
@@ -49,7 +49,7 @@ def test_weights_are_projected_after_every_update(train_data: TrainData) -> None
             next(iter(model.parameters()))[:, ::2] = 0
 
     model = network()
-    train(model, train_data, SETTINGS, supervised(0.0), RunContext(), Hooks(after_update=project))
+    train(model, train_data, SETTINGS, supervised(0.0), RunContext(), Hooks(TOP1, after_update=project))
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) > 2
     weight = model[1].weight  # type: ignore[index]
@@ -65,7 +65,7 @@ def test_averaged_weights_are_projected_too(train_data: TrainData) -> None:
     model = network()
     project(model, 0)
     settings = replace(SETTINGS, ema_decay=0.5)
-    train(model, train_data, settings, supervised(0.0), RunContext(), Hooks(after_update=project))
+    train(model, train_data, settings, supervised(0.0), RunContext(), Hooks(TOP1, after_update=project))
     assert (model[1].weight[:, ::2] == 0).all()  # type: ignore[index]
 
 
@@ -94,8 +94,8 @@ def test_a_network_is_prepared_once_and_keeps_its_parameters(train_data: TrainDa
         return Halved(model)
 
     model, plain = network(), network()
-    train(model, train_data, SETTINGS, supervised(0.0), RunContext(), Hooks(prepare=halve))
-    train(plain, train_data, SETTINGS, supervised(0.0), RunContext())
+    train(model, train_data, SETTINGS, supervised(0.0), RunContext(), Hooks(TOP1, prepare=halve))
+    train(plain, train_data, SETTINGS, supervised(0.0), RunContext(), Hooks(TOP1))
     assert prepared == [model]
     assert not torch.equal(model[1].weight, network()[1].weight)  # type: ignore[index]
     assert not torch.equal(model[1].weight, plain[1].weight)  # type: ignore[index]

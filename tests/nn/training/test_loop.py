@@ -23,10 +23,12 @@ from dlx_deploy.errors import ConfigError, DataError, StageFailed, StoreError
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import Batch, TrainData
+from dlx_deploy.nn.training.classes import TOP1, class_blend, cross_entropy, supervised
 from dlx_deploy.nn.training.compute import seed_all, set_threads
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.inference import evaluate, predict_logits
 from dlx_deploy.nn.training.loop import RunContext, TrainReport, train
-from dlx_deploy.nn.training.losses import LossFn, class_blend, cross_entropy, distilled, supervised
+from dlx_deploy.nn.training.losses import LossFn, distilled
 from dlx_deploy.nn.training.schedules import learning_rate
 from dlx_deploy.tasks import task_of
 
@@ -42,7 +44,7 @@ def student() -> nn.Module:
 
 def run(data: TrainData, folder: Path | None, loss: LossFn | None = None) -> tuple[dict[str, Tensor], TrainReport]:
     model = student()
-    report = train(model, data, SETTINGS, loss or supervised(0.1), RunContext(folder, seed=5))
+    report = train(model, data, SETTINGS, loss or supervised(0.1), RunContext(folder, seed=5), Hooks(TOP1))
     return model.state_dict(), report
 
 
@@ -180,7 +182,7 @@ def test_a_checkpoint_of_another_run_is_passed_over(
     run(train_data, tmp_path)
     model = student()
     with caplog.at_level(logging.WARNING):
-        report = train(model, train_data, SETTINGS, supervised(0.1), RunContext(tmp_path, seed=6))
+        report = train(model, train_data, SETTINGS, supervised(0.1), RunContext(tmp_path, seed=6), Hooks(TOP1))
     assert report.resumed_from == 0
     assert "belongs to another run" in caplog.text
 
@@ -202,7 +204,7 @@ def test_a_checkpoint_folder_that_cannot_be_written(train_data: TrainData, tmp_p
 
 def test_seeds_give_different_weights(train_data: TrainData, unbroken: tuple[dict[str, Tensor], TrainReport]) -> None:
     model = student()
-    train(model, train_data, SETTINGS, supervised(0.1), RunContext(seed=6))
+    train(model, train_data, SETTINGS, supervised(0.1), RunContext(seed=6), Hooks(TOP1))
     assert not same(model.state_dict(), unbroken[0])
 
 
@@ -214,7 +216,14 @@ def test_distillation_brings_the_student_to_its_teacher(train_data: TrainData) -
             return torch.nn.functional.one_hot(torch.full((len(x),), 7), 10) * 20.0
 
     model = student()
-    train(model, train_data, Distill(epochs=3, batch_size=48), distilled(Wrong(), class_blend(1.0, 1.0)), RunContext())
+    train(
+        model,
+        train_data,
+        Distill(epochs=3, batch_size=48),
+        distilled(Wrong(), class_blend(1.0, 1.0)),
+        RunContext(),
+        Hooks(TOP1),
+    )
     logits = predict_logits(model, train_data.validation_inputs, train_data.feed)
     assert (logits.argmax(1) == 7).all()
 
@@ -231,21 +240,21 @@ def test_every_image_once_an_epoch_and_no_batch_of_one(train_data: TrainData) ->
         return cross_entropy(logits, batch.targets)
 
     settings = Teacher(epochs=1, batch_size=32, shift_px=0)
-    train(student(), data, settings, loss, RunContext())
+    train(student(), data, settings, loss, RunContext(), Hooks(TOP1))
     assert sizes == [17, 16]
     assert len(set(seen)) == len({i.tobytes() for i in data.inputs})
     pair = dataclasses.replace(data, inputs=data.inputs[:3], targets=data.targets[:3])
     sizes.clear()
-    train(student(), pair, Teacher(epochs=1, batch_size=2), loss, RunContext())
+    train(student(), pair, Teacher(epochs=1, batch_size=2), loss, RunContext(), Hooks(TOP1))
     assert sizes == [3]
 
 
 def test_no_epochs_only_measures(train_data: TrainData) -> None:
     model = student()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    report = train(model, train_data, Teacher(epochs=0, batch_size=10_000), supervised(0), RunContext())
+    report = train(model, train_data, Teacher(epochs=0, batch_size=10_000), supervised(0), RunContext(), Hooks(TOP1))
     assert same(model.state_dict(), before)
-    expected = evaluate(model, train_data.validation_inputs, train_data.validation_targets, train_data.feed)
+    expected = evaluate(model, train_data.validation_inputs, train_data.validation_targets, train_data.feed, TOP1)
     assert report.last_score == report.best_score == expected
 
 
@@ -264,15 +273,15 @@ def test_divergence_is_named(train_data: TrainData) -> None:
 
 def test_too_few_images(train_data: TrainData) -> None:
     with pytest.raises(DataError, match=r"the training split has 288 images and batch_size is 300; a batch must not"):
-        train(student(), train_data, Teacher(batch_size=300), supervised(0), RunContext())
+        train(student(), train_data, Teacher(batch_size=300), supervised(0), RunContext(), Hooks(TOP1))
     with pytest.raises(ConfigError, match=r"batch_size is 1; batch normalisation needs at least 2"):
-        train(student(), train_data, Teacher(batch_size=1), supervised(0), RunContext())
+        train(student(), train_data, Teacher(batch_size=1), supervised(0), RunContext(), Hooks(TOP1))
 
 
 def test_progress_tells_epochs(train_data: TrainData) -> None:
     seen: list[tuple[float, float, str]] = []
     context = RunContext(progress=lambda done, total, text="": seen.append((done, total, text)))
-    train(student(), train_data, Teacher(epochs=2), supervised(0), context)
+    train(student(), train_data, Teacher(epochs=2), supervised(0), context, Hooks(TOP1))
     assert [s[:2] for s in seen if s[0] in (1, 2)] == [(1, 2), (2, 2)]
     assert "loss" in seen[-1][2]
     assert "images/s" in seen[-1][2]
@@ -302,7 +311,7 @@ def test_predictions_do_not_depend_on_the_batch(train_data: TrainData) -> None:
     assert (whole.dtype, whole.shape) == (np.float32, (len(images), 10))
     assert parts == pytest.approx(whole, abs=1e-5)
     labels = np.where(np.arange(len(images)) < 8, whole.argmax(1), -1)
-    assert evaluate(model, images, labels, train_data.feed) == 8 / len(images)
+    assert evaluate(model, images, labels, train_data.feed, TOP1) == 8 / len(images)
 
 
 def test_threads_are_counted() -> None:

@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dlx_deploy.nn.training.batches import Batch
-from dlx_deploy.nn.training.losses import (
-    class_blend,
-    cross_entropy,
-    distillation_loss,
-    distilled,
-    distilled_from,
-    supervised,
-)
+from dlx_deploy.nn.training.classes import class_blend, cross_entropy, distillation_loss, supervised
+from dlx_deploy.nn.training.losses import distilled, distilled_from
 
 temperatures = st.floats(0.5, 20.0)
 

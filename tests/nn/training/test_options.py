@@ -19,9 +19,10 @@ from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training import loop as training
 from dlx_deploy.nn.training.augment import Mixer, rand_augmented
 from dlx_deploy.nn.training.batches import Batch, ImageBatches, TokenFeed, TrainData
+from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.compute import new_accelerator, seed_all
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.loop import RunContext, TrainReport, train
-from dlx_deploy.nn.training.losses import supervised
 from dlx_deploy.nn.training.schedules import learning_rate
 
 ONCE = Teacher(epochs=1, batch_size=48, shift_px=0, clip_norm=0.0, learning_rate=0.05, warmup_fraction=0.0)
@@ -35,7 +36,9 @@ def plain(normed: bool = False) -> nn.Module:
 
 def run(data: TrainData, settings: Teacher, folder: Path | None = None, **options: Any) -> tuple[Any, TrainReport]:
     model = plain(options.pop("normed", False))
-    report = train(model, data, settings, options.pop("loss", supervised(0.0)), RunContext(folder, **options))
+    report = train(
+        model, data, settings, options.pop("loss", supervised(0.0)), RunContext(folder, **options), Hooks(TOP1)
+    )
     return model, report
 
 
@@ -133,7 +136,7 @@ def sequence_model() -> nn.Module:
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_texts_resume_to_the_same_bits(stop: int, tmp_path: Path) -> None:
     whole = sequence_model()
-    report = train(whole, texts(), TEXTS, supervised(0.0), RunContext())
+    report = train(whole, texts(), TEXTS, supervised(0.0), RunContext(), Hooks(TOP1))
     assert report.last_score >= 0.9
 
     def dies(done: float, total: float, text: str = "") -> None:
@@ -141,9 +144,9 @@ def test_texts_resume_to_the_same_bits(stop: int, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(sequence_model(), texts(), TEXTS, supervised(0.0), RunContext(tmp_path, progress=dies))
+        train(sequence_model(), texts(), TEXTS, supervised(0.0), RunContext(tmp_path, progress=dies), Hooks(TOP1))
     resumed = sequence_model()
-    again = train(resumed, texts(), TEXTS, supervised(0.0), RunContext(tmp_path))
+    again = train(resumed, texts(), TEXTS, supervised(0.0), RunContext(tmp_path), Hooks(TOP1))
     assert again.resumed_from == stop
     assert torch.equal(weights(resumed), weights(whole))
     assert again.losses == report.losses
@@ -159,7 +162,7 @@ def test_tokens_weigh_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append((value.detach(), (batch.inputs != 0).sum(1)))
         return value
 
-    report = train(sequence_model(), data, settings, loss, RunContext())
+    report = train(sequence_model(), data, settings, loss, RunContext(), Hooks(TOP1))
     losses, lengths = (torch.cat([s[i] for s in seen]) for i in (0, 1))
     assert len(losses) == 70
     assert report.losses[0] == pytest.approx(float((losses * lengths).sum() / lengths.sum()), rel=1e-5)
@@ -202,7 +205,7 @@ def test_averaged_weights_are_what_is_kept(train_data: TrainData) -> None:
         seen.append(weights(model))
         return supervised(0.0)(logits, batch)
 
-    train(model, train_data, changed(ONCE, ema_decay=0.8), loss, RunContext())
+    train(model, train_data, changed(ONCE, ema_decay=0.8), loss, RunContext(), Hooks(TOP1))
     unaveraged, _ = run(train_data, ONCE)
     seen.append(weights(unaveraged))
     kept = seen[1]
@@ -218,7 +221,7 @@ def test_early_stopping_keeps_the_best_epoch(train_data: TrainData) -> None:
     best = int(np.argmax(report.scores)) + 1
     assert report.epochs == len(report.scores) == best + 2 < 40
     assert report.kept_epoch == best
-    again = training.evaluate(model, train_data.validation_inputs, train_data.validation_targets, train_data.feed)
+    again = training.evaluate(model, train_data.validation_inputs, train_data.validation_targets, train_data.feed, TOP1)
     assert again == report.last_score == report.best_score
 
 
@@ -233,7 +236,9 @@ def test_bf16_computes_in_bf16(train_data: TrainData) -> None:
 
     seed_all(0)
     model = nn.Sequential(nn.Flatten(), Watched(64, 10))
-    report = train(model, train_data, changed(ONCE, precision="bf16", epochs=3), supervised(0.0), RunContext())
+    report = train(
+        model, train_data, changed(ONCE, precision="bf16", epochs=3), supervised(0.0), RunContext(), Hooks(TOP1)
+    )
     assert torch.bfloat16 in kinds
     assert model[1].weight.dtype == torch.float32
     assert list(report.losses) == sorted(report.losses, reverse=True)
@@ -262,7 +267,9 @@ def test_loss_scaling_passes_over_overflow_and_is_resumed(
     model, report = run(train_data, settings, tmp_path / "a")
     assert torch.isfinite(weights(model)).all()
     assert report.losses[-1] < report.losses[0]
-    scale = training.checkpoints.latest(tmp_path / "a", training._digest(settings, RunContext(), 288))[2]["scaler"]
+    scale = training.checkpoints.latest(tmp_path / "a", training._digest(settings, RunContext(), 288, TOP1.name))[2][
+        "scaler"
+    ]
     assert 0 < scale["scale"] < 2.0**24
     for name in ("epoch-00003.json", "epoch-00003.safetensors"):
         (tmp_path / "a" / name).unlink()

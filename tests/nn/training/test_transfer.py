@@ -15,9 +15,10 @@ from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.pretrained import pretrained_state
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.compute import seed_all
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.loop import RunContext, train
-from dlx_deploy.nn.training.losses import supervised
 from dlx_deploy.nn.training.optimizers import new_optimizer, set_rate
 from dlx_deploy.nn.training.transfer import Transfer, freeze, layer_groups, load_with_new_head, rate_scales, transfer_of
 
@@ -88,7 +89,7 @@ def test_frozen_layers_keep_their_bits_and_statistics(train_data: TrainData) -> 
     model = build_model("resnet8", {"width": 0.5}, 10, ImageInput(1, 8, 8))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     settings = Teacher(epochs=2, batch_size=48, unfreeze_epochs=(1,), frozen_groups=2)
-    train(model, train_data, settings, supervised(0.0), RunContext(transfer=transfer_of(settings)))
+    train(model, train_data, settings, supervised(0.0), RunContext(transfer=transfer_of(settings)), Hooks(TOP1))
     after = model.state_dict()
     frozen = [k for k in before if k.startswith(("conv1", "bn1", "layer1")) and "num_batches" not in k]
     assert frozen

@@ -17,8 +17,9 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 from dlx_deploy.nn.models.registry import build_model, check_output
 from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.classes import TOP1, supervised
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.loop import RunContext, train
-from dlx_deploy.nn.training.losses import supervised
 from dlx_deploy.nn.weights.network import Architecture, build, load_model, refuse_unkeepable, save_model
 
 from ...arrays import class_logits
@@ -203,7 +204,7 @@ def learned(data: TrainData, kind: str, folder: Path | None, epochs: int = 4, **
     model.stem = nn.Linear(64, 4)
     settings = Teacher(epochs=epochs, batch_size=96, **options)
     context = RunContext(folder, seed=3, progress=options.pop("progress", lambda *_: None))
-    train(model, data, settings, supervised(0.1), context)
+    train(model, data, settings, supervised(0.1), context, Hooks(TOP1))
     return model
 
 
