@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..package.model_bytes import MAX_BYTES as MAX_MODEL_BYTES
 from ..package.model_bytes import check_model_bytes
 from ..predictor import Predictor
 from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
-from ..tasks.task import Budgets, Judgement, Task
+from ..tasks.task import Budgets, Judgement, Outputs, Task
 from ..untyped import Array
 from ..words import said
 
@@ -51,7 +51,7 @@ def verify_package(
             f"there are {count_of(teacher)} answers of the teacher for {count} {package.task.inputs.noun}; must be as "
             "many"
         )
-    known, columns = _look_up(package.reference, package.task.inputs.digests(feeds))
+    known, columns = _look_up(package.reference, package.task.inputs.digests(feeds), outputs, targets)
     if teacher is not None:
         by_teacher = outputs.statistic(teacher, targets)
     elif known.all():
@@ -132,9 +132,26 @@ def _filled(node: ModelEnd, feeds: Arrays) -> Tuple[int, ...]:
     return tuple(d if isinstance(d, int) else sizes[i] if i < len(sizes) else 0 for i, d in enumerate(own))
 
 
-def _look_up(reference: Arrays, digests: NDArray[np.uint64]) -> Tuple[NDArray[np.bool_], Dict[str, Array]]:
-    """Which samples the reference table has, bool[n], and the rows of those, in their order."""
-    place = {int(digest): row for row, digest in enumerate(reference[DIGEST])}
-    rows = [place.get(int(digest), -1) for digest in digests]
+def _look_up(
+    reference: Arrays, digests: NDArray[np.uint64], outputs: Outputs, targets: Arrays
+) -> Tuple[NDArray[np.bool_], Dict[str, Array]]:
+    """Which samples the reference table has, bool[n], and the rows of those, in their order.
+
+    A sample that was in the build's split more than once has several rows: that of its target is taken.
+    """
+    places: Dict[int, List[int]] = {}
+    for row, digest in enumerate(reference[DIGEST]):
+        places.setdefault(int(digest), []).append(row)
+    rows = []
+    for i, digest in enumerate(digests):
+        candidates = places.get(int(digest), [-1])
+        same = (row for row in candidates[1:] if not _is_changed(reference, row, outputs, targets, i))
+        first = candidates[0]
+        several = len(candidates) > 1 and _is_changed(reference, first, outputs, targets, i)
+        rows.append(next(same, first) if several else first)
     known = np.array([row >= 0 for row in rows], bool)
     return known, rows_of(reference, [row for row in rows if row >= 0])
+
+
+def _is_changed(reference: Arrays, row: int, outputs: Outputs, targets: Arrays, sample: int) -> bool:
+    return bool(outputs.changed(rows_of(reference, [row]), rows_of(targets, [sample]))[0])

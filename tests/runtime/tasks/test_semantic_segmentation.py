@@ -162,6 +162,17 @@ def test_masks_that_have_changed_need_the_teacher(helpers: Any) -> None:
     assert found.to_dict()["changed"] == 1
 
 
+def test_an_image_that_is_there_twice_has_a_row_for_each_mask(helpers: Any) -> None:
+    """A build counts it and says so; a device must not take one mask for a change of the other."""
+    images, masks = np.concatenate([IMAGES, IMAGES[:1]]), np.concatenate([MASKS, MASKS[1:2]])
+    columns = TASK.outputs.record({"logits": logits(images)}, {"mask": masks})
+    twice = replace(contents(helpers), reference=make_reference(TASK, {"images": images}, columns))
+    predictor = opened(twice)
+    for order in (slice(None), slice(None, None, -1)):
+        found = verify_package(predictor, {"images": images[order]}, {"mask": masks[order]})
+        assert (found.to_dict()["changed"], found.to_dict()["verdict"]["units"]) == (0, 201)
+
+
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
