@@ -17,7 +17,7 @@ from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.errors import BackendMissing, InputError
 from dlx_deploy.runtime.tasks.images import load_image
 
-__all__ = ["Listing", "decode_images", "list_images"]
+__all__ = ["Listing", "decode_all", "decode_images", "list_images"]
 
 _DECODERS = 4  # threads; the decoders release the interpreter's lock
 
@@ -53,33 +53,46 @@ def decode_images(files: Sequence[Path], into: Images, progress: Progress) -> No
     """Fill ``into`` (uint8[N, H, W, C], NHWC, 0..255) with the decoded and resized ``files``.
 
     Raises:
-        DataError: some images cannot be decoded: how many, and the first with its reason.
-        EnvironmentMissing: there is no Pillow.
+        DataError, EnvironmentMissing: as ``decode_all``.
     """
     _, height, width, channels = into.shape
-    failures: dict[int, InputError] = {}
-    tick = _ticker(len(files), progress)
 
     def decode(position: int) -> None:
+        into[position] = load_image(files[position], height, width, channels)
+
+    decode_all(len(files), decode, "images", progress)
+
+
+def decode_all(count: int, decode: Callable[[int], None], noun: str, progress: Progress) -> None:
+    """Call ``decode`` for 0 to ``count - 1``, several at a time; it raises ``InputError`` for what cannot be used.
+
+    Raises:
+        DataError: some cannot: how many of the ``noun``, and the first with its reason.
+        EnvironmentMissing: there is no Pillow.
+    """
+    failures: dict[int, InputError] = {}
+    tick = _ticker(count, noun, progress)
+
+    def attempt(position: int) -> None:
         try:
-            into[position] = load_image(files[position], height, width, channels)
+            decode(position)
         except InputError as e:
             failures[position] = e
         tick()
 
     try:
         with ThreadPoolExecutor(_DECODERS) as pool:
-            for _ in pool.map(decode, range(len(files))):
+            for _ in pool.map(attempt, range(count)):
                 pass
     except BackendMissing as e:
         raise EnvironmentMissing(str(e)) from e
     if failures:
         first = failures[min(failures)]  # names its file
-        raise DataError(f"{len(failures)} of {len(files)} images cannot be used; the first: {first}") from first
+        raise DataError(f"{len(failures)} of {count} {noun} cannot be used; the first: {first}") from first
 
 
-def _ticker(total: int, progress: Progress) -> Callable[[], None]:
-    """A call that counts one more image done and now and then says so."""
+def _ticker(total: int, noun: str, progress: Progress) -> Callable[[], None]:
+    """A call that counts one more done and now and then says so."""
     lock = threading.Lock()
     done = 0
 
@@ -88,6 +101,6 @@ def _ticker(total: int, progress: Progress) -> Callable[[], None]:
         with lock:
             done += 1
             if done % 256 == 0 or done == total:
-                progress(done, total, f"{done} of {total} images")
+                progress(done, total, f"{done} of {total} {noun}")
 
     return tick

@@ -48,6 +48,10 @@ class ImageSource:
         """Those of the targets."""
         return self.targets.strata
 
+    def lost(self, part: Part) -> list[int]:
+        """Those of the targets."""
+        return self.targets.lost(part)
+
     def write(self, out: Path, name: str, part: Part) -> None:
         """Decode straight into the file, so that no split needs to fit in memory twice."""
         path = out / f"{name}.images.npy"
@@ -201,9 +205,9 @@ def _keep(out: Path, split: str, rows: Indices) -> None:
 
 
 def _refuse_gone(source: ImageSource, split: str, part: Part, keep: Indices) -> None:
-    strata = source.strata[part.origin]
-    gone = np.setdiff1d(strata[part.positions], strata[part.positions[keep]])
-    if split == "train" and len(gone):
+    left = Part(part.origin, part.positions[keep])
+    gone = sorted(set(source.lost(left)) - set(source.lost(part)))
+    if split == "train" and gone:
         raise DataError(
             f"class {source.classes[gone[0]]!r} has no training image of its own ({len(gone)} such): all are copies of "
             "images that the test or validation split holds; add others"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,24 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx_deploy.config import Data
-from dlx_deploy.errors import DataError, EnvironmentMissing
+from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data import scenes
 from dlx_deploy.nn.data.dataset import Images, Labels
-from dlx_deploy.nn.data.imagefolder import decode_images
+from dlx_deploy.nn.data.imagefolder import decode_all, decode_images
 from dlx_deploy.nn.data.images import ImageSource
 from dlx_deploy.nn.data.listing import require_classes
 from dlx_deploy.nn.data.mask_header import MaskHeader
 from dlx_deploy.nn.data.mask_listing import list_masks, named_classes
 from dlx_deploy.nn.data.splits import Indices, Part
 from dlx_deploy.progress import Progress
-from dlx_deploy.runtime.errors import BackendMissing, InputError
-from dlx_deploy.runtime.tasks.mask_files import IGNORED, load_pair, mask_values
+from dlx_deploy.runtime.errors import InputError
+from dlx_deploy.runtime.tasks.mask_files import IGNORED, load_pair
 from dlx_deploy.runtime.tasks.mask_folders import Pairs
 
 __all__ = ["MaskTargets", "mask_source"]
 
 SCENES = "scenes"
-_MOST = 255
+_VALUES, _MOST = 256, 255
 """A mask has 8 bits, and one value stands for what is ignored."""
 
 Masks = NDArray[np.uint8]
@@ -38,21 +39,33 @@ Masks = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class MaskTargets:
-    """A class for each pixel. ``load(split, position)`` gives one mask, uint8[H, W]; ``counts``: images by split.
+    """A class for each pixel. ``load(split, position)`` gives one mask, uint8[H, W].
 
-    ``ignored``: the value of pixels that count for nothing in the user's files, which may have a name of its own."""
+    ``shown``: split → the classes that each mask shows. ``ignored``: the value of pixels that count for nothing in the
+    user's files, which may have a name of its own.
+    """
 
     classes: tuple[str, ...]
     size: tuple[int, int]
-    counts: Mapping[str, int]
+    shown: Mapping[str, Sequence[frozenset[int]]]
     load: Callable[[str, int], NDArray[np.uint8]]
     allow_missing: bool
     ignored: int = IGNORED
 
     @property
     def strata(self) -> Mapping[str, Labels]:
-        """All 0: an image is of no one class."""
-        return {split: np.zeros(count, np.int64) for split, count in self.counts.items()}
+        """Of each image the class that is shown by the fewest of the training images: it must not miss a split."""
+        counts = Counter(k for shown in self.shown["train"] for k in shown)
+
+        def rarest(shown: frozenset[int]) -> int:
+            return min(shown, key=lambda k: (counts[k], k), default=0)
+
+        return {split: np.array([rarest(one) for one in of], np.int64) for split, of in self.shown.items()}
+
+    def lost(self, part: Part) -> list[int]:
+        """Those that no image of ``part`` shows, though one of its split does."""
+        of = self.shown[part.origin]
+        return sorted(frozenset().union(*of) - frozenset().union(*(of[i] for i in part.positions)))
 
     def one(self, split: str, position: int) -> Hashable:
         """A digest of the mask."""
@@ -95,10 +108,8 @@ def _scenes(config: Data) -> ImageSource:
     images, masks = scenes.load_scenes()
     if config.channels == 1:
         images = images.mean(axis=3, keepdims=True).round().astype(np.uint8)
-    size = (scenes.SIDE, scenes.SIDE)
-    targets = MaskTargets(
-        scenes.CLASSES, size, {"train": len(images)}, lambda split, i: masks[i], config.allow_missing_classes
-    )
+    size, shown = (scenes.SIDE, scenes.SIDE), {"train": [_shown(mask) for mask in masks]}
+    targets = MaskTargets(scenes.CLASSES, size, shown, lambda split, i: masks[i], config.allow_missing_classes)
 
     def fill(split: str, positions: Indices, into: Images) -> None:
         into[:] = images[positions]
@@ -118,23 +129,35 @@ def _folder(config: Data, progress: Progress) -> ImageSource:
     root = Path(config.path)
     shape = (config.height, config.width or config.height, config.channels or 3)
     pairs, left_out = list_masks(root)
-    classes = named_classes(root) or _numbered(pairs["train"], config.ignore_index)
+    named = named_classes(root)
+
+    def load(split: str, position: int, classes: int = _VALUES) -> NDArray[np.uint8]:
+        return load_pair(pairs[split][position], shape, classes, config.ignore_index)
+
+    def look(split: str) -> list[frozenset[int]]:
+        return _all_shown(len(pairs[split]), partial(load, split, classes=len(named) or _VALUES), progress)
+
+    shown = {split: look(split) for split in pairs}
+    classes = named or tuple(map(str, range(max(frozenset().union(*shown["train"]), default=-1) + 1)))
     if not 2 <= len(classes) <= _MOST:
         raise DataError(
             f"data.path: {root} has {len(classes)} classes beside the value {config.ignore_index}, which counts for "
             f"nothing (data.ignore_index); rule: 2 to {_MOST}, of 8 bits; of two classes the pixels are 0 and 1"
         )
+    _refuse_unseen(pairs, shown, len(classes))
 
-    def load(split: str, position: int) -> NDArray[np.uint8]:
-        return _asked(lambda: load_pair(pairs[split][position], shape, len(classes), config.ignore_index))
+    def again(split: str, position: int) -> NDArray[np.uint8]:
+        try:
+            return load(split, position)
+        except InputError as e:  # it could be read before
+            raise DataError(f"data.path: {e}") from e
 
     def fill(split: str, positions: Indices, into: Images) -> None:
         decode_images([pairs[split][i][0] for i in positions], into, progress)
 
-    counts = {split: len(of) for split, of in pairs.items()}
     return ImageSource(
         classes=classes,
-        targets=MaskTargets(classes, shape[:2], counts, load, config.allow_missing_classes, config.ignore_index),
+        targets=MaskTargets(classes, shape[:2], shown, again, config.allow_missing_classes, config.ignore_index),
         shape=shape,
         fill=fill,
         name=lambda split, i: str(pairs[split][i][0]),
@@ -144,18 +167,30 @@ def _folder(config: Data, progress: Progress) -> ImageSource:
     )
 
 
-def _numbered(pairs: Pairs, ignore: int) -> tuple[str, ...]:
-    """The numbers up to the largest value of the training masks."""
-    values: set[int] = set()
-    for _, mask in pairs:
-        values |= set(_asked(partial(mask_values, mask)).tolist())
-    return tuple(map(str, range(max(values - {ignore}, default=-1) + 1)))
+def _all_shown(count: int, load: Callable[[int], NDArray[np.uint8]], progress: Progress) -> list[frozenset[int]]:
+    """The classes that each mask shows: all masks are read before an image is decoded.
+
+    Raises:
+        DataError, EnvironmentMissing: as ``decode_all``.
+    """
+    shown = [frozenset[int]()] * count
+
+    def look(position: int) -> None:
+        shown[position] = _shown(load(position))
+
+    decode_all(count, look, "masks", progress)
+    return shown
 
 
-def _asked(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    try:
-        return read()
-    except InputError as e:
-        raise DataError(f"data.path: {e}") from e
-    except BackendMissing as e:
-        raise EnvironmentMissing(str(e)) from e
+def _shown(mask: NDArray[np.uint8]) -> frozenset[int]:
+    return frozenset(np.unique(mask).tolist()) - {IGNORED}
+
+
+def _refuse_unseen(pairs: Mapping[str, Pairs], shown: Mapping[str, Sequence[frozenset[int]]], classes: int) -> None:
+    for split, of in shown.items():
+        for (_, mask), values in zip(pairs[split], of, strict=True):
+            if max(values, default=0) >= classes:
+                raise DataError(
+                    f"{mask}: holds the value {max(values)}, the training masks none above {classes - 1}; no network "
+                    "knows what it was not shown: correct it, or add training images of it"
+                )

@@ -37,6 +37,10 @@ class DataSource(Protocol):
         """The names of the classes."""
         ...
 
+    def lost(self, part: Part) -> list[int]:
+        """The classes of which the split that ``part`` is drawn from has samples and it has none."""
+        ...
+
     @property
     def strata(self) -> Mapping[str, Labels]:
         """Split → the class of each sample, by which splits are drawn; all 0 where a sample is of no one class."""
@@ -132,10 +136,9 @@ def _limit(source: DataSource, part: Part, limit: int, rng: np.random.Generator)
 
 def _refuse_empty(config: Data, source: DataSource, parts: Mapping[str, Part]) -> None:
     noun, place, strata = source.noun, source.place, source.strata["train"]
-    missing = np.setdiff1d(strata, strata[parts["train"].positions])
-    if len(missing):
+    if lost := source.lost(parts["train"]):
         raise DataError(
-            f"data.limit_train is {config.limit_train} and leaves {len(missing)} of {len(np.unique(strata))} classes "
+            f"data.limit_train is {config.limit_train} and leaves {len(lost)} of {len(source.classes)} classes "
             f"without a training {noun[:-1]}; raise it"
         )
     for name in ("test", "validation"):
@@ -150,15 +153,13 @@ def _refuse_empty(config: Data, source: DataSource, parts: Mapping[str, Part]) -
 def _refuse_missing(config: Data, source: DataSource, parts: Mapping[str, Part]) -> None:
     """A class that a draw or a limit keeps out of test is unknown to the gate; out of validation it is said."""
     for name in ("test", "validation"):
-        strata = source.strata[parts[name].origin]
-        missing = np.setdiff1d(strata, strata[parts[name].positions])
         key, limit = ("limit_test", config.limit_test) if name == "test" else ("limit_train", config.limit_train)
         reasons = [f"data.{key} = {limit}"] if limit else []
         if parts[name].origin == "train":
             reasons.append(f"data.{name}_fraction = {getattr(config, f'{name}_fraction'):g}")
         where = f"the {name} split{' of ' * bool(reasons)}{' and '.join(reasons)}"
         allowed = name == "validation" or config.allow_missing_classes
-        require_classes([source.classes[i] for i in missing], where, allowed)
+        require_classes([source.classes[i] for i in source.lost(parts[name])], where, allowed)
 
 
 def _calibration(config: Data, strata: Labels, seed: int) -> Indices:

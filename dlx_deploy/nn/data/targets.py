@@ -22,7 +22,12 @@ class SampleTargets(Protocol):
 
     @property
     def strata(self) -> Mapping[str, Labels]:
-        """Split → int64[N], the class of each sample, by which splits are drawn; all 0 where it is of no one class."""
+        """Split → int64[N], by which splits are drawn: the class of each sample, or another number that tells them
+        apart; all 0 where nothing does."""
+        ...
+
+    def lost(self, part: Part) -> list[int]:
+        """The classes of which the split that ``part`` is drawn from has samples and it has none."""
         ...
 
     def one(self, split: str, position: int) -> Hashable:
@@ -38,6 +43,11 @@ class ClassTargets:
     """A class for each sample."""
 
     strata: Mapping[str, Labels]
+
+    def lost(self, part: Part) -> list[int]:
+        """Those whose samples are all elsewhere."""
+        strata = self.strata[part.origin]
+        return [int(label) for label in np.setdiff1d(strata, strata[part.positions])]
 
     def one(self, split: str, position: int) -> Hashable:
         """The class."""
@@ -62,6 +72,10 @@ class ArrayTargets:
     def strata(self) -> Mapping[str, Labels]:
         """All 0."""
         return {split: np.zeros(len(rows), np.int64) for split, rows in self.rows.items()}
+
+    def lost(self, part: Part) -> list[int]:
+        """None: there are no classes."""
+        return []
 
     def one(self, split: str, position: int) -> Hashable:
         """The bytes of a row."""

@@ -52,6 +52,10 @@ class TextSource:
         """Those of the targets."""
         return self.targets.strata
 
+    def lost(self, part: Part) -> list[int]:
+        """Those of the targets."""
+        return self.targets.lost(part)
+
     def write(self, out: Path, name: str, part: Part) -> None:
         """Write texts and tokens; the tokenizer is trained on the training split, which comes first."""
         texts = [self.texts[part.origin][i] for i in part.positions]

@@ -8,7 +8,7 @@ import warnings
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .images import DECODING, MAX_PIXELS, load_image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["IGNORED", "image_size", "load_mask", "load_pair", "mask_paths", "mask_values", "write_mask"]
+__all__ = ["IGNORED", "image_size", "load_mask", "load_pair", "mask_paths", "write_mask"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 IGNORED = 255
@@ -106,16 +106,6 @@ def write_mask(mask: NDArray[np.uint8], source: PathLike, paths: Tuple[str, str]
         raise InputError(f"{paths[0]}: cannot be written ({reason(e)}); give a folder that is there") from e
 
 
-def mask_values(path: PathLike) -> NDArray[np.uint8]:
-    """The values that the mask at ``path`` holds, ascending.
-
-    Raises:
-        InputError, BackendMissing: as ``load_mask``.
-    """
-    values: NDArray[np.uint8] = np.unique(_decoded(path, None))
-    return values
-
-
 def image_size(path: PathLike) -> Tuple[Tuple[int, int], bool]:
     """Width and height of an image as ``load_image`` sees it, upright, and whether its EXIF orientation turned it.
 
@@ -130,12 +120,11 @@ def image_size(path: PathLike) -> Tuple[Tuple[int, int], bool]:
         return (upright.size[0], upright.size[1]), turned
 
 
-def _decoded(path: PathLike, size: Optional[Tuple[int, int]]) -> NDArray[np.uint8]:
+def _decoded(path: PathLike, size: Tuple[int, int]) -> NDArray[np.uint8]:
     """The pixels of a mask, resized to ``size`` (width, height)."""
     with _opened(path, "a mask") as image:
         _refuse_others(image, os.fspath(path))
-        other = size is not None and image.size != size
-        return np.array(image.resize(size, _nearest(_pillow())) if other else image, np.uint8)
+        return np.array(image if image.size == size else image.resize(size, _nearest(_pillow())), np.uint8)
 
 
 @contextmanager

@@ -111,6 +111,37 @@ def test_a_class_that_no_pixel_shows(folder: Path, tmp_path: Path) -> None:
     assert prepare(folder_of(folder, allow_missing_classes=True), tmp_path / "allowed", 0)["test_images"] == 6
 
 
+def test_a_rare_class_is_drawn_into_every_split(tmp_path: Path) -> None:
+    """Three of 60 images show it; at random a third of the draws would leave one split without."""
+    root = mask_folder(tmp_path / "set", 60)
+    for i in (7, 31, 44):
+        path = root / "train" / "masks" / f"{i:03}.png"
+        mask = np.asarray(Image.open(path)).copy()
+        mask[8, 8] = 3
+        Image.fromarray(mask).save(path)
+    for seed in range(6):
+        prepare(folder_of(root), tmp_path / str(seed), seed)
+        data = open_data(tmp_path / str(seed))
+        assert all((data.targets(name) == 3).any() for name in ("train", "validation", "test")), seed
+
+
+def test_every_mask_is_looked_at_before_an_image_is_decoded(folder: Path, tmp_path: Path) -> None:
+    for name in ("001", "005"):
+        Image.new("L", (4, 4)).save(folder / "train" / "masks" / f"{name}.png")
+    (folder / "train" / "images" / "000.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"3 of 12 masks cannot be used; the first: .*000\.png: cannot be"):
+        prepare(folder_of(folder), tmp_path / "out", 0)
+
+
+def test_a_class_that_training_has_not(folder: Path, tmp_path: Path) -> None:
+    path = folder / "test" / "masks" / "000.png"
+    mask = np.asarray(Image.open(path)).copy()
+    mask[5] = 7
+    Image.fromarray(mask).save(path)
+    with pytest.raises(DataError, match=r"test/masks/000\.png: holds the value 7, the training masks none above 2"):
+        prepare(folder_of(folder), tmp_path / "out", 0)
+
+
 def test_one_image_under_two_masks_is_said(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, row in (("x", 3), ("y", 5)):
         (folder / "train" / "images" / f"{name}.png").write_bytes((folder / "train/images/000.png").read_bytes())
