@@ -85,10 +85,11 @@ class Resolver:
         """
         waiting = sorted(name for name in self._upstream(step) if name not in self._done)
         if waiting:
+            # A key holds the digests of what earlier steps give, so of a step behind one that must run nobody knows it.
             return Planned(step, "run", f"needs {', '.join(waiting)}, not built yet")
         digests = {name: self._digest(step, name, source) for name, source in step.inputs.items()}
         build = self._build
-        host = build.device.identity if build.device else {}
+        host = build.device.identity if build.device else {}  # key_document leaves it out of steps that time nothing
         document = key_document(step.stage, step.params, digests, build.target, step.seed, host)
         key = key_of(document)
         entry = self._store.find(key)
@@ -154,6 +155,7 @@ class Resolver:
             earlier = [r for r in earlier if r.target_name == self._build.target_name]
         if not earlier:
             return f"never built for {self._build.target_name}"
+        # The nearest of all that was built: "one parameter changed" says more than what differs from the first build.
         phrases = min((differences(r.document, document) for r in earlier), key=len)
         named = [self._name_source(step, phrase) for phrase in phrases]
         return "; ".join(named[:4]) + (f"; and {len(named) - 4} more" if len(named) > 4 else "")
@@ -179,6 +181,7 @@ def plan(build: Build, store: Store) -> list[Planned]:
     for step in build.steps:
         one = resolver.examine(step)
         planned.append(one)
+        # Also of an entry that is damaged: the same inputs give the same bytes, so what follows is probably cached.
         if one.record is not None:
             resolver.learn(step, one.record)
     return planned

@@ -157,7 +157,7 @@ def _run(planned: Planned, loop: _Loop) -> Record:
             _check_outputs(folder, step)
             outputs = store.outputs_in(folder, sorted(step.stage.outputs))
         except DlxError as e:
-            raise type(e)(f"{step.name}: {e}") from e
+            raise type(e)(f"{step.name}: {e}") from e  # its class is the exit code
         except OSError as e:
             if e.filename is None or str(folder) in str(e.filename):
                 raise  # the store's own trouble: it knows what to say
@@ -209,6 +209,7 @@ def _check_outputs(folder: Path, step: Step) -> None:
     for name, source in step.inputs.items():
         if isinstance(source, Provenance):
             (folder / f".{name}.json").unlink()
+    # What is not declared would be in the entry and in no digest; what is declared and missing would be a hit for ever.
     written, declared = {p.name for p in folder.iterdir()}, set(step.stage.outputs)
     if written != declared:
         raise StageFailed(

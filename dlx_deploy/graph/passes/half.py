@@ -92,11 +92,13 @@ class _Conversion:
     def run(self) -> ModelProto:
         graph = self._model.graph
         self._wanted = {node.output[0]: self._type_of(node) for node in graph.node}
+        # A second look, once all are chosen: what a DequantizeLinear gives is for its readers, which come after it.
         for node in graph.node:
             if node.op_type == "DequantizeLinear" and self._wanted[node.output[0]] == HALF:
                 self._wanted[node.output[0]] = self._type_of_readers(node)
         for node in list(graph.node):
             self._convert(node, self._follow(node))
+        # Outputs keep their names and their type: a device asks for float32 whatever the inside computes in.
         for name in self._ends:
             if self._types[name] == HALF:
                 self._nodes.append(helper.make_node("Cast", [f"{name}/fp16"], [name], name=f"{name}/Cast", to=FLOAT))
@@ -112,8 +114,10 @@ class _Conversion:
                 "set quantize.precision or quantize.elsewhere to 'fp32'"
             )
         tensors = [name for name in [*node.input, *node.output] if name and self._is_float(name)]
+        # Not only what overflowed on the calibration images: others come nearer to the end of the range.
         near = any(self._largest.get(name, 0.0) * HEADROOM > LARGEST for name in tensors)
         unfit = node.op_type not in QDQ and any(self._unfit(name) for name in node.input)
+        # Only the first input decides: sizes, scales and axes beside it may be of a type of their own.
         allowed = self._allows(node.output, self._schema(node).outputs, 0) and all(
             self._allows(node.input, self._schema(node).inputs, i) or i > 0 for i in range(len(node.input))
         )
@@ -144,6 +148,7 @@ class _Conversion:
         for i, name in enumerate(node.input):
             if name and self._original(name) == FLOAT:
                 node.input[i] = self._in_type(name, wanted if self._allows(node.input, formal, i) else FLOAT)
+        # The graph's own cast to float32 (of the pixels, say) becomes one to float16 instead of being cast once more.
         if node.op_type == "Cast" and attribute(node, "to") == FLOAT and wanted == HALF:
             del node.attribute[:]
             node.attribute.append(helper.make_attribute("to", HALF))
