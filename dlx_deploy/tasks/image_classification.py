@@ -52,8 +52,7 @@ def _classes(data: Data) -> int | None:
 def _device(data: Dataset, golden: Sequence[int], dims: Mapping[str, Sequence[int | None]]) -> DeviceTask:
     from dlx_deploy.runtime.tasks.image_classification import image_classification
 
-    header = image_header(data)
-    return image_classification((header.height, header.width, header.channels), data.classes)
+    return image_classification(image_header(data).framing, data.classes)
 
 
 TASK = Task(

@@ -63,7 +63,7 @@ def _device(data: Dataset, golden: Sequence[int], dims: Mapping[str, Sequence[in
 
     header = image_header(data)
     assert isinstance(header, MaskHeader)
-    return semantic_segmentation((header.height, header.width, header.channels), data.classes, header.ignore_index)
+    return semantic_segmentation(header.framing, data.classes, header.ignore_index)
 
 
 TASK = Task(

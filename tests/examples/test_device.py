@@ -18,6 +18,7 @@ from PIL import Image
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference
 from dlx_deploy.runtime.tasks.arrays import Tolerance
+from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.image_classification import image_classification
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -42,7 +43,7 @@ def colour_model() -> bytes:
 def make_package(tmp_path: Path) -> Callable[[float], Path]:
     """Writes a package whose golden logits are off by so much."""
     images = (np.eye(3) * 200).astype(np.uint8).reshape(3, 1, 1, 3)
-    task, numbers = image_classification((1, 1, 3), ["red", "green", "blue"]), np.arange(3)
+    task, numbers = image_classification(Framing(1, 1, 3), ["red", "green", "blue"]), np.arange(3)
     metadata: dict[str, Any] = {
         "name": "colour",
         "version": "1",

@@ -19,6 +19,7 @@ from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import Package, PackageContents, assemble, make_reference, parse_package
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks.arrays import Tolerance
+from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.image_classification import image_classification
 from dlx_deploy.runtime.tasks.task import Task
 
@@ -89,7 +90,7 @@ def metadata(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_task(labels: list[str] | None = None) -> Task:
-    return image_classification(SHAPE, labels or LABELS)
+    return image_classification(Framing(*SHAPE), labels or LABELS)
 
 
 def tiny_reference(images: np.ndarray, labels: Any, teacher: Any) -> dict[str, np.ndarray]:

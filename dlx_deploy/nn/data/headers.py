@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from dlx_deploy.nn.data.dataset import Column, Header
+from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.image_inputs import IMAGES
 from dlx_deploy.runtime.tasks.text_inputs import TOKENS
 
@@ -24,6 +25,11 @@ class ImageHeader(Header, frozen=True, kw_only=True, tag="image-classification")
     channels: _Size
     mean: list[float]
     std: list[float]
+
+    @property
+    def framing(self) -> Framing:
+        """How a picture became, and on a device becomes, one of these images."""
+        return Framing(self.height, self.width, self.channels)
 
     @property
     def inputs(self) -> Mapping[str, Column]:

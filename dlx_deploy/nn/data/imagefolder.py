@@ -15,6 +15,7 @@ from dlx_deploy.nn.data.dataset import Images, Labels
 from dlx_deploy.nn.data.listing import ImageFolder, check_folder, list_folder
 from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.errors import BackendMissing, InputError
+from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.images import load_image
 
 __all__ = ["Listing", "decode_all", "decode_images", "list_images"]
@@ -49,16 +50,15 @@ def list_images(folder: Path, allow_missing: bool = False) -> tuple[ImageFolder,
     return listed, listings
 
 
-def decode_images(files: Sequence[Path], into: Images, progress: Progress) -> None:
-    """Fill ``into`` (uint8[N, H, W, C], NHWC, 0..255) with the decoded and resized ``files``.
+def decode_images(files: Sequence[Path], into: Images, framing: Framing, progress: Progress) -> None:
+    """Fill ``into`` (uint8[N, H, W, C], NHWC, 0..255) with the decoded ``files`` in their frame.
 
     Raises:
         DataError, EnvironmentMissing: as ``decode_all``.
     """
-    _, height, width, channels = into.shape
 
     def decode(position: int) -> None:
-        into[position] = load_image(files[position], height, width, channels)
+        into[position] = load_image(files[position], framing)
 
     decode_all(len(files), decode, "images", progress)
 

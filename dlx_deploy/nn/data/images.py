@@ -14,6 +14,7 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data import digits
 from dlx_deploy.nn.data.copies import ORDER, Copies, Row, digests, find_copies
 from dlx_deploy.nn.data.dataset import Images, Labels
+from dlx_deploy.nn.data.frames import framing_of
 from dlx_deploy.nn.data.headers import ImageHeader
 from dlx_deploy.nn.data.imagefolder import decode_images, list_images
 from dlx_deploy.nn.data.listing import warn_once
@@ -165,18 +166,18 @@ def _imagefolder(config: Data, progress: Progress) -> ImageSource:
         raise DataError("data.path is empty; data.kind 'imagefolder' needs the folder that holds train/CLASS/*.jpg")
     if not config.height:
         raise DataError("data.height is 0; data.kind 'imagefolder' needs the height in pixels to resize to, e.g. 32")
+    framing = framing_of(config)
     folder, listings = list_images(Path(config.path), config.allow_missing_classes)
 
     def fill(split: str, positions: Indices, into: Images) -> None:
-        decode_images([listings[split].files[i] for i in positions], into, progress)
+        decode_images([listings[split].files[i] for i in positions], into, framing, progress)
 
     def name(split: str, position: int) -> str:
         return str(listings[split].files[position])
 
-    shape = (config.height, config.width or config.height, config.channels or 3)
     targets = ClassTargets({split: listing.labels for split, listing in listings.items()})
     counts = {"files_left_out": float(len(folder.left_out))}
-    return ImageSource(folder.classes, targets, shape, fill, name, config, counts)
+    return ImageSource(folder.classes, targets, framing.shape, fill, name, config, counts)
 
 
 _COUNTED = {

@@ -16,6 +16,7 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data import scenes
 from dlx_deploy.nn.data.dataset import Images, Labels
+from dlx_deploy.nn.data.frames import framing_of
 from dlx_deploy.nn.data.imagefolder import decode_all, decode_images
 from dlx_deploy.nn.data.images import ImageSource
 from dlx_deploy.nn.data.listing import require_classes
@@ -127,12 +128,12 @@ def _scenes(config: Data) -> ImageSource:
 
 def _folder(config: Data, progress: Progress) -> ImageSource:
     root = Path(config.path)
-    shape = (config.height, config.width or config.height, config.channels or 3)
+    framing = framing_of(config)
     pairs, left_out = list_masks(root)
     named = named_classes(root)
 
     def load(split: str, position: int, classes: int = _VALUES) -> NDArray[np.uint8]:
-        return load_pair(pairs[split][position], shape, classes, config.ignore_index)
+        return load_pair(pairs[split][position], framing, classes, config.ignore_index)
 
     def look(split: str) -> list[frozenset[int]]:
         return _all_shown(len(pairs[split]), partial(load, split, classes=len(named) or _VALUES), progress)
@@ -153,12 +154,14 @@ def _folder(config: Data, progress: Progress) -> ImageSource:
             raise DataError(f"data.path: {e}") from e
 
     def fill(split: str, positions: Indices, into: Images) -> None:
-        decode_images([pairs[split][i][0] for i in positions], into, progress)
+        decode_images([pairs[split][i][0] for i in positions], into, framing, progress)
 
     return ImageSource(
         classes=classes,
-        targets=MaskTargets(classes, shape[:2], shown, again, config.allow_missing_classes, config.ignore_index),
-        shape=shape,
+        targets=MaskTargets(
+            classes, framing.shape[:2], shown, again, config.allow_missing_classes, config.ignore_index
+        ),
+        shape=framing.shape,
         fill=fill,
         name=lambda split, i: str(pairs[split][i][0]),
         config=config,

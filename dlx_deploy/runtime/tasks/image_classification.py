@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Sequence, Tuple
+from typing import TYPE_CHECKING, Sequence
 
 from .classes import Classes, read_labels
-from .image_inputs import ImageInputs, read_image_shape
+from .framing import Framing
+from .image_inputs import ImageInputs, read_framing
 from .labelled import load_labelled_images
 from .task import Task
 
@@ -18,10 +19,11 @@ __all__ = ["NAME", "image_classification", "open_task"]
 NAME = "image-classification"
 
 
-def image_classification(shape: Tuple[int, int, int], labels: Sequence[str]) -> Task:
-    """The task of a package that reads images uint8[N, H, W, C] of ``shape`` (H, W, C) and tells ``labels`` apart."""
+def image_classification(framing: Framing, labels: Sequence[str]) -> Task:
+    """The task of a package that reads images uint8[N, H, W, C], made by ``framing``, and tells ``labels`` apart."""
     classes = tuple(labels)
-    return Task(NAME, ImageInputs(shape), Classes(classes), partial(load_labelled_images, labels=classes, shape=shape))
+    load = partial(load_labelled_images, labels=classes, framing=framing)
+    return Task(NAME, ImageInputs(framing), Classes(classes), load)
 
 
 def open_task(field: Fields) -> Task:
@@ -30,4 +32,4 @@ def open_task(field: Fields) -> Task:
     Raises:
         PackageError: a field is missing or of the wrong kind.
     """
-    return image_classification(read_image_shape(field), read_labels(field))
+    return image_classification(read_framing(field), read_labels(field))

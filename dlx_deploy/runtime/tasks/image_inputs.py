@@ -13,6 +13,7 @@ from ..files import PathLike
 from ..untyped import Array
 from ..words import said
 from .arrays import Arrays, Tensor, digests_of, only_array
+from .framing import Framing
 from .images import SUFFIXES, load_image
 
 if TYPE_CHECKING:
@@ -20,20 +21,25 @@ if TYPE_CHECKING:
 
     from ..package.fields import Fields
 
-__all__ = ["IMAGES", "ImageInputs", "read_image_shape"]
+__all__ = ["IMAGES", "ImageInputs", "read_framing"]
 
 IMAGES = "images"
 
 
 @dataclass(frozen=True)
 class ImageInputs:
-    """Images uint8[N, H, W, C], NHWC, 0..255; ``shape`` is (H, W, C). ``verb``: what the package does to them."""
+    """Images uint8[N, H, W, C], NHWC, 0..255, as ``framing`` makes them. ``verb``: what the package does to them."""
 
-    shape: Tuple[int, int, int]
+    framing: Framing
     verb: str = "classifies"
     noun: str = IMAGES
     any_value: bool = True
     samples: Sequence[object] = ()
+
+    @property
+    def shape(self) -> Tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        return self.framing.shape
 
     @property
     def tensors(self) -> Tuple[Tensor, ...]:
@@ -64,7 +70,7 @@ class ImageInputs:
             images = [images]
         if isinstance(images, (list, tuple)) and any(isinstance(one, (str, os.PathLike)) for one in images):
             paths = [_path(i, one) for i, one in enumerate(images)]
-            return {IMAGES: np.stack([load_image(path, *self.shape) for path in paths])}
+            return {IMAGES: np.stack([load_image(path, self.framing) for path in paths])}
         array = _array(images)
         if array.shape == self.shape:
             array = array[np.newaxis]
@@ -103,8 +109,8 @@ class ImageInputs:
             raise InputError(f"{argument}: no such image file{'' if argument.lower().endswith(SUFFIXES) else hint}")
 
 
-def read_image_shape(field: Fields) -> Tuple[int, int, int]:
-    """(H, W, C) of one image, as ``package.json`` has it.
+def read_framing(field: Fields) -> Framing:
+    """How a picture becomes the input, as ``package.json`` has it.
 
     Raises:
         PackageError: the input has another shape, or a filter resizes images that is not applied here.
@@ -117,7 +123,7 @@ def read_image_shape(field: Fields) -> Tuple[int, int, int]:
         rule = "must be 'bilinear', the one filter that is applied"
         raise field.wrong("preprocessing.resize", field.at("preprocessing.resize"), rule)
     height, width, channels = (int(n) for n in tensor.dims)
-    return height, width, channels
+    return Framing(height, width, channels)
 
 
 def _path(number: int, one: object) -> PathLike:

@@ -1,4 +1,4 @@
-"""Image files as pixels. Training data and deployment both go through ``load_image``, so that they agree."""
+"""Pictures as pixels, from files and from memory. Training data and deployment both go through these functions."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import BackendMissing, InputError
+from ..errors import InputError
 from ..files import PathLike, open_file, reason
-from ..untyped import Foreign
+from ..untyped import Array, Foreign
 from .folders import SUFFIXES
+from .framing import COLOR_ORDERS, MAX_PIXELS, Framing, Placement, framed, pillow, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SUFFIXES", "load_image"]
+__all__ = ["SUFFIXES", "fit_image", "load_image", "open_picture"]
 
 MODES = {1: "L", 3: "RGB"}
+_PICTURE = "must be Pillow's, or uint8[h, w], [h, w, 1], [h, w, 3] or [h, w, 4] with h and w at least 1"
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, whatever the suffix says: Pillow would also run Ghostscript on a file that looks like PostScript."""
-MAX_PIXELS = 89_478_485
-"""Where Pillow begins to warn of a bomb: 358 MB as it holds RGB, from a file that may have some kilobytes."""
 DECODING = (
     OSError,
     ValueError,
@@ -42,47 +42,102 @@ DECODING = (
 """What Pillow's decoders raise at files that are damaged or made to fail."""
 
 
-def load_image(path: PathLike, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """The image at ``path`` as uint8[height, width, channels], 0..255: grey (1) or RGB (3), a new array.
-
-    In this order: turned upright by its EXIF orientation, an alpha channel dropped, 16-bit grey cut to its high byte,
-    and resized with Pillow's bilinear filter, whose support grows when it shrinks an image (antialiasing).
+def load_image(path: PathLike, framing: Framing) -> NDArray[np.uint8]:
+    """The image at ``path`` as uint8[H, W, C], 0..255, as ``framing`` says: a new array.
 
     Raises:
         InputError: no such file, not an image, cut short, several images in one, or too large to decode safely.
         BackendMissing: Pillow is not here.
     """
-    if channels not in MODES:
-        raise InputError(f"channels is {channels}; must be 1 (grey) or 3 (RGB)")
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as e:
-        raise BackendMissing(f"Pillow cannot be imported ({e}); install it with: pip install pillow") from e
-    bilinear = getattr(Image, "Resampling", Image).BILINEAR  # Pillow before 9.1 has no Resampling
+        return _pixels(open_picture(path, framing.channels), framing)
+    except InputError as e:
+        raise e if str(e).startswith(os.fspath(path)) else InputError(f"{os.fspath(path)}: {e}") from e
+
+
+def open_picture(path: PathLike, channels: int) -> Foreign:
+    """The image at ``path`` as Pillow's, of its own size: grey (1) or RGB (3).
+
+    In this order: turned upright by its EXIF orientation, 16-bit grey cut to its high byte, an alpha channel dropped.
+
+    Raises:
+        InputError, BackendMissing: as ``load_image``.
+    """
+    module, name = pillow(), os.fspath(path)
+    from PIL import UnidentifiedImageError
+
     try:
-        with open_file(path) as file, Image.open(file) as image:  # looks at the header only
+        with open_file(path) as file, module.open(file) as image:  # looks at the header only
             if image.format not in FORMATS:
-                raise InputError(
-                    f"{os.fspath(path)}: cannot be decoded as an image (it is {image.format}); give a PNG or JPEG"
-                )
+                raise InputError(f"{name}: cannot be decoded as an image (it is {image.format}); give a PNG or JPEG")
             if image.size[0] * image.size[1] > MAX_PIXELS:
-                raise InputError(
-                    f"{os.fspath(path)}: has {image.size[0]} x {image.size[1]} pixels; at most {MAX_PIXELS}"
-                )
-            _refuse_frames(image, os.fspath(path))
-            upright: Foreign = ImageOps.exif_transpose(image)
-            pixels = _eight_bits(Image, upright, os.fspath(path)).convert(MODES[channels])
-            if pixels.size != (width, height):
-                pixels = pixels.resize((width, height), bilinear)
+                raise InputError(f"{name}: has {image.size[0]} x {image.size[1]} pixels; at most {MAX_PIXELS}")
+            _refuse_frames(image, name)
+            return _upright(image, channels, name)
     except (FileNotFoundError, IsADirectoryError) as e:
-        raise InputError(f"{os.fspath(path)}: no such image file") from e
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        raise InputError(f"{os.fspath(path)}: too large to decode safely: {e}") from e
+        raise InputError(f"{name}: no such image file") from e
+    except (module.DecompressionBombError, module.DecompressionBombWarning) as e:
+        raise InputError(f"{name}: too large to decode safely: {e}") from e
     except DECODING as e:
         # Pillow's own words for this one are those of a Python object.
         why = "no format that is read" if isinstance(e, UnidentifiedImageError) else reason(e)
-        raise InputError(f"{os.fspath(path)}: cannot be decoded as an image ({why}); replace or remove it") from e
-    return np.array(pixels, np.uint8).reshape(height, width, channels)
+        raise InputError(f"{name}: cannot be decoded as an image ({why}); replace or remove it") from e
+
+
+def fit_image(picture: Foreign, framing: Framing, color_order: str = "rgb") -> NDArray[np.uint8]:
+    """A ``picture`` in memory as ``load_image`` would give it from a file: uint8[H, W, C], 0..255, a new array.
+
+    ``picture``: Pillow's image, or pixels uint8[h, w], [h, w, 1], [h, w, 3] or [h, w, 4] of any size, whose colours
+    are in ``color_order`` (OpenCV's are "bgr"); a fourth channel is alpha and dropped.
+
+    Raises:
+        InputError: something else, or a picture that cannot be framed. BackendMissing: Pillow is not here.
+    """
+    if color_order not in COLOR_ORDERS:
+        raise InputError(f"color_order is {color_order!r}; must be one of {', '.join(COLOR_ORDERS)}")
+    if not isinstance(picture, np.ndarray):
+        module = pillow()
+        if not isinstance(picture, module.Image):
+            raise InputError(f"the image is a {type(picture).__name__}; {_PICTURE}")
+        try:
+            return _pixels(_upright(picture, framing.channels, "the image"), framing)
+        except DECODING as e:
+            raise InputError(f"the image cannot be decoded ({reason(e)}); replace it") from e
+    pixels = _colours(picture, color_order)
+    whole = Placement(framing.width, framing.height, 0, 0)
+    if pixels.shape == framing.shape and place(framing, framing.width, framing.height) == whole:
+        return _ordered(np.array(pixels), framing)  # nothing is left for Pillow to do
+    image = pillow().fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    return _pixels(image.convert(MODES[framing.channels]), framing)
+
+
+def _pixels(image: Foreign, framing: Framing) -> NDArray[np.uint8]:
+    """Pillow's ``image``, grey or RGB as the framing's channels say, in its frame."""
+    inside = framed(image, framing, framing.interpolation, framing.fill)
+    return _ordered(np.array(inside, np.uint8).reshape(framing.shape), framing)
+
+
+def _ordered(pixels: NDArray[np.uint8], framing: Framing) -> NDArray[np.uint8]:
+    """``pixels``, red first, in the order in which the network reads them."""
+    return np.ascontiguousarray(pixels[..., ::-1]) if framing.color_order == "bgr" else pixels
+
+
+def _colours(pixels: Array, color_order: str) -> NDArray[np.uint8]:
+    """``pixels`` as uint8[h, w, 1 or 3], red first, without alpha."""
+    shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
+    if pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3, 4) or 0 in shape:
+        raise InputError(f"the image is {pixels.dtype}{list(pixels.shape)}; {_PICTURE}")
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise InputError(f"the image has {shape[1]} x {shape[0]} pixels; at most {MAX_PIXELS}")
+    colours: NDArray[np.uint8] = pixels.reshape(shape)[..., :3]
+    return colours[..., ::-1] if color_order == "bgr" else colours
+
+
+def _upright(image: Foreign, channels: int, name: str) -> Foreign:
+    """Pillow's ``image`` the way up that it is seen, of 8 bits, grey or RGB; decoded: its file may be closed."""
+    from PIL import ImageOps
+
+    return _eight_bits(pillow(), ImageOps.exif_transpose(image), name).convert(MODES[channels])
 
 
 def _refuse_frames(image: Foreign, path: str) -> None:

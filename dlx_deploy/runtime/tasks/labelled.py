@@ -18,6 +18,7 @@ from ..words import said
 from .arrays import Arrays
 from .classes import LABEL
 from .folders import SUFFIXES, counted, list_classes, refuse_untested, split_entries
+from .framing import Framing
 from .images import load_image
 from .labels import composed
 from .text_files import distinct, read_texts
@@ -33,9 +34,7 @@ T = TypeVar("T")
 MAX_HEADER_BYTES = 1024**3  # of a JSON file in a data folder: its texts
 
 
-def load_labelled_images(
-    path: PathLike, labels: Sequence[str], shape: Tuple[int, int, int]
-) -> Tuple[NDArray[np.uint8], Arrays]:
+def load_labelled_images(path: PathLike, labels: Sequence[str], framing: Framing) -> Tuple[NDArray[np.uint8], Arrays]:
     """The images of ``path/test/CLASS/*`` or ``path/CLASS/*`` and their class numbers, in the order of their names.
 
     Gives uint8[N, H, W, C], 0..255, and ``label``: int64[N]. Lists as training does (``folders``); what is left out is
@@ -65,7 +64,7 @@ def load_labelled_images(
         )
     if folder.left_out:
         _log.warning("%s: %d files are left out: %s", root, len(folder.left_out), counted(folder.left_out))
-    images = np.stack([load_image(root / name, *shape) for name, _ in folder.images])
+    images = np.stack([load_image(root / name, framing) for name, _ in folder.images])
     return images, {LABEL: np.array([numbers[group] for _, group in folder.images], np.int64)}
 
 

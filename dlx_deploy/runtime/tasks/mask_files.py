@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 
-from ..errors import BackendMissing, InputError
+from ..errors import InputError
 from ..files import open_file, reason
 from ..untyped import Foreign
-from .images import DECODING, MAX_PIXELS, load_image
+from .framing import MAX_PIXELS, Framing, framed, pillow, unframed
+from .images import DECODING, open_picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +31,8 @@ _log = logging.getLogger(__name__)
 OVERLAY = 0.5  # how much of the mask's colour lies over the image
 
 
-def load_pair(pair: Tuple[Path, Path], shape: Tuple[int, int, int], classes: int, ignore: int) -> NDArray[np.uint8]:
-    """The mask of a pair, uint8[H, W], for an image that is resized to ``shape`` (H, W, C); see ``load_mask``.
+def load_pair(pair: Tuple[Path, Path], framing: Framing, classes: int, ignore: int) -> NDArray[np.uint8]:
+    """The mask of a pair, uint8[H, W], in the frame of its image; see ``load_mask``.
 
     Raises:
         InputError: as ``load_mask``, or the mask is not as large as its image, so that it is another's or was not
@@ -47,19 +48,19 @@ def load_pair(pair: Tuple[Path, Path], shape: Tuple[int, int, int], classes: int
         )
     if turned:
         _warn_of_turned(image.parent)
-    return load_mask(mask, shape[0], shape[1], classes, ignore)
+    return load_mask(mask, framing, classes, ignore)
 
 
-def load_mask(path: PathLike, height: int, width: int, classes: int, ignore: int) -> NDArray[np.uint8]:
-    """The mask at ``path`` as uint8[height, width]: classes, or ``IGNORED`` where its value is ``ignore``.
+def load_mask(path: PathLike, framing: Framing, classes: int, ignore: int) -> NDArray[np.uint8]:
+    """The mask at ``path`` as uint8[H, W]: classes, or ``IGNORED`` where its value is ``ignore``, and in padding.
 
-    It is resized by nearest neighbour: between two classes there is no third.
+    It is framed as its image is, but by nearest neighbour: between two classes there is no third.
 
     Raises:
         InputError: no such file, no index or grey PNG of 8 bits, or a value that is no class.
         BackendMissing: Pillow is not here.
     """
-    name, mask = os.fspath(path), _decoded(path, (width, height))
+    name, mask = os.fspath(path), _decoded(path, framing, ignore)
     ignored = mask == ignore
     outside = mask[(mask >= classes) & ~ignored]
     if len(outside):
@@ -85,21 +86,23 @@ def mask_paths(named: Sequence[str], folder: PathLike) -> List[Tuple[str, str]]:
     return paths
 
 
-def write_mask(mask: NDArray[np.uint8], source: PathLike, paths: Tuple[str, str]) -> None:
+def write_mask(mask: NDArray[np.uint8], framing: Framing, source: PathLike, paths: Tuple[str, str]) -> None:
     """Writes ``mask`` (uint8[H, W]) of the image at ``source`` as large as that image is, and laid over it.
+
+    What the frame cut off is ``IGNORED`` in the file, and in the overlay the image alone.
 
     Raises:
         InputError: one of the two cannot be written, or is there.
     """
-    image_module = _pillow()
-    (width, height), _ = image_size(source)
-    picture = load_image(source, height, width, 3)
-    indexed = image_module.fromarray(mask).resize((width, height), _nearest(image_module))
+    opened = open_picture(source, 3)
+    picture = np.asarray(opened)
+    indexed, shown = (unframed(part, framing, opened.size, IGNORED) for part in (mask, np.zeros_like(mask)))
     colours = _palette()
     indexed.putpalette(colours.tobytes())
-    over = (picture * (1 - OVERLAY) + colours[np.asarray(indexed)] * OVERLAY).round().astype(np.uint8)
+    laid_over = (picture * (1 - OVERLAY) + colours[np.asarray(indexed)] * OVERLAY).round().astype(np.uint8)
+    over = np.where(np.asarray(shown)[..., np.newaxis] == IGNORED, picture, laid_over)
     try:
-        for path, result in zip(paths, (indexed, image_module.fromarray(over))):  # noqa: B905  # Python 3.8
+        for path, result in zip(paths, (indexed, pillow().fromarray(over))):  # noqa: B905  # Python 3.8
             with open(path, "xb") as out:
                 result.save(out, "PNG")
     except OSError as e:
@@ -120,17 +123,18 @@ def image_size(path: PathLike) -> Tuple[Tuple[int, int], bool]:
         return (upright.size[0], upright.size[1]), turned
 
 
-def _decoded(path: PathLike, size: Tuple[int, int]) -> NDArray[np.uint8]:
-    """The pixels of a mask, resized to ``size`` (width, height)."""
+def _decoded(path: PathLike, framing: Framing, padding: int) -> NDArray[np.uint8]:
+    """The pixels of a mask in its frame, uint8[H, W]."""
     with _opened(path, "a mask") as image:
         _refuse_others(image, os.fspath(path))
-        return np.array(image if image.size == size else image.resize(size, _nearest(_pillow())), np.uint8)
+        values = pillow().fromarray(np.array(image, np.uint8))  # of a palette, whose fill would be a colour
+        return np.array(framed(values, framing, "nearest", (padding,)), np.uint8)
 
 
 @contextmanager
 def _opened(path: PathLike, what: str) -> Iterator[Foreign]:
     """The file at ``path`` as Pillow opens it; what goes wrong while it is used is said by its name."""
-    image_module, name = _pillow(), os.fspath(path)
+    image_module, name = pillow(), os.fspath(path)
     try:
         with warnings.catch_warnings(), open_file(path) as file:
             warnings.simplefilter("ignore", image_module.DecompressionBombWarning)  # its size is looked at below
@@ -179,16 +183,3 @@ def _palette() -> NDArray[np.uint8]:
     for bit in range(8):
         colours[:, bit % 3] |= (((index >> bit) & 1) << (7 - bit // 3)).astype(np.uint8)
     return colours
-
-
-def _pillow() -> Foreign:
-    try:
-        from PIL import Image
-    except ImportError as e:
-        raise BackendMissing(f"Pillow cannot be imported ({e}); install it with: pip install pillow") from e
-    return Image
-
-
-def _nearest(image_module: Foreign) -> Foreign:
-    filters: Foreign = getattr(image_module, "Resampling", image_module)  # Pillow before 9.1 has no Resampling
-    return filters.NEAREST

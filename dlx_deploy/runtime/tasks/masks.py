@@ -11,6 +11,7 @@ from ..errors import InputError, PackageError, RuntimeFault
 from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
 from .arrays import Agreement, Arrays, Tensor, Tolerance, digests_of, within
 from .classes import LOGITS
+from .framing import Framing
 from .mask_counts import confusion_counts, iou_of, mean_iou_bounds, mean_iou_drops
 from .mask_files import IGNORED, mask_paths, write_mask
 from .task import Budgets, PredictionRow, PredictOptions
@@ -93,9 +94,14 @@ class Masks:
     """Logits float32[N, K, H, W] of K classes; ``ignore``: the value in files of pixels that count for nothing."""
 
     labels: Tuple[str, ...]
-    size: Tuple[int, int]
+    framing: Framing
     ignore: int = 255
     agreement: str = "every pixel's class the same but for ties"
+
+    @property
+    def size(self) -> Tuple[int, int]:
+        """Height and width of a mask."""
+        return self.framing.height, self.framing.width
 
     @property
     def tensors(self) -> Tuple[Tensor, ...]:
@@ -139,7 +145,7 @@ class Masks:
             data: Dict[str, Any] = {"shares": top}
             cells = [f"{label} {share:.4f}" for label, share in top.items()]
             if paths:
-                write_mask(answers.classes[i], named[i], paths[i])
+                write_mask(answers.classes[i], self.framing, named[i], paths[i])
                 data.update(mask=paths[i][0], overlay=paths[i][1])
                 cells.append(paths[i][0])
             rows.append(PredictionRow(data, cells))

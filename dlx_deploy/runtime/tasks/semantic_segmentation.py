@@ -11,7 +11,8 @@ import numpy as np
 from ..filenames import DATA_HEADER
 from .arrays import Arrays
 from .classes import read_labels
-from .image_inputs import ImageInputs, read_image_shape
+from .framing import Framing
+from .image_inputs import ImageInputs, read_framing
 from .images import load_image
 from .labelled import load_npy, load_prepared
 from .mask_files import load_pair
@@ -31,11 +32,11 @@ NAME = "semantic-segmentation"
 MOST_CLASSES = 255  # a mask has 8 bits, and one value is ignored
 
 
-def semantic_segmentation(shape: Tuple[int, int, int], labels: Sequence[str], ignore: int = 255) -> Task:
-    """The task of a package that reads images uint8[N, H, W, C] of ``shape`` (H, W, C) and tells ``labels`` apart."""
-    masks = Masks(tuple(labels), shape[:2], ignore)
-    load = partial(load_masks, shape=shape, labels=masks.labels, ignore=ignore)
-    return Task(NAME, ImageInputs(shape, "segments"), masks, load)
+def semantic_segmentation(framing: Framing, labels: Sequence[str], ignore: int = 255) -> Task:
+    """The task of a package that reads images uint8[N, H, W, C], made by ``framing``, and tells ``labels`` apart."""
+    masks = Masks(tuple(labels), framing, ignore)
+    load = partial(load_masks, framing=framing, labels=masks.labels, ignore=ignore)
+    return Task(NAME, ImageInputs(framing, "segments"), masks, load)
 
 
 def open_task(field: Fields) -> Task:
@@ -44,14 +45,14 @@ def open_task(field: Fields) -> Task:
     Raises:
         PackageError: a field is missing or of the wrong kind.
     """
-    shape, labels = read_image_shape(field), read_labels(field)
+    framing, labels = read_framing(field), read_labels(field)
     if len(labels) > MOST_CLASSES:
         raise field.wrong("labels", labels, f"must be at most {MOST_CLASSES}")
-    return semantic_segmentation(shape, labels, field.count("ignore_index", 0, 255))
+    return semantic_segmentation(framing, labels, field.count("ignore_index", 0, 255))
 
 
 def load_masks(
-    path: PathLike, shape: Tuple[int, int, int], labels: Sequence[str], ignore: int
+    path: PathLike, framing: Framing, labels: Sequence[str], ignore: int
 ) -> Tuple[NDArray[np.uint8], Arrays]:
     """The images in ``path/test/images`` or ``path/images``, uint8[N, H, W, C], and their masks, uint8[N, H, W].
 
@@ -66,5 +67,5 @@ def load_masks(
         stored, masks = load_prepared(root, labels, lambda: load_npy(root / "test.images.npy"), "masks")
         return stored, {MASK: masks}
     pairs = labelled_pairs(root)
-    images = np.stack([load_image(image, *shape) for image, _ in pairs])
-    return images, {MASK: np.stack([load_pair(pair, shape, len(labels), ignore) for pair in pairs])}
+    images = np.stack([load_image(image, framing) for image, _ in pairs])
+    return images, {MASK: np.stack([load_pair(pair, framing, len(labels), ignore) for pair in pairs])}

@@ -18,6 +18,7 @@ from dlx_deploy.nn.data.dataset import open_data
 from dlx_deploy.nn.data.listing import image_names, list_folder, warn_once
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.folders import SUFFIXES
+from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.labelled import load_labelled_images
 from dlx_deploy.tasks import prepare
 
@@ -102,7 +103,7 @@ def test_build_and_device_count_the_same_images(
     assert counts["test_images"] == test
     assert counts["files_left_out"] == 0
     assert len(image_names(root)) == train + test
-    images, targets = load_labelled_images(root, data.classes, (8, 8, 3))
+    images, targets = load_labelled_images(root, data.classes, Framing(8, 8, 3))
     labels = targets["label"]
     built = {(image.tobytes(), int(label)) for image, label in zip(*data.split("test"), strict=True)}
     assert {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)} == built
@@ -121,7 +122,7 @@ def test_what_is_left_out_is_counted_and_said_on_both_sides(
     pictures(root, old_pictures__a=1)
     with caplog.at_level(logging.WARNING):
         assert build(root, tmp_path / "out")["files_left_out"] == 7
-        load_labelled_images(root, ("a", "b"), (8, 8, 3))
+        load_labelled_images(root, ("a", "b"), Framing(8, 8, 3))
     assert (
         "set: 7 files are left out: 3 .gif, 2 .png in no class folder, 1 .txt, 1 .zip (the first: preview.png)"
         in caplog.text
@@ -226,7 +227,7 @@ def test_numbers_as_class_names_are_in_their_order_everywhere(tmp_path: Path) ->
     build(tmp_path / "set", tmp_path / "out", validation_fraction=0.4)
     data = open_data(tmp_path / "out")
     assert data.classes == tuple(names) == list_folder(tmp_path / "set").classes
-    images, targets = load_labelled_images(tmp_path / "set", data.classes, (8, 8, 3))
+    images, targets = load_labelled_images(tmp_path / "set", data.classes, Framing(8, 8, 3))
     by_pixels = {image.tobytes(): int(label) for image, label in zip(*data.split("test"), strict=True)}
     assert [by_pixels[image.tobytes()] for image in images] == targets["label"].tolist()
 
@@ -236,13 +237,21 @@ def test_class_folders_in_both_forms_of_unicode(tmp_path: Path) -> None:
     build(tmp_path / "set", tmp_path / "out")
     assert open_data(tmp_path / "out").classes == ("bar", "caf\u00e9")
     for label in ("caf\u00e9", "cafe\u0301"):
-        assert load_labelled_images(tmp_path / "set", ("bar", label), (8, 8, 3))[1]["label"].tolist() == [0, 0, 1, 1]
+        assert load_labelled_images(tmp_path / "set", ("bar", label), Framing(8, 8, 3))[1]["label"].tolist() == [
+            0,
+            0,
+            1,
+            1,
+        ]
 
 
 def test_names_that_are_not_utf8_are_refused_on_both_sides(root: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         (root / split / "a").rename(root / split / "caf\udce9")
-    for attempt in (lambda: build(root, tmp_path / "out"), lambda: load_labelled_images(root, ("b",), (8, 8, 3))):
+    for attempt in (
+        lambda: build(root, tmp_path / "out"),
+        lambda: load_labelled_images(root, ("b",), Framing(8, 8, 3)),
+    ):
         with pytest.raises((DataError, InputError), match=r"set/test: the name b'caf\\xe9' is not UTF-8; rename it"):
             attempt()
 
@@ -274,7 +283,7 @@ def test_every_kind_of_image_is_the_same_to_the_byte_on_both_sides(tmp_path: Pat
     build(tmp_path / "set", tmp_path / "out", height=7, width=9, channels=channels)
     images, _ = open_data(tmp_path / "out").split("test")
     assert len(images) == 2 * (len(MODES) + 1)
-    there, _ = load_labelled_images(tmp_path / "set", ("a", "b"), (7, 9, channels))
+    there, _ = load_labelled_images(tmp_path / "set", ("a", "b"), Framing(7, 9, channels))
     assert sorted(image.tobytes() for image in images) == sorted(image.tobytes() for image in there)
 
 

@@ -15,6 +15,7 @@ from dlx_deploy.runtime.commands.verify import verify_package as judged
 from dlx_deploy.runtime.errors import BudgetMissed, InputError, PackageError
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks.classes import Verification
+from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.labelled import load_labelled_images, load_labelled_texts
 
 
@@ -176,7 +177,7 @@ def test_folder_of_classes(tmp_path: Path, data: Any, helpers: Any, inside: str)
     (tmp_path / inside / "cat" / "notes.txt").write_text("not an image")
     (tmp_path / inside / "cat" / "._0.png").write_text("not an image")
     (tmp_path / inside / ".git").mkdir()
-    loaded, targets = load_labelled_images(tmp_path, helpers.labels, helpers.shape)
+    loaded, targets = load_labelled_images(tmp_path, helpers.labels, Framing(*helpers.shape))
     classes = targets["label"]
     assert classes.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert classes.dtype == np.int64
@@ -185,12 +186,12 @@ def test_folder_of_classes(tmp_path: Path, data: Any, helpers: Any, inside: str)
 
 def test_folder_of_one_class_is_enough(tmp_path: Path, data: Any, helpers: Any) -> None:
     write_folder(tmp_path, data[0][1:2], data[1][1:2], helpers.labels)
-    assert load_labelled_images(tmp_path, helpers.labels, helpers.shape)[1]["label"].tolist() == [1]
+    assert load_labelled_images(tmp_path, helpers.labels, Framing(*helpers.shape))[1]["label"].tolist() == [1]
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path, data: Any, helpers: Any) -> None:
     def load() -> None:
-        load_labelled_images(tmp_path / "data", helpers.labels, helpers.shape)
+        load_labelled_images(tmp_path / "data", helpers.labels, Framing(*helpers.shape))
 
     with pytest.raises(InputError, match="data: no such folder; give one that holds a folder of images per class"):
         load()
@@ -213,14 +214,14 @@ def test_folders_that_cannot_be_used(tmp_path: Path, data: Any, helpers: Any) ->
 def test_training_images_alone_verify_nothing(tmp_path: Path, data: Any, helpers: Any, name: str) -> None:
     write_folder(tmp_path / name, *data, helpers.labels)
     with pytest.raises(InputError, match="has a train folder and no test folder; a package is verified on what it was"):
-        load_labelled_images(tmp_path, helpers.labels, helpers.shape)
-    assert load_labelled_images(tmp_path / name, helpers.labels, helpers.shape)[0].shape[0] == len(data[0])
+        load_labelled_images(tmp_path, helpers.labels, Framing(*helpers.shape))
+    assert load_labelled_images(tmp_path / name, helpers.labels, Framing(*helpers.shape))[0].shape[0] == len(data[0])
 
 
 def test_class_that_resembles_none(tmp_path: Path, data: Any, helpers: Any) -> None:
     write_folder(tmp_path, data[0][:1], data[1][:1], ["zebrafish"])
     with pytest.raises(InputError, match="'zebrafish' is no class of the package; the package knows: cat, dog, owl"):
-        load_labelled_images(tmp_path, helpers.labels, helpers.shape)
+        load_labelled_images(tmp_path, helpers.labels, Framing(*helpers.shape))
 
 
 def write_arrays(folder: Path, images: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:

@@ -21,6 +21,7 @@ from dlx_deploy.runtime.package.contents import (
 )
 from dlx_deploy.runtime.package.fields import npy_array, npy_bytes
 from dlx_deploy.runtime.tasks.arrays import Tensor, Tolerance
+from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.image_classification import image_classification
 from dlx_deploy.runtime.tasks.task import Budgets
 
@@ -205,7 +206,7 @@ def test_without_a_model(files: dict[str, bytes]) -> None:
 
 def test_reference_columns() -> None:
     images = np.arange(2 * 2 * 3 * 1, dtype=np.uint8).reshape(2, 2, 3, 1)
-    task = image_classification((2, 3, 1), ["a", "b", "c"])
+    task = image_classification(Framing(2, 3, 1), ["a", "b", "c"])
     first = int.from_bytes(hashlib.sha256(bytes(range(6))).digest()[:8], "little")
     columns = task.outputs.record({"logits": np.eye(3, dtype=np.float32)[[1, 2]]}, {"label": np.array([1, 0])})
     table = make_reference(task, {"images": images}, columns)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dlx_deploy.runtime.errors import BackendMissing, InputError
+from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.images import load_image
 
 RNG = np.random.default_rng(3)
@@ -25,45 +26,47 @@ def saved(image: Image.Image, path: Path, **options: object) -> Path:
 
 
 def test_pixels_come_back_as_they_are(tmp_path: Path) -> None:
-    colour = load_image(saved(Image.fromarray(COLOUR), tmp_path / "a.png"), 5, 7, 3)
+    colour = load_image(saved(Image.fromarray(COLOUR), tmp_path / "a.png"), Framing(5, 7, 3))
     np.testing.assert_array_equal(colour, COLOUR)
     assert colour.dtype == np.uint8
     assert colour.flags.writeable
-    grey = load_image(saved(Image.fromarray(GREY), tmp_path / "b.png"), 5, 7, 1)
+    grey = load_image(saved(Image.fromarray(GREY), tmp_path / "b.png"), Framing(5, 7, 1))
     np.testing.assert_array_equal(grey, GREY[..., None])
 
 
 def test_grey_and_colour_are_converted(tmp_path: Path) -> None:
     grey = saved(Image.fromarray(GREY), tmp_path / "a.png")
-    np.testing.assert_array_equal(load_image(grey, 5, 7, 3), np.repeat(GREY[..., None], 3, axis=2))
+    np.testing.assert_array_equal(load_image(grey, Framing(5, 7, 3)), np.repeat(GREY[..., None], 3, axis=2))
     colour = saved(Image.fromarray(COLOUR), tmp_path / "b.png")
-    np.testing.assert_array_equal(load_image(colour, 5, 7, 1)[..., 0], np.asarray(Image.fromarray(COLOUR).convert("L")))
+    np.testing.assert_array_equal(
+        load_image(colour, Framing(5, 7, 1))[..., 0], np.asarray(Image.fromarray(COLOUR).convert("L"))
+    )
 
 
 def test_alpha_and_palette_are_dropped(tmp_path: Path) -> None:
     transparent = np.dstack([COLOUR, np.full((5, 7), 9, np.uint8)])
     path = saved(Image.fromarray(transparent, "RGBA"), tmp_path / "a.png")
-    np.testing.assert_array_equal(load_image(path, 5, 7, 3), COLOUR)
+    np.testing.assert_array_equal(load_image(path, Framing(5, 7, 3)), COLOUR)
     palette = Image.fromarray(COLOUR).quantize(16)
     path = saved(palette, tmp_path / "b.png")
-    np.testing.assert_array_equal(load_image(path, 5, 7, 3), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(load_image(path, Framing(5, 7, 3)), np.asarray(palette.convert("RGB")))
 
 
 def test_sixteen_bit_grey_is_its_high_byte(tmp_path: Path) -> None:
     deep = GREY.astype(np.uint16) * 256 + 77
     path = saved(Image.fromarray(deep), tmp_path / "a.png")
-    np.testing.assert_array_equal(load_image(path, 5, 7, 1)[..., 0], GREY)
+    np.testing.assert_array_equal(load_image(path, Framing(5, 7, 1))[..., 0], GREY)
 
 
 def test_resize_is_bilinear_with_antialiasing(tmp_path: Path) -> None:
     checkers = np.kron([[0, 255] * 8, [255, 0] * 8] * 8, np.ones((2, 2))).astype(np.uint8)
     path = saved(Image.fromarray(checkers), tmp_path / "a.png")
-    small = load_image(path, 4, 4, 1)
+    small = load_image(path, Framing(4, 4, 1))
     assert np.ptp(small) < 40  # without antialiasing it would be black or white
     np.testing.assert_array_equal(
         small[..., 0], np.asarray(Image.fromarray(checkers).resize((4, 4), Image.Resampling.BILINEAR))
     )
-    assert load_image(path, 3, 9, 3).shape == (3, 9, 3)
+    assert load_image(path, Framing(3, 9, 3)).shape == (3, 9, 3)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, turn: obj
     exif[0x0112] = orientation
     path = saved(image, tmp_path / "a.png", exif=exif)
     expected = turn(COLOUR)  # type: ignore[operator]
-    np.testing.assert_array_equal(load_image(path, *expected.shape[:2], 3), expected)
+    np.testing.assert_array_equal(load_image(path, Framing(*expected.shape[:2], 3)), expected)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_what_is_no_file(tmp_path: Path, name: str, message: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     with pytest.raises(InputError, match=f"{name}: {message}") as e:
-        load_image(tmp_path / name, 5, 7, 3)
+        load_image(tmp_path / name, Framing(5, 7, 3))
     assert e.value.exit_code == 2
 
 
@@ -102,7 +105,7 @@ def test_not_an_image(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"a\.png: cannot be decoded as an image"):
-        load_image(path, 5, 7, 3)
+        load_image(path, Framing(5, 7, 3))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tiff"])
@@ -113,7 +116,7 @@ def test_cut_short(tmp_path: Path, suffix: str, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(InputError, match=f"a\\.{suffix}: cannot be decoded as an image"):
-        load_image(path, 5, 7, 3)
+        load_image(path, Framing(5, 7, 3))
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -126,7 +129,7 @@ def test_bomb(tmp_path: Path, side: int, message: str) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
     with pytest.raises(InputError, match=rf"a\.png: .*{message}"):
-        load_image(path, 5, 7, 3)
+        load_image(path, Framing(5, 7, 3))
 
 
 def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,48 +137,50 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail(f"started {a}"))
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(InputError, match=r"a\.png: cannot be decoded as an image \(it is EPS\); give a PNG or JPEG"):
-        load_image(tmp_path / "a.png", 5, 7, 3)
+        load_image(tmp_path / "a.png", Framing(5, 7, 3))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tiff", "webp", "gif"])
 def test_every_format_is_still_decoded(tmp_path: Path, suffix: str) -> None:
-    assert load_image(saved(Image.fromarray(COLOUR), tmp_path / f"a.{suffix}"), 5, 7, 3).shape == (5, 7, 3)
+    assert load_image(saved(Image.fromarray(COLOUR), tmp_path / f"a.{suffix}"), Framing(5, 7, 3)).shape == (5, 7, 3)
 
 
 def test_floating_point_samples(tmp_path: Path) -> None:
     path = saved(Image.fromarray(GREY.astype(np.float32)), tmp_path / "a.tiff")
     with pytest.raises(InputError, match=r"a\.tiff: has floating-point samples; save it with 8 or 16 bits"):
-        load_image(path, 5, 7, 1)
+        load_image(path, Framing(5, 7, 1))
 
 
 def test_two_channels() -> None:
     with pytest.raises(InputError, match="channels is 2; must be 1"):
-        load_image("a.png", 5, 7, 2)
+        load_image("a.png", Framing(5, 7, 2))
 
 
 def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(BackendMissing, match="install it with: pip install pillow"):
-        load_image("a.png", 5, 7, 3)
+        load_image("a.png", Framing(5, 7, 3))
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.tiff", "a.webp", "a.png"])
 def test_several_frames_or_pages_are_refused_and_one_is_not(tmp_path: Path, name: str) -> None:
     frames = [Image.fromarray(np.roll(COLOUR, i, axis=0)) for i in range(3)]
-    assert load_image(saved(frames[0], tmp_path / name), 5, 7, 3).shape == (5, 7, 3)
+    assert load_image(saved(frames[0], tmp_path / name), Framing(5, 7, 3)).shape == (5, 7, 3)
     path = saved(frames[0], tmp_path / name, save_all=True, append_images=frames[1:])
     with pytest.raises(InputError, match=f"{name}: holds 3 frames or pages, and one is read; save the one that counts"):
-        load_image(path, 5, 7, 3)
+        load_image(path, Framing(5, 7, 3))
 
 
 def test_a_camera_s_previews_are_no_pages(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.roll(COLOUR, i, axis=0)) for i in range(2)]
     saved(frames[0], tmp_path / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
     saved(frames[0], tmp_path / "b.jpg")
-    np.testing.assert_array_equal(load_image(tmp_path / "a.jpg", 5, 7, 3), load_image(tmp_path / "b.jpg", 5, 7, 3))
+    np.testing.assert_array_equal(
+        load_image(tmp_path / "a.jpg", Framing(5, 7, 3)), load_image(tmp_path / "b.jpg", Framing(5, 7, 3))
+    )
 
 
 def test_a_file_of_no_format_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.png: cannot be decoded as an image \(no format that is read\)"):
-        load_image(tmp_path / "a.png", 5, 7, 3)
+        load_image(tmp_path / "a.png", Framing(5, 7, 3))

@@ -26,6 +26,7 @@ from dlx_deploy.runtime.package.archive import to_json, write_archive
 from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference, parse_package
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks.arrays import Tolerance
+from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.images import load_image
 from dlx_deploy.runtime.tasks.mask_counts import confusion_counts, mean_iou
 from dlx_deploy.runtime.tasks.mask_files import image_size, load_mask, load_pair
@@ -35,7 +36,7 @@ from dlx_deploy.runtime.tasks.semantic_segmentation import semantic_segmentation
 
 SHAPE = (4, 6, 3)
 LABELS = ["red", "green", "blue"]
-TASK = semantic_segmentation(SHAPE, LABELS)
+TASK = semantic_segmentation(Framing(*SHAPE), LABELS)
 
 
 def network(shift: int = 0) -> bytes:
@@ -257,12 +258,12 @@ def test_a_mask_is_as_large_as_its_image(tmp_path: Path) -> None:
     mask, image = tmp_path / "m.png", tmp_path / "i.jpg"
     Image.fromarray(np.array([[0, 1, 2], [2, 1, 0]], np.uint8)).save(mask)
     Image.new("RGB", (3, 2)).save(image)
-    assert load_pair((image, mask), (2, 3, 3), 3, 255).tolist() == [[0, 1, 2], [2, 1, 0]]
+    assert load_pair((image, mask), Framing(2, 3, 3), 3, 255).tolist() == [[0, 1, 2], [2, 1, 0]]
     turned = Image.Exif()
     turned[0x0112] = 6  # on its side
     Image.new("RGB", (3, 2)).save(image, exif=turned)
     with pytest.raises(InputError, match=r"m\.png: is 3 x 2 pixels, and its image i\.jpg 2 x 3, upright; they must be"):
-        load_pair((image, mask), (2, 3, 3), 3, 255)
+        load_pair((image, mask), Framing(2, 3, 3), 3, 255)
 
 
 def test_one_layout_at_a_time_and_names_in_any_writing(tmp_path: Path) -> None:
@@ -286,7 +287,7 @@ def test_sizes_are_those_of_upright_images(tmp_path: Path, kind: str, orientatio
     path = tmp_path / f"i.{kind}"
     Image.new("RGB", (3, 2)).save(path, exif=exif)
     assert image_size(path) == (size, True)
-    assert load_image(path, size[1], size[0], 3).shape == (size[1], size[0], 3)
+    assert load_image(path, Framing(size[1], size[0], 3)).shape == (size[1], size[0], 3)
 
 
 def test_masks_that_would_be_read_otherwise_than_they_are_meant(
@@ -297,10 +298,10 @@ def test_masks_that_would_be_read_otherwise_than_they_are_meant(
     turned[0x0112] = 6
     mask.save(path, exif=turned)
     with pytest.raises(InputError, match=r"has an EXIF orientation; .*save it the way up that its image is seen"):
-        load_mask(path, 2, 3, 3, 255)
+        load_mask(path, Framing(2, 3, 3), 3, 255)
     mask.save(path, save_all=True, append_images=[mask.point(lambda v: v + 1)])
     with pytest.raises(InputError, match=r"holds 2 frames; .*save the one that counts by itself"):
-        load_mask(path, 2, 3, 3, 255)
+        load_mask(path, Framing(2, 3, 3), 3, 255)
     grey4 = bytes.fromhex("89504e470d0a1a0a") + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in (
@@ -311,16 +312,16 @@ def test_masks_that_would_be_read_otherwise_than_they_are_meant(
     )
     path.write_bytes(grey4)
     with pytest.raises(InputError, match=r"is grey of fewer than 8 bits \(L;4\); .*save it with 8 bits or a palette"):
-        load_mask(path, 1, 2, 3, 255)
+        load_mask(path, Framing(1, 2, 3), 3, 255)
     mask.save(path)
     mirrored = Image.Exif()
     mirrored[0x0112] = 2
     Image.new("RGB", (3, 2)).save(tmp_path / "i.jpg", exif=mirrored)
-    load_pair((tmp_path / "i.jpg", path), (2, 3, 3), 3, 255)
+    load_pair((tmp_path / "i.jpg", path), Framing(2, 3, 3), 3, 255)
     assert "images are turned by their EXIF orientation; their masks must be drawn on what is seen" in caplog.text
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
     with pytest.raises(InputError, match=r"m\.png: too large to decode safely"):
-        load_mask(path, 2, 3, 3, 255)
+        load_mask(path, Framing(2, 3, 3), 3, 255)
 
 
 def test_masks_as_files(tmp_path: Path) -> None:
@@ -328,21 +329,24 @@ def test_masks_as_files(tmp_path: Path) -> None:
     indexed = Image.fromarray(np.array([[0, 1], [2, 255]], np.uint8))
     indexed.putpalette(list(range(256)) * 3)
     indexed.save(path)
-    assert load_mask(path, 2, 2, 3, 255).tolist() == [[0, 1], [2, 255]]
+    assert load_mask(path, Framing(2, 2, 3), 3, 255).tolist() == [[0, 1], [2, 255]]
     (tmp_path / "grey.png").write_bytes(path.read_bytes())
     Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8)).save(tmp_path / "grey.png")
-    assert load_mask(tmp_path / "grey.png", 2, 2, 3, 0).tolist() == [[255, 1], [2, 1]]  # whatever is ignored reads 255
-    assert np.unique(load_mask(path, 8, 6, 3, 255)).tolist() == [0, 1, 2, 255]  # no class between two
+    assert load_mask(tmp_path / "grey.png", Framing(2, 2, 3), 3, 0).tolist() == [
+        [255, 1],
+        [2, 1],
+    ]  # whatever is ignored reads 255
+    assert np.unique(load_mask(path, Framing(8, 6, 3), 3, 255)).tolist() == [0, 1, 2, 255]  # no class between two
     with pytest.raises(InputError, match=r"m\.png: holds the value 2; must be 0 to 1, or 255: ignored"):
-        load_mask(path, 2, 2, 2, 255)
+        load_mask(path, Framing(2, 2, 3), 2, 255)
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(path)
     with pytest.raises(InputError, match=r"is a PNG of mode RGB; a mask is a PNG with a palette or of 8-bit grey"):
-        load_mask(path, 2, 2, 3, 255)
+        load_mask(path, Framing(2, 2, 3), 3, 255)
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="cannot be decoded as a mask"):
-        load_mask(path, 2, 2, 3, 255)
+        load_mask(path, Framing(2, 2, 3), 3, 255)
     with pytest.raises(InputError, match=r"none\.png: no such file"):
-        load_mask(tmp_path / "none.png", 2, 2, 3, 255)
+        load_mask(tmp_path / "none.png", Framing(2, 2, 3), 3, 255)
 
 
 def test_fields_of_the_wrong_kind(helpers: Any) -> None:

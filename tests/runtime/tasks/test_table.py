@@ -12,6 +12,7 @@ import pytest
 from dlx_deploy.runtime.errors import BackendMissing, InputError, PackageError
 from dlx_deploy.runtime.package.fields import Fields
 from dlx_deploy.runtime.tasks.classes import Classes
+from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.image_classification import image_classification
 from dlx_deploy.runtime.tasks.predictions import Predictions
 from dlx_deploy.runtime.tasks.table import GROUP, TASKS, open_task
@@ -83,7 +84,7 @@ def test_predictions_as_values() -> None:
 
 
 def test_a_class_is_no_file(tmp_path: Path) -> None:
-    task = image_classification((2, 2, 1), ["a", "b"])
+    task = image_classification(Framing(2, 2, 1), ["a", "b"])
     assert isinstance(task.outputs, Classes)
     with pytest.raises(InputError, match=r"out is '.*', and a class is no file; leave it out"):
         task.outputs.rows(Predictions.__new__(Predictions), [], PredictOptions(out=tmp_path))
