@@ -217,7 +217,9 @@ def test_a_patch_release_retrains_nothing(
     shutil.copytree(built / ".dlx", tmp_path / ".dlx")
     real = metadata.version
     patched = real("safetensors") + ".999"
-    monkeypatch.setattr(metadata, "version", lambda name: patched if name == "safetensors" else real(name))
+    monkeypatch.setattr(
+        "dlx_deploy.pipeline.key._installed", lambda name: patched if name == "safetensors" else real(name)
+    )
     planned = {step["step"]: step for step in json.loads(here("plan", *tiny(), "--json").out)}
     assert {step["action"] for step in planned.values()} == {"hit"}
     made = f"made with safetensors {real('safetensors')} ({patched} is here)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,13 +43,16 @@ class KeyDocument(msgspec.Struct, frozen=True):
 
 def tool_versions(distributions: Sequence[str]) -> dict[str, str]:
     """Distribution → installed version, ``"missing"`` where it is not installed."""
-    versions = {}
-    for name in distributions:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "missing"
-    return versions
+    return {name: _installed(name) for name in distributions}
+
+
+@functools.cache
+def _installed(distribution: str) -> str:
+    """Asked once: what is installed says so in a file as long as its README, and each step of a build asks anew."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "missing"
 
 
 _RELEASE = re.compile(r"(?P<kept>(?:\d+!)?(?P<major>\d+)\.(?P<minor>\d+))(?:\.\d+)*(?:\.post\d+)?(?P<local>\+.+)?")

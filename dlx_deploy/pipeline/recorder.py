@@ -1,4 +1,4 @@
-"""The manifest of a build while it runs: on disk after every step."""
+"""The manifest of a build while it runs: on disk before and after every step that does work."""
 
 from __future__ import annotations
 
@@ -42,10 +42,17 @@ class Recorder:
             status="running",
         )
 
-    def update(self, **changes: object) -> None:
-        """Write the manifest with ``changes``."""
+    def note(self, **changes: object) -> None:
+        """Take ``changes`` into the manifest; the next ``update`` writes them.
+
+        What was found in the store is found again after a kill, and each write waits for the disk.
+        """
         seconds = round(time.monotonic() - self._clock, 3)
         self.manifest = msgspec.structs.replace(self.manifest, seconds=seconds, **changes)
+
+    def update(self, **changes: object) -> None:
+        """Write the manifest with ``changes``."""
+        self.note(**changes)
         if not self._writable:
             return
         try:

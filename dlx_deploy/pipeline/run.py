@@ -119,6 +119,7 @@ def _one_step(planned: Planned, loop: _Loop) -> Sequence[GateResult]:
         with loop.store.lock(planned.key, lambda: loop.watch.waiting(step)):
             again = resolver.examine(step)  # another process may have finished it while we waited
             if again.action == "run":
+                recorder.update()
                 loop.watch.started(planned)
                 record, status = _run(again, loop), "ran"
             else:
@@ -131,7 +132,8 @@ def _one_step(planned: Planned, loop: _Loop) -> Sequence[GateResult]:
     notes = step.notes(resolver.outputs(step), record.metrics) if step.notes else ()
     # Recorded before anybody is told and before a gate stops the build: what is said can be read up later.
     before = recorder.manifest
-    recorder.update(
+    tell = recorder.update if status == "ran" else recorder.note
+    tell(
         steps=(*before.steps, entry),
         gates=(*before.gates, *gates),
         notes=(*before.notes, *(f"{step.name}: {text}" for text in notes)),

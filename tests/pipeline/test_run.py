@@ -206,6 +206,25 @@ def test_a_warm_build_needs_no_writable_store(
     assert "the manifest of this build is not recorded" in caplog.text
 
 
+def test_a_warm_build_writes_its_manifest_once(
+    toy: Toy, store: Store, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[list[str]] = []
+    write = Store.write_build
+
+    def count(self: Store, name: str, manifest: bytes) -> Path:
+        written.append([step["step"] for step in msgspec.json.decode(manifest)["steps"]])
+        return write(self, name, manifest)
+
+    monkeypatch.setattr(Store, "write_build", count)
+    run_build(toy.build(3), store, events)
+    # Before a step works, so that `status` finds the build, and after it, so that a kill loses no word of it.
+    assert written == [[], ["number"], ["number"], ["number", "parity"], ["number", "parity"], *[[*toy.ran]] * 2]
+    written.clear()
+    run_build(toy.build(3), store, events)
+    assert written == [toy.ran]
+
+
 def test_undeclared_and_missing_outputs_are_refused(store: Store, events: Events) -> None:
     def run(job: Job) -> Metrics:
         (job.out / job.params.name).write_text("x")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ class Versions(dict[str, str]):
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Versions:
     versions = Versions(made="1.4.0", other="0.8.0")
-    monkeypatch.setattr(metadata, "version", versions.__getitem__)
+    monkeypatch.setattr("dlx_deploy.pipeline.key._installed", versions.__getitem__)
     return versions
 
 
