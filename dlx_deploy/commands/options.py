@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_STORE",
+    "AcceptHazardsOption",
     "BackendOption",
     "CacheOption",
     "ConfigOption",
@@ -50,6 +51,9 @@ BackendOption = Annotated[
     str | None, typer.Option("--backend", help="What runs the package; the first of its own that is here by default.")
 ]
 NoBuildOption = Annotated[bool, typer.Option("--no-build", help="Refuse if an engine would have to be built.")]
+AcceptHazardsOption = Annotated[
+    bool, typer.Option("--accept-hazards", help="Use a backend that is known to compute this model wrong.")
+]
 CacheOption = Annotated[Path | None, typer.Option("--cache", help="Where engines are kept.")]
 
 DEFAULT_STORE = Path(".dlx")

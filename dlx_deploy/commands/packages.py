@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlx_deploy.commands.options import (
+    AcceptHazardsOption,
     BackendOption,
     CacheOption,
     JsonOption,
@@ -45,6 +46,7 @@ def verify(
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
+    accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Judge the shipped bytes again: package against teacher, image by image."""
@@ -52,7 +54,7 @@ def verify(
 
     given = {"max-drop": max_drop, "min-accuracy": min_accuracy, "confidence": confidence, "teacher": teacher}
     with labelled_data(data, package) as folder:
-        command = ["verify", f"--data={folder}", *_given(given), *_session(threads, backend, no_build)]
+        command = ["verify", f"--data={folder}", *_given(given), *_session(threads, backend, no_build, accept_hazards)]
         finish(_on_device(package, command), as_json)
 
 
@@ -67,6 +69,7 @@ def predict(
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
+    accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a package's model makes of image files, or of texts."""
@@ -77,7 +80,8 @@ def predict(
     from dlx_deploy.runtime.predictor import Predictor
     from dlx_deploy.runtime.tasks.task import PredictOptions
 
-    predictor = Predictor(open_package(package), BackendOptions(backend, threads, not no_build), say)
+    options = BackendOptions(backend, threads, not no_build, accept_hazards=accept_hazards)
+    predictor = Predictor(open_package(package), options, say)
     asked = asked_inputs(predictor.package, inputs or [], file, sys.stdin)
     finish(commands.predict(predictor, asked, PredictOptions(top, out)), as_json)
 
@@ -91,12 +95,13 @@ def bench(
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
+    accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a package's latency on this machine; exit 3 if it misses its budget."""
     command = ["bench", f"--rounds={rounds}", f"--batch={batch}", *_given({"max-p90-ms": max_p90_ms})]
     given = ["--", *inputs] if inputs else []
-    finish(_on_device(package, [*command, *_session(threads, backend, no_build), *given]), as_json)
+    finish(_on_device(package, [*command, *_session(threads, backend, no_build, accept_hazards), *given]), as_json)
 
 
 def selftest(
@@ -104,10 +109,11 @@ def selftest(
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
+    accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the golden inputs' outputs with those of the builder; exit 5 if they differ."""
-    finish(_on_device(package, ["selftest", *_session(threads, backend, no_build)]), as_json)
+    finish(_on_device(package, ["selftest", *_session(threads, backend, no_build, accept_hazards)]), as_json)
 
 
 def inspect(
@@ -143,8 +149,9 @@ def _on_device(package: Path, command: Sequence[str]) -> CommandView:
     return device.run(device.put(package), command)
 
 
-def _session(threads: int, backend: str | None, no_build: bool) -> list[str]:
-    return [f"--threads={threads}", *_given({"backend": backend}), *["--no-build"] * no_build]
+def _session(threads: int, backend: str | None, no_build: bool, accept_hazards: bool) -> list[str]:
+    flags = [*["--no-build"] * no_build, *["--accept-hazards"] * accept_hazards]
+    return [f"--threads={threads}", *_given({"backend": backend}), *flags]
 
 
 def _given(options: Mapping[str, object]) -> list[str]:

@@ -9,6 +9,7 @@ __all__ = ["own_sources"]
 
 
 def own_sources() -> Dict[str, bytes]:
-    """The files of this package of modules by their path in it (``tasks/images.py``), sorted."""
+    """The files of this package of modules by their path in it (``tasks/images.py``), sorted; tables are ``.json``."""
     here = Path(__file__).parent
-    return {path.relative_to(here).as_posix(): path.read_bytes() for path in sorted(here.rglob("*.py"))}
+    found = sorted([*here.rglob("*.py"), *here.rglob("*.json")])
+    return {path.relative_to(here).as_posix(): path.read_bytes() for path in found}

@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto, NodeProto, defs, helper, numpy_helper
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.model import STANDARD, Index, attribute, int_attribute, load, opset
+from dlx_deploy.graph.model import STANDARD, Index, attribute, infer, int_attribute, load, opset
 from dlx_deploy.graph.passes.base import Pass
 
 __all__ = ["lower", "to_opset"]
@@ -24,6 +24,7 @@ class _Context:
     """What a rule may ask about the graph, and where it leaves new constants."""
 
     def __init__(self, model: ModelProto, target: int) -> None:
+        self._model = model
         self.index = Index(model)
         self.target = target
         self.constants: list[onnx.TensorProto] = []
@@ -35,6 +36,11 @@ class _Context:
         if node.input[position] not in self.index.initializers:
             raise _refused(node, self.target, f"its input {position} is computed, not constant")
         return [int(v) for v in self.index.array(node.input[position]).reshape(-1)]
+
+    def rank(self, name: str) -> int:
+        """How many dimensions a tensor has; 0 where that is not known."""
+        info = infer(self._model).get(name)
+        return len(info.shape) if info else 0
 
     def constant(self, name: str, values: object, dtype: type[np.generic]) -> str:
         """The name of a new initializer."""
@@ -203,8 +209,43 @@ def _layer_norm(node: NodeProto, context: _Context) -> list[NodeProto]:
     return nodes
 
 
+def _grid_sample(node: NodeProto, context: _Context) -> list[NodeProto]:
+    """Opset 20 gave ``bilinear`` and ``bicubic`` new names, and took volumes beside images."""
+    mode = attribute(node, "mode", b"linear")
+    older = {b"linear": "bilinear", b"cubic": "bicubic"}.get(mode if isinstance(mode, bytes) else b"", "nearest")
+    if context.rank(node.input[0]) > 4:
+        raise _refused(node, context.target, "it samples volumes, which came with opset 20")
+    kept = [item for item in node.attribute if item.name != "mode"]
+    return [_rebuilt(node, list(node.input), [*kept, helper.make_attribute("mode", older)])]
+
+
+def _gelu(node: NodeProto, context: _Context) -> list[NodeProto]:
+    """Gelu came with opset 20: x / 2 * (1 + gate), the gate erf(x / sqrt 2), or where it says so a tanh near to it."""
+    x, out = node.input[0], node.output[0]
+
+    def number(name: str, value: float) -> str:
+        return context.constant(f"{out}/{name}", value, np.float32)
+
+    if attribute(node, "approximate") == b"tanh":
+        steps = [
+            ("Mul", [x, x], "square"),
+            ("Mul", [f"{out}/square", x], "cubed"),
+            ("Mul", [f"{out}/cubed", number("cube", 0.044715)], "bend"),
+            ("Add", [x, f"{out}/bend"], "bent"),
+            ("Mul", [f"{out}/bent", number("slope", (2 / np.pi) ** 0.5)], "scaled"),
+            ("Tanh", [f"{out}/scaled"], "gate"),
+        ]
+    else:
+        steps = [("Mul", [x, number("root", 0.5**0.5)], "scaled"), ("Erf", [f"{out}/scaled"], "gate")]
+    steps += [("Add", [f"{out}/gate", number("one", 1.0)], "open"), ("Mul", [x, number("half", 0.5)], "halved")]
+    nodes = [helper.make_node(op, inputs, [f"{out}/{step}"], name=f"{node.name}/{step}") for op, inputs, step in steps]
+    return [*nodes, helper.make_node("Mul", [f"{out}/halved", f"{out}/open"], [out], name=f"{node.name}/product")]
+
+
 _RULES: dict[str, Callable[[NodeProto, _Context], list[NodeProto]]] = {
     "BatchNormalization": _batch_norm,
+    "Gelu": _gelu,
+    "GridSample": _grid_sample,
     "HardSwish": _hard_swish,
     "LayerNormalization": _layer_norm,
     "ReduceL2": _reduce,

@@ -1,6 +1,6 @@
 """The same arithmetic on every ONNX Runtime: a graph in half precision as a float32 one that rounds where it did.
 
-What ONNX Runtime makes of float16 depends on its version and on the CPU. Up to 1.28 its ``QuantizeLinear`` of float16
+What ONNX Runtime makes of float16 depends on its version and on the CPU. Below 1.30 its ``QuantizeLinear`` of float16
 gives other integers than ONNX asks for, the casts around what it has no kernel for come and go, and an ARM CPU with
 float16 sums in it. Of float32 there is one reading. So every float16 tensor becomes float32, and what computes it is
 followed by a cast to float16 and back: each operation is done in float32 and its result rounded once. A quantizer then

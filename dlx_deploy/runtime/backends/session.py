@@ -15,6 +15,7 @@ __all__ = [
     "MAX_THREADS",
     "InferenceSession",
     "ModelEnd",
+    "onnxruntime_version",
     "open_plugin_session",
     "open_session",
     "session_errors",
@@ -114,6 +115,15 @@ def open_plugin_session(model: bytes, plugin: str, threads: int = 0) -> Inferenc
 def tensor_type(dtype: str) -> str:
     """What ONNX Runtime calls a tensor of this numpy ``dtype``, such as ``tensor(uint8)``."""
     return f"tensor({TYPES.get(dtype, dtype)})"
+
+
+def onnxruntime_version() -> str:
+    """This machine's onnxruntime.
+
+    Raises:
+        BackendMissing: as ``version_warning``.
+    """
+    return str(_import().__version__)
 
 
 def version_warning() -> Optional[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Callable, List, Optional, Sequence
 
+from ..backends.choice import met_hazards
 from ..files import PathLike
 from ..package.contents import Package
 from ..predictor import Predictor
@@ -48,8 +49,10 @@ def engine(package: Package, build: bool, cache: Optional[str], say: Callable[[s
     Raises:
         BackendMissing, EngineError, PackageError: as ``engine.open.prepare_engine``.
     """
-    from ..engine.open import prepare_engine
+    from ..engine.open import engine_settings, prepare_engine
 
+    for hazard in met_hazards(engine_settings(package).flavour, package):
+        say(f"warning: this engine is known to compute wrong: {hazard.describe()}")
     return EngineView(package, prepare_engine(package, build, cache, say))
 
 

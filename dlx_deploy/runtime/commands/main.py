@@ -80,7 +80,9 @@ def _run(arguments: argparse.Namespace, path: str) -> CommandView:
         return commands.inspect(package)
     if arguments.command == "engine":
         return commands.engine(package, not arguments.no_build, arguments.cache, _say)
-    options = BackendOptions(arguments.backend, arguments.threads, not arguments.no_build, arguments.cache)
+    options = BackendOptions(
+        arguments.backend, arguments.threads, not arguments.no_build, arguments.cache, arguments.accept_hazards
+    )
     predictor = Predictor(package, options, _say)
     return _with_predictor(arguments, predictor, package)
 
@@ -168,6 +170,9 @@ def _command(
     if session:
         parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: ONNX Runtime's choice (default)")
         parser.add_argument("--backend", metavar="NAME", help=f"one of {', '.join(BACKENDS)} (default: the first here)")
+        parser.add_argument(
+            "--accept-hazards", action="store_true", help="use a backend that is known to compute this model wrong"
+        )
         _engine_options(parser)
     return parser
 

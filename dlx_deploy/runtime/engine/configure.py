@@ -35,7 +35,8 @@ def configure(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if has["progress_monitor"]:
         config.progress_monitor = _monitor(trt, progress)
-    _set_types(trt, config, settings, has, name)
+    for kind in settings.weak_flags(has):
+        config.set_flag(getattr(trt.BuilderFlag, kind.upper()))
     _set_dla(trt, builder, config, settings, has, name)
     _set_compatibility(trt, config, settings, has, name)
     _set_capabilities(trt, config, settings, has, name)
@@ -78,17 +79,6 @@ def add_profile(builder: Foreign, network: Foreign, config: Foreign, settings: B
         profile.set_shape(tensor.name, *((batch, *shape[1:]) for batch in settings.batch))
     if profile is not None:
         config.add_optimization_profile(profile)
-
-
-def _set_types(trt: Foreign, config: Foreign, settings: BuildSettings, has: Features, name: str) -> None:
-    """Flags where types are weak: those that the graph's plan needs, and those that the builder may choose."""
-    strong = settings.strongly_typed and has["strongly_typed_flag"]
-    if strong or not has["weak_types"]:
-        return
-    for kind in sorted({settings.precision, *settings.weak_types} & {"fp16", "int8"}):
-        config.set_flag(getattr(trt.BuilderFlag, kind.upper()))
-    if settings.strongly_typed and settings.precision == "int8" and "fp16" in set(settings.layers.values()):
-        config.set_flag(trt.BuilderFlag.FP16)
 
 
 def _set_workspace(api: Api, config: Foreign, limit_mib: int, has: Features) -> List[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Optional, Tuple
 
 from ..errors import EngineError, PackageError
 from ..package.contents import ENGINE_SIDECAR, Package
@@ -17,7 +17,7 @@ from .execute import EngineSession
 from .settings import BuildSettings
 from .sidecar import EngineKey, Sidecar, read_sidecar, this_machine
 
-__all__ = ["PreparedEngine", "engine_settings", "open_engine", "prepare_engine"]
+__all__ = ["PreparedEngine", "engine_builder", "engine_settings", "open_engine", "prepare_engine"]
 
 SAY_EVERY_S = 5.0
 """How often a build that takes minutes says how far it is."""
@@ -40,8 +40,7 @@ def open_engine(package: Package, build: bool, cache: Optional[str], say: Callab
         EngineError: the engine cannot be built, or would have to be and must not.
         PackageError: the recipe or the shipped engine is damaged.
     """
-    settings = engine_settings(package)
-    api = load_api(settings.flavour)
+    settings, api = engine_builder(package)
     prepared = prepare_engine(package, build, cache, say, api)
     folder = Path(cache) if cache else default_folder()
     runtime_cache = folder / "runtime" / f"{prepared.sidecar.plan_sha256}.cache"
@@ -67,6 +66,16 @@ def prepare_engine(
     store = EngineCache(Path(cache) if cache else default_folder())
     cached = store.get(here, settings, builder if build else None, say)
     return PreparedEngine(cached.plan, cached.sidecar, cached.origin)
+
+
+def engine_builder(package: Package) -> Tuple[BuildSettings, Api]:
+    """What the package's engine is built by, and the TensorRT of this machine.
+
+    Raises:
+        BackendMissing: it is not here. EngineError, PackageError: as ``engine_settings``.
+    """
+    settings = engine_settings(package)
+    return settings, load_api(settings.flavour)
 
 
 def engine_settings(package: Package) -> BuildSettings:

@@ -40,6 +40,16 @@ class BuildSettings:
     optimization_level: Optional[int] = None
     compute_capabilities: Tuple[str, ...] = ()
 
+    def weak_flags(self, has: Mapping[str, bool]) -> Tuple[str, ...]:
+        """What a builder with the features ``has`` is free to choose beside FP32; nothing where types are strong."""
+        if (self.strongly_typed and has["strongly_typed_flag"]) or not has["weak_types"]:
+            return ()
+        # Those that the graph's plan needs, and those that the builder may choose.
+        given = {self.precision, *self.weak_types}
+        if self.strongly_typed and self.precision == "int8":
+            given |= {"fp16"} & set(self.layers.values())
+        return tuple(sorted(given & {"fp16", "int8"}))
+
     def to_dict(self) -> Dict[str, object]:
         """As JSON values; ``from_dict`` gives the settings back."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

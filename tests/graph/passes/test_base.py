@@ -90,7 +90,15 @@ def test_a_graph_that_breaks_what_a_pass_ensures() -> None:
 def test_what_an_exported_graph_must_be() -> None:
     """Each contract of the sequence holds on a good graph, and is broken by one fault."""
     passes = {step.name: step for step in exported_passes(17)}
-    assert list(passes) == ["fold-weights", "name-nodes", "pool-globally", "strip-prefix", "opset-17", "tidy"]
+    assert list(passes) == [
+        "fold-weights",
+        "name-nodes",
+        "pool-globally",
+        "strip-prefix",
+        "opset-17",
+        "safe-forms",
+        "tidy",
+    ]
     assert all(not step.ensures(residual_net()) for step in passes.values())
     model = residual_net()
     node(model, "conv2/Conv").name = "conv1/Conv"

@@ -13,7 +13,7 @@ import pytest
 
 from dlx_deploy.runtime.backends.choice import open_backend
 from dlx_deploy.runtime.backends.names import DEFAULT_ORDER, BackendName
-from dlx_deploy.runtime.backends.table import BACKENDS, BackendOptions
+from dlx_deploy.runtime.backends.table import BACKENDS, BackendOptions, Running
 from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.engine import open as opening
 from dlx_deploy.runtime.engine.api import Api
@@ -22,6 +22,8 @@ from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.runtime.engine.sidecar import EngineKey, make_sidecar, to_bytes
 from dlx_deploy.runtime.engine.table import EngineLayer, PrecisionTable
 from dlx_deploy.runtime.errors import BackendMissing, EngineError, InputError, PackageError
+from dlx_deploy.runtime.hazards import table as tables
+from dlx_deploy.runtime.hazards.table import read_table
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.predictor import Predictor
 
@@ -86,7 +88,8 @@ def test_a_backend_that_is_there_and_fails_is_an_error(package: Package, monkeyp
     def broken(*arguments: Any) -> Any:
         raise EngineError("the engine does not compute as the plan asks")
 
-    monkeypatch.setitem(BACKENDS, "tensorrt", replace(BACKENDS["tensorrt"], open=broken))
+    record = replace(BACKENDS["tensorrt"], open=broken, running=lambda package: Running("tensorrt", "1.0", tuple))
+    monkeypatch.setitem(BACKENDS, "tensorrt", record)
     with pytest.raises(EngineError, match="does not compute"):
         open_backend(with_recipe(package, backends=["tensorrt", "onnxruntime-cpu"]), BackendOptions(), silent)
 
@@ -106,7 +109,8 @@ def board(package: Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         progress("Building", 1, 2)
         return built()
 
-    fake = type("Api", (), {"flavour": "tensorrt", "version": "10.3.0"})()
+    features = {"strongly_typed_flag": True, "weak_types": True}
+    fake = type("Api", (), {"flavour": "tensorrt", "version": "10.3.0", "features": lambda self: features})()
     monkeypatch.setattr(opening, "load_api", lambda flavour: fake)
     monkeypatch.setattr(opening, "build_engine", build)
     monkeypatch.setattr(opening, "SAY_EVERY_S", 0.0)
@@ -194,3 +198,61 @@ def test_every_backend_that_is_named_can_be_opened() -> None:
 def test_nothing_asks_for_a_backend_by_its_name(source: Path) -> None:
     text = source.read_text(encoding="utf-8")
     assert not re.findall(rf"startswith\([\"']onnx|[\"'](?:{'|'.join(n for n in BACKENDS if '-' in n[9:])})[\"']", text)
+
+
+def known_wrong(monkeypatch: pytest.MonkeyPatch, *names: str, action: str = "refuse") -> None:
+    """A table that says that these backends compute Gemm wrong."""
+    entry = {
+        "id": "gemm",
+        "title": "Gemm is computed wrong",
+        "backends": list(names),
+        "versions": [["1.0", None]],
+        "when": {"operators": ["Gemm"]},
+        "effect": "nothing is right",
+        "evidence": ["a test"],
+        "action": action,
+        "remedy": "use another",
+    }
+    table = read_table({"schema": 1, "date": "2026-11-26", "hazards": [entry]})
+    monkeypatch.setattr(tables, "hazard_table", lambda: table)
+
+
+def test_a_backend_that_computes_this_graph_wrong_is_passed_over(
+    package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known_wrong(monkeypatch, "onnxruntime-cuda")
+    record = replace(BACKENDS["onnxruntime-cpu"], running=BACKENDS["onnxruntime-cuda"].running)
+    monkeypatch.setitem(BACKENDS, "onnxruntime-cuda", record)  # as if it were here
+    order = with_recipe(package, backends=["onnxruntime-cuda", "onnxruntime-cpu"])
+    backend = open_backend(order, BackendOptions(threads=1), silent)
+    assert backend.name == "onnxruntime-cpu"
+    assert backend.skipped[0].startswith("onnxruntime-cuda: Gemm is computed wrong on onnxruntime-cuda from 1.0 (gemm)")
+    said: list[str] = []
+    taken = open_backend(order, BackendOptions(threads=1, accept_hazards=True), said.append)
+    assert (taken.name, len(said)) == ("onnxruntime-cuda", 1)
+    assert said[0].startswith("warning: onnxruntime-cuda is known to compute this wrong: Gemm is computed wrong")
+
+
+def test_where_nothing_else_may_run_it_the_error_says_why(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    known_wrong(monkeypatch, "onnxruntime-cpu")
+    with pytest.raises(BackendMissing, match=r"nothing on this machine .*: onnxruntime-cpu: Gemm .*; use another"):
+        open_backend(package, BackendOptions(threads=1), silent)
+    with pytest.raises(BackendMissing, match=r"onnxruntime-cpu is not used: Gemm .*; --accept-hazards uses it"):
+        open_backend(package, BackendOptions("onnxruntime-cpu", threads=1), silent)
+
+
+def test_an_engine_that_would_be_wrong_is_not_built(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    known_wrong(monkeypatch, "tensorrt")
+    with pytest.raises(EngineError, match=r"tensorrt: Gemm is computed wrong on tensorrt from 1\.0"):
+        open_backend(board.package, BackendOptions(cache=board.cache), silent)
+    assert board.builds == []
+    said: list[str] = []
+    commands.engine(board.package, True, board.cache, said.append)
+    assert said[0].startswith("warning: this engine is known to compute wrong: Gemm")
+
+
+def test_what_is_only_warned_of_is_said_and_run(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    known_wrong(monkeypatch, "onnxruntime-cpu", action="warn")
+    said: list[str] = []
+    assert open_backend(package, BackendOptions(threads=1), said.append).name == "onnxruntime-cpu"
+    assert [text.split(":")[0] for text in said] == ["warning"]
