@@ -112,11 +112,6 @@ class Training(TrainingDefaults, frozen=True, kw_only=True, forbid_unknown_field
 
     epochs: Count = 10
 
-    @property
-    def augments(self) -> bool:
-        """Whether a network sees other images than those of the data set."""
-        return bool(self.shift_px or self.flip or self.rand_augment or self.mixup or self.cutmix)
-
 
 class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The network to learn from. With a ``checkpoint`` it is loaded, and trained further only if ``epochs`` > 0."""

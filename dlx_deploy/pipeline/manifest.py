@@ -1,4 +1,4 @@
-"""The manifest: one JSON per build, replaced atomically around every step that works, so that a dead build can be read."""
+"""The manifest: one JSON per build, replaced atomically around every step that works: a dead build can be read."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlx_deploy.config import Data, Export, Prune, Training
 from dlx_deploy.errors import ConfigError, DataError
+from dlx_deploy.nn.training.views import Views
 from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
@@ -96,9 +97,11 @@ class Images:
         """As it is."""
         return export
 
-    def changes(self, section: Training) -> bool:
-        """Augmentation."""
-        return section.augments
+    def views(self, section: Training) -> Views | None:
+        """Shifts and mirrorings; what RandAugment, mixup and CutMix draw is never the same."""
+        if section.rand_augment or section.mixup or section.cutmix:
+            return None
+        return Views(shift_px=section.shift_px, flip=section.flip)
 
     def expected(self, data: Data) -> ImageInput:
         """The kind's own size or that of the configuration; three channels where neither says how many."""

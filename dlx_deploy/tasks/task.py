@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.training.batches import Feed
     from dlx_deploy.nn.training.hooks import Metric
     from dlx_deploy.nn.training.losses import Blend, LossFn
+    from dlx_deploy.nn.training.views import Views
     from dlx_deploy.runtime.tasks.task import Task as DeviceTask
     from dlx_deploy.tasks.verification import Comparison
 
@@ -102,8 +103,8 @@ class Inputs(Protocol):
         """``[export]`` with what is left to us decided for the target."""
         ...
 
-    def changes(self, section: Training) -> bool:
-        """Whether a network sees other inputs in training than those of the data set."""
+    def views(self, section: Training) -> Views | None:
+        """The ways in which training shows a stored sample to a network; ``None``: they cannot be counted."""
         ...
 
     def expected(self, data: Data) -> InputSpec:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec.structs import replace
 
 from dlx_deploy.config import Data, Export, Prune, Training
+from dlx_deploy.nn.training.views import Views
 from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ class Texts:
             return export
         return replace(export, length="fixed" if profile.builds_engines else "dynamic")
 
-    def changes(self, section: Training) -> bool:
-        """Never: texts are not augmented."""
-        return False
+    def views(self, section: Training) -> Views:
+        """One: texts are not augmented."""
+        return Views()
 
     def expected(self, data: Data) -> TokenInput:
         """A vocabulary of the size that was asked for."""

@@ -90,7 +90,7 @@ def test_the_library_that_makes_a_network_is_a_tool_wherever_it_is_rebuilt() -> 
         return {s.name for s in steps_for(load_config(None, overrides), JETSON) if tool in s.stage.tools}
 
     assert naming("timm") == naming("transformers") == set()
-    of_teacher = {"teacher", "distill", "prune", "export-teacher"}
+    of_teacher = {"teacher", "teacher-logits", "distill", "prune", "export-teacher"}
     assert naming("timm", "teacher.model=timm:resnet18") == of_teacher
     unaugmented = ["distill.shift_px=0", "prune.shift_px=0"]
     asked_once = {"teacher", "teacher-logits", "export-teacher"}

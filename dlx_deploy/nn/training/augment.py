@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Mixer", "Moves", "Normalise", "drawn_moves", "moved", "rand_augmented"]
+from dlx_deploy.nn.training.views import Views
+
+__all__ = ["Mixer", "Moves", "Normalise", "drawn_moves", "moved", "rand_augmented", "seen_in"]
 
 GROUP = 16
 """So many images of a batch share the operations that RandAugment draws."""
@@ -31,17 +33,21 @@ class Normalise:
 
 @dataclass(frozen=True)
 class Moves:
-    """Where the pixels of B moved images come from: rows int64[B, H] and columns int64[B, W] of the stored ones."""
+    """Where the pixels of B moved images come from: rows int64[B, H] and columns int64[B, W] of the stored ones.
+
+    ``views``: int64[B] on the CPU, the number of the view that each is.
+    """
 
     ys: Tensor
     xs: Tensor
+    views: Tensor
 
     def __getitem__(self, part: slice) -> Moves:
-        return Moves(self.ys[part], self.xs[part])
+        return Moves(self.ys[part], self.xs[part], self.views[part])
 
     def to(self, device: torch.device) -> Moves:
         """The same on ``device``."""
-        return Moves(self.ys.to(device, non_blocking=True), self.xs.to(device, non_blocking=True))
+        return Moves(self.ys.to(device, non_blocking=True), self.xs.to(device, non_blocking=True), self.views)
 
 
 def drawn_moves(
@@ -53,12 +59,28 @@ def drawn_moves(
     """
     if not shift_px and not flip:
         return None
-    ys = _moved(size[0], count, shift_px, generator)
-    xs = _moved(size[1], count, shift_px, generator)
-    if flip:
-        mirrored = torch.rand(count, generator=generator) < 0.5
-        xs = torch.where(mirrored[:, None], xs.flip(1), xs)
-    return Moves(ys, xs)
+    down = torch.randint(-shift_px, shift_px + 1, (count, 1), generator=generator)
+    right = torch.randint(-shift_px, shift_px + 1, (count, 1), generator=generator)
+    mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
+    views = (down + shift_px) * (2 * shift_px + 1) + right + shift_px
+    return _moves(size, down, right, mirrored, views[:, 0] * (1 + flip) + mirrored)
+
+
+def seen_in(feed: Callable[[Tensor], Tensor], views: Views, number: int) -> Callable[[Tensor], Tensor]:
+    """What a network reads for stored rows, uint8[N, H, W, C], in the view ``number``: ``feed`` of the moved images."""
+    if views.count == 1:
+        return feed
+    shift, mirrored = divmod(number, 1 + views.flip)
+    down, right = (at - views.shift_px for at in divmod(shift, 2 * views.shift_px + 1))
+
+    def moving(rows: Tensor) -> Tensor:
+        count = len(rows)
+        shifts = torch.full((count, 1), down), torch.full((count, 1), right)
+        same = torch.full((count,), bool(mirrored)), torch.full((count,), number)
+        moves = _moves((rows.shape[1], rows.shape[2]), *shifts, *same)
+        return feed(moved(rows, torch.arange(count), moves.to(rows.device)))
+
+    return moving
 
 
 def moved(stored: Tensor, rows: Tensor, moves: Moves | None) -> Tensor:
@@ -105,7 +127,7 @@ class Mixer:
         return mixed
 
 
-def _moved(length: int, count: int, shift_px: int, generator: torch.Generator) -> Tensor:
-    """int64[count, length]: source positions along one axis."""
-    shift = torch.randint(-shift_px, shift_px + 1, (count, 1), generator=generator)
-    return (torch.arange(length) + shift).clamp_(0, length - 1)
+def _moves(size: tuple[int, int], down: Tensor, right: Tensor, mirrored: Tensor, views: Tensor) -> Moves:
+    """``down`` and ``right``: int64[B, 1], the shifts; ``mirrored``: bool[B]."""
+    ys, xs = ((torch.arange(n) + shift).clamp_(0, n - 1) for n, shift in zip(size, (down, right), strict=True))
+    return Moves(ys, torch.where(mirrored[:, None], xs.flip(1), xs), views)

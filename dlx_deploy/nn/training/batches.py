@@ -46,12 +46,14 @@ class Batch:
     the CPU.
 
     ``weights``: float32[N], what each sample counts in the mean loss of an optimizer step; ``None``: all the same.
+    ``views``: int64[N] on the CPU, how each image was moved (``views.Views``); ``None``: not at all.
     """
 
     inputs: Tensor
     targets: Tensor
     rows: Tensor
     weights: Tensor | None = None
+    views: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class ImageBatches:
         moves = every[before : before + len(rows)].to(self._device) if every else None
         images = self._feed(rand_augmented(self._images.at(rows, moves), s.rand_augment))
         images, targets = self._mixer(images, self._targets.at(rows, moves if self._aligned else None))
-        return Batch(images, targets, torch.from_numpy(rows))
+        return Batch(images, targets, torch.from_numpy(rows), views=moves.views if moves else None)
 
 
 class _Rows:

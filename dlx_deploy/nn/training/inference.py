@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,15 @@ from dlx_deploy.nn.training.hooks import Metric
 
 __all__ = ["evaluate", "predict", "predict_logits", "total"]
 
+Reading = Callable[[torch.Tensor], torch.Tensor]
+"""Rows as they are stored → what a network reads: a ``Feed``, or one that does more."""
 BATCH = 256
 """Samples that are answered at a time, at most …"""
 BATCH_VALUES = 1 << 24
 """… and their values: a network makes many more of each, and its answers may be as large."""
 
 
-def predict(model: nn.Module, inputs: npt.NDArray[Any], feed: Feed, batch: int | None = None) -> Answer:
+def predict(model: nn.Module, inputs: npt.NDArray[Any], feed: Reading, batch: int | None = None) -> Answer:
     """The answers float32[N, ...] to ``inputs``, rows as stored, in evaluation mode; the mode is put back."""
     batch = batch or _batch(inputs)
     training, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -37,7 +40,7 @@ def predict(model: nn.Module, inputs: npt.NDArray[Any], feed: Feed, batch: int |
 
 
 def predict_logits(
-    model: nn.Module, inputs: npt.NDArray[Any], feed: Feed, batch: int | None = None
+    model: nn.Module, inputs: npt.NDArray[Any], feed: Reading, batch: int | None = None
 ) -> npt.NDArray[np.float32]:
     """The one output, float32[N, classes, ...], for ``inputs``, as ``predict`` gives it."""
     logits: npt.NDArray[np.float32] = predict(model, inputs, feed, batch)

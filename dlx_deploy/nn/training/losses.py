@@ -36,14 +36,15 @@ def distilled(teacher: nn.Module, blend: Blend) -> LossFn:
     return loss
 
 
-def distilled_from(answers: npt.NDArray[np.float32], blend: Blend) -> LossFn:
+def distilled_from(answers: npt.NDArray[np.float32], blend: Blend, samples: int) -> LossFn:
     """A loss for ``train``: ``blend`` with the teacher's outputs computed before.
 
-    ``answers``: float32[samples, ...], in the order of the training split; right only without augmentation.
+    ``answers``: float32[views * samples, ...], for each view of the training images all ``samples`` in their order.
     """
 
     def loss(outputs: Tensor, batch: Batch) -> Tensor:
-        taught = torch.from_numpy(np.ascontiguousarray(answers[batch.rows.numpy()])).to(outputs.device)
+        at = batch.rows if batch.views is None else batch.views * samples + batch.rows
+        taught = torch.from_numpy(np.ascontiguousarray(answers[at.numpy()])).to(outputs.device)
         return blend(outputs, taught, batch)
 
     return loss

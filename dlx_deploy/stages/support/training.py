@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dlx_deploy.config import Config, Distill, Prune, Teacher, Training
+from dlx_deploy.nn.training.views import Views
 from dlx_deploy.pipeline.stage import Job, Metrics, Network, Offers, Source
 from dlx_deploy.tasks import task_for, task_of
 
@@ -24,11 +25,12 @@ __all__ = [
     "NoParams",
     "Taught",
     "distilling",
-    "learns_from_logits",
+    "logits_of",
     "new_model",
     "taught_by",
     "train_and_save",
     "use_threads",
+    "views_asked",
 ]
 
 TORCH_TOOLS = ("accelerate", "numpy", "safetensors", "torch", "torchvision")
@@ -86,24 +88,34 @@ class Taught:
     networks: Sequence[Network]
 
 
-def learns_from_logits(section: Distill | Prune, config: Config) -> bool:
-    """Whether the teacher would always be asked the very same, so that its answers are computed once, as ``logits``."""
+def views_asked(section: Distill | Prune, config: Config) -> Views | None:
+    """In which views the teacher is asked of every sample once, where that is less than to ask it in each epoch.
+
+    ``None``: it is asked as the student trains.
+    """
     task = task_for(config.data)
-    return section.epochs > 0 and task.answers.small and not task.inputs.changes(section)
+    views = task.inputs.views(section) if task.answers.small else None
+    return views if views is not None and views.count <= section.epochs else None
+
+
+def logits_of(views: Views) -> str:
+    """Under which name the teacher's answers in these ``views`` are offered."""
+    return f"logits of {views}"
 
 
 def taught_by(section: Distill | Prune, config: Config, upstream: Offers) -> Taught:
-    """The teacher, or its answers."""
-    if learns_from_logits(section, config):
-        return Taught({"logits": upstream.output("logits")}, ())
-    teacher = upstream.networks["teacher"]
-    return Taught({"teacher": teacher.model}, (teacher,))
+    """The teacher, or its answers; where there is one for each of several views they may be too many to keep."""
+    teacher, views = upstream.networks["teacher"], views_asked(section, config)
+    if views is None:
+        return Taught({"teacher": teacher.model}, (teacher,))
+    logits = {"logits": upstream.output(logits_of(views))}
+    return Taught(logits, ()) if views.count == 1 else Taught({**logits, "teacher": teacher.model}, (teacher,))
 
 
 def distilling(job: Job[Distill | Prune], data: Dataset) -> LossFn:
     """The section's distillation loss: the teacher answers on the very inputs that the student sees.
 
-    Without augmentation these are always the same, and its answers come as ``logits``.
+    Where these are few its answers come as ``logits``.
     """
     from dlx_deploy.nn.training.losses import distilled, distilled_from
     from dlx_deploy.nn.weights.network import load_model
@@ -112,7 +124,9 @@ def distilling(job: Job[Distill | Prune], data: Dataset) -> LossFn:
     if "logits" in job.inputs:
         import numpy as np
 
-        return distilled_from(np.load(job.inputs["logits"]), blend)
+        answers = np.load(job.inputs["logits"], mmap_mode="r")
+        if len(answers):
+            return distilled_from(answers, blend, len(data.split("train")[1]))
     teacher, _ = load_model(job.inputs["teacher"])
     return distilled(teacher, blend)
 

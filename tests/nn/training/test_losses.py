@@ -7,9 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dlx_deploy.nn.training.batches import Batch
+from dlx_deploy.config import Distill
+from dlx_deploy.nn.training.augment import seen_in
+from dlx_deploy.nn.training.batches import Batch, ImageFeed, TrainData
 from dlx_deploy.nn.training.classes import class_blend, cross_entropy, distillation_loss, supervised
+from dlx_deploy.nn.training.inference import predict_logits
 from dlx_deploy.nn.training.losses import distilled, distilled_from
+from dlx_deploy.nn.training.views import Views
 
 temperatures = st.floats(0.5, 20.0)
 
@@ -48,7 +52,27 @@ def test_answers_given_before_are_those_of_the_teacher() -> None:
     answers = teacher(images).detach().numpy()
     logits = torch.randn(3, 3)
     live = distilled(teacher, class_blend(3.0, 0.6))(logits, batch)
-    assert torch.allclose(distilled_from(answers, class_blend(3.0, 0.6))(logits, batch), live, atol=1e-6)
+    assert torch.allclose(distilled_from(answers, class_blend(3.0, 0.6), 8)(logits, batch), live, atol=1e-6)
+
+
+def test_answers_in_views_are_those_of_the_teacher_to_what_the_student_saw() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (8, 6, 5, 1), dtype=torch.uint8)
+    feed, views, settings = ImageFeed([0.5], [0.3]), Views(shift_px=1, flip=True), Distill(batch_size=4, flip=True)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(30, 3))
+    answers = np.concatenate([predict_logits(teacher, images.numpy(), seen_in(feed, views, i)) for i in range(18)])
+    data = TrainData(images.numpy(), np.arange(8) % 3, images.numpy(), np.arange(8) % 3, feed, 3)
+    source, blend = feed.source(data, settings, torch.device("cpu")), class_blend(3.0, 0.6)
+    seen: set[int] = set()
+    for seed in range(12):
+        for step in source.plan(seed, 1):
+            batch = source.batch(step, 0, torch.Generator().manual_seed(seed))
+            assert batch.views is not None
+            seen |= set(batch.views.tolist())
+            logits = torch.randn(4, 3)
+            live, kept = distilled(teacher, blend)(logits, batch), distilled_from(answers, blend, 8)(logits, batch)
+            assert torch.allclose(kept, live, atol=1e-6)
+    assert seen == set(range(18))
 
 
 def test_mixed_labels_are_distributions() -> None:
