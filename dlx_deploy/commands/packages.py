@@ -61,9 +61,19 @@ def verify(
 def predict(
     package: PackageArgument,
     inputs: Annotated[
-        list[str] | None, typer.Argument(help="Image files, or texts; -: a line each on stdin.", metavar="[INPUT...]")
+        list[str] | None,
+        typer.Argument(
+            help="Images, folders of them, videos, or texts; -: a line each on stdin.", metavar="[INPUT...]"
+        ),
     ] = None,
-    file: Annotated[str | None, typer.Option("--file", help="Image paths or texts, a line each.")] = None,
+    file: Annotated[str | None, typer.Option("--file", help="Inputs, a line each.")] = None,
+    camera: Annotated[
+        str | None, typer.Option(help="0, /dev/video0, an address (rtsp://…) or a GStreamer pipeline.")
+    ] = None,
+    every: Annotated[int, typer.Option(help="Each so many frames of a video or camera one is read.")] = 1,
+    limit: Annotated[int | None, typer.Option(help="End after so many inputs or frames.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Inputs per run; by default 1 of a video or camera.")] = None,
+    as_lines: Annotated[bool, typer.Option("--jsonl", help="Print JSON, a line for each input, as it comes.")] = False,
     top: Annotated[int, typer.Option(help="Answers per input.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="Where files are written, if the answers are files.")] = None,
     threads: ThreadsOption = 0,
@@ -72,18 +82,24 @@ def predict(
     accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a package's model makes of image files, or of texts."""
+    """Say what a package's model makes of images, videos or texts."""
     from dlx_deploy.runtime.backends.table import BackendOptions
-    from dlx_deploy.runtime.commands import actions as commands
-    from dlx_deploy.runtime.commands.asked import asked_inputs
+    from dlx_deploy.runtime.commands.predicting import PredictRequest, predict_asked
+    from dlx_deploy.runtime.commands.views import StreamView
     from dlx_deploy.runtime.package.contents import open_package
     from dlx_deploy.runtime.predictor import Predictor
     from dlx_deploy.runtime.tasks.task import PredictOptions
+    from dlx_deploy.runtime.terminal import show_each
 
-    options = BackendOptions(backend, threads, not no_build, accept_hazards=accept_hazards)
-    predictor = Predictor(open_package(package), options, say)
-    asked = asked_inputs(predictor.package, inputs or [], file, sys.stdin)
-    finish(commands.predict(predictor, asked, PredictOptions(top, out)), as_json)
+    opened = BackendOptions(backend, threads, not no_build, accept_hazards=accept_hazards)
+    predictor = Predictor(open_package(package), opened, say)
+    options = PredictOptions(top, out)
+    request = PredictRequest(inputs or [], file, camera, every, batch, limit, as_lines, options)
+    view = predict_asked(predictor, request, sys.stdin)
+    if isinstance(view, StreamView) and (as_lines or not as_json):
+        show_each(view.lines())
+    else:
+        finish(view, as_json)
 
 
 def bench(

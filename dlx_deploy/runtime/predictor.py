@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from .backends.choice import open_backend
 from .backends.kernels import missing_dot_product
 from .backends.session import tensor_type
 from .backends.table import BackendOptions
-from .errors import BackendMissing, PackageError
+from .errors import BackendMissing, InputError, PackageError
 from .files import PathLike
+from .inside import own_package
 from .package.contents import Package, open_package
+from .streaming import check_batch_size, read_all, stream_answers
 from .tasks.arrays import Arrays, count_of, joined, rows_of
 from .untyped import Array, Foreign
 from .words import line, said
@@ -59,7 +61,7 @@ class Predictor:
         self._run = self.backend.session.run
         self._faults = self.backend.record.faults()
         self._read, self._trim = package.task.inputs.read, package.task.inputs.trim
-        self._decode = package.task.outputs.decode
+        self._decode, self._place = package.task.outputs.decode, package.task.place
         self._batch = package.batch
         self._outputs = package.task.outputs.tensors
         self._names = [tensor.name for tensor in self._outputs]
@@ -71,21 +73,23 @@ class Predictor:
             self._output = self._names[0]
             self._answer_shape = (package.batch or 1, *self._outputs[0].dims) if len(self._outputs) == 1 else None
 
-    def predict(self, given: object) -> object:
+    def predict(self, given: object, bgr: bool = False) -> object:
         """The predictions for ``given``, as the package's task takes and makes them.
 
-        Images: uint8[N, H, W, C] or [H, W, C], NHWC, 0..255, or image files to decode. Texts: a string or several, or
-        tokens int32[N, L]. Several inputs: arrays by name. A classification gives ``Predictions``. ``given`` is only
-        read, and not kept. A model of fixed batch size is run in blocks of it.
+        Images: uint8[N, H, W, C] or [H, W, C], NHWC, 0..255, of any size (another than the model's is resized as the
+        training images were), grey ones uint8[H, W]; Pillow images, image files, or a list of either. ``bgr``: arrays
+        have blue first, as OpenCV's. Texts: a string or several, or tokens int32[N, L]. Several inputs: arrays by name.
+        A classification gives ``Predictions``. ``given`` is only read, and not kept. A model of fixed batch size is run
+        in blocks of it. What has no end, or comes one by one, is for ``stream``.
 
         Raises:
             InputError: another dtype or shape, nothing at all, a file that is missing or cannot be decoded, a text that
-                is empty or too long.
+                is empty or too long, ``bgr`` with what is no array of pixels.
             BackendMissing: files were given and Pillow is not here, or texts and the tokenizers library is not.
             PackageError: the model cannot be run, or gives other outputs than the package says.
         """
         # The path of every frame of a stream: as few steps as can be, then ONNX Runtime.
-        if type(given) is NDARRAY and given.shape == self._frame and given.dtype is self._dtype:
+        if type(given) is NDARRAY and given.shape == self._frame and given.dtype is self._dtype and not bgr:
             try:
                 values = self._run(self._names, {self._input: given})
             except self._faults as e:
@@ -93,7 +97,34 @@ class Predictor:
             if values[0].shape == self._answer_shape:
                 return self._decode({self._output: values[0]})
             return self._decode(self._named(values, len(given)))
-        return self._decode(self.run(self._read(given)))
+        if hasattr(given, "__next__"):
+            noun = self.package.task.inputs.noun
+            raise InputError(f"{noun} are an iterator ({type(given).__name__}); give a list, or use stream({noun})")
+        return self.answers(self.run(self._read_in(given, bgr)), given)
+
+    def stream(self, samples: Iterable[object], batch: Optional[int] = None, bgr: bool = False) -> Iterator[object]:
+        """The answer to each of ``samples`` as they come, a generator's or a list's, in their order.
+
+        Each is what ``predict`` takes as one, and each answer what it would give. ``batch``: how many are waited for
+        and run at a time, and held at most; by default the model's fixed size, or 1.
+
+        Raises:
+            InputError: ``batch`` is out of range. What a sample raises comes when its answer would.
+        """
+        return stream_answers(self, samples, check_batch_size(batch, self._batch), bgr)
+
+    def answers(self, outputs: Arrays, given: object) -> object:
+        """The predictions behind ``outputs``, which know how large what was ``given`` was, where the task asks it."""
+        answers = self._decode(outputs)
+        return answers if self._place is None else self._place(answers, given)
+
+    def read_all(self, samples: Sequence[object], bgr: bool = False) -> Dict[str, Array]:
+        """``samples``, each given as it may be given alone, as one batch; they may be of several kinds.
+
+        Raises:
+            InputError, BackendMissing: as ``predict``.
+        """
+        return read_all(self.package.task.inputs, samples, lambda given: self._read_in(given, bgr))
 
     def read(self, given: object) -> Dict[str, Array]:
         """``given`` as the arrays that the model reads, by name, with their batch axis.
@@ -102,6 +133,15 @@ class Predictor:
             InputError, BackendMissing: as ``predict``.
         """
         return self._read(given)
+
+    def _read_in(self, given: object, bgr: bool) -> Dict[str, Array]:
+        if not bgr:
+            return self._read(given)
+        read_bgr = getattr(self.package.task.inputs, "read_bgr", None)
+        if read_bgr is None:
+            raise InputError(f"bgr is for arrays of pixels, and the package reads {self.package.task.inputs.noun}")
+        feeds: Dict[str, Array] = read_bgr(given)
+        return feeds
 
     def run(self, feeds: Arrays) -> Dict[str, Array]:
         """The model's outputs for what ``read`` gave, by name; a fixed batch size is filled with copies.
@@ -148,13 +188,18 @@ class Predictor:
         )
 
 
-def load(path: PathLike, threads: int = 0, backend: Optional[str] = None, build: bool = True) -> Predictor:
+def load(
+    path: Optional[PathLike] = None, threads: int = 0, backend: Optional[str] = None, build: bool = True
+) -> Predictor:
     """A predictor for the package at ``path``, every digest checked first; the options are those of ``BackendOptions``.
+
+    Without a path: for the package that this runtime was imported from (``from dlx_runtime import load``).
 
     Raises:
         PackageError, BackendMissing, EngineError: as ``Predictor``, and a package that is missing or damaged.
+        InputError: no path, and the runtime is not inside a package, or not alone (``own_package``).
     """
-    return Predictor(open_package(path), BackendOptions(backend, threads, build))
+    return Predictor(open_package(own_package() if path is None else path), BackendOptions(backend, threads, build))
 
 
 def _takes_frames(package: Package) -> bool:

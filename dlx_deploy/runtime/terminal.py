@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Optional, TextIO
+from typing import Generator, Optional, TextIO
 
 from .errors import InputError
 from .words import escaped
 
-__all__ = ["ready", "show", "silence", "talk"]
+__all__ = ["ready", "show", "show_each", "silence", "talk"]
 
 
 def ready() -> None:
@@ -37,15 +37,34 @@ def show(text: str) -> None:
     Raises:
         InputError: stdout cannot be written for another reason: a full disk.
     """
+    _is_shown(text)
+
+
+def show_each(lines: Generator[str, None, None]) -> None:
+    """Prints each line as it comes, and asks for no more of them when the reader went away; then ``lines`` are closed.
+
+    Raises:
+        InputError: as ``show``.
+    """
+    with contextlib.closing(lines):
+        for text in lines:
+            if not _is_shown(text):
+                return
+
+
+def _is_shown(text: str) -> bool:
+    """Whether somebody still reads what is printed on stdout."""
     try:
         _write(sys.stdout, text)
     except BrokenPipeError:
         silence(sys.stdout)
+        return False
     except OSError as e:
         silence(sys.stdout)
         raise InputError(
             f"the standard output cannot be written ({e.strerror}); what it goes to is full or gone"
         ) from e
+    return True
 
 
 def talk(text: str) -> None:

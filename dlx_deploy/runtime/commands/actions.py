@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 from ..backends.choice import met_hazards
 from ..files import PathLike
 from ..package.contents import Package
 from ..predictor import Predictor
-from ..tasks.arrays import block_rows
-from ..tasks.task import Budgets, PredictionRow, PredictOptions
+from ..tasks.source import Sample
+from ..tasks.task import Budgets, PredictOptions
 from .asked import listed
 from .bench import BenchOptions, bench_package
+from .predicting import answered
 from .selftest import self_test
 from .verify import teacher_outputs, verify_package
 from .views import BenchView, EngineView, PackageView, PredictionsView, SelfTestView, VerifyView
 
 __all__ = ["VerifyOptions", "bench", "engine", "inspect", "listed", "predict", "selftest", "verify"]
-
-BLOCK = 64  # samples read and run at a time at most
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,8 @@ def predict(
     Raises:
         InputError, BackendMissing: as ``Predictor.predict`` and ``Outputs.rows``.
     """
-    task, options = predictor.package.task, options or PredictOptions()
-    named = [str(one) for one in inputs]
-    rows: List[PredictionRow] = []
-    size = block_rows((*task.inputs.tensors, *task.outputs.tensors), BLOCK)
-    for start in range(0, len(named), size):
-        block = named[start : start + size]
-        rows.extend(task.outputs.rows(predictor.predict(block), block, options))
-    return PredictionsView(predictor.package, tuple((name, rows[i]) for i, name in enumerate(named)))
+    samples = [Sample(str(one), str(one)) for one in inputs]
+    return PredictionsView(predictor.package, tuple(answered(predictor, samples, options or PredictOptions())))
 
 
 def selftest(predictor: Predictor) -> SelfTestView:

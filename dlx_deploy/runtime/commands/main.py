@@ -15,12 +15,13 @@ from ..package.contents import Package, open_package
 from ..predictor import Predictor
 from ..signals import INTERRUPTED, Terminated, interruptible
 from ..tasks.task import PredictOptions
-from ..terminal import ready, show, talk
+from ..terminal import ready, show, show_each, talk
 from ..views import CommandView, Outcome
 from ..words import line
 from . import actions as commands
-from .asked import asked_inputs
 from .bench import BenchOptions
+from .predicting import PredictRequest, predict_asked
+from .views import StreamView
 
 __all__ = ["main", "view_of"]
 
@@ -39,6 +40,9 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
         arguments = _parser(archive_path).parse_args(argv)
         with interruptible():
             view = _run(arguments, archive_path or arguments.package)
+            if isinstance(view, StreamView) and (arguments.jsonl or not arguments.json):
+                show_each(view.lines())
+                return 0
         if arguments.command is None:
             view = Outcome(view.data, f"{view.text}\n\n{_parser(archive_path).format_help().rstrip()}")
         failure = view.failure
@@ -89,8 +93,7 @@ def _run(arguments: argparse.Namespace, path: str) -> CommandView:
 
 def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package: Package) -> CommandView:
     if arguments.command == "predict":
-        asked = asked_inputs(package, arguments.inputs, arguments.file, sys.stdin)
-        return commands.predict(predictor, asked, PredictOptions(arguments.top, arguments.out))
+        return predict_asked(predictor, _request(arguments), sys.stdin)
     if arguments.command == "bench":
         budget = package.max_latency_p90_ms if arguments.max_p90_ms is None else arguments.max_p90_ms
         for one in arguments.inputs:
@@ -106,6 +109,19 @@ def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package
     return commands.selftest(predictor)
 
 
+def _request(arguments: argparse.Namespace) -> PredictRequest:
+    return PredictRequest(
+        inputs=arguments.inputs,
+        file=arguments.file,
+        camera=arguments.camera,
+        every=arguments.every,
+        batch=arguments.batch,
+        limit=arguments.limit,
+        lines=arguments.jsonl,
+        options=PredictOptions(arguments.top, arguments.out),
+    )
+
+
 def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     program = f"python {line(os.path.basename(archive_path))}" if archive_path else "python -m dlx_deploy.runtime"
     parser = _Parser(prog=program, description="Runs this inference package.")
@@ -115,11 +131,7 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     for name in _names("predict"):
-        predict = _command(actions, name, "say what the model makes of image files, or of texts")
-        predict.add_argument("inputs", nargs="*", metavar="INPUT", help="a file or a text; -: a line each on stdin")
-        predict.add_argument("--file", metavar="FILE", help="image paths or texts, a line each")
-        predict.add_argument("--top", type=int, default=1, metavar="K", help="answers per input (default: 1)")
-        predict.add_argument("--out", metavar="DIR", help="where files are written, if the answers are files")
+        _predict_options(_command(actions, name, "say what the model makes of images, videos or texts"))
 
     _command(actions, "selftest", "compare the golden inputs' outputs with those of the builder")
 
@@ -175,6 +187,19 @@ def _command(
         )
         _engine_options(parser)
     return parser
+
+
+def _predict_options(parser: argparse.ArgumentParser) -> None:
+    inputs = "an image, a folder of them, a video, or a text; -: a line each on stdin"
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help=inputs)
+    parser.add_argument("--file", metavar="FILE", help="inputs, a line each")
+    parser.add_argument("--camera", metavar="CAMERA", help="0, /dev/video0, an address or a GStreamer pipeline")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="each K-th frame of a video or camera")
+    parser.add_argument("--limit", type=int, metavar="N", help="end after N inputs or frames")
+    parser.add_argument("--batch", type=int, metavar="N", help="inputs per run (default: 1 of a video or camera)")
+    parser.add_argument("--jsonl", action="store_true", help="print JSON, a line for each input, as it comes")
+    parser.add_argument("--top", type=int, default=1, metavar="K", help="answers per input (default: 1)")
+    parser.add_argument("--out", metavar="DIR", help="where files are written, if the answers are files")
 
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, Generator, List, Optional, Tuple
 
-from ..errors import RuntimeFault
+from ..errors import InputError, RuntimeFault
 from ..package.contents import Package
 from ..schemas import RESULT
 from ..tasks.task import Judgement, PredictionRow
@@ -18,7 +20,7 @@ from .selftest import SelfTestResult
 if TYPE_CHECKING:
     from ..engine.open import PreparedEngine
 
-__all__ = ["BenchView", "EngineView", "PackageView", "PredictionsView", "SelfTestView", "VerifyView"]
+__all__ = ["BenchView", "EngineView", "PackageView", "PredictionsView", "SelfTestView", "StreamView", "VerifyView"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,48 @@ class PredictionsView:
     @property
     def text(self) -> str:
         """A line for each sample, its cells apart by tabs."""
-        return "\n".join("\t".join(map(line, [name, *row.cells])) for name, row in self.rows)
+        return "\n".join(_cells(name, row) for name, row in self.rows)
+
+
+@dataclass(frozen=True)
+class StreamView:
+    """As ``PredictionsView``, of samples that come over time: each is answered when ``lines`` is asked for the next.
+
+    ``as_json``: the lines are JSON. ``endless``: there is no last one.
+    """
+
+    package: Package
+    rows: Generator[Tuple[str, PredictionRow], None, None]
+    as_json: bool = False
+    endless: bool = False
+    failure: Optional[RuntimeFault] = None
+
+    def lines(self) -> Generator[str, None, None]:
+        """A line for each sample. Where they come from, a camera for instance, is closed with this generator."""
+        one = self.package.task.inputs.noun[:-1]
+        with contextlib.closing(self.rows):
+            for name, row in self.rows:
+                if self.as_json:
+                    answer = {"schema": RESULT, one: name, **row.data}
+                    yield json.dumps(answer, sort_keys=True, ensure_ascii=False, allow_nan=False)
+                else:
+                    yield _cells(name, row)
+
+    @property
+    def data(self) -> JsonTable:
+        """All answers, as of ``PredictionsView``.
+
+        Raises:
+            InputError: they have no end.
+        """
+        if self.endless:
+            raise InputError("a camera has no end, and --json is one document: give --jsonl, or --limit N")
+        return PredictionsView(self.package, tuple(self.rows)).data
+
+    @property
+    def text(self) -> str:
+        """All lines."""
+        return "\n".join(self.lines())
 
 
 @dataclass(frozen=True)
@@ -191,6 +234,10 @@ class VerifyView:
     def text(self) -> str:
         """The judgement's own lines."""
         return lines_of(self.result.lines(self.package.task.inputs.noun))
+
+
+def _cells(name: str, row: PredictionRow) -> str:
+    return "\t".join(map(line, [name, *row.cells]))
 
 
 def _head(package: Package) -> Dict[str, object]:

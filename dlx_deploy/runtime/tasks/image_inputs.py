@@ -14,7 +14,10 @@ from ..untyped import Array
 from ..words import said
 from .arrays import Arrays, Tensor, digests_of, only_array
 from .framing import Framing
-from .images import SUFFIXES, load_image
+from .image_sources import open_images, refuse_missing
+from .images import load_image
+from .source import Source
+from .video import read_camera
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,14 +102,28 @@ class ImageInputs:
         return None
 
     def check_argument(self, argument: str) -> None:
-        """Refuses what is no file here.
+        """Refuses what is no file or folder here.
 
         Raises:
             InputError: says so.
         """
-        if not os.path.lexists(argument):
-            hint = f"; the package {self.verb} images: give their paths"
-            raise InputError(f"{argument}: no such image file{'' if argument.lower().endswith(SUFFIXES) else hint}")
+        refuse_missing(argument, self.verb)
+
+    def open_source(self, argument: str, every: int = 1) -> Source:
+        """The images that a word of the command line names: a file, a folder of them, a video's frames.
+
+        Raises:
+            InputError: as ``open_images``.
+        """
+        return open_images(argument, every)
+
+    def open_camera(self, camera: str, every: int = 1) -> Source:
+        """The frames of a camera, without an end.
+
+        Raises:
+            InputError, BackendMissing: as ``read_camera``, when the first is asked for.
+        """
+        return Source(read_camera(camera, every), live=True)
 
 
 def read_framing(field: Fields) -> Framing:

@@ -214,9 +214,13 @@ class Outputs(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """One package's task. ``load_labelled`` reads labelled data: samples for ``Inputs.read``, and targets by name."""
+    """One package's task. ``load_labelled`` reads labelled data: samples for ``Inputs.read``, and targets by name.
+
+    ``place``: answers that lie on their samples (a mask) told how large these are, from what ``Inputs.read`` was given.
+    """
 
     name: str
     inputs: Inputs
     outputs: Outputs
     load_labelled: Callable[[PathLike], Tuple[object, Arrays]]
+    place: Optional[Callable[[Any, object], Answers]] = None

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dlx_deploy.runtime.commands import actions as commands
+from dlx_deploy.runtime.commands import predicting
 from dlx_deploy.runtime.commands.bench import BenchOptions
 from dlx_deploy.runtime.errors import BudgetMissed, Undecided
 from dlx_deploy.runtime.predictor import Predictor
@@ -49,7 +50,7 @@ def test_info_of_an_exact_package_with_a_latency_budget(make_predictor: Any, hel
 
 
 def test_predict(predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "BLOCK", 2)
+    monkeypatch.setattr(predicting, "BLOCK", 2)
     paths = [folder / "cat" / "000.png", folder / "dog" / "001.png", folder / "owl" / "002.png"]
     outcome = commands.predict(predictor, paths, PredictOptions(top=2))
     predictions = outcome.data["predictions"]
