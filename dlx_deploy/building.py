@@ -100,7 +100,7 @@ def load_work(
     Raises:
         ConfigError: the configuration, an override, a target name or the folder of the data is not valid.
     """
-    from dlx_deploy.nn.data.listing import check_source
+    from dlx_deploy.nn.data.catalogue_checks import check_source
 
     loaded = find_config(config, overrides or ())
     check_source(loaded.data)

@@ -2,6 +2,7 @@
 
 from dlx_deploy.config.loading import load_config
 from dlx_deploy.config.sections import (
+    LAYOUTS,
     Compile,
     Config,
     Data,
@@ -19,6 +20,7 @@ from dlx_deploy.config.sections import (
 )
 
 __all__ = [
+    "LAYOUTS",
     "Compile",
     "Config",
     "Data",

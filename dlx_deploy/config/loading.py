@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlx_deploy.config.sections import Config, Distill, Prune, Teacher, Training, TrainingDefaults
+from msgspec.structs import replace
+
+from dlx_deploy.config.sections import LAYOUTS, Config, Distill, Prune, Teacher, Training, TrainingDefaults
 from dlx_deploy.config.strict import Table, decode, parse_toml, read_toml
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.words import shortened
@@ -39,7 +41,14 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         raw = _override(raw, override)
         origin = f"--set {override}"
         _check(raw, origin)
-    return decode(_inherited(_own_arguments(raw)), Config, origin)
+    return _with_use(decode(_inherited(_own_arguments(raw)), Config, origin))
+
+
+def _with_use(config: Config) -> Config:
+    """``config``, whose images are for evaluation alone where no network is trained and nobody said otherwise."""
+    if config.trains or config.data.use != "auto" or config.data.kind not in LAYOUTS:
+        return config
+    return replace(config, data=replace(config.data, use="evaluation"))
 
 
 def _check(raw: Table, origin: str) -> None:
@@ -101,6 +110,8 @@ def _anchored(raw: Table, folder: Path) -> Table:
     """``raw`` with every path in it made relative to where the file lies."""
     keys = (
         ("data", "path"),
+        ("data", "root"),
+        ("data", "classes"),
         ("data", "tokenizer"),
         ("teacher", "checkpoint"),
         ("teacher", "model"),

@@ -5,6 +5,7 @@ What each key means stands in ``deploy.toml`` beside this file.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -13,6 +14,7 @@ from msgspec import Meta
 from dlx_deploy.config.strict import Table, decode
 
 __all__ = [
+    "LAYOUTS",
     "Compile",
     "Config",
     "Data",
@@ -29,6 +31,8 @@ __all__ = [
     "Verify",
 ]
 
+LAYOUTS = ("imagefolder", "imagelist")
+"""The values of ``data.kind`` for labelled images of the user's own, which may be for evaluation alone."""
 P = TypeVar("P", bound=msgspec.Struct)
 Fraction = Annotated[float, Meta(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -48,6 +52,7 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``kind = "imagefolder"``: ``path/train/CLASS/**/*.jpg`` (or another format of ``runtime.tasks.folders.SUFFIXES``,
     any size) with optional ``path/test`` and ``path/validation``; a split that has no folder is drawn from ``train``,
     stratified by class.
+    ``kind = "imagelist"``: ``path`` is a CSV or JSONL file with columns path and label, maybe split and group.
     ``kind = "docstrings"``: first paragraphs of docstrings of numpy, scikit-learn and torch; which package is it?
     ``kind = "text"``: ``path/train.csv`` (columns text and label) or ``train.jsonl``, and likewise ``validation`` and
     ``test``; or one such file.
@@ -74,8 +79,22 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_length: AtLeastOne = 128
     truncate: bool = False
     ignore_index: Annotated[int, Meta(ge=0, le=255)] = 255
+    # Where samples come from.
+    root: str = ""
+    classes: str = ""
+    group_by: str = ""
+    max_bad_fraction: Fraction = 0.0
+    use: Literal["auto", "training", "evaluation"] = "auto"
 
     def __post_init__(self) -> None:
+        if self.group_by:
+            try:
+                re.compile(self.group_by)
+            except re.error as e:
+                raise ValueError(
+                    f"group_by is {self.group_by!r}, no regular expression ({e}); rule: one that finds the group in an "
+                    "image's path, for instance 'patient([0-9]+)'"
+                ) from e
         if self.tokenizer not in ("bytes", "words") and not self.tokenizer.endswith(".json"):
             raise ValueError(f"tokenizer is {self.tokenizer!r}; rule: 'bytes', 'words' or the path of a tokenizer.json")
 
@@ -261,6 +280,11 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gate: Gate = Gate()
     package: Package = Package()
     stages: dict[str, Table] = {}
+
+    @property
+    def trains(self) -> bool:
+        """Whether a network learns from the training split, or is pruned by it."""
+        return bool(self.teacher.epochs or self.distill.enabled or self.prune.enabled)
 
     def own(self, stage: str, kind: type[P]) -> P:
         """The parameters that ``[stages.NAME]`` gives to a stage of another package.

@@ -10,6 +10,7 @@ from dlx_deploy.runtime.words import line
 __all__ = ["LOST", "format_age", "format_bytes", "format_ms", "format_seconds", "format_table"]
 
 LOST = (
+    "bad_images",
     "files_left_out",
     "copies_left_out",
     "leaked_images",

@@ -11,18 +11,19 @@ from msgspec.structs import replace
 
 from dlx_deploy.config import Config, Data, Training
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.data.catalogue_checks import check_layout
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import check_keys, check_offered, kinds_with_a_path, prepare, task_for
 
 __all__ = ["STAGE"]
 
-_KEYS = {"tokenizer": "tokenizer"}
+_KEYS = {"tokenizer": "tokenizer", "classes": "classes", "root": "root"}
 """The key of ``[data]`` that names an input; every other is that of ``data.path``."""
 
 
 def run(job: Job[Data]) -> Metrics:
-    """Write the data artifact; the user's files are inputs, ``tokenizer`` or what ``data.path`` names."""
+    """Write the data artifact; the user's files are inputs, by the keys that name them."""
     given = {_KEYS.get(name, "path"): str(path) for name, path in job.inputs.items()}
     return prepare(replace(job.params, **given), job.out / "data", job.seed, job.progress)
 
@@ -30,7 +31,9 @@ def run(job: Job[Data]) -> Metrics:
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """One step, whose parameters are the section without what is bound as a file."""
     given = config.data.tokenizer.endswith(".json")
-    params = replace(config.data, path="", tokenizer="given.json" if given else config.data.tokenizer)
+    classes = f"given{Path(config.data.classes).suffix}" if config.data.classes else ""
+    tokenizer = "given.json" if given else config.data.tokenizer
+    params = replace(config.data, path="", root="", classes=classes, tokenizer=tokenizer)
     task = task_for(config.data)
     files = task.files(config.data)
     step = Step(
@@ -57,6 +60,12 @@ def check(setup: Setup[Data]) -> None:
         )
     check_offered(data, task)
     check_keys(data, task)
+    check_layout(data)
+    if data.use == "evaluation" and setup.config.trains:
+        raise ConfigError(
+            "data.use is 'evaluation', and a network is trained or pruned; set teacher.epochs = 0, distill.enabled = "
+            "false and prune.enabled = false, or leave data.use out"
+        )
     task.inputs.check(data)
 
 
@@ -88,7 +97,7 @@ STAGE = Stage(
     name="data",
     version=3,
     params=Data,
-    inputs=("images", "texts", "tokenizer"),
+    inputs=("images", "list", "root", "classes", "texts", "tokenizer"),
     outputs=("data",),
     run=run,
     check=check,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlx_deploy.config import Data
+from dlx_deploy.config import LAYOUTS, Data
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Source, Tree
 from dlx_deploy.progress import Progress
@@ -29,11 +30,16 @@ _DIGIT_CLASSES = 10
 def _files(data: Data) -> dict[str, Source]:
     if data.kind == _DIGITS:
         return {}
-    if not data.path:
-        raise ConfigError("data.path is ''; data.kind 'imagefolder' needs the folder that holds train/CLASS/*.jpg")
+    from dlx_deploy.nn.data import catalogue
     from dlx_deploy.nn.data.listing import image_names
 
-    return {"images": Tree(Path(data.path), image_names)}
+    if not data.path:
+        raise ConfigError(f"data.path is ''; data.kind {data.kind!r} needs {catalogue.NEEDED[data.kind]}")
+    files: dict[str, Source] = {"classes": Path(data.classes)} if data.classes else {}
+    if data.kind == catalogue.LIST:
+        names = partial(catalogue.listed_names, data.path)
+        return {**files, "list": Path(data.path), "root": Tree(catalogue.list_root(data), names)}
+    return {**files, "images": Tree(Path(data.path), image_names)}
 
 
 def _source(data: Data, progress: Progress) -> DataSource:
@@ -43,10 +49,12 @@ def _source(data: Data, progress: Progress) -> DataSource:
 
 
 def _classes(data: Data) -> int | None:
-    """How many there are, from the names of folders."""
-    from dlx_deploy.nn.data.listing import list_folder
+    """How many there are, from a file of their names, or the names of folders, or a list."""
+    if data.kind == _DIGITS:
+        return _DIGIT_CLASSES
+    from dlx_deploy.nn.data.catalogue import open_catalogue
 
-    return _DIGIT_CLASSES if data.kind == _DIGITS else len(list_folder(Path(data.path)).classes)
+    return len(open_catalogue(data).classes)
 
 
 def _device(data: Dataset, golden: Sequence[int], dims: Mapping[str, Sequence[int | None]]) -> DeviceTask:
@@ -57,7 +65,7 @@ def _device(data: Dataset, golden: Sequence[int], dims: Mapping[str, Sequence[in
 
 TASK = Task(
     name="image-classification",
-    kinds={_DIGITS: "scikit-learn's digits", "imagefolder": ""},
+    kinds={_DIGITS: "scikit-learn's digits", **dict.fromkeys(LAYOUTS, "")},
     inputs=Images({_DIGITS: _DIGIT_SHAPE}),
     answers=Classes(),
     files=_files,

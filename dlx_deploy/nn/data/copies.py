@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 __all__ = ["ORDER", "Copies", "Row", "digests", "find_copies"]
 
-ORDER = ("test", "validation", "train")
-"""What stays where an image is in several splits: the first of these."""
+ORDER = ("test", "validation", "train", "calibration")
+"""What stays where an image is in several splits: the first of these. Calibration may have what train has."""
 
 Row = tuple[str, int]
 """A split and a row of it."""
@@ -22,7 +22,8 @@ Row = tuple[str, int]
 @dataclass(frozen=True)
 class Copies:
     """``across``: (row, the row of an earlier split of ``ORDER`` that it equals). ``repeated``: test images that the
-    test split has before already. ``contradictory``: different images that have several targets."""
+    test split has before already. ``contradictory``: different images that have several targets; those of calibration
+    need none."""
 
     across: tuple[tuple[Row, Row], ...]
     repeated: int
@@ -35,15 +36,22 @@ def digests(rows: NDArray[Any]) -> list[bytes]:
 
 
 def find_copies(by_split: Mapping[str, Sequence[bytes]], target: Callable[[Row], Hashable]) -> Copies:
-    """The copies among the splits of ``by_split``: digests by split. Linear; ``target`` is asked of copies alone."""
+    """The copies among the splits of ``by_split``: digests by split, of calibration where it is none of train.
+
+    Linear; ``target`` is asked of copies alone.
+    """
     first: dict[bytes, Row] = {}
     meanings: dict[bytes, set[Hashable]] = defaultdict(set)
     across: list[tuple[Row, Row]] = []
     repeated = 0
     for split in ORDER:
-        for row, digest in enumerate(by_split[split]):
+        for row, digest in enumerate(by_split.get(split, ())):
             origin = first.setdefault(digest, (split, row))
             if origin == (split, row):
+                continue
+            if split == "calibration":
+                if origin[0] not in (split, "train"):
+                    across.append(((split, row), origin))
                 continue
             meanings[digest] |= {target(origin), target((split, row))}
             if origin[0] != split:

@@ -12,14 +12,18 @@ import numpy as np
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data import digits
+from dlx_deploy.nn.data.catalogue import NEEDED, open_catalogue
+from dlx_deploy.nn.data.catalogue_checks import check_catalogue
 from dlx_deploy.nn.data.copies import ORDER, Copies, Row, digests, find_copies
 from dlx_deploy.nn.data.dataset import Images, Labels
 from dlx_deploy.nn.data.frames import framing_of
 from dlx_deploy.nn.data.headers import ImageHeader
-from dlx_deploy.nn.data.imagefolder import decode_images, list_images
+from dlx_deploy.nn.data.imagefolder import decode_images
 from dlx_deploy.nn.data.listing import warn_once
+from dlx_deploy.nn.data.numbering import class_numbers, group_numbers
 from dlx_deploy.nn.data.splits import Indices, Part, without
 from dlx_deploy.nn.data.targets import ClassTargets, SampleTargets
+from dlx_deploy.nn.data.unread import Unread, read_left_out, write_left_out
 from dlx_deploy.progress import Progress
 
 __all__ = ["ImageSource", "image_source"]
@@ -29,7 +33,9 @@ __all__ = ["ImageSource", "image_source"]
 class ImageSource:
     """Labelled images not yet decoded: ``fill(split, positions, into)`` writes pixels, ``name`` says whose.
 
-    ``make_header``: what ``dataset.json`` is made by, of what it says of images.
+    ``fill`` may give back which rows of ``into`` could not be read: they are left out, counted and listed.
+    ``make_header``: what ``dataset.json`` is made by, of what it says of images. ``groups``: split → int64[N]; splits
+    that are drawn share none.
     """
 
     noun: ClassVar[str] = "images"
@@ -38,11 +44,12 @@ class ImageSource:
     classes: tuple[str, ...]
     targets: SampleTargets
     shape: tuple[int, int, int]  # height, width, channels
-    fill: Callable[[str, Indices, Images], None]
+    fill: Callable[[str, Indices, Images], Unread | None]
     name: Callable[[str, int], str]
     config: Data
     counts: Mapping[str, float] = field(default_factory=dict)
     make_header: Callable[..., ImageHeader] = ImageHeader
+    groups: Mapping[str, Labels] = field(default_factory=dict)
 
     @property
     def strata(self) -> Mapping[str, Labels]:
@@ -53,14 +60,26 @@ class ImageSource:
         """Those of the targets."""
         return self.targets.lost(part)
 
-    def write(self, out: Path, name: str, part: Part) -> None:
-        """Decode straight into the file, so that no split needs to fit in memory twice."""
+    def write(self, out: Path, name: str, part: Part) -> Part:
+        """Decode straight into the file, so that no split needs to fit in memory twice.
+
+        Raises:
+            DataError: more images cannot be read than may be, or all of a class to train on.
+        """
         path = out / f"{name}.images.npy"
         images: Images = np.lib.format.open_memmap(
             path, mode="w+", dtype=np.uint8, shape=(len(part.positions), *self.shape)
         )
-        self.fill(part.origin, part.positions, images)
+        unread = self.fill(part.origin, part.positions, images) if len(part.positions) else None
         images.flush()  # type: ignore[attr-defined]
+        if not unread:
+            return part
+        write_left_out(out, name, unread)
+        rows = np.array(sorted(unread), np.int64)
+        keep = without(len(part.positions), rows)
+        _refuse_gone(self, name, part, keep, "cannot be read")
+        _keep(out, name, keep)
+        return Part(part.origin, part.positions[keep])
 
     def separate(self, out: Path, parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[str, float]]:
         """The ``parts`` that are written, none with an image of another; and what there is to count.
@@ -75,8 +94,12 @@ class ImageSource:
             part = parts[row[0]]
             return self.targets.one(part.origin, int(part.positions[row[1]]))
 
-        copies = find_copies({name: digests(_read(out, name)) for name in ORDER}, target)
-        counts = {"contradictory_images": copies.contradictory, "repeated_test_images": copies.repeated}
+        copies = find_copies({name: digests(_read(out, name)) for name in ORDER if name in parts}, target)
+        counts = {
+            "contradictory_images": copies.contradictory,
+            "repeated_test_images": copies.repeated,
+            "bad_images": len(read_left_out(out)),
+        }
         given = [pair for pair in copies.across if parts[pair[0][0]].origin != parts[pair[1][0]].origin]
         allowed = self.config.allow_leakage
         if given and not allowed:
@@ -98,7 +121,7 @@ class ImageSource:
             if len(rows):
                 part = parts[split]
                 keep = without(len(part.positions), rows)
-                _refuse_gone(self, split, part, keep)
+                _refuse_gone(self, split, part, keep, "are copies of images that the test or validation split holds")
                 _keep(out, split, keep)
                 result[split] = Part(part.origin, part.positions[keep])
                 warn_once(f"{len(rows)} images of the {split} split are copies of images in another: they are left out")
@@ -124,7 +147,8 @@ class ImageSource:
     def header(self, out: Path, counts: Mapping[str, int]) -> ImageHeader:
         """``dataset.json``, once the splits are written."""
         height, width, channels = self.shape
-        mean, std = _normalisation(self.config, _train(out))
+        seen = "train" if counts["train"] else "calibration"
+        mean, std = _normalisation(self.config, _read(out, seen))
         return self.make_header(
             classes=list(self.classes),
             height=height,
@@ -142,7 +166,7 @@ def image_source(config: Data, progress: Progress) -> ImageSource:
     Raises:
         DataError: their folders or sizes cannot be used. EnvironmentMissing: a library is not installed.
     """
-    return _digits(config) if config.kind == "digits" else _imagefolder(config, progress)
+    return _digits(config) if config.kind == "digits" else _laid_out(config, progress)
 
 
 def _digits(config: Data) -> ImageSource:
@@ -161,26 +185,38 @@ def _digits(config: Data) -> ImageSource:
     )
 
 
-def _imagefolder(config: Data, progress: Progress) -> ImageSource:
+def _laid_out(config: Data, progress: Progress) -> ImageSource:
+    """Images in folders, or of a list."""
     if not config.path:
-        raise DataError("data.path is empty; data.kind 'imagefolder' needs the folder that holds train/CLASS/*.jpg")
+        raise DataError(f"data.path is empty; data.kind {config.kind!r} needs {NEEDED[config.kind]}")
     if not config.height:
-        raise DataError("data.height is 0; data.kind 'imagefolder' needs the height in pixels to resize to, e.g. 32")
+        raise DataError(f"data.height is 0; data.kind {config.kind!r} needs the height in pixels to resize to, e.g. 32")
     framing = framing_of(config)
-    folder, listings = list_images(Path(config.path), config.allow_missing_classes)
+    catalogue = open_catalogue(config)
+    check_catalogue(catalogue, config)
 
-    def fill(split: str, positions: Indices, into: Images) -> None:
-        decode_images([listings[split].files[i] for i in positions], into, framing, progress)
+    def path(split: str, position: int) -> Path:
+        return catalogue.root / catalogue.samples[split][position].name
 
-    def name(split: str, position: int) -> str:
-        return str(listings[split].files[position])
+    def fill(split: str, positions: Indices, into: Images) -> Unread:
+        files = [path(split, int(i)) for i in positions]
+        failures = decode_images(files, into, framing, progress, config.max_bad_fraction)
+        return {row: (catalogue.samples[split][positions[row]].name, str(e)) for row, e in failures.items()}
 
-    targets = ClassTargets({split: listing.labels for split, listing in listings.items()})
-    counts = {"files_left_out": float(len(folder.left_out))}
-    return ImageSource(folder.classes, targets, framing.shape, fill, name, config, counts)
+    return ImageSource(
+        classes=catalogue.classes,
+        targets=ClassTargets(class_numbers(catalogue)),
+        shape=framing.shape,
+        fill=fill,
+        name=lambda split, position: str(path(split, position)),
+        config=config,
+        counts={"files_left_out": float(len(catalogue.left_out))},
+        groups=group_numbers(catalogue),
+    )
 
 
 _COUNTED = {
+    "bad_images": "{} images of {} cannot be read and are left out; left_out.json in the data artifact lists them",
     "contradictory_images": "{} images of {} are there under several classes: the network cannot learn both",
     "repeated_test_images": "{} test images of {} come more than once: they count as often in the gate",
 }
@@ -205,16 +241,17 @@ def _keep(out: Path, split: str, rows: Indices) -> None:
     aside.replace(out / f"{split}.images.npy")
 
 
-def _refuse_gone(source: ImageSource, split: str, part: Part, keep: Indices) -> None:
+def _refuse_gone(source: ImageSource, split: str, part: Part, keep: Indices, why: str) -> None:
     left = Part(part.origin, part.positions[keep])
     gone = sorted(set(source.lost(left)) - set(source.lost(part)))
     if split == "train" and gone:
         raise DataError(
-            f"class {source.classes[gone[0]]!r} has no training image of its own ({len(gone)} such): all are copies of "
-            "images that the test or validation split holds; add others"
+            f"class {source.classes[gone[0]]!r} has no training image of its own ({len(gone)} such): all {why}; "
+            "add others"
         )
     if not len(keep):
-        raise DataError(f"the {split} split is empty: all its images are copies of others; add others")
+        why = "are copies of others" if why.startswith("are copies") else why
+        raise DataError(f"the {split} split is empty: all its images {why}; add others")
 
 
 def _train(out: Path) -> Images:

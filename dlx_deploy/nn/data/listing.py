@@ -7,20 +7,21 @@ import itertools
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.filenames import LABELLED_TEXTS
 from dlx_deploy.runtime.tasks.folders import SPLITS, SUFFIXES, Folder, counted, list_classes, split_entries
-from dlx_deploy.runtime.tasks.labels import class_order, same_but_for_writing
+from dlx_deploy.runtime.tasks.folders import list_images as list_below
+from dlx_deploy.runtime.tasks.image_lists import CALIBRATION
+from dlx_deploy.runtime.tasks.labels import class_order
 
 __all__ = [
+    "ALL",
+    "CALIBRATION",
     "ImageFolder",
-    "check_folder",
-    "check_source",
     "image_names",
     "left_out_tables",
     "list_folder",
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _MEANT = ("dev", "development", "eval", "evaluation", "holdout", "testing", "tests", "training", "valid", "validate")
 """Names that others use for a split: passing over such a folder or file would draw another split quietly."""
+ALL = "all"
+"""The images of a folder of class folders, before they are split."""
 _LOOKED_AT = 20
 _PROGRAMS = (".py", ".sh", ".ipynb", ".md")
 """``train.py`` beside the folder ``train`` holds no data."""
@@ -43,7 +46,7 @@ _PROGRAMS = (".py", ".sh", ".ipynb", ".md")
 @dataclass(frozen=True)
 class ImageFolder:
     """An imagefolder: ``names`` is split → its folder's name, ``splits`` what is in it, ``left_out`` what is not used
-    (names relative to ``root``)."""
+    (names relative to ``root``). Class folders without folders of splits are the split ``ALL``, named ""."""
 
     root: Path
     names: dict[str, str]
@@ -52,12 +55,17 @@ class ImageFolder:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes in the order of their numbers: those of the training split."""
-        return tuple(class_order(self.splits["train"].classes)) if "train" in self.splits else ()
+        """The classes in the order of their numbers: those of the training split, or of all where there is none."""
+        own = [self.splits["train"]] if "train" in self.splits else self.splits.values()
+        return tuple(class_order(name for part in own for name in part.classes))
 
     def path(self, split: str) -> Path:
         """The folder of ``split``."""
         return self.root / self.names[split]
+
+    def name(self, split: str, name: str) -> str:
+        """The name of an image of ``split``, relative to ``root``."""
+        return f"{self.names[split]}/{name}" if self.names[split] else name
 
 
 def image_names(folder: Path) -> list[str]:
@@ -67,7 +75,7 @@ def image_names(folder: Path) -> list[str]:
         DataError: see ``list_folder``.
     """
     listed = list_folder(folder)
-    return sorted(f"{listed.names[split]}/{name}" for split, part in listed.splits.items() for name, _ in part.images)
+    return sorted(listed.name(split, name) for split, part in listed.splits.items() for name, _ in part.images)
 
 
 def list_folder(folder: Path) -> ImageFolder:
@@ -85,18 +93,21 @@ def list_folder(folder: Path) -> ImageFolder:
     try:
         entries = sorted(os.listdir(folder))
         folders = [name for name in entries if (folder / name).is_dir()]
-        names = split_entries(folders, folder)
+        names = {**split_entries(folders, folder), **_calibration_folder(folders)}
         refuse_meant(folders, folder)
-        splits = {split: list_classes(folder / name) for split, name in sorted(names.items())}
+        if not names and any(_holds_images(folder / name) for name in folders):
+            _refuse_splits_below(folder, folders)
+            names = {ALL: ""}
+        splits = {split: _listed(folder / name, split) for split, name in sorted(names.items())}
     except InputError as e:
         raise DataError(f"data.path: {e}") from e
     except OSError as e:
         raise DataError(f"data.path: {folder}: cannot be read ({e.strerror})") from e
-    left_out = tuple(name for name in entries if name not in folders and _is_meant(name)) + tuple(
-        f"{names[split]}/{name}" for split, part in splits.items() for name in part.left_out
-    )
+    loose = [] if ALL in splits else [name for name in entries if name not in folders and _is_meant(name)]
+    listed = ImageFolder(folder, names, splits, ())
+    left_out = (*loose, *(listed.name(split, name) for split, part in splits.items() for name in part.left_out))
     others = [name for name in folders if name not in names.values() and _shows_images(folder / name)]
-    if others:
+    if others and ALL not in splits:
         warn_once(
             f"{folder}: the images in {', '.join(others[:5])} are left out; splits are train, validation and test"
         )
@@ -106,7 +117,42 @@ def list_folder(folder: Path) -> ImageFolder:
             f"{folder}: {len(left_out)} files are left out: {kinds} (the first: {left_out[0]}); images are "
             f"SPLIT/CLASS/NAME with one of {', '.join(SUFFIXES)}"
         )
-    return ImageFolder(folder, names, splits, left_out)
+    return replace(listed, left_out=left_out)
+
+
+def _calibration_folder(folders: Sequence[str]) -> dict[str, str]:
+    """The folder of images that ranges are measured on, in any case."""
+    names = [name for name in folders if name.lower() == CALIBRATION]
+    return {CALIBRATION: names[0]} if names else {}
+
+
+def _listed(path: Path, split: str) -> Folder:
+    """What the folder of a split holds; images for calibration need no class folders, and have no class."""
+    if split != CALIBRATION:
+        return list_classes(path)
+    images, others = list_below(path)
+    return Folder(tuple((name, "") for name in images), (), tuple(others))
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder looks like a class: an image among its first files."""
+    if folder.name.startswith("."):
+        return False
+    try:
+        return any(p.suffix.lower() in SUFFIXES for p in itertools.islice(folder.iterdir(), _LOOKED_AT))
+    except OSError:
+        return False
+
+
+def _refuse_splits_below(folder: Path, folders: Sequence[str]) -> None:
+    """Refuse a folder one too high: its folders would be taken for classes."""
+    for name in folders:
+        inside = [p.name for p in (folder / name).iterdir() if p.is_dir()]
+        if split_entries(inside, folder / name):
+            raise DataError(
+                f"data.path: {folder} holds folders of images, and {name} in it holds splits "
+                f"({', '.join(inside[:3])}); give {folder / name}"
+            )
 
 
 def _is_meant(name: str) -> bool:
@@ -125,61 +171,6 @@ def _shows_images(folder: Path) -> bool:
         return any(p.suffix.lower() in SUFFIXES for p in itertools.chain(here, below))
     except OSError:
         return False
-
-
-def check_folder(folder: ImageFolder, allow_missing: bool) -> None:
-    """Refuse what cannot be trained on or judged by; with ``allow_missing`` a split without some class is only said.
-
-    Raises:
-        DataError: no ``train``, one class only, a class without training images, a split without images, a class
-            that training has not, or that a split has not.
-    """
-    classes = folder.classes
-    if "train" not in folder.splits:
-        raise DataError(f"data.path: {folder.root} has no train folder; an imagefolder has train/CLASS/*.jpg (or .png)")
-    if len(classes) < 2:
-        seen = f"one class only ({classes[0]!r})" if classes else "no class folder"
-        raise DataError(
-            f"{folder.path('train')}: {seen}; a classifier needs train/CLASS folders for at least 2 classes"
-        )
-    empty = _without_images(folder.splits["train"], classes)
-    if empty:
-        raise DataError(
-            f"{folder.path('train') / empty[0]}: no image ({', '.join(SUFFIXES)}) in this class ({len(empty)} such); "
-            "add images or remove the folder"
-        )
-    for split, part in folder.splits.items():
-        _check_split(folder.path(split), part, classes, allow_missing)
-
-
-def check_source(config: Data) -> None:
-    """Refuse the user's folder as training would, before anything is read.
-
-    Raises:
-        DataError: see ``list_folder``, ``check_folder`` and ``text_names``.
-    """
-    path = Path(config.path)
-    if config.kind == "imagefolder" and config.path:
-        check_folder(list_folder(path), config.allow_missing_classes)
-    elif config.kind == "text" and config.path and not path.is_file():
-        text_names(path)
-
-
-def _check_split(path: Path, part: Folder, classes: Sequence[str], allow_missing: bool) -> None:
-    unknown = [name for name in part.classes if name not in classes]
-    if unknown:
-        near = same_but_for_writing(unknown[0], classes)
-        hint = f"; {near!r} differs in its writing only: rename one of them" if near else ""
-        raise DataError(
-            f"{path}: class {unknown[0]!r} is not in train ({len(unknown)} such); train has: "
-            f"{', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}{hint}"
-        )
-    if not part.images:
-        raise DataError(
-            f"{path}: no image ({', '.join(SUFFIXES)}) in any class folder; add images, or remove the folder to have "
-            "the split drawn from train"
-        )
-    require_classes(_without_images(part, classes), str(path), allow_missing)
 
 
 def require_classes(missing: Sequence[str], where: str, allow_missing: bool) -> None:
@@ -253,8 +244,3 @@ def refuse_meant(names: Sequence[str], folder: Path) -> None:
             f"data.path: {folder} has {meant[0]!r}, which is no split's name; call it train, validation (or val) or "
             "test, or move it elsewhere"
         )
-
-
-def _without_images(part: Folder, classes: Sequence[str]) -> list[str]:
-    filled = {group for _, group in part.images}
-    return [name for name in classes if name not in filled]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlx_deploy.errors import DataError
+from dlx_deploy.nn.data.class_list import read_names
 from dlx_deploy.nn.data.listing import refuse_meant, warn_once
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.folders import counted
-from dlx_deploy.runtime.tasks.labels import alike, composed
 from dlx_deploy.runtime.tasks.mask_folders import IMAGES, MASKS, Pairs, list_pairs, split_folders
 
 __all__ = ["CLASSES", "list_masks", "mask_names", "named_classes"]
@@ -58,17 +58,4 @@ def named_classes(root: Path) -> tuple[str, ...]:
         DataError: it cannot be read, or names are empty or alike.
     """
     path = root / CLASSES
-    if not path.is_file():
-        return ()
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
-    except (OSError, ValueError) as e:
-        raise DataError(f"{path}: cannot be read as UTF-8 ({e})") from e
-    names = [composed(name) for name in names]
-    if "" in names:
-        raise DataError(f"{path}: line {names.index('') + 1} is empty; rule: a name for each value, from 0 on")
-    if odd := next((name for name in names if not name.isprintable()), None):
-        raise DataError(f"{path}: {odd!a} holds a character that cannot be seen; rule: a name of printable characters")
-    if two := alike(names):
-        raise DataError(f"{path}: {two[0]!r} and {two[1]!r} look alike; rule: a name of its own for each class")
-    return tuple(names)
+    return tuple(read_names(path)) if path.is_file() else ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Indices", "Part", "stratified", "without"]
+__all__ = ["Indices", "Part", "grouped", "stratified", "without"]
 
 Indices = npt.NDArray[np.int64]
 """int64[N]: positions in a list of images, ascending."""
@@ -31,6 +31,42 @@ def stratified(strata: Indices, count: int, rng: np.random.Generator, *, leave: 
     shares = _allot(sizes.astype(np.int64), np.maximum(sizes - leave, 0).astype(np.int64), count)
     drawn = [rng.permutation(np.flatnonzero(strata == c))[:n] for c, n in zip(classes, shares, strict=True)]
     return np.sort(np.concatenate([np.empty(0, np.int64), *drawn]).astype(np.int64))
+
+
+def grouped(strata: Indices, groups: Indices, count: int, rng: np.random.Generator, *, leave: int = 0) -> Indices:
+    """About ``count`` positions of ``strata``, ascending, in whole groups: as near to each class's share as they come.
+
+    ``groups``: int64[N], the group of each. Large groups are asked first, a group is taken where the counts of its
+    classes come nearer to what is wanted. At least ``leave`` of every class stay behind; a class of which nothing was
+    taken so, and that has a group to spare, gives its smallest one.
+    """
+    numbers, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(inverse, kind="stable")
+    members = np.split(order, np.cumsum(sizes)[:-1])
+    held = [np.unique(strata[rows], return_counts=True) for rows in members]
+    classes, totals = np.unique(strata, return_counts=True)
+    place = {int(c): i for i, c in enumerate(classes)}
+    wanted = totals * (count / max(len(strata), 1))
+    room, taken = totals - leave, np.zeros(len(numbers), bool)
+
+    def take(group: int, forced: bool = False) -> None:
+        at, counts = [place[int(c)] for c in held[group][0]], held[group][1]
+        nearer = bool(((wanted[at] - counts) ** 2).sum() < (wanted[at] ** 2).sum()) or forced
+        if not taken[group] and nearer and bool((room[at] >= counts).all()):
+            taken[group] = True
+            wanted[at] -= counts
+            room[at] -= counts
+
+    shuffled = rng.permutation(len(numbers))
+    ranked = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    for group in ranked:
+        take(int(group))
+    empty = set(classes[(room == totals - leave) & (totals > leave)].tolist()) if count >= len(classes) else set()
+    for group in ranked[::-1]:
+        if empty & set(held[group][0].tolist()):
+            take(int(group), forced=True)
+            empty -= set(held[group][0].tolist()) if taken[group] else set()
+    return np.flatnonzero(taken[inverse]).astype(np.int64)
 
 
 def without(length: int, taken: Indices) -> Indices:

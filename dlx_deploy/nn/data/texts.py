@@ -56,12 +56,13 @@ class TextSource:
         """Those of the targets."""
         return self.targets.lost(part)
 
-    def write(self, out: Path, name: str, part: Part) -> None:
+    def write(self, out: Path, name: str, part: Part) -> Part:
         """Write texts and tokens; the tokenizer is trained on the training split, which comes first."""
         texts = [self.texts[part.origin][i] for i in part.positions]
         if name == "train":
             (out / "tokenizer.json").write_bytes(self._tokenizer(texts))
         self._save(out, name, texts, encode_all(load_tokenizer(out / "tokenizer.json"), texts, *self._limits, name))
+        return part
 
     def separate(self, out: Path, parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[str, float]]:
         """The written ``parts`` without texts that are the same tokens as one of a split that judges.
@@ -77,7 +78,7 @@ class TextSource:
             return self.targets.one(part.origin, int(part.positions[row[1]]))
 
         labels = {name: self.strata[part.origin][part.positions] for name, part in parts.items()}
-        copies = find_copies({name: digests(_tokens(out, name)) for name in ORDER}, target)
+        copies = find_copies({name: digests(_tokens(out, name)) for name in ORDER if name in parts}, target)
         result = dict(parts)
         for split in ORDER:
             rows = np.array([row for (name, row), _ in copies.across if name == split], np.int64)

@@ -7,9 +7,10 @@ import unicodedata
 from decimal import Decimal
 from typing import Dict, Iterable, List, Optional, Tuple
 
-__all__ = ["alike", "class_order", "composed", "same_but_for_writing"]
+__all__ = ["alike", "class_order", "composed", "same_but_for_writing", "synset"]
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_SYNSET = re.compile(r"(n[0-9]{8})[\s,]+\S")
 
 
 def composed(name: str) -> str:
@@ -35,6 +36,12 @@ def alike(names: Iterable[str]) -> Optional[Tuple[str, str]]:
 def same_but_for_writing(name: str, names: Iterable[str]) -> Optional[str]:
     """The one of ``names`` that ``name`` is alike, or ``None``."""
     return next((other for other in names if _plain(other) == _plain(name)), None)
+
+
+def synset(name: str) -> Optional[str]:
+    """The WordNet number that the class ``name`` begins with, as ``n01440764 tench, Tinca tinca`` does: its folder."""
+    found = _SYNSET.match(name)
+    return found.group(1) if found else None
 
 
 def _rank(name: str) -> Tuple[int, Decimal, str]:

@@ -1,0 +1,104 @@
+"""Lists of image files with their labels: CSV or JSON lines. Build and device read them here.
+
+Standard library only: a warm build asks this too.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from typing import Dict, List, NamedTuple, Optional
+
+from ..errors import InputError
+from ..files import PathLike
+from .folders import SPLITS, SUFFIXES
+from .tables import Cells, Columns, label_of, read_rows, string_of
+
+__all__ = ["CALIBRATION", "ListedImage", "read_list"]
+
+CALIBRATION = "calibration"
+"""The split of images that ranges are measured on; they need no label."""
+_COLUMNS = Columns(
+    {
+        "path": ("path", "image", "image_path", "file", "file_name", "filename", "filepath"),
+        "label": ("label", "class", "class_name"),
+        "split": ("split",),
+        "group": ("group",),
+    },
+    ("path", "label"),
+    "lists of images",
+)
+
+
+class ListedImage(NamedTuple):
+    """A row: the image's name relative to the list's root, with ``/``; its label ("": none, of calibration), split and
+    group ("" where there is no such column)."""
+
+    name: str
+    label: str
+    split: str
+    group: str
+
+
+def read_list(path: PathLike) -> List[ListedImage]:
+    """The rows of a list with columns ``path`` and ``label``, maybe ``split`` and ``group``; others do not matter.
+
+    Only images of the split ``calibration`` may come without a label.
+
+    Raises:
+        InputError: as ``tables.read_rows``; a path that is empty, absolute, leads out of the folder or is no image's
+            by its suffix; an image that comes twice; a label, split or group that is missing or unknown.
+    """
+    list_name = os.fspath(path)
+    rows: List[ListedImage] = []
+    lines: Dict[str, int] = {}
+    for line, cells in read_rows(path, _COLUMNS):
+        where = f"{list_name}, line {line}"
+        name, split = _name(cells, where), _split(cells, where)
+        label = "" if split == CALIBRATION and not cells.get("label") else label_of(cells, where, "image")
+        first = lines.setdefault(name, line)
+        if first != line:
+            raise InputError(f"{where}: {name!r} is in line {first} already; an image is in one row: remove the other")
+        rows.append(ListedImage(name, label, split, _optional(cells, "group", where) or ""))
+    if not rows:
+        raise InputError(f"{list_name}: holds no images; give one a line, with its label")
+    return rows
+
+
+def _name(cells: Cells, where: str) -> str:
+    given = string_of(cells, "path", where)
+    name = posixpath.normpath(given.strip())
+    if os.path.isabs(name) or name.split("/")[0] == "..":
+        raise InputError(
+            f"{where}: {given!r} leads out of the folder that paths are relative to; write them relative to it, or "
+            "name another as data.root"
+        )
+    if not name.lower().endswith(SUFFIXES):
+        hint = "; separate folders by /" if "\\" in name else ""
+        raise InputError(f"{where}: {given!r} is no image by its suffix; must be one of {', '.join(SUFFIXES)}{hint}")
+    return name
+
+
+def _split(cells: Cells, where: str) -> str:
+    given = _optional(cells, "split", where)
+    if given is None:
+        return ""
+    split = CALIBRATION if given.lower() == CALIBRATION else SPLITS.get(given.lower())
+    if split is None:
+        raise InputError(f"{where}: the split is {given!r}; must be train, validation (or val), test or {CALIBRATION}")
+    return split
+
+
+def _optional(cells: Cells, key: str, where: str) -> Optional[str]:
+    """What the column ``key`` says, or ``None`` where there is no such column.
+
+    Raises:
+        InputError: the column is there, and empty in this row.
+    """
+    if key not in cells:
+        return None
+    value = cells[key]
+    text = str(value).strip() if isinstance(value, (str, int, float)) else ""
+    if not text:
+        raise InputError(f"{where}: the {key} is empty; fill it in, or leave the column out")
+    return text
