@@ -9,12 +9,19 @@ import pytest
 import torch
 
 from dlx_deploy.config import Data, Distill, Export, Prune, Teacher
+from dlx_deploy.nn.training.views import Views
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.registry import load_stage
 from dlx_deploy.tasks import prepare
 
 CORES = 3
-PARAMS = {"teacher": Teacher(epochs=0), "distill": Distill(epochs=0), "prune": Prune(epochs=0), "export": Export()}
+PARAMS = {
+    "teacher": Teacher(epochs=0),
+    "distill": Distill(epochs=0),
+    "prune": Prune(epochs=0),
+    "logits": Views(),
+    "export": Export(),
+}
 
 
 class Seen(Exception):
