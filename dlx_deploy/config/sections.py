@@ -38,6 +38,7 @@ Fraction = Annotated[float, Meta(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+Level = Annotated[int, Meta(ge=0, le=255)]
 Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=80)]
 
 
@@ -74,6 +75,13 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allow_leakage: bool = False
     mean: tuple[float, ...] = ()
     std: tuple[Positive, ...] = ()
+    scale: Annotated[float, Meta(ge=0.0)] = 0.0
+    resize: Literal["", "squash", "crop", "letterbox"] = ""
+    crop_fraction: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
+    resize_size: Annotated[tuple[AtLeastOne, ...], Meta(max_length=2)] = ()
+    interpolation: Literal["", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = ""
+    fill: Annotated[tuple[Level, ...], Meta(max_length=3)] = ()
+    color_order: Literal["", "rgb", "bgr"] = ""
     tokenizer: str = "bytes"
     vocabulary: Annotated[int, Meta(ge=300)] = 4096
     max_length: AtLeastOne = 128

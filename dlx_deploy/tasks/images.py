@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dlx_deploy.config import Data, Export, Prune, Training
 from dlx_deploy.errors import ConfigError, DataError
+from dlx_deploy.nn.data.frames import FRAME_KEYS, check_scale, framing_of
 from dlx_deploy.nn.training.views import Views
+from dlx_deploy.runtime.tasks.framing import BILINEAR
 from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Images:
     built_in: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     noun: str = "images"
     reads: Reads = "images"
-    keys: frozenset[str] = frozenset({"height", "width", "channels", "mean", "std"})
+    keys: frozenset[str] = frozenset({"height", "width", "channels", "mean", "std", "scale", *FRAME_KEYS})
     libraries: tuple[str, ...] = ("pillow",)
     seen_in_calibration: bool = True
 
@@ -65,6 +67,14 @@ class Images:
             for key, value, size in (("height", data.height, own[0]), ("width", data.width, own[1])):
                 if value not in (0, size):
                     raise ConfigError(f"data.{key} is {value}; the {data.kind} are {own[0]} x {own[1]}: leave it out")
+            for name in (name for name in FRAME_KEYS if getattr(data, name)):
+                raise ConfigError(
+                    f"data.{name} is {getattr(data, name)!r}; the {data.kind} are no image files, and have their size: "
+                    "leave it out"
+                )
+        else:
+            framing_of(data)
+        check_scale(data)
         channels = self._channels(data)
         for key, values in (("mean", data.mean), ("std", data.std)):
             if len(values) not in (0, channels):
@@ -162,13 +172,21 @@ class Images:
         return ExportSpec(spec.height, spec.width, spec.channels, tuple(mean), tuple(std), outputs, opset, export.batch)
 
     def preprocessing(self, data: Dataset) -> dict[str, Any]:
-        """Size, filter and normalisation."""
+        """Size, how pictures are brought to it, and normalisation.
+
+        A plain "bilinear" is what every reader applies; of other rules older readers say that they do not.
+        """
         header = image_header(data)
+        framing = header.framing
         return {
             "height": header.height,
             "width": header.width,
             "channels": header.channels,
-            "resize": "bilinear",
+            "resize": BILINEAR if framing.plain else framing.resize,
+            "resize_size": list(framing.target),
+            "interpolation": framing.interpolation,
+            "fill": list(framing.fill),
+            "color_order": framing.color_order,
             "normalisation": "in the graph",
             "mean": list(header.mean),
             "std": list(header.std),

@@ -216,8 +216,9 @@ def open_data(folder: Path) -> Dataset:
 
 
 def write_header(folder: Path, header: Header) -> None:
-    """Write ``header`` as ``folder/dataset.json``, the same bytes for the same content."""
-    text = json.dumps(msgspec.to_builtins(header), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    """Write ``header`` as ``folder/dataset.json``, the same bytes for the same content, without what is ``None``."""
+    content = {name: value for name, value in msgspec.to_builtins(header).items() if value is not None}
+    text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     (folder / "dataset.json").write_text(text, encoding="utf-8")
 
 

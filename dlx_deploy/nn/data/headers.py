@@ -18,18 +18,22 @@ _Size = Annotated[int, Meta(ge=1)]
 
 
 class ImageHeader(Header, frozen=True, kw_only=True, tag="image-classification"):
-    """Images of one size. ``mean`` and ``std`` are per channel, on the 0..1 scale: ``(x / 255 - mean) / std``."""
+    """Images of one size. ``mean`` and ``std`` are per channel, on the 0..1 scale: ``(x / 255 - mean) / std``.
+
+    ``frame``: how pictures became these images; left out where they were squashed bilinearly, or were no pictures.
+    """
 
     height: _Size
     width: _Size
     channels: _Size
     mean: list[float]
     std: list[float]
+    frame: Framing | None = None
 
     @property
     def framing(self) -> Framing:
         """How a picture became, and on a device becomes, one of these images."""
-        return Framing(self.height, self.width, self.channels)
+        return self.frame or Framing(self.height, self.width, self.channels)
 
     @property
     def inputs(self) -> Mapping[str, Column]:

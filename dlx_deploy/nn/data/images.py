@@ -16,7 +16,7 @@ from dlx_deploy.nn.data.catalogue import NEEDED, open_catalogue
 from dlx_deploy.nn.data.catalogue_checks import check_catalogue
 from dlx_deploy.nn.data.copies import ORDER, Copies, Row, digests, find_copies
 from dlx_deploy.nn.data.dataset import Images, Labels
-from dlx_deploy.nn.data.frames import framing_of
+from dlx_deploy.nn.data.frames import FRAME_KEYS, framing_of, rescaled
 from dlx_deploy.nn.data.headers import ImageHeader
 from dlx_deploy.nn.data.imagefolder import decode_images
 from dlx_deploy.nn.data.listing import warn_once
@@ -25,6 +25,7 @@ from dlx_deploy.nn.data.splits import Indices, Part, without
 from dlx_deploy.nn.data.targets import ClassTargets, SampleTargets
 from dlx_deploy.nn.data.unread import Unread, read_left_out, write_left_out
 from dlx_deploy.progress import Progress
+from dlx_deploy.runtime.tasks.framing import Framing
 
 __all__ = ["ImageSource", "image_source"]
 
@@ -34,8 +35,8 @@ class ImageSource:
     """Labelled images not yet decoded: ``fill(split, positions, into)`` writes pixels, ``name`` says whose.
 
     ``fill`` may give back which rows of ``into`` could not be read: they are left out, counted and listed.
-    ``make_header``: what ``dataset.json`` is made by, of what it says of images. ``groups``: split → int64[N]; splits
-    that are drawn share none.
+    ``framing``: how pictures become pixels, where they are files. ``make_header``: what ``dataset.json`` is made by, of
+    what it says of images. ``groups``: split → int64[N]; splits that are drawn share none.
     """
 
     noun: ClassVar[str] = "images"
@@ -47,9 +48,17 @@ class ImageSource:
     fill: Callable[[str, Indices, Images], Unread | None]
     name: Callable[[str, int], str]
     config: Data
+    framing: Framing | None = None
     counts: Mapping[str, float] = field(default_factory=dict)
     make_header: Callable[..., ImageHeader] = ImageHeader
     groups: Mapping[str, Labels] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.framing is None and any(getattr(self.config, key) for key in FRAME_KEYS):
+            raise DataError(
+                f"data.kind is {self.config.kind!r}, whose images are no files; {', '.join(FRAME_KEYS)} say nothing of "
+                "them: leave them out"
+            )
 
     @property
     def strata(self) -> Mapping[str, Labels]:
@@ -157,6 +166,7 @@ class ImageSource:
             mean=mean,
             std=std,
             splits=dict(counts),
+            frame=None if self.framing is None or self.framing.plain else self.framing,
         )
 
 
@@ -210,6 +220,7 @@ def _laid_out(config: Data, progress: Progress) -> ImageSource:
         fill=fill,
         name=lambda split, position: str(path(split, position)),
         config=config,
+        framing=framing,
         counts={"files_left_out": float(len(catalogue.left_out))},
         groups=group_numbers(catalogue),
     )
@@ -263,6 +274,7 @@ def _normalisation(config: Data, train: Images) -> tuple[list[float], list[float
     if not mean or not std:
         measured = _measure(train)
         mean, std = mean or measured[0], std or measured[1]
+    mean, std = rescaled(mean, config.scale), rescaled(std, config.scale)
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != train.shape[3]:
             raise DataError(

@@ -165,6 +165,7 @@ def _folder(config: Data, progress: Progress) -> ImageSource:
         fill=fill,
         name=lambda split, i: str(pairs[split][i][0]),
         config=config,
+        framing=framing,
         counts={"files_left_out": float(left_out)},
         make_header=partial(MaskHeader, ignore_index=config.ignore_index),
     )

@@ -5,7 +5,7 @@ Numbers are rounded as torchvision and timm round them, so that a network sees w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Tuple
 
 from ..errors import BackendMissing, InputError
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "BGR",
     "BILINEAR",
     "COLOR_ORDERS",
+    "CROP",
     "FILTERS",
+    "LETTERBOX",
     "MAX_PIXELS",
+    "RGB",
     "RULES",
     "SQUASH",
     "Framing",
@@ -35,14 +39,14 @@ SQUASH, CROP, LETTERBOX = RULES = ("squash", "crop", "letterbox")
 BILINEAR = "bilinear"
 FILTERS = ("nearest", "box", BILINEAR, "hamming", "bicubic", "lanczos")
 """Pillow's, by its names; the support of all but nearest grows when an image shrinks (antialiasing)."""
-COLOR_ORDERS = ("rgb", "bgr")
+RGB, BGR = COLOR_ORDERS = ("rgb", "bgr")
 MAX_PIXELS = 89_478_485
 """Where Pillow begins to warn of a bomb: 358 MB as it holds RGB, from a file that may have some kilobytes."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """A picture becomes uint8[height, width, channels], 0..255: grey (1) or colour (3).
+    """A picture becomes uint8[height, width, channels], 0..255: grey (1) or colour (3), as all that can be decoded is.
 
     It is resized by ``interpolation`` to meet a box, and of the result the centre is taken. ``box`` is (height, width);
     empty: the size itself, of which nothing is cut off but by the rule ``crop``. ``fill``: the colour of padding, red
@@ -59,11 +63,9 @@ class Framing:
     box: Tuple[int, ...] = ()
     interpolation: str = BILINEAR
     fill: Tuple[int, ...] = (0,)
-    color_order: str = "rgb"
+    color_order: str = RGB
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise InputError(f"channels is {self.channels}; must be 1 (grey) or 3 (RGB)")
         if self.height < 1 or self.width < 1:
             raise InputError(f"height and width are {self.height} and {self.width}; must be at least 1 px")
         for name, value, known in (
@@ -78,6 +80,8 @@ class Framing:
                 f"the box is {list(self.box)}; must be a height and a width in px, at least {self.height} and "
                 f"{self.width}: nothing is there to cut out of a smaller picture"
             )
+        if self.box == (self.height, self.width):
+            object.__setattr__(self, "box", ())  # one spelling of it, so that equal frames are equal
         if len(self.fill) not in (1, self.channels) or not all(0 <= value <= 255 for value in self.fill):
             raise InputError(f"fill is {list(self.fill)}; must be one value or one for each channel, 0 to 255")
 
@@ -94,7 +98,7 @@ class Framing:
     @property
     def plain(self) -> bool:
         """Whether a picture is squashed to the size bilinearly, and no more: all that there was at first."""
-        return self == Framing(*self.shape, fill=self.fill)
+        return replace(self, fill=(0,)) == Framing(*self.shape)
 
 
 @dataclass(frozen=True)

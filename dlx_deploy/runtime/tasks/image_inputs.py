@@ -13,7 +13,7 @@ from ..files import PathLike
 from ..untyped import Array
 from ..words import said
 from .arrays import Arrays, Tensor, digests_of, only_array
-from .framing import Framing
+from .framing import BILINEAR, RGB, RULES, SQUASH, Framing
 from .image_sources import open_images, refuse_missing
 from .images import load_image
 from .source import Source
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["IMAGES", "ImageInputs", "read_framing"]
 
 IMAGES = "images"
+MAX_SIDE = 65_536  # px
 
 
 @dataclass(frozen=True)
@@ -129,18 +130,49 @@ class ImageInputs:
 def read_framing(field: Fields) -> Framing:
     """How a picture becomes the input, as ``package.json`` has it.
 
+    ``preprocessing.resize`` is "bilinear" where images are squashed so and no more: older readers know nothing else
+    and refuse every other value.
+
     Raises:
-        PackageError: the input has another shape, or a filter resizes images that is not applied here.
+        PackageError: the input has another shape, or images are resized by a rule that is not applied here.
     """
     tensor = field.tensor("inputs.0")
     if len(tensor.dims) != 3 or None in tensor.sizes:
         rule = 'must be ["batch" or a size, height, width, channels]'
         raise field.wrong("inputs.0.shape", field.at("inputs.0.shape"), rule)
-    if field.has("preprocessing.resize") and field.at("preprocessing.resize") != "bilinear":
-        rule = "must be 'bilinear', the one filter that is applied"
-        raise field.wrong("preprocessing.resize", field.at("preprocessing.resize"), rule)
     height, width, channels = (int(n) for n in tensor.dims)
-    return Framing(height, width, channels)
+    rule = field.get("preprocessing.resize", str) if field.has("preprocessing.resize") else BILINEAR
+    if rule != BILINEAR and rule not in RULES:
+        raise field.wrong(
+            "preprocessing.resize", rule, f"must be one of {', '.join((BILINEAR, *RULES))}: no other is applied"
+        )
+    try:
+        framing = Framing(
+            height,
+            width,
+            channels,
+            resize=SQUASH if rule == BILINEAR else rule,
+            box=_numbers(field, "preprocessing.resize_size", ()),
+            interpolation=_word(field, "preprocessing.interpolation", BILINEAR),
+            fill=_numbers(field, "preprocessing.fill", (0,)),
+            color_order=_word(field, "preprocessing.color_order", RGB),
+        )
+    except InputError as e:
+        raise field.wrong("preprocessing", field.at("preprocessing"), str(e)) from e
+    if rule == BILINEAR and not framing.plain:
+        raise field.wrong("preprocessing.resize", rule, "must be another where the other fields say more than that")
+    return framing
+
+
+def _word(field: Fields, path: str, default: str) -> str:
+    return field.get(path, str) if field.has(path) else default
+
+
+def _numbers(field: Fields, path: str, default: Tuple[int, ...]) -> Tuple[int, ...]:
+    values = field.get(path, list) if field.has(path) else list(default)
+    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_SIDE for n in values):
+        raise field.wrong(path, values, f"must be whole numbers, 0 to {MAX_SIDE}")
+    return tuple(values)
 
 
 def _path(number: int, one: object) -> PathLike:

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import PathLike, open_file, reason
 from ..untyped import Array, Foreign
 from .folders import SUFFIXES
-from .framing import COLOR_ORDERS, MAX_PIXELS, Framing, Placement, framed, pillow, place
+from .framing import BGR, COLOR_ORDERS, MAX_PIXELS, RGB, Framing, Placement, framed, pillow, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,6 +63,7 @@ def open_picture(path: PathLike, channels: int) -> Foreign:
     Raises:
         InputError, BackendMissing: as ``load_image``.
     """
+    _refuse_other_channels(channels)
     module, name = pillow(), os.fspath(path)
     from PIL import UnidentifiedImageError
 
@@ -84,7 +85,7 @@ def open_picture(path: PathLike, channels: int) -> Foreign:
         raise InputError(f"{name}: cannot be decoded as an image ({why}); replace or remove it") from e
 
 
-def fit_image(picture: Foreign, framing: Framing, color_order: str = "rgb") -> NDArray[np.uint8]:
+def fit_image(picture: Foreign, framing: Framing, color_order: str = RGB) -> NDArray[np.uint8]:
     """A ``picture`` in memory as ``load_image`` would give it from a file: uint8[H, W, C], 0..255, a new array.
 
     ``picture``: Pillow's image, or pixels uint8[h, w], [h, w, 1], [h, w, 3] or [h, w, 4] of any size, whose colours
@@ -95,6 +96,7 @@ def fit_image(picture: Foreign, framing: Framing, color_order: str = "rgb") -> N
     """
     if color_order not in COLOR_ORDERS:
         raise InputError(f"color_order is {color_order!r}; must be one of {', '.join(COLOR_ORDERS)}")
+    _refuse_other_channels(framing.channels)
     if not isinstance(picture, np.ndarray):
         module = pillow()
         if not isinstance(picture, module.Image):
@@ -119,7 +121,7 @@ def _pixels(image: Foreign, framing: Framing) -> NDArray[np.uint8]:
 
 def _ordered(pixels: NDArray[np.uint8], framing: Framing) -> NDArray[np.uint8]:
     """``pixels``, red first, in the order in which the network reads them."""
-    return np.ascontiguousarray(pixels[..., ::-1]) if framing.color_order == "bgr" else pixels
+    return np.ascontiguousarray(pixels[..., ::-1]) if framing.color_order == BGR else pixels
 
 
 def _colours(pixels: Array, color_order: str) -> NDArray[np.uint8]:
@@ -130,7 +132,7 @@ def _colours(pixels: Array, color_order: str) -> NDArray[np.uint8]:
     if shape[0] * shape[1] > MAX_PIXELS:
         raise InputError(f"the image has {shape[1]} x {shape[0]} pixels; at most {MAX_PIXELS}")
     colours: NDArray[np.uint8] = pixels.reshape(shape)[..., :3]
-    return colours[..., ::-1] if color_order == "bgr" else colours
+    return colours[..., ::-1] if color_order == BGR else colours
 
 
 def _upright(image: Foreign, channels: int, name: str) -> Foreign:
@@ -138,6 +140,11 @@ def _upright(image: Foreign, channels: int, name: str) -> Foreign:
     from PIL import ImageOps
 
     return _eight_bits(pillow(), ImageOps.exif_transpose(image), name).convert(MODES[channels])
+
+
+def _refuse_other_channels(channels: int) -> None:
+    if channels not in MODES:
+        raise InputError(f"channels is {channels}; must be 1 (grey) or 3 (RGB)")
 
 
 def _refuse_frames(image: Foreign, path: str) -> None:

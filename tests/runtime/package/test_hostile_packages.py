@@ -311,7 +311,7 @@ def test_many_flipped_bytes_of_members(hostile: dict[str, bytes], texts: dict[st
         ({"engine": {"status": "checked"}}, "engine.builder is None; must be of type str"),
         (
             {"preprocessing": {"resize": "nearest"}},
-            "preprocessing.resize is 'nearest'; must be 'bilinear', the one filter",
+            "preprocessing.resize is 'nearest'; must be one of bilinear, squash, crop, letterbox",
         ),
     ],
 )

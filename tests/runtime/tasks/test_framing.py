@@ -116,7 +116,9 @@ def test_what_is_no_picture(given: object, message: str) -> None:
         fit_image(given, Framing(4, 4, 3))
 
 
-def test_an_unknown_order_of_colours() -> None:
+def test_what_cannot_be_decoded_or_ordered() -> None:
+    with pytest.raises(InputError, match="channels is 2; must be 1"):
+        fit_image(np.zeros((4, 4, 3), np.uint8), Framing(4, 4, 2))
     with pytest.raises(InputError, match="color_order is 'grb'; must be one of rgb, bgr"):
         fit_image(np.zeros((4, 4, 3), np.uint8), Framing(4, 4, 3), "grb")
 
@@ -124,7 +126,6 @@ def test_an_unknown_order_of_colours() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"channels": 2}, "channels is 2; must be 1"),
         ({"height": 0}, "height and width are 0 and 24; must be at least 1 px"),
         ({"resize": "stretch"}, "resize is 'stretch'; must be one of squash, crop, letterbox"),
         ({"interpolation": "cubic"}, "interpolation is 'cubic'; must be one of nearest, box, bilinear"),
