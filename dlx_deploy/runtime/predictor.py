@@ -135,12 +135,13 @@ class Predictor:
         return self._read(given)
 
     def _read_in(self, given: object, bgr: bool) -> Dict[str, Array]:
-        if not bgr:
+        """``given`` as a user has it: where it is pictures, their colours come in an order."""
+        read_own = getattr(self.package.task.inputs, "read_own", None)
+        if read_own is None:
+            if bgr:
+                raise InputError(f"bgr is for arrays of pixels, and the package reads {self.package.task.inputs.noun}")
             return self._read(given)
-        read_bgr = getattr(self.package.task.inputs, "read_bgr", None)
-        if read_bgr is None:
-            raise InputError(f"bgr is for arrays of pixels, and the package reads {self.package.task.inputs.noun}")
-        feeds: Dict[str, Array] = read_bgr(given)
+        feeds: Dict[str, Array] = read_own(given, bgr)
         return feeds
 
     def run(self, feeds: Arrays) -> Dict[str, Array]:

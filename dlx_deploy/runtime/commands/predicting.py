@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generator, Iterable, Iterator, Optional, Sequence, Tuple
 
 from ..errors import InputError
@@ -75,7 +75,8 @@ def answered(
             return
         given = [sample.given for sample in block]
         answers = predictor.answers(predictor.run(predictor.read_all(given)), given)
-        rows = task.outputs.rows(answers, [sample.file_name for sample in block], options)
+        named = [sample.file_name for sample in block]
+        rows = task.outputs.rows(answers, named, replace(options, given=tuple(given)))
         for i, sample in enumerate(block):
             yield sample.name, _with_frame(sample, rows[i])
 

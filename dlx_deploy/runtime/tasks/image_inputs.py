@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError
-from ..files import PathLike
 from ..untyped import Array
-from ..words import said
 from .arrays import Arrays, Tensor, digests_of, only_array
-from .framing import BILINEAR, RGB, RULES, SQUASH, Framing
+from .framing import BGR, BILINEAR, RGB, RULES, SQUASH, Framing
 from .image_sources import open_images, refuse_missing
-from .images import load_image
+from .pictures import read_pictures
 from .source import Source
 from .video import read_camera
 
@@ -37,13 +34,17 @@ class ImageInputs:
     framing: Framing
     verb: str = "classifies"
     noun: str = IMAGES
-    any_value: bool = True
     samples: Sequence[object] = ()
 
     @property
     def shape(self) -> Tuple[int, int, int]:
         """(H, W, C) of one image."""
         return self.framing.shape
+
+    @property
+    def any_value(self) -> bool:
+        """Whether arrays are good as they are: not where the network reads colours in another order than a user's."""
+        return self.framing.color_order == RGB
 
     @property
     def tensors(self) -> Tuple[Tensor, ...]:
@@ -63,28 +64,20 @@ class ImageInputs:
         return f"uint8[{', '.join(str(n) for n in (batch or 'N', *self.shape))}], NHWC, 0..255"
 
     def read(self, given: object) -> Dict[str, Array]:
-        """``given`` as uint8[N, H, W, C]: files are read, a single image gets its batch axis.
+        """``given`` as uint8[N, H, W, C]; an array of exactly this size is taken as it is, anything else is framed.
 
         Raises:
-            InputError: another dtype or shape, no images, or a file that is missing or cannot be decoded.
-            BackendMissing: files were given and Pillow is not here.
+            InputError, BackendMissing: as ``read_pictures``.
         """
-        images = only_array(given, IMAGES)
-        if isinstance(images, (str, os.PathLike)):
-            images = [images]
-        if isinstance(images, (list, tuple)) and any(isinstance(one, (str, os.PathLike)) for one in images):
-            paths = [_path(i, one) for i, one in enumerate(images)]
-            return {IMAGES: np.stack([load_image(path, self.framing) for path in paths])}
-        array = _array(images)
-        if array.shape == self.shape:
-            array = array[np.newaxis]
-        height, width, channels = self.shape
-        rule = f"must be uint8[N, {height}, {width}, {channels}], NHWC, 0..255, N at least 1"
-        if array.dtype != np.uint8:
-            raise InputError(f"images are {array.dtype}{list(array.shape)}; {rule}{_dtype_hint(array)}")
-        if array.shape[1:] != self.shape or not len(array):
-            raise InputError(f"images are uint8{list(array.shape)}; {rule}{_layout_hint(array.shape, self.shape)}")
-        return {IMAGES: np.ascontiguousarray(array)}
+        return {IMAGES: read_pictures(only_array(given, IMAGES), self.framing)}
+
+    def read_own(self, given: object, bgr: bool) -> Dict[str, Array]:
+        """As ``read``, of what a user has: the colours of every array are RGB, or BGR as OpenCV's.
+
+        Raises:
+            InputError, BackendMissing: as ``read_pictures``.
+        """
+        return {IMAGES: read_pictures(only_array(given, IMAGES), self.framing, BGR if bgr else RGB)}
 
     def trim(self, feeds: Arrays) -> Arrays:
         """``feeds``: images have no padding."""
@@ -173,31 +166,3 @@ def _numbers(field: Fields, path: str, default: Tuple[int, ...]) -> Tuple[int, .
     if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_SIDE for n in values):
         raise field.wrong(path, values, f"must be whole numbers, 0 to {MAX_SIDE}")
     return tuple(values)
-
-
-def _path(number: int, one: object) -> PathLike:
-    if not isinstance(one, (str, os.PathLike)):
-        raise InputError(f"image {number} is a {type(one).__name__} among paths; give all as paths, or all as arrays")
-    return one
-
-
-def _array(images: object) -> Array:
-    """``images`` as an array; of rows of several lengths older numpys make one of objects, which is refused later."""
-    try:
-        return np.asarray(images)
-    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as e:
-        raise InputError(
-            f"images cannot be made one array ({said(e)}); must be of one shape and dtype, or paths"
-        ) from e
-
-
-def _dtype_hint(array: Array) -> str:
-    if array.dtype.kind == "f":
-        return "; give the pixels as they are, normalisation is in the graph: images.astype(numpy.uint8) of 0..255"
-    return "; for instance images.astype(numpy.uint8)"
-
-
-def _layout_hint(shape: Sequence[int], image: Tuple[int, int, int]) -> str:
-    if tuple(shape[-3:]) == (image[2], image[0], image[1]):
-        return "; these look like NCHW: numpy.moveaxis(images, -3, -1)"
-    return "; resize them, or give paths of image files"

@@ -86,15 +86,15 @@ def mask_paths(named: Sequence[str], folder: PathLike) -> List[Tuple[str, str]]:
     return paths
 
 
-def write_mask(mask: NDArray[np.uint8], framing: Framing, source: PathLike, paths: Tuple[str, str]) -> None:
-    """Writes ``mask`` (uint8[H, W]) of the image at ``source`` as large as that image is, and laid over it.
+def write_mask(mask: NDArray[np.uint8], framing: Framing, source: Foreign, paths: Tuple[str, str]) -> None:
+    """Writes ``mask`` (uint8[H, W]) as large as the image ``source`` is, a file's or Pillow's, and laid over it.
 
     What the frame cut off is ``IGNORED`` in the file, and in the overlay the image alone.
 
     Raises:
         InputError: one of the two cannot be written, or is there.
     """
-    opened = open_picture(source, 3)
+    opened = open_picture(source, 3) if isinstance(source, (str, os.PathLike)) else source.convert("RGB")
     picture = np.asarray(opened)
     indexed, shown = (unframed(part, framing, opened.size, IGNORED) for part in (mask, np.zeros_like(mask)))
     colours = _palette()

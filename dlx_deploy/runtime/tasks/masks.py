@@ -11,7 +11,7 @@ from ..errors import InputError, PackageError, RuntimeFault
 from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
 from .arrays import Agreement, Arrays, Tensor, Tolerance, digests_of, within
 from .classes import LOGITS
-from .framing import Framing
+from .framing import Framing, place, unframed
 from .mask_counts import confusion_counts, iou_of, mean_iou_bounds, mean_iou_drops
 from .mask_files import IGNORED, mask_paths, write_mask
 from .task import Budgets, PredictionRow, PredictOptions
@@ -27,12 +27,22 @@ MASK_DIGEST, COUNTS = "mask_digest", "counts"  # columns of the reference table
 
 
 class Segmentations:
-    """What a model says about N images: ``classes``, uint8[N, H, W]; the first one of equals."""
+    """What a model says about N images: ``classes``, uint8[N, H, W], of the frame it reads; the first one of equals.
 
-    __slots__ = ("_labels", "classes")
+    ``sizes``: (height, width) of each image as it was given and is seen; ``None``: it was the network's frame already.
+    """
 
-    def __init__(self, classes: NDArray[np.uint8], labels: Tuple[str, ...]) -> None:
-        self.classes, self._labels = classes, labels
+    __slots__ = ("_framing", "_labels", "classes", "sizes")
+
+    def __init__(
+        self,
+        classes: NDArray[np.uint8],
+        labels: Tuple[str, ...],
+        framing: Framing,
+        sizes: Sequence[Optional[Tuple[int, int]]] = (),
+    ) -> None:
+        self.classes, self._labels, self._framing = classes, labels, framing
+        self.sizes = tuple(sizes) or (None,) * len(classes)
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -40,15 +50,31 @@ class Segmentations:
     def __repr__(self) -> str:
         return f"Segmentations({len(self)}: {'x'.join(map(str, self.classes.shape[1:]))} pixels each)"
 
+    @property
+    def masks(self) -> List[NDArray[np.uint8]]:
+        """The classes as large as each image was, uint8[h, w], by nearest neighbour; 255 where the frame cut it off.
+
+        Raises:
+            BackendMissing: an image was of another size, and Pillow is not here.
+        """
+        masks = []
+        for mask, size in zip(self.classes, self.sizes):  # noqa: B905  # Python 3.8
+            masks.append(mask if size is None else np.array(unframed(mask, self._framing, size[::-1], IGNORED)))
+        return masks
+
+    def placed(self, sizes: Sequence[Optional[Tuple[int, int]]]) -> Segmentations:
+        """These answers, of images of these ``sizes``."""
+        return Segmentations(self.classes, self._labels, self._framing, sizes)
+
     def shares(self) -> List[Dict[str, float]]:
-        """Per image the share of each class that is in it, the largest first."""
-        pixels = self.classes[0].size if len(self) else 1
-        counts = [np.bincount(one.reshape(-1), minlength=len(self._labels)) for one in self.classes]
-        orders = [np.argsort(-count, kind="stable") for count in counts]
-        return [
-            {self._labels[k]: float(count[k] / pixels) for k in order if count[k]}
-            for count, order in zip(counts, orders)  # noqa: B905  # Python 3.8
-        ]
+        """Per image the share of each class that is in it, the largest first; padding around an image is none of it."""
+        shares = []
+        for mask, size in zip(self.classes, self.sizes):  # noqa: B905  # Python 3.8
+            shown = mask if size is None else mask[_shown(self._framing, *size)]
+            count = np.bincount(shown.reshape(-1), minlength=len(self._labels))
+            order = np.argsort(-count, kind="stable")
+            shares.append({self._labels[k]: float(count[k] / shown.size) for k in order if count[k]})
+        return shares
 
     def to_dict(self) -> Dict[str, Any]:
         """The shares of the classes, JSON-ready; the maps themselves are ``classes``."""
@@ -128,7 +154,7 @@ class Masks:
         Raises:
             PackageError: a logit is NaN or infinite.
         """
-        return Segmentations(_classes(outputs[LOGITS]), self.labels)
+        return Segmentations(_classes(outputs[LOGITS]), self.labels, self.framing)
 
     def rows(self, answers: Segmentations, named: Sequence[str], options: PredictOptions) -> List[PredictionRow]:
         """The ``options.top`` largest classes of each image; with ``options.out`` its mask and overlay as files.
@@ -145,7 +171,8 @@ class Masks:
             data: Dict[str, Any] = {"shares": top}
             cells = [f"{label} {share:.4f}" for label, share in top.items()]
             if paths:
-                write_mask(answers.classes[i], self.framing, named[i], paths[i])
+                picture = options.given[i] if options.given else named[i]
+                write_mask(answers.classes[i], self.framing, picture, paths[i])
                 data.update(mask=paths[i][0], overlay=paths[i][1])
                 cells.append(paths[i][0])
             rows.append(PredictionRow(data, cells))
@@ -250,3 +277,9 @@ def _classes(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
         raise PackageError("the model gives NaN or infinite logits; run its self-test, or another onnxruntime")
     classes: NDArray[np.uint8] = logits.argmax(axis=1).astype(np.uint8)
     return classes
+
+
+def _shown(framing: Framing, height: int, width: int) -> Tuple[slice, slice]:
+    """The rows and columns of the frame in which a picture of this size lies."""
+    at = place(framing, width, height)
+    return slice(max(0, at.top), at.top + at.height), slice(max(0, at.left), at.left + at.width)

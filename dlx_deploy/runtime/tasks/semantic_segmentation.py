@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Sequence, Tuple
 import numpy as np
 
 from ..filenames import DATA_HEADER
-from .arrays import Arrays
+from .arrays import Arrays, only_array
 from .classes import read_labels
 from .framing import Framing
-from .image_inputs import ImageInputs, read_framing
+from .image_inputs import IMAGES, ImageInputs, read_framing
 from .images import load_image
 from .labelled import load_npy, load_prepared
 from .mask_files import load_pair
 from .mask_folders import labelled_pairs
-from .masks import MASK, Masks
+from .masks import MASK, Masks, Segmentations
+from .pictures import picture_sizes
 from .task import Task
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def semantic_segmentation(framing: Framing, labels: Sequence[str], ignore: int =
     """The task of a package that reads images uint8[N, H, W, C], made by ``framing``, and tells ``labels`` apart."""
     masks = Masks(tuple(labels), framing, ignore)
     load = partial(load_masks, framing=framing, labels=masks.labels, ignore=ignore)
-    return Task(NAME, ImageInputs(framing, "segments"), masks, load)
+    return Task(NAME, ImageInputs(framing, "segments"), masks, load, partial(_placed, framing=framing))
 
 
 def open_task(field: Fields) -> Task:
@@ -69,3 +70,7 @@ def load_masks(
     pairs = labelled_pairs(root)
     images = np.stack([load_image(image, framing) for image, _ in pairs])
     return images, {MASK: np.stack([load_pair(pair, framing, len(labels), ignore) for pair in pairs])}
+
+
+def _placed(answers: Segmentations, given: object, framing: Framing) -> Segmentations:
+    return answers.placed(picture_sizes(only_array(given, IMAGES), framing))

@@ -42,10 +42,14 @@ class Budgets:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What ``predict`` is asked for: the ``top`` best of each answer; ``out``: the folder for a task's files."""
+    """What ``predict`` is asked for: the ``top`` best of each answer; ``out``: the folder for a task's files.
+
+    ``given``: the samples themselves, as ``Inputs.read`` took them; none: what they are named is where they are.
+    """
 
     top: int = 1
     out: Optional[PathLike] = None
+    given: Sequence[object] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Frames of video files and cameras, by OpenCV: uint8[H, W, 3], RGB, turned upright where the file says how."""
+"""Frames of video files and cameras, by OpenCV: Pillow's images, RGB, turned upright where the file says how."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import logging
 import os
 import re
 import time
-from typing import TYPE_CHECKING, Iterator, Union
+from typing import Iterator, Union
 
 import numpy as np
 
 from ..errors import BackendMissing, InputError
 from ..files import PathLike, open_file, reason
 from ..untyped import Foreign
+from .framing import pillow
 from .source import Sample
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["VIDEO_SUFFIXES", "read_camera", "read_video"]
 
@@ -99,15 +97,12 @@ def _camera(camera: str) -> Union[int, str]:
     )
 
 
-def _decoded(cv2: Foreign, capture: Foreign, name: str, number: int) -> NDArray[np.uint8]:
-    """The frame that was grabbed, uint8[H, W, 3], RGB."""
+def _decoded(cv2: Foreign, capture: Foreign, name: str, number: int) -> Foreign:
+    """The frame that was grabbed, as Pillow's image: it is framed as files are, also if its size is the network's."""
     done, frame = capture.retrieve()
     if not done or frame is None or frame.dtype != np.uint8 or frame.ndim not in (2, 3):
         raise InputError(f"{name}: frame {number} cannot be decoded; convert the video to H.264 in an .mp4 file")
-    if frame.ndim == 2:
-        return np.repeat(frame[..., np.newaxis], 3, axis=2)
-    rgb: NDArray[np.uint8] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    return rgb
+    return pillow().fromarray(frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
 
 
 def _opencv() -> Foreign:
