@@ -14,6 +14,7 @@ from onnx import ModelProto, ValueInfoProto
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.execution.evaluation import run_onnx
+from dlx_deploy.graph.execution.memory import peak_row_bytes, rows_within
 from dlx_deploy.graph.model import input_dims, load, to_bytes
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.runtime.backends.session import open_session
@@ -22,6 +23,7 @@ from dlx_deploy.runtime.untyped import Array
 __all__ = [
     "BLAMED",
     "MOST",
+    "ODD",
     "Dependence",
     "dependence",
     "first_dependent_node",
@@ -89,6 +91,11 @@ def unlike(samples: Samples) -> Samples:
     return Samples({name: _unlike(values) for name, values in samples.arrays.items()}, samples.padding)
 
 
+def _rows_to_ask(model: ModelProto) -> int:
+    """How many rows are answered together to see whether one depends on others: ``ODD`` of large ones, to ``MOST``."""
+    return max(ODD, rows_within(peak_row_bytes(model), MOST))
+
+
 def _unlike(rows: Array) -> Array:
     if rows.dtype != np.uint8 or rows.ndim != 4:
         return rows
@@ -109,10 +116,10 @@ def refuse_dependent_rows(path: Path | bytes, rows: Samples, exact_qdq: bool, to
     size = next(iter(input_dims(model).values()))[0]
 
     def run(part: Samples, batch: int) -> Arrays:
-        return run_onnx(source, part, exact_qdq, batch)
+        return run_onnx(source, part, exact_qdq, batch, shrink=False)
 
     name = path.name if isinstance(path, Path) else "the model"
-    rows = rows[:MOST]
+    rows = rows[: _rows_to_ask(model)]
     depends = dependence(run, rows, run(rows, len(rows)), tolerance, size)
     if depends:
         node = first_dependent_node(model, rows[:BLAMED], exact_qdq, tolerance)

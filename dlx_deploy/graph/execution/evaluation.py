@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.execution.kernels import host_saturates
+from dlx_deploy.graph.execution.memory import BATCH_BYTES, peak_row_bytes, rows_within
+from dlx_deploy.graph.model import batch_size, load
 from dlx_deploy.graph.samples import Arrays, Samples, Shape
 from dlx_deploy.runtime.backends.session import InferenceSession, open_session, session_errors
+from dlx_deploy.runtime.machine import available_cores
 from dlx_deploy.runtime.untyped import Array
 
 __all__ = ["BATCH", "input_shapes", "run_in_batches", "run_onnx"]
 
 BATCH = 64
 """Rows that are run at a time, where they are small."""
+ALL_BYTES = 3 * BATCH_BYTES
+"""Of the activations of all batches that are run at once."""
 
 
-def run_onnx(model: Path | bytes, samples: Samples, exact_qdq: bool, batch: int = BATCH, threads: int = 0) -> Arrays:
+def run_onnx(
+    model: Path | bytes,
+    samples: Samples,
+    exact_qdq: bool,
+    batch: int = BATCH,
+    threads: int = 0,
+    shrink: bool = True,
+) -> Arrays:
     """Output name → float32[N, ...] (or another type, if it is no float): the answers to all ``samples``.
 
     As ``run_in_batches``, whose batches it joins.
@@ -27,37 +41,82 @@ def run_onnx(model: Path | bytes, samples: Samples, exact_qdq: bool, batch: int 
     Raises:
         ConfigError, StageFailed: as ``run_in_batches``.
     """
-    parts = list(run_in_batches(model, samples, exact_qdq, batch, threads))
+    parts = list(run_in_batches(model, samples, exact_qdq, batch, threads, shrink))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def run_in_batches(
-    model: Path | bytes, samples: Samples, exact_qdq: bool, batch: int = BATCH, threads: int = 0
+    model: Path | bytes,
+    samples: Samples,
+    exact_qdq: bool,
+    batch: int = BATCH,
+    threads: int = 0,
+    shrink: bool = True,
 ) -> Iterator[Arrays]:
-    """The answers to ``samples``, at most ``batch`` at a time: output name → float32[n, ...], or another type, if it is
-    no float.
+    """The answers to ``samples`` in their order, ``batch`` at a time, or with ``shrink`` fewer, where the graph's
+    activations are large: output name → float32[n, ...], or another type, if it is no float.
 
     ``exact_qdq`` computes Q/DQ pairs in floating point as they are written, instead of with this host's INT8 kernels.
     So it does where these saturate (``execution.kernels``): what comes out is the target's answer, not this machine's.
     A model with a fixed batch gets its own batch size, the last one filled up with copies of the last sample.
+    ``threads`` (0: a core each) run batches side by side.
 
     Raises:
         ConfigError: the samples do not have the model's inputs, types or sizes, or there are none.
         StageFailed: ONNX Runtime cannot run the model on so many rows.
     """
     source = model.read_bytes() if isinstance(model, Path) else model
-    session = open_session(source, exact_qdq or host_saturates(source), threads)
+    graph = load(source)
+    row_bytes, fixed = peak_row_bytes(graph) if len(samples) > 1 else 0, batch_size(graph)
+    size = fixed or (rows_within(row_bytes, batch) if shrink else batch)
+    side_by_side = _side_by_side(threads or available_cores(), -(-len(samples) // size), size * row_bytes)
+    # One thread for each batch, not all for each node: where other work has the cores too, as on a shared machine,
+    # threads that wait for each other after every node of a small network take 17 times as long. And up to ONNX Runtime
+    # 1.23 how many there are shows in float32's last bit.
+    session = open_session(source, exact_qdq or host_saturates(source), _threads_of_each(threads, side_by_side))
     shapes = input_shapes(session)
     types = {entry.name: _dtype(entry.type) for entry in session.get_inputs()}
     samples.refuse_misfit(types, shapes)
-    first = next(iter(shapes.values()))[0]
-    fixed = first if isinstance(first, int) else 0
     names = [output.name for output in session.get_outputs()]
     left = len(samples)
-    for part in samples.batches(fixed or batch, bool(fixed)):
-        outputs = _answered(session, names, part.fitted(shapes))
+
+    def answers(part: Samples) -> tuple[int, Arrays]:
+        return len(part), _answered(session, names, part.fitted(shapes))
+
+    for count, outputs in _in_order(answers, samples.batches(size, bool(fixed)), side_by_side):
         yield {name: _plain(values[:left]) for name, values in outputs.items()}
-        left -= len(part)
+        left -= count
+
+
+def _side_by_side(threads: int, batches: int, batch_bytes: int) -> int:
+    """How many batches are run at once: no more than there are, and than the memory holds."""
+    return max(1, min(threads, batches, ALL_BYTES // max(batch_bytes, 1)))
+
+
+def _threads_of_each(threads: int, side_by_side: int) -> int:
+    """The intra-op threads of a session that runs so many batches at once; 0 lets ONNX Runtime choose."""
+    return threads if side_by_side == 1 else 1
+
+
+def _in_order(
+    answers: Callable[[Samples], tuple[int, Arrays]], parts: Iterable[Samples], side_by_side: int
+) -> Iterator[tuple[int, Arrays]]:
+    """What ``answers`` gives for each of ``parts``, so many at once; no more than these wait to be taken."""
+    if side_by_side == 1:
+        yield from map(answers, parts)
+        return
+    with ThreadPoolExecutor(side_by_side) as pool:  # ONNX Runtime releases Python's lock while it runs
+        running: deque[Future[tuple[int, Arrays]]] = deque()
+        try:
+            for part in parts:
+                if len(running) == side_by_side:
+                    yield running.popleft().result()
+                running.append(pool.submit(answers, part))
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()
 
 
 def _plain(values: Array) -> Array:

@@ -1,8 +1,8 @@
-"""What activations do on the calibration inputs: collected in one pass, and kept as ``ranges.json``."""
+"""What activations do on the calibration inputs, kept as ``ranges.json``."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.graph.execution.memory import rows_within
 from dlx_deploy.graph.model import Index, infer, input_dims, load, to_bytes
 from dlx_deploy.graph.quantization.lines import json_lines
 from dlx_deploy.graph.quantization.observers import METHODS, Observer, RangeMethod
@@ -22,7 +23,9 @@ __all__ = ["SCHEMA", "Range", "Ranges", "collect_ranges", "ranges_bytes"]
 SCHEMA = 1
 LARGEST_BATCH = 32
 MEMORY_BYTES = 1 << 30
-"""What the tensors of a batch may take together; a batch has at least one row."""
+"""What the tensors of a block of rows would take together; a block has at least one row."""
+HELD_BYTES = 128 << 20
+"""What they take of memory: only so much of a block is looked at at a time."""
 
 Range = tuple[float, float]
 """(lowest, highest) value."""
@@ -60,9 +63,10 @@ def collect_ranges(
     largest_batch: int = LARGEST_BATCH,
     methods: Mapping[str, RangeMethod] = METHODS,
 ) -> Ranges:
-    """The range of each tensor by each of the methods ``asked`` for it, and by min-max, in one pass over ``samples``.
+    """The range of each tensor by each of the methods ``asked`` for it, and by min-max.
 
-    The tensors of at most ``largest_batch`` samples are in memory at once, and of fewer where they are large.
+    That takes one pass over ``samples``, in blocks of at most ``largest_batch``, and of fewer where tensors are large;
+    histograms of large tensors take several, which need less memory and see the same.
 
     Raises:
         ConfigError: no samples, no tensors, or a method that is not there.
@@ -73,15 +77,42 @@ def collect_ranges(
         name: {method: methods[method](symmetric=symmetric) for method in dict.fromkeys(("minmax", *asked[name]))}
         for name in sorted(asked)
     }
-    shapes = input_dims(model)
+    shapes, sizes = input_dims(model), _row_bytes(model, observers)
     fixed = next(iter(shapes.values()))[0]
-    session, names = _session(model, list(observers)), list(observers)
-    for batch in samples.batches(fixed or _rows(model, names, largest_batch), fill=bool(fixed)):
-        values = session.run(names, batch.fitted(shapes).feed())
-        for name, array in zip(names, values, strict=True):
-            _update(name, array.reshape(-1), observers[name])
+    block = fixed or rows_within(sum(sizes.values()), largest_batch, MEMORY_BYTES)
+    for group, rows in _passes(observers, sizes, block, fixed is None):
+        session, names = _session(model, group), list(group)
+        for part in _parts(samples, block, rows, fill=fixed is not None):
+            values = session.run(names, part.fitted(shapes).feed())
+            for name, array in zip(names, values, strict=True):
+                _update(name, array.reshape(-1), observers[name])
     bounds = {name: {method: seen.bounds() for method, seen in each.items()} for name, each in observers.items()}
     return Ranges(rows=len(samples), tensors=bounds)
+
+
+def _passes(
+    observers: Mapping[str, Mapping[str, Observer]], sizes: Mapping[str, int], block: int, divisible: bool
+) -> list[tuple[list[str], int]]:
+    """The tensors that are looked at in each pass over the samples, and how many rows at a time.
+
+    The smallest and largest value do not depend on which rows come together. What a histogram says does, so its tensors
+    see whole blocks, and what they then leave no room for waits for another pass.
+    """
+    extremes = [name for name, each in observers.items() if divisible and list(each) == ["minmax"]]
+    passes = [(extremes, rows_within(sum(sizes[name] for name in extremes), block, HELD_BYTES))] if extremes else []
+    held = 0
+    for name in (name for name in observers if name not in extremes):
+        if not held or held + block * sizes[name] > HELD_BYTES:
+            passes.append(([], block))
+            held = 0
+        passes[-1][0].append(name)
+        held += block * sizes[name]
+    return passes
+
+
+def _parts(samples: Samples, block: int, rows: int, fill: bool) -> Iterator[Samples]:
+    for whole in samples.batches(block, fill):
+        yield from whole.batches(rows, fill=False)
 
 
 def _refuse(
@@ -117,12 +148,12 @@ def _session(model: ModelProto, tensors: Collection[str]) -> _Session:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # it grows by powers of two, and what was returned to it stays there
     session: _Session = onnxruntime.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
     return session
 
 
-def _rows(model: ModelProto, tensors: Collection[str], largest: int) -> int:
-    """How many rows at a time: as many as fit into the memory, 1 to ``largest``."""
+def _row_bytes(model: ModelProto, tensors: Collection[str]) -> dict[str, int]:
+    """Tensor → the bytes of one row; 0 where its shape is not known."""
     shapes = infer(model, batch=1)
-    row_bytes = sum(4 * shapes[name].elements for name in tensors if name in shapes)
-    return min(max(MEMORY_BYTES // max(row_bytes, 1), 1), largest)
+    return {name: 4 * shapes[name].elements if name in shapes else 0 for name in tensors}

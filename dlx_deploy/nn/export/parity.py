@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.checks.rows import BLAMED, MOST, dependence, refuse_dependent_rows, unlike
+from dlx_deploy.graph.checks.rows import BLAMED, MOST, ODD, dependence, refuse_dependent_rows, unlike
 from dlx_deploy.graph.execution.evaluation import run_onnx
+from dlx_deploy.graph.execution.memory import peak_row_bytes, rows_within
+from dlx_deploy.graph.model import load
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.export.bake import copied
 from dlx_deploy.nn.export.rows import blame
@@ -80,7 +82,7 @@ def check_parity(path: Path, model: nn.Module, spec: Spec, samples: Samples, tol
             depends on the batch; names the module or node that makes it so.
     """
     network, rows_tolerance = copied(model).float().cpu().eval(), max(tolerance * ROWS_SHARE, ROUNDING)
-    block = _rows_at_a_time(spec, len(samples))
+    block = min(_rows_at_a_time(spec, len(samples)), max(ODD, rows_within(peak_row_bytes(load(path)), BATCH)))
     compared = _compared(path, network, spec, samples, block)
     rows = unlike(samples[: max(BLAMED, min(MOST, block))])
     _refuse_dependent_answers(network, spec, rows, rows_tolerance)

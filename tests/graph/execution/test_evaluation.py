@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from dlx_deploy.errors import ConfigError
+from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.graph.execution import evaluation
+from dlx_deploy.graph.execution.memory import rows_within
+from dlx_deploy.graph.samples import Samples
 
-from ...arrays import run_onnx
+from ...arrays import run_onnx, samples
 from ...onnx_fixtures import images, residual_net
 
 
@@ -28,6 +33,62 @@ def test_a_fixed_batch_is_filled_up() -> None:
     fixed = run_onnx(residual_net(batch=4).SerializeToString(), pictures, exact_qdq=False)
     free = run_onnx(residual_net().SerializeToString(), pictures, exact_qdq=False)
     np.testing.assert_allclose(fixed, free, atol=1e-5)
+
+
+def batches(model: bytes, count: int, **rest: Any) -> list[np.ndarray]:
+    parts = evaluation.run_in_batches(model, samples(images(count), name="images"), True, **rest)
+    return [part["logits"] for part in parts]
+
+
+def test_large_rows_are_run_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of this network holds 24 planes of 8 x 8 float32 at once: three of them fit."""
+    model = residual_net().SerializeToString()
+    whole = batches(model, 10)
+    monkeypatch.setattr(evaluation, "rows_within", partial(rows_within, budget=3 * 24 * 256 + 100))
+    parts = batches(model, 10)
+    assert [len(part) for part in parts] == [3, 3, 3, 1]
+    np.testing.assert_allclose(np.concatenate(parts), np.concatenate(whole), atol=1e-5)
+    assert [len(part) for part in batches(model, 10, shrink=False)] == [10]
+
+
+def test_batches_that_run_side_by_side_come_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    own = evaluation.open_session
+
+    def opened(model: bytes, exact_qdq: bool, threads: int) -> object:
+        asked.append(threads)
+        return own(model, exact_qdq, threads)
+
+    monkeypatch.setattr(evaluation, "open_session", opened)
+    model = residual_net(batch=2).SerializeToString()
+    alone, together = (np.concatenate(batches(model, 41, threads=threads)) for threads in (1, 4))
+    np.testing.assert_array_equal(together, alone)
+    assert len(together) == 41
+    assert asked == [1, 1]  # a thread for each batch
+
+
+def test_no_more_batches_side_by_side_than_the_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "ALL_BYTES", 2500)
+    assert evaluation._side_by_side(8, 100, 1000) == 2
+    assert evaluation._side_by_side(8, 100, 5000) == 1
+    assert evaluation._side_by_side(8, 3, 1) == 3
+    assert evaluation._side_by_side(4, 100, 0) == 4
+
+
+def test_a_batch_that_fails_beside_others_ends_it() -> None:
+    done: list[int] = []
+
+    def answers(part: Samples) -> tuple[int, dict[str, np.ndarray]]:
+        if part.arrays["images"][0, 0, 0, 0] == 3:
+            raise StageFailed("the fourth")
+        done.append(len(part))
+        return len(part), {}
+
+    pictures = np.arange(90, dtype=np.uint8).reshape(90, 1, 1, 1)
+    parts = samples(pictures, name="images").batches(1, fill=False)
+    with pytest.raises(StageFailed, match="the fourth"):
+        list(evaluation._in_order(answers, parts, 2))
+    assert len(done) < 10
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,29 @@ def test_large_tensors_are_looked_at_in_smaller_batches(monkeypatch: pytest.Monk
     assert sum(sizes) == 70 * 4096
 
 
+@pytest.mark.parametrize("batch", ["batch", 4])
+def test_what_is_held_at_a_time_changes_no_range(batch: str | int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tensors of 2 KiB an image: histograms wait for another pass, the smallest and largest come row by row."""
+    passes: list[list[str]] = []
+    own = ranges._session
+
+    def opened(model: onnx.ModelProto, tensors: list[str]) -> object:
+        passes.append(tensors)
+        return own(model, tensors)
+
+    asked = {"conv1": ["percentile"], "conv2": ["minmax"], "conv3": ["minmax"], "relu2": ["entropy", "percentile"]}
+    monkeypatch.setattr(ranges, "_session", opened)
+    whole, few = [], [ranges.HELD_BYTES, 3 * 4096]
+    for held in few:
+        monkeypatch.setattr(ranges, "HELD_BYTES", held)
+        whole.append(ranges.collect_ranges(residual_net(batch=batch), samples(images(36)), asked, symmetric=False))
+    assert whole[0] == whole[1]
+    if batch == "batch":
+        assert passes == [["conv2", "conv3"], ["conv1", "relu2"], ["conv2", "conv3"], ["conv1"], ["relu2"]]
+    else:  # its rows come four at a time: no tensor but the first fits beside another
+        assert passes == [["conv1", "conv2", "conv3", "relu2"], ["conv1"], ["conv2"], ["conv3"], ["relu2"]]
+
+
 def test_a_method_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="calibration method 'mse' is not one of minmax, percentile, entropy"):
         activation_ranges(residual_net(), images(4), ["conv2"], "mse", symmetric=False)
