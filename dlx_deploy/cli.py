@@ -50,6 +50,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     packages.selftest,
     packages.inspect,
     packages.engine,
+    targets.hazards,
 )
 """In the order of ``--help``."""
 for command in COMMANDS:

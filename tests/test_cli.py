@@ -39,6 +39,7 @@ def test_version_and_help(here: Here) -> None:
         "inspect",
         "selftest",
         "engine",
+        "hazards",
         "targets",
         "gc",
     ):

@@ -8,6 +8,7 @@ from dlx_deploy.devices.choice import device_for
 from dlx_deploy.report.table import format_table
 from dlx_deploy.runtime.words import line
 from dlx_deploy.targets import Alias, Profile, list_aliases, list_targets, load_target
+from dlx_deploy.targets.hazards import hazards_on
 
 __all__ = ["ProfileView", "TargetsView", "view_target", "view_targets"]
 
@@ -54,6 +55,7 @@ class ProfileView(msgspec.Struct, frozen=True):
         lines = [self.note] if self.note else []
         lines.append(f"{self.profile.title}{f' ({self.device})' if self.device else ''}")
         rows = [[path, _cell(value)] for path, value in _flatten(msgspec.to_builtins(self.profile), "")]
+        rows += [["hazards", f"{found.hazard.id} ({found.where})"] for found in hazards_on(self.profile)]
         return "\n".join([*map(line, lines), format_table(["field", "value"], rows)])
 
 

@@ -19,10 +19,12 @@ import msgspec
 
 from dlx_deploy.config import Config
 from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages.quantize import LayerPrecisions, read_precisions
 from dlx_deploy.stages.support.engine import CompileParams, build_settings, builder_for, compile_engine
+from dlx_deploy.stages.support.hazards import hazard_notes, refuse_hazards, write_operators
 from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
@@ -35,11 +37,14 @@ _RECIPE_SCHEMA, _TIMINGS_SCHEMA = 2, 1
 
 
 def run(job: Job[CompileParams]) -> Metrics:
-    """Write ``model.onnx``, ``recipe.json`` (no timings: it is shipped), ``timings.json`` and ``engine/``."""
+    """Write ``model.onnx``, ``recipe.json`` (no timings: it is shipped), ``timings.json``, ``engine/``, and in
+    ``operators.json`` what the table of hazards asks of the graph.
+    """
     asked = read_precisions(job.inputs["layers"])
     precision, reason, metrics = _choose(job, asked)
     chosen = job.inputs["onnx" if precision == "fp32" else "quantized"]
     shutil.copyfile(chosen, job.out / "model.onnx")
+    write_operators(job.out)
     settings = build_settings(job, asked)
     (job.out / "recipe.json").write_bytes(canonical_json(_recipe(job, asked, settings, precision, reason)))
     engine, engine_metrics = compile_engine(job, settings)
@@ -132,13 +137,35 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     *_, source, quantized = upstream.candidates.values()
     own = {name: upstream.output(name) for name in ("layers", "data")}
     inputs = {"onnx": source, "quantized": quantized, **own}
-    step = Step("compile", STAGE, params, inputs, config.seed, notes=partial(notes, config))
+    step = Step(
+        name="compile",
+        stage=STAGE,
+        params=params,
+        inputs=inputs,
+        seed=config.seed,
+        gates=partial(judge, profile),
+        notes=partial(notes, config, profile),
+    )
     shipped = {"shipped": "model.onnx", "recipe": "recipe.json", "engine": "engine"}
     return [Bound(step, Offers(outputs={role: Output("compile", name) for role, name in shipped.items()}))]
 
 
-def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
-    """Where the timings of INT8 and FP32 decided nothing."""
+def judge(profile: Profile, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:
+    """No gate, but no way on with a graph that the target's own engine would compute wrong.
+
+    Raises:
+        StageFailed: names the hazard and what to do.
+    """
+    refuse_hazards(profile, outputs)
+    return []
+
+
+def notes(config: Config, profile: Profile, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """What the graph would meet on the target, and where the timings of INT8 and FP32 decided nothing."""
+    return [*hazard_notes(profile, outputs), *_undecided(config, metrics)]
+
+
+def _undecided(config: Config, metrics: Metrics) -> Sequence[str]:
     least = config.compile.min_speedup
     low, high = metrics.get("int8_speedup_lower", 0.0), metrics.get("int8_speedup_upper", math.inf)
     if "int8_speedup" not in metrics or low >= least or high < least:
@@ -151,10 +178,10 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
 
 STAGE = Stage(
     name="compile",
-    version=3,
+    version=4,
     params=CompileParams,
     inputs=("onnx", "quantized", "layers", "data"),
-    outputs=("engine", "model.onnx", "recipe.json", "timings.json"),
+    outputs=("engine", "model.onnx", "operators.json", "recipe.json", "timings.json"),
     run=run,
     bind=bind,
     uses=(

@@ -47,6 +47,19 @@ def run(
     return (out / "model.onnx").read_bytes(), json.loads((out / "recipe.json").read_text()), metrics
 
 
+@pytest.fixture(autouse=True)
+def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models of these tests are words; ``support/test_hazards`` has graphs."""
+    written = b'{"operators": [], "schema": 1}'
+    monkeypatch.setattr(compile_stage, "write_operators", lambda out: (out / "operators.json").write_bytes(written))
+
+
+def noted(folder: Path, metrics: dict[str, float]) -> Any:
+    """What is said of the finished step."""
+    outputs = {name: folder / "out" / name for name in STAGE.outputs}
+    return notes(Config(), load_target("cpu-x86_64").profile, outputs, metrics)
+
+
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Milliseconds per model, one or in the order measured, that a device finds; the CPU target is one."""
@@ -80,7 +93,7 @@ def test_one_lucky_moment_decides_nothing(tmp_path: Path, times: dict[str, Any])
     assert metrics["int8_speedup_lower"] < 1.05 < metrics["int8_speedup"] < metrics["int8_speedup_upper"]
     assert model == b"fp32"
     assert "is undecided, and then FP32 stays: raise compile.rounds" in recipe["reason"]
-    (note,) = notes(Config(), {}, metrics)
+    (note,) = noted(tmp_path, metrics)
     assert "INT8 is 1.02 to 1.11 times as fast as FP32 here, and compile.min_speedup is 1.05: undecided" in note
 
 
@@ -90,7 +103,7 @@ def test_a_burst_slows_both_and_changes_nothing(tmp_path: Path, times: dict[str,
     model, recipe, metrics = run(tmp_path, "cpu-x86_64", FakeDevice(ms=times))
     assert (model, metrics["int8_speedup_lower"]) == (b"int8", pytest.approx(1.2))
     assert "paired timings, 95 % confidence" in recipe["reason"]
-    assert not notes(Config(), {}, metrics)
+    assert not noted(tmp_path, metrics)
 
 
 def test_few_rounds_decide_nothing(tmp_path: Path, times: dict[str, Any]) -> None:
@@ -98,7 +111,7 @@ def test_few_rounds_decide_nothing(tmp_path: Path, times: dict[str, Any]) -> Non
     model, recipe, metrics = run(tmp_path, "cpu-x86_64", FakeDevice(ms=times, rounds=4))
     assert (model, "undecided" in recipe["reason"]) == (b"fp32", True)
     assert "int8_speedup_lower" not in metrics
-    assert notes(Config(), {}, metrics)
+    assert noted(tmp_path, metrics)
 
 
 @pytest.mark.parametrize(("memory_bytes", "shipped"), [(0, b"int8"), (100_000_000, b"fp32")])

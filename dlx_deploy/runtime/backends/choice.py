@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, List, Sequence
 
 from ..errors import BackendMissing, EngineError, InputError, PackageError
+from ..hazards.operators import in_exact, in_half, list_operators
 from ..hazards.table import Hazard, hazards_for, hazards_of, this_arch
 from ..words import shortened
 from .names import DEFAULT_ORDER, ENGINES
@@ -19,7 +20,7 @@ from .table import BACKENDS, BackendOptions, BackendRecord, Say, Session
 if TYPE_CHECKING:
     from ..package.contents import Package
 
-__all__ = ["Backend", "met_hazards", "open_backend"]
+__all__ = ["Backend", "met_hazards", "open_backend", "possible_hazards"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,16 @@ def met_hazards(name: str, package: Package) -> List[Hazard]:
     if not hazards_of(running.backend, running.version, arch):
         return []  # the graph need not be read
     return hazards_for(running.operators(), running.backend, running.version, arch)
+
+
+def possible_hazards(package: Package) -> List[Hazard]:
+    """What the package's graph meets on any of its backends, in some version, here or elsewhere."""
+    found = list_operators(package.model)
+    plain = in_exact(found) if package.exact_qdq else found
+    engine = package.meta["recipe"].get("engine") or {}
+    own = in_half(found) if "fp16" in engine.get("weak_types", ()) else found
+    met = [hazards_for(own if BACKENDS[name].own_graph else plain, name) for name in _order(package)]
+    return list({hazard.id: hazard for hazards in met for hazard in hazards}.values())
 
 
 def _refusal(name: str, package: Package, options: BackendOptions, say: Say) -> str:

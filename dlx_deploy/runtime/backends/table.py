@@ -65,7 +65,7 @@ class BackendRecord:
     ``faults``: what its sessions raise, beside our own errors, where a model cannot be run. ``describes_model``: its
     sessions tell the names, types and shapes of the model's inputs and outputs, as ONNX Runtime's do, so that they are
     held against the package. ``exact``: with ``execution.exact_qdq`` its arithmetic is the one that ``exact_atol``
-    holds for.
+    holds for. ``own_graph``: it is given the package's own graph, and not the float32 one in its place.
     """
 
     open: Callable[[Package, BackendOptions, Say], Session]
@@ -73,6 +73,7 @@ class BackendRecord:
     running: Callable[[Package], Running]
     describes_model: bool = True
     exact: bool = False
+    own_graph: bool = False
 
 
 def _onnxruntime(package: Package, options: BackendOptions, say: Say) -> Session:
@@ -104,13 +105,14 @@ def _in_session(name: str) -> Callable[[Package], Running]:
     """ONNX Runtime is given the equivalent float32 graph of a package that is meant exactly."""
 
     def running(package: Package) -> Running:
-        def operators() -> Sequence[Operator]:
-            found = list_operators(package.model)
-            return in_exact(found) if package.exact_qdq else found
-
-        return Running(name, onnxruntime_version(), operators)
+        return Running(name, onnxruntime_version(), lambda: _in_float32(package))
 
     return running
+
+
+def _in_float32(package: Package) -> Sequence[Operator]:
+    found = list_operators(package.model)
+    return in_exact(found) if package.exact_qdq else found
 
 
 def _in_plugin(package: Package) -> Running:
@@ -131,12 +133,12 @@ def _in_engine(package: Package) -> Running:
     return Running(settings.flavour, api.version, operators)
 
 
-ENGINE = BackendRecord(_engine, faults=tuple, running=_in_engine, describes_model=False)
+ENGINE = BackendRecord(_engine, faults=tuple, running=_in_engine, describes_model=False, own_graph=True)
 
 BACKENDS: Dict[str, BackendRecord] = {
     "tensorrt": ENGINE,
     "tensorrt-rtx": ENGINE,
-    "onnxruntime-tensorrt-rtx": BackendRecord(_rtx_plugin, session_errors, _in_plugin),
+    "onnxruntime-tensorrt-rtx": BackendRecord(_rtx_plugin, session_errors, _in_plugin, own_graph=True),
     "onnxruntime-cuda": BackendRecord(_onnxruntime_cuda, session_errors, _in_session("onnxruntime-cuda")),
     "onnxruntime-cpu": BackendRecord(_onnxruntime, session_errors, _in_session("onnxruntime-cpu"), exact=True),
 }

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, Generator, List, Optional, Tuple
 
+from ..backends.choice import possible_hazards
 from ..errors import InputError, RuntimeFault
 from ..package.contents import Package
 from ..schemas import RESULT
@@ -32,9 +33,11 @@ class PackageView:
 
     @property
     def data(self) -> JsonTable:
-        """``package.json`` but for its list of files, the package's digest, and the model's size."""
+        """``package.json`` but for its list of files, the package's digest, the model's size, and its hazards."""
         meta = {key: value for key, value in self.package.meta.items() if key != "files"}
-        return {**meta, "digest": self.package.digest, "model_bytes": len(self.package.model)}
+        own = {"digest": self.package.digest, "model_bytes": len(self.package.model)}
+        hazards = [{"id": one.id, "where": one.where()} for one in possible_hazards(self.package)]
+        return {**meta, **own, "hazards": hazards}
 
     @property
     def text(self) -> str:
@@ -50,6 +53,7 @@ class PackageView:
             ("plan", self._plan()),
             ("budgets", f"{drop}, {floor}p90 {p90}"),
             ("digest", package.digest),
+            *(("hazard", f"{one.title} on {one.where()} ({one.id})") for one in possible_hazards(package)),
         ]
         title = package.meta["target"].get("title") or package.target
         head = f"{package.name} {package.version} for {title}"

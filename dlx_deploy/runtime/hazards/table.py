@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-import pkgutil
-import platform
 import re
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from ..untyped import JsonTable
 from .operators import Operator
 
 __all__ = [
@@ -138,18 +135,22 @@ def hazards_of(backend: str, version: Optional[str] = None, arch: Optional[str] 
 
 def this_arch() -> str:
     """This machine's, as the table writes it."""
+    import platform
+
     return platform.machine() if platform.system() == "Linux" else ""
 
 
 @functools.lru_cache(maxsize=1)
 def hazard_table() -> HazardTable:
     """The table that travels with this runtime."""
+    import pkgutil  # a build that has nothing to do reads no table
+
     data = pkgutil.get_data(__package__ or "", MEMBER)
     assert data is not None, MEMBER  # part of this code
     return read_table(json.loads(data.decode("utf-8")))
 
 
-def read_table(values: JsonTable) -> HazardTable:
+def read_table(values: Mapping[str, object]) -> HazardTable:
     """The table in ``values``.
 
     Raises:
@@ -159,14 +160,19 @@ def read_table(values: JsonTable) -> HazardTable:
         raise ValueError(f"schema is {values.get('schema')!r}; must be {SCHEMA}")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", str(values.get("date"))):
         raise ValueError(f"date is {values.get('date')!r}; must be a day, as 2026-11-26")
-    hazards = tuple(_hazard(entry) for entry in values["hazards"])
+    entries = values.get("hazards")
+    if not isinstance(entries, list):
+        raise ValueError(f"hazards is {entries!r}; must be a list of tables")
+    hazards = tuple(map(_hazard, entries))
     names = [hazard.id for hazard in hazards]
     if len(set(names)) < len(names):
         raise ValueError(f"hazards have the ids {', '.join(names)}; each must be there once")
     return HazardTable(str(values["date"]), hazards)
 
 
-def _hazard(entry: JsonTable) -> Hazard:
+def _hazard(entry: object) -> Hazard:
+    if not isinstance(entry, dict):
+        raise ValueError(f"hazards has {entry!r}; must be tables")
     name = str(entry.get("id"))
     try:
         return _read_hazard(dict(entry))

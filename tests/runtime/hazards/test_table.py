@@ -112,6 +112,8 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("hazards.0.remedy", "", "remedy is ''; must be a string"),
         ("hazards.0.note", "x", "unexpected keyword argument 'note'"),
         ("hazards.1.id", "tensorrt-gridsample-opset20", "each must be there once"),
+        ("hazards", {"0": {}}, "must be a list of tables"),
+        ("hazards", [3], "hazards has 3; must be tables"),
     ],
 )
 def test_a_table_that_is_none(path: str, value: Any, message: str) -> None:
