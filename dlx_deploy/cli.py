@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import dlx_deploy
-from dlx_deploy.commands import builds, packages, targets
+from dlx_deploy.commands import builds, data, packages, targets
 from dlx_deploy.errors import DlxError, EnvironmentMissing
 from dlx_deploy.runtime.signals import INTERRUPTED, Terminated, interruptible
 from dlx_deploy.runtime.terminal import ready, show, silence, talk
@@ -39,6 +39,7 @@ app.add_typer(targets_app, name="targets")
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     builds.init,
+    data.data,
     builds.build,
     builds.plan,
     builds.why,

@@ -29,6 +29,7 @@ def test_version_and_help(here: Here) -> None:
     shown = here("--help").out
     for command in (
         "init",
+        "data",
         "build",
         "plan",
         "status",

@@ -15,6 +15,7 @@ from dlx_deploy.tasks.task import Task
 
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
+    from dlx_deploy.nn.data.survey.findings import Surveyed
 
 __all__ = [
     "TASKS",
@@ -26,6 +27,7 @@ __all__ = [
     "is_built_in",
     "kinds_with_a_path",
     "prepare",
+    "survey",
     "task_for",
     "task_of",
     "tools_of",
@@ -157,3 +159,17 @@ def prepare(config: Data, out: Path, seed: int, progress: Progress = silent) -> 
     from dlx_deploy.nn.data.prepare import prepare as prepare_from
 
     return prepare_from(task_for(config).source(config, progress), config, out, seed)
+
+
+def survey(config: Data, seed: int, progress: Progress = silent) -> Surveyed:
+    """What there is to know of the data that ``config`` describes, and which splits a build with ``seed`` would draw.
+
+    Raises:
+        ConfigError: they cannot even be listed. EnvironmentMissing: a library is not installed.
+    """
+    task = task_for(config)
+    if task.survey and config.path:
+        return task.survey(config, seed, progress)
+    from dlx_deploy.nn.data.survey.generic import survey_source
+
+    return survey_source(task.source(config, progress), config, seed)

@@ -18,6 +18,7 @@ from dlx_deploy.tasks.task import Task
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.data.prepare import DataSource
+    from dlx_deploy.nn.data.survey.findings import Surveyed
     from dlx_deploy.runtime.tasks.task import Task as DeviceTask
 
 __all__ = ["TASK"]
@@ -48,6 +49,12 @@ def _source(data: Data, progress: Progress) -> DataSource:
     return image_source(data, progress)
 
 
+def _survey(data: Data, seed: int, progress: Progress) -> Surveyed:
+    from dlx_deploy.nn.data.survey.images import survey_images
+
+    return survey_images(data, seed, progress)
+
+
 def _classes(data: Data) -> int | None:
     """How many there are, from a file of their names, or the names of folders, or a list."""
     if data.kind == _DIGITS:
@@ -74,4 +81,5 @@ TASK = Task(
     device=_device,
     statement="Image classification. Input: uint8 NHWC images; the package resizes them, the graph normalises them.",
     libraries={_DIGITS: ("scikit-learn",)},
+    survey=_survey,
 )

@@ -46,4 +46,5 @@ class DataKind:
             classes=self.classes,
             inputs=self.inputs or task.inputs,
             libraries={kind: (*self.libraries, *brought)},
+            survey=None,
         )

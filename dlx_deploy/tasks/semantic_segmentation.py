@@ -17,6 +17,7 @@ from dlx_deploy.tasks.task import Task
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.data.prepare import DataSource
+    from dlx_deploy.nn.data.survey.findings import Surveyed
     from dlx_deploy.runtime.tasks.task import Task as DeviceTask
 
 __all__ = ["TASK"]
@@ -46,6 +47,12 @@ def _source(data: Data, progress: Progress) -> DataSource:
     from dlx_deploy.nn.data.masks import mask_source
 
     return mask_source(data, progress)
+
+
+def _survey(data: Data, seed: int, progress: Progress) -> Surveyed:
+    from dlx_deploy.nn.data.survey.masks import survey_masks
+
+    return survey_masks(data, seed, progress)
 
 
 def _classes(data: Data) -> int | None:
@@ -78,4 +85,5 @@ TASK = Task(
     statement="Semantic segmentation: a class for each pixel. Input: uint8 NHWC images; the package resizes them, the "
     "graph normalises them.",
     libraries={_SCENES: ("scikit-learn",)},
+    survey=_survey,
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Arrays
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.data.prepare import DataSource
+    from dlx_deploy.nn.data.survey.findings import Surveyed
     from dlx_deploy.nn.export.spec import Spec
     from dlx_deploy.nn.models.families import Reads
     from dlx_deploy.nn.models.inputs import InputSpec
@@ -211,7 +212,8 @@ class Task:
     ``classes``: how many there are, where that is known without reading the data. ``device``: the package's half, for
     the golden ones among the test samples, given by their rows, and a model's own input dimensions by name.
     ``statement``: what a model card says first. ``libraries``: by the values of ``data.kind``, the distributions that
-    such data come from, beside ``Inputs.libraries``.
+    such data come from, beside ``Inputs.libraries``. ``survey``: what there is to know of the user's files, with the
+    seed of the draw; without it only samples are counted.
     """
 
     name: str
@@ -224,6 +226,7 @@ class Task:
     device: Callable[[Dataset, Sequence[int], Mapping[str, Sequence[int | None]]], DeviceTask]
     statement: str
     libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    survey: Callable[[Data, int, Progress], Surveyed] | None = None
 
     @property
     def keys(self) -> frozenset[str]:

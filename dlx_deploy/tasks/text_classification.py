@@ -17,6 +17,7 @@ from dlx_deploy.tasks.texts import Texts, text_header
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.data.prepare import DataSource
+    from dlx_deploy.nn.data.survey.findings import Surveyed
     from dlx_deploy.runtime.tasks.task import Task as DeviceTask
 
 __all__ = ["TASK"]
@@ -42,6 +43,12 @@ def _source(data: Data, progress: Progress) -> DataSource:
     from dlx_deploy.nn.data.texts import text_source
 
     return text_source(data)
+
+
+def _survey(data: Data, seed: int, progress: Progress) -> Surveyed:
+    from dlx_deploy.nn.data.survey.texts import survey_texts
+
+    return survey_texts(data, seed, progress)
 
 
 def _classes(data: Data) -> int | None:
@@ -72,4 +79,5 @@ TASK = Task(
     statement="Sequence classification. Input: texts; the package holds their tokenizer, padding is masked by the "
     "graph.",
     libraries={DOCSTRINGS: ("scikit-learn", "torch")},  # their paragraphs, and numpy's
+    survey=_survey,
 )

@@ -28,9 +28,12 @@ from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.labels import class_order, same_but_for_writing
 from dlx_deploy.runtime.tasks.text_files import distinct, read_texts
 
-__all__ = ["TextSource", "text_source", "texts_of", "tokenizer_of"]
+__all__ = ["Tables", "TextSource", "text_source", "text_tables", "texts_of", "tokenizer_of"]
 
 log = logging.getLogger(__name__)
+
+Tables = Mapping[str, tuple[list[str], list[str]]]
+"""Split → its texts and their labels."""
 
 
 @dataclass(frozen=True)
@@ -174,19 +177,33 @@ def text_source(config: Data) -> TextSource:
     if not config.path:
         raise DataError("data.path is empty; data.kind 'text' needs a folder with train.csv or train.jsonl, or a file")
     path = Path(config.path)
-    files = {"train": path} if path.is_file() else {split_of(n) or n: path / n for n in text_names(path)}
+    files = _files(path)
     if "train" not in files:
         raise DataError(f"data.path: {path} holds no train.csv or train.jsonl with text and label")
-    try:
-        tables = {split: read_texts(file) for split, file in files.items()}
-    except InputError as e:
-        raise DataError(str(e)) from e
+    tables = text_tables(path)
     others = [] if path.is_file() else left_out_tables(path, [file.name for file in files.values()])
     source = _source(tables, {split: str(file) for split, file in files.items()}, config)
     return replace(source, counts={**source.counts, "files_left_out": float(len(others))})
 
 
-def _source(tables: Mapping[str, tuple[list[str], list[str]]], names: Mapping[str, str], config: Data) -> TextSource:
+def text_tables(path: Path) -> Tables:
+    """The rows of each split's file in the folder ``path``, or of the file ``path``.
+
+    Raises:
+        DataError: a file cannot be read, or has a broken line.
+    """
+    try:
+        return {split: read_texts(file) for split, file in _files(path).items()}
+    except InputError as e:
+        raise DataError(str(e)) from e
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """Split → its file."""
+    return {"train": path} if path.is_file() else {split_of(n) or n: path / n for n in text_names(path)}
+
+
+def _source(tables: Tables, names: Mapping[str, str], config: Data) -> TextSource:
     classes = tuple(class_order(tables["train"][1]))
     if len(classes) < 2:
         raise DataError(f"{names['train']}: one class only ({classes[0]!r}); a classifier needs at least 2")

@@ -14,7 +14,7 @@ from ..files import PathLike
 from .folders import SPLITS, SUFFIXES
 from .tables import Cells, Columns, label_of, read_rows, string_of
 
-__all__ = ["CALIBRATION", "ListedImage", "read_list"]
+__all__ = ["CALIBRATION", "ListedImage", "names_images", "read_list"]
 
 CALIBRATION = "calibration"
 """The split of images that ranges are measured on; they need no label."""
@@ -28,6 +28,8 @@ _COLUMNS = Columns(
     ("path", "label"),
     "lists of images",
 )
+
+_EITHER = Columns({"path": _COLUMNS.names["path"], "text": ("text",)}, (), "samples")
 
 
 class ListedImage(NamedTuple):
@@ -63,6 +65,17 @@ def read_list(path: PathLike) -> List[ListedImage]:
     if not rows:
         raise InputError(f"{list_name}: holds no images; give one a line, with its label")
     return rows
+
+
+def names_images(path: PathLike) -> bool:
+    """Whether the table at ``path`` is a list of images: its first row has a path and no text.
+
+    Raises:
+        InputError: it cannot be read, or has no rows.
+    """
+    for _, cells in read_rows(path, _EITHER):
+        return "path" in cells and "text" not in cells
+    raise InputError(f"{os.fspath(path)}: holds no rows; give texts, or paths of images, with their labels")
 
 
 def _name(cells: Cells, where: str) -> str:

@@ -21,7 +21,7 @@ from .images import DECODING, open_picture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["IGNORED", "image_size", "load_mask", "load_pair", "mask_paths", "write_mask"]
+__all__ = ["IGNORED", "OVERLAY", "image_size", "load_mask", "load_pair", "mask_paths", "palette", "write_mask"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 IGNORED = 255
@@ -97,7 +97,7 @@ def write_mask(mask: NDArray[np.uint8], framing: Framing, source: Foreign, paths
     opened = open_picture(source, 3) if isinstance(source, (str, os.PathLike)) else source.convert("RGB")
     picture = np.asarray(opened)
     indexed, shown = (unframed(part, framing, opened.size, IGNORED) for part in (mask, np.zeros_like(mask)))
-    colours = _palette()
+    colours = palette()
     indexed.putpalette(colours.tobytes())
     laid_over = (picture * (1 - OVERLAY) + colours[np.asarray(indexed)] * OVERLAY).round().astype(np.uint8)
     over = np.where(np.asarray(shown)[..., np.newaxis] == IGNORED, picture, laid_over)
@@ -176,7 +176,7 @@ def _warn_of_turned(folder: Path) -> None:
     )
 
 
-def _palette() -> NDArray[np.uint8]:
+def palette() -> NDArray[np.uint8]:
     """256 colours, uint8[256, 3], neighbours far apart: the bits of the class, the lowest first, from red to blue."""
     index = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)

@@ -136,7 +136,7 @@ def _csv_rows(stream: TextIO, name: str, columns: Columns) -> Iterator[Tuple[int
                     "with commas in quotes"
                 )
             row = {key: cells[i] if i < len(cells) else None for key, i in places.items()}
-            if all(key in row and _folded(row[key]) in columns.names[key] for key in columns.needed):
+            if columns.needed and all(key in row and _folded(row[key]) in columns.names[key] for key in columns.needed):
                 raise InputError(f"{where}: is the header once more; remove it")
             yield reader.line_num, {**row, "": ", ".join(header)}
     except csv.Error as e:

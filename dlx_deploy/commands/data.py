@@ -1,0 +1,76 @@
+"""What a data set is like: the command to run first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlx_deploy.commands.options import ConfigOption, JsonOption, SetOption, print_view, say
+from dlx_deploy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dlx_deploy.config import Config
+
+__all__ = ["data"]
+
+_PAGES = (".html", ".htm")
+
+
+def data(
+    config: ConfigOption = None,
+    path: Annotated[
+        Path | None,
+        typer.Option("--data", help="The folder, list or table to look at; without --config by itself."),
+    ] = None,
+    overrides: SetOption = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page there with pictures of each class.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the data are like, and what a build would do with them: counts, odd files, copies across splits."""
+    from dlx_deploy.report.bar import Bar
+    from dlx_deploy.report.contact_sheet import contact_sheet
+    from dlx_deploy.report.datasets import SurveyView
+    from dlx_deploy.report.live import stderr_console
+    from dlx_deploy.tasks import survey
+
+    if html is not None and html.suffix.lower() not in _PAGES:
+        raise ConfigError(f"--html {html}: must end in {' or '.join(_PAGES)}, so that no other file is replaced")
+    meant = _meant(config, path, overrides or [])
+    with Bar(stderr_console()) as progress:
+        surveyed = survey(meant.data, meant.seed, progress)
+        page = contact_sheet(surveyed, progress) if html is not None else ""
+    if html is not None:
+        _write(html, page)
+    view = SurveyView(surveyed.survey)
+    print_view(view, as_json)
+    if view.failure:
+        raise view.failure
+
+
+def _meant(config: Path | None, path: Path | None, overrides: list[str]) -> Config:
+    """The configuration whose ``[data]`` is looked at; of ``path`` alone what its kind has by default."""
+    from dlx_deploy.building import find_config
+    from dlx_deploy.config import load_config
+    from dlx_deploy.config.template import toml_value
+    from dlx_deploy.nn.data.kinds import has_training, kind_of
+
+    if path is None:
+        return find_config(config, overrides)
+    given = [f"data.kind={toml_value(kind_of(path))}", f"data.path={toml_value(str(path))}"]
+    loaded = load_config(config, [*given, *overrides])
+    if config is None and not has_training(loaded.data):
+        say(f"{path}: nothing to train on, so it is looked at as what a finished network is judged by")
+        return load_config(None, [*given, "data.use='evaluation'", *overrides])
+    return loaded
+
+
+def _write(path: Path, page: str) -> None:
+    from dlx_deploy.runtime.files import write_atomically
+
+    try:
+        write_atomically(path, page.encode("utf-8"))
+    except OSError as e:
+        raise ConfigError(f"--html {path}: cannot be written ({e.strerror}); name another file") from e
+    say(f"{path} written; open it in a browser")
