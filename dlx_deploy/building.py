@@ -24,6 +24,7 @@ from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.builds import BuildView, view_build
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher, stderr_console
 from dlx_deploy.report.stores import CollectedView
+from dlx_deploy.stages.convert import used_as_it_is
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
@@ -109,7 +110,7 @@ def load_work(
     said = [note for target in resolved for note in (target.note, missing_builder(loaded, target.profile)) if note]
     for build in builds:
         check_build(build)
-    notes = tuple(dict.fromkeys(said))
+    notes = tuple(dict.fromkeys([*said, *used_as_it_is(loaded)]))
     return Work(loaded, builds, Store(store, deep), notes)
 
 

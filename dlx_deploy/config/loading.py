@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dlx_deploy.config.sections import LAYOUTS, Config, Distill, Prune, Teacher, Training, TrainingDefaults
+from dlx_deploy.config.sections import GRAPHS, LAYOUTS, Config, Distill, Prune, Teacher, Training, TrainingDefaults
 from dlx_deploy.config.strict import Table, decode, parse_toml, read_toml
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.words import shortened
@@ -41,7 +41,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         raw = _override(raw, override)
         origin = f"--set {override}"
         _check(raw, origin)
-    return _with_use(decode(_inherited(_own_arguments(raw)), Config, origin))
+    return _with_use(decode(_inherited(_finished(_own_arguments(raw))), Config, origin))
 
 
 def _with_use(config: Config) -> Config:
@@ -87,6 +87,16 @@ def _own_arguments(raw: Table) -> Table:
     return raw
 
 
+def _finished(raw: Table) -> Table:
+    """``raw`` where a teacher that is a finished graph is neither trained nor taught from, unless it says so."""
+    if not str(raw.get("teacher", {}).get("model", "")).lower().endswith(GRAPHS):
+        return raw
+    for section, key, value in (("teacher", "epochs", 0), ("distill", "enabled", False), ("prune", "enabled", False)):
+        if key not in raw.get(section, {}):
+            raw = _assign(raw, [section, key], value)
+    return raw
+
+
 def _override(raw: Table, text: str) -> Table:
     key, sign, value = text.partition("=")
     parts = key.strip().split(".")
@@ -120,7 +130,7 @@ def _anchored(raw: Table, folder: Path) -> Table:
     )
     for section, key in keys:
         value = raw.get(section, {}).get(key, "")
-        is_path = bool(value) and _PATHS.get(key, "") in value
+        is_path = bool(value) and (_PATHS.get(key, "") in value or (key == "model" and value.lower().endswith(GRAPHS)))
         if is_path and not Path(value).is_absolute():
             raw = _assign(raw, [section, key], str(folder / value))
     for section in ("teacher", "distill"):

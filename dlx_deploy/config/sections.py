@@ -34,6 +34,8 @@ __all__ = [
 LAYOUTS = ("imagefolder", "imagelist")
 """The values of ``data.kind`` for labelled images of the user's own, which may be for evaluation alone."""
 P = TypeVar("P", bound=msgspec.Struct)
+GRAPHS = (".onnx", ".pt2")
+"""What names of files end with that hold a finished network: ONNX, and torch.export programs."""
 Fraction = Annotated[float, Meta(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -141,7 +143,10 @@ class Training(TrainingDefaults, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The network to learn from. With a ``checkpoint`` it is loaded, and trained further only if ``epochs`` > 0."""
+    """The network to learn from. With a ``checkpoint`` it is loaded, and trained further only if ``epochs`` > 0.
+
+    A ``model`` that is an ONNX file or a torch.export program is finished: it is used as it is.
+    """
 
     model: str = "resnet20"
     arguments: Table = msgspec.field(default_factory=lambda: {"width": 2.0})
@@ -149,6 +154,7 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint_key: str = ""
     pretrained: str = ""
     classes: tuple[str, ...] = ()
+    output: str = ""
     new_head: bool = False
     unfreeze_epochs: tuple[Count, ...] = ()
     frozen_groups: Count = 0
@@ -157,11 +163,18 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     label_smoothing: Fraction = 0.1
     epochs: Count = 25
 
+    @property
+    def is_graph(self) -> bool:
+        """Whether ``model`` is a file with a finished network."""
+        return self.model.lower().endswith(GRAPHS)
+
     def __post_init__(self) -> None:
         if self.checkpoint and self.pretrained:
             raise ValueError(f"checkpoint is {self.checkpoint!r} and pretrained {self.pretrained!r}; rule: one of them")
-        if self.classes and not self.checkpoint:
+        if self.classes and not (self.checkpoint or self.is_graph):
             raise ValueError(f"classes is {list(self.classes)} and checkpoint is not set; rule: with it")
+        if self.output and not self.is_graph:
+            raise ValueError(f"output is {self.output!r} and model {self.model!r}; rule: with an .onnx or .pt2 file")
         if self.checkpoint_key and not self.checkpoint:
             raise ValueError(f"checkpoint_key is {self.checkpoint_key!r} and checkpoint is not set; rule: with it")
 

@@ -81,6 +81,8 @@ def _answers(out: Path, teacher: nn.Module, data: Dataset, job: Job[Views]) -> n
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """A step for each set of views in which students see the training samples, if they can be counted and are few."""
+    if not (config.distill.enabled or config.prune.enabled):
+        return []  # a teacher that is a finished graph has no network to ask
     teacher = upstream.networks["teacher"]
     inputs = {"data": upstream.output("data"), "teacher": teacher.model}
     bound: dict[Views, Bound] = {}

@@ -18,6 +18,7 @@ __all__ = ["ORDER", "steps_for"]
 ORDER = (
     "data",
     "teacher",
+    "convert",
     "export",
     "logits",
     "distill",

@@ -15,7 +15,10 @@ __all__ = ["STAGES", "load_stage"]
 
 STAGES = {
     name: f"dlx_deploy.stages.{name}:STAGE"
-    for name in ("data", "teacher", "logits", "distill", "prune", "export", "quantize", "compile", "verify", "package")
+    for name in (
+        *("data", "teacher", "convert", "logits", "distill", "prune"),
+        *("export", "quantize", "compile", "verify", "package"),
+    )
 }
 """Stage name → ``module:NAME``; a stage's module imports nothing heavy."""
 

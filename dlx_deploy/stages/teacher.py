@@ -62,7 +62,9 @@ def run(job: Job[Teacher]) -> Metrics:
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
-    """One step; the files that the section names become inputs."""
+    """One step, unless the network is finished; the files that the section names become inputs."""
+    if config.teacher.is_graph:
+        return []
     named = named_network(config.teacher)
     section = named.section
     inputs: dict[str, Source] = {"data": upstream.output("data"), **named.files}

@@ -17,7 +17,7 @@ from dlx_deploy.graph.passes.names import scope_of
 from dlx_deploy.runtime.backends.session import open_session
 from dlx_deploy.runtime.untyped import Array
 
-__all__ = ["FOLD_WEIGHTS", "constants_of", "fold_weights"]
+__all__ = ["FOLD_WEIGHTS", "batch_norms_folded", "constants_of", "fold_weights"]
 
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
@@ -40,7 +40,7 @@ def fold_weights(model: ModelProto) -> ModelProto:
         for position, name in enumerate(node.input):
             node.input[position] = names.get(name, name)
     _drop_unread(model)
-    return _batch_norms_folded(model)
+    return batch_norms_folded(model)
 
 
 def constants_of(model: ModelProto) -> set[str]:
@@ -100,7 +100,8 @@ def _drop_unread(model: ModelProto) -> None:
     model.graph.node.extend(reversed(kept))
 
 
-def _batch_norms_folded(model: ModelProto) -> ModelProto:
+def batch_norms_folded(model: ModelProto) -> ModelProto:
+    """``model`` with batch norms folded into the layers before them."""
     from onnxscript.rewriter import rewrite
     from onnxscript.rewriter.rules import common
 

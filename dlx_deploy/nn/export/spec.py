@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.foreign.adopt import Front
 from dlx_deploy.graph.model import MAX_LENGTH
 from dlx_deploy.graph.passes.names import WRAPPED
 from dlx_deploy.graph.samples import Arrays, Samples
@@ -61,6 +62,12 @@ class ExportSpec:
     def dynamic(self) -> tuple[dict[int, Any], ...]:
         """The dimensions of each input that stay open."""
         return ({0: torch.export.Dim("batch")} if self.batch == "dynamic" else {},)
+
+    def front(self) -> Front:
+        """What stands before a network that came as a graph."""
+        mean, std = np.array(self.mean), np.array(self.std)
+        scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+        return Front(self.height, self.width, self.channels, scale, shift)
 
     def metadata(self) -> dict[str, str]:
         """What else the model's file says."""
@@ -122,6 +129,17 @@ class TextSpec:
         dims: dict[int, Any] = {0: torch.export.Dim("batch")} if self.batch == "dynamic" else {}
         return ({**dims, 1: torch.export.Dim("length", max=self.max_length)} if self.length == "dynamic" else dims,)
 
+    def front(self) -> Front:
+        """None: see Raises.
+
+        Raises:
+            ConfigError: a network for texts cannot come as a graph.
+        """
+        raise ConfigError(
+            "the data are texts, and a finished graph must read images; give the network by a name or as "
+            "'FILE.py:FUNCTION'"
+        )
+
     def metadata(self) -> dict[str, str]:
         """What else the model's file says."""
         return {MAX_LENGTH: str(self.max_length)} if self.length == "dynamic" else {}
@@ -171,9 +189,9 @@ class _Images(nn.Module):
     def __init__(self, model: nn.Module, spec: ExportSpec) -> None:
         super().__init__()
         self.add_module(WRAPPED, model)
-        mean, std = (torch.tensor(v, dtype=torch.float64).reshape(-1, 1, 1) for v in (spec.mean, spec.std))
-        self.register_buffer("scale", (1 / (255 * std)).float())
-        self.register_buffer("shift", (-mean / std).float())
+        front = spec.front()
+        self.register_buffer("scale", torch.from_numpy(front.scale).reshape(-1, 1, 1))
+        self.register_buffer("shift", torch.from_numpy(front.shift).reshape(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Any:
         # Without .contiguous() the strides stay channels-last, and adaptive pooling is traced into index arithmetic.

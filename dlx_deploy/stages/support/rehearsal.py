@@ -134,8 +134,13 @@ def smallest_network(config: Config) -> tuple[nn.Module, InputSpec]:
 
 
 def is_unknown(config: Config) -> bool:
-    """Whether that network cannot be made yet: a user's function is asked for the data's number of classes alone."""
+    """Whether that network cannot be made yet: a user's function is asked for the data's number of classes alone.
+
+    One that is a finished graph is never made.
+    """
     section = config.distill if config.distill.enabled else config.teacher
+    if isinstance(section, Teacher) and section.is_graph:
+        return True
     return is_user(section.model) and task_for(config.data).classes(config.data) is None
 
 

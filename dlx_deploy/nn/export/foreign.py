@@ -1,0 +1,194 @@
+"""A finished network from outside, ONNX or a torch.export program, behind the border that exported networks have."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.checks.rows import refuse_dependent_rows, unlike
+from dlx_deploy.graph.foreign.adopt import Adoption, adopted, ends_in_softmax, load_original
+from dlx_deploy.graph.foreign.parity import Original, OriginalParity, check_original, open_original
+from dlx_deploy.graph.foreign.usable import chosen_output, layout_of, usable_facts
+from dlx_deploy.graph.foreign.wire import Value
+from dlx_deploy.graph.model import load, to_bytes
+from dlx_deploy.graph.samples import Samples
+from dlx_deploy.nn.export.parity import ROUNDING, ROWS_SHARE
+from dlx_deploy.nn.export.spec import Spec
+from dlx_deploy.nn.weights.class_order import order_of
+
+__all__ = ["Adopted", "Foreign", "check_adopted", "check_rows", "read_foreign"]
+
+log = logging.getLogger(__name__)
+
+_NAMES = ("names", "classes", "class_names", "labels", "id2label")
+"""Where exporters keep the names of classes in a model's metadata, as JSON or as Python's repr."""
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """``model``: the graph as it is used; ``original``: as it came, with what became of its answer."""
+
+    model: bytes
+    original: Original
+    planes: bool
+    name: str
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A network as it came. ``images``: its input; ``answer``: the output that counts."""
+
+    name: str
+    model: ModelProto
+    images: Value
+    answer: Value
+    metadata: dict[str, str]
+
+    def class_names(self, beside: Path | None) -> tuple[str, ...]:
+        """The names of the classes in the order of the answer: from its metadata or the file ``beside``, else none."""
+        for key in _NAMES:
+            if names := _listed(self.metadata.get(key, "")):
+                return names
+        if beside is None:
+            return ()
+        lines = beside.read_text(encoding="utf-8", errors="replace").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+
+    def adopted(self, spec: Spec, names: Sequence[str] | None, classes: Sequence[str]) -> Adopted:
+        """The graph behind ``spec``, its answer in the order of ``classes``; ``names``: the order that it has.
+
+        Raises:
+            ConfigError: the two are other classes, or the graph cannot be used. StageFailed: it cannot be converted.
+        """
+        order = self._order(names, classes)
+        front = spec.front()
+        layout = layout_of(self.images, front.picture, Path(self.name))
+        ((output, dims),) = spec.outputs.items()
+        wanted = Adoption(
+            front=front,
+            layout=layout,
+            images=spec.inputs[0],
+            answer=self.answer.name,
+            output=output,
+            dims=tuple(dims),
+            opset=spec.opset,
+            order=order,
+            batch=spec.fixed,
+        )
+        softmax = ends_in_softmax(self.model, self.answer.name)
+        batch = self.images.dims[0] if self.images.dims else None
+        original = Original(to_bytes(self.model), self.images.name, self.answer.name, batch, softmax, order)
+        graph = adopted(load(self.model), wanted, self.name)
+        return Adopted(to_bytes(graph), original, layout == "NCHW", self.name)
+
+    def _order(self, names: Sequence[str] | None, classes: Sequence[str]) -> tuple[int, ...]:
+        if names is None:  # a rehearsal, whose answers nobody reads
+            return ()
+        if not names:
+            some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+            log.warning(
+                "%s names no classes: its outputs are taken in the order of the data's, %s; teacher.classes or a "
+                "classes.txt beside it says another",
+                self.name,
+                some,
+            )
+            return ()
+        order = tuple(order_of(names, classes, self.name))
+        if order == tuple(sorted(order)):
+            return ()
+        log.warning("%s has its classes in another order: its outputs are put in that of the data", self.name)
+        return order
+
+
+def read_foreign(path: Path, weights: Path | None, spec: Spec, output: str) -> Foreign:
+    """The network in ``path``; ``weights``: the folder of the other files that it needs.
+
+    Raises:
+        ConfigError: it cannot be used, or does not fit what ``spec`` says of images and answers.
+    """
+    facts = usable_facts(path)
+    (images,) = facts.inputs
+    layout_of(images, spec.front().picture, path)
+    (dims,) = spec.outputs.values()
+    answer = chosen_output(facts.outputs, output, dims, path)
+    return Foreign(path.name, load_original(path, weights), images, answer, facts.metadata)
+
+
+def check_adopted(adopted: Adopted, spec: Spec, samples: Samples, tolerance: float) -> OriginalParity:
+    """How far the adopted graph is from the original on ``samples``, once each row had the answer that it has alone.
+
+    Raises:
+        StageFailed: further than ``tolerance``, or an answer depends on the batch.
+    """
+
+    def read(rows: Samples) -> NDArray[np.float32]:
+        (planes,) = spec.read(rows)
+        array: NDArray[np.float32] = planes.numpy()
+        return array if adopted.planes else np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+
+    parity = check_original(adopted.original, adopted.model, samples, read, tolerance)
+    refuse_dependent_rows(adopted.model, unlike(samples), False, max(tolerance * ROWS_SHARE, ROUNDING))
+    if parity.vacuous:
+        log.warning("parity of %s says nothing: it answers the same to every input", adopted.name)
+    if adopted.original.softmax:
+        log.warning("%s ends in a softmax, which is left out: a device makes probabilities of logits", adopted.name)
+    elif parity.probabilities:
+        log.warning(
+            "%s answers probabilities, and they are taken for logits: classes are right, the probabilities that a "
+            "device shows are not; export it without its softmax",
+            adopted.name,
+        )
+    return parity
+
+
+def check_rows(adopted: Adopted, spec: Spec, count: int) -> None:
+    """Nothing, if the graph answers each of ``count`` images of noise as it would alone.
+
+    Raises:
+        ConfigError: it cannot be run as it came, or takes one batch size alone.
+        StageFailed: an answer depends on the batch.
+    """
+    open_original(adopted.original)
+    front = spec.front()
+    shape = (count, front.height, front.width, front.channels)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    try:
+        refuse_dependent_rows(adopted.model, Samples({spec.inputs[0]: noise}), False, ROUNDING)
+    except Exception as e:
+        fixed = adopted.original.batch
+        if fixed is None or spec.fixed is not None:
+            raise
+        raise ConfigError(
+            f"{adopted.name} was exported for batches of {fixed} alone, and cannot be opened for others ({e}); set "
+            f"export.batch = {fixed}, or export it with a dynamic batch"
+        ) from e
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """Names in the order of their numbers, from JSON or Python's repr of a list or of a table by number."""
+    if not text or len(text) > 1 << 20:
+        return ()
+    try:
+        held = json.loads(text)
+    except ValueError:
+        try:
+            held = ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return ()
+    if isinstance(held, dict):
+        try:
+            numbered = {int(number): name for number, name in held.items()}
+        except (TypeError, ValueError):
+            return ()
+        held = [numbered[i] for i in sorted(numbered)] if sorted(numbered) == list(range(len(numbered))) else []
+    named = isinstance(held, list) and all(isinstance(name, str) for name in held) and len(set(held)) == len(held)
+    return tuple(held) if named else ()
