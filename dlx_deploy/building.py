@@ -19,10 +19,11 @@ from dlx_deploy.pipeline.check import check_build
 from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.plan import plan as plan_build
-from dlx_deploy.pipeline.run import Watcher, run_build
+from dlx_deploy.pipeline.run import BuildResult, Watcher, run_build
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.builds import BuildView, view_build
-from dlx_deploy.report.live import LiveWatcher, QuietWatcher, stderr_console
+from dlx_deploy.report.live import LiveWatcher, QuietWatcher
+from dlx_deploy.report.screen import Screen, stderr_console
 from dlx_deploy.report.stores import CollectedView
 from dlx_deploy.stages.convert import used_as_it_is
 from dlx_deploy.stages.order import steps_for
@@ -139,11 +140,8 @@ def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIO
     """
     todo = {build.target_name: package_path(work.config, build, output) for build in work.builds}
     try:
-        with _team(options.processes) as team:
-            for build in work.builds:
-                build = replace(build, team=team, processes=local_processes(options.processes), logs=options.logs)
-                with _watcher(work.config, options) as watch:
-                    result = run_build(build, work.store, watch)
+        with _results(work, options) as results:
+            for build, result in zip(work.builds, results, strict=True):
                 package = None if result.stopped else deliver(result, todo[build.target_name])
                 aside = set_aside(todo[build.target_name], options.say) if package is None else None
                 del todo[build.target_name]
@@ -152,6 +150,26 @@ def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIO
         for path in todo.values():
             set_aside(path, options.say)
         raise
+
+
+@contextlib.contextmanager
+def _results(work: Work, options: BuildOptions) -> Iterator[Iterator[BuildResult]]:
+    """What becomes of each build, in order, as they are asked for."""
+    with _team(options.processes) as team, _drawn(options) as screen:
+        watchers = _watchers(work, options, screen)
+        builds = [
+            replace(build, team=team, processes=local_processes(options.processes), logs=options.logs)
+            for build in work.builds
+        ]
+        one_by_one = (run_build(build, work.store, watch) for build, watch in zip(builds, watchers, strict=True))
+        yield _undisturbed(one_by_one, screen)
+
+
+def _undisturbed(results: Iterator[BuildResult], screen: Screen | None) -> Iterator[BuildResult]:
+    """``results``; nothing is drawn while whoever takes one is at it."""
+    for result in results:
+        with screen.paused() if screen else contextlib.nullcontext():
+            yield result
 
 
 @contextlib.contextmanager
@@ -168,13 +186,17 @@ def _team(processes: int) -> Iterator[Team | None]:
             team.close()
 
 
-@contextlib.contextmanager
-def _watcher(config: Config, options: BuildOptions) -> Iterator[Watcher]:
-    if options.quiet:
-        yield QuietWatcher(options.say)
-        return
-    with LiveWatcher(stderr_console(), task_for(config.data).answers.comparison.name) as live:
-        yield live
+def _drawn(options: BuildOptions) -> contextlib.AbstractContextManager[Screen | None]:
+    return contextlib.nullcontext() if options.quiet else Screen(stderr_console())
+
+
+def _watchers(work: Work, options: BuildOptions, screen: Screen | None) -> Sequence[Watcher]:
+    """One for each build."""
+    if screen is None:
+        return [QuietWatcher(options.say)] * len(work.builds)
+    score = task_for(work.config.data).answers.comparison.name
+    names = [build.target_name if len(work.builds) > 1 else "" for build in work.builds]
+    return [LiveWatcher(screen, score, name) for name in names]
 
 
 def collect(config: Config, store: Path, dry_run: bool) -> CollectedView:

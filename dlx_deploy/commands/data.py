@@ -29,16 +29,15 @@ def data(
     as_json: JsonOption = False,
 ) -> None:
     """Say what the data are like, and what a build would do with them: counts, odd files, copies across splits."""
-    from dlx_deploy.report.bar import Bar
     from dlx_deploy.report.contact_sheet import contact_sheet
     from dlx_deploy.report.datasets import SurveyView
-    from dlx_deploy.report.live import stderr_console
+    from dlx_deploy.report.screen import showing
     from dlx_deploy.tasks import survey
 
     if html is not None and html.suffix.lower() not in _PAGES:
         raise ConfigError(f"--html {html}: must end in {' or '.join(_PAGES)}, so that no other file is replaced")
     meant = _meant(config, path, overrides or [])
-    with Bar(stderr_console()) as progress:
+    with showing("data") as progress:
         surveyed = survey(meant.data, meant.seed, progress)
         page = contact_sheet(surveyed, progress) if html is not None else ""
     if html is not None:

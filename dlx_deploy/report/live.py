@@ -1,29 +1,17 @@
-"""Live progress on stderr: a bar per running step on a terminal, a line per step elsewhere."""
+"""A build as it happens, on stderr: why each step runs, how far it is, what it gave, what its gates say."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.manifest import StepEntry
 from dlx_deploy.pipeline.plan import Planned
 from dlx_deploy.pipeline.stage import Step
+from dlx_deploy.report.screen import Row, Screen
 from dlx_deploy.report.table import LOST, format_seconds
-from dlx_deploy.runtime.terminal import silence
-from dlx_deploy.runtime.words import line
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-__all__ = ["LiveWatcher", "QuietWatcher", "stderr_console"]
-
-_QUIET_INTERVAL_S = 5.0
-"""Without a terminal a running step says how far it is this often."""
-
+__all__ = ["LiveWatcher", "QuietWatcher"]
 
 _SCORED = ("shipped", "validation", "train", "quantized", "pruned", "student", "teacher")
 """Whose score, as in ``shipped_METRIC``."""
@@ -56,6 +44,9 @@ class QuietWatcher:
     def progress(self, step: Step, done: float, total: float, text: str) -> None:
         """Nothing."""
 
+    def ended(self, step: Step, is_done: bool) -> None:
+        """Nothing."""
+
     def finished(self, entry: StepEntry, gates: Sequence[GateResult]) -> None:
         """Nothing."""
 
@@ -64,74 +55,41 @@ class QuietWatcher:
         self._say(f"warning: {step.name}: {text}")
 
 
-def stderr_console() -> Console:
-    """A console on stderr that falls silent where its reader went away: rich would end the build, and close stdout."""
-    from rich.console import Console
-
-    class Unread(Console):
-        def on_broken_pipe(self) -> None:
-            self.quiet = True
-            silence(sys.stderr)
-
-    return Unread(stderr=True)
-
-
 class LiveWatcher:
-    """Draws a build as it happens; use as a context manager. ``score``: the metric of the build's task."""
+    """Draws a build on ``screen`` as it happens. ``score``: the metric of the build's task; ``target``: the name of the
+    build, where several are drawn."""
 
-    def __init__(self, console: Console, score: str) -> None:
-        self._console = console
+    def __init__(self, screen: Screen, score: str, target: str = "") -> None:
+        self._screen, self._target = screen, f"  [{target}]" if target else ""
         self._telling = (*(f"{who}_{score}" for who in _SCORED), *_TELLING)
-        self._bar: Any = None
-        self._task: Any = None
-        self._last = 0.0
-
-    def __enter__(self) -> LiveWatcher:
-        """Start drawing where there is a terminal."""
-        if self._console.is_terminal:
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[text]}"),
-                TimeElapsedColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Stop drawing."""
-        if self._bar is not None:
-            self._bar.stop()
+        self._rows: dict[str, Row] = {}
 
     def started(self, planned: Planned) -> None:
-        """Show why the step runs, and begin its bar."""
-        self._say(f"▸ {planned.step.name:<15} {planned.why}", "dim")
-        self._last = time.monotonic()
-        if self._bar is not None:
-            self._task = self._bar.add_task(f"{planned.step.name:<15}", total=None, text="")
+        """Show why the step runs, and begin its row."""
+        name = planned.step.name
+        self._say(f"▸ {name:<15} {planned.why}", "dim")
+        self._rows[name] = self._screen.begin(f"{name}{self._target}")
 
     def waiting(self, step: Step) -> None:
         """Say that another build is at work on this very step."""
         self._say(f"… {step.name:<15} another build is running this step; waiting for its result", "yellow")
 
     def progress(self, step: Step, done: float, total: float, text: str) -> None:
-        """Move the bar; without a terminal print a line now and then."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total or None, text=line(text))
-        elif time.monotonic() - self._last >= _QUIET_INTERVAL_S:
-            self._last = time.monotonic()
-            self._say(f"  {step.name:<15} {done:.0f}/{total:.0f} {text}", "dim")
+        """Move its row."""
+        if step.name in self._rows:
+            self._screen.update(self._rows[step.name], done, total, text)
+
+    def ended(self, step: Step, is_done: bool) -> None:
+        """Draw it as done, or no longer."""
+        if step.name in self._rows and is_done:
+            self._screen.complete(self._rows[step.name])
+        elif step.name in self._rows:
+            self._screen.end(self._rows.pop(step.name))
 
     def finished(self, entry: StepEntry, gates: Sequence[GateResult]) -> None:
         """Show the step as done or cached, and what its gates say."""
-        if self._bar is not None and self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
+        if entry.step in self._rows:
+            self._screen.end(self._rows.pop(entry.step))
         took = "cached" if entry.status == "cached" else format_seconds(entry.seconds)
         self._say(
             f"✓ {entry.step:<15} {took:<8} {_metrics(entry, self._telling)}", "green" if entry.status == "ran" else ""
@@ -145,10 +103,7 @@ class LiveWatcher:
         self._say(f"! {step.name:<15} {text}", "yellow")
 
     def _say(self, text: str, style: str) -> None:
-        try:
-            self._console.print(line(text), style=style or None, highlight=False, markup=False, soft_wrap=True)
-        except OSError:  # nobody reads any more; the build goes on unseen
-            self._console.quiet = True
+        self._screen.say(f"{text}{self._target}", style)
 
 
 def _metrics(entry: StepEntry, telling: Sequence[str]) -> str:
