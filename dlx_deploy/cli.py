@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import dlx_deploy
-from dlx_deploy.commands import builds, data, packages, targets
+from dlx_deploy.commands import builds, data, inspection, packages, targets
 from dlx_deploy.errors import DlxError, EnvironmentMissing
 from dlx_deploy.runtime.signals import INTERRUPTED, Terminated, interruptible
 from dlx_deploy.runtime.terminal import ready, show, silence, talk
@@ -49,7 +49,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     packages.predict,
     packages.bench,
     packages.selftest,
-    packages.inspect,
+    inspection.inspect,
     packages.engine,
     targets.hazards,
 )
@@ -57,7 +57,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command()(command)
 app.command(name="run", hidden=True)(packages.predict)  # older names
-app.command(name="info", hidden=True)(packages.inspect)
+app.command(name="info", hidden=True)(inspection.inspect)
 targets_app.command(name="list")(targets.targets_list)
 targets_app.command(name="show")(targets.targets_show)
 

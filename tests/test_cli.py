@@ -271,3 +271,25 @@ def test_inspect_says_what_runs_in_what(built: Path, here: Here) -> None:
     if importlib.util.find_spec("tensorrt_rtx"):
         assert "; engine checked, tensorrt-rtx " in done.out
         assert ": int8 10 of 10 (100 %); 0 reformats" in done.out
+
+
+def test_inspect_says_which_parts_a_network_has(here: Here) -> None:
+    done = here("inspect", "resnet8", "--argument", "width=0.5", "--classes", "4", "--size", "8", "--json")
+    assert (done.code, [part["modules"][0] for part in json.loads(done.out)["parts"]]) == (
+        0,
+        ["linear", "layer3", "layer2", "layer1", "conv1"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["resnt8"], "'resnt8' is no file here and no network; nearest valid name: 'resnet8'"),
+        (["resnet8", "--argument", "width"], "--argument 'width' is not KEY=VALUE"),
+        (["resnet8", "--argument", "width=wide"], "argument width is 'wide'"),
+        (["none.pt"], "none.pt: cannot be read"),
+    ],
+)
+def test_inspect_refuses_what_is_neither(here: Here, arguments: list[str], said: str) -> None:
+    done = here("inspect", *arguments)
+    assert (done.code, said in done.err) == (2, True), done.err

@@ -24,7 +24,7 @@ from dlx_deploy.commands.options import (
 if TYPE_CHECKING:
     from dlx_deploy.runtime.views import CommandView
 
-__all__ = ["bench", "engine", "inspect", "predict", "selftest", "verify"]
+__all__ = ["bench", "engine", "predict", "selftest", "verify"]
 
 
 def verify(
@@ -130,21 +130,6 @@ def selftest(
 ) -> None:
     """Compare the golden inputs' outputs with those of the builder; exit 5 if they differ."""
     finish(_on_device(package, ["selftest", *_session(threads, backend, no_build, accept_hazards)]), as_json)
-
-
-def inspect(
-    package: PackageArgument,
-    tested: Annotated[bool, typer.Option("--selftest", help="As the command selftest.", hidden=True)] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Say what a package is, every digest checked."""
-    from dlx_deploy.runtime.commands import actions as commands
-    from dlx_deploy.runtime.package.contents import open_package
-
-    if tested:
-        selftest(package, as_json=as_json)
-    else:
-        finish(commands.inspect(open_package(package)), as_json)
 
 
 def engine(

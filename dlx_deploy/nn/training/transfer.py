@@ -14,7 +14,16 @@ from dlx_deploy.config import Teacher
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.weights.checkpoint import fitted, load_into
 
-__all__ = ["Transfer", "freeze", "layer_groups", "load_with_new_head", "rate_scales", "transfer_of", "trunk_modules"]
+__all__ = [
+    "Transfer",
+    "freeze",
+    "layer_groups",
+    "load_with_new_head",
+    "part_names",
+    "rate_scales",
+    "transfer_of",
+    "trunk_modules",
+]
 
 _FEW = 4
 """A module of fewer parts than this is a wrapper around its largest part, the trunk."""
@@ -61,6 +70,12 @@ def layer_groups(model: nn.Module) -> list[list[str]]:
         inside = [i for i, part in enumerate(prefixes) if any(name.startswith(f"{p}.") for p in part)]
         groups[inside[0] if inside else 0].append(name)
     return [group for group in reversed(groups) if group]
+
+
+def part_names(model: nn.Module) -> list[list[str]]:
+    """The names of the modules of each of ``layer_groups``, in the same order; of a network of one module, none."""
+    parts = _parts(model, "")
+    return parts[::-1] if parts else [[]]
 
 
 def trunk_modules(model: nn.Module) -> list[nn.Module]:

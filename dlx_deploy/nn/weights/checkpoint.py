@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ def load_into(model: nn.Module, state: Mapping[str, object], path: Path, new_hea
     state = fitted(own, state, path)
     # Older checkpoints lack this counter, which no forward pass reads.
     given = {**{k: v for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
-    refuse_other_names(own, given, path, new_head)
+    refuse_other_names(own, given, path, lambda: _diagnosis(own, given, new_head))
     _refuse_broken(own, state, path)
     load_versioned(model, given, state.versions)
 
@@ -71,12 +71,12 @@ def fitted(own: Collection[str], state: Mapping[str, object], path: Path) -> Sta
 
 
 def refuse_other_names(
-    own: Mapping[str, object], state: Mapping[str, object], path: Path, new_head: bool = True
+    own: Mapping[str, object], state: Mapping[str, object], path: Path, remedy: Callable[[], str] | None = None
 ) -> None:
     """Nothing, if ``state`` has the names and the shapes of ``own``.
 
     Raises:
-        ConfigError: it does not: the first that are missing, left over or of another shape, and how many.
+        ConfigError: it does not: the first that are missing, left over or of another shape, how many, and ``remedy``.
     """
     missing = [k for k in own if k not in state]
     surplus = [k for k in state if k not in own]
@@ -88,12 +88,20 @@ def refuse_other_names(
         return
     counts = ((len(missing), "missing"), (len(surplus), "not in the model"), (len(shaped), "of another shape"))
     said = ", ".join(f"{count} {what}" for count, what in counts if count)
-    remedy = "check model, arguments and the number of classes"
-    if not new_head and not missing and not surplus:
-        remedy += "; teacher.new_head = true keeps all but the last layer"
+    advice = remedy() if remedy else "check model, arguments and the number of classes"
     raise ConfigError(
-        f"{path}: does not fit the model: {_first(wrong, '; ')} ({said}, of {len(own)} tensors); {remedy}"
+        f"{path}: does not fit the model: {_first(wrong, '; ')} ({said}, of {len(own)} tensors); {advice}"
     )
+
+
+def _diagnosis(own: Mapping[str, object], given: Mapping[str, object], new_head: bool) -> str:
+    from dlx_deploy.nn.models.recognition.diagnosis import diagnosis  # imports the networks that it compares with
+
+    return diagnosis(_shapes(own), _shapes(given), new_head)
+
+
+def _shapes(state: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _refuse_broken(own: Mapping[str, object], state: Mapping[str, object], path: Path) -> None:

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.weights.state import is_extra
+from dlx_deploy.nn.weights.suffixes import CHECKPOINTS, TORCH
 
-__all__ = ["State", "read_checkpoint", "read_torch"]
+__all__ = ["State", "read_checkpoint", "read_content", "read_torch", "state_in"]
 
 log = logging.getLogger(__name__)
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 _AVERAGED = (
     "ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model_state_dict",
     "module_ema", "params_ema", "swa_model", "swa_state_dict", "averaged_model", "averaged",
@@ -122,12 +122,30 @@ def read_checkpoint(path: Path, key: str = "") -> State:
     Raises:
         ConfigError: the file cannot be read, would need code to be executed, or holds no state dict, or several.
     """
+    return state_in(read_content(path), key, path)
+
+
+def read_content(path: Path) -> object:
+    """All that the checkpoint ``path`` holds, on the CPU.
+
+    Raises:
+        ConfigError: the file cannot be read, is of no such format, or would need code to be executed.
+    """
     suffix = path.suffix.lower()
-    if suffix != ".safetensors" and suffix not in _TORCH_SUFFIXES:
+    if suffix not in CHECKPOINTS:
         raise ConfigError(
-            f"{path}: suffix {path.suffix!r} is no checkpoint's; must be .safetensors or {', '.join(_TORCH_SUFFIXES)}"
+            f"{path}: suffix {path.suffix!r} is no checkpoint's; must be .safetensors or {', '.join(TORCH)}"
         )
-    state = _state(_read_safetensors(path) if suffix == ".safetensors" else read_torch(path), key, path)
+    return _read_safetensors(path) if suffix == ".safetensors" else read_torch(path)
+
+
+def state_in(content: object, key: str, path: Path) -> State:
+    """The state dict in what ``read_content`` gave, as ``read_checkpoint`` says.
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
+    state = _state(content, key, path)
     while prefix := next((p for p in _PREFIXES if state and all(k.startswith(p) for k in state)), ""):
         state = state.inside(prefix)
     return state

@@ -162,7 +162,8 @@ def test_another_number_of_classes_is_named() -> None:
     assert str(e.value) == (
         "big.pt: does not fit the model: 3.weight is [5, 4] in the checkpoint and [3, 4] in the model; "
         "3.bias is [5] in the checkpoint and [3] in the model (2 of another shape, of 9 tensors); "
-        "check model, arguments and the number of classes; teacher.new_head = true keeps all but the last layer"
+        "it tells 5 classes apart and the network 3: teacher.new_head = true keeps all but the last layer, or give "
+        "data of the checkpoint's classes"
     )
 
 

@@ -1,0 +1,83 @@
+"""What a file or a name is: a package, a checkpoint, a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlx_deploy.commands.options import JsonOption, finish, print_view, say
+from dlx_deploy.commands.packages import selftest
+from dlx_deploy.errors import ConfigError
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A .dlx file; a checkpoint (.pt, .safetensors, …); or a network's name, as teacher.model has it.",
+            metavar="PACKAGE|CHECKPOINT|MODEL",
+        ),
+    ],
+    model: Annotated[str, typer.Option("--model", help="Of a checkpoint: the network to compare it with.")] = "",
+    argument: Annotated[
+        list[str] | None, typer.Option("--argument", help="Of a network: KEY=VALUE, as teacher.arguments has it.")
+    ] = None,
+    classes: Annotated[int, typer.Option("--classes", help="Of a network.", min=1)] = 10,
+    size: Annotated[int, typer.Option("--size", help="Of a network that reads images: pixels.", min=1)] = 224,
+    channels: Annotated[int, typer.Option("--channels", help="Of a network that reads images.", min=1)] = 3,
+    tested: Annotated[bool, typer.Option("--selftest", help="As the command selftest.", hidden=True)] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a package is, every digest checked; what a checkpoint holds and is of; or a network's parts."""
+    from dlx_deploy.nn.weights.suffixes import CHECKPOINTS
+
+    path = Path(what)
+    if tested:
+        selftest(path, as_json=as_json)
+    elif path.suffix.lower() in CHECKPOINTS:
+        from dlx_deploy.report.networks import view_checkpoint
+
+        print_view(view_checkpoint(path, model, say), as_json)
+    elif _is_network(what):
+        from dlx_deploy.report.networks import view_network
+
+        print_view(view_network(what, _arguments(argument or ()), classes, (channels, size)), as_json)
+    else:
+        from dlx_deploy.runtime.commands import actions as commands
+        from dlx_deploy.runtime.package.contents import open_package
+
+        finish(commands.inspect(open_package(path)), as_json)
+
+
+def _is_network(what: str) -> bool:
+    """Whether ``what`` is the name of a network.
+
+    Raises:
+        ConfigError: it looks like one, and there is none of it.
+    """
+    from dlx_deploy.config.strict import nearest
+    from dlx_deploy.nn.models.families import family_of, is_user, model_names
+    from dlx_deploy.plugins import provider
+
+    if is_user(what) or family_of(what) is not None or provider("model", what):
+        return True
+    if not Path(what).exists() and not Path(what).suffix and Path(what).name == what:
+        raise ConfigError(f"{what!r} is no file here and no network; {nearest(what, model_names())}")
+    return False
+
+
+def _arguments(given: Sequence[str]) -> dict[str, object]:
+    from dlx_deploy.config.strict import parse_toml
+
+    arguments: dict[str, object] = {}
+    for one in given:
+        key, sign, value = one.partition("=")
+        if not sign or not key.strip():
+            raise ConfigError(f"--argument {one!r} is not KEY=VALUE; for instance: --argument width=2.0")
+        arguments[key.strip()] = parse_toml(value)
+    return arguments
