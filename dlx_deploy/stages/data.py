@@ -95,7 +95,7 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
 
 STAGE = Stage(
     name="data",
-    version=3,
+    version=4,
     params=Data,
     inputs=("images", "list", "root", "classes", "texts", "tokenizer"),
     outputs=("data",),

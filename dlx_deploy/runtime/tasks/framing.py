@@ -137,7 +137,7 @@ def framed(image: Foreign, framing: Framing, filter_name: str, fill: Tuple[int, 
     """
     at = place(framing, *image.size)
     if image.size != (at.width, at.height):
-        image = image.resize((at.width, at.height), _filter(filter_name))
+        image = _resized_image(image, at, _filter(filter_name))
     if image.size == (framing.width, framing.height):
         return image
     if at.left <= 0 and at.top <= 0:
@@ -182,6 +182,15 @@ def _resized(framing: Framing, width: int, height: int) -> Tuple[int, int]:
     ratios = width / box_width, height / box_height  # timm's rule, which rounds
     ratio = min(ratios) if framing.resize == CROP else max(ratios)
     return max(round(width / ratio), 1), max(round(height / ratio), 1)
+
+
+def _resized_image(image: Foreign, at: Placement, resampling: Foreign) -> Foreign:
+    """``image`` of the size of ``at``: its rows first, then its columns.
+
+    Asked for both at once Pillow 12.2 and newer take the columns of tall pictures first and so round otherwise: the
+    device would see other pixels than training did, and ``verify`` would not know its images.
+    """
+    return image.resize((at.width, image.size[1]), resampling).resize((at.width, at.height), resampling)
 
 
 def _before(room: int) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,18 @@ from dlx_deploy.runtime.tasks.mask_files import load_mask
 
 RNG = np.random.default_rng(7)
 SIZES = [(64, 48), (48, 64), (31, 97), (200, 33), (50, 50), (9, 7), (225, 224)]  # width, height
+
+
+@pytest.fixture(autouse=True)
+def rows_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this file compares with, Pillow itself, timm and torchvision, in the order that Pillow had up to 12.1."""
+    resize = Image.Image.resize
+
+    def by_rows(image: Image.Image, size: tuple[int, int], resample: int | None = None, **options: Any) -> Image.Image:
+        assert not any(options.values())
+        return resize(resize(image, (size[0], image.size[1]), resample), size, resample)
+
+    monkeypatch.setattr(Image.Image, "resize", by_rows)
 
 
 def picture(size: tuple[int, int], channels: int = 3) -> Image.Image:
@@ -178,3 +191,14 @@ def test_where_a_picture_lies() -> None:
     assert place(Framing(24, 24, 3, "letterbox"), 64, 48) == Placement(24, 18, 0, 3)
     assert Framing(24, 24, 3, fill=(9,)).plain
     assert not Framing(24, 24, 3, box=(25, 24)).plain
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_pixels_do_not_depend_on_pillow_s_version(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 12.2 on Pillow itself takes the columns of a tall picture first: other values by one bit."""
+    monkeypatch.undo()
+    framing = Framing(12, 10, 3, interpolation=name)
+    for size in ((9, 2000), (7, 250), (40, 120), (61, 97)):
+        image = picture(size)
+        rows = image.resize((10, size[1]), getattr(Image.Resampling, name.upper()))
+        np.testing.assert_array_equal(fit_image(image, framing), fit_image(rows, framing))
