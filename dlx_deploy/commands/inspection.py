@@ -51,7 +51,7 @@ def inspect(
         from dlx_deploy.runtime.commands import actions as commands
         from dlx_deploy.runtime.package.contents import open_package
 
-        finish(commands.inspect(open_package(path)), as_json)
+        finish(commands.inspect(open_package(path), path), as_json)
 
 
 def _is_network(what: str) -> bool:

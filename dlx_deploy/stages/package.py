@@ -73,7 +73,7 @@ def run(job: Job[PackageParams]) -> Metrics:
         tolerances=golden.tolerances,
         reference=reference,
         manifest=job.inputs["provenance"].read_bytes(),
-        model_card=_card(job, recipe, accuracy, task.statement, gates),
+        model_card=_card(job, recipe, accuracy, task, gates),
         batch=next(iter(dims.values()))[0],
         engine=_optional(engine / "engine.plan"),
         engine_sidecar=_optional(engine / "engine.json"),
@@ -165,14 +165,14 @@ def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) ->
 
 
 def _card(
-    job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, statement: str, gates: Sequence[GateResult]
+    job: Job[PackageParams], recipe: dict[str, Any], accuracy: Accuracy, task: Task, gates: Sequence[GateResult]
 ) -> str:
     shipped, teacher = accuracy.row(accuracy.shipped), accuracy.row(REFERENCE)
     judged = "\n".join(f"- Gate {g.gate}: **{g.verdict}**. {g.text[0].upper()}{g.text[1:]}." for g in gates)
     style = f", {job.target.quantization.style} style" if recipe["precision"] == "int8" else ""
     return f"""# {job.params.name} {job.params.version} for {job.target.title}
 
-{statement}
+{task.statement}
 
 | model | {accuracy.title} | parameters | multiply-accumulates | ONNX bytes |
 |---|---|---|---|---|
@@ -184,6 +184,18 @@ def _card(
 - Judged on {accuracy.n} test inputs that no stage tuned on, {accuracy.judge} arithmetic.
 - Latency is not part of this file: measure it where it counts, with `python PACKAGE bench`.
 - How it was made: `manifest.json` (every stage's parameters, input digests and tool versions).
+
+It is run by `python PACKAGE.dlx predict INPUT`, and in Python, without anything installed but numpy and onnxruntime, by
+
+```python
+import sys
+
+sys.path.insert(0, "PACKAGE.dlx")
+from dlx_runtime import load
+
+predictor = load()
+answers = predictor.predict({task.inputs.noun})
+```
 """
 
 
@@ -204,7 +216,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 STAGE = Stage(
     name="package",
-    version=6,
+    version=7,
     params=PackageParams,
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),

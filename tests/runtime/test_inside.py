@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from dlx_deploy.runtime import load
+from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.package.archive import write_archive
-from dlx_deploy.runtime.package.contents import assemble
+from dlx_deploy.runtime.package.contents import assemble, open_package
 
 
 @pytest.fixture
@@ -69,6 +70,15 @@ def test_of_two_packages_none_is_taken_for_the_other(packages: Path) -> None:
         f"which package is meant: load({dogs!r})"
     )
     assert (answers, err) == ("['cat'] ['dog'] True", "")
+
+
+def test_inspect_says_how_it_is_imported(packages: Path, tmp_path: Path) -> None:
+    odd = tmp_path / 'o\'dd "1".dlx'
+    shutil.copy(packages / "dogs.dlx", odd)
+    view = commands.inspect(open_package(odd), odd)
+    (way_in,) = [line[len("python   ") :] for line in view.text.splitlines() if line.startswith("python")]
+    out, err = python(packages, f"{way_in}\n{ASK}print(predictor.predict(image).labels)")
+    assert (out, err) == ("['dog']\n", "")
 
 
 def test_an_installed_runtime_is_in_no_package() -> None:

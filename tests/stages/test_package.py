@@ -120,6 +120,8 @@ def test_what_was_measured_and_every_gate_of_the_task_travel_along(packed: Any, 
     with zipfile.ZipFile(tmp_path / "out" / "package.dlx") as archive:
         card = archive.read("MODEL_CARD.md").decode()
     assert "| model | top-1 | parameters |" in card
+    assert 'sys.path.insert(0, "PACKAGE.dlx")\nfrom dlx_runtime import load\n\npredictor = load()\n' in card
+    assert "answers = predictor.predict(images)" in card
     assert "| shipped | 100.00 % |" in card
     assert "- Gate accuracy: **undecided**. Accuracy drop 0.00 points on 20 samples, " in card
     assert "- Gate chance: **pass**. The teacher is right on 100.00 % of 20 test samples, " in card

@@ -37,9 +37,9 @@ class VerifyOptions:
         return replace(own, **{name: value for name, value in given.items() if value is not None})
 
 
-def inspect(package: Package) -> PackageView:
+def inspect(package: Package, path: Optional[PathLike] = None) -> PackageView:
     """What the package is, without opening a session."""
-    return PackageView(package)
+    return PackageView(package, path)
 
 
 def engine(package: Package, build: bool, cache: Optional[str], say: Callable[[str], None]) -> EngineView:

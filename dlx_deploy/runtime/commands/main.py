@@ -81,7 +81,7 @@ def _run(arguments: argparse.Namespace, path: str) -> CommandView:
     package = open_package(path)
     arguments.command = ALIASES.get(arguments.command, arguments.command)
     if arguments.command in (None, "inspect"):
-        return commands.inspect(package)
+        return commands.inspect(package, path)
     if arguments.command == "engine":
         return commands.engine(package, not arguments.no_build, arguments.cache, _say)
     options = BackendOptions(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Dict, Generator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, Generator, List, Optional, Sequence, Tuple
 
 from ..backends.choice import possible_hazards
 from ..errors import InputError, RuntimeFault
+from ..files import PathLike
 from ..package.contents import Package
 from ..schemas import RESULT
 from ..tasks.task import Judgement, PredictionRow
@@ -26,9 +28,10 @@ __all__ = ["BenchView", "EngineView", "PackageView", "PredictionsView", "SelfTes
 
 @dataclass(frozen=True)
 class PackageView:
-    """What a package is."""
+    """What a package is; ``path``: where it is, if that is to be said."""
 
     package: Package
+    path: Optional[PathLike] = None
     failure: Optional[RuntimeFault] = None
 
     @property
@@ -54,10 +57,20 @@ class PackageView:
             ("budgets", f"{drop}, {floor}p90 {p90}"),
             ("digest", package.digest),
             *(("hazard", f"{one.title} on {one.where()} ({one.id})") for one in possible_hazards(package)),
+            *self._way_in(),
         ]
         title = package.meta["target"].get("title") or package.target
         head = f"{package.name} {package.version} for {title}"
         return lines_of([head, *(f"{word:<8} {text}" for word, text in rows)])
+
+    def _way_in(self) -> Sequence[Tuple[str, str]]:
+        """What is typed into Python to have its predictor; a program writes these statements in lines."""
+        if self.path is None:
+            return ()
+        where = repr(os.path.abspath(self.path))
+        return [
+            ("python", f"import sys; sys.path.insert(0, {where}); from dlx_runtime import load; predictor = load()")
+        ]
 
     def _plan(self) -> str:
         """The precision plan, and what compiling it at build time showed."""
