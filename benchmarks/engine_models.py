@@ -11,6 +11,7 @@ import numpy as np
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization.layers import layer_precision
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize_model
+from dlx_deploy.graph.samples import Samples
 from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.nn.export.spec import ExportSpec
 from dlx_deploy.runtime.engine.settings import BuildSettings
@@ -93,7 +94,7 @@ def planned(name: str, precision: str, folder: Path) -> tuple[Path, dict[str, st
     if precision == "fp32":
         return source, layer_precision(load(source))
     request = QuantizationRequest("tensorrt", int8=precision == "int8", half=True)
-    return out, dict(quantize_model(source, out, images(name, 16), request).layers)
+    return out, dict(quantize_model(source, out, Samples({"images": images(name, 16)}), request).layers)
 
 
 def settings(flavour: str, precision: str, layers: dict[str, str]) -> BuildSettings:

@@ -122,7 +122,7 @@ def _torch(name: str, precision: str, pictures: np.ndarray) -> Call:
     import torch
 
     dtype = torch.float32 if precision == "fp32" else torch.float16
-    model = torch.compile(network(name).cuda().to(dtype), mode="max-autotune")
+    model: Any = torch.compile(network(name).cuda().to(dtype), mode="max-autotune")
     mean, std = (
         torch.tensor(v, device="cuda").view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )

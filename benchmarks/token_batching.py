@@ -22,8 +22,9 @@ from dlx_deploy.nn.data.token_batches import padding_share
 from dlx_deploy.nn.models.inputs import TokenInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import Plan, TokenBatches, TokenFeed, TrainData
-from dlx_deploy.nn.training.classes import supervised
+from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.compute import seed_all, set_threads
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.loop import RunContext, _Run
 
 LIMIT, LONGEST, SEQUENCES, BUDGET = 1.5, 256, 1500, 4096
@@ -62,10 +63,10 @@ def main() -> None:
     for name in ("budget", "padded"):
         seed_all(0)
         model = build_model("transformer", {"depth": 2, "width": 128}, 4, SPEC)
-        runs[name] = _Run(model, data, settings, supervised(0.0), RunContext())
+        runs[name] = _Run(model, data, settings, supervised(0.0), RunContext(), Hooks(TOP1))
     budget = runs["budget"].source
     assert isinstance(budget, TokenBatches)
-    padded = Padded(data, settings, torch.device("cpu"))
+    padded = Padded(data, settings, torch.device("cpu"), 0)
     padded.size = SEQUENCES // len(budget.plan(0, 1))
     runs["padded"].source = padded
     seconds: dict[str, list[float]] = {name: [] for name in runs}

@@ -19,7 +19,6 @@ from reports import finish
 
 from dlx_deploy.config import Data, Teacher
 from dlx_deploy.nn.data.dataset import open_data
-from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import TrainData
 from dlx_deploy.nn.training.classes import TOP1, supervised
@@ -50,10 +49,10 @@ def run(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     set_threads(arguments.threads)
     seed_all(0)
     options = {"stem": arguments.stem} if arguments.stem else {}
-    spec = ImageInput(data.channels, data.height, data.width)
-    model = build_model(arguments.model, options, len(data.classes), spec)
+    inputs = task_of(data).inputs
+    model = build_model(arguments.model, options, len(data.classes), inputs.spec(data))
     began = time.perf_counter()
-    train_data = TrainData.of(data, task_of(data).inputs.feed(data))
+    train_data = TrainData.of(data, inputs.feed(data))
     report = train(model, train_data, settings, supervised(0.1), RunContext(progress=say), Hooks(TOP1))
     seconds = time.perf_counter() - began
     top1 = evaluate(model.to(training_device()), *data.split("test"), train_data.feed, TOP1)

@@ -23,8 +23,9 @@ from dlx_deploy.config import Teacher
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import ImageFeed, TrainData
-from dlx_deploy.nn.training.classes import supervised
+from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.compute import seed_all, set_threads, training_device
+from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.loop import RunContext, _Run
 
 LIMIT = 0.95
@@ -48,7 +49,7 @@ class Bare:
     """What one would write for this model alone."""
 
     def __init__(self, model: nn.Module, data: TrainData, case: dict[str, Any], device: torch.device) -> None:
-        self.model = model.to(device, memory_format=torch.channels_last).train()
+        self.model = model.to(device).to(memory_format=torch.channels_last).train()
         self.images = torch.from_numpy(data.inputs).to(device)
         self.labels = torch.from_numpy(data.targets).to(device)
         self.mean = torch.tensor(MEAN, device=device).view(-1, 1, 1) * 255
@@ -61,7 +62,7 @@ class Bare:
         self.side = case["side"]
 
     def epoch(self) -> None:
-        for rows in torch.randperm(len(self.images)).split(self.batch):
+        for rows in torch.split(torch.randperm(len(self.images)), self.batch):
             count = len(rows)
             ys = (torch.arange(self.side) + torch.randint(-1, 2, (count, 1))).clamp_(0, self.side - 1)
             xs = (torch.arange(self.side) + torch.randint(-1, 2, (count, 1))).clamp_(0, self.side - 1)
@@ -73,7 +74,7 @@ class Bare:
                 logits = self.model(x)
             loss = F.cross_entropy(logits.float(), self.labels[rows], label_smoothing=0.1)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
             self.optimizer.step()
 
@@ -98,7 +99,7 @@ def measure(case: dict[str, Any], rounds: int) -> dict[str, Any]:
     settings = Teacher(
         epochs=rounds + 2, batch_size=case["batch"], learning_rate=0.01, precision=case.get("precision", "fp32")
     )
-    ours = _Run(fresh(), data, settings, supervised(0.1), RunContext())
+    ours = _Run(fresh(), data, settings, supervised(0.1), RunContext(), Hooks(TOP1))
     bare = Bare(fresh(), data, case, device)
     seconds: dict[str, list[float]] = {"ours": [], "bare": []}
     for i in range(rounds + 2):
