@@ -31,7 +31,7 @@ __all__ = [
     "Verify",
 ]
 
-LAYOUTS = ("imagefolder", "imagelist")
+LAYOUTS = ("imagefolder", "imagelist", "webdataset", "huggingface")
 """The values of ``data.kind`` for labelled images of the user's own, which may be for evaluation alone."""
 P = TypeVar("P", bound=msgspec.Struct)
 GRAPHS = (".onnx", ".pt2")
@@ -56,6 +56,8 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     any size) with optional ``path/test`` and ``path/validation``; a split that has no folder is drawn from ``train``,
     stratified by class.
     ``kind = "imagelist"``: ``path`` is a CSV or JSONL file with columns path and label, maybe split and group.
+    ``kind = "webdataset"``: ``path`` is a folder of tar files, ``train-00000.tar``, …. ``kind = "huggingface"``:
+    a folder of Parquet files, or of Arrow files as ``save_to_disk`` writes them.
     ``kind = "docstrings"``: first paragraphs of docstrings of numpy, scikit-learn and torch; which package is it?
     ``kind = "text"``: ``path/train.csv`` (columns text and label) or ``train.jsonl``, and likewise ``validation`` and
     ``test``; or one such file.

@@ -33,6 +33,7 @@ def _files(data: Data) -> dict[str, Source]:
         return {}
     from dlx_deploy.nn.data import catalogue
     from dlx_deploy.nn.data.listing import image_names
+    from dlx_deploy.nn.data.shards import SHARDS, shard_names
 
     if not data.path:
         raise ConfigError(f"data.path is ''; data.kind {data.kind!r} needs {catalogue.NEEDED[data.kind]}")
@@ -40,6 +41,9 @@ def _files(data: Data) -> dict[str, Source]:
     if data.kind == catalogue.LIST:
         names = partial(catalogue.listed_names, data.path)
         return {**files, "list": Path(data.path), "root": Tree(catalogue.list_root(data), names)}
+    if data.kind in SHARDS:
+        path = Path(data.path)
+        return {**files, "images": path if path.is_file() else Tree(path, partial(shard_names, data.kind))}
     return {**files, "images": Tree(Path(data.path), image_names)}
 
 
@@ -56,10 +60,14 @@ def _survey(data: Data, seed: int, progress: Progress) -> Surveyed:
 
 
 def _classes(data: Data) -> int | None:
-    """How many there are, from a file of their names, or the names of folders, or a list."""
+    """How many there are, from a file of their names, or the names of folders, or a list; not from inside of shards."""
     if data.kind == _DIGITS:
         return _DIGIT_CLASSES
     from dlx_deploy.nn.data.catalogue import open_catalogue
+    from dlx_deploy.nn.data.shards import SHARDS
+
+    if data.kind in SHARDS:
+        return None
 
     return len(open_catalogue(data).classes)
 
@@ -80,6 +88,6 @@ TASK = Task(
     classes=_classes,
     device=_device,
     statement="Image classification. Input: uint8 NHWC images; the package resizes them, the graph normalises them.",
-    libraries={_DIGITS: ("scikit-learn",)},
+    libraries={_DIGITS: ("scikit-learn",), "huggingface": ("pyarrow",)},
     survey=_survey,
 )

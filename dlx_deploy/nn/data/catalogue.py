@@ -6,17 +6,20 @@ A catalogue is what all layouts have in common; ``check_catalogue`` refuses what
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.class_list import ClassList, read_class_list
 from dlx_deploy.nn.data.listing import ALL, CALIBRATION, list_folder, warn_once
+from dlx_deploy.nn.data.packed import Packed
+from dlx_deploy.nn.data.shards import HUGGINGFACE, SHARDS, WEBDATASET
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.image_lists import ListedImage, read_list
 from dlx_deploy.runtime.tasks.labels import alike, class_order
@@ -28,6 +31,8 @@ FOLDERS, LIST = "imagefolder", "imagelist"
 NEEDED = {
     FOLDERS: "the folder that holds train/CLASS/*.jpg",
     LIST: "a .csv or .jsonl file with the columns path and label",
+    WEBDATASET: "a folder of tar files train-00000.tar, or one such file",
+    HUGGINGFACE: "a folder of train-00000.parquet files, or one that save_to_disk has written",
 }
 """What ``data.path`` is."""
 
@@ -46,7 +51,8 @@ class Catalogue:
 
     ``where``: split → what it lies in, for messages; ``place``: what that is. ``named``: split → its classes, those
     without an image too. ``classes``: all of them, in the order of their numbers. ``declared``: the file that says
-    them, if one does. ``left_out``: names of files that are not used.
+    them, if one does. ``left_out``: names of files that are not used. ``packed``: name → where an image is that is no
+    file of its own.
     """
 
     root: Path
@@ -57,6 +63,21 @@ class Catalogue:
     classes: tuple[str, ...] = ()
     declared: ClassList | None = None
     left_out: tuple[str, ...] = ()
+    packed: Mapping[str, tuple[Packed, int]] = field(default_factory=dict)
+
+    def data(self, name: str) -> BinaryIO | None:
+        """The bytes of an image that is no file of its own, else ``None``.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        if name not in self.packed:
+            return None
+        shard, number = self.packed[name]
+        try:
+            return io.BytesIO(shard.read(number))
+        except InputError as e:
+            raise InputError(f"{self.root / name}: {e}") from e
 
     @property
     def grouped(self) -> bool:
@@ -70,7 +91,12 @@ def open_catalogue(config: Data) -> Catalogue:
     Raises:
         DataError: it cannot be read, a label is no class of ``data.classes``, or a name has no group.
     """
-    catalogue = _of_list(config) if config.kind == LIST else _of_folders(Path(config.path))
+    if config.kind in SHARDS:
+        from dlx_deploy.nn.data.shard_catalogue import catalogue_of_shards
+
+        catalogue = catalogue_of_shards(Path(config.path), config.kind)
+    else:
+        catalogue = _of_list(config) if config.kind == LIST else _of_folders(Path(config.path))
     catalogue = as_used(catalogue, config)
     if config.group_by:
         catalogue = replace(catalogue, samples=_regrouped(catalogue.samples, config.group_by))
@@ -98,6 +124,8 @@ def with_classes(catalogue: Catalogue, config: Data) -> Catalogue:
     Raises:
         DataError: the file of class names cannot be read, or lacks a class that there is.
     """
+    if not config.classes and catalogue.declared:
+        return replace(catalogue, classes=catalogue.declared.names)
     if not config.classes:
         _say_class_file(catalogue, config)
         own = [catalogue.named["train"]] if "train" in catalogue.named else list(catalogue.named.values())
@@ -105,7 +133,7 @@ def with_classes(catalogue: Catalogue, config: Data) -> Catalogue:
             own = list(catalogue.named.values())
         return replace(catalogue, classes=tuple(class_order(name for names in own for name in names)))
     declared = read_class_list(Path(config.classes))
-    meant = declared.find_all(sorted({name for names in catalogue.named.values() for name in names}))
+    meant = _meant(declared, sorted({name for names in catalogue.named.values() for name in names}))
     unknown = [name for name, found in meant.items() if found is None]
     if unknown:
         raise DataError(
@@ -119,6 +147,20 @@ def with_classes(catalogue: Catalogue, config: Data) -> Catalogue:
     }
     named = {split: tuple(known[name] for name in names) for split, names in catalogue.named.items()}
     return replace(catalogue, samples=samples, named=named, classes=declared.names, declared=declared)
+
+
+def _meant(declared: ClassList, labels: Sequence[str]) -> dict[str, str | None]:
+    """Label → the class that it means: by its name, or all by their numbers, from 0 on."""
+    meant = declared.find_all(labels)
+    numbers = {label: int(label) for label in labels if label.isdecimal() and label.isascii()}
+    if any(meant.values()) or len(numbers) < len(labels) or max(numbers.values(), default=0) >= len(declared.names):
+        return meant
+    first = labels[0] if labels else "0"
+    warn_once(
+        f"{declared.path}: labels are numbers, so they are taken for lines of it, from 0 on: {first} is "
+        f"{declared.names[numbers.get(first, 0)]!r}"
+    )
+    return {label: declared.names[number] for label, number in numbers.items()}
 
 
 def _say_class_file(catalogue: Catalogue, config: Data) -> None:

@@ -10,6 +10,7 @@ from dlx_deploy.config import LAYOUTS, Data
 from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.nn.data.catalogue import FOLDERS, LIST, Catalogue, open_catalogue
 from dlx_deploy.nn.data.listing import CALIBRATION, require_classes, text_names, warn_once
+from dlx_deploy.nn.data.shards import SHARDS, find_shards
 from dlx_deploy.runtime.tasks.folders import SUFFIXES
 from dlx_deploy.runtime.tasks.labels import same_but_for_writing
 
@@ -24,6 +25,8 @@ def check_source(config: Data) -> None:
     """
     if config.kind in (FOLDERS, LIST) and config.path:
         check_catalogue(open_catalogue(config), config)
+    elif config.kind in SHARDS and config.path:
+        find_shards(Path(config.path), config.kind)  # to look into them takes seconds: the stage does
     elif config.kind == "text" and config.path and not Path(config.path).is_file():
         text_names(Path(config.path))
 
@@ -39,7 +42,7 @@ def check_layout(data: Data) -> None:
         value = getattr(data, key)
         if value != getattr(Data(), key) and data.kind not in kinds:
             raise ConfigError(
-                f"data.{key} is {value!r}, and data.kind is {data.kind!r}; only {' and '.join(map(repr, kinds))} "
+                f"data.{key} is {value!r}, and data.kind is {data.kind!r}; only {', '.join(map(repr, kinds))} "
                 f"{'have' if len(kinds) > 1 else 'has'} it: leave it out"
             )
 
@@ -160,7 +163,7 @@ def _refuse_shared_groups(catalogue: Catalogue, config: Data) -> None:
 
 def _refuse_missing_files(catalogue: Catalogue, config: Data) -> None:
     """Files that only a list names."""
-    if catalogue.place == "folder":
+    if catalogue.place != "rows":
         return
     for split, samples in catalogue.samples.items():
         missing = [s.name for s in samples if not os.path.isfile(os.path.join(catalogue.root, s.name))]

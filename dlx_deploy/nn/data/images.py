@@ -18,7 +18,7 @@ from dlx_deploy.nn.data.copies import ORDER, Copies, Row, digests, find_copies
 from dlx_deploy.nn.data.dataset import Images, Labels
 from dlx_deploy.nn.data.frames import FRAME_KEYS, framing_of, rescaled
 from dlx_deploy.nn.data.headers import ImageHeader
-from dlx_deploy.nn.data.imagefolder import decode_images
+from dlx_deploy.nn.data.imagefolder import decode_all
 from dlx_deploy.nn.data.listing import warn_once
 from dlx_deploy.nn.data.numbering import class_numbers, group_numbers
 from dlx_deploy.nn.data.splits import Indices, Part, without
@@ -26,6 +26,7 @@ from dlx_deploy.nn.data.targets import ClassTargets, SampleTargets
 from dlx_deploy.nn.data.unread import Unread, read_left_out, write_left_out
 from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.tasks.framing import Framing
+from dlx_deploy.runtime.tasks.images import load_image
 
 __all__ = ["ImageSource", "image_source"]
 
@@ -209,9 +210,16 @@ def _laid_out(config: Data, progress: Progress) -> ImageSource:
         return catalogue.root / catalogue.samples[split][position].name
 
     def fill(split: str, positions: Indices, into: Images) -> Unread:
-        files = [path(split, int(i)) for i in positions]
-        failures = decode_images(files, into, framing, progress, config.max_bad_fraction)
-        return {row: (catalogue.samples[split][positions[row]].name, str(e)) for row, e in failures.items()}
+        samples = catalogue.samples[split]
+        order = np.argsort(positions) if catalogue.packed else np.arange(len(positions))  # shards are read as they lie
+
+        def decode(step: int) -> None:
+            row = order[step]
+            name = samples[positions[row]].name
+            into[row] = load_image(catalogue.root / name, framing, catalogue.data(name))
+
+        failures = decode_all(len(order), decode, "images", progress, config.max_bad_fraction)
+        return {int(order[step]): (samples[positions[order[step]]].name, str(e)) for step, e in failures.items()}
 
     return ImageSource(
         classes=catalogue.classes,

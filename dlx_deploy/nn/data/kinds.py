@@ -8,6 +8,7 @@ from pathlib import Path
 from dlx_deploy.config import LAYOUTS, Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.catalogue import open_catalogue
+from dlx_deploy.nn.data.shards import SHARDS
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.filenames import LABELLED_TEXTS
 from dlx_deploy.runtime.tasks.folders import SPLITS, SUFFIXES
@@ -29,6 +30,9 @@ def kind_of(path: Path) -> str:
     if path.is_file():
         if path.suffix.lower() in LABELLED_TEXTS:
             return _kind_of_table(path)
+        for kind, suffixes in SHARDS.items():
+            if path.suffix.lower() in suffixes:
+                return kind
         raise DataError(
             f"{path}: is a {path.suffix or 'nameless'} file; data are a folder, or texts or a list of images as .csv "
             "or .jsonl"
@@ -62,10 +66,14 @@ def _kind_of_folder(path: Path) -> str:
         return "text"
     if any(_has_classes(split) for split in splits) or _has_classes(path):
         return "imagefolder"
+    for kind, suffixes in SHARDS.items():
+        if any(file.suffix.lower() in suffixes for file in islice(path.rglob("*"), _LOOKED_AT)):
+            return kind
     names = ", ".join(entry.name + "/" * entry.is_dir() for entry in entries[:5]) or "nothing"
     raise DataError(
         f"{path}: holds {names}, which is none of: train/CLASS/*.jpg (pictures of classes), train/{IMAGES} with "
-        f"train/{MASKS} (a class for each pixel), train.csv or train.jsonl (texts)"
+        f"train/{MASKS} (a class for each pixel), train.csv or train.jsonl (texts), train-00000.tar, "
+        "train-00000.parquet"
     )
 
 

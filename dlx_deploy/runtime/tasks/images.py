@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, Optional
 
 import numpy as np
 
@@ -42,21 +42,23 @@ DECODING = (
 """What Pillow's decoders raise at files that are damaged or made to fail."""
 
 
-def load_image(path: PathLike, framing: Framing) -> NDArray[np.uint8]:
+def load_image(path: PathLike, framing: Framing, data: Optional[BinaryIO] = None) -> NDArray[np.uint8]:
     """The image at ``path`` as uint8[H, W, C], 0..255, as ``framing`` says: a new array.
+
+    ``data``: its bytes, where it is no file of its own and ``path`` is only what it is called.
 
     Raises:
         InputError: no such file, not an image, cut short, several images in one, or too large to decode safely.
         BackendMissing: Pillow is not here.
     """
     try:
-        return _pixels(open_picture(path, framing.channels), framing)
+        return _pixels(open_picture(path, framing.channels, data), framing)
     except InputError as e:
         raise e if str(e).startswith(os.fspath(path)) else InputError(f"{os.fspath(path)}: {e}") from e
 
 
-def open_picture(path: PathLike, channels: int) -> Foreign:
-    """The image at ``path`` as Pillow's, of its own size: grey (1) or RGB (3).
+def open_picture(path: PathLike, channels: int, data: Optional[BinaryIO] = None) -> Foreign:
+    """The image at ``path`` as Pillow's, of its own size: grey (1) or RGB (3); ``data`` as of ``load_image``.
 
     In this order: turned upright by its EXIF orientation, 16-bit grey cut to its high byte, an alpha channel dropped.
 
@@ -68,7 +70,7 @@ def open_picture(path: PathLike, channels: int) -> Foreign:
     from PIL import UnidentifiedImageError
 
     try:
-        with open_file(path) as file, module.open(file) as image:  # looks at the header only
+        with data or open_file(path) as file, module.open(file) as image:  # looks at the header only
             if image.format not in FORMATS:
                 raise InputError(f"{name}: cannot be decoded as an image (it is {image.format}); give a PNG or JPEG")
             if image.size[0] * image.size[1] > MAX_PIXELS:

@@ -379,7 +379,10 @@ def test_missing_files_of_a_list_up_to_a_share(tmp_path: Path) -> None:
     ("given", "message"),
     [
         (["data.root=x"], r"data\.root is 'x', and data\.kind is 'digits'; only 'imagelist' has it: leave it out"),
-        (["data.classes=x"], r"data\.classes is 'x', and data\.kind is 'digits'; only 'imagefolder' and 'imagelist' h"),
+        (
+            ["data.classes=x"],
+            r"data\.classes is 'x', and data\.kind is 'digits'; only 'imagefolder', 'imagelist', 'webdataset', 'h",
+        ),
         (["data.max_bad_fraction=0.5"], r"data\.max_bad_fraction is 0\.5, and data\.kind is 'digits'"),
         (
             ["data.kind=imagelist", "data.height=4"],

@@ -20,7 +20,7 @@ from dlx_deploy.nn.data.survey.balance import balance
 from dlx_deploy.nn.data.survey.drawn import Drawn, Samples, draw, examples
 from dlx_deploy.nn.data.survey.findings import Finding, Spread, Survey, Surveyed, found, in_order, spread
 from dlx_deploy.nn.data.survey.oddities import odd_files, unreadable
-from dlx_deploy.nn.data.survey.pictures import Look, look_at_all, thumbnail
+from dlx_deploy.nn.data.survey.pictures import Look, Opener, in_files, look_at_all, thumbnail
 from dlx_deploy.nn.data.targets import ClassTargets
 from dlx_deploy.progress import Progress
 
@@ -54,7 +54,7 @@ def survey_images(config: Data, seed: int, progress: Progress) -> Surveyed:
     drawn = draw(config, source, seed) if catalogue.samples else Drawn({}, ())
     if drawn.refusal and not findings:
         findings.append(drawn.refusal)
-    looked = look_into(_places(catalogue, drawn), catalogue.root, config, progress)
+    looked = look_into(_places(catalogue, drawn), catalogue.root, config, progress, catalogue.data)
     copies, near, alike = compare(looked.places, looked.looks, config, progress)
     findings += [*unreadable(looked.places, looked.reasons, config), *odd_files(looked.places, looked.looks, config)]
     findings += [*alike, *balance(drawn.splits, catalogue.classes, "images"), *_left_out(catalogue)]
@@ -73,13 +73,13 @@ def survey_images(config: Data, seed: int, progress: Progress) -> Surveyed:
         near=near,
         examples=examples(drawn, source, names),
     )
-    return Surveyed(survey, lambda name: thumbnail(catalogue.root / name))
+    return Surveyed(survey, lambda name: thumbnail(catalogue.root, name, catalogue.data))
 
 
-def look_into(places: Sequence[Place], root: Path, config: Data, progress: Progress) -> Looked:
-    """The files at ``places``, opened."""
+def look_into(places: Sequence[Place], root: Path, config: Data, progress: Progress, data: Opener = in_files) -> Looked:
+    """The files at ``places``, opened; ``data``: as ``Catalogue.data``."""
     framing = framing_of(config) if config.height else None
-    looks, reasons = look_at_all([root / place.name for place in places], framing, progress)
+    looks, reasons = look_at_all(root, [place.name for place in places], framing, progress, data)
     return Looked(tuple(places), looks, reasons)
 
 
@@ -117,7 +117,7 @@ def _places(catalogue: Catalogue, drawn: Drawn) -> list[Place]:
         Place(sample.name, sample.label, split, part.origin)
         for split, part in sorted(drawn.parts.items(), key=lambda item: SPLITS.index(item[0]))
         for sample in (catalogue.samples[part.origin][int(i)] for i in part.positions)
-        if catalogue.place == "folder" or os.path.isfile(catalogue.root / sample.name)
+        if catalogue.place != "rows" or os.path.isfile(catalogue.root / sample.name)
     ]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from dlx_deploy.runtime.files import open_file
 from dlx_deploy.runtime.tasks.framing import Framing, pillow
 from dlx_deploy.runtime.tasks.images import fit_image, open_picture
 
-__all__ = ["SIDE", "Look", "look_at", "look_at_all", "thumbnail"]
+__all__ = ["SIDE", "Look", "Opener", "in_files", "look_at", "look_at_all", "thumbnail"]
 
 _ORIENTATION = 0x0112  # of EXIF's tags
 SIDE = 112
@@ -41,14 +41,23 @@ class Look(NamedTuple):
     sketch: Sketch
 
 
-def look_at(path: Path, framing: Framing | None) -> Look:
-    """The picture at ``path``; with a ``framing`` two are the same if they are so in their frame, else at full size.
+Opener = Callable[[str], BinaryIO | None]
+"""The name of an image → its bytes, or ``None`` where it is a file."""
+
+
+def in_files(name: str) -> None:
+    """``None``: every image is a file."""
+
+
+def look_at(path: Path, framing: Framing | None, data: Callable[[], BinaryIO | None]) -> Look:
+    """The picture at ``path``, or in ``data``; with a ``framing`` two are the same if they are so in their frame, else
+    at full size.
 
     Raises:
         InputError: a build could not read it, and why.
     """
-    picture = open_picture(path, framing.channels if framing else 3)
-    with open_file(path) as file, pillow().open(file) as header:
+    picture = open_picture(path, framing.channels if framing else 3, data())
+    with data() or open_file(path) as file, pillow().open(file) as header:
         mode, kind = str(header.mode), str(header.format)
         turned = header.getexif().get(_ORIENTATION, 1) not in (0, 1)
     pixels = fit_image(picture, framing) if framing else np.asarray(picture)
@@ -58,9 +67,9 @@ def look_at(path: Path, framing: Framing | None) -> Look:
 
 
 def look_at_all(
-    paths: Sequence[Path], framing: Framing | None, progress: Progress
+    root: Path, names: Sequence[str], framing: Framing | None, progress: Progress, data: Opener
 ) -> tuple[dict[int, Look], dict[int, str]]:
-    """Each of ``paths``, by its number: those that can be read, and why others cannot.
+    """Each of the ``names`` below ``root``, by its number: those that can be read, and why others cannot.
 
     Raises:
         EnvironmentMissing: there is no Pillow.
@@ -68,19 +77,20 @@ def look_at_all(
     seen: dict[int, Look] = {}
 
     def look(position: int) -> None:
-        seen[position] = look_at(paths[position], framing)
+        name = names[position]
+        seen[position] = look_at(root / name, framing, lambda: data(name))
 
-    failures = decode_all(len(paths), look, "images", progress, spare=1.0)
-    return seen, {i: _without_path(str(e), paths[i]) for i, e in sorted(failures.items())}
+    failures = decode_all(len(names), look, "images", progress, spare=1.0)
+    return seen, {i: _without_path(str(e), root / names[i]) for i, e in sorted(failures.items())}
 
 
-def thumbnail(path: Path, side: int = SIDE) -> bytes | None:
-    """A JPEG of at most ``side`` x ``side`` px of the picture at ``path``; ``None`` if it cannot be read."""
+def thumbnail(root: Path, name: str, data: Opener = in_files) -> bytes | None:
+    """A JPEG of at most ``SIDE`` px a side of the picture ``name`` below ``root``; ``None`` if it cannot be read."""
     try:
-        picture = open_picture(path, 3)
+        picture = open_picture(root / name, 3, data(name))
     except InputError:
         return None
-    picture.thumbnail((side, side), reducing_gap=2.0)
+    picture.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()

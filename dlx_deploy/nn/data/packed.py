@@ -1,0 +1,67 @@
+"""Images inside of larger files: where each lies, its class and its group, in any format of shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from dlx_deploy.errors import DataError
+from dlx_deploy.runtime.errors import InputError
+from dlx_deploy.runtime.tasks.labels import composed
+
+__all__ = ["MOST_BYTES", "Packed", "PackedImage", "label_text", "stamped"]
+
+MOST_BYTES = 512 * 2**20
+"""Of one encoded image."""
+
+
+class PackedImage(NamedTuple):
+    """An image in a shard: its ``name`` (the shard's, a slash, and its own), class ("": none) and group ("": none)."""
+
+    name: str
+    label: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The images of one shard. ``read``: the number of one → its bytes. ``classes``: all of them, in the order of
+    their numbers, where the file itself says it."""
+
+    images: Sequence[PackedImage]
+    read: Callable[[int], bytes]
+    classes: tuple[str, ...] = ()
+
+
+def label_text(value: object, where: str) -> str:
+    """What a file says of a class, as a name.
+
+    Raises:
+        InputError: it is no name and no whole number, or has characters that cannot be seen.
+    """
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError as e:
+            raise InputError(f"{where}: the label is not UTF-8") from e
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InputError(f"{where}: the label is a {type(value).__name__}; must be a name or a whole number")
+    text = composed(str(value)).strip()
+    if not text or not text.isprintable():
+        raise InputError(f"{where}: the label is {text[:40]!a}; must be a name in one line, or a whole number")
+    return text
+
+
+def stamped(path: Path) -> tuple[str, int, int]:
+    """What tells whether the file at ``path`` is another than before.
+
+    Raises:
+        DataError: it cannot be looked at.
+    """
+    try:
+        status = path.stat()
+    except OSError as e:
+        raise DataError(f"data.path: {path}: cannot be read ({e.strerror})") from e
+    return str(path), status.st_size, status.st_mtime_ns
