@@ -31,6 +31,7 @@ from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
 from dlx_deploy.targets import Profile, load_target, read_host
 from dlx_deploy.tasks import is_built_in, task_for
+from dlx_deploy.tasks.recipes import with_recipe
 
 __all__ = [
     "BuildOptions",
@@ -42,6 +43,7 @@ __all__ = [
     "find_config",
     "labelled_data",
     "load_work",
+    "recipes_in",
 ]
 
 
@@ -106,13 +108,19 @@ def load_work(
 
     loaded = find_config(config, overrides or ())
     check_source(loaded.data)
+    loaded, recipe_notes = with_recipe(loaded, recipes_in(store))
     resolved = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]
     builds = tuple(replace(build_for(loaded, target.profile), exact_tools=exact_tools) for target in resolved)
     said = [note for target in resolved for note in (target.note, missing_builder(loaded, target.profile)) if note]
     for build in builds:
         check_build(build)
-    notes = tuple(dict.fromkeys([*said, *used_as_it_is(loaded)]))
+    notes = tuple(dict.fromkeys([*recipe_notes, *said, *used_as_it_is(loaded)]))
     return Work(loaded, builds, Store(store, deep), notes)
+
+
+def recipes_in(store: Path) -> Path:
+    """Where a store's folder keeps what the metadata of weights say of preprocessing."""
+    return store / "recipes"
 
 
 @dataclass(frozen=True)
@@ -202,6 +210,7 @@ def _watchers(work: Work, options: BuildOptions, screen: Screen | None) -> Seque
 def collect(config: Config, store: Path, dry_run: bool) -> CollectedView:
     """Garbage collection that keeps what the newest builds and ``config`` need."""
     opened = Store(store)
+    config, _ = with_recipe(config, recipes_in(store))
     builds = [build_for(config, load_target(name).profile) for name in config.targets]
     keep = [p.key for build in builds for p in plan_build(build, opened) if p.key is not None]
     return CollectedView(collect_garbage(opened, keep, dry_run), dry_run)

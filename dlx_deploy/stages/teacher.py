@@ -46,7 +46,8 @@ def run(job: Job[Teacher]) -> Metrics:
             names = names or class_names(job.inputs.get("names")) or named_by_config(architecture.arguments)
             keep_class_order(model, architecture.input, names, data.classes, path.name)
     elif job.params.pretrained:
-        origin, state = pretrained_state(job.params.model, job.params.pretrained, job.inputs.get("source"))
+        reads, source = architecture.input.reads, job.inputs.get("source")
+        origin, state = pretrained_state(job.params.model, job.params.pretrained, source, reads)
         names = named_by_config(architecture.arguments)
         if job.params.new_head or not same_classes(names, data.classes):
             load_with_new_head(model, state, origin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from dlx_deploy.errors import ConfigError, EnvironmentMissing
 from dlx_deploy.extras import install_command
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 
-__all__ = ["HuggingFaceClassifier", "build_hf", "build_timm", "hf_config"]
+__all__ = ["HuggingFaceClassifier", "build_hf", "build_timm", "hf_config", "hf_made_config", "hf_network", "hf_values"]
 
 
 def build_timm(name: str, arguments: Mapping[str, Any], classes: int, spec: ImageInput) -> nn.Module:
@@ -88,38 +88,25 @@ def build_hf(name: str, arguments: Mapping[str, Any], classes: int, spec: TokenI
         EnvironmentMissing: transformers is not installed, or the configuration cannot be fetched.
         ConfigError: no such model, or one for another vocabulary or for shorter texts.
     """
-    transformers = _transformers(name)
-    given = dict(arguments)
-    stored = given.pop("config", None)
-    values = {**(stored if stored is not None else hf_config(name)), **given}
-    kind = values.pop("model_type", None)
+    values = hf_values(name, arguments)
     pad = values.get("pad_token_id")
     if pad is not None and pad != spec.pad_id:
         raise ConfigError(
             f"model 'hf:{name}' pads with token {pad} and the data with {spec.pad_id}, a tokenizer that does not "
             "match; set data.tokenizer to the model's tokenizer.json, or pad_token_id in its arguments"
         )
-    own = {"num_labels": classes, "pad_token_id": spec.pad_id}
-    dropped = ("id2label", "label2id", "transformers_version", "architectures", "attn_implementation")
-    try:
-        config = transformers.AutoConfig.for_model(
-            kind, **{**{k: v for k, v in values.items() if k not in dropped}, **own}
-        )
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise ConfigError(
-            f"model 'hf:{name}': {kind!r} with {given} is not a configuration of transformers: {_first_line(e)}"
-        ) from e
+    config = hf_made_config(name, arguments, {**values, "num_labels": classes, "pad_token_id": spec.pad_id})
     if getattr(config, "is_encoder_decoder", False):
         raise ConfigError(
-            f"model 'hf:{name}': a {kind!r} is an encoder with a decoder, whose classifier reads the answer at the end "
-            "token that each text must have; give an encoder, as bert, distilbert or deberta-v2"
+            f"model 'hf:{name}': a {config.model_type!r} is an encoder with a decoder, whose classifier reads the "
+            "answer at the end token that each text must have; give an encoder, as bert, distilbert or deberta-v2"
         )
     if config.vocab_size != spec.vocabulary:
         raise ConfigError(
             f"model 'hf:{name}' has {config.vocab_size} tokens and the data's tokenizer {spec.vocabulary}, a tokenizer "
             "that does not match; set data.tokenizer to the model's tokenizer.json, or vocab_size in its arguments"
         )
-    network = _sequence_classifier(transformers, config, name)
+    network = _sequence_classifier(config, name)
     longest = _longest(config, network)
     if longest is not None and longest < spec.max_length:
         raise ConfigError(
@@ -128,22 +115,63 @@ def build_hf(name: str, arguments: Mapping[str, Any], classes: int, spec: TokenI
     return HuggingFaceClassifier(network, spec.pad_id)
 
 
-def _sequence_classifier(transformers: Any, config: Any, name: str) -> nn.Module:
-    """The untrained network of ``config``, with torch's own attention where its kind knows that."""
-    auto = transformers.AutoModelForSequenceClassification
+def hf_values(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the Hugging Face model ``name``, as ``arguments`` change it; looked up if they lack it.
+
+    Raises:
+        EnvironmentMissing, ConfigError: see ``hf_config``.
+    """
+    given = dict(arguments)
+    stored = given.pop("config", None)
+    return {**(stored if stored is not None else hf_config(name)), **given}
+
+
+def hf_made_config(name: str, arguments: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+    """``values``, the configuration of ``name`` with ``arguments`` in it, as transformers' own object.
+
+    Raises:
+        EnvironmentMissing: transformers is not installed. ConfigError: they are none.
+    """
+    transformers = _transformers(name)
+    dropped = ("id2label", "label2id", "transformers_version", "architectures", "attn_implementation", "model_type")
+    kind = values.get("model_type")
+    try:
+        return transformers.AutoConfig.for_model(kind, **{k: v for k, v in values.items() if k not in dropped})
+    except Exception as e:  # what transformers' checks of values that a user chose raise, which differs by version
+        given = {key: value for key, value in arguments.items() if key != "config"}
+        raise ConfigError(
+            f"model 'hf:{name}': {kind!r} with {given} is not a configuration of transformers: {_first_line(e)}"
+        ) from e
+
+
+def hf_network(
+    auto: Any, config: Any, name: str, noun: str, attentions: Sequence[str] = ("sdpa", "eager")
+) -> nn.Module:
+    """The untrained network of ``config`` that ``auto``, a class of transformers for a ``noun``, makes.
+
+    It has the first of the ``attentions`` that its kind knows: torch's own, or the plain one.
+
+    Raises:
+        ConfigError: it does not make one.
+    """
     if type(config) not in auto._model_mapping:
-        raise ConfigError(f"model 'hf:{name}': transformers has no sequence classifier of type {config.model_type!r}")
-    for attention in ("sdpa", "eager"):
+        raise ConfigError(f"model 'hf:{name}': transformers has no {noun} of type {config.model_type!r}")
+    for attention in attentions:
         try:
             network: nn.Module = auto.from_config(config, attn_implementation=attention)
             break
         except Exception as e:  # the constructor of any network of transformers, with sizes that a user chose
-            if attention == "sdpa" and "attention implementation" in str(e):
+            if attention != attentions[-1] and "attention implementation" in str(e):
                 continue
             raise ConfigError(
                 f"model 'hf:{name}': transformers does not build a {config.model_type!r} with this configuration: "
                 f"{type(e).__name__}: {_first_line(e)}"
             ) from e
+    return network
+
+
+def _sequence_classifier(config: Any, name: str) -> nn.Module:
+    network = hf_network(_transformers(name).AutoModelForSequenceClassification, config, name, "sequence classifier")
     if "attention_mask" not in inspect.signature(network.forward).parameters:
         raise ConfigError(
             f"model 'hf:{name}': a {config.model_type!r} takes no attention mask, so that padding would change its "

@@ -45,8 +45,9 @@ class Family:
     initial weights from torch's global generator. ``names``: those that it has, or what lists them; an empty list
     cannot be read here before its library is imported. ``prefix``: what names of a whole collection begin with, which
     the builder gets without it. ``weights``: ``module:function`` of a function of a name, the name of its weights and a
-    folder (or ``None``), which gives where trained weights come from and the state dict. ``example``: for messages.
-    ``library``: the distribution, other than torch and torchvision, that makes the network.
+    folder (or ``None``), which gives where trained weights come from and the state dict. ``recipe``: that of a function
+    of a ``Trained``, which gives the preprocessing that its metadata say. ``example``: for messages. ``library``: the
+    distribution, other than torch and torchvision, that makes the network.
     """
 
     reads: Reads
@@ -55,6 +56,7 @@ class Family:
     names: tuple[str, ...] | Callable[[], tuple[str, ...]] = ()
     prefix: str = ""
     weights: str = ""
+    recipe: str = ""
     example: str = ""
     library: str = ""
 
@@ -89,8 +91,15 @@ _CIFAR = ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"
 
 def _of_torchvision(gives: str, room: str, builder: str, example: str) -> Family:
     """The networks of a ``room`` of ``torchvision.models``, whose ``builder`` is in a module here."""
-    names, weights = partial(torchvision_names, room), f"{_HERE}.pretrained:torchvision_state"
-    return Family("images", gives, f"{_HERE}.{builder}", names, weights=weights, example=example)
+    return Family(
+        "images",
+        gives,
+        f"{_HERE}.{builder}",
+        partial(torchvision_names, room),
+        weights=f"{_HERE}.pretrained:torchvision_state",
+        recipe=f"{_HERE}.recipe_readers:torchvision_recipe",
+        example=example,
+    )
 
 
 FAMILIES = (
@@ -103,6 +112,7 @@ FAMILIES = (
         f"{_HERE}.external:build_timm",
         prefix=TIMM,
         weights=f"{_HERE}.pretrained:timm_state",
+        recipe=f"{_HERE}.recipe_readers:timm_recipe",
         example="timm:NAME",
         library="timm",
     ),
@@ -122,6 +132,16 @@ FAMILIES = (
         example="hf:NAME_OR_PATH",
         library="transformers",
     ),
+    Family(
+        "images",
+        "classes",
+        f"{_HERE}.hf_images:build_hf_images",
+        prefix=HF,
+        weights=f"{_HERE}.pretrained:hf_image_state",
+        recipe=f"{_HERE}.recipe_readers:hf_recipe",
+        example="hf:NAME_OR_PATH",
+        library="transformers",
+    ),
     Family("images", "masks", f"{_HERE}.unet:build_unet", ("unet",), example="unet"),
     _of_torchvision("masks", "segmentation", "segmentation:build_segmentation", "lraspp_mobilenet_v3_large"),
 )
@@ -133,11 +153,13 @@ def is_user(model: str) -> bool:
     return USER in model
 
 
-def family_of(model: str) -> Family | None:
-    """The family that ``model`` names a network of; ``None`` for a user's own, and for what is in no list."""
-    if is_user(model):
-        return None
-    return next((family for family in FAMILIES if _has(family, model)), None)
+def family_of(model: str, reads: Reads | None = None) -> Family | None:
+    """The family that ``model`` names a network of; ``None`` for a user's own, and for what is in no list.
+
+    ``reads``: which it is where a collection has networks for several kinds of inputs; the first of them if none is.
+    """
+    having = [] if is_user(model) else [family for family in FAMILIES if _has(family, model)]
+    return next((family for family in having if family.reads == reads), having[0] if having else None)
 
 
 def _has(family: Family, model: str) -> bool:

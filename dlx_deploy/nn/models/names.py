@@ -27,7 +27,7 @@ def check_name(section: str, model: str, reads: Reads, gives: str, files: Mappin
     if is_user(model):
         _check_user(section, model, files["source"])
         return
-    family = family_of(model)
+    family = family_of(model, reads)
     if family is None:
         _check_unlisted(section, model, reads, gives)
         return

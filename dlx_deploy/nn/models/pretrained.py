@@ -10,26 +10,28 @@ from torch import Tensor
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
-from dlx_deploy.nn.models.families import TIMM, family_of, loaded
+from dlx_deploy.nn.models.families import TIMM, Reads, family_of, loaded
 
-__all__ = ["hf_state", "pretrained_state", "timm_state", "torchvision_state"]
+__all__ = ["hf_image_state", "hf_state", "pretrained_state", "timm_state", "torchvision_state"]
 
 DEFAULT = "DEFAULT"
 _SECOND_HEAD = "aux_classifier."
 _OFFLINE = "download it elsewhere and give the file as teacher.checkpoint, with new_head = true"
 
 
-def pretrained_state(model: str, weights: str, folder: Path | None = None) -> tuple[Path, dict[str, Tensor]]:
+def pretrained_state(
+    model: str, weights: str, folder: Path | None = None, reads: Reads | None = None
+) -> tuple[Path, dict[str, Tensor]]:
     """Where the ``weights`` of ``model`` come from (for messages) and the state dict; downloaded once, then cached.
 
     ``weights`` is a name of torchvision's, as ``IMAGENET1K_V1``, or ``DEFAULT``, which the other collections alone
-    know. ``folder`` is a Hugging Face model's that is here already.
+    know. ``folder`` is a Hugging Face model's that is here already. ``reads``: what its network reads.
 
     Raises:
         ConfigError: there are no such weights.
         EnvironmentMissing: they cannot be downloaded.
     """
-    family = family_of(model)
+    family = family_of(model, reads)
     if family is None or not family.weights:
         raise ConfigError(
             f"teacher.pretrained is {weights!r}; {model!r} has no weights in torchvision; give a file as "
@@ -87,9 +89,24 @@ def hf_state(name: str, weights: str, folder: Path | None) -> tuple[Path, dict[s
     """
     import transformers
 
+    return _hf_weights(transformers.AutoModelForSequenceClassification, name, folder)
+
+
+def hf_image_state(name: str, weights: str, folder: Path | None) -> tuple[Path, dict[str, Tensor]]:
+    """As ``hf_state``, of an image classifier.
+
+    Raises:
+        EnvironmentMissing: they cannot be downloaded.
+    """
+    import transformers
+
+    return _hf_weights(transformers.AutoModelForImageClassification, name, folder)
+
+
+def _hf_weights(auto: Any, name: str, folder: Path | None) -> tuple[Path, dict[str, Tensor]]:
     name = str(folder) if folder else name
     try:
-        model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(name)
+        model: Any = auto.from_pretrained(name)
     except OSError as e:
         text = str(e).partition("\n")[0]
         raise EnvironmentMissing(

@@ -35,7 +35,7 @@ def build_model(model: str, arguments: Mapping[str, Any], classes: int, spec: In
     """
     if is_user(model):
         return _materialised(build_user(model, arguments, classes, spec), spec)
-    family = family_of(model)
+    family = family_of(model, spec.reads)
     if family is None and provider("model", model):
         plugin = load_plugin("model", model, (), "install the package that brings it")
         if not callable(plugin.value):
@@ -68,7 +68,7 @@ def kept_arguments(model: str, arguments: Mapping[str, Any], spec: InputSpec, fo
 
     ``folder``: where a Hugging Face model's files are; empty if they are not here.
     """
-    if not model.startswith(HF) or not isinstance(spec, TokenInput):
+    if not model.startswith(HF):
         return dict(arguments)
     return {"config": hf_config(folder or model.removeprefix(HF)), **arguments}
 

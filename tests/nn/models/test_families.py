@@ -57,7 +57,8 @@ def test_a_name_belongs_to_one_family() -> None:
     names = [name for family in FAMILIES for name in family.listed()]
     assert len(names) == len(set(names)) > 80
     prefixes = [family.prefix for family in FAMILIES if family.prefix]
-    assert prefixes == ["timm:", "hf:"]
+    assert prefixes == ["timm:", "hf:", "hf:"]
+    assert len({(family.prefix, family.reads) for family in FAMILIES if family.prefix}) == len(prefixes)
     assert not any(name.startswith(tuple(prefixes)) or ".py:" in name for name in names)
     assert all(family_of(name) is family for family in FAMILIES for name in family.listed())
     assert family_of("net.py:resnet20") is None
@@ -68,7 +69,8 @@ def test_what_a_family_says_is_there(family: Family) -> None:
     assert callable(loaded(family.builder))
     assert not family.weights or callable(loaded(family.weights))
     shown = re.sub("NAME.*", "x", family.example)
-    assert family_of(shown) is family
+    assert family_of(shown, family.reads) is family
+    assert not family.recipe or callable(loaded(family.recipe))
 
 
 def test_nothing_heavy_is_loaded_to_check_a_name() -> None:
@@ -85,9 +87,9 @@ def test_nothing_heavy_is_loaded_to_check_a_name() -> None:
     ("model", "reads", "gives", "message"),
     [
         (
-            "hf:x", "images", "classes",
-            r"model 'hf:x' is for texts, and the data are images; set teacher\.model for instance to 'resnet20', .*, "
-            r"'timm:NAME' or 'FILE\.py:FUNCTION'",
+            "transformer", "images", "classes",
+            r"model 'transformer' is for texts, and the data are images; set teacher\.model for instance to "
+            r"'resnet20', .*, 'timm:NAME', 'hf:NAME_OR_PATH' or 'FILE\.py:FUNCTION'",
         ),
         ("timm:x", "texts", "classes", r"'timm:x' is for images, and the data are texts; .* 'transformer', 'hf:NAME"),
         (
@@ -102,7 +104,7 @@ def test_nothing_heavy_is_loaded_to_check_a_name() -> None:
             "pixel", "images", "masks",
             r"teacher\.model is 'pixel', unknown; nearest valid name: 'pixels'; it is one of these, 'FILE\.py:FUNC",
         ),
-        ("resnt20", "images", "classes", r"unknown; nearest valid name: 'resnet20'; .* these, 'timm:NAME' or 'FILE"),
+        ("resnt20", "images", "classes", r"unknown; nearest valid name: 'resnet20'; .*'timm:NAME' or 'hf:NAME"),
         ("x", "images", "boxes", r"teacher\.model is 'x', unknown; 'FILE\.py:FUNCTION'"),
         ("hf:/none", "texts", "classes", r"teacher\.model is 'hf:/none', and there is no such folder"),
     ],
