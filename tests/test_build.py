@@ -24,8 +24,17 @@ STEPS = [
     "export-pruned",
     "quantize",
     "compile",
+    "evaluate-teacher",
+    "evaluate-student",
+    "evaluate-pruned",
+    "evaluate-quantized",
     "verify",
     "package",
+]
+
+EVALUATED = [step for step in STEPS if step.startswith("evaluate-")]
+RESTS_ON_PRUNING = [
+    step for step in STEPS[STEPS.index("prune") :] if step not in ("evaluate-teacher", "evaluate-student")
 ]
 
 
@@ -103,14 +112,14 @@ def test_two_builds_at_once_share_the_work(built: Path, tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0], talk
     manifests = sorted((tmp_path / ".dlx" / "builds").glob("*.json"))[-2:]
     entries = [e for m in manifests for e in json.loads(m.read_text())["steps"] if e["status"] == "ran"]
-    assert sorted(e["step"] for e in entries) == sorted(STEPS[STEPS.index("prune") :])
+    assert sorted(e["step"] for e in entries) == sorted(RESTS_ON_PRUNING)
     assert "another build is running this step" in "".join(talk)
 
 
 def test_one_parameter_reruns_only_what_depends_on_it(built: Path, tmp_path: Path, here: Here) -> None:
     copy_of(built, tmp_path)
     assert here("build", *tiny("prune.epochs=1")).code == 0
-    assert ran(tmp_path) == STEPS[STEPS.index("prune") :]
+    assert ran(tmp_path) == RESTS_ON_PRUNING
     before = sha256(tmp_path / PACKAGE)
     assert here("build", *tiny()).code == 0
     assert ran(tmp_path) == []
@@ -130,7 +139,7 @@ def test_targets_share_what_does_not_look_at_them(built: Path, tmp_path: Path, h
     manifests = sorted((tmp_path / ".dlx" / "builds").glob("*.json"))[-2:]
     steps = [json.loads(m.read_text())["steps"] for m in manifests]
     assert [[s["step"] for s in one if s["status"] == "ran"] for one in steps] == [
-        ["quantize", "compile", "verify", "package"],
+        ["quantize", "compile", *EVALUATED, "verify", "package"],
         ["compile", "verify", "package"],
     ]
 

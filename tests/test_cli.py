@@ -236,7 +236,7 @@ def test_a_patch_release_retrains_nothing(
 def test_json_keeps_talk_off_stdout(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built / ".dlx", tmp_path / ".dlx")
     done = dlx("build", "--json", *tiny(), cwd=tmp_path)
-    assert json.loads(done.out)[0]["cached"] == 11
+    assert json.loads(done.out)[0]["cached"] == 15
     assert "alias" in done.err
 
 

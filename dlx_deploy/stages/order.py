@@ -27,6 +27,7 @@ ORDER = (
     "export",
     "quantize",
     "compile",
+    "evaluate",
     "verify",
     "package",
 )

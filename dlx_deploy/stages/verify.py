@@ -1,4 +1,4 @@
-"""verify: every candidate against the teacher on the test split, sample by sample, and latency.
+"""verify: every candidate against the teacher on the test split, by what ``evaluate`` found of each, and latency.
 
 Latency is measured where the target can be reached, and estimated (and labelled so) elsewhere.
 """
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dlx_deploy.config import Config, Verify
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
+from dlx_deploy.stages.evaluate import evaluated
 from dlx_deploy.stages.support.gates import judge_latency
 from dlx_deploy.stages.support.results import Latencies, Pairing, Timing, read_latencies
-from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Comparison, Row, read_accuracy
@@ -42,11 +43,7 @@ class VerifyParams(Verify, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def run(job: Job[VerifyParams]) -> Metrics:
-    """Write ``accuracy.json``, ``teacher.npz`` (the columns of a package's reference table) and ``latency.json``.
-
-    Raises:
-        StageFailed: a model gives answers that nothing can be said of, as numbers that are none.
-    """
+    """Write ``accuracy.json`` and ``latency.json``."""
     models = {name: job.inputs[name] for name in job.params.candidates}
     accuracy = _accuracy(job, models)
     latencies = _measured(job, models, job.device) if job.device else _estimated(job, models)
@@ -58,32 +55,28 @@ def run(job: Job[VerifyParams]) -> Metrics:
 
 
 def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
-    import numpy as np
-
-    from dlx_deploy.graph.model import input_dims, load
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
-    task = task_of(data)
-    comparison, device = task.answers.comparison, task.device(data, (), input_dims(load(models[REFERENCE])))
-    test = Judged(data.samples("test"), {comparison.target: data.targets("test")}, device)
-    n = len(test.samples)
-    statistics: dict[str, Arrays] = {}
-    for done, name in enumerate(models):
-        job.progress(done, len(models), f"{name} on {n} test inputs")
-        columns = [device.outputs.record] if name == REFERENCE else []
-        statistics[name], *made = statistics_of(job, name, test, [device.outputs.statistic, *columns])
-        if made:
-            np.savez(job.out / "teacher.npz", **made[0])  # type: ignore[arg-type]  # its stub takes them for allow_pickle
+    comparison = task_of(data).answers.comparison
+    statistics = {name: _statistic(job.inputs[evaluated(name)]) for name in models}
+    targets = data.targets("test")
     return Accuracy(
         metric=comparison.name,
         title=comparison.title,
         judge=job.target.judge,
-        n=n,
+        n=len(targets),
         shipped=_name_of(job.inputs["shipped"], models),
         rows=tuple(_row(name, path, comparison, statistics) for name, path in models.items()),
-        facts=comparison.facts(test.targets),
+        facts=comparison.facts({comparison.target: targets}),
     )
+
+
+def _statistic(path: Path) -> Arrays:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _row(name: str, path: Path, comparison: Comparison, statistics: Mapping[str, Arrays]) -> Row:
@@ -151,12 +144,19 @@ def _estimated(job: Job[VerifyParams], models: Mapping[str, Path]) -> Latencies:
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
-    """One step, whose inputs are the candidates under their own names, and its own two.
+    """One step, whose inputs are the candidates under their own names, what was found of each, and its own two.
 
     Raises:
+        ConfigError: a candidate comes too late to be evaluated.
         ValueError: a candidate has the name of another input.
     """
-    own = {name: upstream.output(name) for name in STAGE.inputs}
+    late = [name for name in upstream.candidates if evaluated(name) not in upstream.outputs]
+    if late:
+        raise ConfigError(
+            f"the candidate {', '.join(late)} is made behind the stage evaluate; rule: before it, to be judged; "
+            "set 'after' of the stage that makes it to compile or to one before"
+        )
+    own = {name: upstream.output(name) for name in (*map(evaluated, upstream.candidates), *STAGE.inputs)}
     if taken := own.keys() & upstream.candidates.keys():
         raise ValueError(f"a candidate is called {', '.join(taken)}, as an input of verify is; choose another name")
     stage = dataclasses.replace(STAGE, inputs=(*upstream.candidates, *own))
@@ -169,8 +169,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         gates=partial(judge, config),
         notes=partial(notes, config),
     )
-    made = {"accuracy": "accuracy.json", "teacher-answers": "teacher.npz"}
-    return [Bound(step, Offers(outputs={role: Output("verify", name) for role, name in made.items()}))]
+    return [Bound(step, Offers(outputs={"accuracy": Output("verify", "accuracy.json")}))]
 
 
 def check(setup: Setup[VerifyParams]) -> None:
@@ -216,7 +215,7 @@ STAGE = Stage(
     version=6,
     params=VerifyParams,
     inputs=("shipped", "data"),
-    outputs=("accuracy.json", "latency.json", "teacher.npz"),
+    outputs=("accuracy.json", "latency.json"),
     run=run,
     check=check,
     bind=bind,

@@ -65,7 +65,9 @@ def test_what_is_left_out_is_bridged() -> None:
     assert inputs_of(bare, "quantize")["onnx"] == Output("export-teacher", "model.onnx")
     undistilled = load_config(None, ["distill.enabled=false"])
     assert inputs_of(undistilled, "prune")["model"] == Output("teacher", "model")
-    assert set(inputs_of(undistilled, "verify")) == {"teacher", "pruned", "quantized", "shipped", "data"}
+    compared = ("teacher", "pruned", "quantized")
+    found = [f"evaluated-{model}" for model in compared]
+    assert set(inputs_of(undistilled, "verify")) == {*compared, *found, "shipped", "data"}
 
 
 def test_paths_are_inputs_and_never_parameters() -> None:
@@ -146,7 +148,9 @@ def test_a_stage_that_no_other_knows_adds_a_candidate(thinning: Config) -> None:
     steps = {step.name: step for step in steps_for(thinning, JETSON)}
     verified, thinned = steps["verify"], Output("thin", "model.onnx")
     assert verified.params.candidates == ("teacher", "student", "pruned", "thinned", "quantized")  # type: ignore[attr-defined]
-    assert list(verified.inputs) == ["teacher", "student", "pruned", "thinned", "quantized", "shipped", "data"]
+    names = ["teacher", "student", "pruned", "thinned", "quantized"]
+    assert list(verified.inputs) == [*names, *(f"evaluated-{name}" for name in names), "shipped", "data"]
+    assert steps["evaluate-thinned"].inputs == {"model": thinned, "data": Output("data", "data")}
     assert verified.inputs["thinned"] == thinned
     assert steps["quantize"].inputs["onnx"] == steps["compile"].inputs["onnx"] == thinned
     assert steps["compile"].inputs["quantized"] == Output("quantize", "model.onnx")

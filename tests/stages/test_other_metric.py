@@ -23,6 +23,8 @@ from dlx_deploy.report.results import read_results
 from dlx_deploy.report.view import to_json
 from dlx_deploy.runtime.errors import PackageError
 from dlx_deploy.runtime.tasks import arrays
+from dlx_deploy.stages import evaluate
+from dlx_deploy.stages.evaluate import EvaluateParams
 from dlx_deploy.stages.support.results import Latencies, Timing
 from dlx_deploy.stages.verify import STAGE, VerifyParams, judge, notes
 from dlx_deploy.targets import load_target
@@ -112,22 +114,30 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     )
     data = SimpleNamespace(samples={"test": samples}.__getitem__, targets={"test": truth}.__getitem__)
     monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda path: data)
-    for asker in ("stages.verify.task_of", "stages.verify.task_for", "report.results.task_for"):
-        monkeypatch.setattr(f"dlx_deploy.{asker}", lambda data: task)
+    for asker in ("evaluate.task_of", "verify.task_of", "verify.task_for"):
+        monkeypatch.setattr(f"dlx_deploy.stages.{asker}", lambda data: task)
+    monkeypatch.setattr("dlx_deploy.report.results.task_for", lambda data: task)
     return task
 
 
 def verified(folder: Path) -> tuple[dict[str, Path], Metrics]:
     (folder / "teacher").write_bytes(network())
     (folder / "off").write_bytes(network(off=0.1))
-    params = VerifyParams(candidates=("teacher", "off"))
+    params, target = VerifyParams(candidates=("teacher", "off")), load_target("cpu-x86_64").profile
     inputs = {"teacher": folder / "teacher", "off": folder / "off", "shipped": folder / "off", "data": folder}
+    for name in params.candidates:
+        out = folder / f"evaluated-{name}"
+        out.mkdir(exist_ok=True)
+        given = {"model": folder / name, "data": folder}
+        evaluate.STAGE.run(Job(EvaluateParams(answers=name == "teacher"), given, out, target, threads=1))
+        inputs[out.name] = out / "statistic.npz"
     (folder / "out").mkdir(exist_ok=True)
-    metrics = STAGE.run(Job(params, inputs, folder / "out", load_target("cpu-x86_64").profile, threads=1))
+    metrics = STAGE.run(Job(params, inputs, folder / "out", target, threads=1))
     timings = tuple(Timing(model=name, p50_ms=1.0) for name in params.candidates)
     latencies = Latencies(schema=1, kind="measured", where="here", rows=timings)
     (folder / "out" / "latency.json").write_bytes(canonical_json(latencies))
-    return {name: folder / "out" / name for name in STAGE.outputs}, metrics
+    outputs = {name: folder / "out" / name for name in STAGE.outputs}
+    return {**outputs, "teacher.npz": folder / "evaluated-teacher" / "teacher.npz"}, metrics
 
 
 def test_outputs_become_a_verdict_and_a_table(measured: SimpleNamespace, tmp_path: Path) -> None:
@@ -187,6 +197,6 @@ def test_answers_that_cannot_be_judged_are_named(measured: SimpleNamespace, tmp_
     measured.device = lambda data, golden, dims: replace(measuring(SIZES), outputs=Reluctant())
     with pytest.raises(
         StageFailed,
-        match=r"teacher: its answers to test samples 0 to 63 cannot be judged \(values are no numbers\); .*'fp32'",
+        match=r"^the model's answers to test samples 0 to 63 cannot be judged \(values are no numbers\); .*'fp32'",
     ):
         verified(tmp_path)

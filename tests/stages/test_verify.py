@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from dlx_deploy.config import Config, Gate, Quantize
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.stage import Job
+from dlx_deploy.pipeline.stage import Job, Offers, Output
 from dlx_deploy.stages import verify
 from dlx_deploy.stages.support.results import Latencies, Pairing
 from dlx_deploy.stages.verify import STAGE, VerifyParams, judge, notes
@@ -21,7 +22,7 @@ from dlx_deploy.tasks.verification import Accuracy, Row
 
 from ..datasets import held_images
 from ..devices.fake import FakeDevice
-from .support.verifications import outputs
+from .support.verifications import brightness, outputs
 
 PIXELS = np.array([0, 1, 1, 2, 1, 6], np.uint8)
 LABELS = np.array([0, 1, 1, 1, 1, 1], np.int64)
@@ -93,32 +94,7 @@ def test_a_student_at_chance_level_is_said(tmp_path: Path) -> None:
     assert not notes(Config(), outputs(tmp_path, 5, 0, largest_class=200), {})
 
 
-def brightness(kind: int) -> bytes:
-    """Class 1 for images that are not black: ``pixel + 2048 - 2048`` above a half, in floats of one ``kind``.
-
-    In float16, 2049 is no number: a pixel of 1 is lost. ONNX Runtime's kernels on x86 compute in float32 and keep it.
-    """
-    dtype = np.float16 if kind == TensorProto.FLOAT16 else np.float32
-    half = np.array([[0.5, 0]], np.float32)
-    constants = [numpy_helper.from_array(np.array(2048, dtype), "large"), numpy_helper.from_array(half, "half")]
-    constants.append(numpy_helper.from_array(np.array([[0, 1]], np.float32), "second"))
-    nodes = [
-        helper.make_node("Cast", ["images"], ["pixels"], name="a", to=kind),
-        helper.make_node("Flatten", ["pixels"], ["flat"], name="b"),
-        helper.make_node("Add", ["flat", "large"], ["added"], name="c"),
-        helper.make_node("Sub", ["added", "large"], ["back"], name="d"),
-        helper.make_node("Cast", ["back"], ["float"], name="e", to=TensorProto.FLOAT),
-        helper.make_node("MatMul", ["float", "second"], ["wide"], name="f"),
-        helper.make_node("Add", ["wide", "half"], ["logits"], name="g"),
-    ]
-    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 1, 1, 1])]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])]
-    graph = helper.make_graph(nodes, "brightness", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
-    return bytes(model.SerializeToString())
-
-
-def test_a_tensorrt_target_is_judged_in_exact_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_are_joined_under_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "dlx_deploy.nn.data.dataset.open_data", lambda path: held_images(PIXELS.reshape(-1, 1, 1, 1), LABELS, "test")
     )
@@ -129,6 +105,9 @@ def test_a_tensorrt_target_is_judged_in_exact_arithmetic(tmp_path: Path, monkeyp
     (tmp_path / "out").mkdir()
     params = VerifyParams(candidates=("teacher", "thinned", "quantized"))
     inputs = {name: tmp_path / name for name in (*params.candidates, "shipped")} | {"data": tmp_path}
+    for name in params.candidates:
+        inputs[f"evaluated-{name}"] = tmp_path / f"{name}.npz"
+        np.savez(inputs[f"evaluated-{name}"], right=((name == "quantized") < PIXELS) == LABELS)
     STAGE.run(Job(params, inputs, tmp_path / "out", load_target("jetson").profile, threads=1))
     accuracy = msgspec.json.decode((tmp_path / "out" / "accuracy.json").read_bytes(), type=Accuracy)
     assert (accuracy.judge, accuracy.shipped) == ("exact-qdq", "quantized")
@@ -139,4 +118,10 @@ def test_a_tensorrt_target_is_judged_in_exact_arithmetic(tmp_path: Path, monkeyp
     row = accuracy.row("quantized")
     assert (row.evidence, row.score) == ({"b": 3, "c": 0}, 0.5)  # every pixel of 1
     assert accuracy.row("teacher").score == 1.0
-    assert np.load(tmp_path / "out" / "teacher.npz")["teacher"].tolist() == LABELS.tolist()
+
+
+def test_a_candidate_that_comes_too_late_is_refused() -> None:
+    offers = Offers(candidates={"teacher": Output("a", "m"), "late": Output("b", "m")})
+    offers = offers.and_of(Offers(outputs={"evaluated-teacher": Output("c", "s")}))
+    with pytest.raises(ConfigError, match=r"the candidate late is made behind the stage evaluate; rule: .*'after'"):
+        verify.bind(Config(), load_target("jetson").profile, offers)

@@ -31,8 +31,8 @@ class Judged:
     device: Task
 
 
-def statistics_of(job: Job[msgspec.Struct], name: str, judged: Judged, statistics: Sequence[Statistic]) -> list[Arrays]:
-    """Each of ``statistics`` of the outputs that the input ``name`` of ``job``, an ONNX model, has for all samples.
+def statistics_of(job: Job[msgspec.Struct], judged: Judged, statistics: Sequence[Statistic]) -> list[Arrays]:
+    """Each of ``statistics`` of the outputs that the input ``model`` of ``job``, in ONNX, has for all samples.
 
     Outputs are dropped batch by batch: logits of every pixel, for all images of a split, would fill the memory.
 
@@ -44,16 +44,17 @@ def statistics_of(job: Job[msgspec.Struct], name: str, judged: Judged, statistic
     from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
 
     size = block_rows((*judged.device.inputs.tensors, *judged.device.outputs.tensors), BATCH)
-    exact, start = job.target.judge == "exact-qdq", 0
+    exact, start, count = job.target.judge == "exact-qdq", 0, len(judged.samples)
     parts: list[list[Arrays]] = [[] for _ in statistics]
-    for outputs in run_in_batches(job.inputs[name], judged.samples, exact, size, job.threads):
+    for outputs in run_in_batches(job.inputs["model"], judged.samples, exact, size, job.threads):
         rows = slice(start, start + count_of(outputs))
+        job.progress(start, count, f"{count} test inputs")
         try:
             for of_batches, statistic in zip(parts, statistics, strict=True):
                 of_batches.append(dict(statistic(outputs, rows_of(judged.targets, rows))))
         except RuntimeFault as e:
             raise StageFailed(
-                f"{name}: its answers to test samples {rows.start} to {rows.stop - 1} cannot be judged ({e}); in half "
+                f"the model's answers to test samples {rows.start} to {rows.stop - 1} cannot be judged ({e}); in half "
                 "precision numbers may be too large: set quantize.precision = 'fp32', or train with a lower learning "
                 "rate or more weight decay"
             ) from e
