@@ -220,6 +220,6 @@ def test_why_plan_and_gc(built: Path, tmp_path: Path, here: Here) -> None:
     assert why.out.startswith("distill for jetson-orin-nano-8gb: run: params.epochs: 3 → 5\nkey ")
     assert here("build", *tiny("prune.epochs=1")).code == 0
     collected = here("gc", "--json")
-    assert len(json.loads(collected.out)["removed"]) == 6  # prune … package of the build before, and no more
+    assert len(json.loads(collected.out)["removed"]) == len(RESTS_ON_PRUNING)  # of the build before, and no more
     assert here("build", *tiny("prune.epochs=1")).code == 0
     assert ran(tmp_path) == []

@@ -13,6 +13,7 @@ import msgspec
 
 from dlx_deploy.errors import DlxError, EnvironmentMissing, GateStopped, StageFailed
 from dlx_deploy.extras import install_command
+from dlx_deploy.pipeline.allocator import release_freed
 from dlx_deploy.pipeline.check import rehearse_build
 from dlx_deploy.pipeline.gate import GateResult, stop_unless_passed
 from dlx_deploy.pipeline.key import tool_versions
@@ -151,6 +152,7 @@ def _run(planned: Planned, loop: _Loop) -> Record:
     assert document is not None
 
     def fill(folder: Path) -> Record:
+        release_freed()
         started, clock = now(), time.monotonic()
         job = _job(step, key, folder, loop)
         try:
