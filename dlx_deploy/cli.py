@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import dlx_deploy
-from dlx_deploy.commands import builds, data, inspection, packages, targets
+from dlx_deploy.commands import builds, data, initial, inspection, packages, targets
 from dlx_deploy.errors import DlxError, EnvironmentMissing
 from dlx_deploy.runtime.signals import INTERRUPTED, Terminated, interruptible
 from dlx_deploy.runtime.terminal import ready, show, silence, talk
@@ -38,7 +38,7 @@ targets_app = typer.Typer(
 app.add_typer(targets_app, name="targets")
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    builds.init,
+    initial.init,
     data.data,
     builds.build,
     builds.plan,

@@ -18,26 +18,9 @@ from dlx_deploy.commands.options import (
     print_view,
     say,
 )
-from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.terminal import show
 
-__all__ = ["build", "gc", "init", "plan", "status", "why"]
-
-
-def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("deploy.toml"),
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-) -> None:
-    """Write a commented deploy.toml that builds as it stands."""
-    from dlx_deploy.config.template import render
-
-    if path.exists() and not force:
-        raise ConfigError(f"{path} is there already; name another file, or replace it with --force")
-    try:
-        path.write_text(render(), encoding="utf-8")
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot be written ({e.strerror}); name another file") from e
-    say(f"{path} written; build with: dlx-deploy build -c {path}")
+__all__ = ["build", "gc", "plan", "status", "why"]
 
 
 def build(

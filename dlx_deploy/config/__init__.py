@@ -2,6 +2,7 @@
 
 from dlx_deploy.config.loading import load_config
 from dlx_deploy.config.sections import (
+    GRAPHS,
     LAYOUTS,
     Compile,
     Config,
@@ -20,6 +21,7 @@ from dlx_deploy.config.sections import (
 )
 
 __all__ = [
+    "GRAPHS",
     "LAYOUTS",
     "Compile",
     "Config",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from dlx_deploy.config import Config, Distill
@@ -9,6 +10,7 @@ from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Outp
 from dlx_deploy.stages.support.checks import check_training
 from dlx_deploy.stages.support.networks import named_network, rebuilding
 from dlx_deploy.stages.support.rehearsal import rehearse_network, rehearse_training
+from dlx_deploy.stages.support.sizes import larger_student
 from dlx_deploy.stages.support.training import (
     TORCH_TOOLS,
     distilling,
@@ -21,6 +23,8 @@ from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for
 
 __all__ = ["STAGE"]
+
+log = logging.getLogger(__name__)
 
 
 def run(job: Job[Distill]) -> Metrics:
@@ -58,13 +62,15 @@ def check(setup: Setup[Distill]) -> None:
 
 
 def rehearse(setup: Setup[Distill]) -> None:
-    """The student can be built, and trained as its section says.
+    """The student can be built, and trained as its section says; one that is not smaller than its teacher is said.
 
     Raises:
         ConfigError: unknown network or arguments, or no logits. EnvironmentMissing: an extra or a GPU is not here.
     """
     rehearse_training(setup.config.distill)
     rehearse_network(setup.config.distill, setup)
+    if larger := larger_student(setup.config):
+        log.warning("%s", larger)
 
 
 STAGE = Stage(

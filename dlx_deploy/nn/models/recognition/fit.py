@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from dlx_deploy.nn.models.recognition.sketch import Shapes, plain
 
-__all__ = ["Differences", "channels_of", "compared", "first_few", "last_weight", "outputs_of", "renamed"]
+__all__ = [
+    "Differences",
+    "channels_of",
+    "compared",
+    "first_few",
+    "has_positions",
+    "last_weight",
+    "outputs_of",
+    "renamed",
+]
 
 _ENOUGH = 0.6
 """The share of other shapes that one ratio of widths must account for: rounding and heads spoil some."""
@@ -114,6 +123,11 @@ def outputs_of(shapes: Shapes) -> int:
     heads = {name: shape for name, shape in shapes.items() if name.partition(".")[0] in _HEADS}
     name = last_weight(heads) or last_weight(shapes)
     return shapes[name][0] if name else 0
+
+
+def has_positions(shapes: Shapes) -> bool:
+    """Whether a tensor is a table of positions, which ties a network to one size of images."""
+    return any(word in name for name in shapes for word in _POSITIONS)
 
 
 def renamed(own: Shapes, given: Shapes, differences: Differences) -> list[tuple[str, str]]:

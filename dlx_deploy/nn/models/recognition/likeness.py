@@ -14,7 +14,7 @@ from dlx_deploy.errors import DlxError
 from dlx_deploy.nn.models.families import TIMM, family_of
 from dlx_deploy.nn.models.hollow import hollow_model, shapes_of
 from dlx_deploy.nn.models.inputs import ImageInput, InputSpec, TokenInput
-from dlx_deploy.nn.models.recognition.fit import Differences, compared, outputs_of
+from dlx_deploy.nn.models.recognition.fit import Differences, compared, has_positions, outputs_of
 from dlx_deploy.nn.models.recognition.sketch import Entry, Shapes, alike, entry_of, plain, read_index
 from dlx_deploy.nn.models.resnet_cifar import DEPTHS
 from dlx_deploy.nn.models.scaling import VIT_DEFAULTS, can_scale
@@ -69,8 +69,8 @@ class Likeness:
 
     @property
     def side(self) -> int:
-        """The side of the images that it was built for, in pixels; 0 where it reads none."""
-        return self.spec.height if isinstance(self.spec, ImageInput) else 0
+        """The side of the images that it reads, in pixels; 0 where it reads none, or any size: it has no positions."""
+        return self.spec.height if isinstance(self.spec, ImageInput) and has_positions(self.shapes) else 0
 
     @property
     def unusual(self) -> str:
