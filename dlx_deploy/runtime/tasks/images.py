@@ -107,34 +107,37 @@ def fit_image(picture: Foreign, framing: Framing, color_order: str = RGB) -> NDA
             return _pixels(_upright(picture, framing.channels, "the image"), framing)
         except DECODING as e:
             raise InputError(f"the image cannot be decoded ({reason(e)}); replace it") from e
-    pixels = _colours(picture, color_order)
+    pixels = _colours(picture)
+    if color_order == BGR and framing.channels == 1:
+        pixels = pixels[..., ::-1]  # else what is left of them is turned: it is far less
     whole = Placement(framing.width, framing.height, 0, 0)
     if pixels.shape == framing.shape and place(framing, framing.width, framing.height) == whole:
-        return _ordered(np.array(pixels), framing)  # nothing is left for Pillow to do
+        return _ordered(np.array(pixels), framing, color_order)  # nothing is left for Pillow to do
     image = pillow().fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
-    return _pixels(image.convert(MODES[framing.channels]), framing)
+    return _pixels(image.convert(MODES[framing.channels]), framing, color_order)
 
 
-def _pixels(image: Foreign, framing: Framing) -> NDArray[np.uint8]:
-    """Pillow's ``image``, grey or RGB as the framing's channels say, in its frame."""
-    inside = framed(image, framing, framing.interpolation, framing.fill)
-    return _ordered(np.array(inside, np.uint8).reshape(framing.shape), framing)
+def _pixels(image: Foreign, framing: Framing, color_order: str = RGB) -> NDArray[np.uint8]:
+    """Pillow's ``image``, grey or colour as the framing's channels say, in its frame; ``color_order``: the image's."""
+    fill = framing.fill[::-1] if color_order == BGR else framing.fill
+    inside = framed(image, framing, framing.interpolation, fill)
+    return _ordered(np.array(inside, np.uint8).reshape(framing.shape), framing, color_order)
 
 
-def _ordered(pixels: NDArray[np.uint8], framing: Framing) -> NDArray[np.uint8]:
-    """``pixels``, red first, in the order in which the network reads them."""
-    return np.ascontiguousarray(pixels[..., ::-1]) if framing.color_order == BGR else pixels
+def _ordered(pixels: NDArray[np.uint8], framing: Framing, color_order: str) -> NDArray[np.uint8]:
+    """``pixels``, whose colours come in ``color_order``, in the order in which the network reads them."""
+    return pixels if framing.color_order == color_order else np.ascontiguousarray(pixels[..., ::-1])
 
 
-def _colours(pixels: Array, color_order: str) -> NDArray[np.uint8]:
-    """``pixels`` as uint8[h, w, 1 or 3], red first, without alpha."""
+def _colours(pixels: Array) -> NDArray[np.uint8]:
+    """``pixels`` as uint8[h, w, 1 or 3], without alpha."""
     shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
     if pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3, 4) or 0 in shape:
         raise InputError(f"the image is {pixels.dtype}{list(pixels.shape)}; {_PICTURE}")
     if shape[0] * shape[1] > MAX_PIXELS:
         raise InputError(f"the image has {shape[1]} x {shape[0]} pixels; at most {MAX_PIXELS}")
     colours: NDArray[np.uint8] = pixels.reshape(shape)[..., :3]
-    return colours[..., ::-1] if color_order == BGR else colours
+    return colours
 
 
 def _upright(image: Foreign, channels: int, name: str) -> Foreign:
