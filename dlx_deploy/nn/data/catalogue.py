@@ -22,7 +22,7 @@ from dlx_deploy.nn.data.packed import Packed
 from dlx_deploy.nn.data.shards import HUGGINGFACE, SHARDS, WEBDATASET
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.image_lists import ListedImage, read_list
-from dlx_deploy.runtime.tasks.labels import alike, class_order
+from dlx_deploy.runtime.tasks.labels import alike, class_numbers, class_order
 
 __all__ = ["FOLDERS", "LIST", "NEEDED", "Catalogue", "Sample", "list_root", "listed_names", "open_catalogue"]
 
@@ -150,17 +150,16 @@ def with_classes(catalogue: Catalogue, config: Data) -> Catalogue:
 
 
 def _meant(declared: ClassList, labels: Sequence[str]) -> dict[str, str | None]:
-    """Label → the class that it means: by its name, or all by their numbers, from 0 on."""
-    meant = declared.find_all(labels)
-    numbers = {label: int(label) for label in labels if label.isdecimal() and label.isascii()}
-    if any(meant.values()) or len(numbers) < len(labels) or max(numbers.values(), default=0) >= len(declared.names):
-        return meant
-    first = labels[0] if labels else "0"
-    warn_once(
-        f"{declared.path}: labels are numbers, so they are taken for lines of it, from 0 on: {first} is "
-        f"{declared.names[numbers.get(first, 0)]!r}"
-    )
-    return {label: declared.names[number] for label, number in numbers.items()}
+    """Label → the class that it means; that labels are taken for numbers is said."""
+    numbers = class_numbers(labels, declared.names)
+    meant = {label: None if number is None else declared.names[number] for label, number in numbers.items()}
+    first = labels[0] if labels else ""
+    if first.isdecimal() and meant[first] is not None and first not in declared.names:
+        warn_once(
+            f"{declared.path}: labels are numbers, so they are taken for lines of it, from 0 on: {first} is "
+            f"{meant[first]!r}"
+        )
+    return meant
 
 
 def _say_class_file(catalogue: Catalogue, config: Data) -> None:

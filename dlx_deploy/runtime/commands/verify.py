@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple, Type
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["teacher_outputs", "verify_package"]
 
+_log = logging.getLogger(__name__)
 BLOCK = 128  # samples per run at most: bounds the memory, not the result
 
 
@@ -36,7 +38,8 @@ def verify_package(
 ) -> Judgement:
     """The verdict on what ``Predictor.read`` gave, with its ``targets`` by name.
 
-    The teacher's answers are its outputs, ``teacher``, or else those in the package, found by the samples' digests.
+    The teacher's answers are its outputs, ``teacher``, or else those in the package, found by the samples' digests;
+    then samples beside the whole of the build's test split are passed over.
     ``budgets`` default to the package's own.
 
     Raises:
@@ -51,7 +54,16 @@ def verify_package(
             f"there are {count_of(teacher)} answers of the teacher for {count} {package.task.inputs.noun}; must be as "
             "many"
         )
-    known, columns = _look_up(package.reference, package.task.inputs.digests(feeds), outputs, targets)
+    digests = package.task.inputs.digests(feeds)
+    known, columns = _look_up(package.reference, digests, outputs, targets)
+    if teacher is None and not known.all() and _holds_all(package.reference, columns):
+        # The test split, whole, and others: of train, or set aside for validation and calibration.
+        left = int((~known).sum())
+        _log.warning(
+            "%d of %d %s are not of the build's test split: passed over", left, count, package.task.inputs.noun
+        )
+        rows = np.flatnonzero(known)
+        feeds, targets, count, known = rows_of(feeds, rows), rows_of(targets, rows), len(rows), known[rows]
     if teacher is not None:
         by_teacher = outputs.statistic(teacher, targets)
     elif known.all():
@@ -151,6 +163,11 @@ def _look_up(
         rows.append(next(same, first) if several else first)
     known = np.array([row >= 0 for row in rows], bool)
     return known, rows_of(reference, [row for row in rows if row >= 0])
+
+
+def _holds_all(reference: Arrays, columns: Arrays) -> bool:
+    """Whether every sample of the ``reference`` table is among the rows ``columns`` of it."""
+    return len(reference[DIGEST]) > 0 and not len(np.setdiff1d(reference[DIGEST], columns[DIGEST]))
 
 
 def _is_changed(reference: Arrays, row: int, outputs: Outputs, targets: Arrays, sample: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, List, Sequence, Tuple, TypeVar
@@ -17,10 +16,9 @@ from ..untyped import Array
 from ..words import said
 from .arrays import Arrays
 from .classes import LABEL
-from .folders import SUFFIXES, counted, list_classes, refuse_untested, split_entries
 from .framing import Framing
 from .images import load_image
-from .labels import composed
+from .labelled_images import few, labelled_images, number_of
 from .text_files import distinct, read_texts
 
 if TYPE_CHECKING:
@@ -35,37 +33,22 @@ MAX_HEADER_BYTES = 1024**3  # of a JSON file in a data folder: its texts
 
 
 def load_labelled_images(path: PathLike, labels: Sequence[str], framing: Framing) -> Tuple[NDArray[np.uint8], Arrays]:
-    """The images of ``path/test/CLASS/*`` or ``path/CLASS/*`` and their class numbers, in the order of their names.
+    """The images that ``labelled_images`` names, and their class numbers.
 
-    Gives uint8[N, H, W, C], 0..255, and ``label``: int64[N]. Lists as training does (``folders``); what is left out is
-    logged. A data folder with a ``dataset.json`` gives the arrays of its test split.
+    Gives uint8[N, H, W, C], 0..255, and ``label``: int64[N]. A data folder with a ``dataset.json`` gives the arrays of
+    its test split.
 
     Raises:
-        InputError: no such folder, a class folder with an unknown name or no images, or an image that cannot be read;
+        InputError: as ``labelled_images``, or an image that cannot be read;
             a data folder that is damaged, or of other classes.
         BackendMissing: Pillow is not here.
     """
     root = Path(path)
     if (root / DATA_HEADER).is_file():
         return _with_labels(root, labels, lambda: load_npy(root / "test.images.npy"))
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give one that holds a folder of images per class")
-    root = _test_folder(root, labels)
-    folder = list_classes(root)
-    numbers = {name: _class_number(root / name, name, labels) for name in folder.classes}
-    if not folder.images:
-        raise InputError(
-            f"{root}: holds no class folders with images; it needs CLASS/NAME.jpg, CLASS one of: {_few(labels)}"
-        )
-    empty = sorted(set(folder.classes) - {group for _, group in folder.images})
-    if empty:
-        raise InputError(
-            f"{root / empty[0]}: the class has no images ({', '.join(SUFFIXES)}); add some or remove the folder"
-        )
-    if folder.left_out:
-        _log.warning("%s: %d files are left out: %s", root, len(folder.left_out), counted(folder.left_out))
-    images = np.stack([load_image(root / name, framing) for name, _ in folder.images])
-    return images, {LABEL: np.array([numbers[group] for _, group in folder.images], np.int64)}
+    listed = labelled_images(root, labels)
+    images = np.stack([load_image(image.path, framing) for image in listed])
+    return images, {LABEL: np.array([image.number for image in listed], np.int64)}
 
 
 def load_labelled_texts(path: PathLike, labels: Sequence[str]) -> Tuple[List[str], Arrays]:
@@ -80,7 +63,8 @@ def load_labelled_texts(path: PathLike, labels: Sequence[str]) -> Tuple[List[str
     if (root / DATA_HEADER).is_file():
         return _with_labels(root, labels, lambda: _load_texts(root / "test.texts.json"))
     texts, names = _first_ones(*read_texts(_text_file(root)), path)
-    return texts, {LABEL: np.array([_class_number(root, name, labels) for name in names], np.int64)}
+    numbers = {name: number_of(root, name, tuple(set(names)), labels) for name in set(names)}
+    return texts, {LABEL: np.array([numbers[name] for name in names], np.int64)}
 
 
 def load_prepared(root: Path, labels: Sequence[str], load: Callable[[], T], targets: str) -> Tuple[T, Array]:
@@ -101,7 +85,7 @@ def load_prepared(root: Path, labels: Sequence[str], load: Callable[[], T], targ
             f"{root}: not a readable data folder ({type(e).__name__}: {said(e)}); make it again, or give another"
         ) from e
     if classes != tuple(labels):
-        raise InputError(f"{root}: its classes are {_few(classes)}; the package's are {_few(labels)}")
+        raise InputError(f"{root}: its classes are {few(classes)}; the package's are {few(labels)}")
     return samples, values
 
 
@@ -120,17 +104,6 @@ def _first_ones(texts: List[str], names: List[str], path: PathLike) -> Tuple[Lis
     if len(first) < len(texts):
         _log.warning("%s: %d texts come twice and were left out", path, len(texts) - len(first))
     return [texts[i] for i in first.values()], [names[i] for i in first.values()]
-
-
-def _test_folder(root: Path, labels: Sequence[str]) -> Path:
-    """The test split's folder in ``root``, in any case, or ``root`` itself.
-
-    Raises:
-        InputError: there are training images only.
-    """
-    split = split_entries([p.name for p in root.iterdir() if p.is_dir() and p.name not in labels], root)
-    refuse_untested(split, root)
-    return root / split["test"] if "test" in split else root
 
 
 def _text_file(path: Path) -> Path:
@@ -159,16 +132,3 @@ def load_npy(path: Path) -> Array:
     with open_file(path) as f:
         array: Array = np.load(f, allow_pickle=False)
     return array
-
-
-def _class_number(where: Path, name: str, labels: Sequence[str]) -> int:
-    known = [composed(label) for label in labels]
-    if composed(name) in known:
-        return known.index(composed(name))
-    close = difflib.get_close_matches(name, labels, n=1, cutoff=0.5)
-    hint = f"nearest: {close[0]!r}" if close else f"the package knows: {_few(labels)}"
-    raise InputError(f"{where}: {name!r} is no class of the package; {hint}")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f", … ({len(names)})" if len(names) > 10 else "")

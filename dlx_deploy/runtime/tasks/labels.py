@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from decimal import Decimal
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
-__all__ = ["alike", "class_order", "composed", "same_but_for_writing", "synset"]
+__all__ = ["alike", "class_numbers", "class_order", "composed", "same_but_for_writing", "synset"]
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_DIGITS = re.compile(r"[0-9]{1,9}")
 _SYNSET = re.compile(r"(n[0-9]{8})[\s,]+\S")
 
 
@@ -42,6 +43,21 @@ def synset(name: str) -> Optional[str]:
     """The WordNet number that the class ``name`` begins with, as ``n01440764 tench, Tinca tinca`` does: its folder."""
     found = _SYNSET.match(name)
     return found.group(1) if found else None
+
+
+def class_numbers(names: Sequence[str], classes: Sequence[str]) -> Dict[str, Optional[int]]:
+    """Name → the number of the class that it means among ``classes``, or ``None``.
+
+    A name means a class by its whole name or by the synset that this begins with; where none does, and all names are
+    whole numbers that there are, they are the classes' own, from 0 on.
+    """
+    known = {key: i for i, label in enumerate(classes) for key in (synset(composed(label)),) if key}
+    known.update({composed(label): i for i, label in enumerate(classes)})
+    numbers = {name: known.get(composed(name)) for name in names}
+    if all(number is None for number in numbers.values()) and all(map(_DIGITS.fullmatch, names)):
+        own = {name: int(name) for name in names}
+        return {**numbers, **own} if max(own.values(), default=0) < len(classes) else numbers
+    return numbers
 
 
 def _rank(name: str) -> Tuple[int, Decimal, str]:

@@ -79,12 +79,12 @@ def test_pairs_by_pixels_whatever_the_order(make_predictor: Any, data: Any, help
 def test_unknown_images_need_the_teacher(predictor: Predictor, data: Any, helpers: Any) -> None:
     images, labels = data
     fresh, fresh_labels = helpers.make_images(200, seed=9)
-    mixed, both = np.concatenate([images, fresh]), np.concatenate([labels, fresh_labels])
+    mixed, both = np.concatenate([images[1:], fresh]), np.concatenate([labels[1:], fresh_labels])
     with pytest.raises(
-        InputError, match=r"200 of 500 images \(first: number 300\) are not in the package's .*--teacher model\.onnx"
+        InputError, match=r"200 of 499 images \(first: number 299\) are not in the package's .*--teacher model\.onnx"
     ):
         verify_package(predictor, mixed, both)
-    teacher = (both + (np.arange(500) < 7)) % 3
+    teacher = (both + (np.arange(499) < 7)) % 3
     result = verify_package(predictor, mixed, both, teacher)
     assert (result.verdict.verdict, result.b, result.c) == ("pass", 0, 7)
 
@@ -296,3 +296,15 @@ def test_a_floor_out_of_range_is_refused_at_load(make_predictor: Any, helpers: A
     budgets = {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0, "min_accuracy": 5}
     with pytest.raises(PackageError, match=r"budgets\.min_accuracy is 5\.0; must be at least 0 and under 1"):
         make_predictor(metadata=helpers.metadata(budgets=budgets))
+
+
+def test_samples_beside_the_whole_test_split_are_passed_over(
+    predictor: Predictor, data: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, labels = data
+    more = np.concatenate([images[:1] ^ 1, images, images[:5] ^ 2])
+    wrong = np.concatenate([labels[:1], labels, labels[:5]])
+    assert verify_package(predictor, more, wrong) == verify_package(predictor, images, labels)
+    assert f"6 of {len(more)} images are not of the build's test split: passed over" in caplog.text
+    with pytest.raises(InputError, match=r"6 of \d+ images .* are not in the package's reference table"):
+        verify_package(predictor, np.delete(more, 3, 0), np.delete(wrong, 3))

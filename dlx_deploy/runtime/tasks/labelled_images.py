@@ -1,0 +1,119 @@
+"""Which labelled images a folder or a list holds to be judged by, on a device. Nothing is decoded here."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Sequence, Tuple
+
+from ..errors import InputError
+from ..filenames import LABELLED_TEXTS
+from ..files import PathLike
+from .folders import SUFFIXES, counted, list_classes, refuse_untested, split_entries
+from .image_lists import ListedImage, read_list
+from .labels import class_numbers
+
+__all__ = ["LabelledImage", "few", "labelled_images", "number_of"]
+
+_log = logging.getLogger(__name__)
+_SHARDS = (".tar", ".parquet", ".arrow", ".tgz", ".tar.gz")
+
+
+class LabelledImage(NamedTuple):
+    """An image file and the number of its class."""
+
+    path: Path
+    number: int
+
+
+def labelled_images(path: PathLike, classes: Sequence[str]) -> List[LabelledImage]:
+    """The images of ``path/test/CLASS/*``, of ``path/CLASS/*``, or of the list (CSV or JSON lines) at ``path``, in the
+    order of their names.
+
+    Of folders and lists with splits it is the test split, or validation where there is neither test nor train. A class
+    is named as the package names it, by the synset that its name begins with, or all are by number.
+
+    Raises:
+        InputError: no such folder or list, a class with an unknown name or no images, or only images to train on.
+    """
+    root = Path(path)
+    if root.suffix.lower() in LABELLED_TEXTS:
+        return _of_list(root, classes)
+    if root.name.lower().endswith(_SHARDS):
+        raise InputError(
+            f"{root}: holds images inside of one file, which is read where packages are built; give a device a folder "
+            "of class folders, or a list (.csv, .jsonl) of files"
+        )
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give one that holds a folder of images per class")
+    root = _judging(root, classes)
+    folder = list_classes(root)
+    numbers = {name: number_of(root / name, name, folder.classes, classes) for name in folder.classes}
+    if not folder.images:
+        raise InputError(
+            f"{root}: holds no class folders with images; it needs CLASS/NAME.jpg, CLASS one of: {few(classes)}"
+        )
+    empty = sorted(set(folder.classes) - {group for _, group in folder.images})
+    if empty:
+        raise InputError(
+            f"{root / empty[0]}: the class has no images ({', '.join(SUFFIXES)}); add some or remove the folder"
+        )
+    if folder.left_out:
+        _log.warning("%s: %d files are left out: %s", root, len(folder.left_out), counted(folder.left_out))
+    return [LabelledImage(root / name, numbers[group]) for name, group in folder.images]
+
+
+def number_of(where: PathLike, name: str, among: Sequence[str], classes: Sequence[str]) -> int:
+    """The number of the class that ``name`` means, one of the names ``among`` which it was found.
+
+    Raises:
+        InputError: it is none.
+    """
+    number = class_numbers(among, classes).get(name)
+    if number is not None:
+        return number
+    close = difflib.get_close_matches(name, classes, n=1, cutoff=0.5)
+    hint = f"nearest: {close[0]!r}" if close else f"the package knows: {few(classes)}"
+    raise InputError(f"{os.fspath(where)}: {name!r} is no class of the package; {hint}")
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of ``names``, and how many there are."""
+    return ", ".join(names[:10]) + (f", … ({len(names)})" if len(names) > 10 else "")
+
+
+def _of_list(path: Path, classes: Sequence[str]) -> List[LabelledImage]:
+    """Those of a list, whose paths are relative to its folder."""
+    rows: Dict[str, List[ListedImage]] = {}
+    for row in read_list(path):
+        rows.setdefault(row.split, []).append(row)
+    refuse_untested(rows, path)
+    split = next((name for name in ("", "test", "validation") if name in rows), None)
+    if split is None:
+        raise InputError(f"{path}: has only rows of {', '.join(sorted(rows))}; a package is verified on those of test")
+    chosen = sorted(rows[split])
+    numbers = {name: number_of(path, name, _labels(chosen), classes) for name in _labels(chosen)}
+    missing = [row.name for row in chosen if not (path.parent / row.name).is_file()]
+    if missing:
+        raise InputError(
+            f"{path}: {len(missing)} of {len(chosen)} images are no files below {path.parent} (the first: "
+            f"{missing[0]}); put the list where its paths start"
+        )
+    return [LabelledImage(path.parent / row.name, numbers[row.label]) for row in chosen]
+
+
+def _labels(rows: Sequence[ListedImage]) -> Tuple[str, ...]:
+    return tuple(sorted({row.label for row in rows}))
+
+
+def _judging(root: Path, classes: Sequence[str]) -> Path:
+    """The folder in ``root`` of the split to judge by, in any case, or ``root`` itself.
+
+    Raises:
+        InputError: there are training images only.
+    """
+    split = split_entries([p.name for p in root.iterdir() if p.is_dir() and p.name not in classes], root)
+    refuse_untested(split, root)
+    return root / next((split[name] for name in ("test", "validation") if name in split), "")
