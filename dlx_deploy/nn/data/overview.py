@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 from msgspec.structs import replace
@@ -78,7 +79,11 @@ def _of_catalogue(config: Data) -> Overview:
     catalogue = open_catalogue(config)
     check_catalogue(catalogue, replace(config, allow_missing_classes=True))
     counts = Counter(sample.label for sample in catalogue.samples.get("train", ()))
-    files = [catalogue.root / sample.name for samples in catalogue.samples.values() for sample in samples]
+    names = [sample.name for samples in catalogue.samples.values() for sample in samples]
+
+    def opened(name: str) -> Path | BinaryIO:
+        return catalogue.data(name) or catalogue.root / name
+
     return Overview(
         kind=config.kind,
         path=config.path,
@@ -86,19 +91,19 @@ def _of_catalogue(config: Data) -> Overview:
         classes=catalogue.classes,
         smallest=min(counts.values(), default=0),
         largest=max(counts.values(), default=0),
-        **_sizes(files),
+        **_sizes(names, opened),
     )
 
 
 def _of_masks(path: Path) -> Overview:
     splits, _ = list_masks(path)
-    files = [image for pairs in splits.values() for image, _ in pairs]
+    files = [str(image) for pairs in splits.values() for image, _ in pairs]
     return Overview(
         kind="maskfolder",
         path=str(path),
         splits={split: len(pairs) for split, pairs in splits.items()},
         classes=named_classes(path),
-        **_sizes(files),
+        **_sizes(files, Path),
     )
 
 
@@ -123,18 +128,18 @@ def _of_texts(path: Path) -> Overview:
     )
 
 
-def _sizes(files: Sequence[Path]) -> Mapping[str, int]:
-    """What headers of some of ``files`` say, as fields of ``Overview``."""
+def _sizes(names: Sequence[str], opened: Callable[[str], Path | BinaryIO]) -> Mapping[str, int]:
+    """What headers of some of the images ``names`` say, as fields of ``Overview``."""
     from PIL import Image
 
-    step = max(len(files) // _SAMPLED, 1)
-    chosen = files[::step][:_SAMPLED]
+    step = max(len(names) // _SAMPLED, 1)
+    chosen = names[::step][:_SAMPLED]
     seen: list[tuple[int, int, str]] = []
-    for path in chosen:
+    for name in chosen:
         try:
-            with Image.open(path) as image:
+            with Image.open(opened(name)) as image:
                 seen.append((image.height, image.width, image.mode))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except (OSError, ValueError, SyntaxError, InputError, Image.DecompressionBombError):
             continue  # the build says which, and why
     if not seen:
         raise DataError(f"{chosen[0] if chosen else 'the data'}: none of {len(chosen)} images can be opened")
