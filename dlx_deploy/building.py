@@ -92,21 +92,21 @@ def build_for(config: Config, profile: Profile) -> Build:
 
 
 def load_work(
-    config: Path | None,
+    config: Path | Config | None,
     targets: Sequence[str] | None,
     overrides: Sequence[str] | None,
     store: Path,
     deep: bool = False,
     exact_tools: bool = False,
 ) -> Work:
-    """Everything resolved and checked that can be before any stage runs.
+    """Everything resolved and checked that can be before any stage runs; ``config`` may be loaded already.
 
     Raises:
         ConfigError: the configuration, an override, a target name or the folder of the data is not valid.
     """
     from dlx_deploy.nn.data.catalogue_checks import check_source
 
-    loaded = find_config(config, overrides or ())
+    loaded = config if isinstance(config, Config) else find_config(config, overrides or ())
     check_source(loaded.data)
     loaded, recipe_notes = with_recipe(loaded, recipes_in(store))
     resolved = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]

@@ -7,18 +7,27 @@ from typing import Annotated
 
 import typer
 
+from dlx_deploy.commands.bringing import Asked, build_all, load_asked
 from dlx_deploy.commands.options import (
     DEFAULT_STORE,
+    CheckpointOption,
     ConfigOption,
+    DataOption,
     ExactToolsOption,
+    ForceOption,
     JsonOption,
+    ModelOption,
+    NormalisationOption,
+    OutputOption,
+    PretrainedOption,
     SetOption,
+    SizeOption,
     StoreOption,
     TargetOption,
+    WriteConfigOption,
     print_view,
     say,
 )
-from dlx_deploy.runtime.terminal import show
 
 __all__ = ["build", "gc", "plan", "status", "why"]
 
@@ -28,7 +37,15 @@ def build(
     target: TargetOption = None,
     overrides: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the packages go.")] = Path("dist"),
+    output: OutputOption = Path("dist"),
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    pretrained: PretrainedOption = False,
+    data: DataOption = None,
+    size: SizeOption = None,
+    normalisation: NormalisationOption = None,
+    write_config: WriteConfigOption = None,
+    force: ForceOption = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read every stored byte again, trusting no time stamp.")] = False,
     processes: Annotated[int, typer.Option(help="Processes that train together on this machine.", min=1)] = 1,
     exact_tools: ExactToolsOption = False,
@@ -36,25 +53,20 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Run the pipeline for each target and write its package."""
-    from dlx_deploy.building import BuildOptions, build_packages, load_work
-    from dlx_deploy.report.view import to_json
+    from dlx_deploy.building import BuildOptions, load_work
     from dlx_deploy.stages.support.team import is_worker, run_worker
 
     if is_worker():
         raise typer.Exit(run_worker())
-    work = load_work(config, target, overrides, store, deep, exact_tools)
-    for note in work.notes:
-        say(note)
-    views, failures = [], []
-    for built in build_packages(work, output, BuildOptions(processes, tensorboard, as_json, say)):
-        views.append(built.view.data)
-        failures += [built.failure] if built.failure else []
-        if not as_json:
-            show(built.view.text)
-    if as_json:
-        show(to_json(views))
-    if failures:
-        raise min(failures, key=lambda failure: failure.exit_code)  # a failed gate says more than an undecided one
+    options = BuildOptions(processes, tensorboard, as_json, say)
+    if not any((model, checkpoint, pretrained, data, size, normalisation, write_config)):
+        build_all(load_work(config, target, overrides, store, deep, exact_tools), output, options)
+        return
+    from dlx_deploy.oneline import Brought
+
+    brought = Brought(model or "", checkpoint, pretrained, data, size or "", normalisation or "")
+    asked = Asked(config, target, overrides, store, deep, exact_tools, write_config, force)
+    build_all(load_asked(asked, brought), output, options)
 
 
 def plan(

@@ -18,15 +18,24 @@ __all__ = [
     "AcceptHazardsOption",
     "BackendOption",
     "CacheOption",
+    "CheckpointOption",
     "ConfigOption",
+    "DataOption",
     "ExactToolsOption",
+    "ForceOption",
     "JsonOption",
+    "ModelOption",
     "NoBuildOption",
+    "NormalisationOption",
+    "OutputOption",
     "PackageArgument",
+    "PretrainedOption",
     "SetOption",
+    "SizeOption",
     "StoreOption",
     "TargetOption",
     "ThreadsOption",
+    "WriteConfigOption",
     "finish",
     "print_view",
     "say",
@@ -45,6 +54,23 @@ ExactToolsOption = Annotated[
 StoreOption = Annotated[Path, typer.Option("--store", help="Where finished stages are kept.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 PackageArgument = Annotated[Path, typer.Argument(help="The .dlx file.", metavar="PACKAGE")]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Where the packages go.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="The network: a name, timm:NAME, FILE.py:FUNCTION, FILE.onnx or FILE.pt2."),
+]
+CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", help="Its weights.")]
+PretrainedOption = Annotated[bool, typer.Option("--pretrained", help="Or those that its own library has for it.")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="The folder, list or table of the data.")]
+SizeOption = Annotated[str | None, typer.Option("--size", help="Pixels that the network reads: 224, or 192x256 (HxW).")]
+NormalisationOption = Annotated[
+    str | None,
+    typer.Option("--normalisation", help="What it reads of them: imagenet, 0..1, -1..1, 0..255 or measured."),
+]
+WriteConfigOption = Annotated[
+    Path | None, typer.Option("--write-config", help="Write what that means as a configuration file.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a configuration file that is there.")]
 ThreadsOption = Annotated[int, typer.Option(help="0: ONNX Runtime's choice.", min=0)]
 
 BackendOption = Annotated[

@@ -6,7 +6,8 @@ the value seen, the rule and, for a misspelt key, the nearest valid one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from dlx_deploy.config.strict import Table, decode, parse_toml, read_toml
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.words import shortened
 
-__all__ = ["load_config"]
+__all__ = ["load_config", "written_values"]
 
 HEIRS: dict[str, type[Training]] = {"teacher": Teacher, "distill": Distill, "prune": Prune}
 """The sections that inherit from ``[training]``."""
@@ -114,29 +115,47 @@ def _assign(raw: object, parts: Sequence[str], value: object) -> Table:
 
 _PATHS = {"model": ".py:", "tokenizer": ".json"}
 """What a value holds that is a path, where a name would be valid too."""
+_KEYS = (
+    ("data", "path"),
+    ("data", "root"),
+    ("data", "classes"),
+    ("data", "tokenizer"),
+    ("teacher", "checkpoint"),
+    ("teacher", "model"),
+    ("distill", "model"),
+    ("quantize", "plan"),
+)
+"""The keys that may hold paths, beside ``targets``."""
+
+
+def written_values(overrides: Sequence[str], folder: Path) -> dict[str, object]:
+    """What ``overrides`` say, by ``section.key``, with paths as a file in ``folder`` must write them."""
+    raw: Table = {}
+    for override in overrides:
+        raw = _override(raw, override)
+    raw = _moved(raw, Path(), lambda path: path if os.path.isabs(path) else os.path.relpath(path, folder))
+    values: dict[str, object] = {}
+    for name, value in raw.items():
+        values |= {f"{name}.{key}": held for key, held in value.items()} if isinstance(value, dict) else {name: value}
+    return values
 
 
 def _anchored(raw: Table, folder: Path) -> Table:
     """``raw`` with every path in it made relative to where the file lies."""
-    keys = (
-        ("data", "path"),
-        ("data", "root"),
-        ("data", "classes"),
-        ("data", "tokenizer"),
-        ("teacher", "checkpoint"),
-        ("teacher", "model"),
-        ("distill", "model"),
-        ("quantize", "plan"),
-    )
-    for section, key in keys:
+    return _moved(raw, folder, lambda path: str(folder / path))
+
+
+def _moved(raw: Table, folder: Path, move: Callable[[str], str]) -> Table:
+    """``raw`` with what ``move`` makes of every path in it, which are relative to ``folder``."""
+    for section, key in _KEYS:
         value = raw.get(section, {}).get(key, "")
         is_path = bool(value) and (_PATHS.get(key, "") in value or (key == "model" and value.lower().endswith(GRAPHS)))
         if is_path and not Path(value).is_absolute():
-            raw = _assign(raw, [section, key], str(folder / value))
+            raw = _assign(raw, [section, key], move(value))
     for section in ("teacher", "distill"):
         value = raw.get(section, {}).get("model", "")
         if value.startswith("hf:") and (folder / value[3:]).is_dir():
-            raw = _assign(raw, [section, "model"], f"hf:{folder / value[3:]}")
+            raw = _assign(raw, [section, "model"], f"hf:{move(value[3:])}")
     if "targets" in raw:
-        raw = {**raw, "targets": [str(folder / t) if t.endswith(".toml") else t for t in raw["targets"]]}
+        raw = {**raw, "targets": [move(t) if t.endswith(".toml") else t for t in raw["targets"]]}
     return raw

@@ -24,6 +24,7 @@ from dlx_deploy.graph.passes.base import Pass, run_passes
 from dlx_deploy.graph.passes.fold import batch_norms_folded
 from dlx_deploy.graph.passes.opset import to_opset
 from dlx_deploy.graph.passes.pooling import POOL_GLOBALLY
+from dlx_deploy.graph.passes.safe import SAFE_FORMS
 from dlx_deploy.graph.passes.tidy import TIDY
 
 __all__ = ["Adoption", "Front", "adopted", "ends_in_softmax", "load_original"]
@@ -104,6 +105,7 @@ def adopted(model: ModelProto, wanted: Adoption, origin: str) -> ModelProto:
         Pass("own-names", _named, ensures=_alike),
         POOL_GLOBALLY,
         to_opset(wanted.opset),
+        SAFE_FORMS,
         TIDY,
     )
     return run_passes(model, passes, origin)

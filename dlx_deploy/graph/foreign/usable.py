@@ -11,7 +11,16 @@ from typing import Literal
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.foreign.wire import BFLOAT16, DOUBLE, FLOAT, FLOAT16, OnnxFacts, Value, read_facts
 
-__all__ = ["Layout", "Picture", "chosen_output", "external_files", "layout_of", "refuse_unusable", "usable_facts"]
+__all__ = [
+    "Layout",
+    "Picture",
+    "chosen_output",
+    "external_files",
+    "layout_of",
+    "picture_of",
+    "refuse_unusable",
+    "usable_facts",
+]
 
 OLDEST, NEWEST = 7, 26
 """The opsets that onnx's converter starts from, and the newest that the tested onnx knows."""
@@ -22,6 +31,7 @@ _QUANTIZED = {
 _HALF = {FLOAT16: "float16", BFLOAT16: "bfloat16"}
 _FLOAT32 = "give the float32 model that it was made from: precision is chosen here, layer by layer, and measured"
 _SHOWN = 5
+_CHANNELS = (1, 3)
 
 Layout = Literal["NCHW", "NHWC"]
 
@@ -132,6 +142,15 @@ def layout_of(value: Value, picture: Picture, path: Path) -> Layout:
     if len(fitting) > 1 and value.dims[1] == value.dims[3]:
         log.warning("%s reads %s, which does not say where its channels are; taken as %s", path.name, value, fitting[0])
     return fitting[0]
+
+
+def picture_of(facts: OnnxFacts) -> Picture | None:
+    """The images that the model reads, by its input's shape; ``None`` where that leaves their size open."""
+    dims = facts.inputs[0].dims if len(facts.inputs) == 1 else None
+    if dims is None or len(dims) != 4:
+        return None
+    channels, height, width = dims[1:] if dims[1] in _CHANNELS else (dims[3], dims[1], dims[2])
+    return Picture(height, width, channels) if height and width and channels in _CHANNELS else None
 
 
 def chosen_output(outputs: Sequence[Value], asked: str, dims: Sequence[int | None], path: Path) -> Value:

@@ -1,0 +1,131 @@
+"""A network and its data on the command line: ``quantize``, and what ``build`` shares with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlx_deploy.commands.options import (
+    DEFAULT_STORE,
+    CheckpointOption,
+    ConfigOption,
+    DataOption,
+    ForceOption,
+    JsonOption,
+    ModelOption,
+    NormalisationOption,
+    OutputOption,
+    PretrainedOption,
+    SetOption,
+    SizeOption,
+    StoreOption,
+    TargetOption,
+    WriteConfigOption,
+    say,
+)
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.runtime.terminal import show
+
+if TYPE_CHECKING:
+    from dlx_deploy.building import BuildOptions, Work
+    from dlx_deploy.oneline import Brought, Meant
+
+__all__ = ["Asked", "build_all", "load_asked", "quantize"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks for. ``quantize``: nothing is trained, whatever a configuration says."""
+
+    config: Path | None
+    targets: list[str] | None
+    overrides: list[str] | None
+    store: Path
+    deep: bool = False
+    exact_tools: bool = False
+    write_config: Path | None = None
+    force: bool = False
+    quantize: bool = False
+
+
+def quantize(
+    config: ConfigOption = None,
+    target: TargetOption = None,
+    overrides: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Path("dist"),
+    model: ModelOption = None,
+    checkpoint: CheckpointOption = None,
+    pretrained: PretrainedOption = False,
+    data: DataOption = None,
+    size: SizeOption = None,
+    normalisation: NormalisationOption = None,
+    write_config: WriteConfigOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize a finished network, nothing trained, and write its package: a build of --model and --data alone."""
+    from dlx_deploy.building import BuildOptions
+    from dlx_deploy.oneline import Brought
+
+    brought = Brought(model or "", checkpoint, pretrained, data, size or "", normalisation or "")
+    asked = Asked(config, target, overrides, store, write_config=write_config, force=force, quantize=True)
+    build_all(load_asked(asked, brought), output, BuildOptions(quiet=as_json, say=say))
+
+
+def load_asked(asked: Asked, brought: Brought) -> Work:
+    """What there is to do, and what was assumed said and, where that is asked for, written.
+
+    Raises:
+        ConfigError: something that must be said is not, or as ``load_work``.
+    """
+    from dlx_deploy.building import load_work
+    from dlx_deploy.oneline import check_normalised, configured
+
+    path = asked.write_config
+    if path is not None and path.exists() and not asked.force:
+        raise ConfigError(f"--write-config {path}: is there already; name another file, or replace it with --force")
+    meant = configured(asked.config, brought, asked.overrides or (), asked.targets or (), asked.quantize)
+    for text in meant.lines:
+        say(text)
+    work = load_work(meant.config, asked.targets, None, asked.store, asked.deep, asked.exact_tools)
+    if meant.alone:
+        check_normalised(work.config, brought)
+    if path is not None:
+        _write(meant, path)
+    return work
+
+
+def _write(meant: Meant, path: Path) -> None:
+    from dlx_deploy.oneline import written
+
+    text = written(meant, path)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise ConfigError(f"--write-config {path}: cannot be written ({e.strerror}); name another file") from e
+    say(f"{path} written; dlx-deploy build -c {path} builds the same")
+
+
+def build_all(work: Work, output: Path, options: BuildOptions) -> None:
+    """Build what ``work`` says, each target's view on stdout.
+
+    Raises:
+        GateStopped: a gate failed, or is undecided.
+    """
+    from dlx_deploy.building import build_packages
+    from dlx_deploy.report.view import to_json
+
+    for note in work.notes:
+        say(note)
+    views, failures = [], []
+    for built in build_packages(work, output, options):
+        views.append(built.view.data)
+        failures += [built.failure] if built.failure else []
+        if not options.quiet:
+            show(built.view.text)
+    if options.quiet:
+        show(to_json(views))
+    if failures:
+        raise min(failures, key=lambda failure: failure.exit_code)  # a failed gate says more than an undecided one
