@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -151,6 +152,12 @@ def test_image_folder_and_own_model_with_checkpoint(here: Here, tmp_path: Path) 
     plan = {p["step"]: p["why"] for p in json.loads(here("plan", "--json", *options).out)}
     assert plan["data"] == "cached"
     assert plan["teacher"].startswith("input source (")
+
+
+def test_a_plan_names_some_of_what_a_step_waits_for(here: Here) -> None:
+    plan = {p["step"]: p["why"] for p in json.loads(here("plan", "--json").out)}
+    assert re.fullmatch(r"needs compile, data, evaluate-pruned and \d+ more, not built yet", plan["verify"])
+    assert plan["quantize"] == "needs data, export-pruned, not built yet"
 
 
 # -- the border ------------------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Build", "Planned", "Resolver", "plan"]
 
+_NAMED = 3
+"""So many of the steps that one waits for are named."""
 _PROVENANCE_SCHEMA = 1
 """Of a package's ``manifest.json``."""
 
@@ -86,7 +88,8 @@ class Resolver:
         waiting = sorted(name for name in self._upstream(step) if name not in self._done)
         if waiting:
             # A key holds the digests of what earlier steps give, so of a step behind one that must run nobody knows it.
-            return Planned(step, "run", f"needs {', '.join(waiting)}, not built yet")
+            more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
+            return Planned(step, "run", f"needs {', '.join(waiting[:_NAMED])}{more}, not built yet")
         digests = {name: self._digest(step, name, source) for name, source in step.inputs.items()}
         build = self._build
         host = build.device.identity if build.device else {}  # key_document leaves it out of steps that time nothing
