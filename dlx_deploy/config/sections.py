@@ -86,6 +86,7 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     interpolation: Literal["", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = ""
     fill: Annotated[tuple[Level, ...], Meta(max_length=3)] = ()
     color_order: Literal["", "rgb", "bgr"] = ""
+    originals: Count = 0
     tokenizer: str = "bytes"
     vocabulary: Annotated[int, Meta(ge=300)] = 4096
     max_length: AtLeastOne = 128

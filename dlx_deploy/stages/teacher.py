@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from dlx_deploy.config import Config, Teacher
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.models.families import HF
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Source, Stage, Step
 from dlx_deploy.stages.support.checks import check_training
 from dlx_deploy.stages.support.networks import named_network, rebuilding
@@ -17,6 +18,7 @@ from dlx_deploy.stages.support.rehearsal import built_network, rehearse_network,
 from dlx_deploy.stages.support.training import TORCH_TOOLS, new_model, train_and_save, use_threads
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
+from dlx_deploy.tasks.preprocessing import preprocessing_notes, preprocessing_parity
 
 __all__ = ["STAGE"]
 
@@ -59,7 +61,16 @@ def run(job: Job[Teacher]) -> Metrics:
     comparison, targets = task.answers.comparison, data.targets("validation")
     facts = comparison.facts({comparison.target: targets})
     known = {f"validation_{name}": value for name, value in facts.items()}
-    return {**metrics, "validation_samples": float(len(targets)), **known}
+    parity = preprocessing_parity(task, _as_given(job), data, model)
+    return {**metrics, "validation_samples": float(len(targets)), **known, **parity}
+
+
+def _as_given(job: Job[Teacher]) -> Teacher:
+    """The section with its files where they lie here."""
+    section = job.params
+    if "source" in job.inputs and section.model.startswith(HF):
+        section = replace(section, model=f"{HF}{job.inputs['source']}")
+    return replace(section, checkpoint=str(job.inputs["checkpoint"])) if "checkpoint" in job.inputs else section
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
@@ -132,8 +143,9 @@ def _rehearse_checkpoint(setup: Setup[Teacher], path: Path) -> None:
 
 
 def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
-    """What the validation split already says of the gates."""
-    return task_for(config.data).answers.comparison.teacher_notes(config.gate, metrics)
+    """What the validation split already says of the gates, and how preprocessing compares."""
+    said = task_for(config.data).answers.comparison.teacher_notes(config.gate, metrics)
+    return (*said, *preprocessing_notes(metrics))
 
 
 STAGE = Stage(

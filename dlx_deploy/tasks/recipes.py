@@ -22,6 +22,10 @@ _CLOSE = 1e-3
 """Of means and deviations on the 0..1 scale: a quarter of a level."""
 
 
+_ORIGINALS = 64
+"""Files that are kept to hold preprocessing against that of the network's own library."""
+
+
 def with_recipe(config: Config, cache: Path) -> tuple[Config, tuple[str, ...]]:
     """``config``, whose ``[data]`` has what the teacher's weights were trained for wherever it said nothing; and notes.
 
@@ -39,7 +43,7 @@ def with_recipe(config: Config, cache: Path) -> tuple[Config, tuple[str, ...]]:
     if reading.recipe is None:
         return config, (_unknown(reading.reason),) if reading.reason else ()
     taken = _taken(config.data, reading.recipe)
-    data = replace(config.data, **taken)
+    data = replace(config.data, **taken, originals=config.data.originals or _ORIGINALS)
     notes = [f"[data] as {reading.recipe.origin} says: {_told(taken)}"] if taken else []
     return replace(config, data=data), (*notes, *_mismatches(data, taken, reading.recipe))
 

@@ -47,7 +47,7 @@ def config(*more: str) -> Config:
 def test_all_of_it_is_taken_where_nothing_is_said(says: Any, tmp_path: Path) -> None:
     made, notes = with_recipe(config(), tmp_path)
     assert framing_of(made.data) == Framing(224, 224, 3, "crop", (256, 256), "bicubic")
-    assert (made.data.mean, made.data.std) == (RECIPE.mean, RECIPE.std)
+    assert (made.data.mean, made.data.std, made.data.originals) == (RECIPE.mean, RECIPE.std, 64)
     assert notes == (
         "[data] as their table says: height = 224, width = 224, resize = 'crop', resize_size = [256, 256], "
         "interpolation = 'bicubic', mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225]",

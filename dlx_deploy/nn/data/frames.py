@@ -11,8 +11,8 @@ from dlx_deploy.runtime.tasks.framing import BGR, BILINEAR, CROP, LETTERBOX, RGB
 
 __all__ = ["FRAME_KEYS", "check_frame", "check_scale", "framing_of", "rescaled"]
 
-FRAME_KEYS = ("resize", "crop_fraction", "resize_size", "interpolation", "fill", "color_order")
-"""The keys of ``[data]`` that say how image files become pixels, beside their size."""
+FRAME_KEYS = ("resize", "crop_fraction", "resize_size", "interpolation", "fill", "color_order", "originals")
+"""The keys of ``[data]`` that say something of image files, beside their size."""
 CHANNELS = 3
 LEVELS = 255
 

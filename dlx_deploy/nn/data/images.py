@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 
@@ -16,15 +17,18 @@ from dlx_deploy.nn.data.catalogue import NEEDED, open_catalogue
 from dlx_deploy.nn.data.catalogue_checks import check_catalogue
 from dlx_deploy.nn.data.copies import ORDER, Copies, Row, digests, find_copies
 from dlx_deploy.nn.data.dataset import Images, Labels
-from dlx_deploy.nn.data.frames import FRAME_KEYS, framing_of, rescaled
+from dlx_deploy.nn.data.frames import FRAME_KEYS, framing_of
 from dlx_deploy.nn.data.headers import ImageHeader
 from dlx_deploy.nn.data.imagefolder import decode_all
 from dlx_deploy.nn.data.listing import warn_once
+from dlx_deploy.nn.data.normalisation import normalisation_of
 from dlx_deploy.nn.data.numbering import class_numbers, group_numbers
+from dlx_deploy.nn.data.originals import keep_originals
 from dlx_deploy.nn.data.splits import Indices, Part, without
 from dlx_deploy.nn.data.targets import ClassTargets, SampleTargets
 from dlx_deploy.nn.data.unread import Unread, read_left_out, write_left_out
 from dlx_deploy.progress import Progress
+from dlx_deploy.runtime.files import open_file
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.images import load_image
 
@@ -38,6 +42,7 @@ class ImageSource:
     ``fill`` may give back which rows of ``into`` could not be read: they are left out, counted and listed.
     ``framing``: how pictures become pixels, where they are files. ``make_header``: what ``dataset.json`` is made by, of
     what it says of images. ``groups``: split → int64[N]; splits that are drawn share none.
+    ``read``: opens an image as it came.
     """
 
     noun: ClassVar[str] = "images"
@@ -53,6 +58,7 @@ class ImageSource:
     counts: Mapping[str, float] = field(default_factory=dict)
     make_header: Callable[..., ImageHeader] = ImageHeader
     groups: Mapping[str, Labels] = field(default_factory=dict)
+    read: Callable[[str, int], BinaryIO] | None = None
 
     def __post_init__(self) -> None:
         if self.framing is None and any(getattr(self.config, key) for key in FRAME_KEYS):
@@ -82,14 +88,16 @@ class ImageSource:
         )
         unread = self.fill(part.origin, part.positions, images) if len(part.positions) else None
         images.flush()  # type: ignore[attr-defined]
-        if not unread:
-            return part
-        write_left_out(out, name, unread)
-        rows = np.array(sorted(unread), np.int64)
-        keep = without(len(part.positions), rows)
-        _refuse_gone(self, name, part, keep, "cannot be read")
-        _keep(out, name, keep)
-        return Part(part.origin, part.positions[keep])
+        if unread:
+            write_left_out(out, name, unread)
+            rows = np.array(sorted(unread), np.int64)
+            keep = without(len(part.positions), rows)
+            _refuse_gone(self, name, part, keep, "cannot be read")
+            _keep(out, name, keep)
+            part = Part(part.origin, part.positions[keep])
+        if name == "validation" and self.config.originals and self.read:
+            keep_originals(out, self.config.originals, part.positions, partial(self.read, part.origin))
+        return part
 
     def separate(self, out: Path, parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[str, float]]:
         """The ``parts`` that are written, none with an image of another; and what there is to count.
@@ -158,7 +166,7 @@ class ImageSource:
         """``dataset.json``, once the splits are written."""
         height, width, channels = self.shape
         seen = "train" if counts["train"] else "calibration"
-        mean, std = _normalisation(self.config, _read(out, seen))
+        mean, std = normalisation_of(self.config, _read(out, seen))
         return self.make_header(
             classes=list(self.classes),
             height=height,
@@ -221,6 +229,10 @@ def _laid_out(config: Data, progress: Progress) -> ImageSource:
         failures = decode_all(len(order), decode, "images", progress, config.max_bad_fraction)
         return {int(order[step]): (samples[positions[order[step]]].name, str(e)) for step, e in failures.items()}
 
+    def read(split: str, position: int) -> BinaryIO:
+        name = catalogue.samples[split][position].name
+        return catalogue.data(name) or open_file(catalogue.root / name)
+
     return ImageSource(
         classes=catalogue.classes,
         targets=ClassTargets(class_numbers(catalogue)),
@@ -231,6 +243,7 @@ def _laid_out(config: Data, progress: Progress) -> ImageSource:
         framing=framing,
         counts={"files_left_out": float(len(catalogue.left_out))},
         groups=group_numbers(catalogue),
+        read=read,
     )
 
 
@@ -275,31 +288,3 @@ def _refuse_gone(source: ImageSource, split: str, part: Part, keep: Indices, why
 
 def _train(out: Path) -> Images:
     return _read(out, "train")
-
-
-def _normalisation(config: Data, train: Images) -> tuple[list[float], list[float]]:
-    mean, std = list(config.mean), list(config.std)
-    if not mean or not std:
-        measured = _measure(train)
-        mean, std = mean or measured[0], std or measured[1]
-    mean, std = rescaled(mean, config.scale), rescaled(std, config.scale)
-    for key, values in (("mean", mean), ("std", std)):
-        if len(values) != train.shape[3]:
-            raise DataError(
-                f"data.{key} has {len(values)} values {values}; the images have {train.shape[3]} channels: "
-                "give one value for each, or none to measure them"
-            )
-    return mean, std
-
-
-def _measure(train: Images) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel on the 0..1 scale, from exact integer counts."""
-    counts = np.zeros((train.shape[3], 256), dtype=np.int64)
-    for start in range(0, len(train), 256):  # bincount widens to int64: a part at a time
-        part = train[start : start + 256]
-        counts += np.stack([np.bincount(part[..., c].reshape(-1), minlength=256) for c in range(train.shape[3])])
-    levels = np.arange(256, dtype=np.float64) / 255
-    means = [float(n @ levels / n.sum()) for n in counts]
-    deviations = [float(np.sqrt(n @ (levels - m) ** 2 / n.sum())) for n, m in zip(counts, means, strict=True)]
-    # A constant channel has no spread: one grey level keeps the division finite.
-    return [round(m, 6) for m in means], [round(max(d, 1 / 255), 6) for d in deviations]

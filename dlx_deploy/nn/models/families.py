@@ -46,8 +46,9 @@ class Family:
     cannot be read here before its library is imported. ``prefix``: what names of a whole collection begin with, which
     the builder gets without it. ``weights``: ``module:function`` of a function of a name, the name of its weights and a
     folder (or ``None``), which gives where trained weights come from and the state dict. ``recipe``: that of a function
-    of a ``Trained``, which gives the preprocessing that its metadata say. ``example``: for messages. ``library``: the
-    distribution, other than torch and torchvision, that makes the network.
+    of a ``Trained``, which gives the preprocessing that its metadata say; ``reference``: of one that gives its
+    library's own function for it. ``example``: for messages. ``library``: the distribution, other than torch and
+    torchvision, that makes the network.
     """
 
     reads: Reads
@@ -57,6 +58,7 @@ class Family:
     prefix: str = ""
     weights: str = ""
     recipe: str = ""
+    reference: str = ""
     example: str = ""
     library: str = ""
 
@@ -98,6 +100,7 @@ def _of_torchvision(gives: str, room: str, builder: str, example: str) -> Family
         partial(torchvision_names, room),
         weights=f"{_HERE}.pretrained:torchvision_state",
         recipe=f"{_HERE}.recipe_readers:torchvision_recipe",
+        reference=f"{_HERE}.references:torchvision_reference",
         example=example,
     )
 
@@ -113,6 +116,7 @@ FAMILIES = (
         prefix=TIMM,
         weights=f"{_HERE}.pretrained:timm_state",
         recipe=f"{_HERE}.recipe_readers:timm_recipe",
+        reference=f"{_HERE}.references:timm_reference",
         example="timm:NAME",
         library="timm",
     ),
@@ -139,6 +143,7 @@ FAMILIES = (
         prefix=HF,
         weights=f"{_HERE}.pretrained:hf_image_state",
         recipe=f"{_HERE}.recipe_readers:hf_recipe",
+        reference=f"{_HERE}.references:hf_reference",
         example="hf:NAME_OR_PATH",
         library="transformers",
     ),

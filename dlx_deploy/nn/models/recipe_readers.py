@@ -13,7 +13,15 @@ from typing import Any
 from dlx_deploy.nn.models.recipes import Recipe, Trained, UnknownRecipe
 from dlx_deploy.runtime.tasks.framing import BGR, CROP, FILTERS, LETTERBOX, RGB, SQUASH
 
-__all__ = ["hf_processor", "hf_recipe", "timm_config", "timm_recipe", "torchvision_preset", "torchvision_recipe"]
+__all__ = [
+    "hf_processor",
+    "hf_recipe",
+    "timm_config",
+    "timm_recipe",
+    "torchvision_preset",
+    "torchvision_recipe",
+    "wraps_timm",
+]
 
 COLOURS = 3
 LEVELS = 255
@@ -144,7 +152,7 @@ def hf_recipe(trained: Trained) -> Recipe:
     Raises:
         UnknownRecipe: it is not known what. OSError: the hub cannot be reached.
     """
-    if isinstance(_read_json(trained).get("pretrained_cfg"), Mapping):  # timm's network in transformers
+    if wraps_timm(trained):
         return timm_recipe(trained)
     processor = hf_processor(trained)
     kind = type(processor).__name__.removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor")
@@ -163,6 +171,11 @@ def hf_recipe(trained: Trained) -> Recipe:
         std=std,
         color_order=BGR if getattr(processor, "do_flip_channel_order", False) else RGB,
     )
+
+
+def wraps_timm(trained: Trained) -> bool:
+    """Whether a Hugging Face model's ``config.json`` is of a network of timm's, and says its preprocessing itself."""
+    return isinstance(_read_json(trained).get("pretrained_cfg"), Mapping)
 
 
 def _hf_geometry(kind: str, processor: Any) -> tuple[str, tuple[int, int], tuple[int, int]]:
