@@ -22,6 +22,9 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts"
 """What is read as a video, in any case."""
 URL = re.compile(r"(rtsps?|https?|udp|tcp)://", re.IGNORECASE)
 MISSING = "install it with: pip install opencv-python-headless (or, where the system brings it: python3-opencv)"
+PIPELINE = "does this OpenCV have GStreamer (the system's python3-opencv has, PyPI's has not), and the pipeline run?"
+    "does this OpenCV have GStreamer (the system's python3-opencv has, PyPI's has not), and gst-launch-1.0 run it?"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -68,7 +71,8 @@ def read_camera(camera: str, every: int = 1) -> Iterator[Sample]:
     name, number, began = _named(camera), 0, time.monotonic()
     try:
         if not capture.isOpened():
-            raise InputError(f"{name}: cannot be opened; is it connected, free, and may this user read it?")
+            why = PIPELINE if pipeline else "is it connected, free, and may this user read it?"
+            raise InputError(f"{name}: cannot be opened; {why}")
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # else a slow model sees what was in front of it some frames ago
         while capture.grab():
             if number % every == 0:

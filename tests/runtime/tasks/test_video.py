@@ -118,6 +118,8 @@ def test_a_camera_that_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="camera 7: cannot be opened; is it connected"):
         next(read_camera("7"))
     assert module.captures[0].released
+    with pytest.raises(InputError, match=r"cannot be opened; does this OpenCV have GStreamer \(the system's python3-"):
+        next(read_camera("nvarguscamerasrc ! appsink"))
 
 
 def test_a_real_video(tmp_path: Path) -> None:
