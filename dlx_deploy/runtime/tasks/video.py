@@ -23,8 +23,6 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts"
 URL = re.compile(r"(rtsps?|https?|udp|tcp)://", re.IGNORECASE)
 MISSING = "install it with: pip install opencv-python-headless (or, where the system brings it: python3-opencv)"
 PIPELINE = "does this OpenCV have GStreamer (the system's python3-opencv has, PyPI's has not), and the pipeline run?"
-    "does this OpenCV have GStreamer (the system's python3-opencv has, PyPI's has not), and gst-launch-1.0 run it?"
-)
 _log = logging.getLogger(__name__)
 
 
