@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +18,17 @@ from dlx_deploy.devices.choice import device_for
 from dlx_deploy.errors import ConfigError, GateStopped
 from dlx_deploy.pipeline.check import check_build
 from dlx_deploy.pipeline.collect import collect_garbage
+from dlx_deploy.pipeline.execution import BuildResult, Watcher
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.plan import plan as plan_build
-from dlx_deploy.pipeline.run import BuildResult, Watcher, run_build
+from dlx_deploy.pipeline.run import run_build
+from dlx_deploy.pipeline.side_by_side import run_builds
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.builds import BuildView, view_build
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher
 from dlx_deploy.report.screen import Screen, stderr_console
 from dlx_deploy.report.stores import CollectedView
+from dlx_deploy.runtime.machine import available_cores
 from dlx_deploy.stages.convert import used_as_it_is
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.support.engine import missing_builder
@@ -44,6 +48,7 @@ __all__ = [
     "labelled_data",
     "load_work",
     "recipes_in",
+    "usual_jobs",
 ]
 
 
@@ -125,16 +130,23 @@ def recipes_in(store: Path) -> Path:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How a build runs, none of which changes its result: ``processes`` that train together (on one machine),
-    ``logs`` for TensorBoard, ``quiet`` without progress, ``say`` for what must not go unseen."""
+    """How a build runs, none of which changes its result: ``processes`` that train together (on one machine), ``jobs``
+    steps at a time, ``logs`` for TensorBoard, ``quiet`` without progress, ``say`` for what must not go unseen."""
 
     processes: int = 1
+    jobs: int = 1
     logs: Path | None = None
     quiet: bool = False
     say: Callable[[str], None] = _log.warning
 
 
 BUILD_OPTIONS = BuildOptions()
+
+
+def usual_jobs() -> int:
+    """How many steps run at a time where nobody says: each may hold torch and a network in memory."""
+    # Windows hands no pipe to a process by its number.
+    return min(available_cores(), 2) if os.name == "posix" else 1
 
 
 def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIONS) -> Iterator[Built]:
@@ -169,8 +181,12 @@ def _results(work: Work, options: BuildOptions) -> Iterator[Iterator[BuildResult
             replace(build, team=team, processes=local_processes(options.processes), logs=options.logs)
             for build in work.builds
         ]
-        one_by_one = (run_build(build, work.store, watch) for build, watch in zip(builds, watchers, strict=True))
-        yield _undisturbed(one_by_one, screen)
+        if team is not None or options.jobs == 1:
+            one_by_one = (run_build(build, work.store, watch) for build, watch in zip(builds, watchers, strict=True))
+            yield _undisturbed(one_by_one, screen)
+        else:
+            with contextlib.closing(run_builds(builds, work.store, watchers, options.jobs)) as side_by_side:
+                yield _undisturbed(side_by_side, screen)
 
 
 def _undisturbed(results: Iterator[BuildResult], screen: Screen | None) -> Iterator[BuildResult]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from dlx_deploy.config import Config
 from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.plan import Build
-from dlx_deploy.pipeline.run import BuildResult
 from dlx_deploy.runtime.files import write_atomically
 
 __all__ = ["deliver", "package_path", "set_aside"]

@@ -15,6 +15,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: torch's own choice, as many threads as cores in each, is several times slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# In this process, where torch is imported once and what a test replaces is replaced; test_kill builds side by side.
+os.environ.setdefault("DLX_DEPLOY_JOBS", "1")
+
 from dlx_deploy import cli
 
 TINY = [

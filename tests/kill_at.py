@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dlx_deploy import cli
-from dlx_deploy.pipeline import run as run_module
+from dlx_deploy.pipeline import execution
 from dlx_deploy.pipeline import store as store_module
 from dlx_deploy.pipeline.plan import Planned
 from dlx_deploy.report.live import LiveWatcher
@@ -39,8 +39,8 @@ def die() -> None:
 
 started = LiveWatcher.started
 settle = store_module._settle
-job = run_module._job
-entry = run_module._entry
+job = execution._job
+entry = execution._entry
 
 
 def note_start(self: LiveWatcher, planned: Planned) -> None:
@@ -49,8 +49,8 @@ def note_start(self: LiveWatcher, planned: Planned) -> None:
     started(self, planned)
 
 
-def make_job(step: Any, *rest: Any) -> Any:
-    made = job(step, *rest)
+def make_job(planned: Planned, *rest: Any) -> Any:
+    made, step = job(planned, *rest), planned.step
     if step.name == STEP and MOMENT == "start":
         die()
     if step.name == STEP and MOMENT == "epoch":
@@ -80,8 +80,8 @@ def make_entry(record: Any, step: Any, *rest: Any) -> Any:
 
 LiveWatcher.started = note_start  # type: ignore[method-assign]
 store_module._settle = settle_and_die
-run_module._job = make_job
-run_module._entry = make_entry
+execution._job = make_job
+execution._entry = make_entry
 
 
 def run(step: str, moment: str, arguments: list[str]) -> int:

@@ -54,9 +54,9 @@ def killed_at() -> Iterator[Killer]:
     killer.server.communicate(timeout=60)
 
 
-def finish(folder: Path) -> dict[str, str]:
+def finish(folder: Path, jobs: int = 1) -> dict[str, str]:
     """Build to the end: step → ran or cached."""
-    command = [sys.executable, "-m", "dlx_deploy.cli", "build", *tiny()]
+    command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--jobs", str(jobs), *tiny()]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((folder / PACKAGE).with_suffix(".manifest.json").read_text())
@@ -105,6 +105,20 @@ def test_terminated_loses_nothing(tmp_path: Path) -> None:
     (manifest,) = (tmp_path / ".dlx" / "builds").iterdir()
     ended = json.loads(manifest.read_text())
     assert (ended["status"], [s["step"] for s in ended["steps"]]) == ("interrupted", ["data"])
+
+
+def test_killed_with_two_steps_at_work(built: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--jobs", "2", *tiny()]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    store = tmp_path / ".dlx" / "store"
+    while len(list(store.glob(".work-*"))) < 2:
+        assert process.poll() is None, "it ended and never had two steps at work"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert {status for step, status in finish(tmp_path, jobs=2).items() if step in ("data", "teacher")} == {"cached"}
+    assert digest(tmp_path) == digest(built)  # which was built one step after another
+    assert not list(store.glob(".work-*"))
 
 
 @pytest.mark.slow

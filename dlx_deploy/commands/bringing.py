@@ -12,6 +12,7 @@ from dlx_deploy.commands.options import (
     ConfigOption,
     DataOption,
     ForceOption,
+    JobsOption,
     JsonOption,
     ModelOption,
     NormalisationOption,
@@ -63,15 +64,16 @@ def quantize(
     normalisation: NormalisationOption = None,
     write_config: WriteConfigOption = None,
     force: ForceOption = False,
+    jobs: JobsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Quantize a finished network, nothing trained, and write its package: a build of --model and --data alone."""
-    from dlx_deploy.building import BuildOptions
+    from dlx_deploy.building import BuildOptions, usual_jobs
     from dlx_deploy.oneline import Brought
 
     brought = Brought(model or "", checkpoint, pretrained, data, size or "", normalisation or "")
     asked = Asked(config, target, overrides, store, write_config=write_config, force=force, quantize=True)
-    build_all(load_asked(asked, brought), output, BuildOptions(quiet=as_json, say=say))
+    build_all(load_asked(asked, brought), output, BuildOptions(jobs=jobs or usual_jobs(), quiet=as_json, say=say))
 
 
 def load_asked(asked: Asked, brought: Brought) -> Work:

@@ -15,6 +15,7 @@ from dlx_deploy.commands.options import (
     DataOption,
     ExactToolsOption,
     ForceOption,
+    JobsOption,
     JsonOption,
     ModelOption,
     NormalisationOption,
@@ -48,17 +49,18 @@ def build(
     force: ForceOption = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read every stored byte again, trusting no time stamp.")] = False,
     processes: Annotated[int, typer.Option(help="Processes that train together on this machine.", min=1)] = 1,
+    jobs: JobsOption = 0,
     exact_tools: ExactToolsOption = False,
     tensorboard: Annotated[Path | None, typer.Option(help="Write TensorBoard logs of training there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the pipeline for each target and write its package."""
-    from dlx_deploy.building import BuildOptions, load_work
+    from dlx_deploy.building import BuildOptions, load_work, usual_jobs
     from dlx_deploy.stages.support.team import is_worker, run_worker
 
     if is_worker():
         raise typer.Exit(run_worker())
-    options = BuildOptions(processes, tensorboard, as_json, say)
+    options = BuildOptions(processes, jobs or usual_jobs(), tensorboard, as_json, say)
     if not any((model, checkpoint, pretrained, data, size, normalisation, write_config)):
         build_all(load_work(config, target, overrides, store, deep, exact_tools), output, options)
         return

@@ -23,6 +23,7 @@ __all__ = [
     "DataOption",
     "ExactToolsOption",
     "ForceOption",
+    "JobsOption",
     "JsonOption",
     "ModelOption",
     "NoBuildOption",
@@ -50,6 +51,10 @@ TargetOption = Annotated[
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override one key: --set distill.epochs=5")]
 ExactToolsOption = Annotated[
     bool, typer.Option("--exact-tools", help="Make again what another patch version of a library made.")
+]
+_JOBS_HELP = "Steps that run side by side, a process each; by default 2 where there are cores for them."
+JobsOption = Annotated[
+    int, typer.Option("--jobs", "-j", help=_JOBS_HELP, min=0, envvar="DLX_DEPLOY_JOBS", show_envvar=False)
 ]
 StoreOption = Annotated[Path, typer.Option("--store", help="Where finished stages are kept.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

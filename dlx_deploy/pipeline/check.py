@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from dlx_deploy.errors import ConfigError, DlxError
 from dlx_deploy.pipeline.plan import Build, plan
-from dlx_deploy.pipeline.stage import Setup, Source, Step, Tree
+from dlx_deploy.pipeline.stage import Metrics, Setup, Source, Step, Tree
 from dlx_deploy.pipeline.store import Store
 
-__all__ = ["check_build", "rehearse_build"]
+__all__ = ["Rehearsal", "check_build", "rehearsals", "rehearse_build", "rehearse_steps"]
+
+Check = Callable[[Setup[msgspec.Struct]], None]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """One step's rehearsal."""
+
+    step: str
+    rehearse: Check
+    setup: Setup[msgspec.Struct]
 
 
 def check_build(build: Build) -> None:
@@ -25,7 +37,8 @@ def check_build(build: Build) -> None:
         for name, path in _files(step.inputs).items():
             if not path.exists():
                 _refuse_missing(step, name, path)
-        _call(step, step.stage.check, build)
+        if step.stage.check is not None:
+            _call(step.name, step.stage.check, _setup(step, build))
 
 
 def rehearse_build(build: Build, store: Store) -> None:
@@ -34,18 +47,38 @@ def rehearse_build(build: Build, store: Store) -> None:
     Raises:
         DlxError: what the step itself would raise later; the step is named.
     """
-    for planned in plan(build, store):
-        if planned.action == "run":
-            _call(planned.step, planned.step.stage.rehearse, build)
+    rehearse_steps(rehearsals(build, store))
 
 
-def _call(step: Step, check: Callable[[Setup[msgspec.Struct]], None] | None, build: Build) -> None:
-    if check is None:
-        return
+def rehearsals(build: Build, store: Store) -> list[Rehearsal]:
+    """What ``rehearse_build`` asks, as values that another process can be given."""
+    return [
+        Rehearsal(step.name, step.stage.rehearse, _setup(step, build))
+        for step in (planned.step for planned in plan(build, store) if planned.action == "run")
+        if step.stage.rehearse is not None
+    ]
+
+
+def rehearse_steps(asked: Sequence[Rehearsal]) -> Metrics:
+    """Rehearse; there is nothing to measure.
+
+    Raises:
+        DlxError: as ``rehearse_build``.
+    """
+    for one in asked:
+        _call(one.step, one.rehearse, one.setup)
+    return {}
+
+
+def _setup(step: Step, build: Build) -> Setup[msgspec.Struct]:
+    return Setup(step.params, _files(step.inputs), build.config, build.target)
+
+
+def _call(step: str, check: Check, setup: Setup[msgspec.Struct]) -> None:
     try:
-        check(Setup(step.params, _files(step.inputs), build.config, build.target))
+        check(setup)
     except DlxError as e:
-        raise type(e)(f"{step.name}: {e}") from e
+        raise type(e)(f"{step}: {e}") from e
 
 
 def _refuse_missing(step: Step, name: str, path: Path) -> None:

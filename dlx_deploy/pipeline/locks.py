@@ -15,7 +15,7 @@ try:
 except ImportError:  # pragma: no cover (Windows)
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked", "store_error"]
+__all__ = ["locked", "locked_at_once", "store_error"]
 
 
 @contextlib.contextmanager
@@ -32,6 +32,27 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def locked_at_once(path: Path) -> contextlib.ExitStack | None:
+    """The lock that the file ``path`` stands for, held until the context is left; ``None`` if another process has it.
+
+    Raises:
+        StoreError: the file cannot be made.
+    """
+
+    class Taken(Exception):
+        pass
+
+    def refuse() -> None:
+        raise Taken
+
+    held = contextlib.ExitStack()
+    try:
+        held.callback(os.close, _locked(path, refuse))
+    except Taken:
+        return None
+    return held
 
 
 def store_error(e: OSError, path: Path) -> StoreError:

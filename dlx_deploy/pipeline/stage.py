@@ -96,6 +96,8 @@ class Stage(Generic[P]):
     """Distributions whose versions enter the key; one that is missing stops the build before any work."""
     measures_host: bool = False
     """True where the result depends on the device (timings): its identity then enters the key."""
+    times_host: bool = False
+    """True where that is a matter of time: nothing else runs beside it then."""
     distributed: bool = False
     """True where a team of processes may run the stage together."""
     check: Callable[[Setup[P]], None] | None = None

@@ -20,7 +20,7 @@ import msgspec
 from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.digest import DigestCache, canonical_json, combine
 from dlx_deploy.pipeline.key import key_of
-from dlx_deploy.pipeline.locks import locked, store_error
+from dlx_deploy.pipeline.locks import locked, locked_at_once, store_error
 from dlx_deploy.pipeline.record import SCHEMA, Corrupt, Record, StoredOutput
 from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.schemas import newer_schema
@@ -93,6 +93,18 @@ class Store:
         Raises:
             StoreError: the disk is full or the store cannot be written; whatever ``record`` raised goes through.
         """
+        with self.working(key) as work:
+            return self.keep(record(work), work)
+
+    @contextlib.contextmanager
+    def working(self, key: str) -> Iterator[Path]:
+        """An empty folder for the step ``key``, which goes away with all that ``keep`` was not asked to keep.
+
+        The caller holds the step's lock.
+
+        Raises:
+            StoreError: the disk is full or the store cannot be written; whatever else is raised inside goes through.
+        """
         try:
             self._entries.mkdir(parents=True, exist_ok=True)
             self._remove_stale_work(key)
@@ -100,15 +112,7 @@ class Store:
         except OSError as e:
             raise store_error(e, self._entries) from e
         try:
-            done = record(work)
-            done = msgspec.structs.replace(done, sha256=done.digest())
-            (work / _RECORD).write_bytes(canonical_json(done))
-            _settle(work)
-            final = self._entries / key
-            if final.exists():  # damaged, or not wanted as it is: the caller holds the lock and looked
-                self._discard(final)
-            work.rename(final)
-            _fsync(self._entries)
+            yield work
         except OSError as e:
             if e.errno in _DISK_ERRORS:
                 raise store_error(e, work) from e
@@ -116,7 +120,18 @@ class Store:
         finally:
             self._listed = None
             shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(self.checkpoints(key), ignore_errors=True)
+
+    def keep(self, record: Record, work: Path) -> Record:
+        """Make the folder ``work`` the entry of what ``record`` describes, by one rename; the record as it is kept."""
+        done = msgspec.structs.replace(record, sha256=record.digest())
+        (work / _RECORD).write_bytes(canonical_json(done))
+        _settle(work)
+        final = self._entries / record.key
+        if final.exists():  # damaged, or not wanted as it is: the caller holds the lock and looked
+            self._discard(final)
+        work.rename(final)
+        _fsync(self._entries)
+        shutil.rmtree(self.checkpoints(record.key), ignore_errors=True)
         return done
 
     def outputs_in(self, folder: Path, names: list[str]) -> dict[str, StoredOutput]:
@@ -136,6 +151,10 @@ class Store:
         """Hold the step's lock; ``waiting`` is called once if another process has it. A dead holder frees it."""
         with locked(self.root / "locks" / key, waiting):
             yield
+
+    def lock_at_once(self, key: str) -> contextlib.ExitStack | None:
+        """The same, held from now on; ``None`` if another process has it."""
+        return locked_at_once(self.root / "locks" / key)
 
     def contents(self) -> dict[str, list[Path]]:
         """Every key of which anything is left → where: a finished entry, checkpoints, the work of a dead process."""

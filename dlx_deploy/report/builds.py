@@ -8,9 +8,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from dlx_deploy.config import Config
+from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.manifest import Manifest
-from dlx_deploy.pipeline.run import BuildResult
 from dlx_deploy.report.results import Results, read_results
 from dlx_deploy.report.table import LOST, format_bytes, format_seconds
 from dlx_deploy.runtime.words import line

@@ -201,4 +201,5 @@ STAGE = Stage(
     ),
     tools=("onnx", "onnxruntime"),
     measures_host=True,
+    times_host=True,
 )

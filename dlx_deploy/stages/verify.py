@@ -222,4 +222,5 @@ STAGE = Stage(
     uses=("judge", "kind", "arch", "device_tree_model", "title", "name", "roofline", "power_mode", "precisions"),
     tools=("numpy", "onnx", "onnxruntime"),
     measures_host=True,
+    times_host=True,
 )

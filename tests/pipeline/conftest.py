@@ -102,6 +102,9 @@ class Events:
     def progress(self, step: Step, done: float, total: float, text: str) -> None:
         self.log.append(f"progress {step.name} {done}/{total} {text}")
 
+    def ended(self, step: Step, is_done: bool) -> None:
+        self.log.append(f"{'done' if is_done else 'stopped'} {step.name}")
+
     def finished(self, entry: StepEntry, gates: Sequence[GateResult]) -> None:
         self.entries.append(entry)
 
@@ -127,4 +130,4 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / ".dlx")
 
 
-__all__ = ["Board", "Events", "NumberParams", "Toy"]
+__all__ = ["Board", "Events", "NoParams", "NumberParams", "Toy"]

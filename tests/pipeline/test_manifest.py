@@ -165,7 +165,7 @@ def test_trouble_with_other_files_is_the_step_s(toy: Toy, store: Store, events: 
 def test_what_is_missing_says_which_extras(
     toy: Toy, store: Store, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlx_deploy.pipeline.run.tool_versions", lambda names: dict.fromkeys(names, "missing"))
+    monkeypatch.setattr("dlx_deploy.pipeline.execution.tool_versions", lambda names: dict.fromkeys(names, "missing"))
     tools = ("transformers", "timm", "torch", "onnx", "timm")
     steps = [dataclasses.replace(s, stage=dataclasses.replace(s.stage, tools=tools)) for s in toy.steps()]
     with pytest.raises(EnvironmentMissing) as e:

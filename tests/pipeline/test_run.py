@@ -94,7 +94,7 @@ def test_a_step_s_seconds_are_those_that_it_took(
         clock[0] += took[name]
 
     toy.trouble = work
-    for module in ("run", "recorder"):
+    for module in ("execution", "recorder"):
         monkeypatch.setattr(f"dlx_deploy.pipeline.{module}.time", SimpleNamespace(monotonic=lambda: clock[0]))
     manifest = run_build(toy.build(3), store, events).manifest
     assert {step.step: step.seconds for step in manifest.steps} == took
