@@ -122,6 +122,10 @@ def bench(
 
 def selftest(
     package: PackageArgument,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="The build's test split: hundreds of answers are compared with its builder's too."),
+    ] = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
@@ -129,7 +133,14 @@ def selftest(
     as_json: JsonOption = False,
 ) -> None:
     """Compare the golden inputs' outputs with those of the builder; exit 5 if they differ."""
-    finish(_on_device(package, ["selftest", *_session(threads, backend, no_build, accept_hazards)]), as_json)
+    from dlx_deploy.building import labelled_data
+
+    session = _session(threads, backend, no_build, accept_hazards)
+    if data is None:
+        finish(_on_device(package, ["selftest", *session]), as_json)
+        return
+    with labelled_data(data, package) as folder:
+        finish(_on_device(package, ["selftest", f"--data={folder}", *session]), as_json)
 
 
 def engine(

@@ -282,6 +282,7 @@ class Package(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``.dlx`` file."""
 
     golden_images: AtLeastOne = 8
+    parity_samples: Annotated[int, Meta(ge=0, le=10_000)] = 512
 
 
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

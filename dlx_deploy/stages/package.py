@@ -13,6 +13,7 @@ from dlx_deploy.config import Config, Gate, Package
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Provenance, Source, Stage, Step
 from dlx_deploy.stages.quantize import read_precisions
+from dlx_deploy.stages.support.parity import make_parity
 from dlx_deploy.stages.support.tolerances import relative, share_of, tolerance_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import Task, task_of
@@ -21,6 +22,7 @@ from dlx_deploy.tasks.verification import REFERENCE, Accuracy
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Arrays, Samples
     from dlx_deploy.nn.data.dataset import Dataset
+    from dlx_deploy.runtime.package.parity import ParityTable
     from dlx_deploy.runtime.tasks.arrays import Tolerance
     from dlx_deploy.runtime.tasks.task import Task as DeviceTask
 
@@ -77,6 +79,7 @@ def run(job: Job[PackageParams]) -> Metrics:
         batch=next(iter(dims.values()))[0],
         engine=_optional(engine / "engine.plan"),
         engine_sidecar=_optional(engine / "engine.json"),
+        parity=_parity(job, samples.fitted(dims), device, recipe),
     )
     out = job.out / "package.dlx"
     write_archive(out, assemble(contents))
@@ -91,6 +94,18 @@ class _Golden:
     inputs: Samples
     outputs: Arrays
     tolerances: Mapping[str, Tolerance]
+
+
+def _parity(
+    job: Job[PackageParams], samples: Samples, device: DeviceTask, recipe: dict[str, Any]
+) -> ParityTable | None:
+    """The answers to some of the test samples, evenly over all: a split may be sorted by class."""
+    count, most = len(samples), job.params.parity_samples
+    if not most:
+        return None
+    rows = [i * count // most for i in range(most)] if count > most else list(range(count))
+    model, exact = job.inputs["model"].read_bytes(), job.target.judge == "exact-qdq"
+    return make_parity(model, samples[rows], device, recipe, exact)
 
 
 def _few(device: DeviceTask, golden: int) -> int:

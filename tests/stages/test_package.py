@@ -15,7 +15,9 @@ from dlx_deploy.config import Gate
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
+from dlx_deploy.runtime.commands.parity import check_parity
 from dlx_deploy.runtime.package.contents import Package, open_package
+from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks import arrays
 from dlx_deploy.runtime.tasks.arrays import Tolerance, within
 from dlx_deploy.stages.package import STAGE, PackageParams
@@ -70,10 +72,10 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "teacher.npz").rename(tmp_path / "teacher")
     (tmp_path / "out").mkdir()
 
-    def pack(model: bytes, target: str = "cpu-x86_64") -> Package:
+    def pack(model: bytes, target: str = "cpu-x86_64", **keys: Any) -> Package:
         (tmp_path / "model").write_bytes(model)
         inputs = {name: tmp_path / name for name in STAGE.inputs}
-        params = PackageParams(name="sums", version="1", gate=Gate())
+        params = PackageParams(name="sums", version="1", gate=Gate(), **keys)
         STAGE.run(Job(params, inputs, tmp_path / "out", load_target(target).profile))
         return open_package(tmp_path / "out" / "package.dlx")
 
@@ -125,6 +127,19 @@ def test_what_was_measured_and_every_gate_of_the_task_travel_along(packed: Any, 
     assert "| shipped | 100.00 % |" in card
     assert "- Gate accuracy: **undecided**. Accuracy drop 0.00 points on 20 samples, " in card
     assert "- Gate chance: **pass**. The teacher is right on 100.00 % of 20 test samples, " in card
+
+
+def test_answers_to_many_samples_travel_along(packed: Any) -> None:
+    package = packed(graph())
+    table = package.parity
+    assert table is not None
+    np.testing.assert_array_equal(table.digests, package.reference["digest"])  # 20 images, all of them
+    np.testing.assert_array_equal(table.decisions[:, 0], table.answers["logits"].argmax(axis=1))
+    assert (table.answers["logits"].shape, table.exact, table.other.sqnr_db) == ((20, 2), None, 60)
+    assert check_parity(Predictor(package), {"images": IMAGES}).failure() is None
+    few = packed(graph(), parity_samples=5).parity
+    np.testing.assert_array_equal(few.digests, table.digests[[0, 4, 8, 12, 16]])
+    assert packed(graph(), parity_samples=0).parity is None
 
 
 def test_golden_inputs_are_chosen_among_few_if_answers_are_large(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:

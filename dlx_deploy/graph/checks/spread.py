@@ -17,7 +17,7 @@ from dlx_deploy.runtime.backends.exact import exact_model
 from dlx_deploy.runtime.backends.exact_half import KEEPS
 from dlx_deploy.runtime.backends.exact_int8 import is_on_integers
 
-__all__ = ["BEND", "spread"]
+__all__ = ["BEND", "bent", "spread"]
 
 BEND = 2.0**-20
 """Relative: eight times float32's last bit, as much as ONNX Runtime 1.17 and 1.32 differ in ``Erf``."""
@@ -31,8 +31,10 @@ def spread(model: bytes, samples: Samples) -> dict[str, float]:
     largest value. Whole numbers (a map of classes) are left out: they do not move, they turn.
     """
     twin = exact_model(model)
-    plain, bent = (run_onnx(data, samples, exact_qdq=True, batch=BATCH, threads=1) for data in (twin, _bent(twin)))
-    return {name: _moved(values, bent[name]) for name, values in plain.items() if values.dtype.kind == "f"}
+    plain, moved = (
+        run_onnx(data, samples, exact_qdq=True, batch=BATCH, threads=1) for data in (twin, bent(twin, BEND))
+    )
+    return {name: _moved(values, moved[name]) for name, values in plain.items() if values.dtype.kind == "f"}
 
 
 def _moved(plain: NDArray[np.float32], bent: NDArray[np.float32]) -> float:
@@ -40,8 +42,8 @@ def _moved(plain: NDArray[np.float32], bent: NDArray[np.float32]) -> float:
     return float(np.abs(bent - plain).max()) / largest if largest else 0.0
 
 
-def _bent(twin: bytes) -> bytes:
-    """The model with a factor near 1 behind each node whose float32 result is not exactly defined."""
+def bent(twin: bytes, by: float) -> bytes:
+    """The float32 model ``twin`` with a factor ``1 + by`` behind each node whose result is not exactly defined."""
     model = load(twin)
     floats = _floats(model)
     nodes: list[NodeProto] = []
@@ -54,7 +56,7 @@ def _bent(twin: bytes) -> bytes:
         nodes += [helper.make_node("Mul", [f"{name}/straight", "bend"], [name], name=f"{name}/bend") for name in bends]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    model.graph.initializer.append(numpy_helper.from_array(np.array(1 + BEND, np.float32), "bend"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1 + by, np.float32), "bend"))
     return to_bytes(model)
 
 

@@ -93,7 +93,8 @@ def possible_hazards(package: Package) -> List[Hazard]:
     found = list_operators(package.model)
     plain = in_exact(found) if package.exact_qdq else found
     engine = package.meta["recipe"].get("engine") or {}
-    own = in_half(found) if "fp16" in engine.get("weak_types", ()) else found
+    weak = engine.get("weak_types")
+    own = in_half(found) if isinstance(weak, list) and "fp16" in weak else found
     met = [hazards_for(own if BACKENDS[name].own_graph else plain, name) for name in _order(package)]
     return list({hazard.id: hazard for hazards in met for hazard in hazards}.values())
 

@@ -13,6 +13,7 @@ from ..tasks.source import Sample
 from ..tasks.task import Budgets, PredictOptions
 from .asked import listed
 from .bench import BenchOptions, bench_package
+from .parity import Parity, check_parity
 from .predicting import answered
 from .selftest import self_test
 from .verify import teacher_outputs, verify_package
@@ -67,13 +68,18 @@ def predict(
     return PredictionsView(predictor.package, tuple(answered(predictor, samples, options or PredictOptions())))
 
 
-def selftest(predictor: Predictor) -> SelfTestView:
-    """The golden samples, compared.
+def selftest(predictor: Predictor, data: Optional[PathLike] = None) -> SelfTestView:
+    """The golden samples, compared; with ``data``, the samples of the build, as many as the package knows too.
 
     Raises:
-        SelfTestFailed: a sample differs.
+        SelfTestFailed: a golden sample differs.
+        InputError, BackendMissing: as ``Task.load_labelled`` and ``check_parity``.
     """
-    return SelfTestView(predictor.package, self_test(predictor))
+    package, result = predictor.package, self_test(predictor)
+    if data is None:
+        return SelfTestView(package, result)
+    given, _ = package.task.load_labelled(data)
+    return SelfTestView(package, result, check_parity(predictor, predictor.read(given)))
 
 
 def bench(predictor: Predictor, options: BenchOptions) -> BenchView:
@@ -96,4 +102,7 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
     feeds, teacher = predictor.read(given), None
     if options.teacher is not None:
         teacher = teacher_outputs(options.teacher, package.task, feeds, options.threads)
-    return VerifyView(package, verify_package(predictor, feeds, targets, options.budgets(package.budgets), teacher))
+    parity = None if package.parity is None else Parity(predictor, package.parity)
+    budgets = options.budgets(package.budgets)
+    judgement = verify_package(predictor, feeds, targets, budgets, teacher, parity)
+    return VerifyView(package, judgement, None if parity is None else parity.result())

@@ -106,7 +106,7 @@ def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package
             arguments.max_drop, arguments.confidence, arguments.teacher, arguments.threads, arguments.min_accuracy
         )
         return commands.verify(predictor, arguments.data, given)
-    return commands.selftest(predictor)
+    return commands.selftest(predictor, arguments.data)
 
 
 def _request(arguments: argparse.Namespace) -> PredictRequest:
@@ -133,7 +133,8 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     for name in _names("predict"):
         _predict_options(_command(actions, name, "say what the model makes of images, videos or texts"))
 
-    _command(actions, "selftest", "compare the golden inputs' outputs with those of the builder")
+    selftest = _command(actions, "selftest", "compare the golden inputs' outputs with those of the builder")
+    selftest.add_argument("--data", metavar="PATH", help="the build's test split: hundreds of its answers compared too")
 
     bench = _command(actions, "bench", "measure the latency on this machine")
     bench.add_argument("inputs", nargs="*", metavar="INPUT", help="files or texts to read in turn (default: arrays)")

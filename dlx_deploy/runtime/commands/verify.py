@@ -19,6 +19,7 @@ from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
 from ..tasks.task import Budgets, Judgement, Outputs, Task
 from ..untyped import Array
 from ..words import said
+from .parity import BLOCK, Parity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["teacher_outputs", "verify_package"]
 
 _log = logging.getLogger(__name__)
-BLOCK = 128  # samples per run at most: bounds the memory, not the result
 
 
 def verify_package(
@@ -35,12 +35,13 @@ def verify_package(
     targets: Arrays,
     budgets: Optional[Budgets] = None,
     teacher: Optional[Arrays] = None,
+    parity: Optional[Parity] = None,
 ) -> Judgement:
     """The verdict on what ``Predictor.read`` gave, with its ``targets`` by name.
 
     The teacher's answers are its outputs, ``teacher``, or else those in the package, found by the samples' digests;
     then samples beside the whole of the build's test split are passed over.
-    ``budgets`` default to the package's own.
+    ``budgets`` default to the package's own. ``parity`` hears the answers, to hold them against the builder's.
 
     Raises:
         InputError: no samples, counts or targets that do not fit, a budget out of range, or samples whose teacher's
@@ -63,7 +64,8 @@ def verify_package(
             "%d of %d %s are not of the build's test split: passed over", left, count, package.task.inputs.noun
         )
         rows = np.flatnonzero(known)
-        feeds, targets, count, known = rows_of(feeds, rows), rows_of(targets, rows), len(rows), known[rows]
+        feeds, targets, digests = rows_of(feeds, rows), rows_of(targets, rows), digests[rows]
+        count, known = len(rows), known[rows]
     if teacher is not None:
         by_teacher = outputs.statistic(teacher, targets)
     elif known.all():
@@ -78,7 +80,10 @@ def verify_package(
     size = block_rows((*package.task.inputs.tensors, *outputs.tensors), BLOCK)
     for start in range(0, count, size):
         block = slice(start, start + size)
-        parts.append(outputs.statistic(predictor.run(rows_of(feeds, block)), rows_of(targets, block)))
+        answers = predictor.run(rows_of(feeds, block))
+        parts.append(outputs.statistic(answers, rows_of(targets, block)))
+        if parity is not None:
+            parity.add(digests[block], answers)
     changed = int(outputs.changed(columns, rows_of(targets, known)).sum())
     return outputs.judge(by_teacher, joined(parts), budgets or package.budgets, changed)
 

@@ -18,6 +18,7 @@ from ..untyped import JsonTable
 from ..views import lines_of
 from ..words import line
 from .bench import BenchResult
+from .parity import ParityResult
 from .selftest import SelfTestResult
 
 if TYPE_CHECKING:
@@ -179,22 +180,29 @@ class StreamView:
 
 @dataclass(frozen=True)
 class SelfTestView:
-    """A self-test that passed."""
+    """A self-test whose golden samples agree, and how many more samples compare, if they were asked for."""
 
     package: Package
     result: SelfTestResult
-    failure: Optional[RuntimeFault] = None
+    parity: Optional[ParityResult] = None
+
+    @property
+    def failure(self) -> Optional[RuntimeFault]:
+        """The bounds on the other samples that are missed."""
+        return self.parity.failure() if self.parity else None
 
     @property
     def data(self) -> JsonTable:
         """The verdict and the differences."""
-        return {**_head(self.package), "verdict": "pass", **self.result.to_dict()}
+        verdict = "fail" if self.failure else "pass"
+        return {**_head(self.package), "verdict": verdict, **self.result.to_dict(), **_parity_data(self.parity)}
 
     @property
     def text(self) -> str:
         """What agreed, and how well."""
         shown = [self.package.task.outputs.agreement, *(output.describe() for output in self.result.outputs)]
-        return f"self-test passed: {self.result.images} golden inputs, {', '.join(shown)}"
+        golden = f"self-test passed: {self.result.images} golden inputs, {', '.join(shown)}"
+        return lines_of([golden, *([self.parity.describe()] if self.parity else [])])
 
 
 @dataclass(frozen=True)
@@ -236,25 +244,32 @@ class VerifyView:
 
     package: Package
     result: Judgement
+    parity: Optional[ParityResult] = None
 
     @property
     def failure(self) -> Optional[RuntimeFault]:
-        """The budget that is missed, or that cannot be decided."""
-        return self.result.failure()
+        """The budget that is missed, answers that are not the builder's, or a budget that cannot be decided."""
+        faults = [self.result.failure(), self.parity.failure() if self.parity else None]
+        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
 
     @property
     def data(self) -> JsonTable:
-        """The judgement's own values."""
-        return {**_head(self.package), **self.result.to_dict()}
+        """The judgement's own values, and how the answers compare with the builder's."""
+        return {**_head(self.package), **self.result.to_dict(), **_parity_data(self.parity)}
 
     @property
     def text(self) -> str:
-        """The judgement's own lines."""
-        return lines_of(self.result.lines(self.package.task.inputs.noun))
+        """The judgement's own lines, and that comparison."""
+        own = self.result.lines(self.package.task.inputs.noun)
+        return lines_of([*own, *([self.parity.describe()] if self.parity else [])])
 
 
 def _cells(name: str, row: PredictionRow) -> str:
     return "\t".join(map(line, [name, *row.cells]))
+
+
+def _parity_data(parity: Optional[ParityResult]) -> Dict[str, object]:
+    return {"parity": parity.to_dict()} if parity else {}
 
 
 def _head(package: Package) -> Dict[str, object]:

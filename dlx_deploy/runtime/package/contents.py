@@ -20,6 +20,7 @@ from . import archive, schema1
 from .fields import Fields
 from .members import DIGEST, LAYOUT, array_members, read_golden, read_reference
 from .model_bytes import check_model_bytes
+from .parity import ParityTable, parity_fields, parity_members, read_parity
 from .rules import check_batch, check_rest
 
 __all__ = ["Package", "PackageContents", "assemble", "make_reference", "open_package", "parse_package"]
@@ -52,7 +53,8 @@ class Package:
     ``batch`` is the model's fixed batch size, ``None`` if any is fine. ``golden_inputs`` and ``golden_outputs`` are
     arrays by the name of an input or output; ``reference`` by column: ``digest`` (uint64[m]) and those of the task's
     outputs. ``engine`` and ``engine_sidecar`` are a TensorRT engine that was built ahead and the JSON beside it, or
-    both ``None``. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal.
+    both ``None``. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal. ``parity``: the builder's answers to
+    many real samples, if the package carries them.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Package:
     digest: str
     engine: Optional[bytes] = None
     engine_sidecar: Optional[bytes] = None
+    parity: Optional[ParityTable] = None
 
     @property
     def inputs(self) -> Dict[str, Tensor]:
@@ -105,6 +108,7 @@ class PackageContents:
     batch: Optional[int] = None
     engine: Optional[bytes] = None
     engine_sidecar: Optional[bytes] = None
+    parity: Optional[ParityTable] = None
 
 
 def open_package(path: PathLike) -> Package:
@@ -162,6 +166,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         digest=hashlib.sha256(files[archive.INDEX]).hexdigest(),
         engine=files.get(ENGINE),
         engine_sidecar=files.get(ENGINE_SIDECAR),
+        parity=read_parity(field, files, task.outputs),
     )
 
 
@@ -179,6 +184,7 @@ def assemble(contents: PackageContents) -> Dict[str, bytes]:
         CARD: contents.model_card.encode("utf-8"),
         **array_members({**contents.golden_inputs, **contents.golden_outputs}, contents.reference),
         **contents.task.inputs.members(),
+        **(parity_members(contents.parity) if contents.parity else {}),
         "__main__.py": MAIN,
     }
     if contents.engine is not None and contents.engine_sidecar is not None:
@@ -210,6 +216,7 @@ def _metadata(contents: PackageContents) -> Dict[str, object]:
         **contents.metadata,
         **task.inputs.fields(),
         **task.outputs.fields(),
+        **(parity_fields(contents.parity) if contents.parity else {}),
         "schema": PACKAGE,
         "task": task.name,
         "inputs": [tensor.to_dict(batch) for tensor in task.inputs.tensors],

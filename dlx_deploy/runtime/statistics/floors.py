@@ -14,8 +14,9 @@ from typing import Callable, Optional
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..words import percent
 from .drops import LEAST_ROOM, POWER, Decision
+from .search import fewest
 
-__all__ = ["Floor", "accuracy_floor", "accuracy_lower_bound", "accuracy_upper_bound", "fewest_samples"]
+__all__ = ["Floor", "accuracy_floor", "accuracy_lower_bound", "accuracy_upper_bound", "fewest_samples", "most_of"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,19 @@ def fewest_samples(floor: float, confidence: float) -> int:
         raise InputError(f"the least accuracy is {floor}; must be over 0 and under 1")
     _check(0, 1, confidence)
     return max(math.ceil(math.log(1 - confidence) / math.log(floor) * (1 - 1e-12)), 1)
+
+
+def most_of(n: int, share: float, chance: float) -> int:
+    """The most of ``n`` samples that something which happens to a ``share`` (0..1) of all can be expected to happen to:
+    more of them have a chance under ``chance``, exactly (binomial).
+
+    Raises:
+        InputError: no samples.
+    """
+    _check(0, n, 0.5)
+    if not 0 < share < 1:
+        return n if share >= 1 else 0
+    return fewest(lambda k: k > n or _beta(share, k, n - k + 1) < chance, 0) - 1
 
 
 def _samples_needed(right: int, n: int, floor: float, confidence: float) -> int:

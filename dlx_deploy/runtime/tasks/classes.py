@@ -139,6 +139,11 @@ class Classes:
                 return name, f"names class {int(outside[0])}; must be 0 to {most}"
         return None
 
+    def decisions(self, outputs: Arrays) -> NDArray[np.int32]:
+        """The class that is first, int32[n, 1]."""
+        first: NDArray[np.int32] = outputs[LOGITS].argmax(axis=1).astype(np.int32)[:, None]
+        return first
+
     def check_targets(self, targets: Arrays, count: int, noun: str) -> None:
         """Refuses labels that do not fit ``count`` samples.
 

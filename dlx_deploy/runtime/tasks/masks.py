@@ -14,6 +14,7 @@ from .classes import LOGITS
 from .framing import Framing, place, unframed
 from .mask_counts import confusion_counts, iou_of, mean_iou_bounds, mean_iou_drops
 from .mask_files import IGNORED, mask_paths, write_mask
+from .sketches import hashed
 from .task import Budgets, PredictionRow, PredictOptions
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ __all__ = ["COUNTS", "MASK", "TITLE", "MaskVerification", "Masks", "Segmentation
 
 MASK = "mask"  # the target
 TITLE = "mIoU"
+DECIDED = 64
+"""Pixels of a mask that a parity table knows the class of."""
 MASK_DIGEST, COUNTS = "mask_digest", "counts"  # columns of the reference table
 
 
@@ -204,6 +207,14 @@ class Masks:
     def column_fault(self, columns: Arrays) -> Optional[Tuple[str, str]]:
         """Counts under 0."""
         return (COUNTS, "holds counts under 0") if columns[COUNTS].min(initial=0) < 0 else None
+
+    def decisions(self, outputs: Arrays) -> NDArray[np.int32]:
+        """The classes of some pixels that lie all over the mask, int32[n, pixels]."""
+        pixels = hashed(DECIDED) % np.uint32(self.size[0] * self.size[1])
+        logits = outputs[LOGITS]
+        some = logits.reshape(*logits.shape[:2], -1)[:, :, pixels]
+        classes: NDArray[np.int32] = some.argmax(axis=1).astype(np.int32)
+        return classes
 
     def check_targets(self, targets: Arrays, count: int, noun: str) -> None:
         """Refuses masks that do not fit ``count`` images.

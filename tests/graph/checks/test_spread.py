@@ -30,7 +30,7 @@ def test_integer_sums_do_not_move_and_what_is_bent_does() -> None:
 
 def test_only_what_is_not_exactly_defined_is_bent() -> None:
     twin = load(exact_model(quantized()))
-    bent = load(spread_module._bent(to_bytes(twin)))
+    bent = load(spread_module.bent(to_bytes(twin), BEND))
     names = {node.name for node in bent.graph.node if node.name.endswith("/bend")}
     assert names == {"pooled/bend"}, "convolutions and the head sum integers; the pool sums floats"
     onnx.checker.check_model(bent, full_check=True)
@@ -76,6 +76,6 @@ def test_a_map_of_classes_does_not_move_and_lends_no_output_its_tolerance() -> N
     )
     model = to_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9))
     inputs = samples(np.zeros((4, 1), np.uint8), name="images")
-    plain, bent = (run_onnx(m, inputs, exact_qdq=True)["classes"] for m in (model, spread_module._bent(model)))
+    plain, bent = (run_onnx(m, inputs, exact_qdq=True)["classes"] for m in (model, spread_module.bent(model, BEND)))
     assert (plain.dtype, plain.max(), bent.min()) == (np.uint8, 0, 1)
     assert spread_module.spread(model, inputs) == {"logits": pytest.approx(BEND, rel=0.1)}

@@ -191,7 +191,7 @@ def test_broken_package(run: Run, tmp_path: Path, dlx: Path) -> None:
 
 
 def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(predictor: object) -> None:
+    def interrupt(*given: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "selftest", interrupt)

@@ -17,6 +17,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.backends.table import BackendOptions
 from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.commands.main import main
+from dlx_deploy.runtime.commands.parity import check_parity
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.runtime.engine.sidecar import EngineKey, differences, read_sidecar, to_dict
 from dlx_deploy.runtime.engine.table import PrecisionTable, violations
@@ -24,6 +25,7 @@ from dlx_deploy.runtime.errors import PackageError, RuntimeFault
 from dlx_deploy.runtime.package.archive import INDEX, to_json, write_archive
 from dlx_deploy.runtime.package.contents import assemble, parse_package
 from dlx_deploy.runtime.package.fields import npy_bytes
+from dlx_deploy.runtime.package.parity import ParityBounds, ParityTable
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.strict_json import MAX_DEPTH, from_json
 
@@ -121,6 +123,8 @@ def use(files: Mapping[str, bytes], session: bool = True) -> None:
         return
     predictor = Predictor(package, BackendOptions(threads=1))
     to_json(commands.selftest(predictor).data)
+    if package.parity is not None:
+        to_json(check_parity(predictor, package.golden_inputs).to_dict())
 
 
 def survives(work: Callable[[], Any], what: Any) -> bool:
@@ -138,7 +142,12 @@ def survives(work: Callable[[], Any], what: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def hostile(data: Any, helpers: Any) -> dict[str, bytes]:
-    return assemble(helpers.tiny_contents(*data, metadata=full_metadata(helpers)))
+    images, bounds = data[0][:5], ParityBounds(26, 18, 0.02)
+    answers = helpers.expected_logits(images)
+    digests = helpers.tiny_task().inputs.digests({"images": images})
+    decisions = answers.argmax(axis=1).astype(np.int32)[:, None]
+    parity = ParityTable(digests, {"logits": answers}, decisions, bounds, bounds)
+    return assemble(helpers.tiny_contents(*data, metadata=full_metadata(helpers), parity=parity))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +162,9 @@ def test_every_field_of_the_index_with_every_wrong_value(hostile: dict[str, byte
     places = [path for path in paths(meta) if path[0] != "files"]
     assert len(places) > 60
     for path in places:
-        session = path[0] in ("task", "inputs", "outputs", "labels", "execution", "golden") or path[:2] == RECIPE
+        session = (
+            path[0] in ("task", "inputs", "outputs", "labels", "execution", "golden", "parity") or path[:2] == RECIPE
+        )
         for wrong in WRONG:
             files = {**hostile, INDEX: mutated(meta, path, wrong)}
             survives(lambda f=files, s=session: use(f, s), (path, wrong[:40]))
@@ -225,13 +236,22 @@ def headers(kind: str, shape: str) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    "name", ["golden/images.npy", "golden/logits.npy", "reference/digest.npy", "reference/label.npy"]
+    "name",
+    [
+        "golden/images.npy",
+        "golden/logits.npy",
+        "reference/digest.npy",
+        "reference/label.npy",
+        "parity/answers/logits.npy",
+        "parity/digest.npy",
+        "parity/decisions.npy",
+    ],
 )
 def test_every_header_of_an_array(hostile: dict[str, bytes], name: str) -> None:
     original = hostile[name]
     end = 10 + int.from_bytes(original[8:10], "little")
-    kind = {"images": "|u1", "logits": "<f4", "digest": "<u8", "label": "<i8"}[Path(name).stem]
-    shape = {"images": "(4, 6, 4, 3)", "logits": "(4, 3)"}.get(Path(name).stem, "(300,)")
+    kind = {"images": "|u1", "logits": "<f4", "digest": "<u8", "label": "<i8", "decisions": "<i4"}[Path(name).stem]
+    shape = original[10:end].decode().partition("'shape': ")[2].partition("), }")[0] + ")"
     good = 0
     for header in headers(kind, shape):
         data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + original[end:]

@@ -11,6 +11,7 @@ from dlx_deploy.runtime.statistics.floors import (
     accuracy_lower_bound,
     accuracy_upper_bound,
     fewest_samples,
+    most_of,
 )
 
 
@@ -180,3 +181,12 @@ def test_the_ends_of_what_is_asked() -> None:
     for confidence in (0.49, 1.0):
         with pytest.raises(InputError, match="the confidence is"):
             fewest_samples(0.9, confidence)
+
+
+def test_what_a_share_can_be_expected_to_happen_to() -> None:
+    for n, share in ((512, 0.02), (300, 0.005), (7, 0.3)):
+        most = most_of(n, share, 1e-3)
+        assert stats.binom.sf(most - 1, n, share) >= 1e-3 > stats.binom.sf(most, n, share)  # that many or more
+    assert (most_of(5, 0.0, 1e-3), most_of(5, 1.0, 1e-3), most_of(3, 0.9, 1e-3)) == (0, 5, 3)
+    with pytest.raises(InputError, match="no samples"):
+        most_of(0, 0.1, 1e-3)

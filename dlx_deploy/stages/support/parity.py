@@ -1,0 +1,123 @@
+"""What a package carries of the builder's answers to hundreds of test samples, and how close a device must come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlx_deploy.graph.samples import Arrays, Samples
+    from dlx_deploy.runtime.package.parity import ParityBounds, ParityTable
+    from dlx_deploy.runtime.tasks.task import Task
+    from dlx_deploy.runtime.untyped import Array, JsonTable
+
+__all__ = ["make_parity"]
+
+ENGINE_DB = {"int8": 26.0, "fp16": 40.0, "fp32": 60.0}
+"""The least signal-to-noise ratio of an engine's answers, by precision. Results that are off by a step of their
+precision (``ENGINE_BENDS``) leave 33 to 35 dB in INT8 (ResNet-20, Lite0 and the default student), ONNX Runtime's own
+INT8 kernels 30 and 36 (the first and the last of these); a filter zeroed or two swapped leave 10 to 26. FP32: no kernel
+moved logits by more than 2e-6 of the largest, and the self-test allows a hundred times that."""
+NATIVE_INT8_DB = 20.0
+"""Of ONNX Runtime's INT8 kernels in another version or on another CPU: up to 4.8e-2 of the largest logit apart."""
+EXACT_DB = {"int8": 50.0, "fp16": 50.0, "fp32": 60.0}
+"""In exact arithmetic, where versions of ONNX Runtime give convolutional networks the same bits."""
+ENGINE_BENDS = {"int8": 2.0**-6, "fp16": 2.0**-10, "fp32": 2.0**-18}
+"""By how much each result is bent to see what honest arithmetic may do to this model: about a step."""
+WORST_DB = 8.0
+"""The one worst sample of hundreds may be so much nearer to the noise: measured 5 to 10 (INT8)."""
+SAFETY_DB = 6.0
+"""Twice the noise that bending made."""
+LEAST_DB = 10.0
+"""Under this a comparison shows nothing; a model so close to chaos is refused on other machines."""
+DIFFERING = {"int8": 0.02, "fp16": 0.005, "fp32": 0.002}
+"""The share of samples that an honest engine may decide otherwise. INT8: up to 1.4 % (ResNet-20)."""
+EXACT_DIFFERING = 0.005
+BENT_SAMPLES = 64
+CONFIDENCE = 0.95
+MOST_DIFFERING = 0.5
+
+
+def make_parity(model: bytes, samples: Samples, device: Task, recipe: JsonTable, exact: bool) -> ParityTable | None:
+    """The answers of ``model`` to ``samples``, and the bounds; ``None`` of answers that cannot be kept small.
+
+    ``exact``: the model is judged in exact arithmetic. Otherwise ONNX Runtime's own kernels answer.
+    """
+    from dlx_deploy.runtime.package.parity import ParityTable
+    from dlx_deploy.runtime.tasks.sketches import sketch_tensors
+
+    if not len(samples) or not sketch_tensors(device.outputs.tensors):
+        return None
+    answers, decisions = _answers(model, samples, device, exact)
+    digests = device.inputs.digests(samples.feed())
+    kind = _kind(recipe)
+    native = NATIVE_INT8_DB if kind == "int8" else ENGINE_DB[kind]
+    plain = ParityTable(digests, answers, decisions, _bounds(kind, native))
+    if not exact:
+        return plain
+    return _bent_bounds(plain, model, samples[:BENT_SAMPLES], device, kind)
+
+
+def _kind(recipe: JsonTable) -> str:
+    """The coarsest precision that an engine may compute in."""
+    half = "fp16" in (recipe["precision"], recipe["elsewhere"])
+    return "int8" if recipe["precision"] == "int8" else "fp16" if half else "fp32"
+
+
+def _answers(model: bytes, samples: Samples, device: Task, exact: bool) -> tuple[Arrays, Array | None]:
+    """Sketches by output and decisions, a batch at a time: whole maps of classes would fill the memory."""
+    import numpy as np
+
+    from dlx_deploy.graph.execution.evaluation import BATCH, run_in_batches
+    from dlx_deploy.runtime.package.parity import decisions_of
+    from dlx_deploy.runtime.tasks.arrays import block_rows, joined
+    from dlx_deploy.runtime.tasks.sketches import sketched
+
+    tensors = device.outputs.tensors
+    size = block_rows((*device.inputs.tensors, *tensors), BATCH)
+    sketches, decided = [], []
+    for outputs in run_in_batches(model, samples, exact, size, threads=1):
+        sketches.append(sketched(outputs, tensors))
+        decided.append(decisions_of(device.outputs, outputs))
+    decisions = [one for one in decided if one is not None]
+    return joined(sketches), np.concatenate(decisions) if decisions else None
+
+
+def _bounds(kind: str, decibels: float) -> ParityBounds:
+    from dlx_deploy.runtime.package.parity import ParityBounds
+
+    return ParityBounds(decibels, decibels - WORST_DB, DIFFERING[kind])
+
+
+def _bent_bounds(plain: ParityTable, model: bytes, samples: Samples, device: Task, kind: str) -> ParityTable:
+    """``plain`` with the bounds of this model: wider where honest arithmetic already moves its answers much."""
+    from dlx_deploy.graph.checks.spread import BEND, bent
+    from dlx_deploy.runtime.backends.exact import exact_model
+
+    twin = exact_model(model)
+    engine = _answers(bent(twin, ENGINE_BENDS[kind]), samples, device, exact=True)
+    other_cpu = _answers(bent(twin, BEND), samples, device, exact=True)
+    other = _widened(_bounds(kind, ENGINE_DB[kind]), plain, *engine)
+    exact = replace(_bounds(kind, EXACT_DB[kind]), differing=EXACT_DIFFERING)
+    return replace(plain, other=other, exact=_widened(exact, plain, *other_cpu))
+
+
+def _widened(bounds: ParityBounds, plain: ParityTable, answers: Arrays, decisions: Array | None) -> ParityBounds:
+    """``bounds`` that the bent ``answers`` to the first samples keep, with room for twice as much noise."""
+    import numpy as np
+
+    from dlx_deploy.runtime.commands.parity import CHANCE, decided_otherwise, noise_db
+    from dlx_deploy.runtime.package.parity import ParityBounds
+    from dlx_deploy.runtime.statistics.floors import accuracy_upper_bound, most_of
+
+    sqnr, worst, share = bounds.sqnr_db, bounds.worst_db, bounds.differing
+    for name, values in answers.items():
+        apart = values.astype(np.float64) - plain.answers[name][: len(values)]
+        seen = noise_db((apart**2).sum(axis=1).tolist(), plain.answers[name])
+        sqnr, worst = min(sqnr, seen[0] - SAFETY_DB), min(worst, seen[1] - SAFETY_DB)
+    if decisions is not None and plain.decisions is not None:
+        count = len(decisions)
+        turned = int(decided_otherwise(decisions, plain.decisions[:count]).sum())
+        if turned > most_of(count, share, CHANCE):
+            share = min(accuracy_upper_bound(turned, count, CONFIDENCE), MOST_DIFFERING)
+    return ParityBounds(max(sqnr, LEAST_DB), max(worst, LEAST_DB - WORST_DB), share)
