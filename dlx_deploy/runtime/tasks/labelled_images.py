@@ -41,20 +41,17 @@ def labelled_images(path: PathLike, classes: Sequence[str]) -> List[LabelledImag
     root = Path(path)
     if root.suffix.lower() in LABELLED_TEXTS:
         return _of_list(root, classes)
-    if root.name.lower().endswith(_SHARDS):
-        raise InputError(
-            f"{root}: holds images inside of one file, which is read where packages are built; give a device a folder "
-            "of class folders, or a list (.csv, .jsonl) of files"
-        )
+    _refuse_shards(root, [root.name])
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one that holds a folder of images per class")
     root = _judging(root, classes)
     folder = list_classes(root)
-    numbers = {name: number_of(root / name, name, folder.classes, classes) for name in folder.classes}
     if not folder.images:
+        _refuse_shards(root, folder.left_out)
         raise InputError(
             f"{root}: holds no class folders with images; it needs CLASS/NAME.jpg, CLASS one of: {few(classes)}"
         )
+    numbers = {name: number_of(root / name, name, folder.classes, classes) for name in folder.classes}
     empty = sorted(set(folder.classes) - {group for _, group in folder.images})
     if empty:
         raise InputError(
@@ -82,6 +79,15 @@ def number_of(where: PathLike, name: str, among: Sequence[str], classes: Sequenc
 def few(names: Sequence[str]) -> str:
     """The first of ``names``, and how many there are."""
     return ", ".join(names[:10]) + (f", … ({len(names)})" if len(names) > 10 else "")
+
+
+def _refuse_shards(root: Path, names: Sequence[str]) -> None:
+    shards = [name for name in names if name.lower().endswith(_SHARDS)]
+    if shards:
+        raise InputError(
+            f"{root}: {shards[0]} holds images inside of one file, which is read where packages are built; give a "
+            "device a folder of class folders, or a list (.csv, .jsonl) of files"
+        )
 
 
 def _of_list(path: Path, classes: Sequence[str]) -> List[LabelledImage]:

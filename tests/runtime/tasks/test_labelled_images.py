@@ -65,10 +65,12 @@ def test_lists(tmp_path: Path) -> None:
         (tmp_path / "list.csv").write_text(text)
         with pytest.raises(InputError, match=message):
             found(tmp_path / "list.csv")
-    with pytest.raises(
-        InputError, match=r"train-0\.tar: holds images inside of one file, which is read where packages"
-    ):
+    with pytest.raises(InputError, match=r"train-0\.tar holds images inside of one file, which is read where packages"):
         found(tmp_path / "train-0.tar")
+    (tmp_path / "hf/data").mkdir(parents=True)
+    (tmp_path / "hf/data/test-0.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match=r"hf: data/test-0\.parquet holds images inside of one file"):
+        found(tmp_path / "hf")
 
 
 def test_classes_by_name_synset_or_number(tmp_path: Path) -> None:
