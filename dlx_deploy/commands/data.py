@@ -38,7 +38,7 @@ def data(
         raise ConfigError(f"--html {html}: must end in {' or '.join(_PAGES)}, so that no other file is replaced")
     meant = _meant(config, path, overrides or [])
     with showing("data") as progress:
-        surveyed = survey(meant.data, meant.seed, progress)
+        surveyed = survey(meant.data, meant.seed, progress, meant.gate)
         page = contact_sheet(surveyed, progress) if html is not None else ""
     if html is not None:
         _write(html, page)

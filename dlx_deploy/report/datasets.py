@@ -103,8 +103,8 @@ def _classes(survey: Survey) -> Iterator[str]:
         if rows:
             yield format_table(header, rows, right=right)
         return
-    first = next((split for split in survey.splits if split.per_class and split.count), None)
-    order = sorted(range(len(rows)), key=lambda i: -(first.per_class[i] if first else 0))
+    total = [sum(split.per_class[i] for split in survey.splits if split.per_class) for i in range(len(rows))]
+    order = sorted(range(len(rows)), key=lambda i: -total[i])
     third = _MOST_CLASSES // 3
     gap = ["…", *("" for _ in header[1:])]
     yield format_table(

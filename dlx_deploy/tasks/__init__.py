@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlx_deploy.config import Data
+from dlx_deploy.config import Data, Gate
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.plugins import Plugin, load_plugin, provider
 from dlx_deploy.progress import Progress, silent
@@ -161,15 +161,26 @@ def prepare(config: Data, out: Path, seed: int, progress: Progress = silent) -> 
     return prepare_from(task_for(config).source(config, progress), config, out, seed)
 
 
-def survey(config: Data, seed: int, progress: Progress = silent) -> Surveyed:
+def survey(config: Data, seed: int, progress: Progress = silent, budgets: Gate | None = None) -> Surveyed:
     """What there is to know of the data that ``config`` describes, and which splits a build with ``seed`` would draw.
+
+    ``budgets``: those that the test split must be large enough for.
 
     Raises:
         ConfigError: they cannot even be listed. EnvironmentMissing: a library is not installed.
     """
+    from dlx_deploy.nn.data.survey.findings import Finding
+
     task = task_for(config)
     if task.survey and config.path:
-        return task.survey(config, seed, progress)
-    from dlx_deploy.nn.data.survey.generic import survey_source
+        surveyed = task.survey(config, seed, progress)
+    else:
+        from dlx_deploy.nn.data.survey.generic import survey_source
 
-    return survey_source(task.source(config, progress), config, seed)
+        surveyed = survey_source(task.source(config, progress), config, seed)
+    seen = surveyed.survey
+    tested = next((split.count for split in seen.splits if split.name == "test"), 0)
+    if budgets is None or not tested:
+        return surveyed
+    notes = task.answers.comparison.split_notes(budgets, tested, {"classes": float(len(seen.classes))})
+    return surveyed.adding([Finding("gate", "warning", note) for note in notes])

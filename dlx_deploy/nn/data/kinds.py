@@ -71,9 +71,9 @@ def _kind_of_folder(path: Path) -> str:
             return kind
     names = ", ".join(entry.name + "/" * entry.is_dir() for entry in entries[:5]) or "nothing"
     raise DataError(
-        f"{path}: holds {names}, which is none of: train/CLASS/*.jpg (pictures of classes), train/{IMAGES} with "
-        f"train/{MASKS} (a class for each pixel), train.csv or train.jsonl (texts), train-00000.tar, "
-        "train-00000.parquet"
+        f"{path}: holds {names}, which is none of: train/CLASS/*.jpg or CLASS/*.jpg (pictures of classes), "
+        f"train/{IMAGES} with train/{MASKS} (a class for each pixel), train.csv or train.jsonl (texts), "
+        "train-00000.tar, train-00000.parquet"
     )
 
 

@@ -25,10 +25,12 @@ def stratified(strata: Indices, count: int, rng: np.random.Generator, *, leave: 
     """``count`` positions of ``strata``, ascending, each class by its share (largest remainder).
 
     At least ``leave`` of every class stay behind, so fewer than ``count`` may come back. Where ``count`` allows,
-    every class is drawn from at least once.
+    every class is drawn from at least once; where it does not, which ones are is drawn too.
     """
     classes, sizes = np.unique(strata, return_counts=True)
-    shares = _allot(sizes.astype(np.int64), np.maximum(sizes - leave, 0).astype(np.int64), count)
+    shares = np.zeros(len(classes), np.int64)
+    order = rng.permutation(len(classes)) if count < len(classes) else np.arange(len(classes))
+    shares[order] = _allot(sizes[order].astype(np.int64), np.maximum(sizes[order] - leave, 0).astype(np.int64), count)
     drawn = [rng.permutation(np.flatnonzero(strata == c))[:n] for c, n in zip(classes, shares, strict=True)]
     return np.sort(np.concatenate([np.empty(0, np.int64), *drawn]).astype(np.int64))
 

@@ -130,8 +130,8 @@ def test_imagefolder_draws_what_has_no_folder(make_folder: Make, tmp_path: Path)
 def test_limits_come_before_decoding(make_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder({"train/a": 20, "train/b": 20, "test/a": 10, "test/b": 10})
     decoded: list[int] = []
-    real = images_module.decode_images
-    monkeypatch.setattr(images_module, "decode_images", lambda f, *a: decoded.append(len(f)) or real(f, *a))
+    real = images_module.decode_all
+    monkeypatch.setattr(images_module, "decode_all", lambda n, *a: decoded.append(n) or real(n, *a))
     prepare(folder(root, limit_train=10, limit_test=6, validation_fraction=0.2), tmp_path / "out", 0)
     assert decoded == [8, 2, 6]
     assert np.bincount(open_data(tmp_path / "out").split("test")[1]).tolist() == [3, 3]

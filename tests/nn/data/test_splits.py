@@ -38,3 +38,11 @@ def test_another_seed_gives_another_draw() -> None:
 
 def test_without_is_the_complement() -> None:
     assert without(5, np.array([1, 3], dtype=np.int64)).tolist() == [0, 2, 4]
+
+
+def test_classes_are_drawn_where_not_all_can_be() -> None:
+    labels = np.arange(1000)
+    first, other = (stratified(labels, 250, np.random.default_rng(seed)) for seed in (0, 1))
+    assert len(first) == len(set(first.tolist())) == 250
+    assert abs(int(first.mean()) - 500) < 100, "not the first ones in the order of their names"
+    assert set(first.tolist()) != set(other.tolist())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from dlx_deploy.config import Data
+from dlx_deploy.config import Data, Gate
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.kinds import has_training, kind_of
 from dlx_deploy.nn.data.survey.findings import Finding, Survey, Surveyed
@@ -235,6 +235,15 @@ def test_kinds_are_told_by_what_lies_there(tmp_path: Path) -> None:
         kind_of(tmp_path / "x.zip")
 
 
+def test_groups_and_the_gate_are_spoken_of(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set", {"a": 30, "b": 30})
+    result = survey(Data(kind="imagefolder", path=str(root), group_by=r"\d\d(\d)"), 0, silent, Gate()).survey
+    assert set(result.tallies["groups"]) == {"train", "validation", "test"}
+    assert sum(result.tallies["groups"].values()) == 10
+    assert "the test split has" in kinds(result)["gate"].text
+    assert "gate" not in kinds(survey(Data(), 0, silent, Gate()).survey), "599 digits are enough"
+
+
 def test_the_command(here: Here, tmp_path: Path) -> None:
     root = folder(tmp_path / "set", {"test/a": 12, "test/b": 12})
     ran = here("data", "--data", root, "--html", "sheet.html", "--json")
@@ -250,6 +259,7 @@ def test_the_command(here: Here, tmp_path: Path) -> None:
     trains = here("data", "-c", "deploy.toml")
     assert (trains.code, "has no train folder" in trains.err) == (2, True)
     assert (here("data", "--html", "photos.jpg").code, os.path.exists(tmp_path / "photos.jpg")) == (2, False)
+    assert "the test split has 16 samples" in ran.out
     lost = here("data", "--data", "nowhere")
     assert (lost.code, "nowhere: no such folder or file" in lost.err) == (2, True)
     assert to_json(Data())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
@@ -144,3 +144,8 @@ class Surveyed:
 
     survey: Survey
     picture: Callable[[str], bytes | None] | None = None
+
+    def adding(self, findings: Sequence[Finding]) -> Surveyed:
+        """With more ``findings``."""
+        more = in_order([*self.survey.findings, *findings])
+        return replace(self, survey=msgspec.structs.replace(self.survey, findings=more))

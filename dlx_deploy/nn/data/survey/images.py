@@ -67,7 +67,7 @@ def survey_images(config: Data, seed: int, progress: Progress) -> Surveyed:
         classes=catalogue.classes,
         splits=drawn.splits,
         spreads=spreads_of(looked.looks),
-        tallies=tallies_of(looked.looks),
+        tallies=tallies_of(looked.looks) | _groups(catalogue, drawn),
         findings=in_order(findings),
         copies=copies,
         near=near,
@@ -99,6 +99,19 @@ def tallies_of(looks: Mapping[int, Look]) -> dict[str, dict[str, int]]:
         "format": dict(Counter(look.format for look in looks.values()).most_common()),
         "mode": dict(Counter(look.mode for look in looks.values()).most_common()),
         "size": dict(size.most_common(5)),
+    }
+
+
+def _groups(catalogue: Catalogue, drawn: Drawn) -> dict[str, dict[str, int]]:
+    """How many groups each split has, where images are of groups."""
+    if not catalogue.grouped:
+        return {}
+    return {
+        "groups": {
+            split.name: len({catalogue.samples[part.origin][int(i)].group for i in part.positions})
+            for split in drawn.splits
+            if (part := drawn.parts.get(split.name))
+        }
     }
 
 
