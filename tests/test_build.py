@@ -144,7 +144,7 @@ def test_targets_share_what_does_not_look_at_them(built: Path, tmp_path: Path, h
     ]
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [step for step in STEPS if step not in EVALUATED[1:]])
 def test_a_flipped_byte_redoes_that_stage_alone(built: Path, tmp_path: Path, here: Here, step: str) -> None:
     copy_of(built, tmp_path)
     manifest = json.loads(max((tmp_path / ".dlx" / "builds").glob("*.json")).read_text())
