@@ -84,7 +84,11 @@ class Judgement(Protocol):
 
 
 class Inputs(Protocol):
-    """What a network reads, and how what a user has becomes that."""
+    """What a network reads, and how what a user has becomes that.
+
+    Where there is such a thing it has three methods more, as ``ImageInputs``: ``read_own`` (arrays of a user, BGR or
+    not), ``open_source`` (folders, videos) and ``open_camera``.
+    """
 
     @property
     def noun(self) -> str:
