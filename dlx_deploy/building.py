@@ -29,7 +29,7 @@ from dlx_deploy.report.live import LiveWatcher, QuietWatcher
 from dlx_deploy.report.screen import Screen, stderr_console
 from dlx_deploy.report.stores import CollectedView
 from dlx_deploy.runtime.machine import available_cores
-from dlx_deploy.stages.convert import used_as_it_is
+from dlx_deploy.stages.convert import foreseen, used_as_it_is
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
@@ -119,7 +119,8 @@ def load_work(
     said = [note for target in resolved for note in (target.note, missing_builder(loaded, target.profile)) if note]
     for build in builds:
         check_build(build)
-    notes = tuple(dict.fromkeys([*recipe_notes, *said, *used_as_it_is(loaded)]))
+    said += [*used_as_it_is(loaded), *foreseen(loaded, [target.profile for target in resolved])]
+    notes = tuple(dict.fromkeys((*recipe_notes, *said)))
     return Work(loaded, builds, Store(store, deep), notes)
 
 

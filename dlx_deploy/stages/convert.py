@@ -26,7 +26,7 @@ from dlx_deploy.tasks import task_for, task_of
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
 
-__all__ = ["STAGE", "ConvertParams", "used_as_it_is"]
+__all__ = ["STAGE", "ConvertParams", "foreseen", "used_as_it_is"]
 
 _ROWS = 5
 """Of noise, on which a rehearsal asks the graph."""
@@ -127,6 +127,25 @@ def used_as_it_is(config: Config) -> list[str]:
     return [f"{name} is a finished network and used as it is: nothing is trained, distill and prune are off"]
 
 
+def foreseen(config: Config, profiles: Sequence[Profile]) -> list[str]:
+    """What an ONNX teacher's operators are known to be computed wrong by on each target; builds rewrite the rest."""
+    path = Path(config.teacher.model)
+    if path.suffix.lower() != ".onnx" or not config.teacher.is_graph or not path.is_file():
+        return []
+    from dlx_deploy.graph.foreign.usable import usable_facts
+    from dlx_deploy.runtime.hazards.operators import list_operators
+    from dlx_deploy.targets.hazards import target_hazards
+
+    usable_facts(path)
+    operators = list_operators(path.read_bytes())
+    met = [(profile, found) for profile in profiles for found in target_hazards(operators, profile)]
+    return [
+        f"{path.name} as it came, on {profile.name}, {found.describe()}"
+        for profile, found in met
+        if found.hazard.action != "rewrite"
+    ]
+
+
 def _beside(path: Path) -> dict[str, Source]:
     """The files beside a model that belong to it: weights of ONNX, and names of classes."""
     from dlx_deploy.graph.foreign.usable import external_files
@@ -148,10 +167,9 @@ def check(setup: Setup[ConvertParams]) -> None:
             "read images: give the network by a name or as 'FILE.py:FUNCTION'"
         )
     _refuse_measured(config.data, path)
-    if path.suffix.lower() == ".onnx":
-        from dlx_deploy.graph.foreign.usable import usable_facts
+    from dlx_deploy.graph.foreign.shape import usable_ends
 
-        usable_facts(path)
+    usable_ends(path)
 
 
 def _refuse_training(config: Config) -> None:

@@ -27,7 +27,8 @@ Read = Callable[[Samples], NDArray[np.float32]]
 class Original:
     """The model as it came. ``batch``: the only size that it takes, or ``None``.
 
-    ``softmax``: whether the adopted one leaves its last softmax out. ``order``: as in ``Adoption``.
+    ``softmax``: whether the adopted one leaves its last softmax out. ``order``: as in ``Adoption``. ``ask``: what
+    answers in place of ``model``, for what came as something else than ONNX: float32 inputs → the answer.
     """
 
     model: bytes
@@ -36,6 +37,7 @@ class Original:
     batch: int | None
     softmax: bool
     order: Sequence[int]
+    ask: Callable[[NDArray[np.float32]], Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,17 @@ def open_original(original: Original) -> InferenceSession:
 
 
 def _asked(original: Original, samples: Samples, read: Read) -> Array:
-    session = open_original(original)
-    parts = []
+    ask, parts = original.ask, []
+    if ask is None:
+        session = open_original(original)
+
+        def ask(images: NDArray[np.float32]) -> Array:
+            answer: Array = session.run([original.answer], {original.images: images})[0]
+            return answer
+
     for part in samples.batches(original.batch or BATCH, fill=original.batch is not None):
         try:
-            parts.append(session.run([original.answer], {original.images: read(part)})[0])
+            parts.append(ask(read(part)))
         except session_errors() as e:
             raise StageFailed(f"ONNX Runtime cannot run it as it came, on {part.describe()}: {e}") from e
     answers = np.concatenate(parts)[: len(samples)]

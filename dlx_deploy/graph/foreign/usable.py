@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.foreign.wire import BFLOAT16, DOUBLE, FLOAT, FLOAT16, OnnxFacts, Value, read_facts
+from dlx_deploy.graph.foreign.wire import BFLOAT16, DOUBLE, FLOAT, FLOAT16, OnnxFacts, Value, facts_in, read_facts
 
 __all__ = [
     "Layout",
@@ -18,6 +18,7 @@ __all__ = [
     "external_files",
     "layout_of",
     "picture_of",
+    "refuse_inputs",
     "refuse_unusable",
     "usable_facts",
 ]
@@ -47,13 +48,13 @@ class Picture:
     channels: int
 
 
-def usable_facts(path: Path) -> OnnxFacts:
-    """What the model in ``path`` says of itself, if it can be used.
+def usable_facts(path: Path, content: bytes | None = None) -> OnnxFacts:
+    """What the model in ``path`` says of itself, if it can be used; ``content``: what it became, in its place.
 
     Raises:
         ConfigError: it cannot; as ``refuse_unusable``.
     """
-    facts = read_facts(path)
+    facts = read_facts(path) if content is None else facts_in(content, path)
     refuse_unusable(facts, path)
     return facts
 
@@ -81,10 +82,15 @@ def refuse_unusable(facts: OnnxFacts, path: Path) -> None:
         raise ConfigError(f"{path}: is in {half[0]}; {_FLOAT32}")
     if not OLDEST <= facts.opset <= NEWEST:
         raise ConfigError(f"{path}: is of opset {facts.opset}; rule: {OLDEST} to {NEWEST}; export it with another")
-    _refuse_inputs(facts.inputs, path)
+    refuse_inputs(facts.inputs, path)
 
 
-def _refuse_inputs(inputs: Sequence[Value], path: Path) -> None:
+def refuse_inputs(inputs: Sequence[Value], path: Path) -> None:
+    """Nothing, if ``inputs`` are one batch of float32 images.
+
+    Raises:
+        ConfigError: they are not.
+    """
     if len(inputs) != 1:
         raise ConfigError(
             f"{path}: has {len(inputs)} inputs ({_few([str(value) for value in inputs])}); rule: one, of images; "
@@ -144,9 +150,9 @@ def layout_of(value: Value, picture: Picture, path: Path) -> Layout:
     return fitting[0]
 
 
-def picture_of(facts: OnnxFacts) -> Picture | None:
-    """The images that the model reads, by its input's shape; ``None`` where that leaves their size open."""
-    dims = facts.inputs[0].dims if len(facts.inputs) == 1 else None
+def picture_of(inputs: Sequence[Value]) -> Picture | None:
+    """The images that a model with ``inputs`` reads, by their shape; ``None`` where that leaves their size open."""
+    dims = inputs[0].dims if len(inputs) == 1 else None
     if dims is None or len(dims) != 4:
         return None
     channels, height, width = dims[1:] if dims[1] in _CHANNELS else (dims[3], dims[1], dims[2])

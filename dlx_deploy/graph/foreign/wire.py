@@ -15,7 +15,7 @@ from pathlib import Path
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.files import open_file
 
-__all__ = ["BFLOAT16", "DOUBLE", "FLOAT", "FLOAT16", "STRING", "TYPES", "OnnxFacts", "Value", "read_facts"]
+__all__ = ["BFLOAT16", "DOUBLE", "FLOAT", "FLOAT16", "STRING", "TYPES", "OnnxFacts", "Value", "facts_in", "read_facts"]
 
 FLOAT, STRING, FLOAT16, DOUBLE, BFLOAT16 = 1, 8, 10, 11, 16
 TYPES = {
@@ -81,15 +81,27 @@ def read_facts(path: Path) -> OnnxFacts:
     Raises:
         ConfigError: the file cannot be read, or is no ONNX model.
     """
-    facts = OnnxFacts()
     try:
         with open_file(path) as f:
-            content = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
-        for number, value in _fields(content):
-            _read_model(facts, number, value)
+            content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as e:
         raise ConfigError(f"{path}: cannot be read ({e.strerror})") from e
-    except (ValueError, IndexError, TypeError, RecursionError) as e:  # an empty file, too, cannot be mapped
+    except ValueError as e:  # an empty file cannot be mapped
+        raise ConfigError(f"{path}: no ONNX model ({e}); export it again") from e
+    return facts_in(content, path)
+
+
+def facts_in(content: bytes | mmap.mmap, path: Path) -> OnnxFacts:
+    """What the ONNX model ``content``, of ``path``, says of itself.
+
+    Raises:
+        ConfigError: it is no ONNX model.
+    """
+    facts = OnnxFacts()
+    try:
+        for number, value in _fields(memoryview(content)):
+            _read_model(facts, number, value)
+    except (ValueError, IndexError, TypeError, RecursionError) as e:
         raise ConfigError(f"{path}: no ONNX model ({e}); export it again") from e
     if not facts.opset or not facts.outputs:
         raise ConfigError(f"{path}: no ONNX model (it has no operator set or no output); export it again")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.checks.rows import refuse_dependent_rows, unlike
 from dlx_deploy.graph.foreign.adopt import Adoption, adopted, ends_in_softmax, load_original
 from dlx_deploy.graph.foreign.parity import Original, OriginalParity, check_original, open_original
+from dlx_deploy.graph.foreign.shape import PROGRAM, usable_ends
 from dlx_deploy.graph.foreign.usable import chosen_output, layout_of, usable_facts
 from dlx_deploy.graph.foreign.wire import Value
 from dlx_deploy.graph.model import load, to_bytes
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.nn.export.parity import ROUNDING, ROWS_SHARE
+from dlx_deploy.nn.export.program import read_program
 from dlx_deploy.nn.export.spec import Spec
 from dlx_deploy.nn.weights.class_order import order_of
 
@@ -45,13 +48,14 @@ class Adopted:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A network as it came. ``images``: its input; ``answer``: the output that counts."""
+    """A network as it came. ``images``: its input; ``answer``: the output that counts; ``ask``: as in ``Original``."""
 
     name: str
     model: ModelProto
     images: Value
     answer: Value
     metadata: dict[str, str]
+    ask: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
 
     def class_names(self, beside: Path | None) -> tuple[str, ...]:
         """The names of the classes in the order of the answer: from its metadata or the file ``beside``, else none."""
@@ -86,7 +90,7 @@ class Foreign:
         )
         softmax = ends_in_softmax(self.model, self.answer.name)
         batch = self.images.dims[0] if self.images.dims else None
-        original = Original(to_bytes(self.model), self.images.name, self.answer.name, batch, softmax, order)
+        original = Original(to_bytes(self.model), self.images.name, self.answer.name, batch, softmax, order, self.ask)
         graph = adopted(load(self.model), wanted, self.name)
         return Adopted(to_bytes(graph), original, layout == "NCHW", self.name)
 
@@ -115,12 +119,22 @@ def read_foreign(path: Path, weights: Path | None, spec: Spec, output: str) -> F
     Raises:
         ConfigError: it cannot be used, or does not fit what ``spec`` says of images and answers.
     """
-    facts = usable_facts(path)
+    picture, (dims,) = spec.front().picture, spec.outputs.values()
+    if path.suffix.lower() == PROGRAM:
+        inputs, outputs = usable_ends(path)
+        layout_of(inputs[0], picture, path)
+        chosen_output(outputs, output, dims, path)  # said before torch is asked
+        came = read_program(path)
+        facts = usable_facts(path, to_bytes(came.model))
+        model, ask = came.model, came.ask
+    else:
+        facts, ask = usable_facts(path), None
+        model = load_original(path, weights)
     (images,) = facts.inputs
-    layout_of(images, spec.front().picture, path)
-    (dims,) = spec.outputs.values()
+    layout_of(images, picture, path)
     answer = chosen_output(facts.outputs, output, dims, path)
-    return Foreign(path.name, load_original(path, weights), images, answer, facts.metadata)
+    place = [value.name for value in facts.outputs].index(answer.name)
+    return Foreign(path.name, model, images, answer, facts.metadata, ask and partial(ask, place))
 
 
 def check_adopted(adopted: Adopted, spec: Spec, samples: Samples, tolerance: float) -> OriginalParity:
