@@ -12,7 +12,7 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.runtime.files import TooLarge, read_file, reason
 from dlx_deploy.runtime.tasks.labels import alike, composed, synset
 
-__all__ = ["ClassList", "read_class_list", "read_names"]
+__all__ = ["ClassList", "check_names", "read_class_list", "read_names"]
 
 _MOST_BYTES = 64 * 2**20
 _NUMBERS = ("class_to_idx", "label2id")
@@ -59,7 +59,7 @@ def read_class_list(path: Path) -> ClassList:
         raise DataError(
             f"{path}: no list of classes ({e}); rule: a list of names, {{number: name}} or {{name: number}}"
         ) from e
-    return ClassList(path, tuple(_checked(path, names)))
+    return ClassList(path, tuple(check_names(path, names)))
 
 
 def read_names(path: Path) -> list[str]:
@@ -68,7 +68,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         DataError: it cannot be read, or names are empty or alike.
     """
-    return _checked(path, [line.strip() for line in _text(path).rstrip().split("\n")])
+    return check_names(path, [line.strip() for line in _text(path).rstrip().split("\n")])
 
 
 def _text(path: Path) -> str:
@@ -82,7 +82,12 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read as UTF-8 ({reason(e)})") from e
 
 
-def _checked(path: Path, names: Sequence[str]) -> list[str]:
+def check_names(path: Path, names: Sequence[str]) -> list[str]:
+    """``names``, one for each class, in composed Unicode; ``path``: the file that says them.
+
+    Raises:
+        DataError: one is empty, has characters that cannot be seen, or is like another.
+    """
     names = [composed(name) for name in names]
     if "" in names:
         raise DataError(f"{path}: line {names.index('') + 1} is empty; rule: a name for each value, from 0 on")

@@ -55,7 +55,7 @@ def _opened(shard: str, path: str, size: int, changed: int) -> Packed:
     try:
         images = [_image(shard, number, row, label, classes) for number, row in enumerate(rows)]
     except InputError as e:
-        raise DataError(f"data.path: {e}") from e
+        raise DataError(f"data.path: {path}, row {e}") from e
     if not images:
         raise DataError(f"data.path: {path}: holds no rows")
     return Packed(tuple(images), _Reader(image, groups), classes)
@@ -160,6 +160,6 @@ def _image(shard: str, number: int, row: Mapping[str, object], label: str, class
     group = row.get(_GROUP)
     return PackedImage(
         name,
-        "" if value is None else label_text(value, name),
-        "" if group is None else label_text(group, name),
+        "" if value is None else label_text(value, str(number)),
+        "" if group is None else label_text(group, str(number)),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.catalogue import Catalogue, Sample
-from dlx_deploy.nn.data.class_list import ClassList
+from dlx_deploy.nn.data.class_list import ClassList, check_names
 from dlx_deploy.nn.data.huggingface import open_table
 from dlx_deploy.nn.data.listing import ALL, CALIBRATION
 from dlx_deploy.nn.data.packed import Packed
@@ -58,6 +58,6 @@ def catalogue_of_shards(path: Path, kind: str) -> Catalogue:
         samples,
         {split: str(path) if split == ALL else f"{path} ({split})" for split in samples},
         {split: tuple(sorted(names)) for split, names in labels.items()},
-        declared=ClassList(path, next(iter(declared))) if declared else None,
+        declared=ClassList(path, tuple(check_names(path, next(iter(declared))))) if declared else None,
         packed=packed,
     )

@@ -80,6 +80,7 @@ def _samples(path: str) -> dict[str, dict[str, _Member]]:
                 folder, base = os.path.split(member.name)
                 if not member.isfile() or member.sparse is not None or base.startswith("."):
                     continue
+                _refuse_bytes(member.name)
                 stem, _, suffix = base.partition(".")
                 parts = samples.setdefault(f"{folder}/{stem}".lstrip("./"), {})
                 if suffix.lower() in parts:
@@ -93,6 +94,14 @@ def _samples(path: str) -> dict[str, dict[str, _Member]]:
     except (OSError, tarfile.TarError, ValueError, EOFError) as e:
         raise DataError(f"data.path: {path}: cannot be read as an uncompressed tar ({e}); make it again") from e
     return samples
+
+
+def _refuse_bytes(name: str) -> None:
+    """A tar holds names of any bytes; what is listed of them must be text."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise ValueError(f"the name {name!a} is not UTF-8") from e
 
 
 def _said(path: str, parts: Mapping[str, _Member], where: str) -> tuple[str, str]:

@@ -61,10 +61,21 @@ def read_list(path: PathLike) -> List[ListedImage]:
         first = lines.setdefault(name, line)
         if first != line:
             raise InputError(f"{where}: {name!r} is in line {first} already; an image is in one row: remove the other")
-        rows.append(ListedImage(name, label, split, _optional(cells, "group", where) or ""))
+        row = ListedImage(name, label, split, _optional(cells, "group", where) or "")
+        _refuse_halves(row, where)
+        rows.append(row)
     if not rows:
         raise InputError(f"{list_name}: holds no images; give one a line, with its label")
     return rows
+
+
+def _refuse_halves(row: ListedImage, where: str) -> None:
+    """JSON can write ``\\ud83d`` without its other half, which no file can hold."""
+    for text in row:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as e:
+            raise InputError(f"{where}: {text[:60]!a} holds half of a character; write both halves") from e
 
 
 def names_images(path: PathLike) -> bool:

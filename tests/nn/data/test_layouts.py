@@ -17,6 +17,7 @@ from PIL import Image
 from dlx_deploy.building import load_work
 from dlx_deploy.config import Data, load_config
 from dlx_deploy.errors import ConfigError, DataError
+from dlx_deploy.nn.data.catalogue import open_catalogue
 from dlx_deploy.nn.data.class_list import read_class_list
 from dlx_deploy.nn.data.dataset import Dataset, open_data
 from dlx_deploy.nn.data.listing import image_names, warn_once
@@ -394,3 +395,11 @@ def test_missing_files_of_a_list_up_to_a_share(tmp_path: Path) -> None:
 def test_keys_of_other_layouts_are_refused(tmp_path: Path, given: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_work(None, None, given, tmp_path / "store")
+
+
+@pytest.mark.parametrize("key", ["path", "label", "group"])
+def test_halves_of_characters_in_a_list(tmp_path: Path, key: str) -> None:
+    row = {"path": "0.png", "label": "a", "group": "g"}
+    (tmp_path / "list.jsonl").write_text(json.dumps({**row, key: "\ud800.png"}) + "\n")
+    with pytest.raises(DataError, match=r"line 1: '\\ud800\.png' holds half of a character; write both halves"):
+        open_catalogue(Data(kind="imagelist", path=str(tmp_path / "list.jsonl")))

@@ -113,6 +113,7 @@ def test_numbers_are_lines_of_the_file_of_classes(tmp_path: Path, caplog: pytest
         ({"a.png": b"x", "a.jpg": b"x", "a.cls": "1"}, r"'a' has 2 images \(jpg, png\); keep one"),
         ({"a.png": b"x", "a.cls": "\x1b[0m"}, r"a\.cls: the label is '\\x1b\[0m'; must be a name in one line"),
         ({"a.png": b"x", "a.cls": b"\xff"}, r"a\.cls: the label is not UTF-8"),
+        ({"\udcff.png": b"x", "\udcff.cls": "a"}, r"the name '\\udcff\.png' is not UTF-8"),
         ({"a.png": b"x", "a.json": "{"}, r"a\.json: not JSON"),
         ({"a.png": b"x", "a.json": '{"label": [1]}'}, r"a\.json: the label is a list; must be a name or a whole"),
         ({"a.png": b"x", "a.cls": "A", "b.png": b"x", "b.cls": "a"}, r"labels 'A' and 'a' differ in their writing"),
@@ -236,6 +237,14 @@ def test_tables_without_images_or_classes(tmp_path: Path) -> None:
         r"cannot be used; the first: .*: its bytes are not in the file but at '/etc/passwd'; embed them",
         arrow_table([], {}, image=outside * 3, label=["a", "b"] * 9),
     )
+    for names, message in (
+        (["a", "a"], "'a' comes twice"),
+        (["a", "A"], "labels 'A' and 'a' differ in their writing only"),
+        (["a", "\x1b"], r"x\.parquet, row 1: the label is .*must be a name in one line"),
+    ):
+        refused(
+            message, arrow_table([], {"label": {"_type": "ClassLabel", "names": names}}, image=image, label=[0, 1] * 3)
+        )
     (tmp_path / "y.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match=r"y\.parquet: cannot be read \("):
         prepared(tmp_path / "out", tmp_path / "y.parquet")
