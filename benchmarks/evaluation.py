@@ -5,7 +5,8 @@
 A ResNet-56 of random weights answers 32 x 32 images in exact arithmetic: in float32, and in INT8 as TensorRT computes
 it. It is run as the stages do, batches side by side on a thread each, and with all threads at each node, in turn; CPU
 seconds are per 10,000 images. Then timm's EfficientNet-Lite0 (random weights, 224 px) is built for two Jetsons in a
-process of its own. At most 180 CPU seconds for teacher and INT8 model together and 1,536 MiB are asked for.
+process of its own, one step at a time (steps side by side hold torch twice). At most 180 CPU
+seconds for teacher and INT8 model together and 1,536 MiB are asked for.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def lite0_build(folder: Path) -> dict[str, Any]:
                 coarse.resize((224, 224)).save(folder / "img" / split / f"c{label}" / f"{i}.png")
     (folder / "deploy.toml").write_text(CONFIG, encoding="utf-8")
     targets = [word for board in BOARDS for word in ("--target", board)]
-    command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--json", *targets]
+    command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--json", "--jobs", "1", *targets]
     subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     manifests = [json.loads(path.read_text()) for path in (folder / ".dlx" / "builds").glob("*.json")]
