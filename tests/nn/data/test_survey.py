@@ -169,6 +169,9 @@ def test_what_a_build_would_refuse_is_the_first_thing_said(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"a build would stop: .*test: nothing of class 'b' \(1 such\)"):
         raise SurveyView(result).failure or AssertionError
     assert {split.name for split in result.splits} >= {"train", "test"}
+    folder(tmp_path / "alone", {"calibration": 2})
+    alone = survey(Data(kind="imagefolder", path=str(tmp_path / "alone")), 0).survey
+    assert ([split.count for split in alone.splits], alone.findings[0].severity) == ([2], "refused")
 
 
 def test_the_contact_sheet_is_whole_and_harmless(tmp_path: Path) -> None:
@@ -214,6 +217,8 @@ def test_texts_and_masks_have_surveys_too(tmp_path: Path) -> None:
 
 
 def test_samples_that_are_no_files_are_counted() -> None:
+    scenes = SurveyView(survey(Data(kind="scenes"), 0).survey)
+    assert re.search(r"test +\d+ +- +drawn from train", scenes.text)
     digits = survey(Data(), 0)
     assert [split.count for split in digits.survey.splits] == [1078, 256, 120, 599]
     assert "1,797 images of 10 classes" in SurveyView(digits.survey).text

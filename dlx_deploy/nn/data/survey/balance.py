@@ -19,7 +19,7 @@ def balance(splits: Sequence[SplitSeen], classes: Sequence[str], noun: str) -> l
     findings: list[Finding] = []
     for split in splits:
         counts = split.per_class
-        if split.name == "train" and split.count and min(counts, default=1) and max(counts) >= _UNEVEN * min(counts):
+        if split.name == "train" and min(counts, default=0) and max(counts) >= _UNEVEN * min(counts):
             most, least = classes[counts.index(max(counts))], classes[counts.index(min(counts))]
             text = (
                 f"class {most!r} has {max(counts)} {noun} to train on and {least!r} {min(counts)}: a network learns to "

@@ -55,6 +55,8 @@ def draw(config: Data, source: Drawable, seed: int) -> Drawn:
     """The splits that a build with ``seed`` draws of ``source``; those that are given where it would refuse to."""
     refusal = None
     try:
+        if not {"train", "validation", "test"} & set(source.strata):
+            raise DataError("there are no images or texts with classes; a network is trained or judged by them")
         parts = draw_splits(config, source, seed)
     except DataError as e:
         refusal = Finding("splits", "refused", str(e))
