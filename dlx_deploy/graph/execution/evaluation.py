@@ -8,11 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from onnx import ModelProto
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.execution.kernels import host_saturates
 from dlx_deploy.graph.execution.memory import BATCH_BYTES, peak_row_bytes, rows_within
-from dlx_deploy.graph.model import batch_size, load
+from dlx_deploy.graph.model import input_dims, load
 from dlx_deploy.graph.samples import Arrays, Samples, Shape
 from dlx_deploy.runtime.backends.session import InferenceSession, open_session, session_errors
 from dlx_deploy.runtime.machine import available_cores
@@ -67,7 +68,7 @@ def run_in_batches(
     """
     source = model.read_bytes() if isinstance(model, Path) else model
     graph = load(source)
-    row_bytes, fixed = peak_row_bytes(graph) if len(samples) > 1 else 0, batch_size(graph)
+    row_bytes, fixed = peak_row_bytes(graph) if len(samples) > 1 else 0, _fixed_batch(graph, samples)
     size = fixed or (rows_within(row_bytes, batch) if shrink else batch)
     side_by_side = _side_by_side(threads or available_cores(), -(-len(samples) // size), size * row_bytes)
     # One thread for each batch, not all for each node: where other work has the cores too, as on a shared machine,
@@ -86,6 +87,11 @@ def run_in_batches(
     for count, outputs in _in_order(answers, samples.batches(size, bool(fixed)), side_by_side):
         yield {name: _plain(values[:left]) for name, values in outputs.items()}
         left -= count
+
+
+def _fixed_batch(graph: ModelProto, samples: Samples) -> int | None:
+    """The model's batch size, if it has one; graphs of old exporters list their weights among the inputs, too."""
+    return next((dims[0] for name, dims in input_dims(graph).items() if name in samples.arrays and dims), None)
 
 
 def _side_by_side(threads: int, batches: int, batch_bytes: int) -> int:

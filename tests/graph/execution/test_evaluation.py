@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.execution import evaluation
@@ -38,6 +39,17 @@ def test_a_fixed_batch_is_filled_up() -> None:
 def batches(model: bytes, count: int, **rest: Any) -> list[np.ndarray]:
     parts = evaluation.run_in_batches(model, samples(images(count), name="images"), True, **rest)
     return [part["logits"] for part in parts]
+
+
+def test_weights_that_are_listed_as_inputs_are_no_batch() -> None:
+    net, pictures = residual_net(), images(10)
+    whole = run_onnx(net.SerializeToString(), pictures, exact_qdq=False)
+    weight = next(tensor for tensor in net.graph.initializer if tensor.name == "conv1.weight")
+    net.graph.input.insert(0, helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    parts = evaluation.run_in_batches(net.SerializeToString(), samples(pictures, name="images"), False, batch=4)
+    logits = [part["logits"] for part in parts]
+    assert [len(part) for part in logits] == [4, 4, 2]
+    np.testing.assert_allclose(np.concatenate(logits), whole, atol=1e-5)
 
 
 def test_large_rows_are_run_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
