@@ -164,10 +164,8 @@ def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:
     model = load(model)
     if batch is not None:
         for value in model.graph.input:
-            first, *others = value.type.tensor_type.shape.dim
-            first.dim_value = first.dim_value or batch
-            for dim in others:
-                dim.dim_value = dim.dim_value or max_length(model)
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+                dim.dim_value = dim.dim_value or (max_length(model) if axis else batch)
         for value in model.graph.output:
             value.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]

@@ -40,6 +40,16 @@ def test_a_graph_whose_shapes_are_unknown_has_no_size() -> None:
     assert peak_row_bytes(net) == 0
 
 
+def test_weights_that_are_listed_as_inputs_are_no_activations() -> None:
+    net = Net()
+    net.constant("two", np.array(2, np.float32))  # of no dimension
+    model = net.head(net.add("twice", "Mul", net.planes(), "two"), 1)
+    before = peak_row_bytes(model)
+    for tensor in model.graph.initializer:
+        model.graph.input.insert(0, helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    assert peak_row_bytes(model) == before == 2 * PLANE
+
+
 @pytest.mark.parametrize(("row", "rows"), [(0, 64), (1, 64), (10, 64), (26, 39), (1024, 1), (5000, 1)])
 def test_rows_within_a_budget(row: int, rows: int) -> None:
     assert rows_within(row, 64, 1024) == rows
