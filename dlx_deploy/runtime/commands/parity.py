@@ -79,8 +79,8 @@ class ParityResult:
 
     def describe(self) -> str:
         """The comparison in a line, for people."""
-        seen = [f"SQNR {_db(self.sqnr_db)} (at least {self.bounds.sqnr_db:.1f})"]
-        seen.append(f"furthest {_db(self.worst_db)} (at least {self.bounds.worst_db:.1f})")
+        seen = [f"SQNR {_db(self.sqnr_db)} (at least {self.bounds.sqnr_db:.1f} dB)"]
+        seen.append(f"furthest {_db(self.worst_db)} (at least {self.bounds.worst_db:.1f} dB)")
         if self.differing is not None:
             seen.append(f"{self.differing} decided otherwise (at most {self.most_differing})")
         few = f"; {self.samples} show little, give the test split of the build" if self.samples < FEW else ""
@@ -211,4 +211,4 @@ def _ratio_db(signal: float, noise: float) -> float:
 
 
 def _db(value: float) -> str:
-    return "without end, the same bits" if value >= CAP_DB else f"{value:.1f} dB"
+    return "the same bits" if value >= CAP_DB else f"{value:.1f} dB"
