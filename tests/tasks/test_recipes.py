@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +143,21 @@ def test_images_that_are_no_files_and_texts_have_none(says: Any, tmp_path: Path)
 def test_keys_that_contradict_each_other(says: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.crop_fraction is 0\.9 and data\.resize_size"):
         with_recipe(config("data.height=9", "data.crop_fraction=0.9", "data.resize_size=[10]"), tmp_path)
+
+
+def test_a_plan_needs_no_library_once_it_was_asked(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    (tmp_path / "config.json").write_text('{"pretrained_cfg": {"input_size": [3, 48, 48]}}')
+    keys = ["teacher.checkpoint=" + repr(str(tmp_path / "w.pt"))]
+    made, _ = with_recipe(config(*keys), tmp_path / "recipes")
+    assert made.data.height == 48
+    code = (
+        "import sys; from pathlib import Path; from dlx_deploy.config import load_config\n"
+        "from dlx_deploy.tasks.recipes import with_recipe\n"
+        "keys = ['data.kind=imagefolder', 'data.path=set', 'teacher.model=timm:x', *sys.argv[2:]]\n"
+        "made, _ = with_recipe(load_config(None, keys), Path(sys.argv[1]))\n"
+        "print(made.data.height, [m for m in ('numpy', 'torch', 'timm') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "recipes"), *keys]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "48 []"
