@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from dlx_deploy.progress import Progress, silent
+
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
     from dlx_deploy.runtime.commands.bench import Latency
@@ -74,7 +76,7 @@ class Device(Protocol):
         ...
 
     def latencies(
-        self, models: Mapping[str, Path], sample: Samples, rounds: int, threads: int
+        self, models: Mapping[str, Path], sample: Samples, rounds: int, threads: int, progress: Progress = silent
     ) -> Mapping[str, Latency]:
         """Name → latency at batch 1 of ONNX models that lie here, timed in turn there, so that drift hits all alike.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dlx_deploy.devices.device import Facts
+from dlx_deploy.progress import Progress, silent
 from dlx_deploy.targets import Host, read_host
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ class ThisMachine:
         return view_of(command, package)
 
     def latencies(
-        self, models: Mapping[str, Path], sample: Samples, rounds: int, threads: int
+        self, models: Mapping[str, Path], sample: Samples, rounds: int, threads: int, progress: Progress = silent
     ) -> Mapping[str, Latency]:
         """As ``graph.execution.latency.interleaved_latency``."""
         from dlx_deploy.graph.execution.latency import interleaved_latency
 
-        return interleaved_latency(models, sample, rounds, threads)
+        return interleaved_latency(models, sample, rounds, threads, progress)
 
     def _host(self) -> Host:
         return read_host(self.proc / "cpuinfo", self.proc / "device-tree/model")

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dlx_deploy.progress import Progress
-from dlx_deploy.report.pace import Pace
+from dlx_deploy.runtime.pace import Pace
+from dlx_deploy.runtime.telling import next_line_s
 from dlx_deploy.runtime.terminal import silence
 from dlx_deploy.runtime.words import line
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["Row", "Screen", "showing", "stderr_console"]
-
-_LINE_EVERY_S = 10.0
-"""Without a terminal a piece of work says how far it is this often at first, and after ten minutes each minute."""
-_LINE_AT_LEAST_EVERY_S = 60.0
 
 
 def stderr_console() -> Console:
@@ -43,7 +40,7 @@ class Row:
     def __init__(self, name: str, now: float) -> None:
         self.name, self.text = name, ""
         self.done, self.total = 0.0, 0.0
-        self.pace, self.next = Pace(now), now + _LINE_EVERY_S
+        self.pace, self.next = Pace(now), now + next_line_s(0)
         self.bar: Any = None
         self.took = ""
         """What its pace was at its end."""
@@ -116,7 +113,7 @@ class Screen:
             due = [row for row in self._rows if now >= row.next and not row.took]
         for row in due:
             passed = now - row.pace.started
-            row.next = now + min(max(_LINE_EVERY_S, passed / 10), _LINE_AT_LEAST_EVERY_S)
+            row.next = now + next_line_s(passed)
             far = f"{row.done:.0f}/{row.total:.0f} {row.text}".rstrip() if row.total else row.text or "still running"
             self.say(f"  {row.name:<15} {far}; {row.pace.text(now)}", "dim")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from dlx_deploy.runtime.pace import format_seconds
 from dlx_deploy.runtime.words import line
 
 __all__ = ["LOST", "format_age", "format_bytes", "format_ms", "format_seconds", "format_table"]
@@ -51,13 +52,6 @@ def format_ms(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.0f} ms" if value >= 100 else f"{value:#.3g} ms"
-
-
-def format_seconds(value: float) -> str:
-    """Seconds or minutes for a person: ``0.4 s``, ``12 s``, ``3 min 05 s``."""
-    if value < 10:
-        return f"{value:.1f} s"
-    return f"{value:.0f} s" if value < 60 else f"{value // 60:.0f} min {value % 60:02.0f} s"
 
 
 def format_age(value: float) -> str:

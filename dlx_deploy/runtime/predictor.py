@@ -17,6 +17,7 @@ from .inside import own_package
 from .package.contents import Package, open_package
 from .streaming import check_batch_size, read_all, stream_answers
 from .tasks.arrays import Arrays, count_of, joined, rows_of
+from .telling import Tell, silent
 from .untyped import Array, Foreign
 from .words import line, said
 
@@ -48,7 +49,9 @@ class Predictor:
         wrong = missing_dot_product(package.meta)
         if wrong:
             raise BackendMissing(wrong)
-        self.backend = open_backend(package, options, say or (lambda text: _log.info(line(text))))
+        self.say = say or (lambda text: _log.info(line(text)))
+        self.tell: Tell = silent
+        self.backend = open_backend(package, options, self.say)
         if self.backend.skipped and say is None:
             _log.warning(line(self.backend.describe()))
         elif self.backend.chosen and say is not None:

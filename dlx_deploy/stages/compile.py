@@ -75,8 +75,7 @@ def _measure(job: Job[CompileParams], device: Device) -> tuple[str, str, Metrics
     data = open_data(job.inputs["data"])
     samples = data.samples("validation")
     models = {"fp32": job.inputs["onnx"], "int8": job.inputs["quantized"]}
-    job.progress(0, 1, "timing INT8 against FP32")
-    latency = device.latencies(models, samples[:1], job.params.rounds, job.params.threads)
+    latency = device.latencies(models, samples[:1], job.params.rounds, job.params.threads, job.progress)
     speedup = paired_speedup(latency["fp32"].block_p50_ms, latency["int8"].block_p50_ms, CONFIDENCE)
     bounds = {"int8_speedup_lower": speedup.lower, "int8_speedup_upper": speedup.upper}
     metrics = {

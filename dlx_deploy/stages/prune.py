@@ -35,11 +35,11 @@ def run(job: Job[Prune]) -> Metrics:
     use_threads(job, data)
     model, architecture = load_model(job.inputs["model"])
     inputs = task_of(data).inputs
-    job.progress(0, 1, f"following the network (prune.trace_seconds = {params.trace_seconds:g})")
+    job.progress(0, 0, f"following the network (prune.trace_seconds = {params.trace_seconds:g})")
     pruned, report = inputs.pruned(model, architecture.input, params)
     inputs.settle(pruned, data)
     reached = report.told(params.reduce_macs)
-    job.progress(0, 1, reached)
+    job.progress(0, 0, reached)
     if abs(report.reduction - params.reduce_macs) > TOLERANCE:
         _log.warning("%s", reached)
     changed = {**architecture.pruned, **report.channels}

@@ -124,8 +124,8 @@ def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Hal
         exclude=job.params.exclude,
         given=_given(job),
     )
-    job.progress(0, 1, f"{precision}, {elsewhere} elsewhere; {len(samples)} calibration inputs")
-    return quantize_model(job.inputs["onnx"], out, samples, request)
+    job.progress(0, 0, f"{precision}, {elsewhere} elsewhere; {len(samples)} calibration inputs")
+    return quantize_model(job.inputs["onnx"], out, samples, request, job.progress)
 
 
 def _given(job: Job[Quantize]) -> QuantizationPlan:

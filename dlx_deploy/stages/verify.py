@@ -104,8 +104,7 @@ def _measured(job: Job[VerifyParams], models: Mapping[str, Path], device: Device
 
     data = open_data(job.inputs["data"])
     samples = data.samples("test")
-    job.progress(0, 1, f"timing {len(models)} models in turn")
-    timed = device.latencies(models, samples[:1], job.params.rounds, job.params.threads)
+    timed = device.latencies(models, samples[:1], job.params.rounds, job.params.threads, job.progress)
     rows = tuple(
         Timing(
             model=name,

@@ -57,6 +57,8 @@ class FakeDevice:
         self.asked.append(("run", package, *command))
         return Outcome({"package": package}, "done")
 
-    def latencies(self, models: Mapping[str, Path], sample: Any, rounds: int, threads: int) -> Mapping[str, Latency]:
+    def latencies(
+        self, models: Mapping[str, Path], sample: Any, rounds: int, threads: int, progress: Any = None
+    ) -> Mapping[str, Latency]:
         self.asked.append(("latencies", *models))
         return {name: summarise((np.broadcast_to(self.ms[name], self.rounds) * 1e6).tolist()) for name in models}

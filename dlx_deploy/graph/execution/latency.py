@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dlx_deploy.graph.execution.evaluation import input_shapes
 from dlx_deploy.graph.samples import Samples
+from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.backends.session import open_session
 from dlx_deploy.runtime.commands.bench import Latency, measure
 
@@ -18,14 +19,15 @@ _PACE = 300.0
 
 
 def interleaved_latency(
-    models: Mapping[str, Path], sample: Samples, rounds: int, threads: int
+    models: Mapping[str, Path], sample: Samples, rounds: int, threads: int, progress: Progress = silent
 ) -> Mapping[str, Latency]:
     """Model name → latency at batch 1 over ``rounds`` timings spread over time, with native kernels.
 
     ``sample``: one. A model with a fixed batch is given that many copies of it.
     ``threads``: intra-op threads of each session.
     """
-    return measure({name: _runner(path, sample, threads) for name, path in models.items()}, rounds, _WARMUP, _PACE)
+    runners = {name: _runner(path, sample, threads) for name, path in models.items()}
+    return measure(runners, rounds, _WARMUP, _PACE, progress)
 
 
 def _runner(path: Path, sample: Samples, threads: int) -> Callable[[], object]:

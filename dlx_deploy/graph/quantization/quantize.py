@@ -29,6 +29,7 @@ from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
 from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, CPU_REDUCED, TENSORRT, TENSORRT_HALF, Scheme
 from dlx_deploy.graph.quantization.writer import write_qdq
 from dlx_deploy.graph.samples import Samples
+from dlx_deploy.progress import Progress, silent
 from dlx_deploy.targets.profile import Style
 
 __all__ = [
@@ -101,7 +102,9 @@ class QuantizationReport:
         return sum(p == "int8" for p in self.layers.values()) / len(self.layers) if self.layers else 0.0
 
 
-def quantize_model(source: Path, out: Path, samples: Samples, request: QuantizationRequest) -> QuantizationReport:
+def quantize_model(
+    source: Path, out: Path, samples: Samples, request: QuantizationRequest, progress: Progress = silent
+) -> QuantizationReport:
     """Write the float32 model in ``source`` as ``request`` says, calibrated on ``samples``.
 
     Raises:
@@ -110,7 +113,7 @@ def quantize_model(source: Path, out: Path, samples: Samples, request: Quantizat
         StageFailed: the result breaks a rule of the target's parser.
     """
     model = load(source)
-    int8, ranges, plan = _int8(model, samples, request)
+    int8, ranges, plan = _int8(model, samples, request, progress)
     passes = list(int8)
     if request.half:
         kept = request.given.layers_at("fp32")
@@ -145,7 +148,7 @@ _Steps = tuple[Sequence[Pass], Ranges, QuantizationPlan]
 """The passes that write INT8, and what they follow."""
 
 
-def _int8(model: ModelProto, samples: Samples, request: QuantizationRequest) -> _Steps:
+def _int8(model: ModelProto, samples: Samples, request: QuantizationRequest, progress: Progress) -> _Steps:
     """What writes INT8, if any is asked for and the plan that was given can be followed."""
     scheme, given = request.scheme, request.given
     matched = excluded(model, request.exclude) if scheme else set()
@@ -154,10 +157,12 @@ def _int8(model: ModelProto, samples: Samples, request: QuantizationRequest) -> 
     check_layers(model, given, scheme, request.half, matched)
     if scheme is None:
         return (), Ranges(), QuantizationPlan(schema=SCHEMA)
-    return (_dynamic if scheme is CPU_DYNAMIC else _static)(model, samples, request, matched)
+    if scheme is CPU_DYNAMIC:
+        return _dynamic(model, request, matched)
+    return _static(model, samples, request, matched, progress)
 
 
-def _dynamic(model: ModelProto, samples: Samples, request: QuantizationRequest, matched: set[str]) -> _Steps:
+def _dynamic(model: ModelProto, request: QuantizationRequest, matched: set[str]) -> _Steps:
     for name in request.given.tensors:
         raise ConfigError(
             f"quantize.plan: tensors[{name!r}]: dynamic activations have no scale of their own; set "
@@ -172,7 +177,9 @@ def _dynamic(model: ModelProto, samples: Samples, request: QuantizationRequest, 
     return (step,), Ranges(), QuantizationPlan(schema=SCHEMA, scheme=CPU_DYNAMIC.name, layers=layers)
 
 
-def _static(model: ModelProto, samples: Samples, request: QuantizationRequest, matched: set[str]) -> _Steps:
+def _static(
+    model: ModelProto, samples: Samples, request: QuantizationRequest, matched: set[str], progress: Progress
+) -> _Steps:
     scheme, given = request.scheme, request.given
     assert scheme is not None
     placement = _placement(model, scheme, request, matched)
@@ -180,7 +187,9 @@ def _static(model: ModelProto, samples: Samples, request: QuantizationRequest, m
         raise _nothing(model, request)
     ranges = Ranges()
     if asked := asked_methods(placement, given, request.method):
-        ranges = collect_ranges(model, samples, asked, symmetric=scheme.symmetric, methods=request.methods)
+        ranges = collect_ranges(
+            model, samples, asked, symmetric=scheme.symmetric, methods=request.methods, progress=progress
+        )
     plan = make_plan(model, scheme, placement, ranges, given, request.method)
     _check_biases(model, scheme, given, plan)
     step = Pass("int8", lambda graph: write_qdq(graph, scheme, placement, plan, request.rounding), requires=_nameless)

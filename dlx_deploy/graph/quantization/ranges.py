@@ -17,6 +17,7 @@ from dlx_deploy.graph.model import Index, infer, input_dims, load, to_bytes
 from dlx_deploy.graph.quantization.lines import json_lines
 from dlx_deploy.graph.quantization.observers import METHODS, Observer, RangeMethod
 from dlx_deploy.graph.samples import Arrays, Samples
+from dlx_deploy.progress import Progress, silent
 
 __all__ = ["SCHEMA", "Range", "Ranges", "collect_ranges", "ranges_bytes"]
 
@@ -62,6 +63,7 @@ def collect_ranges(
     symmetric: bool,
     largest_batch: int = LARGEST_BATCH,
     methods: Mapping[str, RangeMethod] = METHODS,
+    progress: Progress = silent,
 ) -> Ranges:
     """The range of each tensor by each of the methods ``asked`` for it, and by min-max.
 
@@ -80,13 +82,17 @@ def collect_ranges(
     shapes, sizes = input_dims(model), _row_bytes(model, observers)
     fixed = next(iter(shapes.values()))[0]
     block = fixed or rows_within(sum(sizes.values()), largest_batch, MEMORY_BYTES)
-    for group, rows in _passes(observers, sizes, block, fixed is None):
+    passes, seen = _passes(observers, sizes, block, fixed is None), 0
+    work = len(samples) * len(passes)
+    for group, rows in passes:
         session, names = _session(model, group), list(group)
         for part in _parts(samples, block, rows, fill=fixed is not None):
+            progress(min(seen, work), work, f"calibration on {len(samples)} inputs")
+            seen += len(part)
             values = session.run(names, part.fitted(shapes).feed())
             for name, array in zip(names, values, strict=True):
                 _update(name, array.reshape(-1), observers[name])
-    bounds = {name: {method: seen.bounds() for method, seen in each.items()} for name, each in observers.items()}
+    bounds = {name: {method: one.bounds() for method, one in each.items()} for name, each in observers.items()}
     return Ranges(rows=len(samples), tensors=bounds)
 
 

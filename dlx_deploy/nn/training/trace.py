@@ -73,7 +73,7 @@ class Trace:
             spent = self._seconds + time.perf_counter() - self._began
             loss = float(total) / max(weight, 1e-12)
             text = f"loss {loss:.3f}, {self._samples / spent:.0f} {self._noun}/s"
-            self._progress(done, self._epochs, f"{text}, {self._left(done, spent)} left")
+            self._progress(done, self._epochs, text)
             if self._writer is not None:
                 self._writer.add_scalar("loss/step", loss, self._samples)
 
@@ -90,11 +90,6 @@ class Trace:
         """Write out what is pending."""
         if self._writer is not None:
             self._writer.close()
-
-    def _left(self, done: float, spent: float) -> str:
-        here = max(done - (self._before), 1e-9)
-        seconds = round(spent / here * (self._epochs - done))
-        return f"{seconds // 60}:{seconds % 60:02d}"
 
     def resumed(self, epochs: int) -> None:
         """``epochs`` were done by an earlier process."""

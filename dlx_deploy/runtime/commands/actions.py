@@ -11,6 +11,7 @@ from ..package.contents import Package
 from ..predictor import Predictor
 from ..tasks.source import Sample
 from ..tasks.task import Budgets, PredictOptions
+from ..telling import telling
 from .asked import listed
 from .bench import BenchOptions, bench_package
 from .parity import Parity, check_parity
@@ -75,11 +76,12 @@ def selftest(predictor: Predictor, data: Optional[PathLike] = None) -> SelfTestV
         SelfTestFailed: a golden sample differs.
         InputError, BackendMissing: as ``Task.load_labelled`` and ``check_parity``.
     """
-    package, result = predictor.package, self_test(predictor)
-    if data is None:
-        return SelfTestView(package, result)
-    given, _ = package.task.load_labelled(data)
-    return SelfTestView(package, result, check_parity(predictor, predictor.read(given)))
+    with telling(predictor.say, "selftest") as predictor.tell:
+        package, result = predictor.package, self_test(predictor)
+        if data is None:
+            return SelfTestView(package, result)
+        given, _ = package.task.load_labelled(data)
+        return SelfTestView(package, result, check_parity(predictor, predictor.read(given)))
 
 
 def bench(predictor: Predictor, options: BenchOptions) -> BenchView:
@@ -88,7 +90,8 @@ def bench(predictor: Predictor, options: BenchOptions) -> BenchView:
     Raises:
         InputError: an option out of range.
     """
-    return BenchView(predictor.package, bench_package(predictor, options))
+    with telling(predictor.say, "bench") as predictor.tell:
+        return BenchView(predictor.package, bench_package(predictor, options))
 
 
 def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> VerifyView:
@@ -97,12 +100,13 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
     Raises:
         InputError, BackendMissing: as ``Task.load_labelled``, ``teacher_outputs`` and ``verify_package``.
     """
-    package = predictor.package
-    given, targets = package.task.load_labelled(data)
-    feeds, teacher = predictor.read(given), None
-    if options.teacher is not None:
-        teacher = teacher_outputs(options.teacher, package.task, feeds, options.threads)
-    parity = None if package.parity is None else Parity(predictor, package.parity)
-    budgets = options.budgets(package.budgets)
-    judgement = verify_package(predictor, feeds, targets, budgets, teacher, parity)
-    return VerifyView(package, judgement, None if parity is None else parity.result())
+    with telling(predictor.say, "verify") as predictor.tell:
+        package = predictor.package
+        given, targets = package.task.load_labelled(data)
+        feeds, teacher = predictor.read(given), None
+        if options.teacher is not None:
+            teacher = teacher_outputs(options.teacher, package.task, feeds, options.threads)
+        parity = None if package.parity is None else Parity(predictor, package.parity)
+        budgets = options.budgets(package.budgets)
+        judgement = verify_package(predictor, feeds, targets, budgets, teacher, parity)
+        return VerifyView(package, judgement, None if parity is None else parity.result())

@@ -17,6 +17,7 @@ from ..predictor import Predictor
 from ..statistics.drops import Decision
 from ..statistics.timings import UNSEEN, block_medians, percentile_bounds
 from ..tasks.arrays import Arrays, count_of, rows_of
+from ..telling import Tell, silent
 from ..untyped import JsonTable
 
 __all__ = ["BenchOptions", "BenchResult", "Latency", "bench_package", "measure", "sample", "summarise"]
@@ -105,13 +106,17 @@ class BenchResult:
 
 
 def sample(
-    callables: Mapping[str, Callable[[], object]], rounds: int, warmup: int, pace: float = PACE
+    callables: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int,
+    pace: float = PACE,
+    tell: Tell = silent,
 ) -> Dict[str, List[int]]:
     """Per callable ``rounds`` timings in nanoseconds, in the order measured, after ``warmup`` untimed rounds.
 
     Every round runs every callable once, starting with another one each time, so that a drift of the clock or a
     busy neighbour meets all of them alike. There are at most ``pace`` rounds a second (0: any number), by pauses
-    between bursts of rounds; what runs first after a pause is not timed.
+    between bursts of rounds; what runs first after a pause is not timed. ``tell`` hears of each burst, outside of it.
 
     Raises:
         InputError: ``rounds`` is under 1 or ``warmup`` under 0.
@@ -123,6 +128,8 @@ def sample(
     clock = time.perf_counter_ns
     began = clock()
     for i in range(rounds + warmup):
+        if i % BURST == 0:
+            tell(i, rounds + warmup, f"{rounds} timed rounds")
         if pace and i >= warmup and (i - warmup) % BURST == 0:
             began = clock() if i == warmup else began
             ahead_s = (i - warmup) / pace - (clock() - began) / 1e9
@@ -161,14 +168,18 @@ def summarise(nanoseconds: Sequence[int]) -> Latency:
 
 
 def measure(
-    callables: Mapping[str, Callable[[], object]], rounds: int, warmup: int, pace: float = PACE
+    callables: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int,
+    pace: float = PACE,
+    tell: Tell = silent,
 ) -> Dict[str, Latency]:
     """The latency of each callable, interleaved and paced as in ``sample``.
 
     Raises:
         InputError: as ``sample``.
     """
-    return {name: summarise(timings) for name, timings in sample(callables, rounds, warmup, pace).items()}
+    return {name: summarise(timings) for name, timings in sample(callables, rounds, warmup, pace, tell).items()}
 
 
 def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) -> BenchResult:
@@ -193,9 +204,9 @@ def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) 
     given = _turns(options, golden)
     calls = {"predict": lambda: predictor.predict(next(given))}
     if options.max_p90_ms is None:
-        timings = sample(calls, options.rounds, options.warmup, pace=0.0)
+        timings = sample(calls, options.rounds, options.warmup, 0.0, predictor.tell)
     else:
-        timings = sample(calls, options.rounds, options.warmup)
+        timings = sample(calls, options.rounds, options.warmup, PACE, predictor.tell)
     latency = summarise(timings["predict"])
     return BenchResult(
         latency=latency,

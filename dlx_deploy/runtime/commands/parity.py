@@ -176,6 +176,7 @@ def check_parity(predictor: Predictor, feeds: Arrays) -> ParityResult:
     own = parity.known(digests)
     size = block_rows((*inputs.tensors, *package.task.outputs.tensors), BLOCK)
     for start in range(0, len(own), size):
+        predictor.tell(start, len(own), predictor.package.task.inputs.noun)
         block = own[start : start + size]
         parity.add(digests[block], predictor.run(inputs.trim(rows_of(feeds, block))))
     result = parity.result()

@@ -79,6 +79,7 @@ def verify_package(
     parts = []
     size = block_rows((*package.task.inputs.tensors, *outputs.tensors), BLOCK)
     for start in range(0, count, size):
+        predictor.tell(start, count, package.task.inputs.noun)
         block = slice(start, start + size)
         answers = predictor.run(rows_of(feeds, block))
         parts.append(outputs.statistic(answers, rows_of(targets, block)))

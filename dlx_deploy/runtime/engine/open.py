@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional, Tuple
 
 from ..errors import EngineError, PackageError
 from ..package.contents import ENGINE_SIDECAR, Package
+from ..telling import telling
 from ..words import shortened
 from .api import Api, load_api
 from .build import BuiltEngine, build_engine
@@ -18,9 +18,6 @@ from .settings import BuildSettings
 from .sidecar import EngineKey, Sidecar, read_sidecar, this_machine
 
 __all__ = ["PreparedEngine", "engine_builder", "engine_settings", "open_engine", "prepare_engine"]
-
-SAY_EVERY_S = 5.0
-"""How often a build that takes minutes says how far it is."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,10 @@ def prepare_engine(
 
     def builder(timing_cache: Path) -> BuiltEngine:
         say(f"building the engine for this machine with {api.flavour} {api.version}; this can take minutes")
-        return build_engine(package.model, settings, timing_cache, _talk(say))
+        with telling(say, "building the engine") as tell:
+            return build_engine(
+                package.model, settings, timing_cache, lambda phase, done, total: tell(done, total, phase)
+            )
 
     store = EngineCache(Path(cache) if cache else default_folder())
     cached = store.get(here, settings, builder if build else None, say)
@@ -105,14 +105,3 @@ def _shipped(package: Package, here: EngineKey, say: Callable[[str], None]) -> O
         say(f"the engine in the package is not for this machine: {'; '.join(different)}")
         return None
     return PreparedEngine(package.engine, read_sidecar(package.engine_sidecar, ENGINE_SIDECAR), "package")
-
-
-def _talk(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
-    last = [time.monotonic()]
-
-    def progress(phase: str, done: int, total: int) -> None:
-        if time.monotonic() - last[0] >= SAY_EVERY_S:
-            last[0] = time.monotonic()
-            say(f"building the engine: {phase}, {done} of {total}")
-
-    return progress

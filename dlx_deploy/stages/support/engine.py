@@ -139,7 +139,7 @@ def _build(job: Job[CompileParams], settings: BuildSettings, folder: Path, shipp
     def watch(phase: str, done: int, total: int) -> None:
         job.progress(done, max(total, 1), f"{settings.flavour}: {phase}")
 
-    job.progress(0, 1, f"{settings.flavour} starts")
+    job.progress(0, 0, f"{settings.flavour} starts")
     built = build_engine((job.out / MODEL).read_bytes(), settings, progress=watch)
     report = {
         "status": "shipped" if shipped else "checked",

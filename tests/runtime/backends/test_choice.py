@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -26,6 +28,7 @@ from dlx_deploy.runtime.hazards import table as tables
 from dlx_deploy.runtime.hazards.table import read_table
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.telling import Tell
 
 SOURCES = sorted((Path(__file__).parents[3] / "dlx_deploy" / "runtime").rglob("*.py"))
 SETTINGS = BuildSettings("tensorrt", "int8", (1, 1, 4), layers={"a": "int8"})
@@ -98,6 +101,11 @@ def built(plan: bytes = b"plan") -> BuiltEngine:
     return BuiltEngine(plan, TABLE, "tensorrt", "10.3.0", 3.25, 700.0, 512, (), ())
 
 
+@contextlib.contextmanager
+def telling_at_once(say: Callable[[str], None], what: str) -> Iterator[Tell]:
+    yield lambda done, total, text: say(f"{what}: {done} of {total}, {text}")
+
+
 @pytest.fixture
 def board(package: Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A package for TensorRT on a machine with a GPU, as far as the engine's way to it goes; counts builds."""
@@ -113,7 +121,7 @@ def board(package: Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     fake = type("Api", (), {"flavour": "tensorrt", "version": "10.3.0", "features": lambda self: features})()
     monkeypatch.setattr(opening, "load_api", lambda flavour: fake)
     monkeypatch.setattr(opening, "build_engine", build)
-    monkeypatch.setattr(opening, "SAY_EVERY_S", 0.0)
+    monkeypatch.setattr(opening, "telling", telling_at_once)
     monkeypatch.setattr(opening, "this_machine", lambda digest, flavour, version: replace(HERE, package_digest=digest))
     monkeypatch.setattr(opening, "EngineSession", lambda api, plan, runtime_cache: (plan, runtime_cache))
     ready = with_recipe(package, backends=["tensorrt"], engine=SETTINGS.to_dict())
@@ -125,7 +133,7 @@ def test_built_then_cached(board: Any) -> None:
     assert opening.open_engine(board.package, True, board.cache, said.append) == (b"plan", None)
     assert said[1:] == [
         "building the engine for this machine with tensorrt 10.3.0; this can take minutes",
-        "building the engine: Building, 1 of 2",
+        "building the engine: 1 of 2, Building",
     ]
     opening.open_engine(board.package, False, board.cache, said.append)
     assert (len(board.builds), len(said)) == (1, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlx_deploy.report.pace import Pace
+from dlx_deploy.runtime.pace import Pace
 
 
 def test_what_is_left_follows_the_pace_of_this_stretch() -> None:
