@@ -34,6 +34,8 @@ class Pair:
     sides: tuple[int, int] = (1, 512)
 
 
+# Channels are multiples of 8: with 12 of them, NHWC and two threads the gradients of torch 2.14's CPU convolutions were
+# seen to write beyond their memory (a crash in training).
 _SMALL, _LARGE = (1, 64), (65, 512)
 _ENCODER = {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
 _DENSE = {"optimizer": "adamw", "learning_rate": 0.01, "loss": "cross-entropy+dice", "shift_px": 3}
@@ -41,7 +43,7 @@ _PAIRS: dict[tuple[Reads, str], tuple[Pair, ...]] = {
     ("images", "classes"): (
         Pair(Choice("resnet20", {"width": 2.0}), Choice("resnet8", {"width": 1.5}), sides=_SMALL),
         Pair(Choice("resnet20"), Choice("resnet8"), sides=_SMALL),
-        Pair(Choice("resnet8", {"width": 1.5}), Choice("resnet8", {"width": 0.75}), sides=_SMALL),
+        Pair(Choice("resnet8", {"width": 2.0}), Choice("resnet8"), sides=_SMALL),
         Pair(Choice("resnet18"), Choice("resnet18", {"width": 0.5}), sides=_LARGE),
         Pair(Choice("resnet18", {"width": 0.5}), Choice("resnet18", {"width": 0.25}), sides=_LARGE),
     ),
@@ -49,7 +51,7 @@ _PAIRS: dict[tuple[Reads, str], tuple[Pair, ...]] = {
         Pair(
             Choice("unet", {"width": 32, "depth": 3}), Choice("unet", {"width": 16, "depth": 3}), _DENSE, 8, (32, 512)
         ),
-        Pair(Choice("unet", {"width": 16, "depth": 2}), Choice("unet", {"width": 12, "depth": 2}), _DENSE, 4),
+        Pair(Choice("unet", {"width": 24, "depth": 2}), Choice("unet", {"width": 16, "depth": 2}), _DENSE, 4),
     ),
     ("texts", "classes"): (
         Pair(
