@@ -34,8 +34,8 @@ class Pair:
     sides: tuple[int, int] = (1, 512)
 
 
-# Channels are multiples of 8: with 12 of them, NHWC and two threads the gradients of torch 2.14's CPU convolutions were
-# seen to write beyond their memory (a crash in training).
+# No layer has fewer than 16 channels: with 8 or 12 of them, NHWC and two threads, the gradients of torch 2.14's CPU
+# convolutions were seen to write beyond their memory (a crash in training); with 16 and 24 they were not.
 _SMALL, _LARGE = (1, 64), (65, 512)
 _ENCODER = {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
 _DENSE = {"optimizer": "adamw", "learning_rate": 0.01, "loss": "cross-entropy+dice", "shift_px": 3}
