@@ -10,6 +10,7 @@ from dlx_deploy.runtime.commands import bench
 from dlx_deploy.runtime.commands.bench import BenchOptions, bench_package, measure, sample, summarise
 from dlx_deploy.runtime.errors import BudgetMissed, InputError, Undecided
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.telling import silent
 
 HUNDRED = (1_000_000 * np.random.default_rng(0).permutation(np.arange(1, 101))).tolist()
 """1 to 100 ms in no order."""
@@ -72,7 +73,7 @@ def test_bench_feeds_golden_images(predictor: Predictor, monkeypatch: pytest.Mon
     shapes = set()
 
     class Recorder:
-        package = predictor.package
+        package, tell = predictor.package, staticmethod(silent)
 
         def predict(self, images: np.ndarray) -> None:
             shapes.add(images.shape)
@@ -86,7 +87,7 @@ def test_bench_reads_what_is_named_in_turn(predictor: Predictor) -> None:
     given: list[object] = []
 
     class Recorder:
-        package = predictor.package
+        package, tell = predictor.package, staticmethod(silent)
 
         def predict(self, names: object) -> None:
             given.append(names)
@@ -108,7 +109,7 @@ def test_bench_reads_what_is_named_in_turn(predictor: Predictor) -> None:
 def test_budget(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, budget: float, verdict: str, failure: Any, words: str
 ) -> None:
-    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup: {"predict": HUNDRED})
+    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup, *rest: {"predict": HUNDRED})
     result = bench_package(predictor, BenchOptions(max_p90_ms=budget))
     assert result.verdict == verdict
     assert type(result.failure()) is (failure or type(None))
@@ -118,7 +119,7 @@ def test_budget(
 def test_bursts_are_undecided(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A burst of 33 timings in 300 is more than a tenth, and 29 of 300 would be less: one burst cannot say."""
     timings = [1_000_000] * 150 + [9_000_000] * 29 + [1_000_000] * 121
-    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup: {"predict": timings})
+    monkeypatch.setattr(bench, "sample", lambda calls, rounds, warmup, *rest: {"predict": timings})
     result = bench_package(predictor, BenchOptions(max_p90_ms=5))
     assert (result.verdict, result.latency.p90_ms, result.latency.p90_upper_ms) == ("undecided", 1, 27)
     assert isinstance(result.failure(), Undecided)
@@ -132,7 +133,7 @@ def test_bursts_are_undecided(predictor: Predictor, monkeypatch: pytest.MonkeyPa
 def test_a_verdict_takes_time(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     paces = []
 
-    def watched(calls: Any, rounds: int, warmup: int, pace: float = bench.PACE) -> Any:
+    def watched(calls: Any, rounds: int, warmup: int, pace: float, tell: Any) -> Any:
         paces.append(pace)
         return {"predict": HUNDRED}
 
