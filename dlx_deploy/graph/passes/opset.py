@@ -87,7 +87,7 @@ def _lowered(node: NodeProto, source: int, context: _Context) -> list[NodeProto]
     try:
         old = defs.get_schema(node.op_type, context.target)
     except defs.SchemaError as e:
-        raise _refused(node, context.target, f"the operator is only there since opset {new.since_version}") from e
+        raise _absent(node, context.target) from e
     if len(node.input) > old.max_input:
         raise _refused(node, context.target, f"it has {len(node.input)} inputs, and {old.max_input} were allowed then")
     return [_without_new_attributes(node, new, old, context)]
@@ -118,6 +118,11 @@ def _refused(node: NodeProto, target: int, why: str) -> StageFailed:
         f"{node.op_type} (node {node.name!r}) cannot be written at opset {target}: {why}; "
         f"choose a target whose parser reads a newer opset, or replace the layer"
     )
+
+
+def _absent(node: NodeProto, target: int) -> StageFailed:
+    own = [s.since_version for s in defs.get_all_schemas_with_history() if (s.domain, s.name) == ("", node.op_type)]
+    return _refused(node, target, f"the operator is only there since opset {min(own)}")
 
 
 def _reduce(node: NodeProto, context: _Context) -> list[NodeProto]:
@@ -210,7 +215,9 @@ def _layer_norm(node: NodeProto, context: _Context) -> list[NodeProto]:
 
 
 def _grid_sample(node: NodeProto, context: _Context) -> list[NodeProto]:
-    """Opset 20 gave ``bilinear`` and ``bicubic`` new names, and took volumes beside images."""
+    """Opset 20 gave ``bilinear`` and ``bicubic`` new names, and took volumes beside images; 16 had it first."""
+    if context.target < 16:
+        raise _absent(node, context.target)
     mode = attribute(node, "mode", b"linear")
     older = {b"linear": "bilinear", b"cubic": "bicubic"}.get(mode if isinstance(mode, bytes) else b"", "nearest")
     if context.rank(node.input[0]) > 4:

@@ -85,6 +85,10 @@ def test_layer_norm_stays_where_the_target_has_it() -> None:
     ("model", "message"),
     [
         (one_node("Mish", ["x"], {}), r"Mish \(node 'it'\) cannot be written at opset 13: .*only there since opset 18"),
+        (
+            one_node("GridSample", ["x", "grid"], {"grid": np.zeros((2, 2, 1), np.float32)}, opset=20),
+            r"GridSample \(node 'it'\) cannot be written at opset 13: .*only there since opset 16",
+        ),
         (one_node("ReduceMean", ["x", "x"], {}), "its input 1 is computed, not constant"),
         (one_node("LayerNormalization", ["x", "scale"], NORM, axis=1), "only a negative axis"),
         (one_node("Reshape", ["x", "s"], {"s": np.array([0, 4])}, allowzero=1), "allowzero = 1 did not exist"),
