@@ -1,19 +1,27 @@
-"""Packages and their manifests as files of the user: the new ones whole, those of earlier builds out of the way."""
+"""Packages and their manifests as files of the user: the new ones whole, those of earlier builds out of the way.
+
+And the way back: what a package was made of, and where the store has it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from dlx_deploy.config import Config
 from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.plan import Build
+from dlx_deploy.pipeline.record import Record
+from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.files import write_atomically
 
-__all__ = ["deliver", "package_path", "set_aside"]
+__all__ = ["StoredTeacher", "deliver", "package_path", "set_aside", "stored_teacher"]
 
 READABLE = 0o644
 """Whatever this process gives its own files, a package may be read by all."""
@@ -55,3 +63,38 @@ def set_aside(package: Path, say: Callable[[str], None]) -> Path | None:
             moved = aside
             say(f"warning: {path} is of an earlier build, and this one made no package: moved to {aside}")
     return moved
+
+
+class StoredTeacher(NamedTuple):
+    """The file of a teacher's ONNX in a store, and the step that wrote it."""
+
+    path: Path
+    step: str
+
+
+def stored_teacher(package: Path, root: Path) -> StoredTeacher | None:
+    """The ONNX that the gate of ``package`` was judged by, found in the store at ``root`` by its SHA-256; or none.
+
+    Its bytes are checked, whatever they lie beside.
+
+    Raises:
+        PackageError: ``package`` is none. StoreError: the store is newer than this dlx-deploy, or cannot be read.
+    """
+    digest = _teacher_digest(package)
+    store = Store(root)
+    for record in store.records() if digest else ():
+        for name, output in record.outputs.items():
+            if output.digest == digest and isinstance(store.find(record.key), Record):
+                return StoredTeacher(store.output_path(record.key, name), record.step)
+    return None
+
+
+def _teacher_digest(package: Path) -> str | None:
+    """The SHA-256 of the teacher's ONNX as the package's ``manifest.json`` has it, if it does."""
+    from dlx_deploy.runtime.package.archive import read_archive
+
+    try:
+        manifest = msgspec.json.decode(read_archive(package).get("manifest.json", b""))
+        return str(manifest["steps"]["verify"]["inputs"]["teacher"])
+    except (KeyError, TypeError, ValueError, RecursionError):  # made by other means
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,8 +99,23 @@ def test_texts_are_verified_again(built_text: Path, texts: Path, tmp_path: Path,
     assert json.loads(done.out)["accuracy"] > 0.8
     done = here("run", package, "cat " * 30)
     assert (done.code, "the model takes at most 24: shorten it" in done.err) == (2, True), done.err
-    unseen = here("verify", package, "--data", texts / "train.csv")
-    assert (unseen.code, "not in the package's reference table" in unseen.err) == (2, True), unseen.err
+    beside = here("verify", package, "--data", texts / "train.csv", "--max-drop", "0.5")
+    assert beside.code == 0, beside.err
+    assert re.search(r"passed over: 180 of 240 texts \(first: \S+train\.csv, line \d+, .*not judged", beside.out)
+    told = here("verify", package, "--data", texts / "train.csv", "--max-drop", "0.5", "--json")
+    assert json.loads(told.out)["passed_over"] == 180
+    new = tmp_path / "new.csv"
+    new.write_text("text,label\n" + "owl hen owl,animal\noak ash oak,plant\n")
+    unseen = here("verify", package, "--data", new, "--max-drop", "0.99")
+    assert unseen.code == 2
+    assert f"2 of 2 texts (first: {new}, line 2, {new}, line 3) are not in the package's reference table" in unseen.err
+    assert "--teacher model.onnx" in unseen.err
+    assert unseen.err.endswith("the store .dlx does not hold it, name the build's: --store DIR\n")
+    store = built_text / ".dlx"
+    judged = here("verify", package, "--data", new, "--max-drop", "0.99", "--store", store, "--json")
+    assert judged.code in (0, 6), judged.err
+    assert json.loads(judged.out)["verdict"]["images"] == 2
+    assert re.search(rf"teacher: {store}/store/\w+/model\.onnx, of the step 'export-teacher'", judged.err)
 
 
 def test_warm_builds_find_everything(built_text: Path, texts: Path) -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlx_deploy.commands.options import (
+    DEFAULT_STORE,
     AcceptHazardsOption,
     BackendOption,
     CacheOption,
     JsonOption,
     NoBuildOption,
     PackageArgument,
+    StoreOption,
     ThreadsOption,
     finish,
     say,
@@ -42,7 +44,10 @@ def verify(
         float | None, typer.Option(help="Floor, 0.9 is 90 %; the package's own by default, if it has one.")
     ] = None,
     confidence: Annotated[float | None, typer.Option(help="For instance 0.95; the package's own by default.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="Teacher's ONNX, for images the package does not know.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Teacher's ONNX, for images the package does not know; else the store's.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
@@ -55,7 +60,7 @@ def verify(
     given = {"max-drop": max_drop, "min-accuracy": min_accuracy, "confidence": confidence, "teacher": teacher}
     with labelled_data(data, package) as folder:
         command = ["verify", f"--data={folder}", *_given(given), *_session(threads, backend, no_build, accept_hazards)]
-        finish(_on_device(package, command), as_json)
+        finish(_verified(package, command, store), as_json)
 
 
 def predict(
@@ -151,6 +156,23 @@ def engine(
 ) -> None:
     """Build a package's TensorRT engine for this machine if need be, and describe it."""
     finish(_on_device(package, ["engine", *_given({"cache": cache}), *["--no-build"] * no_build]), as_json)
+
+
+def _verified(package: Path, command: Sequence[str], store: Path) -> CommandView:
+    """What ``verify`` gives, by the teacher out of the ``store`` where the package does not know the samples."""
+    from dlx_deploy.runtime.errors import InputError, TeacherNeeded
+
+    try:
+        return _on_device(package, command)
+    except TeacherNeeded as e:
+        from dlx_deploy.delivery import stored_teacher
+
+        found = stored_teacher(package, store)
+        if found is None:
+            raise InputError(f"{e}; the store {store} does not hold it, name the build's: --store DIR") from e
+        say(f"{e.what} (first: {e.first[0]}) are new to the package: all are judged by its teacher out of the store")
+        say(f"teacher: {found.path}, of the step {found.step!r}, found by the SHA-256 in the package")
+        return _on_device(package, [*command, f"--teacher={found.path}"])
 
 
 def _on_device(package: Path, command: Sequence[str]) -> CommandView:

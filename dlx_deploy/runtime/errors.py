@@ -3,6 +3,7 @@
 RuntimeFault
 ├── PackageError      2   a .dlx that is truncated, tampered with, foreign, newer than this reader, or unsafe
 ├── InputError        2   an image, array, folder or option that cannot be used
+│   └── TeacherNeeded     samples to which the teacher's answers are not in the package
 ├── BudgetMissed      3   the accuracy or latency budget is missed
 ├── BackendMissing    4   a library or execution provider that is not here
 ├── SelfTestFailed    5   the golden inputs do not give the golden outputs on this machine
@@ -12,7 +13,9 @@ RuntimeFault
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Sequence
+
+from .words import first_names
 
 __all__ = [
     "BackendMissing",
@@ -22,6 +25,7 @@ __all__ = [
     "PackageError",
     "RuntimeFault",
     "SelfTestFailed",
+    "TeacherNeeded",
     "Undecided",
 ]
 
@@ -42,6 +46,26 @@ class InputError(RuntimeFault):
     """Raised when what the caller gave cannot be used: what, value seen, rule, remedy."""
 
     exit_code: ClassVar[int] = 2
+
+
+class TeacherNeeded(InputError):
+    """Raised when the package does not say what its teacher answers to some samples: those of the numbers ``rows``.
+
+    ``what`` they are, and ``why`` that is not known. ``names``: of all samples, if they have any of their own.
+    """
+
+    def __init__(self, what: str, why: str, rows: Sequence[int], names: Sequence[str] = ()) -> None:
+        self.what, self.why, self.rows = what, why, tuple(rows)
+        self.first = first_names(self.rows, names)
+        more = ", …" if len(self.rows) > len(self.first) else ""
+        super().__init__(
+            f"{what} (first: {', '.join(self.first)}{more}) {why}, or give the teacher: --teacher model.onnx "
+            "(dlx-deploy verify finds it by itself in the build's store)"
+        )
+
+    def of(self, names: Sequence[str]) -> TeacherNeeded:
+        """The same, of samples that are called so."""
+        return TeacherNeeded(self.what, self.why, self.rows, names)
 
 
 class BudgetMissed(RuntimeFault):

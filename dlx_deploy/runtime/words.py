@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Sequence, Tuple
 
-__all__ = ["escaped", "line", "percent", "points", "said", "shortened"]
+__all__ = ["escaped", "first_names", "line", "percent", "points", "said", "shortened"]
 
 MAX_VALUE, MAX_WORDS = 200, 600  # characters in a message
+NAMED = 3  # samples in a message: the first few show which kind they are
 UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of control, format (writing direction among them) and half characters, and of line ends."""
 CANDIDATES = re.compile(r"[^\t\n\x20-\x7e\xa1-\xac\xae-\u05ff]")
@@ -56,3 +58,8 @@ def _escape(match: "re.Match[str]") -> str:
     if number <= 0xFFFF:
         return f"\\u{number:04x}"
     return f"\\u{0xD7C0 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
+
+
+def first_names(rows: Sequence[int], names: Sequence[str]) -> Tuple[str, ...]:
+    """What the first few of the samples ``rows`` are called; ``names``: of all, if they have any of their own."""
+    return tuple(names[row] if row < len(names) else f"number {row}" for row in rows[:NAMED])

@@ -248,6 +248,7 @@ def test_exit_codes() -> None:
         "PackageError": 2,
         "RuntimeFault": 1,
         "SelfTestFailed": 5,
+        "TeacherNeeded": 2,
         "Undecided": 6,
         "EngineError": 7,
     }

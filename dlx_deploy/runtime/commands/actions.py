@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Callable, Optional, Sequence
 
 from ..backends.choice import met_hazards
+from ..errors import TeacherNeeded
 from ..files import PathLike
 from ..package.contents import Package
 from ..predictor import Predictor
+from ..tasks.arrays import count_of
 from ..tasks.source import Sample
 from ..tasks.task import Budgets, PredictOptions
 from ..telling import telling
@@ -17,7 +19,7 @@ from .bench import BenchOptions, bench_package
 from .parity import Parity, check_parity
 from .predicting import answered
 from .selftest import self_test
-from .verify import teacher_outputs, verify_package
+from .verify import PassedOver, teacher_outputs, verify_package
 from .views import BenchView, EngineView, PackageView, PredictionsView, SelfTestView, VerifyView
 
 __all__ = ["VerifyOptions", "bench", "engine", "inspect", "listed", "predict", "selftest", "verify"]
@@ -99,6 +101,7 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
 
     Raises:
         InputError, BackendMissing: as ``Task.load_labelled``, ``teacher_outputs`` and ``verify_package``.
+        TeacherNeeded: names the first samples that the package does not know.
     """
     with telling(predictor.say, "verify") as predictor.tell:
         package = predictor.package
@@ -108,5 +111,10 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
             teacher = teacher_outputs(options.teacher, package.task, feeds, options.threads)
         parity = None if package.parity is None else Parity(predictor, package.parity)
         budgets = options.budgets(package.budgets)
-        judgement = verify_package(predictor, feeds, targets, budgets, teacher, parity)
-        return VerifyView(package, judgement, None if parity is None else parity.result())
+        names = package.task.names or (lambda _: ())
+        try:
+            judgement, passed_over = verify_package(predictor, feeds, targets, budgets, teacher, parity)
+        except TeacherNeeded as e:
+            raise e.of(names(data)) from e
+        left = PassedOver.of(passed_over, count_of(feeds), names(data)) if passed_over else None
+        return VerifyView(package, judgement, None if parity is None else parity.result(), left)

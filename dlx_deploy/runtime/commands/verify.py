@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple, Type
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
 from ..backends.session import InferenceSession, ModelEnd, open_session, session_errors, tensor_type
-from ..errors import InputError, PackageError
+from ..errors import InputError, PackageError, TeacherNeeded
 from ..files import PathLike, TooLarge, read_file, reason
 from ..package.members import DIGEST
 from ..package.model_bytes import MAX_BYTES as MAX_MODEL_BYTES
@@ -18,15 +18,42 @@ from ..predictor import Predictor
 from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
 from ..tasks.task import Budgets, Judgement, Outputs, Task
 from ..untyped import Array
-from ..words import said
+from ..words import first_names, line, said
 from .parity import BLOCK, Parity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["teacher_outputs", "verify_package"]
+__all__ = ["PassedOver", "Verified", "teacher_outputs", "verify_package"]
 
-_log = logging.getLogger(__name__)
+
+class Verified(NamedTuple):
+    """The judgement, and the numbers of the samples that it does not rest on: those beside the build's test split."""
+
+    judgement: Judgement
+    passed_over: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """So many of the samples ``given`` were not judged; ``first``: what some of them are called."""
+
+    count: int
+    given: int
+    first: Tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, rows: Sequence[int], given: int, names: Sequence[str]) -> PassedOver:
+        """Those of the numbers ``rows``; ``names``: of all samples, if they have any of their own."""
+        return cls(len(rows), given, first_names(rows, names))
+
+    def describe(self, noun: str) -> str:
+        """That, and what judges them too, in a line for people."""
+        first = ", ".join(map(line, self.first)) + (", …" if self.count > len(self.first) else "")
+        return (
+            f"passed over: {self.count} of {self.given} {noun} (first: {first}) are not of the build's test split and "
+            "not judged; to judge all, the new and those it was trained on, give the teacher: --teacher model.onnx"
+        )
 
 
 def verify_package(
@@ -36,33 +63,27 @@ def verify_package(
     budgets: Optional[Budgets] = None,
     teacher: Optional[Arrays] = None,
     parity: Optional[Parity] = None,
-) -> Judgement:
+) -> Verified:
     """The verdict on what ``Predictor.read`` gave, with its ``targets`` by name.
 
     The teacher's answers are its outputs, ``teacher``, or else those in the package, found by the samples' digests;
-    then samples beside the whole of the build's test split are passed over.
+    then samples beside the whole of the build's test split are passed over, which the result says.
     ``budgets`` default to the package's own. ``parity`` hears the answers, to hold them against the builder's.
 
     Raises:
-        InputError: no samples, counts or targets that do not fit, a budget out of range, or samples whose teacher's
-            answer is not in the package.
+        InputError: no samples, counts or targets that do not fit, or a budget out of range.
+        TeacherNeeded: samples, or masks of them, for which the package does not say how its teacher does.
     """
     package, outputs = predictor.package, predictor.package.task.outputs
-    count = count_of(feeds)
-    outputs.check_targets(targets, count, package.task.inputs.noun)
+    count, noun = count_of(feeds), package.task.inputs.noun
+    outputs.check_targets(targets, count, noun)
     if teacher is not None and count_of(teacher) != count:
-        raise InputError(
-            f"there are {count_of(teacher)} answers of the teacher for {count} {package.task.inputs.noun}; must be as "
-            "many"
-        )
+        raise InputError(f"there are {count_of(teacher)} answers of the teacher for {count} {noun}; must be as many")
     digests = package.task.inputs.digests(feeds)
     known, columns = _look_up(package.reference, digests, outputs, targets)
-    if teacher is None and not known.all() and _holds_all(package.reference, columns):
+    unknown: List[int] = [] if teacher is not None else np.flatnonzero(~known).tolist()
+    if unknown and _holds_all(package.reference, columns):
         # The test split, whole, and others: of train, or set aside for validation and calibration.
-        left = int((~known).sum())
-        _log.warning(
-            "%d of %d %s are not of the build's test split: passed over", left, count, package.task.inputs.noun
-        )
         rows = np.flatnonzero(known)
         feeds, targets, digests = rows_of(feeds, rows), rows_of(targets, rows), digests[rows]
         count, known = len(rows), known[rows]
@@ -71,22 +92,23 @@ def verify_package(
     elif known.all():
         by_teacher = outputs.recall(columns, targets)
     else:
-        raise InputError(
-            f"{int((~known).sum())} of {count} {package.task.inputs.noun} (first: number "
-            f"{int(np.flatnonzero(~known)[0])}) are not in the package's reference table, so the teacher's answers for "
-            "them are unknown; use the test split of the build, or give the teacher: --teacher model.onnx"
+        raise TeacherNeeded(
+            f"{len(unknown)} of {count} {noun}",
+            "are not in the package's reference table, so the teacher's answers for them are unknown; use the test "
+            "split of the build",
+            unknown,
         )
     parts = []
     size = block_rows((*package.task.inputs.tensors, *outputs.tensors), BLOCK)
     for start in range(0, count, size):
-        predictor.tell(start, count, package.task.inputs.noun)
+        predictor.tell(start, count, noun)
         block = slice(start, start + size)
         answers = predictor.run(rows_of(feeds, block))
         parts.append(outputs.statistic(answers, rows_of(targets, block)))
         if parity is not None:
             parity.add(digests[block], answers)
     changed = int(outputs.changed(columns, rows_of(targets, known)).sum())
-    return outputs.judge(by_teacher, joined(parts), budgets or package.budgets, changed)
+    return Verified(outputs.judge(by_teacher, joined(parts), budgets or package.budgets, changed), tuple(unknown))
 
 
 def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0) -> Dict[str, Array]:

@@ -20,6 +20,7 @@ from ..words import line
 from .bench import BenchResult
 from .parity import ParityResult
 from .selftest import SelfTestResult
+from .verify import PassedOver
 
 if TYPE_CHECKING:
     from ..engine.open import PreparedEngine
@@ -240,11 +241,12 @@ class BenchView:
 
 @dataclass(frozen=True)
 class VerifyView:
-    """The task's judgement on a package against its teacher."""
+    """The task's judgement on a package against its teacher, and the samples that it does not rest on."""
 
     package: Package
     result: Judgement
     parity: Optional[ParityResult] = None
+    passed_over: Optional[PassedOver] = None
 
     @property
     def failure(self) -> Optional[RuntimeFault]:
@@ -254,14 +256,16 @@ class VerifyView:
 
     @property
     def data(self) -> JsonTable:
-        """The judgement's own values, and how the answers compare with the builder's."""
-        return {**_head(self.package), **self.result.to_dict(), **_parity_data(self.parity)}
+        """The judgement's own values, how many samples were not judged, and how answers compare with the builder's."""
+        left = {"passed_over": self.passed_over.count if self.passed_over else 0}
+        return {**_head(self.package), **self.result.to_dict(), **left, **_parity_data(self.parity)}
 
     @property
     def text(self) -> str:
-        """The judgement's own lines, and that comparison."""
-        own = self.result.lines(self.package.task.inputs.noun)
-        return lines_of([*own, *([self.parity.describe()] if self.parity else [])])
+        """The judgement's own lines, what was not judged, and that comparison."""
+        noun = self.package.task.inputs.noun
+        left = [self.passed_over.describe(noun)] if self.passed_over else []
+        return lines_of([*self.result.lines(noun), *left, *([self.parity.describe()] if self.parity else [])])
 
 
 def _cells(name: str, row: PredictionRow) -> str:

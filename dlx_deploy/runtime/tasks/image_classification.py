@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Sequence
 from .classes import Classes, read_labels
 from .framing import Framing
 from .image_inputs import ImageInputs, read_framing
-from .labelled import load_labelled_images
+from .labelled import load_labelled_images, name_labelled_images
 from .task import Task
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def image_classification(framing: Framing, labels: Sequence[str]) -> Task:
     """The task of a package that reads images uint8[N, H, W, C], made by ``framing``, and tells ``labels`` apart."""
     classes = tuple(labels)
     load = partial(load_labelled_images, labels=classes, framing=framing)
-    return Task(NAME, ImageInputs(framing), Classes(classes), load)
+    return Task(NAME, ImageInputs(framing), Classes(classes), load, names=partial(name_labelled_images, labels=classes))
 
 
 def open_task(field: Fields) -> Task:

@@ -19,12 +19,19 @@ from .classes import LABEL
 from .framing import Framing
 from .images import load_image
 from .labelled_images import few, labelled_images, number_of
-from .text_files import distinct, read_texts
+from .text_files import distinct, read_lines, read_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["load_labelled_images", "load_labelled_texts", "load_npy", "load_prepared"]
+__all__ = [
+    "load_labelled_images",
+    "load_labelled_texts",
+    "load_npy",
+    "load_prepared",
+    "name_labelled_images",
+    "name_labelled_texts",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +58,17 @@ def load_labelled_images(path: PathLike, labels: Sequence[str], framing: Framing
     return images, {LABEL: np.array([image.number for image in listed], np.int64)}
 
 
+def name_labelled_images(path: PathLike, labels: Sequence[str]) -> List[str]:
+    """The files of ``load_labelled_images``, in its order; none of a data folder: its images are in one array.
+
+    Raises:
+        InputError: as ``labelled_images``.
+    """
+    if (Path(path) / DATA_HEADER).is_file():
+        return []
+    return [str(image.path) for image in labelled_images(path, labels)]
+
+
 def load_labelled_texts(path: PathLike, labels: Sequence[str]) -> Tuple[List[str], Arrays]:
     """The texts in the .csv or .jsonl file at ``path`` (or of the test split in a folder), and ``label``: int64[N].
 
@@ -65,6 +83,22 @@ def load_labelled_texts(path: PathLike, labels: Sequence[str]) -> Tuple[List[str
     texts, names = _first_ones(*read_texts(_text_file(root)), path)
     numbers = {name: number_of(root, name, tuple(set(names)), labels) for name in set(names)}
     return texts, {LABEL: np.array([numbers[name] for name in names], np.int64)}
+
+
+def name_labelled_texts(path: PathLike) -> List[str]:
+    """The file and line of each of ``load_labelled_texts``, in its order; none of a data folder: it has no lines.
+
+    Raises:
+        InputError: as ``text_files.read_texts``.
+    """
+    root = Path(path)
+    if (root / DATA_HEADER).is_file():
+        return []
+    file = _text_file(root)
+    first: Dict[str, str] = {}
+    for line, text, _ in read_lines(file):
+        first.setdefault(distinct(text), f"{file}, line {line}")
+    return list(first.values())
 
 
 def load_prepared(root: Path, labels: Sequence[str], load: Callable[[], T], targets: str) -> Tuple[T, Array]:

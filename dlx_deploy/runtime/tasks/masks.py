@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 import numpy as np
 
-from ..errors import InputError, PackageError, RuntimeFault
+from ..errors import InputError, PackageError, RuntimeFault, TeacherNeeded
 from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
 from .arrays import Agreement, Arrays, Tensor, Tolerance, digests_of, within
 from .classes import LOGITS
@@ -245,13 +245,15 @@ class Masks:
         """The teacher's counts, int64[n, K, 3].
 
         Raises:
-            InputError: a mask has changed, on which the teacher's counts say nothing.
+            TeacherNeeded: a mask has changed, on which the teacher's counts say nothing.
         """
-        changed = int(self.changed(columns, targets).sum())
+        changed = np.flatnonzero(self.changed(columns, targets)).tolist()
         if changed:
-            raise InputError(
-                f"{changed} masks are others than when the package was built, so what the teacher got right on them is "
-                "unknown; use the masks of the build, or give the teacher: --teacher model.onnx"
+            raise TeacherNeeded(
+                f"{len(changed)} of {len(targets[MASK])} masks",
+                "are others than when the package was built, so what the teacher got right on them is unknown; use the "
+                "masks of the build",
+                changed,
             )
         return {COUNTS: columns[COUNTS]}
 

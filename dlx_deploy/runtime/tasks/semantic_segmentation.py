@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence, Tuple
+from typing import TYPE_CHECKING, List, Sequence, Tuple
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def semantic_segmentation(framing: Framing, labels: Sequence[str], ignore: int =
     """The task of a package that reads images uint8[N, H, W, C], made by ``framing``, and tells ``labels`` apart."""
     masks = Masks(tuple(labels), framing, ignore)
     load = partial(load_masks, framing=framing, labels=masks.labels, ignore=ignore)
-    return Task(NAME, ImageInputs(framing, "segments"), masks, load, partial(_placed, framing=framing))
+    return Task(NAME, ImageInputs(framing, "segments"), masks, load, partial(_placed, framing=framing), _names)
 
 
 def open_task(field: Fields) -> Task:
@@ -70,6 +70,11 @@ def load_masks(
     pairs = labelled_pairs(root)
     images = np.stack([load_image(image, framing) for image, _ in pairs])
     return images, {MASK: np.stack([load_pair(pair, framing, len(labels), ignore) for pair in pairs])}
+
+
+def _names(path: PathLike) -> List[str]:
+    root = Path(path)
+    return [] if (root / DATA_HEADER).is_file() else [str(image) for image, _ in labelled_pairs(root)]
 
 
 def _placed(answers: Segmentations, given: object, framing: Framing) -> Segmentations:

@@ -224,6 +224,7 @@ class Outputs(Protocol):
 class Task:
     """One package's task. ``load_labelled`` reads labelled data: samples for ``Inputs.read``, and targets by name.
 
+    ``names``: what each of these samples is called, in that order, none of them read; nothing where they have no names.
     ``place``: answers that lie on their samples (a mask) told how large these are, from what ``Inputs.read`` was given.
     """
 
@@ -232,3 +233,4 @@ class Task:
     outputs: Outputs
     load_labelled: Callable[[PathLike], Tuple[object, Arrays]]
     place: Optional[Callable[[Any, object], Answers]] = None
+    names: Optional[Callable[[PathLike], Sequence[str]]] = None

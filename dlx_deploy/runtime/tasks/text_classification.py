@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Sequence
 
 from .classes import Classes, read_labels
-from .labelled import load_labelled_texts
+from .labelled import load_labelled_texts, name_labelled_texts
 from .task import Task
 from .text_inputs import TextInputs, Tokens, read_text_inputs
 
@@ -38,4 +38,5 @@ def open_task(field: Fields) -> Task:
 
 
 def _task(inputs: TextInputs, labels: Sequence[str]) -> Task:
-    return Task(NAME, inputs, Classes(tuple(labels)), partial(load_labelled_texts, labels=tuple(labels)))
+    load = partial(load_labelled_texts, labels=tuple(labels))
+    return Task(NAME, inputs, Classes(tuple(labels)), load, names=name_labelled_texts)

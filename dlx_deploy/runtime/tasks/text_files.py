@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import List, Tuple
+from typing import Iterator, List, Tuple
 
 from ..errors import InputError
 from ..files import PathLike
 from .labels import alike, composed
 from .tables import Columns, label_of, read_rows, string_of
 
-__all__ = ["distinct", "read_texts"]
+__all__ = ["distinct", "read_lines", "read_texts"]
 
 _COLUMNS = Columns({"text": ("text",), "label": ("label",)}, ("text", "label"), "labelled texts")
 
@@ -28,16 +28,26 @@ def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
     name = os.fspath(path)
     texts: List[str] = []
     labels: List[str] = []
-    for line, row in read_rows(path, _COLUMNS):
-        where = f"{name}, line {line}"
-        texts.append(string_of(row, "text", where))
-        labels.append(label_of(row, where, "text"))
+    for _, text, label in read_lines(path):
+        texts.append(text)
+        labels.append(label)
     if not texts:
         raise InputError(f"{name}: holds no texts; give one a line, with its label")
     pair = alike(labels)
     if pair:
         raise InputError(f"{name}: the labels {pair[0]!a} and {pair[1]!a} differ in their writing only; make them one")
     return texts, labels
+
+
+def read_lines(path: PathLike) -> Iterator[Tuple[int, str, str]]:
+    """The number of its line, the text and the label of each row in ``path``, as ``read_texts``.
+
+    Raises:
+        InputError: as ``read_texts``, but for no texts and labels that look alike.
+    """
+    for line, row in read_rows(path, _COLUMNS):
+        where = f"{os.fspath(path)}, line {line}"
+        yield line, string_of(row, "text", where), label_of(row, where, "text")
 
 
 def distinct(text: str) -> str:

@@ -106,6 +106,31 @@ def test_verify(run: Run, split: Path, damaged: Path) -> None:
     assert (code, json.loads(out)["verdict"]["verdict"]) == (6, "undecided")
 
 
+def test_verify_names_what_the_package_does_not_know(run: Run, tmp_path: Path, data: Any, helpers: Any) -> None:
+    images, labels = data
+    new = tmp_path / "new"
+    for i in range(5):
+        (new / helpers.labels[labels[i]]).mkdir(parents=True, exist_ok=True)
+        pixels = images[i] ^ 1 if i else images[i]
+        Image.fromarray(pixels).save(new / helpers.labels[labels[i]] / f"{i}.png")
+    names = sorted(str(path) for path in new.rglob("*.png") if path.name != "0.png")
+    code, out, err = run("verify", "--data", str(new))
+    assert (code, out) == (2, "")
+    first = f"error: 4 of 5 images (first: {', '.join(names[:3])}, …) are not in the package's reference table"
+    assert err.startswith(first)
+    assert "--teacher model.onnx" in err
+
+
+def test_verify_counts_what_it_passes_over(run: Run, split: Path, data: Any) -> None:
+    assert json.loads(run("verify", "--data", str(split), "--json")[1])["passed_over"] == 0
+    np.save(split / "test.images.npy", np.concatenate([data[0], data[0][:2] ^ 1]))
+    np.save(split / "test.labels.npy", np.concatenate([data[1], data[1][:2]]))
+    code, out, err = run("verify", "--data", str(split))
+    assert (code, err) == (0, "")
+    assert "passed over: 2 of 302 images (first: number 300, number 301) are not of the build's test split" in out
+    assert json.loads(run("verify", "--data", str(split), "--json")[1])["passed_over"] == 2
+
+
 COMMANDS = ["predict", "selftest", "bench", "verify", "engine", "inspect"]
 
 

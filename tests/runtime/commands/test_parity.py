@@ -98,7 +98,7 @@ def test_a_miscompiled_engine_is_found_though_it_is_accurate(
 ) -> None:
     predictor, (images, labels) = broken(wrong), data
     budgets = replace(predictor.package.budgets, max_drop=0.04)
-    judged = verify_package(predictor, {"images": images}, {"label": labels}, budgets)
+    judged = verify_package(predictor, {"images": images}, {"label": labels}, budgets).judgement
     assert judged.failure() is None  # the gate alone is content
     found = check_parity(predictor, {"images": images})
     with pytest.raises(SelfTestFailed, match=message):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dlx_deploy.runtime.commands.verify import teacher_outputs
 from dlx_deploy.runtime.commands.verify import verify_package as judged
-from dlx_deploy.runtime.errors import BudgetMissed, InputError, PackageError
+from dlx_deploy.runtime.errors import BudgetMissed, InputError, PackageError, TeacherNeeded
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks.classes import Verification
 from dlx_deploy.runtime.tasks.framing import Framing
@@ -25,7 +25,7 @@ def verify_package(
     """``teacher``: its answers, int[N]."""
     outputs = None if teacher is None else {"logits": np.eye(3, dtype=np.float32)[teacher]}
     own = replace(predictor.package.budgets, **budgets)
-    result = judged(predictor, {"images": images}, {"label": labels}, own, outputs)
+    result = judged(predictor, {"images": images}, {"label": labels}, own, outputs).judgement
     assert isinstance(result, Verification)
     return result
 
@@ -81,7 +81,8 @@ def test_unknown_images_need_the_teacher(predictor: Predictor, data: Any, helper
     fresh, fresh_labels = helpers.make_images(200, seed=9)
     mixed, both = np.concatenate([images[1:], fresh]), np.concatenate([labels[1:], fresh_labels])
     with pytest.raises(
-        InputError, match=r"200 of 499 images \(first: number 299\) are not in the package's .*--teacher model\.onnx"
+        TeacherNeeded,
+        match=r"200 of 499 images \(first: number 299, number 300, .*, …\) are not in the pack.*--teacher model\.onnx",
     ):
         verify_package(predictor, mixed, both)
     teacher = (both + (np.arange(499) < 7)) % 3
@@ -298,13 +299,12 @@ def test_a_floor_out_of_range_is_refused_at_load(make_predictor: Any, helpers: A
         make_predictor(metadata=helpers.metadata(budgets=budgets))
 
 
-def test_samples_beside_the_whole_test_split_are_passed_over(
-    predictor: Predictor, data: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_samples_beside_the_whole_test_split_are_passed_over(predictor: Predictor, data: Any) -> None:
     images, labels = data
     more = np.concatenate([images[:1] ^ 1, images, images[:5] ^ 2])
     wrong = np.concatenate([labels[:1], labels, labels[:5]])
     assert verify_package(predictor, more, wrong) == verify_package(predictor, images, labels)
-    assert f"6 of {len(more)} images are not of the build's test split: passed over" in caplog.text
+    left = judged(predictor, {"images": more}, {"label": wrong}).passed_over
+    assert left == (0, *range(len(more) - 5, len(more)))
     with pytest.raises(InputError, match=r"6 of \d+ images .* are not in the package's reference table"):
         verify_package(predictor, np.delete(more, 3, 0), np.delete(wrong, 3))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.framing import Framing
-from dlx_deploy.runtime.tasks.labelled import load_labelled_images
+from dlx_deploy.runtime.tasks.labelled import load_labelled_images, name_labelled_images
 from dlx_deploy.runtime.tasks.labelled_images import labelled_images
 from dlx_deploy.runtime.tasks.labels import class_numbers
 
@@ -52,6 +52,7 @@ def test_lists(tmp_path: Path) -> None:
     images, targets = load_labelled_images(tmp_path / "list.jsonl", CLASSES, Framing(3, 3, 3))
     assert images[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert targets["label"].tolist() == [0, 0, 1]
+    assert name_labelled_images(tmp_path / "list.jsonl", CLASSES) == [str(tmp_path / f"x/{i}.png") for i in range(3)]
     for text, message in (
         ("path,label,split\nx/0.png,dog,train\n", "has a train folder and no test folder"),
         ("path,label,split\nx/0.png,,calibration\n", "has only rows of calibration; a package is verified on those"),

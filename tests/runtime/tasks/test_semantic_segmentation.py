@@ -131,7 +131,7 @@ def test_counts_are_those_of_each_class() -> None:
 
 def judged(predictor: Predictor, masks: np.ndarray = MASKS, **budgets: Any) -> MaskVerification:
     own = replace(predictor.package.budgets, **budgets)
-    found = verify_package(predictor, {"images": IMAGES}, {"mask": masks}, own)
+    found = verify_package(predictor, {"images": IMAGES}, {"mask": masks}, own).judgement
     assert isinstance(found, MaskVerification)
     return found
 
@@ -156,10 +156,13 @@ def test_masks_that_have_changed_need_the_teacher(helpers: Any) -> None:
     predictor = opened(contents(helpers))
     masks = MASKS.copy()
     masks[0, 0, 0] = (masks[0, 0, 0] + 1) % 3
-    with pytest.raises(InputError, match=r"1 masks are others than when the package was built.*--teacher model\.onnx"):
+    with pytest.raises(
+        InputError,
+        match=r"1 of 200 masks \(first: number 0\) are others than when the package was built.*--teacher model\.onnx",
+    ):
         judged(predictor, masks)
     teacher = {"logits": logits(IMAGES)}
-    found = verify_package(predictor, {"images": IMAGES}, {"mask": masks}, None, teacher)
+    found = verify_package(predictor, {"images": IMAGES}, {"mask": masks}, None, teacher).judgement
     assert found.to_dict()["changed"] == 1
 
 
@@ -170,7 +173,7 @@ def test_an_image_that_is_there_twice_has_a_row_for_each_mask(helpers: Any) -> N
     twice = replace(contents(helpers), reference=make_reference(TASK, {"images": images}, columns))
     predictor = opened(twice)
     for order in (slice(None), slice(None, None, -1)):
-        found = verify_package(predictor, {"images": images[order]}, {"mask": masks[order]})
+        found = verify_package(predictor, {"images": images[order]}, {"mask": masks[order]}).judgement
         assert (found.to_dict()["changed"], found.to_dict()["verdict"]["units"]) == (0, 201)
 
 
@@ -200,6 +203,10 @@ def test_every_command(helpers: Any, folder: Path, tmp_path: Path, capsys: Any) 
     code, out, err = run("verify", "--data", str(folder), "--max-drop", "0.05")
     assert (code, err) == (0, "")
     assert "mIoU drop 0.00 points on 200 samples, at most" in out
+    other = folder / "Test" / "masks" / "007.png"
+    Image.fromarray((np.asarray(Image.open(other)) + 1) % 3).save(other)
+    changed = run("verify", "--data", str(folder), "--max-drop", "0.05")
+    assert f"1 of 200 masks (first: {folder / 'Test' / 'images' / '007.png'}) are others than" in changed[2]
     big = tmp_path / "big.jpg"
     Image.fromarray(np.full((40, 90, 3), (0, 200, 0), np.uint8)).save(big)
     (tmp_path / "out").mkdir()

@@ -205,7 +205,7 @@ def test_a_package_without_its_tokenizer(name: str) -> None:
 
 def verified(package: Predictor, texts: Any, labels: Sequence[int]) -> Verification:
     budgets = replace(package.package.budgets, max_drop=0.5)
-    result = verify_package(package, package.read(texts), {"label": np.array(labels)}, budgets)
+    result = verify_package(package, package.read(texts), {"label": np.array(labels)}, budgets).judgement
     assert isinstance(result, Verification)
     return result
 

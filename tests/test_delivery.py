@@ -1,0 +1,62 @@
+"""The way back from a package: its teacher's ONNX in a store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlx_deploy.delivery import stored_teacher
+from dlx_deploy.pipeline.key import KeyDocument, key_of
+from dlx_deploy.pipeline.record import SCHEMA, Record
+from dlx_deploy.pipeline.store import Store
+from dlx_deploy.runtime.package import archive
+
+TEACHER = b"the teacher's ONNX"
+
+
+def write(store: Store, step: str, content: bytes) -> Path:
+    """An entry of ``step`` whose only output, ``model.onnx``, holds ``content``: that file."""
+    document = KeyDocument(2, "export", 1, 0, {"of": step}, {}, ["model.onnx"], {}, {}, {})
+    key = key_of(document)
+
+    def fill(work: Path) -> Record:
+        (work / "model.onnx").write_bytes(content)
+        return Record(
+            step=step, key=key, document=document, outputs=store.outputs_in(work, ["model.onnx"]), metrics={},
+            started="2026-11-26T00:00:00+00:00", seconds=1.0, schema=SCHEMA, target_name="cpu",
+        )  # fmt: skip
+
+    store.write(fill, key)
+    return store.output_path(key, "model.onnx")
+
+
+@pytest.fixture
+def manifest(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the package's ``manifest.json`` holds; to be changed."""
+    made: dict[str, Any] = {"steps": {"verify": {"inputs": {"teacher": hashlib.sha256(TEACHER).hexdigest()}}}}
+    monkeypatch.setattr(archive, "read_archive", lambda path: {"manifest.json": json.dumps(made).encode()})
+    return made
+
+
+def test_the_teacher_is_found_by_its_bytes(tmp_path: Path, manifest: dict[str, Any]) -> None:
+    store = Store(tmp_path / ".dlx")
+    assert stored_teacher(tmp_path / "x.dlx", store.root) is None
+    assert not store.root.exists()  # looking writes nothing
+    write(store, "export-student", b"another")
+    path = write(store, "export-teacher", TEACHER)
+    found = stored_teacher(tmp_path / "x.dlx", store.root)
+    assert found == (path, "export-teacher")
+    path.chmod(0o644)
+    path.write_bytes(TEACHER.upper())  # of the same size
+    assert stored_teacher(tmp_path / "x.dlx", store.root) is None
+
+
+@pytest.mark.parametrize("made", [{}, {"verify": []}, {"verify": {"inputs": {"teacher": ["x"]}}}, [1]])
+def test_a_package_that_does_not_say_it(tmp_path: Path, manifest: dict[str, Any], made: Any) -> None:
+    manifest["steps"] = made
+    write(Store(tmp_path), "export-teacher", TEACHER)
+    assert stored_teacher(tmp_path / "x.dlx", tmp_path) is None
