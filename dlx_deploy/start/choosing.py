@@ -9,9 +9,9 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from dlx_deploy.config import GRAPHS, LAYOUTS, Data
+from dlx_deploy.config import GRAPHS, Data
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.data.kinds import has_training, kind_of
+from dlx_deploy.nn.data.kinds import has_training, kind_of, may_judge_only
 from dlx_deploy.nn.data.overview import Overview, overview
 from dlx_deploy.nn.models.pairs import Choice, Pair
 from dlx_deploy.start.budget import Budget, Epochs, read_machine
@@ -67,7 +67,7 @@ def _looked_at(wish: Wish, data: Data) -> tuple[Overview, Given | None]:
         data = replace(data, use="evaluation")
     seen = overview(data)
     given = given_network(wish, seen)
-    if given is not None and given.finished and data.kind in LAYOUTS:
+    if given is not None and given.finished and may_judge_only(data):
         return overview(replace(data, use="evaluation")), given
     if data.use == "evaluation":
         raise ConfigError(

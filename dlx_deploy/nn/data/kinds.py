@@ -15,7 +15,7 @@ from dlx_deploy.runtime.tasks.folders import SPLITS, SUFFIXES
 from dlx_deploy.runtime.tasks.image_lists import names_images
 from dlx_deploy.runtime.tasks.mask_folders import IMAGES, MASKS
 
-__all__ = ["has_training", "kind_of"]
+__all__ = ["has_training", "kind_of", "may_judge_only"]
 
 _LOOKED_AT = 1000
 """Entries of a folder: enough to tell, whatever it holds."""
@@ -54,6 +54,11 @@ def has_training(data: Data) -> bool:
         DataError: the images cannot be listed.
     """
     return data.kind not in LAYOUTS or "train" in open_catalogue(data).samples
+
+
+def may_judge_only(data: Data) -> bool:
+    """Whether ``data.use`` is for data of this kind: all of them may be there to judge by."""
+    return data.kind in LAYOUTS
 
 
 def _kind_of_folder(path: Path) -> str:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "Parity", "ParityResult", "check_parity", "decided_otherwise", "noise_db"]
 
 BLOCK = 128  # samples per run at most: bounds the memory, not the result
-CHANCE = 1e-3
-"""With which an honest backend has more other decisions than are allowed."""
+FALSE_ALARMS = 1e-3
+"""Of honest backends, the share that has more other decisions than are allowed."""
 OTHER_SHARE = 0.1
 """A sample is decided otherwise where more than this share of its decisions are others: of a class, the one that there
 is; of pixels a tenth, since near ties turn anywhere along an edge."""
@@ -155,7 +155,7 @@ class Parity:
             worst_db=min((worst for _, worst in pairs), default=CAP_DB),
             bounds=bounds,
             differing=sum(self._differing.values()) if self._differing else None,
-            most_differing=most_of(samples, bounds.differing, CHANCE),
+            most_differing=most_of(samples, bounds.differing, FALSE_ALARMS),
         )
 
 

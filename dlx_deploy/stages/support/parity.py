@@ -106,7 +106,7 @@ def _widened(bounds: ParityBounds, plain: ParityTable, answers: Arrays, decision
     """``bounds`` that the bent ``answers`` to the first samples keep, with room for twice as much noise."""
     import numpy as np
 
-    from dlx_deploy.runtime.commands.parity import CHANCE, decided_otherwise, noise_db
+    from dlx_deploy.runtime.commands.parity import FALSE_ALARMS, decided_otherwise, noise_db
     from dlx_deploy.runtime.package.parity import ParityBounds
     from dlx_deploy.runtime.statistics.floors import accuracy_upper_bound, most_of
 
@@ -118,6 +118,6 @@ def _widened(bounds: ParityBounds, plain: ParityTable, answers: Arrays, decision
     if decisions is not None and plain.decisions is not None:
         count = len(decisions)
         turned = int(decided_otherwise(decisions, plain.decisions[:count]).sum())
-        if turned > most_of(count, share, CHANCE):
+        if turned > most_of(count, share, FALSE_ALARMS):
             share = min(accuracy_upper_bound(turned, count, CONFIDENCE), MOST_DIFFERING)
     return ParityBounds(max(sqnr, LEAST_DB), max(worst, LEAST_DB - WORST_DB), share)
