@@ -19,6 +19,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step, Tree
 from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.stages.support.rehearsal import outputs_for
+from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.stages.teacher import notes
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
@@ -77,27 +78,25 @@ def run(job: Job[ConvertParams]) -> Metrics:
         "macs": float(summary.macs),
         "parameters": float(summary.parameters),
         "size_bytes": float(summary.size_bytes),
-        **_validated(out, data),
+        **_validated(job, out, data),
     }
 
 
-def _validated(path: Path, data: Dataset) -> Metrics:
-    """How good its answers to the validation split are."""
-    from dlx_deploy.graph.execution.evaluation import BATCH, run_in_batches
+def _validated(job: Job[ConvertParams], path: Path, data: Dataset) -> Metrics:
+    """How good its answers to the validation split are.
+
+    Raises:
+        StageFailed: nothing can be said of them.
+    """
     from dlx_deploy.graph.model import input_dims, load
-    from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
 
     comparison, samples = task_of(data).answers.comparison, data.samples("validation")
     device = task_of(data).device(data, (), input_dims(load(path)))
     targets = {comparison.target: data.targets("validation")}
-    size = block_rows((*device.inputs.tensors, *device.outputs.tensors), BATCH)
-    parts, start = [], 0
-    for outputs in run_in_batches(path, samples, False, size):
-        rows = slice(start, start + count_of(outputs))
-        parts.append(dict(device.outputs.statistic(outputs, rows_of(targets, rows))))
-        start = rows.stop
+    judged = Judged("validation", samples, targets, device)
+    (statistic,) = statistics_of(job, path, judged, [device.outputs.statistic], exact=False)
     known = {f"validation_{name}": value for name, value in comparison.facts(targets).items()}
-    score = comparison.score(joined(parts))
+    score = comparison.score(statistic)
     return {f"validation_{comparison.name}": score, "validation_samples": float(len(samples)), **known}
 
 

@@ -47,9 +47,10 @@ def run(job: Job[EvaluateParams]) -> Metrics:
     data = open_data(job.inputs["data"])
     task = task_of(data)
     comparison, device = task.answers.comparison, task.device(data, (), input_dims(load(job.inputs["model"])))
-    test = Judged(data.samples("test"), {comparison.target: data.targets("test")}, device)
+    test = Judged("test", data.samples("test"), {comparison.target: data.targets("test")}, device)
     columns = [device.outputs.record] if job.params.answers else []
-    made = statistics_of(job, test, [device.outputs.statistic, *columns])
+    exact = job.target.judge == "exact-qdq"
+    made = statistics_of(job, job.inputs["model"], test, [device.outputs.statistic, *columns], exact)
     for name, arrays in zip((STATISTIC, ANSWERS), made, strict=False):
         np.savez(job.out / name, **arrays)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
     return {comparison.name: comparison.score(made[0]), "test_samples": float(len(test.samples))}

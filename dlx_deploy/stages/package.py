@@ -105,7 +105,7 @@ def _parity(
         return None
     rows = [i * count // most for i in range(most)] if count > most else list(range(count))
     model, exact = job.inputs["model"].read_bytes(), job.target.judge == "exact-qdq"
-    return make_parity(model, samples[rows], device, recipe, exact)
+    return make_parity(model, samples[rows], device, recipe, exact, job.threads)
 
 
 def _few(device: DeviceTask, golden: int) -> int:

@@ -19,7 +19,7 @@ from dlx_deploy.runtime.backends.session import InferenceSession, open_session, 
 from dlx_deploy.runtime.machine import available_cores
 from dlx_deploy.runtime.untyped import Array
 
-__all__ = ["BATCH", "input_shapes", "run_in_batches", "run_onnx"]
+__all__ = ["BATCH", "batches_at_once", "input_shapes", "run_in_batches", "run_onnx"]
 
 BATCH = 64
 """Rows that are run at a time, where they are small."""
@@ -68,9 +68,8 @@ def run_in_batches(
     """
     source = model.read_bytes() if isinstance(model, Path) else model
     graph = load(source)
-    row_bytes, fixed = peak_row_bytes(graph) if len(samples) > 1 else 0, _fixed_batch(graph, samples)
-    size = fixed or (rows_within(row_bytes, batch) if shrink else batch)
-    side_by_side = _side_by_side(threads or available_cores(), -(-len(samples) // size), size * row_bytes)
+    fixed = _fixed_batch(graph, samples)
+    size, side_by_side = _division(graph, samples, batch, threads, shrink)
     # One thread for each batch, not all for each node: where other work has the cores too, as on a shared machine,
     # threads that wait for each other after every node of a small network take 17 times as long. And up to ONNX Runtime
     # 1.23 how many there are shows in float32's last bit.
@@ -87,6 +86,20 @@ def run_in_batches(
     for count, outputs in _in_order(answers, samples.batches(size, bool(fixed)), side_by_side):
         yield {name: _plain(values[:left]) for name, values in outputs.items()}
         left -= count
+
+
+def batches_at_once(model: bytes, samples: Samples, batch: int = BATCH, threads: int = 0) -> int:
+    """How many batches ``run_in_batches`` runs at once. Given to it as ``threads``, no session has more than one
+    thread, also where that is a single batch: the answers then have the same bits whatever ``threads`` is here.
+    """
+    return _division(load(model), samples, batch, threads, shrink=True)[1]
+
+
+def _division(graph: ModelProto, samples: Samples, batch: int, threads: int, shrink: bool) -> tuple[int, int]:
+    """The rows of a batch, and how many batches are run at once."""
+    row_bytes = peak_row_bytes(graph) if len(samples) > 1 else 0
+    size = _fixed_batch(graph, samples) or (rows_within(row_bytes, batch) if shrink else batch)
+    return size, _side_by_side(threads or available_cores(), -(-len(samples) // size), size * row_bytes)
 
 
 def _fixed_batch(graph: ModelProto, samples: Samples) -> int | None:

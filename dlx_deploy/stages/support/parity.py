@@ -38,24 +38,27 @@ CONFIDENCE = 0.95
 MOST_DIFFERING = 0.5
 
 
-def make_parity(model: bytes, samples: Samples, device: Task, recipe: JsonTable, exact: bool) -> ParityTable | None:
+def make_parity(
+    model: bytes, samples: Samples, device: Task, recipe: JsonTable, exact: bool, threads: int
+) -> ParityTable | None:
     """The answers of ``model`` to ``samples``, and the bounds; ``None`` of answers that cannot be kept small.
 
-    ``exact``: the model is judged in exact arithmetic. Otherwise ONNX Runtime's own kernels answer.
+    ``exact``: the model is judged in exact arithmetic. Otherwise ONNX Runtime's own kernels answer. ``threads`` (0: a
+    core each) run batches side by side, and the table is the same for any number.
     """
     from dlx_deploy.runtime.package.parity import ParityTable
     from dlx_deploy.runtime.tasks.sketches import sketch_tensors
 
     if not len(samples) or not sketch_tensors(device.outputs.tensors):
         return None
-    answers, decisions = _answers(model, samples, device, exact)
+    answers, decisions = _answers(model, samples, device, exact, threads)
     digests = device.inputs.digests(samples.feed())
     kind = _kind(recipe)
     native = NATIVE_INT8_DB if kind == "int8" else ENGINE_DB[kind]
     plain = ParityTable(digests, answers, decisions, _bounds(kind, native))
     if not exact:
         return plain
-    return _bent_bounds(plain, model, samples[:BENT_SAMPLES], device, kind)
+    return _bent_bounds(plain, model, samples[:BENT_SAMPLES], device, kind, threads)
 
 
 def _kind(recipe: JsonTable) -> str:
@@ -64,11 +67,11 @@ def _kind(recipe: JsonTable) -> str:
     return "int8" if recipe["precision"] == "int8" else "fp16" if half else "fp32"
 
 
-def _answers(model: bytes, samples: Samples, device: Task, exact: bool) -> tuple[Arrays, Array | None]:
+def _answers(model: bytes, samples: Samples, device: Task, exact: bool, threads: int) -> tuple[Arrays, Array | None]:
     """Sketches by output and decisions, a batch at a time: whole maps of classes would fill the memory."""
     import numpy as np
 
-    from dlx_deploy.graph.execution.evaluation import BATCH, run_in_batches
+    from dlx_deploy.graph.execution.evaluation import BATCH, batches_at_once, run_in_batches
     from dlx_deploy.runtime.package.parity import decisions_of
     from dlx_deploy.runtime.tasks.arrays import block_rows, joined
     from dlx_deploy.runtime.tasks.sketches import sketched
@@ -76,7 +79,8 @@ def _answers(model: bytes, samples: Samples, device: Task, exact: bool) -> tuple
     tensors = device.outputs.tensors
     size = block_rows((*device.inputs.tensors, *tensors), BATCH)
     sketches, decided = [], []
-    for outputs in run_in_batches(model, samples, exact, size, threads=1):
+    at_once = batches_at_once(model, samples, size, threads)
+    for outputs in run_in_batches(model, samples, exact, size, at_once):
         sketches.append(sketched(outputs, tensors))
         decided.append(decisions_of(device.outputs, outputs))
     decisions = [one for one in decided if one is not None]
@@ -89,14 +93,17 @@ def _bounds(kind: str, decibels: float) -> ParityBounds:
     return ParityBounds(decibels, decibels - WORST_DB, DIFFERING[kind])
 
 
-def _bent_bounds(plain: ParityTable, model: bytes, samples: Samples, device: Task, kind: str) -> ParityTable:
+def _bent_bounds(
+    plain: ParityTable, model: bytes, samples: Samples, device: Task, kind: str, threads: int
+) -> ParityTable:
     """``plain`` with the bounds of this model: wider where honest arithmetic already moves its answers much."""
     from dlx_deploy.graph.checks.spread import BEND, bent
     from dlx_deploy.runtime.backends.exact import exact_model
 
     twin = exact_model(model)
-    engine = _answers(bent(twin, ENGINE_BENDS[kind]), samples, device, exact=True)
-    other_cpu = _answers(bent(twin, BEND), samples, device, exact=True)
+    engine, other_cpu = (
+        _answers(bent(twin, bend), samples, device, exact=True, threads=threads) for bend in (ENGINE_BENDS[kind], BEND)
+    )
     other = _widened(_bounds(kind, ENGINE_DB[kind]), plain, *engine)
     exact = replace(_bounds(kind, EXACT_DB[kind]), differing=EXACT_DIFFERING)
     return replace(plain, other=other, exact=_widened(exact, plain, *other_cpu))

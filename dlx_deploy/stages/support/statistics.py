@@ -1,9 +1,10 @@
-"""What a task makes of a candidate's answers on the test split, batch by batch."""
+"""What a task makes of a model's answers to a split, batch by batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlx_deploy.errors import StageFailed
@@ -24,17 +25,21 @@ __all__ = ["Judged", "statistics_of"]
 
 @dataclass(frozen=True)
 class Judged:
-    """Samples, their targets by the name on a device, and the task there."""
+    """The samples of ``split``, their targets by the name on a device, and the task there."""
 
+    split: str
     samples: Samples
     targets: Arrays
     device: Task
 
 
-def statistics_of(job: Job[msgspec.Struct], judged: Judged, statistics: Sequence[Statistic]) -> list[Arrays]:
-    """Each of ``statistics`` of the outputs that the input ``model`` of ``job``, in ONNX, has for all samples.
+def statistics_of(
+    job: Job[msgspec.Struct], model: Path, judged: Judged, statistics: Sequence[Statistic], exact: bool
+) -> list[Arrays]:
+    """Each of ``statistics`` of the outputs that ``model``, in ONNX, has for all samples, on ``job``'s threads.
 
-    Outputs are dropped batch by batch: logits of every pixel, for all images of a split, would fill the memory.
+    ``exact``: Q/DQ pairs are computed as they are written. Outputs are dropped batch by batch: logits of every pixel,
+    for all images of a split, would fill the memory.
 
     Raises:
         StageFailed: the task can make nothing of an answer.
@@ -44,19 +49,19 @@ def statistics_of(job: Job[msgspec.Struct], judged: Judged, statistics: Sequence
     from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
 
     size = block_rows((*judged.device.inputs.tensors, *judged.device.outputs.tensors), BATCH)
-    exact, start, count = job.target.judge == "exact-qdq", 0, len(judged.samples)
+    start, count = 0, len(judged.samples)
     parts: list[list[Arrays]] = [[] for _ in statistics]
-    for outputs in run_in_batches(job.inputs["model"], judged.samples, exact, size, job.threads):
+    for outputs in run_in_batches(model, judged.samples, exact, size, job.threads):
         rows = slice(start, start + count_of(outputs))
-        job.progress(start, count, f"{count} test inputs")
+        job.progress(start, count, f"{count} {judged.split} inputs")
         try:
             for of_batches, statistic in zip(parts, statistics, strict=True):
                 of_batches.append(dict(statistic(outputs, rows_of(judged.targets, rows))))
         except RuntimeFault as e:
             raise StageFailed(
-                f"the model's answers to test samples {rows.start} to {rows.stop - 1} cannot be judged ({e}); in half "
-                "precision numbers may be too large: set quantize.precision = 'fp32', or train with a lower learning "
-                "rate or more weight decay"
+                f"the model's answers to {judged.split} samples {rows.start} to {rows.stop - 1} cannot be judged "
+                f"({e}); in half precision numbers may be too large: set quantize.precision = 'fp32', or train with a "
+                "lower learning rate or more weight decay"
             ) from e
         start = rows.stop
     return [joined(part) for part in parts]

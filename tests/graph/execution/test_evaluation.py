@@ -79,6 +79,23 @@ def test_batches_that_run_side_by_side_come_in_their_order(monkeypatch: pytest.M
     assert asked == [1, 1]  # a thread for each batch
 
 
+@pytest.mark.parametrize(("threads", "batch", "at_once"), [(4, 8, 4), (4, 64, 1), (1, 8, 1)])
+def test_no_session_has_a_second_thread_where_the_batches_at_once_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, threads: int, batch: int, at_once: int
+) -> None:
+    own, asked = evaluation.open_session, []
+
+    def opened(model: bytes, exact_qdq: bool, threads: int) -> object:
+        asked.append(threads)
+        return own(model, exact_qdq, threads)
+
+    monkeypatch.setattr(evaluation, "open_session", opened)
+    model = residual_net().SerializeToString()
+    seen = evaluation.batches_at_once(model, samples(images(41), name="images"), batch, threads)
+    batches(model, 41, batch=batch, threads=seen)
+    assert (seen, asked) == (at_once, [1])
+
+
 def test_no_more_batches_side_by_side_than_the_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "ALL_BYTES", 2500)
     assert evaluation._side_by_side(8, 100, 1000) == 2

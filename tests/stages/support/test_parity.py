@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from onnx import numpy_helper
 
 from dlx_deploy.graph.checks.spread import bent
+from dlx_deploy.graph.execution import evaluation
 from dlx_deploy.graph.model import to_bytes
 from dlx_deploy.graph.quantization.scheme import TENSORRT
+from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.runtime.backends.exact import exact_model
 from dlx_deploy.runtime.commands.parity import noise_db
-from dlx_deploy.runtime.package.parity import ParityBounds, ParityTable
+from dlx_deploy.runtime.package.parity import ParityBounds, ParityTable, parity_fields, parity_members
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.image_classification import image_classification
 from dlx_deploy.stages.support import parity
@@ -30,8 +33,8 @@ def quantized() -> bytes:
     return to_bytes(with_qdq(residual_net(), TENSORRT))
 
 
-def made(model: bytes, exact: bool = True, recipe: Any = INT8) -> ParityTable:
-    table = parity.make_parity(model, samples(images()), DEVICE, recipe, exact)
+def made(model: bytes, exact: bool = True, recipe: Any = INT8, threads: int = 1) -> ParityTable:
+    table = parity.make_parity(model, samples(images()), DEVICE, recipe, exact, threads)
     assert table is not None
     return table
 
@@ -76,6 +79,23 @@ def test_bounds_are_the_constants_where_a_model_is_steady_and_wider_where_it_is_
     chaos = made(quantized()).other
     assert chaos.sqnr_db == parity.LEAST_DB
     assert 0.02 <= chaos.differing <= parity.MOST_DIFFERING
+
+
+def test_a_table_is_the_same_for_any_number_of_threads_and_batches_run_side_by_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own, used = evaluation.run_in_batches, []
+
+    def ran(model: bytes, given: Samples, exact: bool, batch: int, threads: int) -> Iterator[Arrays]:
+        used.append(threads)
+        return own(model, given, exact, batch, threads)
+
+    monkeypatch.setattr(evaluation, "run_in_batches", ran)
+    monkeypatch.setattr(evaluation, "BATCH", 8)
+    alone, together = (made(quantized(), threads=threads) for threads in (1, 4))
+    assert used == [1, 1, 1, 4, 4, 4]
+    assert parity_members(alone) == parity_members(together)
+    assert parity_fields(alone) == parity_fields(together)
 
 
 @pytest.mark.parametrize(
