@@ -75,7 +75,7 @@ def rehearse(setup: Setup[Distill]) -> None:
 
 STAGE = Stage(
     name="distill",
-    version=3,
+    version=4,
     params=Distill,
     inputs=("data", "source", "teacher", "logits"),
     outputs=("model",),

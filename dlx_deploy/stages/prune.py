@@ -83,7 +83,7 @@ def rehearse(setup: Setup[Prune]) -> None:
 
 STAGE = Stage(
     name="prune",
-    version=4,
+    version=5,
     params=Prune,
     inputs=("data", "model", "teacher", "logits"),
     outputs=("model",),

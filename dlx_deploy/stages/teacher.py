@@ -150,7 +150,7 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
 
 STAGE = Stage(
     name="teacher",
-    version=3,
+    version=4,
     params=Teacher,
     inputs=("data", "source", "checkpoint", "names"),
     outputs=("model",),

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -17,6 +16,7 @@ from dlx_deploy.config import Training
 from dlx_deploy.nn.models.outputs import floats
 from dlx_deploy.nn.training.batches import Batch
 from dlx_deploy.nn.training.checkpoints import section
+from dlx_deploy.nn.training.layouts import to_channels_last
 from dlx_deploy.nn.training.losses import LossFn
 from dlx_deploy.nn.training.optimizers import (
     new_optimizer,
@@ -54,7 +54,7 @@ class Learner:
         self._result, self._start = model, snapshot(model)
         # Sharding replaces parameters for good, so it gets a copy.
         self._model = copy.deepcopy(model) if sharded else model
-        self._model.to(memory_format=torch.channels_last)
+        self._hooks = to_channels_last(self._model, accelerator.device)
         self._groups = layer_groups(model)
         if sharded:
             shard(self._model, accelerator.device)
@@ -129,6 +129,8 @@ class Learner:
         """Leave the kept weights in the network, on the CPU, all trainable; the epoch they are of, from 1."""
         state = self._best or {k: v.detach().cpu() for k, v in self._all(self.judged()).items()}
         self._accelerator.unwrap_model(self._forward or self._model, keep_fp32_wrapper=False)
+        for hook in self._hooks:
+            hook.remove()
         set_packed(self._result.cpu(), state)
         set_outside(self._result, state, self._start)
         for parameter in self._result.parameters():
