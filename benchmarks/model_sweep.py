@@ -216,7 +216,7 @@ def options(brought: Brought, prune: bool) -> Iterator[str]:
 def attempt(brought: Brought, folder: Path, prune: bool) -> Try:
     """Build it in a process of its own."""
     asked = [part for option in options(brought, prune) for part in ("--set", option)]
-    command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--target", "jetson", "--json", *asked]
+    command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--target", "jetson", "--json", "--jobs", "1", *asked]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)

@@ -58,7 +58,6 @@ def folder_options(folder: Path, *more: str) -> list[str]:
         ),
         (["build", *tiny("teacher.unfreeze_epochs=[5]")], 2, "teacher.unfreeze_epochs is [5] and teacher.epochs is 3"),
         (["build", *tiny("teacher.model=transformer")], 2, "model 'transformer' is for texts, and the data are images"),
-        (["build", *tiny("teacher.model=hf:none")], 2, "model 'hf:none' is for texts"),
         (["build", *tiny("teacher.sharding=shard")], 2, "teacher.sharding is 'shard', and there is one process"),
         (["build", *tiny("data.kind=text")], 2, "data.path is ''; data.kind 'text' needs the folder that holds train"),
         (["build", *tiny("data.tokenizer=byte")], 2, "tokenizer is 'byte'; rule: 'bytes', 'words' or the path"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -51,3 +52,14 @@ def test_what_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"\xff\xff\xff")
     with pytest.raises(PackageError, match="ONNX"):
         view_met(tmp_path / "a.onnx", [])
+
+
+def test_weights_may_lie_beside_the_graph(grid: Path, tmp_path: Path) -> None:
+    model = onnx.load(grid)
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [4], b"\0" * 16, raw=True)
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="grid.onnx.data")
+    model.graph.initializer.append(weights)
+    (tmp_path / "large.onnx").write_bytes(model.SerializeToString())
+    assert view_met(tmp_path / "large.onnx", ["jetson-thor"]).targets[0].met

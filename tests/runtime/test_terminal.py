@@ -103,7 +103,7 @@ def test_every_command_prints_names_escaped(
 ) -> None:
     image, text = (str(pictures / f"{EVIL}{suffix}") for suffix in (".png", ".txt"))
     lines = {
-        ("info",): 7,
+        ("info",): 8,
         ("selftest",): 1,
         ("bench", "--rounds", "3"): 2,
         ("bench", "--rounds", "3", "--max-p90-ms", "1e-9"): 3,

@@ -17,7 +17,6 @@ from .support.planning import NET, planned, rehearsed, texts
     ("overrides", "message"),
     [
         (["distill.model=resnett8"], r"distill: distill\.model is 'resnett8', unknown; nearest valid name: 'resnet8'"),
-        (["distill.model=hf:bert"], r"model 'hf:bert' is for texts, and the data are images; set distill\.model for"),
         (["distill.model=transformer"], r"model 'transformer' is for texts, and the data are images"),
         (["distill.loss=dice"], r"distill\.loss is 'dice'; image-classification has: 'cross-entropy'"),
         (["distill.batch_size=1"], r"distill\.batch_size is 1; batch normalisation needs at least 2 images"),
