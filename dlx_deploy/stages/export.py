@@ -89,7 +89,7 @@ def check(setup: Setup[Export]) -> None:
 
 STAGE = Stage(
     name="export",
-    version=4,
+    version=5,
     params=Export,
     inputs=("model", "data"),
     outputs=(MODEL,),

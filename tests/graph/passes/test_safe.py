@@ -69,3 +69,39 @@ def test_a_graph_without_such_a_form_stays_as_it_is() -> None:
     model.graph.node[0].output[0] = "y"
     before = to_bytes(model)
     assert to_bytes(SAFE_FORMS.run(model)) == before
+
+
+@pytest.mark.parametrize(
+    ("equation", "written"),
+    [
+        ("BGI,BJG->BIJ", "abc,adb->acd"),
+        ("aB,aC->CB", "ca,cb->ba"),
+        ("bi,bj->bij", "bi,bj->bij"),
+        ("...I,...J->...IJ", "...a,...b->...ab"),
+    ],
+)
+def test_einsum_is_written_in_small_letters(equation: str, written: str) -> None:
+    shapes = [[2, 3, 4], [2, 5, 3]] if equation.startswith("BGI") else [[2, 3], [2, 4]]
+    if equation.startswith("..."):
+        shapes[1][0] = 2
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in zip("xy", shapes, strict=True)
+    ]
+    node = helper.make_node("Einsum", ["x", "y"], ["z"], equation=equation)
+    outputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([node], "einsum", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    feeds = {
+        name: np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        for name, shape in zip("xy", shapes, strict=True)
+    }
+
+    def run() -> np.ndarray:
+        session = onnxruntime.InferenceSession(to_bytes(model), providers=["CPUExecutionProvider"])
+        value: np.ndarray = session.run(None, feeds)[0]
+        return value
+
+    before = run()
+    model = run_passes(model, [SAFE_FORMS], "einsum")
+    assert model.graph.node[0].attribute[0].s.decode() == written
+    np.testing.assert_array_equal(run(), before)
