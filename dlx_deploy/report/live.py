@@ -8,7 +8,7 @@ from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.manifest import StepEntry
 from dlx_deploy.pipeline.plan import Planned
 from dlx_deploy.pipeline.stage import Step
-from dlx_deploy.report.screen import Row, Screen
+from dlx_deploy.report.screen import STEP, Row, Screen
 from dlx_deploy.report.table import LOST, format_seconds
 
 __all__ = ["LiveWatcher", "QuietWatcher"]
@@ -67,12 +67,12 @@ class LiveWatcher:
     def started(self, planned: Planned) -> None:
         """Show why the step runs, and begin its row."""
         name = planned.step.name
-        self._say(f"▸ {name:<15} {planned.why}", "dim")
+        self._say(f"▸ {name:<{STEP}} {planned.why}", "dim")
         self._rows[name] = self._screen.begin(f"{name}{self._target}")
 
     def waiting(self, step: Step) -> None:
         """Say that another build is at work on this very step."""
-        self._say(f"… {step.name:<15} another build is running this step; waiting for its result", "yellow")
+        self._say(f"… {step.name:<{STEP}} another build is running this step; waiting for its result", "yellow")
 
     def progress(self, step: Step, done: float, total: float, text: str) -> None:
         """Move its row."""
@@ -92,7 +92,8 @@ class LiveWatcher:
             self._screen.end(self._rows.pop(entry.step))
         took = "cached" if entry.status == "cached" else format_seconds(entry.seconds)
         self._say(
-            f"✓ {entry.step:<15} {took:<8} {_metrics(entry, self._telling)}", "green" if entry.status == "ran" else ""
+            f"✓ {entry.step:<{STEP}} {took:<8} {_metrics(entry, self._telling)}",
+            "green" if entry.status == "ran" else "",
         )
         for gate in gates:
             style = {"pass": "green", "fail": "red", "undecided": "yellow", "pending": "yellow"}[gate.verdict]
@@ -100,7 +101,7 @@ class LiveWatcher:
 
     def noted(self, step: Step, text: str) -> None:
         """Say it below the step."""
-        self._say(f"! {step.name:<15} {text}", "yellow")
+        self._say(f"! {step.name:<{STEP}} {text}", "yellow")
 
     def _say(self, text: str, style: str) -> None:
         self._screen.say(f"{text}{self._target}", style)

@@ -19,7 +19,10 @@ from dlx_deploy.runtime.words import line
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Row", "Screen", "showing", "stderr_console"]
+__all__ = ["STEP", "Row", "Screen", "showing", "stderr_console"]
+
+STEP = 18
+"""Characters of the column of steps: ``evaluate-quantized``."""
 
 
 def stderr_console() -> Console:
@@ -115,7 +118,7 @@ class Screen:
             passed = now - row.pace.started
             row.next = now + next_line_s(passed)
             far = f"{row.done:.0f}/{row.total:.0f} {row.text}".rstrip() if row.total else row.text or "still running"
-            self.say(f"  {row.name:<15} {far}; {row.pace.text(now)}", "dim")
+            self.say(f"  {row.name:<{STEP}} {far}; {row.pace.text(now)}", "dim")
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -137,7 +140,7 @@ class Screen:
             self._bars.start()
         for row in self._rows:
             if row.bar is None:
-                row.bar = self._bars.add_task(f"{row.name:<15}", total=row.total or None, text=row.text, row=row)
+                row.bar = self._bars.add_task(f"{row.name:<{STEP}}", total=row.total or None, text=row.text, row=row)
                 self._bars.update(row.bar, completed=row.done)
 
     def _hide(self) -> None:

@@ -98,10 +98,10 @@ def test_without_a_terminal_a_line_comes_now_and_then() -> None:
             screen.tick()
     lines = [text.strip() for text in out.getvalue().splitlines() if not text.startswith("▸")]
     assert lines[:4] == [
-        "teacher         1/10 loss 0.5; 10 s, about 1 min 30 s left",
-        "compile         still running; 10 s",
-        "teacher         2/10 loss 0.5; 20 s, about 1 min 20 s left",
-        "compile         still running; 20 s",
+        "teacher            1/10 loss 0.5; 10 s, about 1 min 30 s left",
+        "compile            still running; 10 s",
+        "teacher            2/10 loss 0.5; 20 s, about 1 min 20 s left",
+        "compile            still running; 20 s",
     ]
     assert all(text.startswith("compile") for text in lines[4:])
     assert 10 < len(lines[4:]) < 30  # ten minutes

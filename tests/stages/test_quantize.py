@@ -34,7 +34,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The plan that a target gets at an opset, and the arguments that the conversion was called with."""
     seen: dict[str, Any] = {}
 
-    def convert(source: Path, out: Path, images: Any, plan: Any) -> Any:
+    def convert(source: Path, out: Path, images: Any, plan: Any, *told: Any) -> Any:
         seen.update(int8=plan.int8, half=plan.half)
         out.write_bytes(b"converted")
         return reported({"a/Conv": "int8" if plan.int8 else "fp16"})
@@ -93,7 +93,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(works: set[str], batch: int | str = "batch", **params: Any) -> tuple[list[str], LayerPrecisions]:
         tried: list[str] = []
 
-        def convert(source: Path, out: Path, inputs: Any, plan: Any) -> Any:
+        def convert(source: Path, out: Path, inputs: Any, plan: Any, *told: Any) -> Any:
             tried.append("dynamic" if plan.dynamic else "static" if plan.int8 else "fp16")
             if tried[-1] not in {*works, "fp16"}:
                 raise NothingToQuantize(f"no layer for {tried[-1]}")
