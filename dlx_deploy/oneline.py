@@ -115,7 +115,7 @@ def check_normalised(config: Config, brought: Brought) -> None:
     ours = config.teacher.checkpoint and Path(config.teacher.checkpoint).with_name("architecture.json").is_file()
     if open_yet and not ours and brought.normalisation != "measured":
         raise ConfigError(
-            f"{brought.model}: nobody says which normalisation it was trained with; give it by --normalisation "
+            f"{brought.model}: nobody says which normalisation it was trained with; give it by --normalization "
             f"{' | '.join(NORMALISATIONS)} (measured: that of these images), or as data.mean and data.std by --set"
         )
 
@@ -198,7 +198,7 @@ def _size(text: str) -> list[Assumption]:
 def _normalised(brought: Brought) -> list[Assumption]:
     name = brought.normalisation
     if name not in NORMALISATIONS:
-        raise ConfigError(f"--normalisation {name!r}: must be one of {', '.join(NORMALISATIONS)}")
+        raise ConfigError(f"--normalization {name!r}: must be one of {', '.join(NORMALISATIONS)}")
     mean, std = NORMALISATIONS[name]
     if not mean:
         return []

@@ -36,7 +36,7 @@ def graph(**given: str) -> Brought:
 
 
 def test_one_line_from_nothing_to_a_package(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--model", "linear.onnx", "--data", "images", "--normalisation", "0..1", "--target", "rpi5"]
+    asked = ["--model", "linear.onnx", "--data", "images", "--normalization", "0..1", "--target", "rpi5"]
     assert run(["quantize", *asked, "--set", "threads=1", "--write-config", "sub.toml"]) == 0
     said = capsys.readouterr().err
     assert 'assumed: data.kind = "imagefolder" (what images looks like)' in said
@@ -123,7 +123,7 @@ def test_the_name_of_the_package(place: Path, model: str, name: str) -> None:
             r"--model net\.py:make does not say how large its images are; give --size, e\.g\. --size 224",
         ),
         (graph(size="8y"), r"--size '8y': must be pixels, for instance 224, or HEIGHTxWIDTH"),
-        (graph(normalisation="half"), r"--normalisation 'half': must be one of imagenet, 0\.\.1"),
+        (graph(normalisation="half"), r"--normalization 'half': must be one of imagenet, 0\.\.1"),
         (Brought(model="any.onnx", data=Path("images")), r"any\.onnx takes images of any size; give --size"),
         (Brought(model="linear.onnx", data=Path("nodir")), r"nodir: no such folder or file"),
     ],

@@ -81,7 +81,7 @@ def write_networks(folder: Path) -> dict[str, list[str]]:
     torch.onnx.export(net, example, folder / "model.onnx", dynamo=True, dynamic_shapes=({0: batch},))
     dynamic = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": {"x": {0: "n"}, "y": {0: "n"}}}
     torch.onnx.export(net, example, folder / "old.onnx", dynamo=False, opset_version=11, **dynamic)  # type: ignore[arg-type]
-    imagenet, size = ["--normalisation", "imagenet"], ["--size", str(SIDE)]
+    imagenet, size = ["--normalization", "imagenet"], ["--size", str(SIDE)]
     small = "mobilenetv3_small_050"
     return {
         "timm": ["--model", f"timm:{small}", "--checkpoint", f"{small}.safetensors", *size],

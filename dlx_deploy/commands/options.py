@@ -70,7 +70,7 @@ DataOption = Annotated[Path | None, typer.Option("--data", help="The folder, lis
 SizeOption = Annotated[str | None, typer.Option("--size", help="Pixels that the network reads: 224, or 192x256 (HxW).")]
 NormalisationOption = Annotated[
     str | None,
-    typer.Option("--normalisation", help="What it reads of them: imagenet, 0..1, -1..1, 0..255 or measured."),
+    typer.Option("--normalization", help="What it reads of them: imagenet, 0..1, -1..1, 0..255 or measured."),
 ]
 WriteConfigOption = Annotated[
     Path | None, typer.Option("--write-config", help="Write what that means as a configuration file.")

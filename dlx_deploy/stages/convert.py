@@ -191,7 +191,7 @@ def _refuse_measured(data: Data, path: Path) -> None:
         if not getattr(data, key):
             raise ConfigError(
                 f"data.{key} is [], and {path.name} is used as it is, with the normalisation that it was trained with; "
-                f"set data.mean and data.std to it (on the 0..1 scale), or give --normalisation. {_USUAL}"
+                f"set data.mean and data.std to it (on the 0..1 scale), or give --normalization. {_USUAL}"
             )
 
 
