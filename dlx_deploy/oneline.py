@@ -147,6 +147,8 @@ def _require(brought: Brought) -> None:
     ):
         if not value:
             raise ConfigError(f"{option} is missing; without a configuration file (-c) give {remedy}")
+    if brought.checkpoint is not None and not brought.checkpoint.is_file():
+        raise ConfigError(f"--checkpoint {brought.checkpoint}: there is no such file; correct the path")
     finished = brought.is_graph or is_user(brought.model) or brought.checkpoint or brought.pretrained
     if not finished:
         raise ConfigError(

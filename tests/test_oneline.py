@@ -105,6 +105,7 @@ def test_a_classes_file_is_the_order(place: Path) -> None:
     ],
 )
 def test_the_name_of_the_package(place: Path, model: str, name: str) -> None:
+    Path("w.pt").touch()
     brought = Brought(model=model, checkpoint=Path("w.pt"), data=Path("images"), size="32")
     assert configured(None, brought, [], []).config.name == name
 
@@ -114,6 +115,10 @@ def test_the_name_of_the_package(place: Path, model: str, name: str) -> None:
     [
         (Brought(data=Path("images")), r"--model is missing; without a configuration file"),
         (Brought(model="linear.onnx"), r"--data is missing; without a configuration file"),
+        (
+            Brought(model="resnet20", checkpoint=Path("none.pt"), data=Path("images")),
+            r"--checkpoint none\.pt: there is no such file; correct the path",
+        ),
         (
             Brought(model="resnet20", data=Path("images")),
             r"--model resnet20 has no weights; give --checkpoint FILE or --pretrained\. To train it",

@@ -9,6 +9,7 @@ import msgspec
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.report.table import format_table
+from dlx_deploy.runtime.errors import PackageError
 from dlx_deploy.runtime.files import TooLarge, read_file, reason
 from dlx_deploy.runtime.hazards.operators import Operator, list_operators
 from dlx_deploy.runtime.hazards.table import Hazard, hazard_table
@@ -86,7 +87,10 @@ def view_met(file: Path, targets: Sequence[str]) -> MetView:
         PackageError: it is no package, or no ONNX model.
     """
     model, own = _model(file)
-    operators = list_operators(model)
+    try:
+        operators = list_operators(model)
+    except PackageError as e:
+        raise PackageError(f"{file}: {e}") from e
     names = targets or own or [profile.name for profile in list_targets()]
     profiles = [load_target(name).profile for name in names]
     met = tuple(MetOn(profile.name, tuple(target_hazards(operators, profile))) for profile in profiles)
