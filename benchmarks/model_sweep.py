@@ -37,8 +37,12 @@ PICTURES = {"train": 24, "validation": 6, "test": 12}
 """Of each class."""
 SIDE = 40
 TEXTS = 160
-VOCABULARY = 290
-WORDS = ("red", "blue", "cat", "dog", "tree", "house", "run", "jump", "slow", "fast")
+VOCABULARY = 300
+SAID = (
+    "red blue cat dog tree house run jump slow fast river mountain window garden yellow purple quickly bright silver "
+    "stone bridge market winter summer kitchen candle mirror forest shadow thunder"
+)
+WORDS = tuple(SAID.split())
 DISTRIBUTIONS = ("dlx-deploy", "onnx", "onnxruntime", "tensorrt-rtx", "timm", "torch", "torchvision", "transformers")
 
 
@@ -55,7 +59,7 @@ class Brought:
 class Row:
     """What became of it.
 
-    Shares are of 1; ``cpu_s``: of all processes, ``peak_mib``: of the largest; ``refused``: in the product's words.
+    Shares are of 1; ``cpu_s``, ``peak_mib``: of the last build's main process; ``refused``: in the product's words.
     """
 
     model: str
@@ -139,7 +143,7 @@ SMALL_VISION = {
 }
 HF_IMAGES: dict[str, dict[str, Any]] = {
     "vit": SMALL_VISION,
-    "deit": SMALL_VISION,
+    "mobilenet_v2": {"image_size": 32, "depth_multiplier": 0.35},
     "resnet": {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1], "layer_type": "basic"},
     "convnext": {"num_stages": 2, "hidden_sizes": [16, 32], "depths": [1, 1]},
     "swin": {
@@ -204,7 +208,7 @@ def options(brought: Brought, prune: bool) -> Iterator[str]:
     images = brought.side > 0
     yield f"data.kind={json.dumps('imagefolder' if images else 'text')}"
     yield f"data.path={'pictures' if images else 'texts.csv'}"
-    yield f"data.height={brought.side}" if images else "data.max_length=16"
+    yield f"data.height={brought.side}" if images else "data.max_length=64"
     if not images:
         yield f"data.vocabulary={VOCABULARY}"
     yield f"teacher.model={brought.model}"
@@ -300,6 +304,8 @@ def sweep(chosen: Sequence[Brought], jobs: int) -> Iterator[Row]:
         sys.stderr.write(f"{row.model}: {'built' if row.built else row.refused} ({row.cpu_s} CPU s)\n")
         return row
 
+    if any(brought.model.startswith("hf:") for brought in chosen):
+        from transformers import AutoConfig  # noqa: F401  # which threads must not import at once
     with ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(one, chosen)
 

@@ -197,7 +197,7 @@ def test_a_small_test_split_is_undecided(built: Path, tmp_path: Path, here: Here
     assert done.code == 6, done.err
     assert "samples would decide" in done.err
     before_training = done.err[: done.err.index("export-teacher")]
-    assert "! data            the test split has 40 samples, too few to decide" in before_training
+    assert "! data               the test split has 40 samples, too few to decide" in before_training
     assert "note data: the test split has 40 samples" in here("status").out
 
 

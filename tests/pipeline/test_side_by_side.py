@@ -227,7 +227,8 @@ def test_workers_end_with_the_one_that_builds(tmp_path: Path, by: signal.Signals
     if not Path("/proc/self/stat").exists():
         pytest.skip("looks for processes in /proc")
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job would ignore\n"
         "from pathlib import Path; import workbench; from dlx_deploy.report.live import QuietWatcher\n"
         "from dlx_deploy.pipeline.side_by_side import run_builds; from dlx_deploy.pipeline.store import Store\n"
         f"steps = [workbench.step(n, log={str(tmp_path)!r}, meets=('never',)) for n in 'ab']\n"
