@@ -21,7 +21,7 @@ from dlx_deploy.graph.foreign.raising import raised
 from dlx_deploy.graph.foreign.usable import Layout, Picture
 from dlx_deploy.graph.model import WEIGHTED, Index, int_attribute
 from dlx_deploy.graph.passes.base import Pass, run_passes
-from dlx_deploy.graph.passes.fold import batch_norms_folded
+from dlx_deploy.graph.passes.fold import batch_norms_folded, drop_unread
 from dlx_deploy.graph.passes.opset import to_opset
 from dlx_deploy.graph.passes.pooling import POOL_GLOBALLY
 from dlx_deploy.graph.passes.safe import SAFE_FORMS
@@ -180,7 +180,7 @@ def _one_answer(model: ModelProto, wanted: Adoption) -> ModelProto:
     end = _flat(model, name, wanted)
     dims = [wanted.batch or _BATCH, *wanted.dims]
     graph.output.append(helper.make_tensor_value_info(end, TensorProto.FLOAT, dims))
-    _drop_unread(model)
+    drop_unread(model)
     return model
 
 
@@ -256,14 +256,3 @@ def _behind_identities(index: Index, name: str) -> NodeProto | None:
     while node is not None and node.op_type == "Identity":
         node = index.producer.get(node.input[0])
     return node
-
-
-def _drop_unread(model: ModelProto) -> None:
-    read = {value.name for value in model.graph.output}
-    kept = []
-    for node in reversed(model.graph.node):
-        if set(node.output) & read:
-            read |= set(node.input)
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(reversed(kept))

@@ -14,31 +14,16 @@ from pathlib import Path
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.files import open_file
+from dlx_deploy.runtime.hazards.operators import DTYPES
+from dlx_deploy.runtime.package.protobuf import Malformed, read_message
 
 __all__ = ["BFLOAT16", "DOUBLE", "FLOAT", "FLOAT16", "STRING", "TYPES", "OnnxFacts", "Value", "facts_in", "read_facts"]
 
 FLOAT, STRING, FLOAT16, DOUBLE, BFLOAT16 = 1, 8, 10, 11, 16
-TYPES = {
-    1: "float32",
-    2: "uint8",
-    3: "int8",
-    4: "uint16",
-    5: "int16",
-    6: "int32",
-    7: "int64",
-    8: "string",
-    9: "bool",
-    10: "float16",
-    11: "float64",
-    12: "uint32",
-    13: "uint64",
-    16: "bfloat16",
-}
+TYPES = {**DTYPES, STRING: "string"}
 """TensorProto.DataType → its name."""
 _DEEPEST = 16
 """Graphs within graphs: no model nests so many, and a file that does is there to exhaust the stack."""
-
-Field = tuple[int, "int | memoryview"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +86,7 @@ def facts_in(content: bytes | mmap.mmap, path: Path) -> OnnxFacts:
     try:
         for number, value in _fields(memoryview(content)):
             _read_model(facts, number, value)
-    except (ValueError, IndexError, TypeError, RecursionError) as e:
+    except (Malformed, ValueError, TypeError, RecursionError) as e:
         raise ConfigError(f"{path}: no ONNX model ({e}); export it again") from e
     if not facts.opset or not facts.outputs:
         raise ConfigError(f"{path}: no ONNX model (it has no operator set or no output); export it again")
@@ -227,37 +212,7 @@ def _text(value: int | memoryview) -> str:
     return bytes(_message(value)).decode("utf-8", errors="replace")
 
 
-def _fields(message: memoryview) -> Iterator[Field]:
-    """Field number → its value: a number, or the bytes of a message, text or packed list."""
-    position, end = 0, len(message)
-    while position < end:
-        tag, position = _varint(message, position)
-        kind = tag & 7
-        value: int | memoryview = 0
-        if kind == 0:
-            value, position = _varint(message, position)
-        elif kind == 2:
-            size, position = _varint(message, position)
-            value = message[position : position + size]
-            if len(value) != size:
-                raise ValueError("it ends in the middle of a field")
-            position += size
-        elif kind in (1, 5):
-            position += 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind} at byte {position}")
-        yield tag >> 3, value
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """The number that starts at ``position``, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError(f"a number of more than 64 bits at byte {position}")
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Field number and value: a number, or the bytes of a message, text or packed list."""
+    for number, _, value in read_message(message):
+        yield number, value if isinstance(value, int) else memoryview(value)

@@ -17,7 +17,7 @@ from dlx_deploy.graph.passes.names import scope_of
 from dlx_deploy.runtime.backends.session import open_session
 from dlx_deploy.runtime.untyped import Array
 
-__all__ = ["FOLD_WEIGHTS", "batch_norms_folded", "constants_of", "fold_weights"]
+__all__ = ["FOLD_WEIGHTS", "batch_norms_folded", "constants_of", "drop_unread", "fold_weights"]
 
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
@@ -39,7 +39,7 @@ def fold_weights(model: ModelProto) -> ModelProto:
     for node in model.graph.node:
         for position, name in enumerate(node.input):
             node.input[position] = names.get(name, name)
-    _drop_unread(model)
+    drop_unread(model)
     return batch_norms_folded(model)
 
 
@@ -88,8 +88,8 @@ def _names(index: Index, wanted: list[str]) -> dict[str, str]:
     return names
 
 
-def _drop_unread(model: ModelProto) -> None:
-    """Without the nodes that only made what is now a constant."""
+def drop_unread(model: ModelProto) -> None:
+    """Take the nodes out of ``model`` that no output depends on."""
     read = {value.name for value in model.graph.output}
     kept = []
     for node in reversed(model.graph.node):

@@ -8,7 +8,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 from ..errors import PackageError
 from ..package.protobuf import Data, Field, Malformed, read_message
 
-__all__ = ["Operator", "in_exact", "in_half", "list_operators"]
+__all__ = ["DTYPES", "Operator", "in_exact", "in_half", "list_operators"]
 
 # Field numbers of onnx.proto.
 OPSETS, GRAPH = 8, 7

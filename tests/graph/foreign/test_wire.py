@@ -72,3 +72,9 @@ def test_a_nest_of_graphs_exhausts_no_stack(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(message(7, graph))
     with pytest.raises(ConfigError, match="graphs are nested more than 16 deep"):
         read_facts(tmp_path / "m.onnx")
+
+
+def test_a_number_without_end_is_not_read_to_the_end_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\x08" + b"\xff" * 5_000_000)
+    with pytest.raises(ConfigError, match="has no end"):
+        read_facts(tmp_path / "m.onnx")
