@@ -2,8 +2,12 @@
 
 from dlx_deploy.config.loading import load_config
 from dlx_deploy.config.sections import (
+    DIST,
+    DKD,
     GRAPHS,
+    HINTON,
     LAYOUTS,
+    METHODS,
     Compile,
     Config,
     Data,
@@ -14,6 +18,7 @@ from dlx_deploy.config.sections import (
     Prune,
     Quantize,
     Section,
+    Taught,
     Teacher,
     Training,
     TrainingDefaults,
@@ -21,8 +26,12 @@ from dlx_deploy.config.sections import (
 )
 
 __all__ = [
+    "DIST",
+    "DKD",
     "GRAPHS",
+    "HINTON",
     "LAYOUTS",
+    "METHODS",
     "Compile",
     "Config",
     "Data",
@@ -33,6 +42,7 @@ __all__ = [
     "Prune",
     "Quantize",
     "Section",
+    "Taught",
     "Teacher",
     "Training",
     "TrainingDefaults",

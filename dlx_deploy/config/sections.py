@@ -6,7 +6,7 @@ What each key means stands in ``deploy.toml`` beside this file.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -14,7 +14,11 @@ from msgspec import Meta
 from dlx_deploy.config.strict import Table, decode
 
 __all__ = [
+    "DIST",
+    "DKD",
+    "HINTON",
     "LAYOUTS",
+    "METHODS",
     "Compile",
     "Config",
     "Data",
@@ -25,6 +29,7 @@ __all__ = [
     "Prune",
     "Quantize",
     "Section",
+    "Taught",
     "Teacher",
     "Training",
     "TrainingDefaults",
@@ -33,6 +38,11 @@ __all__ = [
 
 LAYOUTS = ("imagefolder", "imagelist", "webdataset", "huggingface")
 """The values of ``data.kind`` for labelled images of the user's own, which may be for evaluation alone."""
+HINTON: Final = "hinton"
+DKD: Final = "dkd"
+DIST: Final = "dist"
+METHODS = (HINTON, DKD, DIST)
+"""The values of ``method``: what of a teacher's answers a student is held to."""
 P = TypeVar("P", bound=msgspec.Struct)
 GRAPHS = (".onnx", ".pt2")
 """What names of files end with that hold a finished network: ONNX, and torch.export programs."""
@@ -182,21 +192,45 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"checkpoint_key is {self.checkpoint_key!r} and checkpoint is not set; rule: with it")
 
 
-class Distill(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The student: ``alpha`` of what the teacher answers, the rest of the targets.
+class Taught(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One training run under a teacher: ``alpha`` of what it answers, the rest of the targets.
 
-    Of classes Hinton et al. 2015: ``alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE``.
+    ``alpha * T^2 * soft + (1 - alpha) * CE``, where soft is, by ``method``, Hinton et al. 2015, Zhao et al. 2022 (DKD)
+    or Huang et al. 2022 (DIST); ``standardize``: of Z-scores of the logits (Sun et al. 2024).
     """
+
+    method: Literal["hinton", "dkd", "dist"] = HINTON
+    temperature: Positive = 4.0
+    alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
+    beta: Annotated[float, Meta(ge=0.0)] = 0.0
+    standardize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.beta and self.method == HINTON:
+            raise ValueError(f"beta is {self.beta:g} and method is {HINTON!r}; rule: with {DKD!r} or {DIST!r}")
+        if self.standardize and self.method == DIST:
+            raise ValueError(
+                f"standardize is true and method is {DIST!r}, which looks at correlations; rule: with {HINTON!r} or "
+                f"{DKD!r}"
+            )
+        for key in ("mixup", "cutmix"):
+            if self.method == DKD and getattr(self, key):
+                raise ValueError(
+                    f"{key} is {getattr(self, key):g} and method is {DKD!r}, which asks for the class of a sample, and "
+                    f"mixed samples have several; rule: {key} 0, or another method"
+                )
+
+
+class Distill(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The student."""
 
     enabled: bool = True
     model: str = "resnet8"
     arguments: Table = msgspec.field(default_factory=lambda: {"width": 1.5})
-    temperature: Positive = 4.0
-    alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
     epochs: Count = 30
 
 
-class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Structured pruning: whole channels are removed, smallest L2 norm first, then a short distilled fine-tune."""
 
     enabled: bool = True
@@ -204,8 +238,6 @@ class Prune(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     round_to: AtLeastOne = 8
     keep_trunk: bool = True
     trace_seconds: Positive = 300.0
-    temperature: Positive = 4.0
-    alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
     epochs: Count = 25
     learning_rate: Positive = 0.05
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dlx_deploy.config import DKD, HINTON, METHODS
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.tasks.paired import Paired
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Classes:
     gives: str = "classes"
     keys: frozenset[str] = frozenset()
     losses: tuple[str, ...] = ("cross-entropy",)
+    distillations: tuple[str, ...] = METHODS
     small: bool = True
 
     def outputs(self, spec: InputSpec, classes: int) -> Outputs:
@@ -59,10 +62,20 @@ class Classes:
         return supervised(section.label_smoothing)
 
     def blend(self, section: Distill | Prune, data: Dataset) -> Blend:
-        """Hinton et al. 2015."""
-        from dlx_deploy.nn.training.classes import class_blend
+        """By the section's method.
 
-        return class_blend(section.temperature, section.alpha)
+        Raises:
+            ConfigError: decoupled distillation of fewer classes than two.
+        """
+        from dlx_deploy.nn.training.classes import class_blend
+        from dlx_deploy.nn.training.distillation import Distillation
+
+        if section.method == DKD and len(data.classes) < 2:
+            raise ConfigError(
+                f"{type(section).__name__.lower()}.method is {DKD!r}, and the data have {len(data.classes)} class; it "
+                f"compares the classes that are not the target: set {HINTON!r}"
+            )
+        return class_blend(Distillation.of(section))
 
     def golden(self, outputs: Arrays, share: float, count: int) -> npt.NDArray[Any]:
         """Rows whose best class leads clearly."""

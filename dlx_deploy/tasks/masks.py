@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dlx_deploy.config import HINTON
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.tasks.mask_gates import MeanIouComparison
 
@@ -35,6 +36,7 @@ class Masks:
     gives: str = "masks"
     keys: frozenset[str] = frozenset({"ignore_index"})
     losses: tuple[str, ...] = ("cross-entropy", _WITH_DICE)
+    distillations: tuple[str, ...] = (HINTON,)
     small: bool = False
 
     def outputs(self, spec: InputSpec, classes: int) -> Outputs:
@@ -75,8 +77,9 @@ class Masks:
     def blend(self, section: Distill | Prune, data: Dataset) -> Blend:
         """Hinton et al. 2015, for each pixel."""
         from dlx_deploy.nn.training.dense import pixel_blend
+        from dlx_deploy.nn.training.distillation import Distillation
 
-        return pixel_blend(section.temperature, section.alpha, section.loss == _WITH_DICE)
+        return pixel_blend(Distillation.of(section), section.loss == _WITH_DICE)
 
     def golden(self, outputs: Arrays, share: float, count: int) -> npt.NDArray[np.int64]:
         """The first ones, as many as are small enough to be packed: a self-test asks for close logits alone."""

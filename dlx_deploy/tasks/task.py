@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dlx_deploy.config import Data, Distill, Export, Prune, Teacher, Training
+from dlx_deploy.config import HINTON, Data, Distill, Export, Prune, Taught, Teacher, Training
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Source
 from dlx_deploy.progress import Progress
@@ -178,6 +178,11 @@ class Answers(Protocol):
         ...
 
     @property
+    def distillations(self) -> tuple[str, ...]:
+        """The values of ``distill.method`` that ``blend`` knows; empty where answers are no classes."""
+        ...
+
+    @property
     def small(self) -> bool:
         """Whether a teacher's answers to a whole training split can be kept, to learn from in each epoch."""
         ...
@@ -247,5 +252,15 @@ class Task:
             raise ConfigError(
                 f"{name}.loss is {section.loss!r}; {self.name} has: {', '.join(map(repr, self.answers.losses))}"
             )
+        if isinstance(section, Taught):
+            self._check_method(name, section)
         self.inputs.check_training(name, section)
         self.answers.check_training(name, section)
+
+    def _check_method(self, name: str, section: Taught) -> None:
+        known = self.answers.distillations
+        if section.method != HINTON and section.method not in known:
+            has = ", ".join(map(repr, known)) or f"{HINTON!r} alone, which is its own loss"
+            raise ConfigError(f"{name}.method is {section.method!r}; {self.name} has: {has}")
+        if section.standardize and not known:
+            raise ConfigError(f"{name}.standardize is true; it is for logits of classes, which {self.name} has not")

@@ -12,6 +12,8 @@ from dlx_deploy.errors import ConfigError, EnvironmentMissing, StageFailed
 from ..conftest import image_folder
 from .support.planning import NET, planned, rehearsed, texts
 
+SCENES = ["teacher.model=unet", "distill.model=unet", "prune.enabled=false"]
+
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
@@ -21,6 +23,19 @@ from .support.planning import NET, planned, rehearsed, texts
         (["distill.loss=dice"], r"distill\.loss is 'dice'; image-classification has: 'cross-entropy'"),
         (["distill.batch_size=1"], r"distill\.batch_size is 1; batch normalisation needs at least 2 images"),
         (["distill.model=none.py:make"], r"distill: source none\.py does not exist; correct the path"),
+        (["distill.method=kd"], r"distill\.method is 'kd'; (nearest valid name: 'dkd'|valid names: dist, dkd, hinton)"),
+        (["distill.temperature=0"], r"distill\.temperature is 0; rule: Expected `float` > 0"),
+        (["distill.beta=2"], r"beta is 2 and method is 'hinton'; rule: with 'dkd' or 'dist'"),
+        (["prune.method=dist", "prune.standardize=true"], r"standardize is true and method is 'dist', which looks at"),
+        (
+            ["distill.method=dkd", "distill.mixup=0.2"],
+            r"mixup is 0\.2 and method is 'dkd', which asks for the class of",
+        ),
+        (["training.method=dkd"], r"training\.method is 'dkd'; rule: .* set distill\.method and prune\.method"),
+        (
+            ["data.kind=scenes", *SCENES, "distill.method=dist"],
+            r"distill\.method is 'dist'; semantic-segmentation has: 'hinton'",
+        ),
     ],
 )
 def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str) -> None:

@@ -6,16 +6,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import dlx_deploy
-from dlx_deploy.config import Config, Data
+from dlx_deploy.config import Config, Data, Distill, Prune
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks import TASKS, check_offered, find_task, is_built_in, kinds_with_a_path, task_for
+from dlx_deploy.tasks.classes import Classes
 
 ROOT = Path(dlx_deploy.__file__).parent
 ROOMS = ("tasks/", "runtime/tasks/", "nn/data/", "nn/models/", "runtime/package/schema1.py")
@@ -175,3 +177,15 @@ def test_what_judges_reports_and_packs_knows_no_classes() -> None:
     assert lines_with(KNOWS_CLASSES, files) == []
     own = lines_with(KNOWS_CLASSES, list((ROOT / "tasks").glob("*.py")))
     assert any(line.startswith("tasks/paired_gates.py") for line in own), "it sees what it looks for"
+
+
+def test_a_task_whose_answers_are_no_classes_has_its_own_way_of_distillation_alone() -> None:
+    answers = Classes(distillations=())
+    task = replace(find_task("image-classification"), answers=answers)
+    task.check_training("distill", Distill())
+    with pytest.raises(
+        ConfigError, match=r"prune\.method is 'dkd'; image-classification has: 'hinton' alone, which is"
+    ):
+        task.check_training("prune", Prune(method="dkd"))
+    with pytest.raises(ConfigError, match=r"distill\.standardize is true; it is for logits of classes"):
+        task.check_training("distill", Distill(standardize=True))

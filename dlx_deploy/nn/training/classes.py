@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dlx_deploy.nn.training.batches import Batch
+from dlx_deploy.nn.training.distillation import Distillation, soft_loss, taught
 from dlx_deploy.nn.training.hooks import Metric, Targets
 from dlx_deploy.nn.training.losses import Blend, LossFn
 
@@ -22,18 +23,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
 
 
-def distillation_loss(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float, alpha: float
-) -> Tensor:
-    """float32[N]: ``alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE``, both logits float32[N, classes].
+def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, recipe: Distillation) -> Tensor:
+    """float32[N]: ``alpha * T^2 * soft + (1 - alpha) * CE`` of logits float32[N, classes], as ``recipe`` says.
 
-    Hinton, Vinyals and Dean 2015: both distributions are softened by the temperature T; T^2 keeps the gradient of the
-    soft part at the size of the hard part's whatever T is.
+    Of Hinton, Vinyals and Dean 2015 soft is ``KL(teacher || student)``, both softened by the temperature T. Several
+    teachers' logits are float32[N, teachers, classes]. ``labels`` as in ``cross_entropy``; ``dkd`` takes classes.
     """
-    soft_student = F.log_softmax(student_logits / temperature, dim=1)
-    soft_teacher = F.log_softmax(teacher_logits / temperature, dim=1)
-    soft = F.kl_div(soft_student, soft_teacher, reduction="none", log_target=True).sum(dim=1)
-    return alpha * temperature**2 * soft + (1 - alpha) * cross_entropy(student_logits, labels)
+    soft = soft_loss(recipe)(*taught(student, teacher, recipe), labels)
+    return recipe.alpha * recipe.temperature**2 * soft + (1 - recipe.alpha) * cross_entropy(student, labels)
 
 
 def supervised(label_smoothing: float) -> LossFn:
@@ -45,11 +42,11 @@ def supervised(label_smoothing: float) -> LossFn:
     return loss
 
 
-def class_blend(temperature: float, alpha: float) -> Blend:
+def class_blend(recipe: Distillation) -> Blend:
     """``distillation_loss`` of logits float32[N, classes]."""
 
     def blend(student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return distillation_loss(student, teacher, batch.targets, temperature, alpha)
+        return distillation_loss(student, teacher, batch.targets, recipe)
 
     return blend
 

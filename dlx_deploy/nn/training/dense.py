@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dlx_deploy.nn.training.batches import Batch
+from dlx_deploy.nn.training.distillation import Distillation, kullback_leibler, taught
 from dlx_deploy.nn.training.hooks import Targets
 from dlx_deploy.nn.training.losses import Blend, LossFn
 from dlx_deploy.runtime.tasks.mask_counts import confusion_counts, mean_iou
@@ -44,15 +45,13 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return ((1 - dice) * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
 
-def pixel_distillation(student: Tensor, teacher: Tensor, masks: Tensor, temperature: float) -> Tensor:
+def pixel_distillation(student: Tensor, teacher: Tensor, masks: Tensor, recipe: Distillation) -> Tensor:
     """float32[N]: ``T^2 * KL(teacher || student)`` of each pixel's classes, a mean over the pixels that count.
 
-    Both logits float32[N, K, H, W]. Hinton, Vinyals and Dean 2015, pixel by pixel as in Liu et al. 2019 ("Structured
-    Knowledge Distillation for Semantic Segmentation", section 3.1).
+    Both logits float32[N, K, H, W]; several teachers' float32[N, teachers, K, H, W]. Hinton, Vinyals and Dean 2015,
+    pixel by pixel as in Liu et al. 2019 ("Structured Knowledge Distillation for Semantic Segmentation", section 3.1).
     """
-    soft_student, soft_teacher = (F.log_softmax(x / temperature, dim=1) for x in (student, teacher))
-    divergence = F.kl_div(soft_student, soft_teacher, reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * _mean(divergence, masks)
+    return recipe.temperature**2 * _mean(kullback_leibler(*taught(student, teacher, recipe)), masks)
 
 
 def supervised_pixels(label_smoothing: float, dice: bool) -> LossFn:
@@ -64,12 +63,12 @@ def supervised_pixels(label_smoothing: float, dice: bool) -> LossFn:
     return loss
 
 
-def pixel_blend(temperature: float, alpha: float, dice: bool) -> Blend:
+def pixel_blend(recipe: Distillation, dice: bool) -> Blend:
     """``alpha`` times what the teacher says, and the rest of what the masks say."""
 
     def blend(student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        soft = pixel_distillation(student, teacher, batch.targets, temperature)
-        return alpha * soft + (1 - alpha) * _hard(student, batch.targets, 0.0, dice)
+        soft = pixel_distillation(student, teacher, batch.targets, recipe)
+        return recipe.alpha * soft + (1 - recipe.alpha) * _hard(student, batch.targets, 0.0, dice)
 
     return blend
 

@@ -16,6 +16,7 @@ from dlx_deploy.nn.training.dense import (
     pixel_distillation,
     supervised_pixels,
 )
+from dlx_deploy.nn.training.distillation import Distillation
 
 K = 4
 
@@ -46,7 +47,7 @@ def test_what_is_ignored_gives_no_gradient(logits: torch.Tensor, masks: torch.Te
     logits.requires_grad_(True)
     teacher = torch.randn(3, K, 5, 6, generator=torch.Generator().manual_seed(2))
     batch = Batch(torch.empty(3), masks, torch.arange(3))
-    pixel_blend(2.0, 0.5, True)(logits, teacher, batch).sum().backward()
+    pixel_blend(Distillation(2.0, 0.5), True)(logits, teacher, batch).sum().backward()
     gradient = logits.grad
     assert gradient is not None
     ignored = (masks == 255).unsqueeze(1).expand_as(gradient)
@@ -66,18 +67,19 @@ def test_dice_is_one_minus_the_overlap() -> None:
 
 def test_distillation_is_hintons_for_each_pixel(logits: torch.Tensor, masks: torch.Tensor) -> None:
     teacher = torch.randn(3, K, 5, 6, generator=torch.Generator().manual_seed(2))
-    seen = pixel_distillation(logits, teacher, masks, 3.0)
+    seen = pixel_distillation(logits, teacher, masks, Distillation(3.0, 1.0))
     kept = masks[0] != 255
     p, q = (F.log_softmax(x[0].movedim(0, -1)[kept] / 3, dim=1) for x in (teacher, logits))
     assert seen[0].item() == pytest.approx(9 * (p.exp() * (p - q)).sum(1).mean().item(), rel=1e-5)
-    assert pixel_distillation(logits, logits, masks, 3.0).abs().max() < 1e-6
+    assert pixel_distillation(logits, logits, masks, Distillation(3.0, 1.0)).abs().max() < 1e-6
     assert seen[2] == 0
 
 
 def test_a_blend_is_of_both(logits: torch.Tensor, masks: torch.Tensor) -> None:
     teacher, batch = torch.zeros_like(logits), Batch(torch.empty(3), masks, torch.arange(3))
-    soft, hard = pixel_distillation(logits, teacher, masks, 2.0), pixel_cross_entropy(logits, masks)
-    assert torch.allclose(pixel_blend(2.0, 0.25, False)(logits, teacher, batch), 0.25 * soft + 0.75 * hard)
+    recipe, hard = Distillation(2.0, 0.25), pixel_cross_entropy(logits, masks)
+    soft = pixel_distillation(logits, teacher, masks, recipe)
+    assert torch.allclose(pixel_blend(recipe, False)(logits, teacher, batch), 0.25 * soft + 0.75 * hard)
     both = supervised_pixels(0.0, True)(logits, batch)
     assert torch.allclose(both, hard + dice_loss(logits, masks))
 

@@ -25,6 +25,7 @@ from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.batches import Batch, TrainData
 from dlx_deploy.nn.training.classes import TOP1, class_blend, cross_entropy, supervised
 from dlx_deploy.nn.training.compute import seed_all, set_threads
+from dlx_deploy.nn.training.distillation import Distillation
 from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.inference import evaluate, predict_logits
 from dlx_deploy.nn.training.loop import RunContext, TrainReport, train
@@ -220,7 +221,7 @@ def test_distillation_brings_the_student_to_its_teacher(train_data: TrainData) -
         model,
         train_data,
         Distill(epochs=3, batch_size=48),
-        distilled(Wrong(), class_blend(1.0, 1.0)),
+        distilled(Wrong(), class_blend(Distillation(1.0, 1.0))),
         RunContext(),
         Hooks(TOP1),
     )

@@ -11,6 +11,7 @@ from dlx_deploy.config import Distill
 from dlx_deploy.nn.training.augment import seen_in
 from dlx_deploy.nn.training.batches import Batch, ImageFeed, TrainData
 from dlx_deploy.nn.training.classes import class_blend, cross_entropy, distillation_loss, supervised
+from dlx_deploy.nn.training.distillation import Distillation
 from dlx_deploy.nn.training.inference import predict_logits
 from dlx_deploy.nn.training.losses import distilled, distilled_from
 from dlx_deploy.nn.training.views import Views
@@ -34,14 +35,17 @@ def test_distillation_is_the_formula(seed: int, temperature: float, alpha: float
     p, q = softmax(teacher / temperature), softmax(student / temperature)
     kl = (p * (np.log(p) - np.log(q))).sum(axis=1).mean()
     ce = -np.log(softmax(student)[np.arange(4), labels]).mean()
-    seen = distillation_loss(*map(torch.from_numpy, (student, teacher, labels)), temperature, alpha).mean()
+    seen = distillation_loss(
+        *map(torch.from_numpy, (student, teacher, labels)), Distillation(temperature, alpha)
+    ).mean()
     assert seen.item() == pytest.approx(alpha * temperature**2 * kl + (1 - alpha) * ce, abs=1e-9)
 
 
 @given(st.integers(0, 1000), temperatures)
 def test_a_perfect_student_has_no_soft_loss(seed: int, temperature: float) -> None:
     logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    assert distillation_loss(logits, logits, torch.zeros(3, dtype=torch.int64), temperature, 1.0).abs().max() < 1e-12
+    labels = torch.zeros(3, dtype=torch.int64)
+    assert distillation_loss(logits, logits, labels, Distillation(temperature, 1.0)).abs().max() < 1e-12
 
 
 def test_answers_given_before_are_those_of_the_teacher() -> None:
@@ -51,8 +55,10 @@ def test_answers_given_before_are_those_of_the_teacher() -> None:
     batch = Batch(images[rows], torch.tensor([0, 2, 1]), rows)
     answers = teacher(images).detach().numpy()
     logits = torch.randn(3, 3)
-    live = distilled(teacher, class_blend(3.0, 0.6))(logits, batch)
-    assert torch.allclose(distilled_from(answers, class_blend(3.0, 0.6), 8)(logits, batch), live, atol=1e-6)
+    live = distilled(teacher, class_blend(Distillation(3.0, 0.6)))(logits, batch)
+    assert torch.allclose(
+        distilled_from(answers, class_blend(Distillation(3.0, 0.6)), 8)(logits, batch), live, atol=1e-6
+    )
 
 
 def test_answers_in_views_are_those_of_the_teacher_to_what_the_student_saw() -> None:
@@ -62,7 +68,7 @@ def test_answers_in_views_are_those_of_the_teacher_to_what_the_student_saw() -> 
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(30, 3))
     answers = np.concatenate([predict_logits(teacher, images.numpy(), seen_in(feed, views, i)) for i in range(18)])
     data = TrainData(images.numpy(), np.arange(8) % 3, images.numpy(), np.arange(8) % 3, feed, 3)
-    source, blend = feed.source(data, settings, torch.device("cpu")), class_blend(3.0, 0.6)
+    source, blend = feed.source(data, settings, torch.device("cpu")), class_blend(Distillation(3.0, 0.6))
     seen: set[int] = set()
     for seed in range(12):
         for step in source.plan(seed, 1):
@@ -93,8 +99,8 @@ def test_the_teacher_sees_the_students_images_and_learns_nothing() -> None:
     student = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     images, labels = torch.randn(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
     statistics = teacher[2].running_mean.clone()
-    loss = distilled(teacher, class_blend(4.0, 0.7))(student(images), batch_of(images, labels)).mean()
-    expected = distillation_loss(student(images), teacher(images), labels, 4.0, 0.7)
+    loss = distilled(teacher, class_blend(Distillation(4.0, 0.7)))(student(images), batch_of(images, labels)).mean()
+    expected = distillation_loss(student(images), teacher(images), labels, Distillation(4.0, 0.7))
     assert loss.item() == pytest.approx(expected.mean().item())
     loss.backward()
     assert student[1].weight.grad is not None
