@@ -38,6 +38,7 @@ from dlx_deploy.tasks import is_built_in, task_for
 from dlx_deploy.tasks.recipes import with_recipe
 
 __all__ = [
+    "DEFAULT_CONFIG",
     "BuildOptions",
     "Built",
     "Work",
@@ -51,6 +52,9 @@ __all__ = [
     "usual_jobs",
 ]
 
+
+DEFAULT_CONFIG = Path("deploy.toml")
+"""What is read where no other file is named, if it is there."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,8 +83,7 @@ def find_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: see ``load_config``.
     """
-    default = Path("deploy.toml")
-    return load_config(path or (default if default.is_file() else None), overrides)
+    return load_config(path or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None), overrides)
 
 
 def build_for(config: Config, profile: Profile) -> Build:

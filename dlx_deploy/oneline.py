@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from dlx_deploy.building import find_config
+from dlx_deploy.building import DEFAULT_CONFIG, find_config
 from dlx_deploy.config import Config, load_config
 from dlx_deploy.config.loading import written_values
 from dlx_deploy.config.sections import GRAPHS
 from dlx_deploy.config.template import render, toml_value
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.families import is_user
+from dlx_deploy.nn.models.names import check_collection, check_known
 from dlx_deploy.tasks import task_for
 
 __all__ = ["NORMALISATIONS", "Assumption", "Brought", "Meant", "check_normalised", "configured", "written"]
@@ -92,7 +93,9 @@ def configured(
     Raises:
         ConfigError: something that must be said is not, or is no such thing.
     """
-    alone = file is None and bool(brought.model or quantize)
+    named = DEFAULT_CONFIG.is_file() or any(text.startswith("teacher.model") for text in overrides)
+    unnamed = bool(brought.checkpoint) and not named
+    alone = file is None and bool(brought.model or quantize or unnamed)
     if alone:
         _require(brought)
     assumed = _said(brought)
@@ -141,16 +144,20 @@ def _require(brought: Brought) -> None:
     Raises:
         ConfigError: names the option.
     """
-    for option, value, remedy in (
-        ("--model", brought.model, "the network: a name, timm:NAME, FILE.py:FUNCTION, FILE.onnx or FILE.pt2"),
-        ("--data", brought.data, "a folder or list of images, by which ranges are measured and the package is judged"),
-    ):
-        if not value:
-            raise ConfigError(f"{option} is missing; without a configuration file (-c) give {remedy}")
     if brought.checkpoint is not None and not brought.checkpoint.is_file():
         raise ConfigError(f"--checkpoint {brought.checkpoint}: there is no such file; correct the path")
+    if not brought.model:
+        raise ConfigError(f"--model is missing; without a configuration file (-c) give {_network(brought.checkpoint)}")
+    if not brought.is_graph:
+        check_known("--model", brought.model)
+    if not brought.data:
+        raise ConfigError(
+            "--data is missing; without a configuration file (-c) give a folder or list of images, by which ranges are "
+            "measured and the package is judged"
+        )
     finished = brought.is_graph or is_user(brought.model) or brought.checkpoint or brought.pretrained
     if not finished:
+        check_collection(brought.model)
         raise ConfigError(
             f"--model {brought.model} has no weights; give --checkpoint FILE or --pretrained. To train it, write a "
             f"configuration: dlx-deploy init --data {brought.data}"
@@ -159,6 +166,15 @@ def _require(brought: Brought) -> None:
         raise ConfigError(
             f"--model {brought.model} does not say how large its images are; give --size, e.g. --size 224"
         )
+
+
+def _network(checkpoint: Path | None) -> str:
+    """What to give as the network: where there are weights, the name of what they are likely of."""
+    if checkpoint is None:
+        return "the network: a name, timm:NAME, FILE.py:FUNCTION, FILE.onnx or FILE.pt2"
+    from dlx_deploy.nn.weights.offer import offered
+
+    return offered(checkpoint)
 
 
 def _said(brought: Brought) -> list[Assumption]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from dlx_deploy.building import load_work
 from dlx_deploy.cli import run
+from dlx_deploy.commands.given import Given
 from dlx_deploy.config import load_config
 from dlx_deploy.errors import ConfigError, DataError
+from dlx_deploy.nn.models.inputs import ImageInput
+from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.oneline import Brought, configured, written
 
 from .foreign_models import foreign_net, saved
@@ -116,6 +122,10 @@ def test_the_name_of_the_package(place: Path, model: str, name: str) -> None:
         (Brought(data=Path("images")), r"--model is missing; without a configuration file"),
         (Brought(model="linear.onnx"), r"--data is missing; without a configuration file"),
         (
+            Brought(model="reznet18", data=Path("images")),
+            r"--model reznet18: no network has that name; nearest valid names: .*'resnet18'.*; others are timm:NAME",
+        ),
+        (
             Brought(model="resnet20", checkpoint=Path("none.pt"), data=Path("images")),
             r"--checkpoint none\.pt: there is no such file; correct the path",
         ),
@@ -140,6 +150,50 @@ def test_what_is_not_said_is_asked_for(place: Path, brought: Brought, message: s
     saved(place / "any.onnx", model)
     with pytest.raises((ConfigError, DataError), match=message):
         configured(None, brought, [], [], quantize=True)
+
+
+def test_a_plan_and_its_reasons_take_the_same_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["--model", "linear.onnx", "--data", "images", "--normalization", "0..1", "--target", "rpi5"]
+    assert run(["plan", *line]) == 0
+    shown = capsys.readouterr()
+    assert "assumed: data.height = 8 (what the model's input says)" in shown.err
+    assert [row.split()[:2] for row in shown.out.splitlines()[2:4]] == [["data", "run"], ["teacher", "run"]]
+    assert run(["why", "teacher", *line]) == 0
+    assert "teacher for rpi5: run: needs data, not built yet" in capsys.readouterr().out
+
+
+def test_commands_that_build_and_plan_take_the_same_options() -> None:
+    from dlx_deploy.commands.bringing import quantize
+    from dlx_deploy.commands.builds import build, plan, why
+
+    names = [one.name for one in fields(Given)]
+    for command in (build, quantize, plan, why):
+        assert list(inspect.signature(command).parameters)[: len(names)] == names
+
+
+def test_the_likely_network_of_weights_is_offered_and_not_taken(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = build_model("resnet8", {"width": 0.5}, 10, ImageInput(3, 8, 8))
+    torch.save(network.state_dict(), "weights.pt")
+    line = ["--checkpoint", "weights.pt", "--data", "images"]
+    assert run(["build", *line]) == 2
+    assert (
+        "--model is missing; without a configuration file (-c) give --model resnet8 --set teacher.arguments.width=0.5: "
+        "every tensor of weights.pt fits resnet8 with width = 0.5 for 10 classes"
+    ) in capsys.readouterr().err
+    assert run(["plan", *line, "--set", "teacher.model=resnet8", "--size", "8"]) == 2  # a name by --set is one
+    assert "images has no train folder" in capsys.readouterr().err
+    torch.save({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, "other.pt")
+    assert run(["quantize", "--checkpoint", "other.pt"]) == 2
+    assert "give its code as FILE.py:FUNCTION: other.pt is of no registered network" in capsys.readouterr().err
+
+
+def test_an_unknown_name_is_said_before_weights_are_asked_for(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("timm")
+    for rest in ([], ["--pretrained"]):
+        assert run(["quantize", "--model", "timm:resnett18", "--data", "images", *rest]) == 2
+        assert "timm has no model 'resnett18'; it has resnet18, " in capsys.readouterr().err
 
 
 def test_a_normalisation_that_nobody_says(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

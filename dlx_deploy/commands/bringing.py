@@ -6,22 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlx_deploy.commands.given import Given, taking_given
 from dlx_deploy.commands.options import (
-    DEFAULT_STORE,
-    CheckpointOption,
-    ConfigOption,
-    DataOption,
     ForceOption,
     JobsOption,
     JsonOption,
-    ModelOption,
-    NormalisationOption,
     OutputOption,
-    PretrainedOption,
-    SetOption,
-    SizeOption,
-    StoreOption,
-    TargetOption,
     WriteConfigOption,
     say,
 )
@@ -30,19 +20,15 @@ from dlx_deploy.runtime.terminal import show
 
 if TYPE_CHECKING:
     from dlx_deploy.building import BuildOptions, Work
-    from dlx_deploy.oneline import Brought, Meant
+    from dlx_deploy.oneline import Meant
 
 __all__ = ["Asked", "build_all", "load_asked", "quantize"]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command line asks for. ``quantize``: nothing is trained, whatever a configuration says."""
+    """What of a command line is not ``Given``. ``quantize``: nothing is trained, whatever a configuration says."""
 
-    config: Path | None
-    targets: list[str] | None
-    overrides: list[str] | None
-    store: Path
     deep: bool = False
     exact_tools: bool = False
     write_config: Path | None = None
@@ -50,18 +36,10 @@ class Asked:
     quantize: bool = False
 
 
+@taking_given
 def quantize(
-    config: ConfigOption = None,
-    target: TargetOption = None,
-    overrides: SetOption = None,
-    store: StoreOption = DEFAULT_STORE,
+    given: Given,
     output: OutputOption = Path("dist"),
-    model: ModelOption = None,
-    checkpoint: CheckpointOption = None,
-    pretrained: PretrainedOption = False,
-    data: DataOption = None,
-    size: SizeOption = None,
-    normalisation: NormalisationOption = None,
     write_config: WriteConfigOption = None,
     force: ForceOption = False,
     jobs: JobsOption = 0,
@@ -69,31 +47,32 @@ def quantize(
 ) -> None:
     """Quantize a finished network, nothing trained, and write its package: a build of --model and --data alone."""
     from dlx_deploy.building import BuildOptions, usual_jobs
-    from dlx_deploy.oneline import Brought
 
-    brought = Brought(model or "", checkpoint, pretrained, data, size or "", normalisation or "")
-    asked = Asked(config, target, overrides, store, write_config=write_config, force=force, quantize=True)
-    build_all(load_asked(asked, brought), output, BuildOptions(jobs=jobs or usual_jobs(), quiet=as_json, say=say))
+    work = load_asked(given, Asked(write_config=write_config, force=force, quantize=True))
+    build_all(work, output, BuildOptions(jobs=jobs or usual_jobs(), quiet=as_json, say=say))
 
 
-def load_asked(asked: Asked, brought: Brought) -> Work:
+def load_asked(given: Given, asked: Asked) -> Work:
     """What there is to do, and what was assumed said and, where that is asked for, written.
 
     Raises:
         ConfigError: something that must be said is not, or as ``load_work``.
     """
     from dlx_deploy.building import load_work
-    from dlx_deploy.oneline import check_normalised, configured
 
     path = asked.write_config
+    if not (given.brings or path or asked.quantize):
+        return load_work(given.config, given.target, given.overrides, given.store, asked.deep, asked.exact_tools)
+    from dlx_deploy.oneline import check_normalised, configured
+
     if path is not None and path.exists() and not asked.force:
         raise ConfigError(f"--write-config {path}: is there already; name another file, or replace it with --force")
-    meant = configured(asked.config, brought, asked.overrides or (), asked.targets or (), asked.quantize)
+    meant = configured(given.config, given.brought, given.overrides or (), given.target or (), asked.quantize)
     for text in meant.lines:
         say(text)
-    work = load_work(meant.config, asked.targets, None, asked.store, asked.deep, asked.exact_tools)
+    work = load_work(meant.config, given.target, None, given.store, asked.deep, asked.exact_tools)
     if meant.alone:
-        check_normalised(work.config, brought)
+        check_normalised(work.config, given.brought)
     if path is not None:
         _write(meant, path)
     return work

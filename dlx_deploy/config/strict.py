@@ -37,10 +37,12 @@ Table = dict[str, Any]
 MAX_BYTES = 16 * 1024**2
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint for a misspelt name: the nearest valid one, or all there are where none is near."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"nearest valid name: {close[0]!r}" if close else "valid names: " + ", ".join(sorted(names))
+def nearest(name: str, names: Sequence[str], count: int = 1) -> str:
+    """A hint for a misspelt name: the nearest valid one, or so many, or all there are where none is near."""
+    close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    if not close:
+        return "valid names: " + ", ".join(sorted(names))
+    return f"nearest valid name{'s' * (len(close) > 1)}: {', '.join(map(repr, close))}"
 
 
 def decode(raw: Table, kind: type[T], origin: str) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,19 @@ from dlx_deploy.errors import ConfigError, EnvironmentMissing
 from dlx_deploy.extras import install_command
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 
-__all__ = ["HuggingFaceClassifier", "build_hf", "build_timm", "hf_config", "hf_made_config", "hf_network", "hf_values"]
+__all__ = [
+    "HuggingFaceClassifier",
+    "build_hf",
+    "build_timm",
+    "check_timm",
+    "hf_config",
+    "hf_made_config",
+    "hf_network",
+    "hf_values",
+]
+
+_NEAR = 4
+"""So many names are offered where one is unknown."""
 
 
 def build_timm(name: str, arguments: Mapping[str, Any], classes: int, spec: ImageInput) -> nn.Module:
@@ -24,13 +37,9 @@ def build_timm(name: str, arguments: Mapping[str, Any], classes: int, spec: Imag
         EnvironmentMissing: timm is not installed.
         ConfigError: it has no such network, or that does not take the arguments.
     """
-    try:
-        import timm
-    except ImportError as e:
-        raise EnvironmentMissing(f"model 'timm:{name}' needs timm ({e}); {install_command('timm')}") from e
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-        raise ConfigError(f"timm has no model {name!r}; it has {near}")
+    check_timm(name)
+    import timm
+
     given: dict[str, Any] = {"num_classes": classes, "in_chans": spec.channels, **arguments}
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, **given)
@@ -42,6 +51,22 @@ def build_timm(name: str, arguments: Mapping[str, Any], classes: int, spec: Imag
     except (TypeError, ValueError, RuntimeError, AssertionError) as e:
         raise ConfigError(f"timm:{name}: timm does not build it with arguments {given}: {e}") from e
     return model
+
+
+def check_timm(name: str) -> None:
+    """Nothing, if timm has a network ``name``.
+
+    Raises:
+        EnvironmentMissing: timm is not installed.
+        ConfigError: it has none.
+    """
+    try:
+        import timm
+    except ImportError as e:
+        raise EnvironmentMissing(f"model 'timm:{name}' needs timm ({e}); {install_command('timm')}") from e
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=_NEAR, cutoff=0.5)
+        raise ConfigError(f"timm has no model {name!r}; it has {', '.join(near) or 'those of timm.list_models()'}")
 
 
 class HuggingFaceClassifier(nn.Module):

@@ -171,7 +171,7 @@ def _has(family: Family, model: str) -> bool:
     return model.startswith(family.prefix) if family.prefix else model in family.listed()
 
 
-def unlisted(reads: Reads, gives: str | None = None) -> bool:
+def unlisted(reads: Reads | None = None, gives: str | None = None) -> bool:
     """Whether an unknown name may be of a family for these inputs and answers whose names cannot be listed here."""
     return any(not family.prefix and not family.listed() for family in _those(reads, gives))
 

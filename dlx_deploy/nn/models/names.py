@@ -8,10 +8,41 @@ from pathlib import Path
 
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.models.families import HF, Reads, examples, family_of, is_user, model_names, unlisted
+from dlx_deploy.nn.models.families import HF, TIMM, Reads, examples, family_of, is_user, model_names, unlisted
 from dlx_deploy.plugins import provider
 
-__all__ = ["check_name"]
+__all__ = ["check_collection", "check_known", "check_name"]
+
+_NEAR = 3
+"""So many names are offered where one is unknown."""
+
+
+def check_known(option: str, model: str) -> None:
+    """Nothing, if ``model``, as ``option`` gives it, may name a network, whatever that reads and gives.
+
+    Whether a collection has it is seen when it is asked.
+
+    Raises:
+        ConfigError: it is unknown; names the nearest.
+    """
+    if is_user(model) or family_of(model) is not None or unlisted() or provider("model", model):
+        return
+    raise ConfigError(
+        f"{option} {model}: no network has that name; {nearest(model, model_names(), _NEAR)}; others are timm:NAME, "
+        "hf:NAME, FILE.py:FUNCTION, FILE.onnx and FILE.pt2"
+    )
+
+
+def check_collection(model: str) -> None:
+    """Nothing, if the collection that ``model`` is of has it; timm takes seconds to ask.
+
+    Raises:
+        ConfigError: it has not. EnvironmentMissing: it is not installed.
+    """
+    if model.startswith(TIMM):
+        from dlx_deploy.nn.models.external import check_timm
+
+        check_timm(model.removeprefix(TIMM))
 
 
 def check_name(section: str, model: str, reads: Reads, gives: str, files: Mapping[str, Path]) -> None:

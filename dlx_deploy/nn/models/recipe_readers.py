@@ -82,15 +82,18 @@ def timm_config(trained: Trained) -> tuple[str, dict[str, Any]]:
     """Who says it, and what timm's transforms are made by: that of ``config.json``, else of timm's own table.
 
     Raises:
-        UnknownRecipe: timm has no such network.
+        UnknownRecipe: timm does not say. ConfigError: timm has no such network.
     """
     import timm
+
+    from dlx_deploy.nn.models.external import check_timm
 
     data: Any = timm.data
     resolve = data.resolve_data_config
     stored = _read_json(trained).get("pretrained_cfg")
     if isinstance(stored, Mapping):
         return "pretrained_cfg in config.json", resolve({}, pretrained_cfg=dict(stored))
+    check_timm(trained.name)
     try:
         own: Any = timm.get_pretrained_cfg(trained.name)
     except (RuntimeError, KeyError, ValueError) as e:
