@@ -231,15 +231,29 @@ class Distill(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Structured pruning: whole channels are removed, smallest L2 norm first, then a short distilled fine-tune."""
+    """Structured pruning: whole channels are removed, smallest L2 norm first, then a short distilled fine-tune.
+
+    ``sparsity``: weights set to zero where they stand, after that, and kept so in the fine-tune.
+    """
 
     enabled: bool = True
     reduce_macs: Fraction = 0.2
     round_to: AtLeastOne = 8
     keep_trunk: bool = True
     trace_seconds: Positive = 300.0
+    sparsity: Literal["none", "2:4", "unstructured"] = "none"
+    sparsity_ratio: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.5
+    sparsity_scope: Literal["global", "layer"] = "global"
     epochs: Count = 25
     learning_rate: Positive = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = {"sparsity_ratio": self.sparsity_ratio != 0.5, "sparsity_scope": self.sparsity_scope != "global"}
+        if self.sparsity != "unstructured" and (wrong := [name for name, is_set in given.items() if is_set]):
+            raise ValueError(
+                f"{wrong[0]} is {getattr(self, wrong[0])!r} and sparsity {self.sparsity!r}; rule: with 'unstructured'"
+            )
 
 
 class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -315,6 +329,7 @@ class Package(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     golden_images: AtLeastOne = 8
     parity_samples: Annotated[int, Meta(ge=0, le=10_000)] = 512
+    deflate: bool = False
 
 
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

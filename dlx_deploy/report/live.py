@@ -21,6 +21,8 @@ _TELLING = (
     "int8_speedup",
     "loss",
     "macs_removed",
+    "sparse_zeros",
+    "two_four_layers",
     "test_images",
     "test_texts",
     "classes",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlx_deploy.config import Config, Export
 from dlx_deploy.errors import ConfigError
@@ -14,6 +16,9 @@ from dlx_deploy.stages.support.training import TORCH_TOOLS, use_threads
 from dlx_deploy.targets import Profile
 from dlx_deploy.targets.opsets import OLDEST
 from dlx_deploy.tasks import task_for, task_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["STAGE"]
 
@@ -57,7 +62,18 @@ def run(job: Job[Export]) -> Metrics:
         "macs": float(summary.macs),
         "parameters": float(summary.parameters),
         "size_bytes": float(summary.size_bytes),
+        **_sparsity(out, model),
     }
+
+
+def _sparsity(path: Path, model: nn.Module) -> Metrics:
+    """How many layers are 2:4, where the network has some; all of its are."""
+    from dlx_deploy.graph.analysis.sparsity import check_sparse_modules
+    from dlx_deploy.graph.model import load
+    from dlx_deploy.nn.pruning.sparsity import two_four_modules
+
+    modules = two_four_modules(model)
+    return {"two_four_layers": float(check_sparse_modules(load(path), modules))} if modules else {}
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:

@@ -82,7 +82,7 @@ def run(job: Job[PackageParams]) -> Metrics:
         parity=_parity(job, samples.fitted(dims), device, recipe),
     )
     out = job.out / "package.dlx"
-    write_archive(out, assemble(contents))
+    write_archive(out, assemble(contents), job.params.deflate)
     return {"size_bytes": float(out.stat().st_size)}
 
 

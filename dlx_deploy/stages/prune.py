@@ -1,9 +1,12 @@
-"""prune: whole channels removed, smallest first, then a short fine-tune under the teacher."""
+"""prune: whole channels removed, single weights set to zero, smallest first; then a fine-tune under the teacher."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlx_deploy.config import Config, Prune
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Stage, Step
@@ -13,6 +16,12 @@ from dlx_deploy.stages.support.rehearsal import is_unknown, rehearse_training, s
 from dlx_deploy.stages.support.training import TORCH_TOOLS, distilling, taught_by, train_and_save, use_threads
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dlx_deploy.nn.data.dataset import Dataset
+    from dlx_deploy.nn.weights.network import Architecture
 
 __all__ = ["STAGE"]
 
@@ -25,19 +34,38 @@ def run(job: Job[Prune]) -> Metrics:
     Raises:
         StageFailed: the network's channels cannot be followed, so much cannot be removed, or training diverged.
     """
-    from msgspec.structs import replace
-
     from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.nn.pruning.search import TOLERANCE
-    from dlx_deploy.nn.weights.network import channel_counts, load_model
+    from dlx_deploy.nn.weights.network import load_model
 
     params, data = job.params, open_data(job.inputs["data"])
     use_threads(job, data)
     model, architecture = load_model(job.inputs["model"])
-    inputs = task_of(data).inputs
+    macs: Metrics = {}
+    if _removes_channels(params):
+        model, architecture, macs = _without_channels(job, data, model, architecture)
+    keep, sparse = _sparse(job, model)
+    if macs or sparse:
+        task_of(data).inputs.settle(model, data)
+    metrics = train_and_save(job, data, model, architecture, distilling(job, data), keep)
+    return {**macs, **sparse, **metrics}
+
+
+def _removes_channels(params: Prune) -> bool:
+    return params.reduce_macs > 0 or params.sparsity == "none"
+
+
+def _without_channels(
+    job: Job[Prune], data: Dataset, model: nn.Module, architecture: Architecture
+) -> tuple[nn.Module, Architecture, Metrics]:
+    """The smaller network, its architecture, and what was removed."""
+    from msgspec.structs import replace
+
+    from dlx_deploy.nn.pruning.search import TOLERANCE
+    from dlx_deploy.nn.weights.network import channel_counts
+
+    params = job.params
     job.progress(0, 0, f"following the network (prune.trace_seconds = {params.trace_seconds:g})")
-    pruned, report = inputs.pruned(model, architecture.input, params)
-    inputs.settle(pruned, data)
+    pruned, report = task_of(data).inputs.pruned(model, architecture.input, params)
     reached = report.told(params.reduce_macs)
     job.progress(0, 0, reached)
     if abs(report.reduction - params.reduce_macs) > TOLERANCE:
@@ -45,9 +73,21 @@ def run(job: Job[Prune]) -> Metrics:
     changed = {**architecture.pruned, **report.channels}
     counts = channel_counts(pruned)
     architecture = replace(architecture, pruned={name: counts[name] for name in changed})
-    metrics = train_and_save(job, data, pruned, architecture, distilling(job, data))
     macs = {"macs_removed": report.reduction, "macs_asked": params.reduce_macs, "macs": float(report.macs_after)}
-    return {**macs, **metrics}
+    return pruned, architecture, macs
+
+
+def _sparse(job: Job[Prune], model: nn.Module) -> tuple[Callable[[nn.Module, int], None] | None, Metrics]:
+    """What keeps zeros after an update, once it has made ``model`` sparse, and how sparse that is."""
+    from dlx_deploy.nn.pruning.sparsity import sparsity_masks
+
+    params = job.params
+    if params.sparsity == "none":
+        return None, {}
+    masks = sparsity_masks(model, params)
+    masks.keep(model)
+    job.progress(0, 0, masks.told(params.sparsity))
+    return masks.keep, {"sparse_layers": float(len(masks.kept)), "sparse_zeros": masks.zeros}
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
@@ -58,8 +98,23 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     taught = taught_by(config.prune, config, upstream)
     inputs = {"data": upstream.output("data"), "model": pruned.model, **taught.inputs}
     stage = rebuilding(STAGE, (pruned, *taught.networks))
-    step = Step("prune", stage, config.prune, inputs, config.seed)
+    step = Step("prune", stage, config.prune, inputs, config.seed, notes=partial(notes, config, profile))
     return [Bound(step, Offers(networks={"pruned": Network(Output("prune", "model"), pruned.library)}))]
+
+
+def notes(config: Config, profile: Profile, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """What zeros are good for, and what not."""
+    sparsity = config.prune.sparsity
+    if sparsity == "2:4" and not profile.sparsity_2_4:
+        return [f"prune.sparsity is '2:4', and {profile.name} has no kernels that compute it faster"]
+    if sparsity == "unstructured":
+        deflate = "" if config.package.deflate else " that is compressed (package.deflate = true)"
+        return [
+            f"prune: {100 * metrics['sparse_zeros']:.1f} % of the weights of {metrics['sparse_layers']:.0f} layers are "
+            f"zero; kernels multiply by zeros as by any number, so nothing is faster: what it saves is the size of a "
+            f"package{deflate}"
+        ]
+    return []
 
 
 def check(setup: Setup[Prune]) -> None:
@@ -78,7 +133,12 @@ def rehearse(setup: Setup[Prune]) -> None:
     if is_unknown(setup.config):
         return
     model, spec = smallest_network(setup.config)
-    task_for(setup.config.data).inputs.pruned(model, spec, params)
+    if params.sparsity != "none":
+        from dlx_deploy.nn.pruning.sparsity import check_sparsity
+
+        check_sparsity(model, params)
+    if _removes_channels(params):
+        task_for(setup.config.data).inputs.pruned(model, spec, params)
 
 
 STAGE = Stage(

@@ -63,6 +63,8 @@ def run(job: Job[Quantize]) -> Metrics:
         ConfigError: the target does not run what was asked for, or the plan that was given does not fit.
         StageFailed: INT8 was asked for by name, and no layer of the graph can be.
     """
+    from dlx_deploy.graph.analysis.sparsity import check_kept_sparse
+    from dlx_deploy.graph.model import load
     from dlx_deploy.graph.quantization.plan import plan_bytes
     from dlx_deploy.graph.quantization.quantize import unquantized
     from dlx_deploy.graph.quantization.ranges import ranges_bytes
@@ -78,6 +80,8 @@ def run(job: Job[Quantize]) -> Metrics:
     if report is None:
         report = unquantized(source, _given(job))
         shutil.copyfile(source, out)
+    else:
+        check_kept_sparse(load(source), load(out))
     written = LayerPrecisions(
         precision=precision,
         elsewhere=elsewhere,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -136,9 +136,16 @@ _COMPARED = 16
 
 
 def train_and_save(
-    job: Job[Training], data: Dataset, model: nn.Module, architecture: Architecture, loss: LossFn
+    job: Job[Training],
+    data: Dataset,
+    model: nn.Module,
+    architecture: Architecture,
+    loss: LossFn,
+    after_update: Callable[[nn.Module, int], None] | None = None,
 ) -> Metrics:
     """Train (no epochs: only measure), write ``model``, and give the run's metrics.
+
+    ``after_update``: as of ``nn.training.hooks.Hooks``.
 
     Raises:
         ConfigError: the network, built again and loaded, answers otherwise.
@@ -162,7 +169,8 @@ def train_and_save(
     )
     task = task_of(data)
     learned, metric = TrainData.of(data, task.inputs.feed(data)), task.answers.metric
-    report = train(model, learned, job.params, loss, run, Hooks(metric=metric))
+    hooks = Hooks(metric=metric) if after_update is None else Hooks(metric=metric, after_update=after_update)
+    report = train(model, learned, job.params, loss, run, hooks)
     samples = learned.feed(torch.from_numpy(np.array(learned.validation_inputs[:_COMPARED])))
     save_model(job.out / "model", model, architecture, samples)
     metrics = {

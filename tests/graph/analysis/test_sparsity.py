@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from dlx_deploy.graph.analysis.sparsity import two_four_layers
+from dlx_deploy.errors import StageFailed
+from dlx_deploy.graph.analysis.sparsity import check_kept_sparse, check_sparse_modules, two_four_layers
 
 
 def model(op: str, weight: np.ndarray) -> ModelProto:
@@ -40,3 +41,20 @@ def test_what_cannot_be_sparse() -> None:
         )
         == []
     )
+
+
+def test_a_module_that_lost_the_pattern_in_the_export_is_named() -> None:
+    sparse, dense = model("Conv", pruned((8, 16, 3, 3), 1)), model("Conv", np.ones((8, 16, 3, 3), np.float32))
+    assert check_sparse_modules(sparse, ["a", "only.training"]) == 1
+    assert check_sparse_modules(dense, ["b"]) == 0
+    with pytest.raises(StageFailed, match=r"in the exported graph the weights of a/Conv are no longer 2:4"):
+        check_sparse_modules(dense, ["a"])
+
+
+def test_a_layer_that_lost_the_pattern_on_its_way_is_named() -> None:
+    sparse, dense = model("MatMul", pruned((16, 8), 0)), model("MatMul", np.ones((16, 8), np.float32))
+    check_kept_sparse(sparse, sparse)
+    check_kept_sparse(dense, dense)
+    check_kept_sparse(sparse, model("MatMul", np.zeros((16, 8), np.float32)))  # INT8 may round all of it to zero
+    with pytest.raises(StageFailed, match=r"in the quantized graph the weights of a/MatMul are no longer 2:4"):
+        check_kept_sparse(sparse, dense)
