@@ -222,11 +222,12 @@ class Taught(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Distill(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The student."""
+    """The student. ``control``: its network is trained without a teacher too, to show what distillation gave."""
 
     enabled: bool = True
     model: str = "resnet8"
     arguments: Table = msgspec.field(default_factory=lambda: {"width": 1.5})
+    control: bool = False
     epochs: Count = 30
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from dlx_deploy.config import Config
 from dlx_deploy.report.table import format_bytes, format_ms, format_table
+from dlx_deploy.stages.support.control import gain_of
 from dlx_deploy.stages.support.results import Timing, read_latencies
 from dlx_deploy.tasks import task_for
 from dlx_deploy.tasks.verification import REFERENCE, Drop, Row, read_accuracy
@@ -35,7 +36,10 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verification says of each model. ``metric``: what scores are, ``metric_title``: for people."""
+    """What a verification says of each model. ``metric``: what scores are, ``metric_title``: for people.
+
+    ``distillation``: what it gave, as a sentence; empty without a control.
+    """
 
     target: str
     metric: str
@@ -46,6 +50,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     latency_kind: str
     latency_where: str
     rows: tuple[ResultRow, ...]
+    distillation: str = ""
 
     @property
     def data(self) -> Results:
@@ -66,7 +71,9 @@ def read_results(target: str, outputs: Mapping[str, Path], config: Config, packa
     accuracy, latencies = read_accuracy(outputs), read_latencies(outputs)
     comparison, confidence = task_for(config.data).answers.comparison, config.gate.confidence
     timings = {timing.model: timing for timing in latencies.rows}
+    gain = gain_of(comparison, accuracy, confidence)
     return Results(
+        distillation=gain.text if gain else "",
         target=target,
         metric=accuracy.metric,
         metric_title=accuracy.title,
@@ -99,6 +106,8 @@ def _draw(results: Results) -> str:
         f"{arrow}. {title} on {results.test_samples} test samples, {arithmetic}; drop against the teacher, in points.",
         f"Latency at batch 1: {results.latency_kind}, {results.latency_where}.",
     ]
+    if results.distillation:
+        notes.append(f"Distillation: {results.distillation}.")
     if results.latency_kind != "measured":
         notes.append("The measured latency is pending until the board measures it: python PACKAGE bench")
     return "\n".join([format_table(header, rows, right=(1, 2, 3, 4, 5, 6)), *notes])

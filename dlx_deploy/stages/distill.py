@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+
+from msgspec.structs import replace as changed
 
 from dlx_deploy.config import Config, Distill
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Stage, Step
@@ -17,10 +20,12 @@ from dlx_deploy.stages.support.training import (
     new_model,
     taught_by,
     train_and_save,
+    untaught,
     use_threads,
 )
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for
+from dlx_deploy.tasks.verification import CONTROL, STUDENT
 
 __all__ = ["STAGE"]
 
@@ -28,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def run(job: Job[Distill]) -> Metrics:
-    """Write ``model``.
+    """Write ``model``. Without a teacher or its answers it learns from the targets alone.
 
     Raises:
         ConfigError: the network cannot be made. StageFailed: training diverged.
@@ -42,14 +47,23 @@ def run(job: Job[Distill]) -> Metrics:
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
-    """One step where the section is enabled; the user's file that it names becomes an input."""
+    """A step where the section is enabled, before it one of the control; the user's file of the network is an input.
+
+    The control comes first, as what follows is made from the last network.
+    """
     if not config.distill.enabled:
         return []
     named, taught = named_network(config.distill), taught_by(config.distill, config, upstream)
-    inputs = {"data": upstream.output("data"), **taught.inputs, **named.files}
-    stage = rebuilding(STAGE, taught.networks, named.library)
-    step = Step("distill", stage, named.section, inputs, config.seed)
-    return [Bound(step, Offers(networks={"student": Network(Output("distill", "model"), named.library)}))]
+    own = {"data": upstream.output("data"), **named.files}
+    stage, section = rebuilding(STAGE, taught.networks, named.library), changed(named.section, control=False)
+    student = Step("distill", stage, section, {**own, **taught.inputs}, config.seed)
+    alone = replace(rebuilding(STAGE, (), named.library), check=None, rehearse=None)  # the student's say the same
+    control = Step("distill-control", alone, untaught(section), own, config.seed)
+    steps = {CONTROL: control, STUDENT: student} if config.distill.control else {STUDENT: student}
+    return [
+        Bound(step, Offers(networks={name: Network(Output(step.name, "model"), named.library)}))
+        for name, step in steps.items()
+    ]
 
 
 def check(setup: Setup[Distill]) -> None:

@@ -152,8 +152,9 @@ def _optional(path: Path) -> bytes | None:
 
 
 def _measured(accuracy: Accuracy, gates: Sequence[GateResult]) -> dict[str, Any]:
-    """What was measured, and the first gate: the drop."""
-    return {**msgspec.to_builtins(accuracy), "gate": msgspec.to_builtins(gates[0])}
+    """What was measured, and the first gate: the drop. A control says nothing of the package."""
+    kept = msgspec.structs.replace(accuracy, control=msgspec.UNSET)
+    return {**msgspec.to_builtins(kept), "gate": msgspec.to_builtins(gates[0])}
 
 
 def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.stages.evaluate import evaluated
+from dlx_deploy.stages.support.control import control_evidence, control_notes
 from dlx_deploy.stages.support.gates import judge_latency
 from dlx_deploy.stages.support.results import Latencies, Pairing, Timing, read_latencies
 from dlx_deploy.targets import Profile
@@ -69,6 +70,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
         shipped=_name_of(job.inputs["shipped"], models),
         rows=tuple(_row(name, path, comparison, statistics) for name, path in models.items()),
         facts=comparison.facts({comparison.target: targets}),
+        control=control_evidence(comparison, statistics),
     )
 
 
@@ -186,10 +188,12 @@ def judge(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
 
 
 def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
-    """What passes the gates and is not right all the same: by the task, and a choice that timings contradict."""
+    """What passes the gates and is not right all the same: by the task and the control, a choice timings contradict."""
     accuracy, latencies = read_accuracy(outputs), read_latencies(outputs)
-    of_task = task_for(config.data).answers.comparison.shipped_notes(config.gate, accuracy)
-    return [*of_task, *_choice_notes(config, accuracy, latencies)]
+    comparison = task_for(config.data).answers.comparison
+    of_task = comparison.shipped_notes(config.gate, accuracy)
+    distilled = control_notes(comparison, accuracy, config.gate.confidence)
+    return [*of_task, *distilled, *_choice_notes(config, accuracy, latencies)]
 
 
 def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> list[str]:

@@ -20,11 +20,25 @@ from dlx_deploy.pipeline.stage import Metrics
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Arrays
 
-__all__ = ["REFERENCE", "SCHEMA", "Accuracy", "Comparison", "Drop", "Evidence", "Row", "read_accuracy"]
+__all__ = [
+    "CONTROL",
+    "REFERENCE",
+    "SCHEMA",
+    "STUDENT",
+    "Accuracy",
+    "Comparison",
+    "Control",
+    "Drop",
+    "Evidence",
+    "Row",
+    "read_accuracy",
+]
 
 SCHEMA = 2
 REFERENCE = "teacher"
 """The candidate that all are held against."""
+STUDENT, CONTROL = "student", "control"
+"""The distilled candidate, and the same network trained without a teacher."""
 
 Evidence = dict[str, int | float | tuple[float, ...]]
 """Numbers by name that a task judges a model by, beside its teacher: counts, or bounds of resampled drops."""
@@ -47,6 +61,17 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return value
 
 
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """What the control is judged with: evidence of the student and of the teacher beside it, of it beside the student.
+
+    Bounds are one-sided: of the student's difference one side is in ``gain``, the other in ``loss``.
+    """
+
+    gain: Evidence
+    loss: Evidence
+    lead: Evidence
+
+
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """``accuracy.json``: deterministic, so it can be shipped.
 
@@ -61,6 +86,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     shipped: str
     rows: tuple[Row, ...]
     facts: dict[str, float] = {}
+    control: Control | msgspec.UnsetType = msgspec.UNSET
     schema: int = SCHEMA
 
     def row(self, model: str) -> Row:

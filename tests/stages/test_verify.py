@@ -14,6 +14,7 @@ from dlx_deploy.config import Config, Gate, Quantize
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Offers, Output
+from dlx_deploy.report.results import read_results
 from dlx_deploy.stages import verify
 from dlx_deploy.stages.support.results import Latencies, Pairing
 from dlx_deploy.stages.verify import STAGE, VerifyParams, judge, notes
@@ -125,3 +126,25 @@ def test_a_candidate_that_comes_too_late_is_refused() -> None:
     offers = offers.and_of(Offers(outputs={"evaluated-teacher": Output("c", "s")}))
     with pytest.raises(ConfigError, match=r"the candidate late is made behind the stage evaluate; rule: .*'after'"):
         verify.bind(Config(), load_target("jetson").profile, offers)
+
+
+def test_a_control_is_held_against_the_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "dlx_deploy.nn.data.dataset.open_data", lambda path: held_images(PIXELS.reshape(-1, 1, 1, 1), LABELS, "test")
+    )
+    params = VerifyParams(candidates=("teacher", "control", "student", "quantized"))
+    inputs = {name: tmp_path / name for name in (*params.candidates, "shipped")} | {"data": tmp_path}
+    for i, name in enumerate((*params.candidates, "shipped")):
+        inputs[name].write_bytes(brightness(TensorProto.FLOAT if name != "student" else TensorProto.FLOAT16))
+        if name != "shipped":
+            inputs[f"evaluated-{name}"] = tmp_path / f"{name}.npz"
+            np.savez(inputs[f"evaluated-{name}"], right=np.arange(6) >= (0, 3, 2, 2)[i])
+    (tmp_path / "out").mkdir()
+    STAGE.run(Job(params, inputs, tmp_path / "out", load_target("jetson").profile, threads=1))
+    files = {name: tmp_path / "out" / name for name in ("accuracy.json", "latency.json")}
+    said = notes(Config(), files, {})
+    assert any("distillation is not shown to help: the student is +16.67 points beside the control" in s for s in said)
+    assert (
+        "Distillation: student 66.67 %, control (the same network, trained without a teacher) 50.00 %: +16.67 points, "
+        in read_results("board", files, Config()).text
+    )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dlx_deploy.nn.models.outputs import Answer, floats
 from dlx_deploy.nn.training.batches import Batch
 
-__all__ = ["Blend", "LossFn", "distilled", "distilled_from"]
+__all__ = ["Blend", "LossFn", "distilled", "distilled_from", "undistilled"]
 
 LossFn = Callable[[Answer, Batch], Tensor]
 """(what a network gives, float32[N, ...], the batch that it was given) → float32[N], to be minimised."""
@@ -46,5 +46,14 @@ def distilled_from(answers: npt.NDArray[np.float32], blend: Blend, samples: int)
         at = batch.rows if batch.views is None else batch.views * samples + batch.rows
         taught = torch.from_numpy(np.ascontiguousarray(answers[at.numpy()])).to(outputs.device)
         return blend(outputs, taught, batch)
+
+    return loss
+
+
+def undistilled(blend: Blend) -> LossFn:
+    """A loss for ``train``: a ``blend`` in which the teacher's share is 0, which needs no teacher."""
+
+    def loss(answer: Answer, batch: Batch) -> Tensor:
+        return blend(answer, answer, batch)
 
     return loss

@@ -29,6 +29,7 @@ __all__ = [
     "new_model",
     "taught_by",
     "train_and_save",
+    "untaught",
     "use_threads",
     "views_asked",
 ]
@@ -112,12 +113,18 @@ def taught_by(section: Distill | Prune, config: Config, upstream: Offers) -> Tau
     return Taught(logits, ()) if views.count == 1 else Taught({**logits, "teacher": teacher.model}, (teacher,))
 
 
+def untaught(section: Distill) -> Distill:
+    """``section`` as its control is trained: all but the teacher, the same for whatever a teacher would have been."""
+    of_teacher = {key: getattr(Distill(), key) for key in ("method", "temperature", "beta", "standardize", "control")}
+    return msgspec.structs.replace(section, alpha=0.0, **of_teacher)
+
+
 def distilling(job: Job[Distill | Prune], data: Dataset) -> LossFn:
     """The section's distillation loss: the teacher answers on the very inputs that the student sees.
 
-    Where these are few its answers come as ``logits``.
+    Where these are few its answers come as ``logits``. With neither it is that of the targets alone.
     """
-    from dlx_deploy.nn.training.losses import distilled, distilled_from
+    from dlx_deploy.nn.training.losses import distilled, distilled_from, undistilled
     from dlx_deploy.nn.weights.network import load_model
 
     blend = task_of(data).answers.blend(job.params, data)
@@ -127,6 +134,8 @@ def distilling(job: Job[Distill | Prune], data: Dataset) -> LossFn:
         answers = np.load(job.inputs["logits"], mmap_mode="r")
         if len(answers):
             return distilled_from(answers, blend, len(data.split("train")[1]))
+    if "teacher" not in job.inputs:
+        return undistilled(blend)
     teacher, _ = load_model(job.inputs["teacher"])
     return distilled(teacher, blend)
 

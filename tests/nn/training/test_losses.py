@@ -13,7 +13,7 @@ from dlx_deploy.nn.training.batches import Batch, ImageFeed, TrainData
 from dlx_deploy.nn.training.classes import class_blend, cross_entropy, distillation_loss, supervised
 from dlx_deploy.nn.training.distillation import Distillation
 from dlx_deploy.nn.training.inference import predict_logits
-from dlx_deploy.nn.training.losses import distilled, distilled_from
+from dlx_deploy.nn.training.losses import distilled, distilled_from, undistilled
 from dlx_deploy.nn.training.views import Views
 
 temperatures = st.floats(0.5, 20.0)
@@ -106,3 +106,12 @@ def test_the_teacher_sees_the_students_images_and_learns_nothing() -> None:
     assert student[1].weight.grad is not None
     assert all(p.grad is None for p in teacher.parameters())
     assert torch.equal(teacher[2].running_mean, statistics)
+
+
+def test_without_a_teacher_the_labels_alone_count() -> None:
+    logits, labels = torch.randn(4, 3, requires_grad=True), torch.tensor([0, 2, 1, 1])
+    loss = undistilled(class_blend(Distillation(4.0, 0.0)))(logits, batch_of(torch.empty(4), labels))
+    (seen,) = torch.autograd.grad(loss.sum(), logits)
+    (wanted,) = torch.autograd.grad(cross_entropy(logits, labels).sum(), logits)
+    assert torch.allclose(seen, wanted)
+    assert torch.allclose(loss, cross_entropy(logits, labels))
