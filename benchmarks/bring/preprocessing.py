@@ -107,7 +107,10 @@ def compare(pictures: list[Image.Image], library: str, trained: Trained, judge: 
     """The differences of one recipe from its library, and of what was done before."""
     reader, maker = LIBRARIES[library]
     recipe, reference = reader(trained), maker(trained)
-    frame = Framing(recipe.height, recipe.width, 3, recipe.resize, recipe.resize_size, recipe.interpolation)
+    frame = Framing(
+        recipe.height, recipe.width, 3, recipe.resize, recipe.resize_size, recipe.interpolation,
+        crop_offset=recipe.crop_offset,
+    )  # fmt: skip
     theirs = [_levels(reference(picture), recipe) for picture in pictures]
     report: dict[str, Any] = {
         "origin": recipe.origin,

@@ -93,6 +93,7 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     resize: Literal["", "squash", "crop", "letterbox"] = ""
     crop_fraction: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
     resize_size: Annotated[tuple[AtLeastOne, ...], Meta(max_length=2)] = ()
+    crop_offset: Literal["", "round", "floor"] = ""
     interpolation: Literal["", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = ""
     fill: Annotated[tuple[Level, ...], Meta(max_length=3)] = ()
     color_order: Literal["", "rgb", "bgr"] = ""

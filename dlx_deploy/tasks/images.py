@@ -10,7 +10,7 @@ from dlx_deploy.config import Data, Export, Prune, Training
 from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.nn.data.frames import FRAME_KEYS, check_scale, framing_of
 from dlx_deploy.nn.training.views import Views
-from dlx_deploy.runtime.tasks.framing import BILINEAR
+from dlx_deploy.runtime.tasks.framing import resize_word
 from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Images:
     def preprocessing(self, data: Dataset) -> dict[str, Any]:
         """Size, how pictures are brought to it, and normalisation.
 
-        A plain "bilinear" is what every reader applies; of other rules older readers say that they do not.
+        Of rules that older readers do not apply they say so.
         """
         header = image_header(data)
         framing = header.framing
@@ -182,7 +182,7 @@ class Images:
             "height": header.height,
             "width": header.width,
             "channels": header.channels,
-            "resize": BILINEAR if framing.plain else framing.resize,
+            "resize": resize_word(framing),
             "resize_size": list(framing.target),
             "interpolation": framing.interpolation,
             "fill": list(framing.fill),

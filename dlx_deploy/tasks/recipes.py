@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from dlx_deploy.config import Config, Data
 from dlx_deploy.nn.data.frames import framing_of, rescaled
 from dlx_deploy.nn.models.recipes import Recipe, read_recipe
-from dlx_deploy.runtime.tasks.framing import RGB, Framing
+from dlx_deploy.runtime.tasks.framing import FLOOR, RGB, ROUND, Framing
 from dlx_deploy.tasks import TASKS, task_for
 from dlx_deploy.tasks.images import Images
 
@@ -63,6 +63,8 @@ def _taken(data: Data, recipe: Recipe) -> dict[str, Any]:
         size, box = (sized.height, sized.width or sized.height), _box(sized, recipe)
         taken |= {"resize_size": box} if box != size else {}
         taken |= {"fill": recipe.fill} if recipe.fill else {}
+    if not data.crop_offset and recipe.crop_offset != ROUND and _cuts(replace(data, **taken)):
+        taken["crop_offset"] = recipe.crop_offset
     if not data.interpolation:
         taken["interpolation"] = recipe.interpolation
     if data.channels == 1:
@@ -73,6 +75,11 @@ def _taken(data: Data, recipe: Recipe) -> dict[str, Any]:
         taken |= {} if data.mean else {"mean": recipe.mean}
         taken |= {} if data.std else {"std": recipe.std}
     return taken
+
+
+def _cuts(data: Data) -> bool:
+    """Whether ``data`` may have something cut off, so that where it begins is worth a word."""
+    return data.height > 0 and framing_of(replace(data, crop_offset=FLOOR)).crop_offset == FLOOR
 
 
 def _box(data: Data, recipe: Recipe) -> tuple[int, int]:
@@ -100,6 +107,8 @@ def _mismatches(data: Data, taken: Mapping[str, Any], recipe: Recipe) -> list[st
         )
         if (here.resize, here.box) != (meant.resize, meant.box):
             pairs.append((f"pictures are brought to it by {_rule(here)}", _rule(meant)))
+        if _cuts(data) and here.crop_offset != recipe.crop_offset:
+            pairs.append((f"half of what is cut off is rounded by {here.crop_offset}", recipe.crop_offset))
     if here.interpolation != recipe.interpolation:
         pairs.append((f"the interpolation is {here.interpolation}", recipe.interpolation))
     if data.channels == 1:

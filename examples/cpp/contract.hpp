@@ -16,6 +16,7 @@ struct Contract {
     bool exact = false;                         // run in exact arithmetic: see session_options
     std::string resize, interpolation;
     int box_height = 0, box_width = 0;          // what a picture is resized to meet
+    bool floored = false;                       // half of an odd number of px that is cut off: down, not to even
     std::array<uint8_t, 3> fill{};              // the colour of padding, red first
     bool bgr = false;                           // the network reads blue first
     int64_t golden = 0;
@@ -27,7 +28,7 @@ inline Contract read_contract(const std::string& path) {
     std::ifstream file(path);
     if (!file) throw std::runtime_error(path + ": cannot be read; make it with unpack.py");
     Contract c;
-    std::string line, word, order;
+    std::string line, word, order, offset;
     int version = 0;
     while (std::getline(file, line)) {
         std::istringstream values(line);
@@ -43,6 +44,7 @@ inline Contract read_contract(const std::string& path) {
         else if (word == "exact") values >> c.exact;
         else if (word == "resize") values >> c.resize;
         else if (word == "box") values >> c.box_height >> c.box_width;
+        else if (word == "crop_offset") { values >> offset; c.floored = offset == "floor"; }
         else if (word == "interpolation") values >> c.interpolation;
         else if (word == "fill") for (int k = 0, n; k < c.channels && values >> n; ++k) c.fill[k] = uint8_t(n);
         else if (word == "color_order") { values >> order; c.bgr = order == "bgr"; }
@@ -50,7 +52,7 @@ inline Contract read_contract(const std::string& path) {
         else if (word == "tolerance") values >> c.atol >> c.rtol;
         if (!values) throw std::runtime_error(path + ": the line \"" + line + "\" lacks a value");
     }
-    if (version != 1 || (c.channels != 1 && c.channels != 3) || int64_t(c.labels.size()) != c.classes)
+    if (version < 1 || version > 2 || (c.channels != 1 && c.channels != 3) || int64_t(c.labels.size()) != c.classes)
         throw std::runtime_error(path + ": is no contract that this program reads");
     return c;
 }

@@ -117,7 +117,9 @@ inline void resized_size(const Contract& c, int width, int height, int& new_widt
     }
 }
 
-inline int before(int room) { return room >= 0 ? room / 2 : -rounded(-room / 2.0); }
+inline int before(int room, bool floored) {
+    return room >= 0 ? room / 2 : floored ? -(-room / 2) : -rounded(-room / 2.0);
+}
 
 inline Picture grey(const Picture& picture) {
     Picture out{picture.width, picture.height, 1, std::vector<uint8_t>(picture.pixels.size() / 3)};
@@ -143,7 +145,7 @@ inline std::vector<uint8_t> framed(const Picture& given, const Contract& c) {
     resized_size(c, picture.width, picture.height, width, height);
     if (int64_t(width) * height > 89478485) throw std::runtime_error("the picture is too long for its width");
     picture = resized(picture, width, height, filter_named(c.interpolation));
-    const int left = before(c.width - width), top = before(c.height - height);
+    const int left = before(c.width - width, c.floored), top = before(c.height - height, c.floored);
     std::vector<uint8_t> out(size_t(c.height) * c.width * c.channels);
     for (int y = 0; y < c.height; ++y)
         for (int x = 0; x < c.width; ++x)

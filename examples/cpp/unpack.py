@@ -22,14 +22,16 @@ def contract_lines(package: Any, exact: bool) -> list[str]:
     framing, (name, golden) = package.task.inputs.framing, next(iter(package.golden_outputs.items()))
     tolerance = package.tolerances[name].on(exact)
     label = package.task.outputs.labels
+    offset = getattr(framing, "crop_offset", "round")  # the runtime of an older package knows no other
     rows: list[list[object]] = [
-        ["contract", 1],
+        ["contract", 1 if offset == "round" else 2],
         ["batch", package.batch or 0],  # 0: any
         ["size", *framing.shape],
         ["classes", len(label)],
         ["exact", int(exact)],
         ["resize", framing.resize],
         ["box", *framing.target],
+        ["crop_offset", offset],
         ["interpolation", framing.interpolation],
         ["fill", *(framing.fill * framing.channels)[: framing.channels]],
         ["color_order", framing.color_order],

@@ -37,6 +37,7 @@ FRAMINGS = {
     "bicubic": {"interpolation": "bicubic"},
     "crop": {"resize": "crop", "resize_size": [16, 16], "interpolation": "bicubic"},
     "wide crop": {"resize": "crop", "resize_size": [13, 19]},
+    "floored crop": {"resize": "crop-floor", "resize_size": [15, 15]},
     "letterbox": {"resize": "letterbox", "fill": [9, 99, 199], "color_order": "bgr"},
 }
 
@@ -122,7 +123,10 @@ def make_package(tmp_path: Path) -> Make:
 def framing(preprocessing: dict[str, Any]) -> Framing:
     known = {key: value for key, value in preprocessing.items() if key not in ("resize_size", "fill")}
     fill = tuple(preprocessing.get("fill", (0,)))
-    return Framing(*SHAPE, box=tuple(preprocessing.get("resize_size", ())), fill=fill, **known)
+    known["resize"], _, offset = known["resize"].partition("-")
+    return Framing(
+        *SHAPE, box=tuple(preprocessing.get("resize_size", ())), fill=fill, crop_offset=offset or "round", **known
+    )
 
 
 def unpacked(package: Path, folder: Path) -> Path:

@@ -83,6 +83,10 @@ def test_other_sizes_are_refused(data: Data, message: str) -> None:
         (Data(height=224), Framing(224, 224, 3)),
         (Data(height=224, crop_fraction=0.875), Framing(224, 224, 3, "crop", (256, 256))),
         (Data(height=224, resize="squash", crop_fraction=1.0), Framing(224, 224, 3)),
+        (
+            Data(height=224, crop_fraction=0.875, crop_offset="floor"),
+            Framing(224, 224, 3, "crop", (256, 256), crop_offset="floor"),
+        ),
         (Data(height=260, crop_fraction=0.904), Framing(260, 260, 3, "crop", (287, 287))),
         (Data(height=224, width=320, crop_fraction=0.8), Framing(224, 320, 3, "crop", (280, 400))),
         (
@@ -111,6 +115,7 @@ def test_a_scale_is_folded_into_mean_and_deviation() -> None:
         {},
         {"resize": "crop", "crop_fraction": 0.8, "interpolation": "bicubic", "color_order": "bgr"},
         {"resize": "letterbox", "fill": (7, 8, 9), "interpolation": "nearest"},
+        {"resize": "crop", "crop_fraction": 0.7, "crop_offset": "floor"},
     ],
 )
 def test_training_and_device_see_the_same_pixels(tmp_path: Path, keys: dict[str, Any]) -> None:
@@ -126,6 +131,8 @@ def test_training_and_device_see_the_same_pixels(tmp_path: Path, keys: dict[str,
     assert ("frame" in json.loads((tmp_path / "out" / "dataset.json").read_text())) == bool(keys)
     told = find_task(data.task).inputs.preprocessing(data)
     assert (told["resize"] == "bilinear") == (not keys)  # what readers of old apply, and refuse otherwise
+    known_before = ("bilinear", "squash", "crop", "letterbox")
+    assert (told["resize"] in known_before) == ("crop_offset" not in keys)
     shape = {"name": "images", "dtype": "uint8", "shape": ["batch", 12, 12, 3], "layout": "NHWC"}
     fields = json.loads(json.dumps({"inputs": [shape], "preprocessing": told}))
     framing = read_framing(Fields(fields, "x.dlx"))
@@ -138,7 +145,11 @@ def test_training_and_device_see_the_same_pixels(tmp_path: Path, keys: dict[str,
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"resize": "stretch"}, "preprocessing.resize is 'stretch'; must be one of bilinear, squash, crop, letterbox"),
+        (
+            {"resize": "stretch"},
+            "preprocessing.resize is 'stretch'; must be one of bilinear, squash, crop, letterbox, squash-floor",
+        ),
+        ({"resize": "crop-round"}, "preprocessing.resize is 'crop-round'; must be one of"),
         ({"resize": 5}, "preprocessing.resize is 5; must be of type str"),
         ({"resize": "crop", "resize_size": [9, 12]}, r"the box is \[9, 12\]; must be .* at least 12 and 12"),
         (

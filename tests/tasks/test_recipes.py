@@ -115,6 +115,18 @@ def test_a_recipe_with_padding_and_another_order(says: Any, tmp_path: Path) -> N
     assert len(notes) == 1
 
 
+def test_a_recipe_that_rounds_what_is_cut_off_down(says: Any, tmp_path: Path) -> None:
+    says(replace(RECIPE, crop_offset="floor"))
+    made, notes = with_recipe(config(), tmp_path)
+    assert framing_of(made.data) == Framing(224, 224, 3, "crop", (256, 256), "bicubic", crop_offset="floor")
+    assert len(notes) == 1
+    made, notes = with_recipe(config("data.crop_offset=round"), tmp_path)
+    assert framing_of(made.data).crop_offset == "round"
+    assert "half of what is cut off is rounded by round, and their table says floor" in notes[1]
+    made, _ = with_recipe(config("data.resize=squash"), tmp_path)
+    assert made.data.crop_offset == ""  # nothing is cut off
+
+
 def test_a_recipe_of_any_size(says: Any, tmp_path: Path) -> None:
     says(replace(RECIPE, height=0, width=0, resize="", resize_size=(520, 520)))
     made, notes = with_recipe(config(), tmp_path)

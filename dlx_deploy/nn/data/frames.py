@@ -7,11 +7,13 @@ import math
 from dlx_deploy.config import Data
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.tasks.framing import BGR, BILINEAR, CROP, LETTERBOX, RGB, SQUASH, Framing
+from dlx_deploy.runtime.tasks.framing import BGR, BILINEAR, CROP, LETTERBOX, RGB, ROUND, SQUASH, Framing
 
 __all__ = ["FRAME_KEYS", "check_frame", "check_scale", "framing_of", "rescaled"]
 
-FRAME_KEYS = ("resize", "crop_fraction", "resize_size", "interpolation", "fill", "color_order", "originals")
+FRAME_KEYS = (
+    "resize", "crop_fraction", "resize_size", "crop_offset", "interpolation", "fill", "color_order", "originals"
+)  # fmt: skip
 """The keys of ``[data]`` that say something of image files, beside their size."""
 CHANNELS = 3
 LEVELS = 255
@@ -38,6 +40,7 @@ def framing_of(data: Data) -> Framing:
             interpolation=data.interpolation or BILINEAR,
             fill=data.fill or (0,),
             color_order=data.color_order or RGB,
+            crop_offset=data.crop_offset or ROUND,
         )
     except InputError as e:
         raise ConfigError(f"data: {e}; correct data.resize_size, data.height, data.width or data.fill") from e

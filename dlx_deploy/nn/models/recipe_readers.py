@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlx_deploy.nn.models.recipes import Recipe, Trained, UnknownRecipe
-from dlx_deploy.runtime.tasks.framing import BGR, CROP, FILTERS, LETTERBOX, RGB, SQUASH
+from dlx_deploy.runtime.tasks.framing import BGR, CROP, FILTERS, FLOOR, LETTERBOX, RGB, SQUASH
 
 __all__ = [
     "hf_processor",
@@ -173,6 +173,7 @@ def hf_recipe(trained: Trained) -> Recipe:
         mean=mean,
         std=std,
         color_order=BGR if getattr(processor, "do_flip_channel_order", False) else RGB,
+        crop_offset=FLOOR,
     )
 
 

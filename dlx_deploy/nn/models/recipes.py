@@ -19,7 +19,7 @@ from dlx_deploy.runtime.files import write_atomically
 
 __all__ = ["Reading", "Recipe", "Trained", "UnknownRecipe", "read_recipe", "trained_by"]
 
-_SCHEMA = 1
+_SCHEMA = 2
 """Raised when the readers give other recipes for the same metadata."""
 _LIBRARIES = ("timm", "torchvision", "transformers")
 _BESIDE = "config.json"
@@ -48,6 +48,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     std: tuple[float, ...]
     fill: tuple[int, ...] = ()
     color_order: str = "rgb"
+    crop_offset: str = "round"
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,10 +20,13 @@ __all__ = [
     "BILINEAR",
     "COLOR_ORDERS",
     "CROP",
+    "CROP_OFFSETS",
     "FILTERS",
+    "FLOOR",
     "LETTERBOX",
     "MAX_PIXELS",
     "RGB",
+    "ROUND",
     "RULES",
     "SQUASH",
     "Framing",
@@ -31,6 +34,7 @@ __all__ = [
     "framed",
     "pillow",
     "place",
+    "resize_word",
     "unframed",
 ]
 
@@ -40,6 +44,8 @@ BILINEAR = "bilinear"
 FILTERS = ("nearest", "box", BILINEAR, "hamming", "bicubic", "lanczos")
 """Pillow's, by its names; the support of all but nearest grows when an image shrinks (antialiasing)."""
 RGB, BGR = COLOR_ORDERS = ("rgb", "bgr")
+ROUND, FLOOR = CROP_OFFSETS = ("round", "floor")
+"""Where what is kept begins if an odd number of px is cut off: torchvision rounds halves to even, Hugging Face down."""
 MAX_PIXELS = 89_478_485
 """Where Pillow begins to warn of a bomb: 358 MB as it holds RGB, from a file that may have some kilobytes."""
 
@@ -50,7 +56,8 @@ class Framing:
 
     It is resized by ``interpolation`` to meet a box, and of the result the centre is taken. ``box`` is (height, width);
     empty: the size itself, of which nothing is cut off but by the rule ``crop``. ``fill``: the colour of padding, red
-    first, or one value for all channels. ``color_order``: in which order the network reads colours.
+    first, or one value for all channels. ``color_order``: in which order the network reads colours. ``crop_offset``:
+    how half of what is cut off is rounded.
 
     Raises:
         InputError: a value that there is not, or values that do not fit each other.
@@ -64,6 +71,7 @@ class Framing:
     interpolation: str = BILINEAR
     fill: Tuple[int, ...] = (0,)
     color_order: str = RGB
+    crop_offset: str = ROUND
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -72,6 +80,7 @@ class Framing:
             ("resize", self.resize, RULES),
             ("interpolation", self.interpolation, FILTERS),
             ("color_order", self.color_order, COLOR_ORDERS),
+            ("crop_offset", self.crop_offset, CROP_OFFSETS),
         ):
             if value not in known:
                 raise InputError(f"{name} is {value!r}; must be one of {', '.join(known)}")
@@ -82,6 +91,8 @@ class Framing:
             )
         if self.box == (self.height, self.width):
             object.__setattr__(self, "box", ())  # one spelling of it, so that equal frames are equal
+        if not self.box and self.resize != CROP:
+            object.__setattr__(self, "crop_offset", ROUND)  # nothing is cut off
         if len(self.fill) not in (1, self.channels) or not all(0 <= value <= 255 for value in self.fill):
             raise InputError(f"fill is {list(self.fill)}; must be one value or one for each channel, 0 to 255")
 
@@ -126,7 +137,10 @@ def place(framing: Framing, width: int, height: int) -> Placement:
             f"has {width} x {height} pixels, and would be resized to {new_width} x {new_height} before it is cut to "
             f"{framing.width} x {framing.height}; at most {MAX_PIXELS}: cut it yourself, or leave it out"
         )
-    return Placement(new_width, new_height, _before(framing.width - new_width), _before(framing.height - new_height))
+    left, top = (
+        _before(room, framing.crop_offset) for room in (framing.width - new_width, framing.height - new_height)
+    )
+    return Placement(new_width, new_height, left, top)
 
 
 def framed(image: Foreign, framing: Framing, filter_name: str, fill: Tuple[int, ...]) -> Foreign:
@@ -156,6 +170,17 @@ def unframed(mask: NDArray[np.uint8], framing: Framing, size: Tuple[int, int], o
     whole = module.new("L", (at.width, at.height), outside)
     whole.paste(module.fromarray(mask), (-at.left, -at.top))
     return whole if whole.size == size else whole.resize(size, _filter("nearest"))
+
+
+def resize_word(framing: Framing) -> str:
+    """What ``preprocessing.resize`` says of ``framing``, in a word that each reader applies as it is meant, or refuses.
+
+    It is "bilinear" where images are squashed so and no more: the first readers know nothing else. What is cut off by
+    another rounding than theirs has words of its own too: a field that they do not know would be passed over.
+    """
+    if framing.plain:
+        return BILINEAR
+    return framing.resize if framing.crop_offset == ROUND else f"{framing.resize}-{framing.crop_offset}"
 
 
 def pillow() -> Foreign:
@@ -193,9 +218,11 @@ def _resized_image(image: Foreign, at: Placement, resampling: Foreign) -> Foreig
     return image.resize((at.width, image.size[1]), resampling).resize((at.width, at.height), resampling)
 
 
-def _before(room: int) -> int:
-    """How much of ``room`` px lies before what is centred in it; negative: so much is cut off, halves to even."""
-    return room // 2 if room >= 0 else -round(-room / 2)
+def _before(room: int, crop_offset: str) -> int:
+    """How much of ``room`` px lies before what is centred in it; negative: so much is cut off."""
+    if room >= 0:
+        return room // 2
+    return -(-room // 2) if crop_offset == FLOOR else -round(-room / 2)
 
 
 def _filter(name: str) -> Foreign:

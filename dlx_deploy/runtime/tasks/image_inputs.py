@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..untyped import Array
 from .arrays import Arrays, Tensor, digests_of, only_array
-from .framing import BGR, BILINEAR, RGB, RULES, SQUASH, Framing
+from .framing import BGR, BILINEAR, FLOOR, RGB, ROUND, RULES, SQUASH, Framing
 from .image_sources import open_images, refuse_missing
 from .pictures import read_pictures
 from .source import Source
@@ -25,6 +25,7 @@ __all__ = ["IMAGES", "ImageInputs", "read_framing"]
 
 IMAGES = "images"
 MAX_SIDE = 65_536  # px
+FLOORED = {f"{rule}-{FLOOR}": rule for rule in RULES}
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,7 @@ class ImageInputs:
 
 
 def read_framing(field: Fields) -> Framing:
-    """How a picture becomes the input, as ``package.json`` has it.
-
-    ``preprocessing.resize`` is "bilinear" where images are squashed so and no more: older readers know nothing else
-    and refuse every other value.
+    """How a picture becomes the input, as ``package.json`` has it: ``resize`` is a ``resize_word``.
 
     Raises:
         PackageError: the input has another shape, or images are resized by a rule that is not applied here.
@@ -135,20 +133,23 @@ def read_framing(field: Fields) -> Framing:
         raise field.wrong("inputs.0.shape", field.at("inputs.0.shape"), rule)
     height, width, channels = (int(n) for n in tensor.dims)
     rule = field.get("preprocessing.resize", str) if field.has("preprocessing.resize") else BILINEAR
-    if rule != BILINEAR and rule not in RULES:
+    if rule != BILINEAR and rule not in (*RULES, *FLOORED):
         raise field.wrong(
-            "preprocessing.resize", rule, f"must be one of {', '.join((BILINEAR, *RULES))}: no other is applied"
+            "preprocessing.resize",
+            rule,
+            f"must be one of {', '.join((BILINEAR, *RULES, *FLOORED))}: no other is applied",
         )
     try:
         framing = Framing(
             height,
             width,
             channels,
-            resize=SQUASH if rule == BILINEAR else rule,
+            resize=SQUASH if rule == BILINEAR else FLOORED.get(rule, rule),
             box=_numbers(field, "preprocessing.resize_size", ()),
             interpolation=_word(field, "preprocessing.interpolation", BILINEAR),
             fill=_numbers(field, "preprocessing.fill", (0,)),
             color_order=_word(field, "preprocessing.color_order", RGB),
+            crop_offset=FLOOR if rule in FLOORED else ROUND,
         )
     except InputError as e:
         raise field.wrong("preprocessing", field.at("preprocessing"), str(e)) from e

@@ -54,6 +54,24 @@ def test_crop_is_torchvision_s(size: tuple[int, int], resized: int, cut: int) ->
     np.testing.assert_array_equal(fit_image(image, framing), np.asarray(reference(image)))
 
 
+@pytest.mark.parametrize(("length", "kept"), [(29, 24), (31, 24), (26, 24), (24, 24), (28, 23), (26, 23)])
+@pytest.mark.parametrize("crop_offset", ["round", "floor"])
+def test_half_of_an_odd_number_of_px_is_rounded_as_asked(length: int, kept: int, crop_offset: str) -> None:
+    """``int((length - kept) / 2)``: what Hugging Face's processors do in either of their backends."""
+    pixels = np.arange(length * length, dtype=np.uint16).view(np.uint8).reshape(length, length, 2)[..., :1]
+    start = int((length - kept) / 2) if crop_offset == "floor" else round((length - kept) / 2)
+    framing = Framing(kept, kept, 1, "squash", (length, length), crop_offset=crop_offset)
+    np.testing.assert_array_equal(fit_image(pixels, framing), pixels[start : start + kept, start : start + kept])
+    padded = place(Framing(length, length, 1, "letterbox", crop_offset=crop_offset), kept, length - 1)
+    assert padded == place(Framing(length, length, 1, "letterbox"), kept, length - 1)  # which is none of its business
+
+
+def test_where_nothing_is_cut_off_the_offset_makes_no_other_frame() -> None:
+    assert Framing(24, 24, 3, crop_offset="floor") == Framing(24, 24, 3)
+    assert Framing(24, 24, 3, crop_offset="floor").plain
+    assert Framing(24, 24, 3, "crop", crop_offset="floor") != Framing(24, 24, 3, "crop")
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("mode", "resize"), [("center", "crop"), ("squash", "squash"), ("border", "letterbox")])
 @pytest.mark.parametrize("target", [(24, 24), (24, 40), (31, 20)])
@@ -143,6 +161,7 @@ def test_what_cannot_be_decoded_or_ordered() -> None:
         ({"resize": "stretch"}, "resize is 'stretch'; must be one of squash, crop, letterbox"),
         ({"interpolation": "cubic"}, "interpolation is 'cubic'; must be one of nearest, box, bilinear"),
         ({"color_order": "hsv"}, "color_order is 'hsv'; must be one of rgb, bgr"),
+        ({"crop_offset": "ceil"}, "crop_offset is 'ceil'; must be one of round, floor"),
         ({"box": (24, 23)}, r"the box is \[24, 23\]; must be .* at least 24 and 24"),
         ({"box": (24,)}, r"the box is \[24\]; must be a height and a width"),
         ({"fill": (1, 2)}, r"fill is \[1, 2\]; must be one value or one for each channel"),
