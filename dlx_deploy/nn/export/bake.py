@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
-import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
-__all__ = ["baked", "copied"]
+from dlx_deploy.nn.models.copies import copied
+
+__all__ = ["baked"]
 
 
 def baked(model: nn.Module) -> nn.Module:
@@ -25,16 +23,6 @@ def baked(model: nn.Module) -> nn.Module:
         _bake_parametrizations(module)
         _bake_hooks(module)
     return network
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of ``model``: the older hooks leave weights with a gradient's history, and those cannot be copied."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
 
 
 def _bake_parametrizations(module: nn.Module) -> None:

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.checks.rows import BLAMED, MOST, ODD, dependence, refuse_dependent_rows, unlike
+from dlx_deploy.graph.checks.rows import BLAMED, MOST, ODD, Dependence, dependence, refuse_dependent_rows, unlike
 from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.execution.memory import peak_row_bytes, rows_within
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.samples import Arrays, Samples
-from dlx_deploy.nn.export.bake import copied
-from dlx_deploy.nn.export.rows import blame
+from dlx_deploy.nn.export.rows import blame, first_apart, mixes_in_double
 from dlx_deploy.nn.export.spec import Spec, named_outputs
+from dlx_deploy.nn.models.copies import EXACT, copied, doubled
 from dlx_deploy.runtime.tasks.arrays import Tensor, block_rows
 
 __all__ = ["ParityReport", "check_parity"]
@@ -28,6 +28,13 @@ ROWS_SHARE = 0.1
 """Of the parity tolerance: what the size of a batch may change, since sums are then taken in another order."""
 ROUNDING = 2e-5
 """What it changes in float32 at most, so that a strict parity does not refuse it."""
+OF_ROUNDING = 0.1
+"""Of what ONNX Runtime and torch differ by: what rounding must move by itself to be the cause."""
+TINY = float(np.finfo(np.float32).tiny)
+UNSETTLED = (
+    "its weights, or its batch normalisation's statistics, are far from those of its data: train it longer (epochs), "
+    "or with a lower learning rate"
+)
 
 
 @dataclass(frozen=True)
@@ -85,16 +92,18 @@ def check_parity(path: Path, model: nn.Module, spec: Spec, samples: Samples, tol
     block = min(_rows_at_a_time(spec, len(samples)), max(ODD, rows_within(peak_row_bytes(load(path)), BATCH)))
     compared = _compared(path, network, spec, samples, block)
     rows = unlike(samples[: max(BLAMED, min(MOST, block))])
-    _refuse_dependent_answers(network, spec, rows, rows_tolerance)
+    rounding = _rounding(network, spec, rows, rows_tolerance)
+    _refuse_rounding(network, spec, rows, rounding, tolerance)
     name = max(compared, key=lambda name: compared[name].relative)
     furthest = compared[name]
     if furthest.relative > tolerance:
+        cause = _own_rounding(network, spec, samples, name, furthest)
         raise StageFailed(
             f"{path.name}: ONNX Runtime and torch differ by {furthest.relative:.2e} of the largest of the "
             f"{name} ({furthest.apart:.2e}) on {len(samples)} {' and '.join(spec.inputs)}; "
-            f"rule: at most {tolerance:.2e} (export.parity_tolerance)"
+            f"rule: at most {tolerance:.2e} (export.parity_tolerance){cause}"
         )
-    refuse_dependent_rows(path, rows, False, rows_tolerance)
+    refuse_dependent_rows(path, rows, False, tolerance if rounding else rows_tolerance)
     vacuous = tuple(name for name, output in compared.items() if output.vacuous)
     return ParityReport(name, furthest.apart, furthest.relative, len(samples), vacuous)
 
@@ -121,19 +130,55 @@ def _compared(path: Path, network: nn.Module, spec: Spec, samples: Samples, bloc
     return compared
 
 
-def _refuse_dependent_answers(network: nn.Module, spec: Spec, samples: Samples, tolerance: float) -> None:
-    """Nothing, if torch answers a row alike alone, in any order and at any padding that the exported graph meets."""
+def _rounding(network: nn.Module, spec: Spec, samples: Samples, tolerance: float) -> Dependence | None:
+    """How a row's answer differs by rounding alone, if by more than ``tolerance``.
 
-    def run(rows: Samples, batch: int) -> Arrays:
-        return _torch_outputs(network, spec, rows, batch)
+    Raises:
+        StageFailed: torch does not answer a row alike alone, in any order and at any padding that the exported graph
+            meets, and in float64 neither.
+    """
 
-    depends = dependence(run, samples, run(samples, spec.fixed or BATCH), tolerance, spec.fixed)
-    if not depends:
+    def ask(asked: nn.Module, tolerance: float) -> Dependence | None:
+        def run(rows: Samples, batch: int) -> Arrays:
+            return _torch_outputs(asked, spec, rows, batch)
+
+        return dependence(run, samples, run(samples, spec.fixed or BATCH), tolerance, spec.fixed)
+
+    depends = ask(network, tolerance)
+    if depends and mixes_in_double(network, lambda twin: ask(twin, EXACT)):
+        culprit = blame(network, spec.read(samples[:BLAMED]), tolerance)
+        raise StageFailed(
+            f"the network's answers depend on the batch: {depends}; {culprit}; rule: a row's answer is its own, "
+            f"whoever its neighbours are{spec.advice}"
+        )
+    return depends
+
+
+def _refuse_rounding(network: nn.Module, spec: Spec, samples: Samples, seen: Dependence | None, most: float) -> None:
+    """Nothing, if rounding moves no answer by more than parity allows: no device would give the same ones."""
+    if seen is None or seen.relative <= most:
         return
-    culprit = blame(network, spec.read(samples[:BLAMED]), tolerance)
+    where = first_apart(network, spec.read(samples[:BLAMED]), most)
     raise StageFailed(
-        f"the network's answers depend on the batch: {depends}; {culprit}; rule: a row's answer is its own, whoever "
-        f"its neighbours are{spec.advice}"
+        f"rounding in float32 alone changes the network's answers: {seen}, and in float64 none does"
+        f"{f'; the first to change: {where}' if where else ''}; rule: at most {most:.2e} (export.parity_tolerance); "
+        f"{UNSETTLED}"
+    )
+
+
+def _own_rounding(network: nn.Module, spec: Spec, samples: Samples, name: str, apart: _Comparison) -> str:
+    """What is to be said where torch's own answers move nearly as far in float64 as ONNX Runtime's are ``apart``."""
+    try:
+        single, double = (
+            _torch_outputs(one, spec, samples[:BATCH], BATCH)[name] for one in (network, doubled(network))
+        )
+    except StageFailed:  # a network that makes float32 numbers itself
+        return ""
+    moved = float(np.abs(single - double).max()) / max(float(np.abs(double).max()), TINY)
+    if not moved > apart.relative * OF_ROUNDING:
+        return ""
+    return (
+        f"; rounding alone is to blame: torch's own answers in float32 and float64 are {moved:.2e} apart; {UNSETTLED}"
     )
 
 

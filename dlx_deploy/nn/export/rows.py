@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.checks.rows import dependence, own_rows_differ
+from dlx_deploy.graph.checks.rows import Dependence, dependence, own_rows_differ
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.export.spec import named_outputs
+from dlx_deploy.nn.models.copies import EXACT, doubled
 from dlx_deploy.nn.models.outputs import Outputs, tensors_of
 
-__all__ = ["blame", "refuse_dependence", "refused_alone"]
+__all__ = ["blame", "first_apart", "mixes_in_double", "refuse_dependence", "refused_alone"]
 
 ROUNDING = 1e-3
 """Of an output's largest value: what an untrained network's sums in another order change at most."""
@@ -40,17 +42,32 @@ def blame(network: nn.Module, batch: Batch, tolerance: float) -> str:
     for once, again in zip(first, second, strict=False):
         if not _same(once.tensor, again.tensor):
             return f"{once} differs from one run to the next; {RANDOM}"
-    alone = [_recorded(network, _rows(batch, i, i + 1)) for i in range(len(batch[0]))]
-    for position, whole in enumerate(first):
-        singles = [seen[position] for seen, _ in alone if position < len(seen)]
-        if len(singles) < len(alone) or any(single.name != whole.name for single in singles):
-            break
+    alone = _alone(network, batch)
+    for whole, singles in _met(first, alone):
         if any(single.tensor.ndim != whole.tensor.ndim for single in singles):
             return f"{whole} is {_shape(singles[0].tensor)} for one row; {SQUEEZED}"
-        if own_rows_differ(whole.tensor.numpy(), [single.tensor.numpy() for single in singles], tolerance):
+        if whole.differs(singles, tolerance):
             return f"the first to do so: {whole}; {whole.remedy}"
     raised = next((error for _, error in alone if error), "")
     return f"{raised}; {SQUEEZED}" if raised else f"no single module is to blame; {ACROSS}"
+
+
+def first_apart(network: nn.Module, batch: Batch, tolerance: float) -> str:
+    """What first differs by more than ``tolerance`` between the rows of ``batch`` and each alone; empty if nothing."""
+    met = _met(_recorded(network, batch)[0], _alone(network, batch))
+    return next((str(whole) for whole, singles in met if whole.differs(singles, tolerance)), "")
+
+
+def mixes_in_double(network: nn.Module, ask: Callable[[nn.Module], Dependence | None]) -> bool:
+    """Whether rows depend on their neighbours in float64 too, where no rounding hides who is whose; so without float64.
+
+    ``ask``: gives the dependence of a network within ``EXACT``. Sums over a batch of another size are taken in another
+    order, and a network may make any part of its answer of what that changes: in float64 nothing is left of it.
+    """
+    try:
+        return ask(doubled(network)) is not None
+    except Exception:  # a network's forward may raise anything, and one that makes float32 numbers does
+        return True
 
 
 def refused_alone(network: nn.Module, batch: Batch) -> str:
@@ -83,11 +100,15 @@ def refuse_dependence(network: nn.Module, rows: Batch, outputs: Outputs, fixed: 
         with torch.no_grad():
             samples = Samples({str(i): tensor.numpy() for i, tensor in enumerate(rows)})
 
-            def run(part: Samples, size: int) -> Arrays:
-                return _answers(network, part, outputs, size)
+            def ask(asked: nn.Module, tolerance: float) -> Dependence | None:
+                def run(part: Samples, size: int) -> Arrays:
+                    return _answers(asked, part, outputs, size)
 
-            depends = dependence(run, samples, run(samples, fixed or len(samples)), ROUNDING, fixed)
-        if depends:
+                return dependence(run, samples, run(samples, fixed or len(samples)), tolerance, fixed)
+
+            depends = ask(network, ROUNDING)
+            mixes = depends and mixes_in_double(network, lambda twin: ask(twin, EXACT))
+        if mixes:
             culprit = blame(network, rows, ROUNDING)
             raise ConfigError(f"the network's answers depend on the batch: {depends}; {culprit}")
     finally:
@@ -119,6 +140,10 @@ class _Seen:
     def __str__(self) -> str:
         return f"the {'input' if self.entered else 'output'} of {_described(self.name, self.module)}"
 
+    def differs(self, singles: Sequence[_Seen], tolerance: float) -> bool:
+        """Whether it is not made of what each row gives alone."""
+        return own_rows_differ(self.tensor.numpy(), [single.tensor.numpy() for single in singles], tolerance)
+
     @property
     def remedy(self) -> str:
         if self.entered:
@@ -127,7 +152,23 @@ class _Seen:
         return STATISTICS if without else ACROSS
 
 
-def _recorded(network: nn.Module, batch: Batch) -> tuple[list[_Seen], str]:
+_Recorded = tuple[list["_Seen"], str]
+
+
+def _alone(network: nn.Module, batch: Batch) -> list[_Recorded]:
+    return [_recorded(network, _rows(batch, i, i + 1)) for i in range(len(batch[0]))]
+
+
+def _met(first: Sequence[_Seen], alone: Sequence[_Recorded]) -> Iterator[tuple[_Seen, list[_Seen]]]:
+    """What a batch met with what each of its rows met there alone, for as long as all take the same way."""
+    for position, whole in enumerate(first):
+        singles = [seen[position] for seen, _ in alone if position < len(seen)]
+        if len(singles) < len(alone) or any(single.name != whole.name for single in singles):
+            return
+        yield whole, singles
+
+
+def _recorded(network: nn.Module, batch: Batch) -> _Recorded:
     """Every module's first input and output, in the order in which they came to be, and what was raised where."""
     seen: list[_Seen] = []
     inside: list[tuple[str, nn.Module]] = []

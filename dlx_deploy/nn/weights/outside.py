@@ -28,8 +28,8 @@ Plain = bool | int | float | str | None
 _PLAIN = (bool, int, float, str, type(None))
 Put = Callable[[object], None]
 """Sets a value where one was read."""
-_INTERNAL = frozenset(vars(nn.Module())) | {"_is_hf_initialized"}
-"""What every module has of torch's own."""
+_INTERNAL = frozenset(vars(nn.Module())) | {"_is_accelerate_prepared", "_is_hf_initialized"}
+"""What torch, Accelerate and transformers put on every module for themselves: no answer comes of it."""
 
 
 @dataclasses.dataclass(frozen=True)

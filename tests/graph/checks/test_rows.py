@@ -310,3 +310,63 @@ def test_answers_that_are_no_numbers_are_not_alike() -> None:
     depends = dependence(lambda part, size: np.zeros((len(part), 3), np.float32), rows, nothing, 1e-3)
     assert depends is not None
     assert depends.how == "alone"
+
+
+class Rounded(nn.Module):
+    """A network whose answers move by ``steps`` last bits for each row of its batch: what sums in another order do."""
+
+    def __init__(self, steps: float, single: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.steps, self.single = Mixing(lambda x: x), steps, single
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float() if self.single else x
+        y = self.body(x)
+        return y + self.steps * torch.finfo(x.dtype).eps * len(x)
+
+
+@pytest.fixture(scope="module")
+def unrounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rounded") / "m.onnx"
+    export_onnx(Rounded(0).body, path, SPEC)
+    return path
+
+
+def test_rounding_is_no_dependence_on_the_batch(unrounded: Path) -> None:
+    report = check_parity(unrounded, Rounded(60), SPEC, images(20), 1e-3)
+    assert 1e-4 < report.relative < 1e-3  # what a dependence of that size would be refused for
+    refuse_dependence(Rounded(1e5), (torch.randn(3, 1, 8, 8),), class_logits(10))  # it is not even trained
+
+
+def test_rounding_that_no_device_would_repeat_is_said_as_such(unrounded: Path) -> None:
+    message = (
+        r"^rounding in float32 alone changes the network's answers: row \d+ .* and in float64 none does; .*rule: at "
+    )
+    with pytest.raises(StageFailed, match=rf"{message}most 1.00e-03 \(export.parity_tolerance\); .* train it longer"):
+        check_parity(unrounded, Rounded(1e5), SPEC, images(20), 1e-3)
+    for tolerance in (1e-3, 1.0):  # it cannot be told in float64
+        with pytest.raises(StageFailed, match="answers depend on the batch"):
+            check_parity(unrounded, Rounded(1e6, single=True), SPEC, images(20), tolerance)
+
+
+class Noisy(nn.Module):
+    """Rounds as if its last bits were ``steps``, alike in every batch."""
+
+    def __init__(self, steps: float) -> None:
+        super().__init__()
+        self.network, self.steps = Rounded(0), steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x) + self.steps * torch.finfo(x.dtype).eps
+
+
+def test_parity_that_rounding_breaks_says_so(unrounded: Path) -> None:
+    with pytest.raises(
+        StageFailed, match=r"\(export.parity_tolerance\); rounding alone is to blame: torch's own .*train"
+    ):
+        check_parity(unrounded, Noisy(1e5), SPEC, images(20), 1e-3)
+    wrong = Rounded(0)
+    wrong.body.head.bias.data += 1
+    with pytest.raises(StageFailed, match=r"ONNX Runtime and torch differ .*\(export.parity_tolerance\)$"):
+        check_parity(unrounded, wrong, SPEC, images(20), 1e-3)

@@ -21,6 +21,8 @@ from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.hooks import Hooks
 from dlx_deploy.nn.training.loop import RunContext, train
 from dlx_deploy.nn.weights.network import Architecture, build, load_model, refuse_unkeepable, save_model
+from dlx_deploy.nn.weights.outside import leaves
+from dlx_deploy.nn.weights.reload import refuse_other_answers
 
 from ...arrays import class_logits
 
@@ -245,3 +247,36 @@ def test_what_is_drawn_alike_by_chance_is_kept(seed: int, tmp_path: Path, monkey
     np.random.seed(seed + 100)
     loaded, _ = load_model(tmp_path)
     assert torch.equal(answers(loaded), before)
+
+
+class Unsteady(nn.Module):
+    """Its answers move by ``steps`` last bits, as where its weights lie otherwise in memory."""
+
+    def __init__(self, steps: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.steps = nn.Linear(4, 3), steps
+        self._is_accelerate_prepared = steps > 0  # Accelerate's own, and nothing is computed with it
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x) + self.steps * torch.finfo(x.dtype).eps
+
+
+def test_answers_that_rounding_moves_are_the_same_network(caplog: pytest.LogCaptureFixture) -> None:
+    refuse_other_answers(Unsteady(0), Unsteady(1e5), torch.randn(5, 4), [])
+    assert "rounding in float32 alone changes the model's answers by" in caplog.text
+    with pytest.raises(ConfigError, match="built again and loaded, gives other answers"):
+        refuse_other_answers(Unsteady(0), Unsteady(1e11), torch.randn(5, 4), ["temperature"])
+    assert not any("accelerate" in name for name in leaves(Unsteady(1)))
+
+
+class Forgetful(Unsteady):
+    """A copy of it loses what it computes with, as one built again does."""
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "steps": 0.0}
+
+
+def test_what_a_copy_loses_as_well_is_not_taken_for_rounding() -> None:
+    with pytest.raises(ConfigError, match=r"gives other answers, .*computes with what no state dict holds: steps"):
+        refuse_other_answers(Forgetful(1e6), Forgetful(0), torch.randn(5, 4), ["steps"])
