@@ -18,6 +18,8 @@ from dlx_deploy.runtime.untyped import Array
 __all__ = ["Original", "OriginalParity", "check_original", "open_original"]
 
 BATCH = 32
+_ROUNDING = 1e-4
+"""Of probabilities."""
 
 Read = Callable[[Samples], NDArray[np.float32]]
 """Stored samples as the original reads them, computed the plain way."""
@@ -42,7 +44,7 @@ class Original:
 
 @dataclass(frozen=True)
 class OriginalParity:
-    """How far the adopted graph is off; ``relative``: to the largest value. ``probabilities``: rows sum to 1."""
+    """How far the adopted graph is off; ``relative``: to the largest value. ``probabilities``: all lie in 0..1."""
 
     max_abs_diff: float
     relative: float
@@ -59,7 +61,7 @@ def check_original(
         StageFailed: further than ``tolerance`` of the largest value, or an answer is not finite.
     """
     (answers,) = run_onnx(adopted, samples, exact_qdq=False, batch=BATCH).values()
-    probabilities = bool(answers.ndim == 2 and (answers >= 0).all() and np.allclose(answers.sum(axis=1), 1, atol=1e-4))
+    probabilities = bool(answers.ndim == 2 and ((answers >= 0) & (answers <= 1 + _ROUNDING)).all())
     answers = _softmax(answers) if original.softmax else answers
     expected = _asked(original, samples, read).reshape(answers.shape)
     if not (np.isfinite(answers).all() and np.isfinite(expected).all()):

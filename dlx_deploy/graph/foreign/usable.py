@@ -9,7 +9,17 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.foreign.wire import BFLOAT16, DOUBLE, FLOAT, FLOAT16, OnnxFacts, Value, facts_in, read_facts
+from dlx_deploy.graph.foreign.wire import (
+    BFLOAT16,
+    DOUBLE,
+    FLOAT,
+    FLOAT16,
+    UINT8,
+    OnnxFacts,
+    Value,
+    facts_in,
+    read_facts,
+)
 
 __all__ = [
     "Layout",
@@ -25,11 +35,22 @@ __all__ = [
 
 OLDEST, NEWEST = 7, 26
 """The opsets that onnx's converter starts from, and the newest that the tested onnx knows."""
+NEWEST_IR = 14
+"""The newest version of the file's format that the tested onnx and ONNX Runtime read."""
+MAX_SIDE = 1 << 14
+"""Of an image, in pixels: no classifier reads more, and one image of it takes 3 GiB as float32."""
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _QUANTIZED = {
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"),
-    *("ConvInteger", "MatMulInteger"),
+    *("ConvInteger", "MatMulInteger", "MatMulNBits", "QLinearAdd", "QGemm", "QAttention", "DynamicQuantizeMatMul"),
 }
+"""Of ONNX, and of ONNX Runtime's own domain."""
 _HALF = {FLOAT16: "float16", BFLOAT16: "bfloat16"}
+_REMEDIES = {
+    DOUBLE: "cast inside the model",
+    UINT8: "export it without its own preprocessing of bytes, which is put before it here (data.mean, data.std)",
+}
+"""Of an input of another type."""
 _FLOAT32 = "give the float32 model that it was made from: precision is chosen here, layer by layer, and measured"
 _SHOWN = 5
 _CHANNELS = (1, 3)
@@ -66,6 +87,9 @@ def refuse_unusable(facts: OnnxFacts, path: Path) -> None:
         ConfigError: operators of other domains, half precision, quantized already, an opset that cannot be converted,
             or other inputs; each with its remedy.
     """
+    quantized = sorted({name for _, name in facts.operators} & _QUANTIZED)
+    if quantized:
+        raise ConfigError(f"{path}: is quantized already ({_few(quantized)}); {_FLOAT32}")
     foreign = [
         f"{domain}.{name}" for domain, name in facts.operators if domain and (domain, name) not in facts.functions
     ]
@@ -74,14 +98,21 @@ def refuse_unusable(facts: OnnxFacts, path: Path) -> None:
             f"{path}: has custom operators: {_few(sorted(foreign))}; rule: those of ONNX's own domain alone, which "
             "every runtime has; export it without fused or custom operators (of ONNX Runtime's optimizer, for instance)"
         )
-    quantized = sorted({name for _, name in facts.operators} & _QUANTIZED)
-    if quantized:
-        raise ConfigError(f"{path}: is quantized already ({_few(quantized)}); {_FLOAT32}")
     kinds = {*facts.weights, *(value.type for value in (*facts.inputs, *facts.outputs))}
     if half := [name for kind, name in _HALF.items() if kind in kinds]:
         raise ConfigError(f"{path}: is in {half[0]}; {_FLOAT32}")
     if not OLDEST <= facts.opset <= NEWEST:
         raise ConfigError(f"{path}: is of opset {facts.opset}; rule: {OLDEST} to {NEWEST}; export it with another")
+    if facts.ir > NEWEST_IR:
+        raise ConfigError(
+            f"{path}: is of ONNX's file format {facts.ir} (ir_version); rule: at most {NEWEST_IR}, which the tested "
+            "ONNX Runtime reads; export it with an older onnx"
+        )
+    if drawn := sorted({name for domain, name in facts.operators if not domain} & set(_RANDOM)):
+        raise ConfigError(
+            f"{path}: draws random numbers ({_few(drawn)}), so that no answer is the same twice; export it for "
+            "inference: .eval() in PyTorch, training=False in Keras"
+        )
     refuse_inputs(facts.inputs, path)
 
 
@@ -91,6 +122,8 @@ def refuse_inputs(inputs: Sequence[Value], path: Path) -> None:
     Raises:
         ConfigError: they are not.
     """
+    if not inputs:
+        raise ConfigError(f"{path}: has no input; rule: one, of images; export it with the images as its input")
     if len(inputs) != 1:
         raise ConfigError(
             f"{path}: has {len(inputs)} inputs ({_few([str(value) for value in inputs])}); rule: one, of images; "
@@ -98,11 +131,13 @@ def refuse_inputs(inputs: Sequence[Value], path: Path) -> None:
         )
     (images,) = inputs
     if images.type != FLOAT or images.dims is None or len(images.dims) != 4:
-        remedy = "cast inside the model" if images.type == DOUBLE else "export it so"
+        remedy = _REMEDIES.get(images.type, "export it so")
         raise ConfigError(
             f"{path}: reads {images}; rule: images, float32[N, channels, height, width] or float32[N, height, width, "
             f"channels]; {remedy}"
         )
+    if largest := [size for size in images.dims[1:] if size and size > MAX_SIDE]:
+        raise ConfigError(f"{path}: reads {images}, a side of {largest[0]}; rule: at most {MAX_SIDE} pixels a side")
 
 
 def external_files(path: Path) -> list[str]:

@@ -17,9 +17,21 @@ from dlx_deploy.runtime.files import open_file
 from dlx_deploy.runtime.hazards.operators import DTYPES
 from dlx_deploy.runtime.package.protobuf import Malformed, read_message
 
-__all__ = ["BFLOAT16", "DOUBLE", "FLOAT", "FLOAT16", "STRING", "TYPES", "OnnxFacts", "Value", "facts_in", "read_facts"]
+__all__ = [
+    "BFLOAT16",
+    "DOUBLE",
+    "FLOAT",
+    "FLOAT16",
+    "STRING",
+    "TYPES",
+    "UINT8",
+    "OnnxFacts",
+    "Value",
+    "facts_in",
+    "read_facts",
+]
 
-FLOAT, STRING, FLOAT16, DOUBLE, BFLOAT16 = 1, 8, 10, 11, 16
+FLOAT, UINT8, STRING, FLOAT16, DOUBLE, BFLOAT16 = 1, 2, 8, 10, 11, 16
 TYPES = {**DTYPES, STRING: "string"}
 """TensorProto.DataType → its name."""
 _DEEPEST = 16
@@ -44,13 +56,15 @@ class Value:
 
 @dataclass
 class OnnxFacts:
-    """``inputs`` without weights; ``operators``: (domain, name) → how often, those of inner graphs included.
+    """``ir``: the version of the file's format. ``inputs`` without weights; ``operators``: (domain, name) → how often,
+    those of inner graphs included.
 
     ``functions``: the (domain, name) that the file itself defines. ``weights``: element type → how many tensors.
     ``external``: the files that hold weights, relative to the model's folder.
     """
 
     opset: int = 0
+    ir: int = 0
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     operators: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -88,13 +102,17 @@ def facts_in(content: bytes | mmap.mmap, path: Path) -> OnnxFacts:
             _read_model(facts, number, value)
     except (Malformed, ValueError, TypeError, RecursionError) as e:
         raise ConfigError(f"{path}: no ONNX model ({e}); export it again") from e
-    if not facts.opset or not facts.outputs:
-        raise ConfigError(f"{path}: no ONNX model (it has no operator set or no output); export it again")
+    if not facts.opset:
+        raise ConfigError(f"{path}: no ONNX model (it names no operator set); export it again")
+    if not facts.outputs:
+        raise ConfigError(f"{path}: gives no output; export it with its logits as one")
     return facts
 
 
 def _read_model(facts: OnnxFacts, number: int, value: int | memoryview) -> None:
-    if number == 7:
+    if number == 1:
+        facts.ir = _number(value)
+    elif number == 7:
         _read_graph(facts, _message(value), depth=0)
     elif number == 8:
         parts = dict(_fields(_message(value)))

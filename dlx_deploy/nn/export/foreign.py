@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from dlx_deploy.errors import ConfigError
+from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.checks.rows import refuse_dependent_rows, unlike
+from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.foreign.adopt import Adoption, adopted, ends_in_softmax, load_original
+from dlx_deploy.graph.foreign.invalid import refuse_invalid
 from dlx_deploy.graph.foreign.parity import Original, OriginalParity, check_original, open_original
 from dlx_deploy.graph.foreign.shape import PROGRAM, usable_ends
 from dlx_deploy.graph.foreign.usable import chosen_output, layout_of, usable_facts
@@ -91,7 +93,11 @@ class Foreign:
         softmax = ends_in_softmax(self.model, self.answer.name)
         batch = self.images.dims[0] if self.images.dims else None
         original = Original(to_bytes(self.model), self.images.name, self.answer.name, batch, softmax, order, self.ask)
-        graph = adopted(load(self.model), wanted, self.name)
+        try:
+            graph = adopted(load(self.model), wanted, self.name)
+        except StageFailed:
+            refuse_invalid(self.model, self.name)
+            raise
         return Adopted(to_bytes(graph), original, layout == "NCHW", self.name)
 
     def _order(self, names: Sequence[str] | None, classes: Sequence[str]) -> tuple[int, ...]:
@@ -158,7 +164,7 @@ def check_adopted(adopted: Adopted, spec: Spec, samples: Samples, tolerance: flo
     elif parity.probabilities:
         log.warning(
             "%s answers probabilities, and they are taken for logits: classes are right, the probabilities that a "
-            "device shows are not; export it without its softmax",
+            "device shows are not; export it without its softmax or sigmoid",
             adopted.name,
         )
     return parity
@@ -168,15 +174,18 @@ def check_rows(adopted: Adopted, spec: Spec, count: int) -> None:
     """Nothing, if the graph answers each of ``count`` images of noise as it would alone.
 
     Raises:
-        ConfigError: it cannot be run as it came, or takes one batch size alone.
+        ConfigError: it cannot be run as it came, answers NaN, or takes one batch size alone.
         StageFailed: an answer depends on the batch.
     """
     open_original(adopted.original)
     front = spec.front()
     shape = (count, front.height, front.width, front.channels)
-    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    noise = Samples({spec.inputs[0]: np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)})
     try:
-        refuse_dependent_rows(adopted.model, Samples({spec.inputs[0]: noise}), False, ROUNDING)
+        _refuse_nan(adopted, noise, spec.fixed or count)
+        refuse_dependent_rows(adopted.model, noise, False, ROUNDING)
+    except ConfigError:
+        raise
     except Exception as e:
         fixed = adopted.original.batch
         if fixed is None or spec.fixed is not None:
@@ -185,6 +194,15 @@ def check_rows(adopted: Adopted, spec: Spec, count: int) -> None:
             f"{adopted.name} was exported for batches of {fixed} alone, and cannot be opened for others ({e}); set "
             f"export.batch = {fixed}, or export it with a dynamic batch"
         ) from e
+
+
+def _refuse_nan(adopted: Adopted, noise: Samples, batch: int) -> None:
+    (answers,) = run_onnx(adopted.model, noise, exact_qdq=False, batch=batch).values()
+    if np.isnan(answers).any():
+        raise ConfigError(
+            f"{adopted.name} answers NaN to images of noise: its weights are not finite, or were trained with another "
+            "preprocessing than [data] has (mean, std and scale); export it again, or correct that"
+        )
 
 
 def _listed(text: str) -> tuple[str, ...]:
