@@ -19,6 +19,7 @@ from dlx_deploy.errors import ConfigError, GateStopped
 from dlx_deploy.pipeline.check import check_build
 from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.execution import BuildResult, Watcher
+from dlx_deploy.pipeline.memory import available_mib
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.plan import plan as plan_build
 from dlx_deploy.pipeline.run import run_build
@@ -145,12 +146,18 @@ class BuildOptions:
 
 
 BUILD_OPTIONS = BuildOptions()
+_USUAL_JOBS = 2
+_STEP_MIB = 1536
+"""What a step that works with torch may take of the machine's memory, where images are of 224 px and batches usual."""
 
 
 def usual_jobs() -> int:
-    """How many steps run at a time where nobody says: each may hold torch and a network in memory."""
-    # Windows hands no pipe to a process by its number.
-    return min(available_cores(), 2) if os.name == "posix" else 1
+    """How many steps run at a time where nobody says: two, where there are cores and memory for them."""
+    if os.name != "posix":  # Windows hands no pipe to a process by its number
+        return 1
+    memory_mib = available_mib()
+    fitting = _USUAL_JOBS if memory_mib is None else max(memory_mib // _STEP_MIB, 1)
+    return min(available_cores(), fitting, _USUAL_JOBS)
 
 
 def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIONS) -> Iterator[Built]:

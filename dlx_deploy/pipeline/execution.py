@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from dlx_deploy.errors import DlxError, EnvironmentMissing, GateStopped, StageFailed
 from dlx_deploy.extras import install_command
@@ -111,8 +112,8 @@ class Work:
     started: str
     clock: float
 
-    def record(self, metrics: Metrics) -> Record:
-        """The record of what the stage wrote.
+    def record(self, metrics: Metrics, peak_memory_mib: float | None = None) -> Record:
+        """The record of what the stage wrote, with the peak of its process's memory where that is known.
 
         Raises:
             StageFailed: not what it declares.
@@ -132,6 +133,7 @@ class Work:
             metrics=dict(sorted(metrics.items())),
             started=self.started,
             seconds=round(time.monotonic() - self.clock, 3),
+            peak_memory_mib=UNSET if peak_memory_mib is None else peak_memory_mib,
         )
 
     def failed(self, e: Exception) -> NoReturn:
@@ -265,4 +267,5 @@ def _entry(record: Record, step: Step, status: Status, why: str) -> StepEntry:
         metrics=record.metrics,
         started=record.started,
         seconds=record.seconds,
+        peak_memory_mib=record.peak_memory_mib,
     )

@@ -39,6 +39,11 @@ class Lane:
             and all(source.step in told for source in steps[place].inputs.values() if isinstance(source, Output))
         ]
 
+    def tools(self) -> set[str]:
+        """The distributions that the unfinished steps work with."""
+        steps = self.loop.build.steps
+        return {tool for place in self.todo for tool in steps[place].stage.tools}
+
     def stop(self, e: GateStopped, place: int) -> None:
         """The gate of the step at ``place`` did not pass: what comes after it is not run, nor spoken of if it was."""
         self.stopped = e

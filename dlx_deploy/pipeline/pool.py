@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 
@@ -22,10 +22,14 @@ _PATIENCE_S = 3.0
 
 
 class Worker:
-    """One worker; it starts at once and has nothing to do. ``modules``: how many it has imported."""
+    """One worker; it starts at once and has nothing to do.
+
+    ``modules``: how many it has imported; ``holds``: those of ``worker.LARGE``.
+    """
 
     def __init__(self) -> None:
         self.modules = 0
+        self.holds: frozenset[str] = frozenset()
         self.connection, theirs = Pipe()
         # -c and not -m: that would look for modules in the working folder, where a user's data.py may lie.
         code = (
@@ -52,7 +56,7 @@ class Worker:
         except (EOFError, OSError):
             return Failed(StageFailed(self._end()))
         if isinstance(said, Done | Failed):
-            self.modules = said.modules
+            self.modules, self.holds = said.modules, said.holds
         return said
 
     def tell_to_stop(self) -> None:
@@ -111,6 +115,11 @@ class Pool:
                 else:
                     self._idle.append(worker)
         return said
+
+    def let_go(self, needed: Collection[str]) -> None:
+        """End the idle workers that hold a large library which is not ``needed`` any more."""
+        if useless := [worker for worker in self._idle if worker.holds - set(needed)]:
+            self.stop(useless)
 
     def stop(self, workers: Sequence[Worker] | None = None) -> None:
         """End ``workers``, or all, and what they do."""

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from dlx_deploy.pipeline.digest import FileDigest, canonical_json
 from dlx_deploy.pipeline.key import KeyDocument
@@ -27,7 +28,8 @@ class StoredOutput(msgspec.Struct, frozen=True):
 class FinishedStep(msgspec.Struct, frozen=True, kw_only=True):
     """What a step was given and what it gave. ``started`` (ISO 8601, UTC) and ``seconds`` are those of its run.
 
-    ``tools`` are the whole versions that made the outputs; of these only a part is in the key.
+    ``tools`` are the whole versions that made the outputs; of these only a part is in the key. ``peak_memory_mib``: the
+    most that the process of the step had in memory, where that is known; records of before have none.
     """
 
     step: str
@@ -38,6 +40,7 @@ class FinishedStep(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     seconds: float
     tools: dict[str, str] = msgspec.field(default_factory=dict)
+    peak_memory_mib: float | UnsetType = UNSET
 
 
 class Record(FinishedStep, frozen=True, kw_only=True):

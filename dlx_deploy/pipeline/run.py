@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from dlx_deploy.errors import GateStopped
@@ -19,6 +20,7 @@ from dlx_deploy.pipeline.execution import (
 )
 from dlx_deploy.pipeline.gate import GateResult, stop_unless_passed
 from dlx_deploy.pipeline.manifest import Status
+from dlx_deploy.pipeline.memory import with_peak
 from dlx_deploy.pipeline.plan import Build, Planned
 from dlx_deploy.pipeline.record import Record
 from dlx_deploy.pipeline.store import Store
@@ -92,7 +94,8 @@ def _run(planned: Planned, loop: Loop) -> Record:
         work = begin(planned, loop, folder)
         try:
             team = loop.build.team if stage.distributed else None
-            return work.record(team.run(stage, work.job) if team else stage.run(work.job))
+            run = partial(team.run, stage) if team else stage.run
+            return work.record(*with_peak(run, work.job))
         except Exception as e:
             work.failed(e)
 

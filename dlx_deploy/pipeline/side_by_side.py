@@ -20,9 +20,9 @@ from dlx_deploy.pipeline.check import rehearsals, rehearse_steps
 from dlx_deploy.pipeline.execution import BuildResult, Watcher, Work, begin, finish, new_loop, refuse_missing_tools
 from dlx_deploy.pipeline.gate import stop_unless_passed
 from dlx_deploy.pipeline.lane import Lane, lane_of
+from dlx_deploy.pipeline.memory import with_peak
 from dlx_deploy.pipeline.plan import Build, Planned
 from dlx_deploy.pipeline.record import Record
-from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.pipeline.store import Store
 
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ class _Scheduler:
         if to_run and not self.is_rehearsed:
             self._rehearse()
         self.waiting &= to_run.keys()
+        if "pool" in self.__dict__:
+            self.pool.let_go({tool for lane in self.lanes for tool in lane.tools()})
         # The longest way to the end first: what others wait for.
         queue = sorted(to_run.values(), key=lambda one: (-self.lanes[one[0][0]].depths[one[1].step.name], one[0]))
         timed = [one for one in queue if self._is_timed(*one)]
@@ -208,7 +210,7 @@ class _Scheduler:
         return True
 
     def _give(self, place: Place, work: Work, held: contextlib.ExitStack) -> None:
-        from dlx_deploy.pipeline.worker import packed_stage
+        from dlx_deploy.pipeline.worker import Done, packed_stage
 
         stage = work.planned.step.stage
         task = packed_stage(stage, work.job)
@@ -218,10 +220,10 @@ class _Scheduler:
             return
         self._end_rehearsal()
         try:
-            metrics = stage.run(work.job)
+            metrics, peak_mib = with_peak(stage.run, work.job)
         except Exception as e:
             work.failed(e)
-        self._keep(place, work, metrics)
+        self._keep(place, work, Done(metrics, peak_memory_mib=peak_mib))
 
     def _rehearse(self) -> None:
         """Have all builds rehearsed by a worker, while others begin; nothing is kept before it is through."""
@@ -275,13 +277,13 @@ class _Scheduler:
                     if said.trace:
                         logging.getLogger(__name__).debug("%s: %s", work.planned.step.name, said.trace)
                     work.failed(said.error)
-                self._keep(place, work, said.metrics)
+                self._keep(place, work, said)
         except Exception as e:
             self._fail(place, e)
 
-    def _keep(self, place: Place, work: Work, metrics: Metrics) -> None:
+    def _keep(self, place: Place, work: Work, done: Done) -> None:
         try:
-            record = work.record(metrics)
+            record = work.record(done.metrics, done.peak_memory_mib)
         except Exception as e:
             work.failed(e)
         self._finish(place, work.planned, self.store.keep(record, work.folder), ran=True)

@@ -25,12 +25,15 @@ import msgspec
 
 from dlx_deploy.errors import DlxError, StageFailed
 from dlx_deploy.pipeline.allocator import release_freed
+from dlx_deploy.pipeline.memory import with_peak
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.progress import silent
 from dlx_deploy.runtime.signals import Terminated, interruptible
 
-__all__ = ["Done", "Failed", "Said", "packed", "packed_stage", "serve"]
+__all__ = ["LARGE", "Done", "Failed", "Said", "packed", "packed_stage", "serve"]
 
+LARGE = frozenset({"torch"})
+"""Libraries that stay in the memory of a process that has imported them, with some hundred MiB."""
 _PATIENCE_S = 3.0
 """So long it may take to tidy up after it was told to stop."""
 _TELL_EVERY_S = 0.1
@@ -51,10 +54,15 @@ class Said:
 
 @dataclass(frozen=True)
 class Done:
-    """The step's metrics. ``modules``: how many the worker has imported by now."""
+    """The step's metrics. ``modules``: how many the worker has imported by now; ``holds``: those of ``LARGE``.
+
+    ``peak_memory_mib``: what the worker had in memory meanwhile, at most; ``None``: nobody knows.
+    """
 
     metrics: Metrics
     modules: int = 0
+    holds: frozenset[str] = frozenset()
+    peak_memory_mib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Failed:
     error: Exception
     trace: str = ""
     modules: int = 0
+    holds: frozenset[str] = frozenset()
 
 
 def packed_stage(stage: Stage[Any], job: Job[msgspec.Struct]) -> bytes | None:
@@ -106,14 +115,15 @@ def _answer(connection: Connection) -> Done | Failed:
         call, argument = connection.recv()  # what packed gave
         if isinstance(argument, Job):
             argument = dataclasses.replace(argument, progress=_Telling(connection))
-        return Done(call(argument), len(sys.modules))
+        metrics, peak_mib = with_peak(call, argument)
+        return Done(metrics, len(sys.modules), LARGE & sys.modules.keys(), peak_mib)
     except Exception as e:
         import traceback
 
         # Errors of ours say it all in their message.
         trace = "" if isinstance(e, DlxError) and e.__cause__ is None else "".join(traceback.format_exception(e))
         e.__traceback__ = e.__cause__ = e.__context__ = None
-        return Failed(e, trace, len(sys.modules))
+        return Failed(e, trace, len(sys.modules), LARGE & sys.modules.keys())
 
 
 class _Telling:

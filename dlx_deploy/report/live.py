@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from msgspec import UNSET
+
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.manifest import StepEntry
 from dlx_deploy.pipeline.plan import Planned
 from dlx_deploy.pipeline.stage import Step
 from dlx_deploy.report.screen import STEP, Row, Screen
-from dlx_deploy.report.table import LOST, format_seconds
+from dlx_deploy.report.table import LOST, format_mib, format_seconds
 
 __all__ = ["LiveWatcher", "QuietWatcher"]
 
@@ -92,10 +94,12 @@ class LiveWatcher:
         """Show the step as done or cached, and what its gates say."""
         if entry.step in self._rows:
             self._screen.end(self._rows.pop(entry.step))
-        took = "cached" if entry.status == "cached" else format_seconds(entry.seconds)
+        ran = entry.status == "ran"
+        took = format_seconds(entry.seconds) if ran else "cached"
+        memory = "" if not ran or entry.peak_memory_mib is UNSET else f"  {format_mib(entry.peak_memory_mib)}"
         self._say(
-            f"✓ {entry.step:<{STEP}} {took:<8} {_metrics(entry, self._telling)}",
-            "green" if entry.status == "ran" else "",
+            f"✓ {entry.step:<{STEP}} {took:<8} {_metrics(entry, self._telling)}{memory}",
+            "green" if ran else "",
         )
         for gate in gates:
             style = {"pass": "green", "fail": "red", "undecided": "yellow", "pending": "yellow"}[gate.verdict]

@@ -11,7 +11,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.collect import Collected
 from dlx_deploy.pipeline.manifest import Manifest, latest_manifests
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.report.table import format_age, format_bytes, format_seconds, format_table
+from dlx_deploy.report.table import format_age, format_bytes, format_mib, format_seconds, format_table
 from dlx_deploy.runtime.words import line
 
 __all__ = ["CollectedView", "StatusView", "view_status"]
@@ -87,6 +87,7 @@ def _draw_manifest(manifest: Manifest) -> str:
             e.step,
             e.status,
             format_seconds(e.seconds),
+            format_mib(e.peak_memory_mib),
             format_bytes(sum(o.size_bytes for o in e.outputs.values())),
             e.why,
         ]
@@ -94,7 +95,7 @@ def _draw_manifest(manifest: Manifest) -> str:
     ]
     lines = [
         f"{manifest.target_name}: {manifest.status}, started {manifest.started}, {format_seconds(manifest.seconds)}",
-        format_table(["stage", "", "took", "size", "why"], rows, right=(2, 3)),
+        format_table(["stage", "", "took", "memory", "size", "why"], rows, right=(2, 3, 4)),
         *(f"gate {gate.gate}: {gate.verdict}. {gate.text}" for gate in manifest.gates),
     ]
     lines += [line(f"note {note}") for note in manifest.notes]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from msgspec import UnsetType
+
 from dlx_deploy.runtime.pace import format_seconds
 from dlx_deploy.runtime.words import line
 
-__all__ = ["LOST", "format_age", "format_bytes", "format_ms", "format_seconds", "format_table"]
+__all__ = ["LOST", "format_age", "format_bytes", "format_mib", "format_ms", "format_seconds", "format_table"]
 
 LOST = (
     "bad_images",
@@ -45,6 +47,11 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def format_mib(value: float | UnsetType) -> str:
+    """Whole MiB of memory, ``-`` where nobody knows."""
+    return "-" if isinstance(value, UnsetType) else f"{value:.0f} MiB"
 
 
 def format_ms(value: float | None) -> str:

@@ -43,10 +43,12 @@ class Here:
     most = 0
     """So many had work at the same time."""
     seen: list[set[str]]
+    needed: list[set[str]]
+    """Tools of what was left, each time that there was something new."""
 
     def __init__(self) -> None:
         self.tasks: list[tuple[Any, Any]] = []
-        Here.most, Here.seen = 0, []
+        Here.most, Here.seen, Here.needed = 0, [], []
 
     def give(self, task: bytes) -> object:
         call, job = pickle.loads(task)  # noqa: S301
@@ -59,9 +61,13 @@ class Here:
         worker, (call, job) = next(t for t in reversed(self.tasks) if workers is None or t[0] in workers)
         self.tasks = [t for t in self.tasks if t[0] is not worker]
         try:
-            return [(worker, Done(call(job), 1))]
+            return [(worker, Done(call(job), 1, peak_memory_mib=2.5))]
         except Exception as e:
             return [(worker, Failed(e, modules=1))]
+
+    def let_go(self, needed: set[str]) -> None:
+        if needed not in Here.needed[-1:]:
+            Here.needed.append(needed)
 
     def stop(self, workers: Sequence[Any] | None = None) -> None:
         self.tasks = [t for t in self.tasks if workers is not None and t[0] not in workers]
@@ -124,6 +130,31 @@ def test_what_is_timed_runs_alone(bench: ModuleType, store: Store, events: Event
     other = Store(store.root / "no-device")  # nothing is timed where there is no device
     list(run_builds([bench.build(*steps)], other, [events], jobs=4))
     assert {"a", "timed", "c"} in here.seen
+
+
+def test_a_worker_that_holds_torch_goes_when_nothing_needs_it(
+    bench: ModuleType, store: Store, events: Events, here: type[Here]
+) -> None:
+    steps = [bench.step("a", tools=("torch",)), bench.step("b", "a", tools=("numpy",)), bench.step("c", "b")]
+    (result,) = run_builds([bench.build(*steps)], store, [events], jobs=2)
+    assert here.needed == [{"torch", "numpy", "msgspec"}, {"numpy", "msgspec"}, {"msgspec"}]
+    assert [(e.step, e.peak_memory_mib) for e in result.manifest.steps] == [("a", 2.5), ("b", 2.5), ("c", 2.5)]
+    assert {record.peak_memory_mib for record in store.records()} == {2.5}
+
+
+def test_only_idle_workers_that_hold_what_nothing_needs_are_ended() -> None:
+    ended: list[str] = []
+
+    def worker(name: str, *holds: str) -> Any:
+        return SimpleNamespace(holds=frozenset(holds), tell_to_stop=lambda: ended.append(name), stop=lambda: None)
+
+    workers = pool.Pool()
+    workers._idle, workers._busy = [worker("idle", "torch"), worker("light")], [worker("busy", "torch")]
+    workers.let_go({"numpy", "torch"})
+    assert ended == []
+    workers.let_go({"numpy"})
+    assert ended == ["idle"]
+    assert [one.holds for one in workers._idle] == [frozenset()]
 
 
 def test_builds_share_what_is_the_same(bench: ModuleType, store: Store, here: type[Here]) -> None:

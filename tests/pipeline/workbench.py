@@ -49,8 +49,9 @@ def refuse(setup: Any) -> None:
 
 
 def step(name: str, *after: str, timed: bool = False, gates: Any = None, rehearse: Any = None, **params: Any) -> Step:
+    tools = params.pop("tools", ("msgspec",))
     timing = {"measures_host": timed, "times_host": timed}
-    stage = Stage("piece", 1, Piece, after, ("out.txt",), run, rehearse=rehearse, tools=("msgspec",), **timing)
+    stage = Stage("piece", 1, Piece, after, ("out.txt",), run, rehearse=rehearse, tools=tools, **timing)
     inputs = {one: Output(one, "out.txt") for one in after}
     return Step(name, stage, Piece(name, **params), inputs, gates=gates)
 

@@ -39,6 +39,7 @@ ENTRY = StepEntry(
     metrics={"top1": 0.98},
     started="",
     seconds=12.3,
+    peak_memory_mib=449.9,
 )
 GATE = GateResult(
     gate="accuracy", metric="top1_drop", value=0.0, bound=0.01, limit=0.02, verdict="pass", text="[all] is well"
@@ -70,6 +71,7 @@ def test_a_build_is_told(terminal: bool, target: str) -> None:
         "params.epochs: 5 → 6",
         "another build is running this step",
         "12 s",
+        "  450 MiB",
         "top1 0.98",
         "[all] is well",
         "[too] few",
