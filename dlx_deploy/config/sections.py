@@ -271,12 +271,14 @@ class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Quantize(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The precision of every layer: INT8 with explicit Q/DQ in the style that the target's profile asks for, or FP16.
 
-    ``plan``: a ``plan.json`` of an earlier build, edited or not, or a part of one (docs/quantization.md).
+    ``plan``: a ``plan.json`` of an earlier build, edited or not, or a part of one (docs/quantization.md). ``effort``:
+    how much is tried to make INT8 more accurate, each attempt kept where held-out calibration inputs show it.
     """
 
     precision: Literal["auto", "int8", "fp16", "fp32"] = "auto"
     elsewhere: Literal["auto", "fp16", "fp32"] = "auto"
-    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
+    calibration: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
+    effort: Literal["fast", "balanced", "best"] = "fast"
     activations: Literal["auto", "static", "dynamic"] = "auto"
     exclude: tuple[str, ...] = ()
     plan: str = ""

@@ -2,6 +2,7 @@
 
 What it rests on is written beside it: ``ranges.json``, what activations do on the calibration inputs, and
 ``plan.json``, what follows for each tensor and layer. An edited plan can be given back (docs/quantization.md).
+``decisions.json`` says what was tried to make INT8 more accurate (``quantize.effort``), and what of it was kept.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def read_precisions(path: Path) -> LayerPrecisions:
 
 
 def run(job: Job[Quantize]) -> Metrics:
-    """Write ``model.onnx``, ``layers.json``, ``ranges.json`` and ``plan.json``.
+    """Write ``model.onnx``, ``layers.json``, ``ranges.json``, ``plan.json`` and ``decisions.json``.
 
     Raises:
         ConfigError: the target does not run what was asked for, or the plan that was given does not fit.
@@ -65,6 +66,7 @@ def run(job: Job[Quantize]) -> Metrics:
     """
     from dlx_deploy.graph.analysis.sparsity import check_kept_sparse
     from dlx_deploy.graph.model import load
+    from dlx_deploy.graph.quantization.kit.decisions import decisions_bytes
     from dlx_deploy.graph.quantization.plan import plan_bytes
     from dlx_deploy.graph.quantization.quantize import unquantized
     from dlx_deploy.graph.quantization.ranges import ranges_bytes
@@ -91,9 +93,25 @@ def run(job: Job[Quantize]) -> Metrics:
     (job.out / "layers.json").write_bytes(canonical_json(written))
     (job.out / "ranges.json").write_bytes(ranges_bytes(report.ranges))
     (job.out / "plan.json").write_bytes(plan_bytes(report.plan))
+    (job.out / "decisions.json").write_bytes(decisions_bytes(report.decisions))
     kinds = list(report.layers.values())
     counts = {f"{kind}_layers": float(kinds.count(kind)) for kind in ("int8", "fp16", "fp32")}
-    return {**counts, "size_bytes": float(out.stat().st_size)}
+    return {**counts, "size_bytes": float(out.stat().st_size), **_improvement(report)}
+
+
+def _improvement(report: QuantizationReport) -> Metrics:
+    """How near the answers to held-out calibration inputs came to the network's, and what that cost; nothing with
+    ``effort = "fast"``."""
+    steps = report.decisions.steps
+    if not steps:
+        return {}
+    last = next((step.sqnr_db_after for step in reversed(steps) if step.kept), None)
+    return {
+        "held_out_sqnr_fast_db": steps[0].sqnr_db_before,
+        "held_out_sqnr_db": steps[0].sqnr_db_before if last is None else last,
+        "steps_kept": float(sum(step.kept for step in steps)),
+        "effort_cpu_seconds": round(sum(report.seconds.values()), 3),
+    }
 
 
 def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> QuantizationReport | None:
@@ -127,6 +145,7 @@ def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Hal
         dynamic=dynamic,
         exclude=job.params.exclude,
         given=_given(job),
+        effort=job.params.effort,
     )
     job.progress(0, 0, f"{precision}, {elsewhere} elsewhere; {len(samples)} calibration inputs")
     return quantize_model(job.inputs["onnx"], out, samples, request, job.progress)
@@ -245,7 +264,7 @@ STAGE = Stage(
     version=5,
     params=Quantize,
     inputs=("onnx", "data", "plan"),
-    outputs=("layers.json", MODEL, "plan.json", "ranges.json"),
+    outputs=("decisions.json", "layers.json", MODEL, "plan.json", "ranges.json"),
     run=run,
     check=check,
     bind=bind,

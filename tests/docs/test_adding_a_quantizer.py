@@ -12,10 +12,14 @@ import pytest
 
 from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.model import Index, load
-from dlx_deploy.graph.quantization.plan import plan_bytes, read_plan
+from dlx_deploy.graph.quantization.kit.runner import improve
+from dlx_deploy.graph.quantization.plan import QuantizationPlan, plan_bytes, read_plan
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize_model
+from dlx_deploy.graph.quantization.scheme import TENSORRT
+from dlx_deploy.progress import silent
 
 from ..arrays import samples
+from ..graph.quantization.kit.states import started
 from ..onnx_fixtures import images, residual_net
 from .pages import block
 
@@ -79,3 +83,17 @@ def test_the_plans_of_the_page_on_quantization(source: Path, tmp_path: Path) -> 
     request = QuantizationRequest("tensorrt", given=read_plan(tmp_path / "plan.json"))
     report = quantize_model(source, tmp_path / "q.onnx", INPUTS, request)
     assert report.layers["conv2/Conv"] == "fp32"
+
+
+def test_a_step_of_ones_own() -> None:
+    setting, state = started(residual_net(opset=20), TENSORRT, images(40))
+    step = python("def tighter")["TIGHTER"]
+    found = improve(state, setting, [step], INPUTS, True, silent)
+    (decision,) = found.decisions.steps
+    assert decision.step == "tighter ranges"
+    assert decision.sqnr_db_after is not None
+    proposed = step.propose(state, setting, silent)
+    assert proposed.plan.tensors["x"].scale == pytest.approx(0.9 * state.plan.tensors["x"].scale)
+    given = QuantizationPlan(schema=1, tensors={"x": state.plan.tensors["x"]})
+    setting, state = started(residual_net(opset=20), TENSORRT, images(40), given)
+    assert step.propose(state, setting, silent).plan.tensors["x"] == state.plan.tensors["x"]

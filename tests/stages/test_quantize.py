@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,34 @@ def test_the_plan(
         assert asked == {"int8": precision == "int8", "half": elsewhere == "fp16" and typed}
     assert (chosen.precision, chosen.elsewhere) == (precision, elsewhere if precision != "fp32" else "fp32")
     assert chosen.strongly_typed is typed
+
+
+def test_what_was_tried_is_an_output_and_what_it_gave_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "dlx_deploy.nn.data.dataset.open_data", lambda path: held_images(images(32), only="calibration")
+    )
+    (tmp_path / "m.onnx").write_bytes(residual_net().SerializeToString())
+    inputs, decided = {"onnx": tmp_path / "m.onnx", "data": tmp_path}, {}
+    for effort in ("fast", "balanced"):
+        (tmp_path / effort).mkdir()
+        params = Quantize(effort=effort, calibration="percentile")
+        metrics = STAGE.run(Job(params, inputs, tmp_path / effort, load_target("cpu-x86_64").profile))
+        decided[effort] = json.loads((tmp_path / effort / "decisions.json").read_bytes())
+        measured = {name for name in metrics if not name.endswith("_layers") and name != "size_bytes"}
+        if effort == "fast":
+            assert not measured
+            assert decided[effort] == {
+                "schema": 1, "effort": "fast", "fitted": 0, "held": 0, "note": "", "steps": []
+            }  # fmt: skip
+            continue
+        assert measured == {"held_out_sqnr_fast_db", "held_out_sqnr_db", "steps_kept", "effort_cpu_seconds"}
+        steps = decided[effort]["steps"]
+        assert metrics["steps_kept"] == sum(step["kept"] for step in steps)
+        assert metrics["held_out_sqnr_fast_db"] == steps[0]["sqnr_db_before"]
+        best = max(step["sqnr_db_after"] or -200 for step in steps if step["kept"])
+        assert metrics["held_out_sqnr_db"] == best > metrics["held_out_sqnr_fast_db"]
 
 
 @pytest.fixture

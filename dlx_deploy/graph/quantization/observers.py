@@ -1,4 +1,4 @@
-"""How the range of an activation follows from its values: min-max, percentile, entropy.
+"""How the range of an activation follows from its values: min-max, percentile, entropy, least squared error.
 
 A range method is a class of observers, one for each tensor. It sees the values batch by batch, keeps what it needs of
 them in bounded memory, and gives the range at the end. Percentile and entropy keep histograms that grow with what they
@@ -13,24 +13,27 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["METHODS", "Entropy", "Histogram", "MinMax", "Observer", "Percentile", "RangeMethod"]
+from dlx_deploy.graph.quantization.histogram import Counts, Histogram, Values
+
+__all__ = ["METHODS", "Entropy", "MinMax", "Mse", "Observer", "Percentile", "RangeMethod"]
 
 PERCENT = 99.99
 """Of the values that ``percentile`` keeps."""
-PERCENTILE_BINS, ENTROPY_BINS = 2048, 128
+PERCENTILE_BINS, ENTROPY_BINS, MSE_BINS = 2048, 128, 4096
 """To begin with: a histogram grows by bins of the width that it began with, so that what it says depends on which
 inputs come first; entropy clips nothing before it has grown."""
-MOST_BINS, MOST_ENTROPY_BINS = 1 << 16, 1 << 12
-"""Where a histogram stops growing: 512 KiB a tensor, or 2,000 ranges to compare. Only a first batch of nearly nothing
-leads there."""
-NOTHING = 1e-35
+MOST_ENTROPY_BINS = 1 << 12
+"""2,000 ranges to compare."""
 LEVELS = 128
 """Of the distribution that entropy compares with; an int8 has as many magnitudes."""
 SMOOTHING = 1e-4
 """What an empty bin counts, in place of nothing, of which the logarithm cannot be taken."""
+MOST_VALUES = 1 << 18
+"""About as many of a batch's values are counted for the squared error."""
+SHARES = tuple(float(share) for share in np.geomspace(1, 1 / 32, 76))
+"""Of what occurs: ends of ranges to compare, finest near the whole."""
 
-Values = NDArray[np.float32]
-Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 class Observer(Protocol):
@@ -121,86 +124,39 @@ class Entropy(_Binned):
         return self.cut(_least_divergent)
 
 
-class Histogram:
-    """Counts of values over equal bins, which grow in number as larger values come.
+class Mse(_Binned):
+    """The range whose integers are nearest to the values: the least squared error of rounding and clipping together.
 
-    ``edges`` are symmetric about 0, or from the smallest magnitude of the first batch on with ``magnitudes``.
+    Sung, Shin and Hwang, "Resiliency of Deep Neural Networks under Quantization", 2015 (arXiv 1511.06488); here each
+    end is searched over shares of what occurs, one after the other.
     """
 
-    def __init__(self, bins: int, magnitudes: bool, most: int = MOST_BINS) -> None:
-        self._bins, self._magnitudes, self._most = bins, magnitudes, most
-        self.counts: Counts = np.zeros(0, np.int64)
-        self.edges: Values = np.zeros(0, np.float32)
+    def __init__(self, *, symmetric: bool) -> None:
+        super().__init__(Histogram(MSE_BINS, magnitudes=False))
+        self._symmetric = symmetric
 
     def update(self, values: Values, low: np.float32, high: np.float32) -> None:
+        """See ``Observer``; of many values some will do, as the ends are known."""
+        super().update(values[:: values.size // MOST_VALUES | 1], low, high)
+
+    def bounds(self) -> tuple[float, float]:
         """See ``Observer``."""
-        largest = np.float32(max(abs(low), abs(high)))
-        if largest < NOTHING:  # too few numbers for bins; all such values fall into the middle one
-            largest = np.float32(0)
-        if self._magnitudes:
-            self._count_magnitudes(np.absolute(values), largest)
-        else:
-            self._count(values, largest)
+        return self.cut(self._nearest)
 
-    def _count_magnitudes(self, magnitudes: Values, largest: np.float32) -> None:
-        if not len(self.counts):
-            try:
-                self.counts, edges = np.histogram(magnitudes, bins=self._bins)
-                self.edges = edges.astype(np.float32)
-            except ValueError:  # from the smallest to the largest are fewer numbers than bins
-                self.counts, self.edges = _counted(magnitudes, self._bins, np.float32(0), largest)
-            return
-        if largest > self.edges[-1]:
-            self._reserve(int(_ratio(largest - self.edges[-1], self._width)) + 1, np.float32(0), largest)
-            more = np.arange(self.edges[-1] + self._width, largest + self._width, self._width)
-            self.edges = np.hstack((self.edges, more)).astype(np.float32)
-        # As with ONNX Runtime, magnitudes below the first batch's smallest have no bin: the upper end is what counts.
-        counts, _ = np.histogram(magnitudes, bins=self.edges)
-        counts[: len(self.counts)] += self.counts
-        self.counts = counts
-
-    def _count(self, values: Values, largest: np.float32) -> None:
-        if not len(self.counts):
-            self.counts, self.edges = _counted(values, self._bins, -largest, largest)
-            self._reach = largest
-            return
-        if largest > self._reach and self._reach > 0:
-            stride = 2 * self._reach / len(self.counts)
-            more = int(_ratio(largest - self._reach, stride) + 1)
-            if not self._reserve(2 * more, -largest, largest):
-                largest = more * stride + self._reach
-                self.counts = np.pad(self.counts, more)
-        self._reach = max(largest, self._reach)
-        counts, self.edges = _counted(values, len(self.counts), -self._reach, self._reach)
-        self.counts = counts + self.counts
-
-    @property
-    def _width(self) -> np.float32:
-        return np.float32(self.edges[1] - self.edges[0])
-
-    def _reserve(self, more: int, low: np.float32, high: np.float32) -> bool:
-        """Whether ``more`` bins are too many; the counts then lie in as many as at first, from ``low`` to ``high``."""
-        if len(self.counts) + more <= self._most:
-            return False
-        centres = (self.edges[:-1] + self.edges[1:]) / 2
-        edges = np.linspace(low, high, self._bins + 1, dtype=np.float32)
-        place = np.clip(np.searchsorted(edges, centres, side="right") - 1, 0, self._bins - 1)
-        self.counts = np.bincount(place, weights=self.counts, minlength=self._bins).astype(np.int64)
-        self.edges = edges
-        return True
-
-
-def _ratio(reach: np.float32, width: np.float32) -> np.float32:
-    """How many bins of ``width`` fit into ``reach``; more than there may be where float32 cannot say."""
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        ratio = reach // width
-    return np.float32(ratio) if np.isfinite(ratio) else np.float32(MOST_BINS)
-
-
-def _counted(values: Values, bins: int, low: np.float32, high: np.float32) -> tuple[Counts, Values]:
-    """Counts and edges, which numpy rounds as float32 where it gets the ends as such."""
-    counts, edges = np.histogram(values, bins, range=(low, high))  # type: ignore[arg-type]
-    return counts, edges.astype(np.float32)
+    def _nearest(self, counts: Counts, edges: Values) -> tuple[np.float32, np.float32]:
+        filled = counts > 0
+        centres = ((edges[:-1] + edges[1:]) / 2)[filled].astype(np.float64)
+        weights = counts[filled].astype(np.float64)
+        low, high = min(float(self._seen.low), 0.0), max(float(self._seen.high), 0.0)
+        if self._symmetric:
+            reach = max(-low, high)
+            ends = [(-share * reach, share * reach) for share in SHARES]
+            low, high = min(ends, key=lambda ends: _squared_error(centres, weights, *ends, symmetric=True))
+            return np.float32(low), np.float32(high)
+        for lows, highs in (((1.0,), SHARES), (SHARES, (1.0,)), ((1.0,), SHARES)):
+            ends = [(share * low, other * high) for share in lows for other in highs]
+            low, high = min(ends, key=lambda ends: _squared_error(centres, weights, *ends, symmetric=False))
+        return np.float32(low), np.float32(high)
 
 
 def _least_divergent(counts: Counts, edges: Values) -> tuple[np.float32, np.float32]:
@@ -243,5 +199,16 @@ def _smoothed(counts: Counts) -> Values | None:
     return np.asarray(counts.astype(np.float32) + (SMOOTHING * empty - taken * (1 - empty)), dtype=np.float32)
 
 
-METHODS: Mapping[str, RangeMethod] = {"minmax": MinMax, "percentile": Percentile, "entropy": Entropy}
+def _squared_error(centres: Floats, weights: Floats, low: float, high: float, *, symmetric: bool) -> float:
+    """The sum over values of the square of what 8 bits from ``low`` to ``high`` make of them."""
+    steps = np.float64((high - low) / (2 * (LEVELS - 1) + (0 if symmetric else 1)))
+    if steps <= 0:
+        return np.inf
+    zero = np.rint(-low / steps)
+    top = np.rint((high - low) / steps)
+    nearest = (np.clip(np.rint(centres / steps) + zero, 0, top) - zero) * steps
+    return float((weights * np.square(centres - nearest)).sum())
+
+
+METHODS: Mapping[str, RangeMethod] = {"minmax": MinMax, "percentile": Percentile, "entropy": Entropy, "mse": Mse}
 """Name → the method, as ``quantize.calibration`` and a plan's ``source`` name it."""

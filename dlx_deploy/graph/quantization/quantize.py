@@ -18,16 +18,19 @@ from dlx_deploy.graph.passes.half import float_tensors, half_precision
 from dlx_deploy.graph.passes.tidy import TIDY
 from dlx_deploy.graph.quantization.dynamic import dynamic_layers, quantize_dynamically
 from dlx_deploy.graph.quantization.fit import check_bias, check_layers, check_names, check_scheme, check_tensors
+from dlx_deploy.graph.quantization.kit.decisions import Decisions
+from dlx_deploy.graph.quantization.kit.efforts import Effort, steps_of
+from dlx_deploy.graph.quantization.kit.runner import improve
+from dlx_deploy.graph.quantization.kit.state import Setting, State
 from dlx_deploy.graph.quantization.layers import dense_heads, excluded, layer_precision, quantizable
 from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
 from dlx_deploy.graph.quantization.placement import Placement, narrowed, place
 from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan
-from dlx_deploy.graph.quantization.planning import asked_methods, make_plan, scale_of
+from dlx_deploy.graph.quantization.planning import asked_methods, scale_of
 from dlx_deploy.graph.quantization.ranges import Ranges, collect_ranges
 from dlx_deploy.graph.quantization.rounding import Rounding, nearest
 from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
 from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, CPU_REDUCED, TENSORRT, TENSORRT_HALF, Scheme
-from dlx_deploy.graph.quantization.writer import write_qdq
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.targets.profile import Style
@@ -58,7 +61,8 @@ class QuantizationRequest:
     ``int8`` and ``half`` say which precisions are used beside float32; the graph becomes strongly typed, that is, holds
     every type itself. ``dynamic`` finds the ranges of activations while the network runs, instead of by calibration.
     ``reduce_range`` and ``dynamic`` concern the CPU style alone. ``given`` is the plan, or the part of it, that is not
-    to be found here. ``method`` is one of ``methods``.
+    to be found here. ``method`` is one of ``methods``. ``effort``: how much is tried to make integers better
+    (``quantization.kit``); with dynamic activations nothing is.
     """
 
     style: Style
@@ -71,6 +75,7 @@ class QuantizationRequest:
     given: QuantizationPlan = field(default_factory=lambda: QuantizationPlan(schema=SCHEMA))
     methods: Mapping[str, RangeMethod] = field(default_factory=lambda: METHODS)
     rounding: Rounding = nearest
+    effort: Effort = "fast"
 
     @property
     def scheme(self) -> Scheme | None:
@@ -89,12 +94,15 @@ class QuantizationReport:
     """What was done: ``plan`` in full, the ``ranges`` it rests on, and how many activations got Q/DQ.
 
     ``layers``: node name → ``int8``, ``fp16`` or ``fp32`` for each layer with weights, as the graph has it.
+    ``decisions``: what was tried to make the integers better, and ``seconds`` of CPU time for each.
     """
 
     layers: Mapping[str, str]
     activations: int
     ranges: Ranges
     plan: QuantizationPlan
+    decisions: Decisions = field(default_factory=Decisions)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def int8_share(self) -> float:
@@ -113,8 +121,8 @@ def quantize_model(
         StageFailed: the result breaks a rule of the target's parser.
     """
     model = load(source)
-    int8, ranges, plan = _int8(model, samples, request, progress)
-    passes = list(int8)
+    int8 = _int8(model, samples, request, progress)
+    model, passes = int8.model, list(int8.passes)
     if request.half:
         kept = request.given.layers_at("fp32")
         largest = functools.partial(_magnitudes, model, samples)
@@ -128,7 +136,8 @@ def quantize_model(
         raise _nothing(model, request)
     out.write_bytes(to_bytes(written))
     activations = sum(node.op_type == "QuantizeLinear" for node in written.graph.node)
-    return QuantizationReport(layers, activations, ranges, _with_layers(plan, layers))
+    plan = _with_layers(int8.plan, layers)
+    return QuantizationReport(layers, activations, int8.ranges, plan, int8.decisions, int8.seconds)
 
 
 def unquantized(source: Path, given: QuantizationPlan) -> QuantizationReport:
@@ -144,11 +153,19 @@ def unquantized(source: Path, given: QuantizationPlan) -> QuantizationReport:
     return QuantizationReport(layers, 0, Ranges(), _with_layers(QuantizationPlan(schema=SCHEMA), layers))
 
 
-_Steps = tuple[Sequence[Pass], Ranges, QuantizationPlan]
-"""The passes that write INT8, and what they follow."""
+@dataclass(frozen=True)
+class _Int8:
+    """The graph to write and the passes that write INT8 into it, if any; and what they follow."""
+
+    model: ModelProto
+    passes: tuple[Pass, ...] = ()
+    ranges: Ranges = field(default_factory=Ranges)
+    plan: QuantizationPlan = field(default_factory=lambda: QuantizationPlan(schema=SCHEMA))
+    decisions: Decisions = field(default_factory=Decisions)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def _int8(model: ModelProto, samples: Samples, request: QuantizationRequest, progress: Progress) -> _Steps:
+def _int8(model: ModelProto, samples: Samples, request: QuantizationRequest, progress: Progress) -> _Int8:
     """What writes INT8, if any is asked for and the plan that was given can be followed."""
     scheme, given = request.scheme, request.given
     matched = excluded(model, request.exclude) if scheme else set()
@@ -156,13 +173,13 @@ def _int8(model: ModelProto, samples: Samples, request: QuantizationRequest, pro
     check_names(model, given)
     check_layers(model, given, scheme, request.half, matched)
     if scheme is None:
-        return (), Ranges(), QuantizationPlan(schema=SCHEMA)
+        return _Int8(model)
     if scheme is CPU_DYNAMIC:
         return _dynamic(model, request, matched)
     return _static(model, samples, request, matched, progress)
 
 
-def _dynamic(model: ModelProto, request: QuantizationRequest, matched: set[str]) -> _Steps:
+def _dynamic(model: ModelProto, request: QuantizationRequest, matched: set[str]) -> _Int8:
     for name in request.given.tensors:
         raise ConfigError(
             f"quantize.plan: tensors[{name!r}]: dynamic activations have no scale of their own; set "
@@ -174,26 +191,34 @@ def _dynamic(model: ModelProto, request: QuantizationRequest, matched: set[str])
     layers = dict.fromkeys(names, LayerPlan(source="max"))
     reduced = CPU_DYNAMIC.weight_levels < CPU.weight_levels
     step = Pass("int8-dynamic", lambda graph: quantize_dynamically(graph, names, reduced))
-    return (step,), Ranges(), QuantizationPlan(schema=SCHEMA, scheme=CPU_DYNAMIC.name, layers=layers)
+    plan = QuantizationPlan(schema=SCHEMA, scheme=CPU_DYNAMIC.name, layers=layers)
+    note = "dynamic activations have no scales to improve" if request.effort != "fast" else ""
+    return _Int8(model, (step,), plan=plan, decisions=Decisions(effort=request.effort, note=note))
 
 
 def _static(
     model: ModelProto, samples: Samples, request: QuantizationRequest, matched: set[str], progress: Progress
-) -> _Steps:
-    scheme, given = request.scheme, request.given
+) -> _Int8:
+    scheme, given, method = request.scheme, request.given, request.method
     assert scheme is not None
     placement = _placement(model, scheme, request, matched)
     if not placement.weights:
         raise _nothing(model, request)
+    setting = Setting(scheme, placement, given, samples, request.methods, request.rounding)
     ranges = Ranges()
-    if asked := asked_methods(placement, given, request.method):
+    if asked := asked_methods(placement, given, method):
         ranges = collect_ranges(
             model, samples, asked, symmetric=scheme.symmetric, methods=request.methods, progress=progress
         )
-    plan = make_plan(model, scheme, placement, ranges, given, request.method)
+    plan = setting.planned(model, ranges, method)
     _check_biases(model, scheme, given, plan)
-    step = Pass("int8", lambda graph: write_qdq(graph, scheme, placement, plan, request.rounding), requires=_nameless)
-    return (step,), ranges, plan
+    state, decisions, seconds = State(model, plan, ranges, method), Decisions(), dict[str, float]()
+    if steps := steps_of(request.effort, method):
+        found = improve(state, setting, steps, samples, request.style == "tensorrt", progress)
+        state, seconds = found.state, dict(found.seconds)
+        decisions = replace(found.decisions, effort=request.effort)
+    write = Pass("int8", lambda graph: setting.write_int8(graph, state), requires=_nameless)
+    return _Int8(state.model, (write,), state.ranges, state.plan, decisions, seconds)
 
 
 def _placement(model: ModelProto, scheme: Scheme, request: QuantizationRequest, matched: set[str]) -> Placement:

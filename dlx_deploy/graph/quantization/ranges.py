@@ -19,7 +19,7 @@ from dlx_deploy.graph.quantization.observers import METHODS, Observer, RangeMeth
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.progress import Progress, silent
 
-__all__ = ["SCHEMA", "Range", "Ranges", "collect_ranges", "ranges_bytes"]
+__all__ = ["SCHEMA", "Range", "Ranges", "collect_ranges", "ranges_bytes", "rows_in_one_pass"]
 
 SCHEMA = 1
 LARGEST_BATCH = 32
@@ -94,6 +94,14 @@ def collect_ranges(
                 _update(name, array.reshape(-1), observers[name])
     bounds = {name: {method: one.bounds() for method, one in each.items()} for name, each in observers.items()}
     return Ranges(rows=len(samples), tensors=bounds)
+
+
+def rows_in_one_pass(model: ModelProto, tensors: Collection[str]) -> int:
+    """The ``largest_batch`` with which histograms of ``tensors`` take one pass, if a row's values can be held at all.
+
+    What they say depends on how rows come together, so that the default is for all sizes the same.
+    """
+    return rows_within(sum(_row_bytes(model, tensors).values()), LARGEST_BATCH, HELD_BYTES)
 
 
 def _passes(

@@ -13,15 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dlx_deploy.graph.quantization.observers import (
-    METHODS,
-    MOST_BINS,
-    MOST_ENTROPY_BINS,
-    Entropy,
-    Histogram,
-    Observer,
-    Percentile,
-)
+from dlx_deploy.graph.quantization.histogram import MOST_BINS, Histogram
+from dlx_deploy.graph.quantization.observers import METHODS, MOST_ENTROPY_BINS, Entropy, Mse, Observer, Percentile
 
 from ...arrays import activation_ranges
 from ...onnx_fixtures import images, residual_net
@@ -134,3 +127,40 @@ def test_entropy_compares_a_bounded_number_of_ranges() -> None:
     low, high = fed(observer, values[:100] * np.float32(1e-10), values)
     assert len(observer._histogram.counts) <= MOST_ENTROPY_BINS
     assert values.min() <= low < -1 < 1 < high <= values.max()
+
+
+def squared_error(values: NDArray[np.float32], low: float, high: float, levels: int) -> float:
+    """What ``levels`` + 1 integers between the ends make of ``values``."""
+    scale = (high - low) / levels
+    zero = np.rint(-low / scale)
+    nearest = (np.clip(np.rint(values / scale) + zero, 0, levels) - zero) * scale
+    return float(np.square(values - nearest).mean())
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("shape", ["heavy", "positive", "uniform", "shifted"])
+def test_mse_is_as_good_as_the_best_of_many_ranges(shape: str, symmetric: bool) -> None:
+    random = np.random.default_rng(0)
+    heavy = random.standard_t(3, 20_000).astype(np.float32)
+    values = {
+        "heavy": heavy,
+        "positive": np.maximum(heavy, 0),
+        "uniform": random.uniform(-1, 1, 20_000).astype(np.float32),
+        "shifted": heavy + np.float32(30),
+    }[shape]
+    low, high = fed(Mse(symmetric=symmetric), values[:5_000], values[5_000:])
+    whole = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    if symmetric:
+        ends = [(-reach, reach) for reach in np.linspace(0.02, 1, 200) * max(-whole[0], whole[1])]
+        low, high, levels = -max(-low, high), max(-low, high), 254
+    else:
+        shares = np.linspace(0.02, 1, 25)
+        ends = [(a * whole[0], b * whole[1]) for a in shares for b in shares]
+        levels = 255
+    best = min(squared_error(values, *pair, levels) for pair in ends if pair[1] > pair[0])
+    assert squared_error(values, min(low, 0.0), max(high, 0.0), levels) <= 1.1 * best
+
+
+def test_mse_of_nothing_but_zeros_is_zero() -> None:
+    for symmetric in (False, True):
+        assert fed(Mse(symmetric=symmetric), np.zeros(9, np.float32)) == (0.0, 0.0)

@@ -11,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import Index, infer, load
 from dlx_deploy.graph.quantization import quantize
+from dlx_deploy.graph.quantization.kit import state
 from dlx_deploy.graph.quantization.quantize import NothingToQuantize, QuantizationRequest
 from dlx_deploy.graph.quantization.rules import TENSORRT_RULES, check_tensorrt_rules
 
@@ -104,7 +105,7 @@ def test_dynamic_activations_without_a_matmul_are_no_int8(
 def test_a_plan_that_says_int8_is_checked_against_the_graph(
     style: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantize, "write_qdq", lambda model, *_: model)  # a writer that writes nothing
+    monkeypatch.setattr(state, "write_qdq", lambda model, *_: model)  # a writer that writes nothing
     with pytest.raises(NothingToQuantize, match="no layer is left to quantize"):
         quantize_model(source, tmp_path / "int8.onnx", images(4), QuantizationRequest(style))
 

@@ -164,8 +164,8 @@ def test_what_is_held_at_a_time_changes_no_range(batch: str | int, monkeypatch: 
 
 
 def test_a_method_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match="calibration method 'mse' is not one of minmax, percentile, entropy"):
-        activation_ranges(residual_net(), images(4), ["conv2"], "mse", symmetric=False)
+    with pytest.raises(ConfigError, match="calibration method 'mean' is not one of minmax, percentile, entropy, mse"):
+        activation_ranges(residual_net(), images(4), ["conv2"], "mean", symmetric=False)
 
 
 def test_several_methods_see_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:

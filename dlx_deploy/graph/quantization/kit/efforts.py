@@ -1,0 +1,29 @@
+"""How much is tried: a name for each list of steps, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from dlx_deploy.graph.quantization.kit.better_ranges import by_method
+from dlx_deploy.graph.quantization.kit.correction import correct_biases
+from dlx_deploy.graph.quantization.kit.state import Step
+
+__all__ = ["Effort", "steps_of"]
+
+Effort = Literal["fast", "balanced", "best"]
+
+BIASES = Step("bias correction", correct_biases)
+"""The last: it takes back what all others leave."""
+
+_STEPS: Mapping[Effort, tuple[Step, ...]] = {
+    "fast": (),
+    "balanced": (by_method("mse"), BIASES),
+    "best": (by_method("mse"), by_method("percentile"), by_method("entropy"), BIASES),
+}
+
+
+def steps_of(effort: Effort, method: str) -> tuple[Step, ...]:
+    """What is tried, where ranges were found by ``method``: one that was chosen is weighed against the plain one."""
+    plain = (by_method("minmax"),) if method != "minmax" else ()
+    return (*plain, *_STEPS[effort]) if effort != "fast" else ()
