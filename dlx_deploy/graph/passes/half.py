@@ -17,13 +17,15 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.model import QDQ, Index, attribute, infer, load, opset
 from dlx_deploy.graph.passes.tidy import tidy
 
-__all__ = ["QDQ_IN_HALF", "float_tensors", "half_precision"]
+__all__ = ["LARGEST", "QDQ_IN_HALF", "STEPS", "float_tensors", "half_precision"]
 
 QDQ_IN_HALF = 19
 """The first opset whose QuantizeLinear and DequantizeLinear know float16."""
 LARGEST = float(np.finfo(np.float16).max)
 HEADROOM = 8.0
 """Calibration sees few images: a tensor may be this many times larger than what it saw before it overflows."""
+STEPS = 128
+"""What an int8 holds of its scale: a DequantizeLinear gives up to so many times it, and never more."""
 SMALLEST = float(np.finfo(np.float16).smallest_normal)
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -92,7 +94,10 @@ class _Conversion:
     def run(self) -> ModelProto:
         graph = self._model.graph
         self._wanted = {node.output[0]: self._type_of(node) for node in graph.node}
-        # A second look, once all are chosen: what a DequantizeLinear gives is for its readers, which come after it.
+        # A second look, once all are chosen: what a convolution or a DequantizeLinear gives is for its readers.
+        for node in graph.node:
+            if node.op_type == "Conv" and self._is_summed_in_float(node):
+                self._wanted[node.output[0]] = FLOAT
         for node in graph.node:
             if node.op_type == "DequantizeLinear" and self._wanted[node.output[0]] == HALF:
                 self._wanted[node.output[0]] = self._type_of_readers(node)
@@ -115,7 +120,7 @@ class _Conversion:
             )
         tensors = [name for name in [*node.input, *node.output] if name and self._is_float(name)]
         # Not only what overflowed on the calibration images: others come nearer to the end of the range.
-        near = any(self._largest.get(name, 0.0) * HEADROOM > LARGEST for name in tensors)
+        near = self._reach(node) > LARGEST or any(self._nears_end(name) for name in tensors)
         unfit = node.op_type not in QDQ and any(self._unfit(name) for name in node.input)
         # Only the first input decides: sizes, scales and axes beside it may be of a type of their own.
         allowed = self._allows(node.output, self._schema(node).outputs, 0) and all(
@@ -124,11 +129,34 @@ class _Conversion:
         unsafe = node.op_type in IN_FLOAT or near or unfit or not allowed
         return FLOAT if unsafe or node.name in self._kept else HALF
 
+    def _nears_end(self, name: str) -> bool:
+        """Whether half precision may not hold the tensor."""
+        dequantize = self._index.made_by(name, "DequantizeLinear")
+        if dequantize is not None:
+            return self._reach(dequantize) > LARGEST
+        return self._largest.get(name, 0.0) * HEADROOM > LARGEST
+
+    def _reach(self, node: NodeProto) -> float:
+        """The largest magnitude that a quantizer with constant scales tells from others; 0 for any other node."""
+        if node.op_type not in QDQ or node.input[1] not in self._index.initializers:
+            return 0.0
+        return STEPS * float(np.abs(self._index.array(node.input[1]).astype(np.float32)).max(initial=0))
+
     def _follow(self, node: NodeProto) -> int:
         """As chosen, but a quantizer takes its input as it comes: the integers are nearer to the float32 ones."""
         if node.op_type == "QuantizeLinear" and self._types[node.input[0]] == FLOAT:
             return FLOAT
         return self._wanted[node.output[0]]
+
+    def _is_summed_in_float(self, node: NodeProto) -> bool:
+        """Whether only residual sums in float32 read the node: a cast between would keep them from being fused."""
+        readers = self._index.readers(node.output[0])
+        return bool(readers) and all(
+            reader.op_type == "Add"
+            and self._wanted[reader.output[0]] == FLOAT
+            and any(self._index.made_by(name, "DequantizeLinear") for name in reader.input)
+            for reader in readers
+        )
 
     def _type_of_readers(self, node: NodeProto) -> int:
         """Half, unless all readers are in float32: a cast between would keep the two from being fused."""

@@ -11,7 +11,7 @@ from dlx_deploy.graph.model import Index
 from dlx_deploy.graph.quantization.placement import Placement
 from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan, TensorPlan
 from dlx_deploy.graph.quantization.ranges import Range, Ranges
-from dlx_deploy.graph.quantization.scheme import SMALLEST_HALF_SCALE, Scheme
+from dlx_deploy.graph.quantization.scheme import LARGEST_HALF_SCALE, SMALLEST_HALF_SCALE, Scheme
 
 __all__ = ["LARGEST_BIAS", "asked_methods", "bias_of", "integer_limits", "make_plan", "scale_of"]
 
@@ -93,10 +93,14 @@ def _given(scheme: Scheme, entry: TensorPlan) -> TensorPlan:
 
 
 def _scales(scheme: Scheme, scales: NDArray[np.float64] | np.float64) -> NDArray[np.float32]:
-    """float32, same shape, all above 0, and numbers that float16 holds where the scheme says so."""
+    """float32, same shape, all above 0, and numbers that float16 holds where the scheme says so.
+
+    But for those of tensors that reach beyond float16, which stay in float32 with all that reads them.
+    """
     kept = np.where(scales < scheme.smallest_scale, scheme.empty_scale, scales).astype(np.float32)
     if scheme.half_scales:
-        kept = np.maximum(kept, np.float32(SMALLEST_HALF_SCALE)).astype(np.float16).astype(np.float32)
+        held = np.clip(kept, SMALLEST_HALF_SCALE, LARGEST_HALF_SCALE).astype(np.float16).astype(np.float32)
+        kept = np.where(kept > LARGEST_HALF_SCALE, kept, held)
     return np.asarray(kept, dtype=np.float32)
 
 

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.execution.memory import rows_within
 from dlx_deploy.graph.model import Index, infer, input_dims, load, to_bytes
+from dlx_deploy.graph.passes.half import float_tensors
 from dlx_deploy.graph.quantization.lines import json_lines
 from dlx_deploy.graph.quantization.observers import METHODS, Observer, RangeMethod
 from dlx_deploy.graph.samples import Arrays, Samples
@@ -85,13 +86,14 @@ def collect_ranges(
     passes, seen = _passes(observers, sizes, block, fixed is None), 0
     work = len(samples) * len(passes)
     for group, rows in passes:
-        session, names = _session(model, group), list(group)
+        session, names, start = _session(model, group), list(group), seen
         for part in _parts(samples, block, rows, fill=fixed is not None):
             progress(min(seen, work), work, f"calibration on {len(samples)} inputs")
-            seen += len(part)
+            first, seen = seen - start, seen + len(part)
             values = session.run(names, part.fitted(shapes).feed())
             for name, array in zip(names, values, strict=True):
-                _update(name, array.reshape(-1), observers[name])
+                if not _update(array.reshape(-1), observers[name]):
+                    raise _not_finite(model, part, first, name)
     bounds = {name: {method: one.bounds() for method, one in each.items()} for name, each in observers.items()}
     return Ranges(rows=len(samples), tensors=bounds)
 
@@ -140,14 +142,35 @@ def _refuse(
         raise ConfigError(f"calibration method {unknown[0]!r} is not one of {', '.join(methods)}")
 
 
-def _update(name: str, values: NDArray[np.float32], observers: Mapping[str, Observer]) -> None:
+def _update(values: NDArray[np.float32], observers: Mapping[str, Observer]) -> bool:
+    """Whether the values are finite, and have been seen then."""
     if not values.size:
-        return
+        return True
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise StageFailed(f"tensor {name!r} reaches {low} to {high} on the calibration images; rule: finite values")
+        return False
     for observer in observers.values():
         observer.update(values, low, high)
+    return True
+
+
+def _not_finite(model: ModelProto, part: Samples, first: int, tensor: str) -> StageFailed:
+    """Which node is the first to give infinities or NaN for which of the samples in ``part``; ``tensor`` has some."""
+    names = [name for name in float_tensors(model) if name != tensor] + [tensor]
+    shapes, session = input_dims(model), _session(model, names)
+    size = next(iter(shapes.values()))[0]
+    for number, one in enumerate(part.batches(size or 1, fill=size is not None)):
+        values = dict(zip(names, session.run(names, one.fitted(shapes).feed()), strict=True))
+        for node in model.graph.node:
+            for name in (name for name in node.output if name in values and values[name].size):
+                low, high = values[name].min(), values[name].max()
+                if not (np.isfinite(low) and np.isfinite(high)):
+                    return StageFailed(
+                        f"{node.name!r} ({node.op_type}) gives {low} to {high} for calibration input "
+                        f"{first + number * (size or 1)}, the first node of the network that does so; rule: finite "
+                        "values; look at that input, or train with a lower learning rate"
+                    )
+    return StageFailed(f"tensor {tensor!r} is not finite on the calibration inputs; rule: finite values; train again")
 
 
 def _session(model: ModelProto, tensors: Collection[str]) -> _Session:

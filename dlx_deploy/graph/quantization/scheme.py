@@ -17,6 +17,9 @@ SMALLEST_FLOAT = float(np.finfo(np.float32).tiny)
 SMALLEST_HALF_SCALE = 2.0**-20
 """Of the scales that float16 holds: below, where it is subnormal, fewer than four bits would be left of a scale."""
 
+LARGEST_HALF_SCALE = float(np.finfo(np.float16).max) / 128
+"""Above, the integers of a scale stand for numbers that float16 does not hold."""
+
 
 class Names(msgspec.Struct, frozen=True, kw_only=True):
     """What is appended to a tensor's name for what belongs to it, and in which order its constants are stored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.execution.memory import peak_row_bytes, rows_within
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.samples import Arrays, Samples
-from dlx_deploy.nn.export.rows import blame, first_apart, mixes_in_double
+from dlx_deploy.nn.export.rows import blame, first_apart, first_beyond, mixes_in_double
 from dlx_deploy.nn.export.spec import Spec, named_outputs
 from dlx_deploy.nn.models.copies import EXACT, copied, doubled
 from dlx_deploy.runtime.tasks.arrays import Tensor, block_rows
@@ -30,6 +31,9 @@ ROUNDING = 2e-5
 """What it changes in float32 at most, so that a strict parity does not refuse it."""
 OF_ROUNDING = 0.1
 """Of what ONNX Runtime and torch differ by: what rounding must move by itself to be the cause."""
+LARGEST = 1e7
+"""Of any output: a package's tolerances, a twentieth of it in INT8, end at 1e6."""
+HALF = float(np.finfo(np.float16).max)
 TINY = float(np.finfo(np.float32).tiny)
 UNSETTLED = (
     "its weights, or its batch normalisation's statistics, are far from those of its data: train it longer (epochs), "
@@ -91,6 +95,7 @@ def check_parity(path: Path, model: nn.Module, spec: Spec, samples: Samples, tol
     network, rows_tolerance = copied(model).float().cpu().eval(), max(tolerance * ROWS_SHARE, ROUNDING)
     block = min(_rows_at_a_time(spec, len(samples)), max(ODD, rows_within(peak_row_bytes(load(path)), BATCH)))
     compared = _compared(path, network, spec, samples, block)
+    _refuse_enormous(network, spec, samples, path.name, compared)
     rows = unlike(samples[: max(BLAMED, min(MOST, block))])
     rounding = _rounding(network, spec, rows, rows_tolerance)
     _refuse_rounding(network, spec, rows, rounding, tolerance)
@@ -123,11 +128,27 @@ def _compared(path: Path, network: nn.Module, spec: Spec, samples: Samples, bloc
         answers = run_onnx(path, part, exact_qdq=False, batch=BATCH)
         for name, output in compared.items():
             if not (np.isfinite(expected[name]).all() and np.isfinite(answers[name]).all()):
+                rows = np.isfinite(expected[name]).reshape(len(part), -1).all(axis=1)
+                odd = 0 if spec.fixed else int(rows.argmin())
+                where = first_beyond(network, spec.read(spec.trimmed(part[odd : odd + (spec.fixed or 1)])))
                 raise StageFailed(
-                    f"{path.name}: {name} are not finite (NaN or infinite); train with a lower learning rate"
+                    f"{path.name}: {name} are not finite (NaN or infinite)"
+                    f"{f'; the first to be so: {where}' if where else ''}; train with a lower learning rate"
                 )
             output.add(answers[name], expected[name])
     return compared
+
+
+def _refuse_enormous(
+    network: nn.Module, spec: Spec, samples: Samples, graph: str, compared: Mapping[str, _Comparison]
+) -> None:
+    """Nothing, if no answer is so large that nothing can be said of it in half precision, nor in a package."""
+    name = max(compared, key=lambda name: compared[name].largest)
+    if (largest := compared[name].largest) <= LARGEST:
+        return
+    where = first_beyond(network, spec.read(spec.trimmed(samples[: spec.fixed or BLAMED])), HALF)
+    first = f"; the first to pass {HALF:g}, where half precision ends: {where}" if where else ""
+    raise StageFailed(f"{graph}: {name} of up to {largest:.2g}{first}; rule: at most {LARGEST:g}; {UNSETTLED}")
 
 
 def _rounding(network: nn.Module, spec: Spec, samples: Samples, tolerance: float) -> Dependence | None:

@@ -19,7 +19,7 @@ from dlx_deploy.nn.export.spec import named_outputs
 from dlx_deploy.nn.models.copies import EXACT, doubled
 from dlx_deploy.nn.models.outputs import Outputs, tensors_of
 
-__all__ = ["blame", "first_apart", "mixes_in_double", "refuse_dependence", "refused_alone"]
+__all__ = ["blame", "first_apart", "first_beyond", "mixes_in_double", "refuse_dependence", "refused_alone"]
 
 ROUNDING = 1e-3
 """Of an output's largest value: what an untrained network's sums in another order change at most."""
@@ -56,6 +56,12 @@ def first_apart(network: nn.Module, batch: Batch, tolerance: float) -> str:
     """What first differs by more than ``tolerance`` between the rows of ``batch`` and each alone; empty if nothing."""
     met = _met(_recorded(network, batch)[0], _alone(network, batch))
     return next((str(whole) for whole, singles in met if whole.differs(singles, tolerance)), "")
+
+
+def first_beyond(network: nn.Module, batch: Batch, largest: float = float(np.finfo(np.float32).max)) -> str:
+    """What inside of ``network`` is first larger than ``largest``, or NaN; empty if nothing is."""
+    seen, _ = _recorded(network, batch)
+    return next((str(one) for one in seen if not bool((one.tensor.abs() <= largest).all())), "")
 
 
 def mixes_in_double(network: nn.Module, ask: Callable[[nn.Module], Dependence | None]) -> bool:

@@ -14,7 +14,7 @@ from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.graph.quantization.rules import check_tensorrt_rules
 
 from ...arrays import quantize_model, run_onnx, top1
-from ...onnx_fixtures import digits, exported, node
+from ...onnx_fixtures import Net, digits, exported, images, node
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 
@@ -79,6 +79,41 @@ def test_excluded_layers_become_half(tmp_path: Path) -> None:
     plan = QuantizationRequest("tensorrt", half=True, exclude=("0/Conv",))
     report = quantize_model(tmp_path / "m.onnx", tmp_path / "q.onnx", digits()[0][:32], plan)
     assert report.layers["0/Conv"] == "fp16"
+
+
+@pytest.mark.parametrize(("reach", "shrunk"), [(3e5, 1), (1e9, 1), (3e5, 300)])
+def test_int8_of_what_half_does_not_hold_stays_finite(reach: float, shrunk: float, tmp_path: Path) -> None:
+    """The input of a convolution, and but where its weights are ``shrunk`` its output as well."""
+    net = Net(opset=20)
+    net.constant("much", np.array(reach, np.float32))
+    net.constant("little", np.array(shrunk / reach, np.float32))
+    conv = net.conv("conv", net.add("large", "Mul", net.planes(), "much"), 1, 4)
+    (weight,) = (one for one in net.constants if one.name == "conv.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) / np.float32(shrunk), "conv.weight"))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(net.head(net.add("small", "Mul", conv, "little"), 4).SerializeToString())
+    report = quantize_model(path, tmp_path / "q.onnx", images(16), QuantizationRequest("tensorrt", half=True))
+    assert set(report.layers.values()) == {"int8"}
+    expected = run_onnx(path, images(8), exact_qdq=False)
+    for exact in (True, False):
+        np.testing.assert_allclose(run_onnx(tmp_path / "q.onnx", images(8), exact_qdq=exact), expected, atol=0.05)
+    types = kinds(load(tmp_path / "q.onnx"))
+    assert (types["large/dequantized"], types["flat/dequantized"]) == (FLOAT, HALF)
+
+
+def test_a_sum_in_float32_has_its_convolution_in_float32_as_well(tmp_path: Path) -> None:
+    net = Net(opset=20)
+    net.constant("much", np.array(9000, np.float32))
+    start = net.add("large", "Mul", net.planes(), "much")
+    net.constant("little", np.array(1e-3, np.float32))
+    net.conv("conv", net.add("small", "Mul", start, "little"), 1, 1)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(net.head(net.add("sum", "Add", "conv", start), 1).SerializeToString())
+    quantize_model(path, tmp_path / "q.onnx", images(16), QuantizationRequest("tensorrt", half=True))
+    model = load(tmp_path / "q.onnx")
+    assert check_tensorrt_rules(model) == []
+    assert kinds(model)["conv"] == FLOAT
+    assert Index(model).made_by(next(n for n in model.graph.node if n.name == "sum/Add").input[0], "Conv")
 
 
 @pytest.mark.parametrize("op", ["Pow", "ReduceMean"])

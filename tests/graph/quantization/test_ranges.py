@@ -111,7 +111,7 @@ def test_what_cannot_be_calibrated() -> None:
     model = residual_net()
     nans = np.full((8, 8, 3, 3), np.nan, np.float32)
     Index(model).initializers["conv2.weight"].CopyFrom(numpy_helper.from_array(nans, "conv2.weight"))
-    with pytest.raises(StageFailed, match="tensor 'conv2' reaches nan to nan on the calibration images"):
+    with pytest.raises(StageFailed, match=r"^'conv2/Conv' \(Conv\) gives nan to nan for calibration input 0, the fir"):
         activation_ranges(model, images(4), ["conv2"], "minmax", symmetric=False)
 
 
@@ -119,16 +119,34 @@ def test_a_tensor_with_one_infinite_end_cannot_be_calibrated() -> None:
     net = Net()
     net.constant("much", np.array(1e3, np.float32))
     powers = net.add("powers", "Exp", net.add("large", "Mul", net.planes(), "much"))
-    with pytest.raises(StageFailed, match=r"tensor 'powers' reaches 0\.0 to inf on the calibration images"):
+    with pytest.raises(StageFailed, match=r"^'powers/Exp' \(Exp\) gives .* to inf for calibration input \d"):
         activation_ranges(net.head(powers, 1), images(4), ["powers"], "minmax", symmetric=False)
+
+
+@pytest.mark.parametrize("batch", ["batch", 4])
+def test_what_is_not_finite_is_named_by_its_first_node_and_input(batch: str | int) -> None:
+    net = Net(batch=batch)
+    net.constant("much", np.array(-200, np.float32))  # Exp(200) is infinite, and only dark pixels come to it
+    net.add("late", "Sqrt", net.add("powers", "Exp", net.add("large", "Mul", net.planes(), "much")))
+    bright = np.full((12, 8, 8, 1), 255, np.uint8)
+    bright[9, 3, 3] = 0
+    number = 9 if batch == "batch" else 8  # of a block of four the first is named
+    message = rf"^'powers/Exp' \(Exp\) gives 0\.0 to inf for calibration input {number}, the first node of the network"
+    model = net.head("late", 1)
+    for method in ("minmax", "percentile"):
+        with pytest.raises(
+            StageFailed, match=rf"{message} .*; look at that input, or train with a lower learning rate"
+        ):
+            activation_ranges(model, bright, ["late"], method, symmetric=False)
 
 
 def test_large_tensors_are_looked_at_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """``conv1`` and ``relu1`` of an image are 2 KiB each; those of a batch together are never more than the memory."""
     sizes: list[int] = []
 
-    def seen(name: str, values: np.ndarray, observers: object) -> None:
+    def seen(values: np.ndarray, observers: object) -> bool:
         sizes.append(values.nbytes)
+        return True
 
     tensors, pictures = ["conv1", "relu1"], images(70)
     whole = activation_ranges(residual_net(), pictures, tensors, "minmax", symmetric=False)

@@ -269,8 +269,22 @@ def test_parity_says_when_it_means_nothing(tmp_path: Path) -> None:
 def test_parity_refuses_what_is_not_finite(tmp_path: Path) -> None:
     broken = Returning(lambda y: y / 0)
     export_onnx(broken, tmp_path / "b.onnx", DIGITS)
-    with pytest.raises(StageFailed, match=r"b\.onnx: logits are not finite"):
+    with pytest.raises(
+        StageFailed,
+        match=r"b\.onnx: logits are not finite \(NaN or infinite\); the first to be so: the output of the whole net",
+    ):
         check_parity(tmp_path / "b.onnx", broken, DIGITS, images(), 1e-3)
+
+
+def test_parity_refuses_answers_that_are_enormous(tmp_path: Path) -> None:
+    huge = Returning(lambda y: y * 1e10)
+    export_onnx(huge, tmp_path / "h.onnx", DIGITS)
+    with pytest.raises(
+        StageFailed,
+        match=r"^h\.onnx: logits of up to [\d.]+e\+\d+; the first to pass 65504, where half precision ends: the output "
+        r"of the whole network \(Returning\); rule: at most 1e\+07; .* train it longer",
+    ):
+        check_parity(tmp_path / "h.onnx", huge, DIGITS, images(), 1e-3)
 
 
 class Counts(nn.Module):
