@@ -8,19 +8,21 @@ from typing import Annotated
 
 import typer
 
-from dlx_deploy.commands.options import JsonOption, finish, print_view, say
+from dlx_deploy.commands.options import JsonOption, TargetOption, finish, print_view, say
 from dlx_deploy.commands.packages import selftest
 from dlx_deploy.errors import ConfigError
 
 __all__ = ["inspect"]
+
+ONNX = ".onnx"
 
 
 def inspect(
     what: Annotated[
         str,
         typer.Argument(
-            help="A .dlx file; a checkpoint (.pt, .safetensors, …); or a network's name, as teacher.model has it.",
-            metavar="PACKAGE|CHECKPOINT|MODEL",
+            help="A .dlx file, a checkpoint (.pt, .safetensors, …), an .onnx, or a network's name.",
+            metavar="PACKAGE|CHECKPOINT|ONNX|MODEL",
         ),
     ],
     model: Annotated[str, typer.Option("--model", help="Of a checkpoint: the network to compare it with.")] = "",
@@ -30,10 +32,13 @@ def inspect(
     classes: Annotated[int, typer.Option("--classes", help="Of a network.", min=1)] = 10,
     size: Annotated[int, typer.Option("--size", help="Of a network that reads images: pixels.", min=1)] = 224,
     channels: Annotated[int, typer.Option("--channels", help="Of a network that reads images.", min=1)] = 3,
+    target: TargetOption = None,
     tested: Annotated[bool, typer.Option("--selftest", help="As the command selftest.", hidden=True)] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a package is, every digest checked; what a checkpoint holds and is of; or a network's parts."""
+    """Say what a package is, every digest checked; what a checkpoint holds and is of; what the operators of an ONNX
+    would do on each --target; or a network's parts.
+    """
     from dlx_deploy.nn.weights.suffixes import CHECKPOINTS
 
     path = Path(what)
@@ -43,6 +48,10 @@ def inspect(
         from dlx_deploy.report.networks import view_checkpoint
 
         print_view(view_checkpoint(path, model, say), as_json)
+    elif path.suffix.lower() == ONNX:
+        from dlx_deploy.report.graphs import view_graph
+
+        print_view(view_graph(path, target or []), as_json)
     elif _is_network(what):
         from dlx_deploy.report.networks import view_network
 

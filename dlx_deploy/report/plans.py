@@ -14,8 +14,11 @@ from dlx_deploy.pipeline.key import KeyDocument
 from dlx_deploy.pipeline.plan import Build, Planned
 from dlx_deploy.pipeline.plan import plan as plan_build
 from dlx_deploy.pipeline.store import Store
+from dlx_deploy.report.graphs import verdict_lines
 from dlx_deploy.report.table import format_table
 from dlx_deploy.runtime.words import line
+from dlx_deploy.stages.support.operators import teacher_verdicts
+from dlx_deploy.targets.operators import Verdict
 
 __all__ = ["PlanView", "PlannedStep", "StepView", "WhyView", "view_plan", "view_step"]
 
@@ -31,10 +34,14 @@ class PlannedStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlanView(msgspec.Struct, frozen=True):
-    """``steps``: those of every target; ``first``: without those that a later target shares with an earlier one."""
+    """``steps``: those of every target; ``first``: without those that a later target shares with an earlier one.
+
+    ``verdicts``: what becomes on each target of the operators of a teacher that came as ONNX.
+    """
 
     steps: tuple[PlannedStep, ...]
     first: tuple[PlannedStep, ...]
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def data(self) -> tuple[PlannedStep, ...]:
@@ -45,7 +52,8 @@ class PlanView(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """A table in which what targets share stands once."""
         rows = [[step.step, step.action, step.why, step.target] for step in self.first]
-        return format_table(["stage", "", "why", "first needed for"], rows)
+        table = format_table(["stage", "", "why", "first needed for"], rows)
+        return "\n".join([table, *([""] if self.verdicts else []), *verdict_lines(self.verdicts)])
 
 
 class StepView(PlannedStep, frozen=True, kw_only=True):
@@ -86,7 +94,8 @@ def view_plan(builds: Sequence[Build], store: Store) -> PlanView:
                 shown.add(sight)
                 first.append(steps[-1])
     store.save_digests()
-    return PlanView(tuple(steps), tuple(first))
+    verdicts = teacher_verdicts(builds[0].config, [build.target for build in builds]) if builds else []
+    return PlanView(tuple(steps), tuple(first), tuple(verdicts))
 
 
 def view_step(builds: Sequence[Build], store: Store, name: str) -> WhyView:

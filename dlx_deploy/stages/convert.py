@@ -18,6 +18,7 @@ from dlx_deploy.config import Config, Data, Export
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step, Tree
 from dlx_deploy.runtime.filenames import MODEL
+from dlx_deploy.stages.support.operators import operator_notes, refuse_unread, teacher_verdicts
 from dlx_deploy.stages.support.rehearsal import outputs_for
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.stages.teacher import notes
@@ -127,7 +128,7 @@ def used_as_it_is(config: Config) -> list[str]:
 
 
 def foreseen(config: Config, profiles: Sequence[Profile]) -> list[str]:
-    """What an ONNX teacher's operators are known to be computed wrong by on each target; builds rewrite the rest."""
+    """What of an ONNX teacher's operators targets do not read, or compute wrong where no build rewrites it."""
     path = Path(config.teacher.model)
     if path.suffix.lower() != ".onnx" or not config.teacher.is_graph or not path.is_file():
         return []
@@ -138,11 +139,12 @@ def foreseen(config: Config, profiles: Sequence[Profile]) -> list[str]:
     usable_facts(path)
     operators = list_operators(path.read_bytes())
     met = [(profile, found) for profile in profiles for found in target_hazards(operators, profile)]
-    return [
+    hazards = [
         f"{path.name} as it came, on {profile.name}, {found.describe()}"
         for profile, found in met
         if found.hazard.action != "rewrite"
     ]
+    return [*operator_notes(path.name, teacher_verdicts(config, profiles)), *hazards]
 
 
 def _beside(path: Path) -> dict[str, Source]:
@@ -196,7 +198,7 @@ def _refuse_measured(data: Data, path: Path) -> None:
 
 
 def rehearse(setup: Setup[ConvertParams]) -> None:
-    """The graph can be adopted, and answers each of several rows of noise as it would alone.
+    """The graph can be adopted, the target reads its operators, and it answers rows of noise as it would alone.
 
     Raises:
         ConfigError, StageFailed: it cannot, or does not.
@@ -211,7 +213,9 @@ def rehearse(setup: Setup[ConvertParams]) -> None:
     opset = setup.params.opset or setup.target.opset
     spec = task.inputs.export_spec(reads, setup.params, opset, None, outputs_for(reads, data))
     foreign = read_foreign(setup.inputs["model"], setup.inputs.get("weights"), spec, setup.params.output)
-    check_rows(foreign.adopted(spec, None, ()), spec, _ROWS)
+    made = foreign.adopted(spec, None, ())
+    refuse_unread(setup.config, setup.target, made.model, foreign.name)
+    check_rows(made, spec, _ROWS)
 
 
 STAGE = Stage(

@@ -11,7 +11,7 @@ from dlx_deploy.runtime.hazards.operators import Operator, in_exact, in_half
 from dlx_deploy.runtime.hazards.table import Hazard, hazards_for, hazards_of
 from dlx_deploy.targets.profile import Profile
 
-__all__ = ["TargetHazard", "hazards_on", "target_hazards"]
+__all__ = ["TargetHazard", "hazards_on", "own_version", "target_hazards"]
 
 STRONG_SINCE = 9
 """TensorRT's first version to take every type from the graph when asked to; an older one may choose FP16."""
@@ -61,7 +61,7 @@ def _found(profile: Profile, operators: Sequence[Operator] | None, weak: bool) -
             for hazard in _hazards(profile, operators, backend, version, weak):
                 versions.setdefault(hazard.id, (hazard, []))[1].extend([version] if version else [])
         for hazard, seen in versions.values():
-            stops = hazard.refuses and backend == profile.backend_order[0] and _own(profile, backend) in seen
+            stops = hazard.refuses and backend == profile.backend_order[0] and own_version(profile, backend) in seen
             found.append(TargetHazard(backend, tuple(seen), hazard, stops))
     return found
 
@@ -80,13 +80,13 @@ def _hazards(
 
 def _versions(profile: Profile, backend: BackendName) -> list[str | None]:
     """Those documented for the target; ``None``, any, where there are none."""
-    own = _own(profile, backend)
+    own = own_version(profile, backend)
     known = [*(profile.software.tensorrt_known if backend == "tensorrt" else ()), own]
     return list(dict.fromkeys(version for version in known if version)) or [None]
 
 
-def _own(profile: Profile, backend: BackendName) -> str:
-    """The version that the profile was written for; empty where it says none."""
+def own_version(profile: Profile, backend: BackendName) -> str:
+    """The version of ``backend`` that the profile was written for; empty where it says none."""
     software = profile.software
     return {"tensorrt": software.tensorrt, "tensorrt-rtx": software.tensorrt_rtx}.get(backend, "")
 

@@ -135,6 +135,32 @@ def test_what_a_build_refuses_before_the_data_are_read(tmp_path: Path, model: on
         rehearsed(tmp_path, f"teacher.model={saved(tmp_path / 'net.onnx', model)}", *NORMALISED)
 
 
+def test_an_operator_that_the_target_does_not_read_is_refused_before_the_data_are_read(tmp_path: Path) -> None:
+    model = foreign_net()
+    model.graph.node[1].CopyFrom(helper.make_node("Compress", ["conv", "keep"], ["relu"], axis=1))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(4, bool), "keep"))
+    given = [f"teacher.model={saved(tmp_path / 'net.onnx', model)}", *NORMALISED]
+    note = "net.onnx as it came, on jetson-orin-nano-8gb, tensorrt 10.3.0: not supported: Compress (1, no TensorRT"
+    assert any(one.startswith(note) for one in load_work(None, ["jetson"], given, tmp_path / ".dlx").notes)
+    message = (
+        r"teacher: net\.onnx: jetson-orin-nano-8gb runs it by tensorrt 10\.3\.0, whose parser does not read Compress"
+    )
+    with pytest.raises(ConfigError, match=message):
+        rehearsed(tmp_path, *given)
+
+
+def test_the_parser_that_is_installed_is_asked(tmp_path: Path, net: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Parser:
+        def refused(self, model: bytes) -> str:
+            return f"it cannot parse {len(onnx.load_from_string(model).graph.node)} nodes"
+
+    monkeypatch.setattr("dlx_deploy.stages.support.operators.builder_for", lambda *_: "tensorrt-rtx 9")
+    monkeypatch.setattr("dlx_deploy.runtime.engine.api.load_api", lambda _: Parser())
+    message = r"net\.onnx: it cannot parse \d+ nodes; it stands in for the TensorRT of jetson-.*compile\.engine = 'off'"
+    with pytest.raises(ConfigError, match=message):
+        rehearsed(tmp_path, net, *NORMALISED)
+
+
 def test_a_rehearsal_of_what_is_right_says_nothing(tmp_path: Path, net: str) -> None:
     rehearsed(tmp_path, net, *NORMALISED)
 

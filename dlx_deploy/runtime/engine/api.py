@@ -87,6 +87,17 @@ class Api:
             "runtime_cache": hasattr(trt, "IRuntimeCache"),
         }
 
+    def refused(self, model: bytes) -> str:
+        """What the parser does not read of the ONNX ``model``, with the nodes' names; empty where it reads all."""
+        self._log.take()
+        builder = self.module.Builder(self._log)
+        flags = self.module.NetworkDefinitionCreationFlag
+        network = builder.create_network(1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0)
+        parser = self.module.OnnxParser(network, self._log)
+        if parser.parse(model):
+            return ""
+        return parse_failure(parser, f"{self.flavour} {self.version}", self._log.take())
+
     def build(
         self, model: bytes, settings: BuildSettings, timing_cache: bytes, workspace_mib: int, progress: PROGRESS
     ) -> RawBuild:

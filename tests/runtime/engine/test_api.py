@@ -178,6 +178,14 @@ def test_progress_is_passed_on(version: str) -> None:
     assert seen == [("Building", 0, 2), ("Building", 1, 2), ("Building", 2, 2), ("Building", 2, 2)]
 
 
+def test_a_parser_alone_says_what_it_does_not_read() -> None:
+    for version in VERSIONS:
+        world = World()
+        assert api(version, world).refused(b"onnx") == ""
+        world.parse_errors = [{"desc": "no importer", "node": 3}]
+        assert "cannot parse the graph, in 1 places: node number 3: no importer" in api(version, world).refused(b"onnx")
+
+
 def test_a_parse_error_names_node_operator_and_rule() -> None:
     world = World()
     world.parse_errors = [{"node_name": "a/Conv", "node_operator": "Conv", "desc": "zero point is not 0", "node": 3}]
