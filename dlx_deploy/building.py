@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,7 +19,7 @@ from dlx_deploy.errors import ConfigError, GateStopped
 from dlx_deploy.pipeline.check import check_build
 from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.execution import BuildResult, Watcher
-from dlx_deploy.pipeline.memory import available_mib
+from dlx_deploy.pipeline.memory import fitting_jobs
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.plan import plan as plan_build
 from dlx_deploy.pipeline.run import run_build
@@ -36,12 +36,16 @@ from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
 from dlx_deploy.targets import Profile, load_target, read_host
 from dlx_deploy.tasks import is_built_in, task_for
-from dlx_deploy.tasks.recipes import with_recipe
+from dlx_deploy.tasks.recipes import asked_apart, with_recipe
+
+if TYPE_CHECKING:
+    from dlx_deploy.pipeline.pool import Pool
 
 __all__ = [
     "DEFAULT_CONFIG",
     "BuildOptions",
     "Built",
+    "Looking",
     "Work",
     "build_for",
     "build_packages",
@@ -62,12 +66,31 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """A configuration with its targets resolved. ``notes`` are said before anything is done."""
+    """A configuration with its targets resolved. ``notes`` are said before anything is done.
+
+    ``workers``: processes that have begun already, which whoever builds goes on with and ends.
+    """
 
     config: Config
     builds: tuple[Build, ...]
     store: Store
     notes: tuple[str, ...]
+    workers: Pool | None = None
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How work is loaded: ``deep`` trusts no time stamp of the store, ``exact_tools`` no other patch version of a tool.
+
+    With ``jobs`` of 2 and more what takes torch is asked in a process that then does the first of them.
+    """
+
+    deep: bool = False
+    exact_tools: bool = False
+    jobs: int = 1
+
+
+LOOKING = Looking()
 
 
 @dataclass(frozen=True)
@@ -105,8 +128,7 @@ def load_work(
     targets: Sequence[str] | None,
     overrides: Sequence[str] | None,
     store: Path,
-    deep: bool = False,
-    exact_tools: bool = False,
+    looking: Looking = LOOKING,
 ) -> Work:
     """Everything resolved and checked that can be before any stage runs; ``config`` may be loaded already.
 
@@ -117,15 +139,25 @@ def load_work(
 
     loaded = config if isinstance(config, Config) else find_config(config, overrides or ())
     check_source(loaded.data)
+    workers = asked_apart(loaded, recipes_in(store)) if looking.jobs > 1 else None
+    try:
+        return replace(_resolved(loaded, targets, store, looking), workers=workers)
+    except BaseException:
+        if workers is not None:
+            workers.stop()
+        raise
+
+
+def _resolved(loaded: Config, targets: Sequence[str] | None, store: Path, looking: Looking) -> Work:
     loaded, recipe_notes = with_recipe(loaded, recipes_in(store))
     resolved = [load_target(name) for name in dict.fromkeys(targets or loaded.targets)]
-    builds = tuple(replace(build_for(loaded, target.profile), exact_tools=exact_tools) for target in resolved)
+    builds = tuple(replace(build_for(loaded, target.profile), exact_tools=looking.exact_tools) for target in resolved)
     said = [note for target in resolved for note in (target.note, missing_builder(loaded, target.profile)) if note]
     for build in builds:
         check_build(build)
     said += [*used_as_it_is(loaded), *foreseen(loaded, [target.profile for target in resolved])]
     notes = tuple(dict.fromkeys((*recipe_notes, *said)))
-    return Work(loaded, builds, Store(store, deep), notes)
+    return Work(loaded, builds, Store(store, looking.deep), notes)
 
 
 def recipes_in(store: Path) -> Path:
@@ -146,18 +178,11 @@ class BuildOptions:
 
 
 BUILD_OPTIONS = BuildOptions()
-_USUAL_JOBS = 2
-_STEP_MIB = 1536
-"""What a step that works with torch may take of the machine's memory, where images are of 224 px and batches usual."""
 
 
 def usual_jobs() -> int:
-    """How many steps run at a time where nobody says: two, where there are cores and memory for them."""
-    if os.name != "posix":  # Windows hands no pipe to a process by its number
-        return 1
-    memory_mib = available_mib()
-    fitting = _USUAL_JOBS if memory_mib is None else max(memory_mib // _STEP_MIB, 1)
-    return min(available_cores(), fitting, _USUAL_JOBS)
+    """How many steps run at a time where nobody says."""
+    return fitting_jobs(available_cores())
 
 
 def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIONS) -> Iterator[Built]:
@@ -196,7 +221,9 @@ def _results(work: Work, options: BuildOptions) -> Iterator[Iterator[BuildResult
             one_by_one = (run_build(build, work.store, watch) for build, watch in zip(builds, watchers, strict=True))
             yield _undisturbed(one_by_one, screen)
         else:
-            with contextlib.closing(run_builds(builds, work.store, watchers, options.jobs)) as side_by_side:
+            with contextlib.closing(
+                run_builds(builds, work.store, watchers, options.jobs, work.workers)
+            ) as side_by_side:
                 yield _undisturbed(side_by_side, screen)
 
 

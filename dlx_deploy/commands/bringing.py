@@ -31,6 +31,7 @@ class Asked:
 
     deep: bool = False
     exact_tools: bool = False
+    jobs: int = 1
     write_config: Path | None = None
     force: bool = False
     quantize: bool = False
@@ -48,8 +49,9 @@ def quantize(
     """Quantize a finished network, nothing trained, and write its package: a build of --model and --data alone."""
     from dlx_deploy.building import BuildOptions, usual_jobs
 
-    work = load_asked(given, Asked(write_config=write_config, force=force, quantize=True))
-    build_all(work, output, BuildOptions(jobs=jobs or usual_jobs(), quiet=as_json, say=say))
+    jobs = jobs or usual_jobs()
+    work = load_asked(given, Asked(jobs=jobs, write_config=write_config, force=force, quantize=True))
+    build_all(work, output, BuildOptions(jobs=jobs, quiet=as_json, say=say))
 
 
 def load_asked(given: Given, asked: Asked) -> Work:
@@ -58,11 +60,12 @@ def load_asked(given: Given, asked: Asked) -> Work:
     Raises:
         ConfigError: something that must be said is not, or as ``load_work``.
     """
-    from dlx_deploy.building import load_work
+    from dlx_deploy.building import Looking, load_work
 
+    looking = Looking(asked.deep, asked.exact_tools, asked.jobs)
     path = asked.write_config
     if not (given.brings or path or asked.quantize):
-        return load_work(given.config, given.target, given.overrides, given.store, asked.deep, asked.exact_tools)
+        return load_work(given.config, given.target, given.overrides, given.store, looking)
     from dlx_deploy.oneline import check_normalised, configured
 
     if path is not None and path.exists() and not asked.force:
@@ -70,11 +73,16 @@ def load_asked(given: Given, asked: Asked) -> Work:
     meant = configured(given.config, given.brought, given.overrides or (), given.target or (), asked.quantize)
     for text in meant.lines:
         say(text)
-    work = load_work(meant.config, given.target, None, given.store, asked.deep, asked.exact_tools)
-    if meant.alone:
-        check_normalised(work.config, given.brought)
-    if path is not None:
-        _write(meant, path)
+    work = load_work(meant.config, given.target, None, given.store, looking)
+    try:
+        if meant.alone:
+            check_normalised(work.config, given.brought)
+        if path is not None:
+            _write(meant, path)
+    except BaseException:
+        if work.workers is not None:
+            work.workers.stop()
+        raise
     return work
 
 

@@ -45,8 +45,9 @@ def build(
 
     if is_worker():
         raise typer.Exit(run_worker())
-    work = load_asked(given, Asked(deep, exact_tools, write_config, force))
-    build_all(work, output, BuildOptions(processes, jobs or usual_jobs(), tensorboard, as_json, say))
+    jobs = jobs or usual_jobs()
+    work = load_asked(given, Asked(deep, exact_tools, 1 if processes > 1 else jobs, write_config, force))
+    build_all(work, output, BuildOptions(processes, jobs, tensorboard, as_json, say))
 
 
 @taking_given

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["PROC", "available_mib", "with_peak"]
+__all__ = ["PROC", "available_mib", "fitting_jobs", "with_peak"]
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
@@ -14,6 +15,9 @@ _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 _RESET_PEAK = "5"
 _SLACK_KIB = 32 * 1024
 """The kernel counts pages for each core and adds them up late: its two numbers may differ by a little."""
+_USUAL_JOBS = 2
+_STEP_MIB = 1536
+"""What a step that works with torch may take of the machine's memory, where images are of 224 px and batches usual."""
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -39,6 +43,15 @@ def available_mib(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
         limit = _text(cgroups / name).strip()
         found += [int(limit) // 1024**2] if limit.isdigit() else []
     return min(found, default=None)
+
+
+def fitting_jobs(cores: int) -> int:
+    """How many steps run at a time where nobody says: two, where there are cores and memory for them."""
+    if os.name != "posix":  # Windows hands no pipe to a process by its number
+        return 1
+    memory_mib = available_mib()
+    fitting = _USUAL_JOBS if memory_mib is None else max(memory_mib // _STEP_MIB, 1)
+    return min(cores, fitting, _USUAL_JOBS)
 
 
 def _begin_anew(proc: Path) -> bool:

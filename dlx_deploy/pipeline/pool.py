@@ -13,6 +13,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import wait
 
 from dlx_deploy.errors import StageFailed
+from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.pipeline.worker import Done, Failed, Said
 
 __all__ = ["Pool", "Worker"]
@@ -115,6 +116,22 @@ class Pool:
                 else:
                     self._idle.append(worker)
         return said
+
+    def finish(self, task: bytes) -> Metrics:
+        """What the call gives that ``packed`` gave, once it is done; nobody else is listened to meanwhile.
+
+        Raises:
+            Exception: it failed with that, or its process ended.
+        """
+        worker = self.give(task)
+        while True:
+            for _, said in self.heard(workers=[worker]):
+                if isinstance(said, Done):
+                    return said.metrics
+                if isinstance(said, Failed):
+                    raise said.error
+                if said.level:
+                    logging.getLogger(said.logger).log(said.level, "%s", said.text)
 
     def let_go(self, needed: Collection[str]) -> None:
         """End the idle workers that hold a large library which is not ``needed`` any more."""

@@ -39,17 +39,19 @@ Place = tuple[int, int]
 
 
 def run_builds(
-    builds: Sequence[Build], store: Store, watches: Sequence[Watcher], jobs: int
+    builds: Sequence[Build], store: Store, watches: Sequence[Watcher], jobs: int, workers: Pool | None = None
 ) -> Generator[BuildResult, None, None]:
     """What ``run_build`` gives for each of ``builds``, in their order, by at most ``jobs`` processes at a time.
 
-    Close it, to stop what it has running.
+    ``workers`` that are there already are used first, and end with it. Close it, to stop what it has running.
 
     Raises:
         As ``run_build``; what a rehearsal of any of the builds shows is said before anything is kept.
     """
     lanes = [lane_of(new_loop(build, store, watch)) for build, watch in zip(builds, watches, strict=True)]
     scheduler = _Scheduler(lanes, store, jobs)
+    if workers is not None:
+        scheduler.pool = workers
     try:
         for lane in lanes:
             while not scheduler.is_over(lane):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from dlx_deploy.config import Config, Data
 from dlx_deploy.nn.data.frames import framing_of, rescaled
-from dlx_deploy.nn.models.recipes import Recipe, read_recipe
+from dlx_deploy.nn.models.recipes import Recipe, is_unread, keep_recipe, read_recipe
 from dlx_deploy.runtime.tasks.framing import FLOOR, RGB, ROUND, Framing
 from dlx_deploy.tasks import TASKS, task_for
 from dlx_deploy.tasks.images import Images
 
-__all__ = ["with_recipe"]
+if TYPE_CHECKING:
+    from dlx_deploy.pipeline.pool import Pool
+
+__all__ = ["asked_apart", "with_recipe"]
 
 _CLOSE = 1e-3
 """Of means and deviations on the 0..1 scale: a quarter of a level."""
@@ -35,9 +38,7 @@ def with_recipe(config: Config, cache: Path) -> tuple[Config, tuple[str, ...]]:
     Raises:
         ConfigError: ``data.kind`` is unknown, or keys of ``[data]`` contradict each other.
     """
-    task = task_for(config.data)
-    files = task.name in TASKS and isinstance(task.inputs, Images) and not task.kinds[config.data.kind]
-    if not files:
+    if not _reads_files(config):
         return config, ()
     reading = read_recipe(config.teacher, cache)
     if reading.recipe is None:
@@ -46,6 +47,35 @@ def with_recipe(config: Config, cache: Path) -> tuple[Config, tuple[str, ...]]:
     data = replace(config.data, **taken, originals=config.data.originals or _ORIGINALS)
     notes = [f"[data] as {reading.recipe.origin} says: {_told(taken)}"] if taken else []
     return replace(config, data=data), (*notes, *_mismatches(data, taken, reading.recipe))
+
+
+def asked_apart(config: Config, cache: Path) -> Pool | None:
+    """A worker that has asked what ``with_recipe`` wants to know and kept it, unless that is known already.
+
+    So torch stays out of this process's memory, and the worker has it for its first step.
+
+    Raises:
+        Exception: as ``with_recipe``, or the worker ended.
+    """
+    if not (_reads_files(config) and is_unread(config.teacher, cache)):
+        return None
+    from dlx_deploy.pipeline.pool import Pool
+    from dlx_deploy.pipeline.worker import packed
+
+    workers, task = Pool(), packed(keep_recipe, (config.teacher, cache))
+    assert task is not None
+    try:
+        workers.finish(task)
+    except BaseException:
+        workers.stop()
+        raise
+    return workers
+
+
+def _reads_files(config: Config) -> bool:
+    """Whether images are read from files, whose preprocessing is to be known."""
+    task = task_for(config.data)
+    return task.name in TASKS and isinstance(task.inputs, Images) and not task.kinds[config.data.kind]
 
 
 def _unknown(reason: str) -> str:

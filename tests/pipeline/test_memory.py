@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import UNSET
 
-from dlx_deploy.building import usual_jobs
-from dlx_deploy.pipeline.memory import available_mib, with_peak
+from dlx_deploy.pipeline.memory import available_mib, fitting_jobs, with_peak
 from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.stores import view_status
@@ -96,6 +95,5 @@ def test_a_step_s_peak_is_recorded_and_a_record_of_before_is_opened(
 def test_two_steps_run_side_by_side_where_there_is_room_for_them(
     monkeypatch: pytest.MonkeyPatch, cores: int, mib: int | None, jobs: int
 ) -> None:
-    monkeypatch.setattr("dlx_deploy.building.available_cores", lambda: cores)
-    monkeypatch.setattr("dlx_deploy.building.available_mib", lambda: mib)
-    assert usual_jobs() == jobs
+    monkeypatch.setattr("dlx_deploy.pipeline.memory.available_mib", lambda: mib)
+    assert fitting_jobs(cores) == jobs

@@ -25,7 +25,7 @@ from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.side_by_side import run_builds
 from dlx_deploy.pipeline.stage import Stage
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.pipeline.worker import Done, Failed
+from dlx_deploy.pipeline.worker import Done, Failed, packed
 
 from .conftest import Events, NoParams, Toy
 
@@ -140,6 +140,17 @@ def test_a_worker_that_holds_torch_goes_when_nothing_needs_it(
     assert here.needed == [{"torch", "numpy", "msgspec"}, {"numpy", "msgspec"}, {"msgspec"}]
     assert [(e.step, e.peak_memory_mib) for e in result.manifest.steps] == [("a", 2.5), ("b", 2.5), ("c", 2.5)]
     assert {record.peak_memory_mib for record in store.records()} == {2.5}
+
+
+def test_a_worker_that_has_begun_before_is_gone_on_with(bench: ModuleType, store: Store, events: Events) -> None:
+    workers = pool.Pool()
+    with pytest.raises(DataError, match="rehearsed in vain"):
+        workers.finish(packed(bench.refuse, None) or b"")
+    (before,) = workers._idle
+    (result,) = run_builds([bench.build(bench.step("a"))], store, [events], 2, workers)
+    assert result.manifest.status == "done"
+    assert workers._idle == workers._busy == []
+    assert before._process.poll() is not None
 
 
 def test_only_idle_workers_that_hold_what_nothing_needs_are_ended() -> None:

@@ -16,7 +16,7 @@ from dlx_deploy.nn.data.frames import framing_of
 from dlx_deploy.nn.models.recipes import Reading, Recipe
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.tasks import recipes
-from dlx_deploy.tasks.recipes import with_recipe
+from dlx_deploy.tasks.recipes import asked_apart, with_recipe
 
 RECIPE = Recipe(
     origin="their table",
@@ -152,17 +152,26 @@ def test_images_that_are_no_files_and_texts_have_none(says: Any, tmp_path: Path)
         assert with_recipe(given, tmp_path) == (given, ())
 
 
+def test_nobody_is_asked_apart_where_nobody_would_be_asked(tmp_path: Path) -> None:
+    for kind in ("digits", "text", "imagefolder"):
+        keys = (f"data.kind={kind}", "data.path=set", "teacher.model=resnet18")
+        assert asked_apart(load_config(None, keys), tmp_path) is None  # trained from nothing
+
+
 def test_keys_that_contradict_each_other(says: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.crop_fraction is 0\.9 and data\.resize_size"):
         with_recipe(config("data.height=9", "data.crop_fraction=0.9", "data.resize_size=[10]"), tmp_path)
 
 
-def test_a_plan_needs_no_library_once_it_was_asked(tmp_path: Path) -> None:
+def test_a_plan_needs_no_library_once_it_was_asked_nor_a_build_whose_worker_asks(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     (tmp_path / "config.json").write_text('{"pretrained_cfg": {"input_size": [3, 48, 48]}}')
     keys = ["teacher.checkpoint=" + repr(str(tmp_path / "w.pt"))]
-    made, _ = with_recipe(config(*keys), tmp_path / "recipes")
-    assert made.data.height == 48
+    workers = asked_apart(config(*keys), tmp_path / "recipes")
+    assert workers is not None
+    assert [worker.holds for worker in workers._idle] == [{"torch"}]
+    workers.stop()
+    assert asked_apart(config(*keys), tmp_path / "recipes") is None
     code = (
         "import sys; from pathlib import Path; from dlx_deploy.config import load_config\n"
         "from dlx_deploy.tasks.recipes import with_recipe\n"

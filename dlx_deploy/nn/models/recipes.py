@@ -17,7 +17,7 @@ from dlx_deploy.config import Teacher
 from dlx_deploy.nn.models.families import HF, Family, family_of, is_user, loaded
 from dlx_deploy.runtime.files import write_atomically
 
-__all__ = ["Reading", "Recipe", "Trained", "UnknownRecipe", "read_recipe", "trained_by"]
+__all__ = ["Reading", "Recipe", "Trained", "UnknownRecipe", "is_unread", "keep_recipe", "read_recipe", "trained_by"]
 
 _SCHEMA = 2
 """Raised when the readers give other recipes for the same metadata."""
@@ -100,17 +100,28 @@ def trained_by(section: Teacher) -> tuple[Family, Trained] | None:
     return family, Trained(name, checkpoint=checkpoint, folder=folder, config=beside if beside.is_file() else None)
 
 
+def is_unread(section: Teacher, cache: Path) -> bool:
+    """Whether ``read_recipe`` would have to ask a library, which takes seconds to import and stays in memory."""
+    known = trained_by(section)
+    return known is not None and _kept(_path(*known, cache)) is None
+
+
+def keep_recipe(asked: tuple[Teacher, Path]) -> dict[str, float]:
+    """Have ``read_recipe`` keep what it reads, for another process; there is nothing to measure."""
+    read_recipe(*asked)
+    return {}
+
+
 def read_recipe(section: Teacher, cache: Path) -> Reading:
     """What the metadata of the weights say that ``section`` starts from; asked once, then kept in ``cache``."""
     known = trained_by(section)
     if known is None:
         return Reading()
     family, trained = known
-    path = cache / f"{_digest(family, trained)}.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Reading)
-    except (OSError, msgspec.MsgspecError):
-        pass  # not asked yet, or not by this version
+    path = _path(family, trained, cache)
+    kept = _kept(path)
+    if kept is not None:
+        return kept
     try:
         reading = Reading(recipe=loaded(family.recipe)(trained))
     except UnknownRecipe as e:
@@ -121,6 +132,18 @@ def read_recipe(section: Teacher, cache: Path) -> Reading:
         return Reading(reason=str(e).partition("\n")[0])
     _keep(path, reading)
     return reading
+
+
+def _path(family: Family, trained: Trained, cache: Path) -> Path:
+    return cache / f"{_digest(family, trained)}.json"
+
+
+def _kept(path: Path) -> Reading | None:
+    """What was read before; ``None``: not asked yet, or not by this version."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Reading)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def _keep(path: Path, reading: Reading) -> None:
