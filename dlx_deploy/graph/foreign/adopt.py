@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -26,6 +27,7 @@ from dlx_deploy.graph.passes.opset import to_opset
 from dlx_deploy.graph.passes.pooling import POOL_GLOBALLY
 from dlx_deploy.graph.passes.safe import SAFE_FORMS
 from dlx_deploy.graph.passes.tidy import TIDY
+from dlx_deploy.runtime.words import said
 
 __all__ = ["Adoption", "Front", "adopted", "ends_in_softmax", "load_original"]
 
@@ -78,7 +80,10 @@ def load_original(path: Path, folder: Path | None) -> ModelProto:
     Raises:
         ConfigError: a file is not what the model says of it.
     """
-    model = onnx.load_model(path, load_external_data=False)
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except DecodeError as e:
+        raise ConfigError(f"{path}: no ONNX model ({said(e)}); copy or export it again") from e
     try:
         onnx.load_external_data_for_model(model, str(folder or path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as e:

@@ -20,13 +20,17 @@ from dlx_deploy.graph.passes.base import Pass
 __all__ = ["lower", "to_opset"]
 
 
+_SCALE_OF_CHANNELS = 21
+"""The opset from which GroupNormalization has a scale for each channel."""
+
+
 class _Context:
     """What a rule may ask about the graph, and where it leaves new constants."""
 
     def __init__(self, model: ModelProto, target: int) -> None:
         self._model = model
         self.index = Index(model)
-        self.target = target
+        self.source, self.target = opset(model), target
         self.constants: list[onnx.TensorProto] = []
 
     def values(self, node: NodeProto, position: int) -> list[int] | None:
@@ -249,10 +253,43 @@ def _gelu(node: NodeProto, context: _Context) -> list[NodeProto]:
     return [*nodes, helper.make_node("Mul", [f"{out}/halved", f"{out}/open"], [out], name=f"{node.name}/product")]
 
 
+def _group_norm(node: NodeProto, context: _Context) -> list[NodeProto]:
+    """GroupNormalization of 21 has a scale for each channel; that of 18, for each group, is out of use.
+
+    It is an instance normalization of the groups, of scale 1 where the channels have theirs.
+    """
+    (x, scale, bias), out = node.input, node.output[0]
+    if not {scale, bias} <= context.index.initializers.keys():
+        raise _refused(node, context.target, "its scale or bias is computed, not constant")
+    groups, values = int_attribute(node, "num_groups", 1), context.index.array(scale)
+    made: list[NodeProto] = []
+
+    def step(kind: str, name: str, *inputs: str) -> str:
+        made.append(helper.make_node(kind, inputs, [f"{out}/{name}"], name=f"{node.name}/{name}"))
+        return f"{out}/{name}"
+
+    def constant(name: str, values: object, dtype: type[np.generic] = np.float32) -> str:
+        return context.constant(f"{out}/{name}", values, dtype)
+
+    last = step("Reshape", "grouped", x, constant("groups", [0, groups, -1], np.int64))
+    if context.source < _SCALE_OF_CHANNELS:
+        last = step("InstanceNormalization", "normal", last, scale, bias)
+    else:
+        ones, zeros = constant("ones", np.ones(groups)), constant("zeros", np.zeros(groups))
+        last = step("InstanceNormalization", "normal", last, ones, zeros)
+        last = step("Reshape", "channels", last, constant("each", [0, values.size, -1], np.int64))
+        last = step("Mul", "scaled", last, constant("scale", values.reshape(-1, 1)))
+        last = step("Add", "shifted", last, constant("bias", context.index.array(bias).reshape(-1, 1)))
+    made[1].attribute.extend(item for item in node.attribute if item.name == "epsilon")
+    shape = step("Shape", "shape", x)
+    return [*made, helper.make_node("Reshape", [last, shape], [out], name=f"{node.name}/back")]
+
+
 _RULES: dict[str, Callable[[NodeProto, _Context], list[NodeProto]]] = {
     "BatchNormalization": _batch_norm,
     "Gelu": _gelu,
     "GridSample": _grid_sample,
+    "GroupNormalization": _group_norm,
     "HardSwish": _hard_swish,
     "LayerNormalization": _layer_norm,
     "ReduceL2": _reduce,

@@ -66,6 +66,27 @@ def test_the_lowered_graph_computes_the_same(
     np.testing.assert_allclose(run(lowered), run(model), atol=1e-6)
 
 
+@pytest.mark.parametrize(("source", "groups", "target"), [(21, 1, 20), (21, 3, 16), (18, 1, 17), (18, 3, 17)])
+def test_a_group_norm_has_a_scale_for_each_channel_or_group(source: int, groups: int, target: int) -> None:
+    size = 3 if source == 21 else groups
+    constants = {"scale": np.linspace(1, 2, size, dtype=np.float32), "bias": np.linspace(0, 1, size, dtype=np.float32)}
+    given = {"num_groups": groups, "epsilon": 0.01}
+    model = one_node("GroupNormalization", ["x", "scale", "bias"], constants, source, **given)
+    lowered = lower(model, target)
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(lowered), full_check=True)
+    assert "InstanceNormalization" in op_types(lowered)
+    np.testing.assert_allclose(run(lowered), _group_norm(constants, **given), atol=1e-5)
+
+
+def _group_norm(constants: dict[str, Any], num_groups: int, epsilon: float) -> np.ndarray:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    grouped = x.reshape(2, num_groups, -1)
+    apart = grouped - grouped.mean(-1, keepdims=True)
+    normal = (apart / np.sqrt((apart**2).mean(-1, keepdims=True) + epsilon)).reshape(x.shape)
+    scale, bias = (np.repeat(constants[name], 3 // len(constants[name]))[:, None] for name in ("scale", "bias"))
+    return normal * scale + bias
+
+
 def test_a_batch_norm_in_eval_mode() -> None:
     names = ["x", *"abcd"]
     constants = {k: np.array([1.0, 2.0, 0.5], np.float32) for k in "abcd"}

@@ -184,6 +184,21 @@ def test_what_is_wrong_is_said(tmp_path: Path, spoil: Spoil, message: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ((b"AveragePool", b"Average\xffool"), r"net\.onnx is no valid ONNX model: a name in it is no UTF-8"),
+        ((b"conv.weightJ", b"conv.weight\x4f"), r"net\.onnx: no ONNX model \(.*\); .*export it again"),
+    ],
+)
+def test_damaged_bytes(tmp_path: Path, damage: tuple[bytes, bytes], message: str) -> None:
+    content = foreign_net().SerializeToString()
+    assert damage[0] in content
+    (tmp_path / "net.onnx").write_bytes(content.replace(*damage))
+    with pytest.raises(ConfigError, match=message):
+        read_foreign(tmp_path / "net.onnx", None, spec(), "").adopted(spec(), None, ())
+
+
+@pytest.mark.parametrize(
     "content", [b"", b"these are words, not a model\n" * 9, foreign_net().SerializeToString()[:-7]]
 )
 def test_a_file_that_is_no_model(tmp_path: Path, content: bytes) -> None:
