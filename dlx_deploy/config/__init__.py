@@ -2,12 +2,15 @@
 
 from dlx_deploy.config.loading import load_config
 from dlx_deploy.config.sections import (
+    ATTENTION,
     DIST,
     DKD,
     GRAPHS,
     HINTON,
     LAYOUTS,
     METHODS,
+    PROJECTOR,
+    RELATION,
     Compile,
     Config,
     Data,
@@ -26,12 +29,15 @@ from dlx_deploy.config.sections import (
 )
 
 __all__ = [
+    "ATTENTION",
     "DIST",
     "DKD",
     "GRAPHS",
     "HINTON",
     "LAYOUTS",
     "METHODS",
+    "PROJECTOR",
+    "RELATION",
     "Compile",
     "Config",
     "Data",

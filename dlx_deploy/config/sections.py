@@ -14,11 +14,14 @@ from msgspec import Meta
 from dlx_deploy.config.strict import Table, decode
 
 __all__ = [
+    "ATTENTION",
     "DIST",
     "DKD",
     "HINTON",
     "LAYOUTS",
     "METHODS",
+    "PROJECTOR",
+    "RELATION",
     "Compile",
     "Config",
     "Data",
@@ -43,6 +46,10 @@ DKD: Final = "dkd"
 DIST: Final = "dist"
 METHODS = (HINTON, DKD, DIST)
 """The values of ``method``: what of a teacher's answers a student is held to."""
+PROJECTOR: Final = "projector"
+ATTENTION: Final = "attention"
+RELATION: Final = "relation"
+"""The values of ``hint_method``: how layers are compared."""
 P = TypeVar("P", bound=msgspec.Struct)
 GRAPHS = (".onnx", ".pt2")
 """What names of files end with that hold a finished network: ONNX, and torch.export programs."""
@@ -229,7 +236,16 @@ class Distill(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: str = "resnet8"
     arguments: Table = msgspec.field(default_factory=lambda: {"width": 1.5})
     control: bool = False
+    hints: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=400)], ...], Meta(max_length=64)] = ()
+    hint_method: Literal["projector", "attention", "relation"] = PROJECTOR
+    hint_weight: Positive = 1.0
     epochs: Count = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.hints and (self.hint_method != PROJECTOR or self.hint_weight != 1.0):
+            seen = f"hint_method is {self.hint_method!r}, hint_weight {self.hint_weight:g}"
+            raise ValueError(f"{seen} and hints is []; rule: they say something of hints")
 
 
 class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):

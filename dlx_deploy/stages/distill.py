@@ -11,6 +11,7 @@ from msgspec.structs import replace as changed
 from dlx_deploy.config import Config, Distill
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Stage, Step
 from dlx_deploy.stages.support.checks import check_training
+from dlx_deploy.stages.support.hints import hinting, rehearse_hints
 from dlx_deploy.stages.support.networks import named_network, rebuilding
 from dlx_deploy.stages.support.rehearsal import rehearse_network, rehearse_training
 from dlx_deploy.stages.support.sizes import larger_student
@@ -36,13 +37,17 @@ def run(job: Job[Distill]) -> Metrics:
     """Write ``model``. Without a teacher or its answers it learns from the targets alone.
 
     Raises:
-        ConfigError: the network cannot be made. StageFailed: training diverged.
+        ConfigError: the network cannot be made, or its layers not be held to the teacher's.
+        StageFailed: training diverged.
     """
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)
     model, architecture = new_model(job, data)
+    if job.params.hints:
+        loss, hooks = hinting(job, data, model)
+        return train_and_save(job, data, model, architecture, loss, hooks)
     return train_and_save(job, data, model, architecture, distilling(job, data))
 
 
@@ -83,6 +88,7 @@ def rehearse(setup: Setup[Distill]) -> None:
     """
     rehearse_training(setup.config.distill)
     rehearse_network(setup.config.distill, setup)
+    rehearse_hints(setup.config)
     if larger := larger_student(setup.config):
         log.warning("%s", larger)
 

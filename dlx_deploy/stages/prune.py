@@ -35,6 +35,7 @@ def run(job: Job[Prune]) -> Metrics:
         StageFailed: the network's channels cannot be followed, so much cannot be removed, or training diverged.
     """
     from dlx_deploy.nn.data.dataset import open_data
+    from dlx_deploy.nn.training.hooks import Hooks
     from dlx_deploy.nn.weights.network import load_model
 
     params, data = job.params, open_data(job.inputs["data"])
@@ -46,7 +47,8 @@ def run(job: Job[Prune]) -> Metrics:
     keep, sparse = _sparse(job, model)
     if macs or sparse:
         task_of(data).inputs.settle(model, data)
-    metrics = train_and_save(job, data, model, architecture, distilling(job, data), keep)
+    hooks = Hooks(metric=task_of(data).answers.metric, after_update=keep) if keep else None
+    metrics = train_and_save(job, data, model, architecture, distilling(job, data), hooks)
     return {**macs, **sparse, **metrics}
 
 

@@ -31,6 +31,8 @@ SCENES = ["teacher.model=unet", "distill.model=unet", "prune.enabled=false"]
             ["distill.method=dkd", "distill.mixup=0.2"],
             r"mixup is 0\.2 and method is 'dkd', which asks for the class of",
         ),
+        (["distill.hint_weight=2"], r"hint_method is 'projector', hint_weight 2 and hints is \[\]; rule: they say"),
+        (["distill.hint_method=fitnets", "distill.hints=['a']"], r"distill\.hint_method is 'fitnets'; valid names: "),
         (["training.method=dkd"], r"training\.method is 'dkd'; rule: .* set distill\.method and prune\.method"),
         (
             ["data.kind=scenes", *SCENES, "distill.method=dist"],
@@ -80,6 +82,11 @@ def test_a_function_that_may_be_there(tmp_path: Path, text: str) -> None:
         (
             ["distill.arguments={widht=1}"],
             r"distill: resnet8: unknown argument 'widht' \(1\); nearest valid name: 'width'",
+        ),
+        (["distill.hints=['layr2']"], r"distill\.hints: 'layr2' is no layer of the student; nearest .*'layer2'"),
+        (
+            ["distill.hints=['layer2=layer1']"],
+            r"the student's 'layer2' gives \[2, \d+, 4, 4\], the teacher's 'layer1' ",
         ),
         (["distill.model=resnet18", "distill.arguments={no=1}"], r"distill: resnet18: torchvision does not build it"),
         (["distill.model=vgg11", "distill.arguments={width=2}"], r"distill: "),

@@ -32,6 +32,10 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="i
         generator = torch.Generator().manual_seed(0)
         return torch.randn(count, self.channels, self.height, self.width, generator=generator)
 
+    def real(self, inputs: Tensor) -> Tensor | None:
+        """``None``: every part of an image is part of it."""
+        return None
+
 
 class TokenInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="tokens"):
     """Token sequences: int32 or int64[N, L], 0..vocabulary - 1, L at most ``max_length``, ``pad_id`` after the end."""
@@ -55,6 +59,10 @@ class TokenInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="t
         lengths = torch.randint(1, self.max_length + 1, (count, 1), generator=generator)
         tokens[tokens == self.pad_id] = (self.pad_id + 1) % self.vocabulary
         return tokens.masked_fill(torch.arange(self.max_length) >= lengths, self.pad_id)
+
+    def real(self, inputs: Tensor) -> Tensor | None:
+        """bool[N, L]: where ``inputs``, tokens [N, L], are no padding."""
+        return inputs != self.pad_id
 
 
 InputSpec = ImageInput | TokenInput

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dlx_deploy.nn.data.dataset import Dataset
+    from dlx_deploy.nn.training.hooks import Hooks
     from dlx_deploy.nn.training.losses import LossFn
     from dlx_deploy.nn.weights.network import Architecture
 
@@ -94,6 +95,8 @@ def views_asked(section: Distill | Prune, config: Config) -> Views | None:
 
     ``None``: it is asked as the student trains.
     """
+    if isinstance(section, Distill) and section.hints:
+        return None  # its layers are asked too
     task = task_for(config.data)
     views = task.inputs.views(section) if task.answers.small else None
     return views if views is not None and views.count <= section.epochs else None
@@ -115,8 +118,8 @@ def taught_by(section: Distill | Prune, config: Config, upstream: Offers) -> Tau
 
 def untaught(section: Distill) -> Distill:
     """``section`` as its control is trained: all but the teacher, the same for whatever a teacher would have been."""
-    of_teacher = {key: getattr(Distill(), key) for key in ("method", "temperature", "beta", "standardize", "control")}
-    return msgspec.structs.replace(section, alpha=0.0, **of_teacher)
+    of_teacher = ("method", "temperature", "beta", "standardize", "hints", "hint_method", "hint_weight", "control")
+    return msgspec.structs.replace(section, alpha=0.0, **{key: getattr(Distill(), key) for key in of_teacher})
 
 
 def distilling(job: Job[Distill | Prune], data: Dataset) -> LossFn:
@@ -150,11 +153,11 @@ def train_and_save(
     model: nn.Module,
     architecture: Architecture,
     loss: LossFn,
-    after_update: Callable[[nn.Module, int], None] | None = None,
+    hooks: Hooks | None = None,
 ) -> Metrics:
     """Train (no epochs: only measure), write ``model``, and give the run's metrics.
 
-    ``after_update``: as of ``nn.training.hooks.Hooks``.
+    ``hooks``: what a method adds to the loop; ``None``: the task's metric alone.
 
     Raises:
         ConfigError: the network, built again and loaded, answers otherwise.
@@ -178,8 +181,7 @@ def train_and_save(
     )
     task = task_of(data)
     learned, metric = TrainData.of(data, task.inputs.feed(data)), task.answers.metric
-    hooks = Hooks(metric=metric) if after_update is None else Hooks(metric=metric, after_update=after_update)
-    report = train(model, learned, job.params, loss, run, hooks)
+    report = train(model, learned, job.params, loss, run, hooks or Hooks(metric=metric))
     samples = learned.feed(torch.from_numpy(np.array(learned.validation_inputs[:_COMPARED])))
     save_model(job.out / "model", model, architecture, samples)
     metrics = {
