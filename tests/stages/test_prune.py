@@ -92,7 +92,8 @@ def test_more_than_can_be_pruned_is_said_before_anything_is_trained(tmp_path: Pa
 def test_zeros_stay_zero_through_the_fine_tune(inputs: dict[str, Path], tmp_path: Path, sparsity: str) -> None:
     params = Prune(epochs=1, batch_size=32, reduce_macs=0.0, sparsity=sparsity)  # type: ignore[arg-type]
     before, _ = load_model(inputs["model"])
-    metrics = STAGE.run(Job(params=params, inputs=inputs, out=tmp_path, threads=1))
+    (tmp_path / "kept").mkdir()
+    metrics = STAGE.run(Job(params=params, inputs=inputs, out=tmp_path, threads=1, checkpoints=tmp_path / "kept"))
     after, architecture = load_model(tmp_path / "model")
     assert not architecture.pruned
     assert "macs_removed" not in metrics
