@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from dlx_deploy.config import Config
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
+from dlx_deploy.stages.support.parity import CHOSEN, kept_answers, parity_rows, write_answers
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_of
 from dlx_deploy.tasks.verification import REFERENCE
 
-__all__ = ["STAGE", "EvaluateParams", "evaluated"]
+__all__ = ["STAGE", "EvaluateParams", "answered", "evaluated"]
 
-STATISTIC, ANSWERS = "statistic.npz", "teacher.npz"
+STATISTIC, ANSWERS, PARITY = "statistic.npz", "teacher.npz", "parity.npz"
 
 
 class EvaluateParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``answers``: whether the answers themselves are kept as well, as the teacher's are, for packages."""
+    """What is kept for packages. ``answers``: the decision on each sample, as the teacher's are. ``parity_samples``:
+    to so many samples the answers, of which the package takes those of what is shipped.
+    """
 
     answers: bool
+    parity_samples: int
 
 
 def evaluated(name: str) -> str:
@@ -33,8 +38,14 @@ def evaluated(name: str) -> str:
     return f"evaluated-{name}"
 
 
+def answered(name: str) -> str:
+    """What the answers of the candidate ``name`` to some samples are called among what stages offer."""
+    return f"answered-{name}"
+
+
 def run(job: Job[EvaluateParams]) -> Metrics:
-    """Write ``statistic.npz``, the task's statistic with a row for each sample, and ``teacher.npz`` if it is asked for.
+    """Write ``statistic.npz``, the task's statistic with a row for each sample, and what is asked for: ``teacher.npz``
+    and ``parity.npz``.
 
     Raises:
         StageFailed: the model gives answers that nothing can be said of, as numbers that are none.
@@ -46,14 +57,25 @@ def run(job: Job[EvaluateParams]) -> Metrics:
 
     data = open_data(job.inputs["data"])
     task = task_of(data)
-    comparison, device = task.answers.comparison, task.device(data, (), input_dims(load(job.inputs["model"])))
-    test = Judged("test", data.samples("test"), {comparison.target: data.targets("test")}, device)
-    columns = [device.outputs.record] if job.params.answers else []
+    dims, samples = input_dims(load(job.inputs["model"])), data.samples("test")
+    comparison, device = task.answers.comparison, task.device(data, (), dims)
+    rows = list(parity_rows(len(samples), job.params.parity_samples))
+    chosen = np.zeros(len(samples), np.bool_)
+    chosen[rows] = True
+    test = Judged("test", samples, {comparison.target: data.targets("test"), CHOSEN: chosen}, device)
+    statistics = {STATISTIC: device.outputs.statistic}
+    if job.params.answers:
+        statistics[ANSWERS] = device.outputs.record
+    if rows:
+        statistics[PARITY] = partial(kept_answers, device=device)
     exact = job.target.judge == "exact-qdq"
-    made = statistics_of(job, job.inputs["model"], test, [device.outputs.statistic, *columns], exact)
-    for name, arrays in zip((STATISTIC, ANSWERS), made, strict=False):
+    values = statistics_of(job, job.inputs["model"], test, list(statistics.values()), exact)
+    made = dict(zip(statistics, values, strict=True))
+    if rows:
+        write_answers(job.out / PARITY, samples.fitted(dims)[rows], device, made.pop(PARITY))
+    for name, arrays in made.items():
         np.savez(job.out / name, **arrays)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
-    return {comparison.name: comparison.score(made[0]), "test_samples": float(len(test.samples))}
+    return {comparison.name: comparison.score(made[STATISTIC]), "test_samples": float(len(samples))}
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
@@ -65,17 +87,21 @@ def _bound(name: str, model: Output, config: Config, profile: Profile, upstream:
     reference = name == REFERENCE
     # A CPU's own INT8 kernels are part of what is judged; exact arithmetic is the same on every machine.
     stage = dataclasses.replace(STAGE, measures_host=profile.judge == "native")
+    kept = {evaluated(name): STATISTIC}
     if reference:
-        stage = dataclasses.replace(stage, outputs=(*STAGE.outputs, ANSWERS))
+        kept["teacher-answers"] = ANSWERS
+    if config.package.parity_samples:
+        kept[answered(name)] = PARITY
+    stage = dataclasses.replace(stage, outputs=tuple(kept.values()))
     inputs = {"model": model, "data": upstream.output("data")}
-    step = Step(f"evaluate-{name}", stage, EvaluateParams(answers=reference), inputs, config.seed)
-    offered = {evaluated(name): Output(step.name, STATISTIC)}
-    return Bound(step, Offers({**offered, "teacher-answers": Output(step.name, ANSWERS)} if reference else offered))
+    params = EvaluateParams(answers=reference, parity_samples=config.package.parity_samples)
+    step = Step(f"evaluate-{name}", stage, params, inputs, config.seed)
+    return Bound(step, Offers({offer: Output(step.name, file) for offer, file in kept.items()}))
 
 
 STAGE = Stage(
     name="evaluate",
-    version=1,
+    version=2,
     params=EvaluateParams,
     inputs=("model", "data"),
     outputs=(STATISTIC,),

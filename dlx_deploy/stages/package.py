@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ import msgspec
 from dlx_deploy.config import Config, Gate, Package
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Provenance, Source, Stage, Step
+from dlx_deploy.stages.evaluate import answered
 from dlx_deploy.stages.quantize import read_precisions
-from dlx_deploy.stages.support.parity import make_parity
+from dlx_deploy.stages.support.parity import Judge, make_parity, parity_rows
 from dlx_deploy.stages.support.tolerances import relative, share_of, tolerance_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import Task, task_of
@@ -79,7 +81,7 @@ def run(job: Job[PackageParams]) -> Metrics:
         batch=next(iter(dims.values()))[0],
         engine=_optional(engine / "engine.plan"),
         engine_sidecar=_optional(engine / "engine.json"),
-        parity=_parity(job, samples.fitted(dims), device, recipe),
+        parity=_parity(job, job.inputs.get(answered(accuracy.shipped)), samples.fitted(dims), device, recipe),
     )
     out = job.out / "package.dlx"
     write_archive(out, assemble(contents), job.params.deflate)
@@ -97,15 +99,14 @@ class _Golden:
 
 
 def _parity(
-    job: Job[PackageParams], samples: Samples, device: DeviceTask, recipe: dict[str, Any]
+    job: Job[PackageParams], answers: Path | None, samples: Samples, device: DeviceTask, recipe: dict[str, Any]
 ) -> ParityTable | None:
-    """The answers to some of the test samples, evenly over all: a split may be sorted by class."""
-    count, most = len(samples), job.params.parity_samples
-    if not most:
+    """The answers to some of the test samples, as ``evaluate`` kept them, with the bounds of this model."""
+    if answers is None:
         return None
-    rows = [i * count // most for i in range(most)] if count > most else list(range(count))
-    model, exact = job.inputs["model"].read_bytes(), job.target.judge == "exact-qdq"
-    return make_parity(model, samples[rows], device, recipe, exact, job.threads)
+    rows = list(parity_rows(len(samples), job.params.parity_samples))
+    judge = Judge(job.inputs["model"].read_bytes(), samples[rows], job.target.judge == "exact-qdq", job.threads)
+    return make_parity(answers, judge, device, recipe)
 
 
 def _few(device: DeviceTask, golden: int) -> int:
@@ -216,7 +217,7 @@ answers = predictor.predict({task.inputs.noun})
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
-    """One step, the last: what it packs is offered by all the others."""
+    """One step, the last: what it packs is offered by all the others. Which candidate it ships shows when it runs."""
     params = PackageParams(
         **msgspec.structs.asdict(config.package), name=config.name, version=config.version, gate=config.gate
     )
@@ -227,12 +228,14 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         **own,
         "provenance": Provenance(),
     }
-    return [Bound(Step("package", STAGE, params, inputs, config.seed))]
+    kept = {answered(name) for name in upstream.candidates} & upstream.outputs.keys()
+    inputs |= {name: upstream.output(name) for name in sorted(kept)}
+    return [Bound(Step("package", dataclasses.replace(STAGE, inputs=tuple(inputs)), params, inputs, config.seed))]
 
 
 STAGE = Stage(
     name="package",
-    version=7,
+    version=8,
     params=PackageParams,
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),

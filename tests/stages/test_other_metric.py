@@ -129,7 +129,9 @@ def verified(folder: Path) -> tuple[dict[str, Path], Metrics]:
         out = folder / f"evaluated-{name}"
         out.mkdir(exist_ok=True)
         given = {"model": folder / name, "data": folder}
-        evaluate.STAGE.run(Job(EvaluateParams(answers=name == "teacher"), given, out, target, threads=1))
+        evaluate.STAGE.run(
+            Job(EvaluateParams(answers=name == "teacher", parity_samples=0), given, out, target, threads=1)
+        )
         inputs[out.name] = out / "statistic.npz"
     (folder / "out").mkdir(exist_ok=True)
     metrics = STAGE.run(Job(params, inputs, folder / "out", target, threads=1))

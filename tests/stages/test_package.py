@@ -20,6 +20,8 @@ from dlx_deploy.runtime.package.contents import Package, open_package
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks import arrays
 from dlx_deploy.runtime.tasks.arrays import Tolerance, within
+from dlx_deploy.stages import evaluate
+from dlx_deploy.stages.evaluate import EvaluateParams
 from dlx_deploy.stages.package import STAGE, PackageParams
 from dlx_deploy.stages.quantize import LayerPrecisions
 from dlx_deploy.stages.support.tolerances import relative, tolerance_of
@@ -75,6 +77,13 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def pack(model: bytes, target: str = "cpu-x86_64", **keys: Any) -> Package:
         (tmp_path / "model").write_bytes(model)
         inputs = {name: tmp_path / name for name in STAGE.inputs}
+        kept = tmp_path / "kept"
+        kept.mkdir(exist_ok=True)
+        given = {name: inputs[name] for name in ("model", "data")}
+        asked = EvaluateParams(answers=False, parity_samples=keys.get("parity_samples", 512))
+        evaluate.STAGE.run(Job(asked, given, kept, load_target(target).profile))
+        if asked.parity_samples:
+            inputs["answered-quantized"] = kept / "parity.npz"
         params = PackageParams(name="sums", version="1", gate=Gate(), **keys)
         STAGE.run(Job(params, inputs, tmp_path / "out", load_target(target).profile))
         return open_package(tmp_path / "out" / "package.dlx")

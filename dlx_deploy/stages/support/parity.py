@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,7 +13,11 @@ if TYPE_CHECKING:
     from dlx_deploy.runtime.tasks.task import Task
     from dlx_deploy.runtime.untyped import Array, JsonTable
 
-__all__ = ["make_parity"]
+__all__ = ["CHOSEN", "Judge", "kept_answers", "make_parity", "parity_rows", "write_answers"]
+
+CHOSEN = "chosen for parity"
+"""A column beside the targets, bool[n]: the samples whose answers are kept."""
+_DIGESTS, _ANSWERS, _DECISIONS = "digests", "answers/", "decisions"
 
 ENGINE_DB = {"int8": 26.0, "fp16": 40.0, "fp32": 60.0}
 """The least signal-to-noise ratio of an engine's answers, by precision. Results that are off by a step of their
@@ -38,27 +44,65 @@ CONFIDENCE = 0.95
 MOST_DIFFERING = 0.5
 
 
-def make_parity(
-    model: bytes, samples: Samples, device: Task, recipe: JsonTable, exact: bool, threads: int
-) -> ParityTable | None:
-    """The answers of ``model`` to ``samples``, and the bounds; ``None`` of answers that cannot be kept small.
+@dataclass(frozen=True)
+class Judge:
+    """Whose answers to which ``samples`` are bent: ``model``, judged in ``exact`` arithmetic or by the CPU's kernels.
 
-    ``exact``: the model is judged in exact arithmetic. Otherwise ONNX Runtime's own kernels answer. ``threads`` (0: a
-    core each) run batches side by side, and the table is the same for any number.
+    ``threads`` (0: a core each) run batches side by side, and the bounds are the same for any number.
     """
-    from dlx_deploy.runtime.package.parity import ParityTable
-    from dlx_deploy.runtime.tasks.sketches import sketch_tensors
 
-    if not len(samples) or not sketch_tensors(device.outputs.tensors):
-        return None
-    answers, decisions = _answers(model, samples, device, exact, threads)
+    model: bytes
+    samples: Samples
+    exact: bool
+    threads: int
+
+
+def parity_rows(count: int, most: int) -> Sequence[int]:
+    """Up to ``most`` of ``count`` samples, evenly over all: a split may be sorted by class."""
+    return [i * count // most for i in range(most)] if count > most else range(count)
+
+
+def kept_answers(outputs: Arrays, targets: Arrays, device: Task) -> Arrays:
+    """Sketches and decisions of the outputs of those samples of a batch that are ``CHOSEN``; of none, no rows."""
+    import numpy as np
+
+    from dlx_deploy.runtime.package.parity import decisions_of
+    from dlx_deploy.runtime.tasks.sketches import sketched
+
+    rows = np.flatnonzero(targets[CHOSEN])
+    some = {name: values[rows if len(rows) else slice(1)] for name, values in outputs.items()}
+    kept: Arrays = {f"{_ANSWERS}{name}": one for name, one in sketched(some, device.outputs.tensors).items()}
+    if (decisions := decisions_of(device.outputs, some)) is not None:
+        kept[_DECISIONS] = decisions
+    return {name: values[: len(rows)] for name, values in kept.items()}
+
+
+def write_answers(path: Path, samples: Samples, device: Task, kept: Arrays) -> None:
+    """Write what was ``kept`` of the answers to ``samples``, and what finds these again."""
+    import numpy as np
+
     digests = device.inputs.digests(samples.feed())
+    np.savez(path, **{_DIGESTS: digests}, **kept)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
+
+
+def make_parity(path: Path, judge: Judge, device: Task, recipe: JsonTable) -> ParityTable | None:
+    """The answers at ``path`` with their bounds; ``None`` of answers that cannot be kept small.
+
+    The samples of ``judge`` are those of the answers.
+    """
+    import numpy as np
+
+    from dlx_deploy.runtime.package.parity import ParityTable
+
+    with np.load(path, allow_pickle=False) as arrays:
+        kept = dict(arrays)
+    answers = {name.removeprefix(_ANSWERS): kept[name] for name in kept if name.startswith(_ANSWERS)}
+    if not answers:
+        return None
     kind = _kind(recipe)
     native = NATIVE_INT8_DB if kind == "int8" else ENGINE_DB[kind]
-    plain = ParityTable(digests, answers, decisions, _bounds(kind, native))
-    if not exact:
-        return plain
-    return _bent_bounds(plain, model, samples[:BENT_SAMPLES], device, kind, threads)
+    plain = ParityTable(kept[_DIGESTS], answers, kept.get(_DECISIONS), _bounds(kind, native))
+    return _bent_bounds(plain, judge, device, kind) if judge.exact else plain
 
 
 def _kind(recipe: JsonTable) -> str:
@@ -67,8 +111,8 @@ def _kind(recipe: JsonTable) -> str:
     return "int8" if recipe["precision"] == "int8" else "fp16" if half else "fp32"
 
 
-def _answers(model: bytes, samples: Samples, device: Task, exact: bool, threads: int) -> tuple[Arrays, Array | None]:
-    """Sketches by output and decisions, a batch at a time: whole maps of classes would fill the memory."""
+def _answers(model: bytes, samples: Samples, device: Task, threads: int) -> tuple[Arrays, Array | None]:
+    """Sketches by output, and decisions; in exact arithmetic, a batch at a time: large maps would fill the memory."""
     import numpy as np
 
     from dlx_deploy.graph.execution.evaluation import BATCH, batches_at_once, run_in_batches
@@ -80,7 +124,7 @@ def _answers(model: bytes, samples: Samples, device: Task, exact: bool, threads:
     size = block_rows((*device.inputs.tensors, *tensors), BATCH)
     sketches, decided = [], []
     at_once = batches_at_once(model, samples, size, threads)
-    for outputs in run_in_batches(model, samples, exact, size, at_once):
+    for outputs in run_in_batches(model, samples, True, size, at_once):
         sketches.append(sketched(outputs, tensors))
         decided.append(decisions_of(device.outputs, outputs))
     decisions = [one for one in decided if one is not None]
@@ -93,16 +137,14 @@ def _bounds(kind: str, decibels: float) -> ParityBounds:
     return ParityBounds(decibels, decibels - WORST_DB, DIFFERING[kind])
 
 
-def _bent_bounds(
-    plain: ParityTable, model: bytes, samples: Samples, device: Task, kind: str, threads: int
-) -> ParityTable:
+def _bent_bounds(plain: ParityTable, judge: Judge, device: Task, kind: str) -> ParityTable:
     """``plain`` with the bounds of this model: wider where honest arithmetic already moves its answers much."""
     from dlx_deploy.graph.checks.spread import BEND, bent
     from dlx_deploy.runtime.backends.exact import exact_model
 
-    twin = exact_model(model)
+    twin, samples = exact_model(judge.model), judge.samples[:BENT_SAMPLES]
     engine, other_cpu = (
-        _answers(bent(twin, bend), samples, device, exact=True, threads=threads) for bend in (ENGINE_BENDS[kind], BEND)
+        _answers(bent(twin, bend), samples, device, judge.threads) for bend in (ENGINE_BENDS[kind], BEND)
     )
     other = _widened(_bounds(kind, ENGINE_DB[kind]), plain, *engine)
     exact = replace(_bounds(kind, EXACT_DB[kind]), differing=EXACT_DIFFERING)

@@ -44,14 +44,17 @@ def statistics_of(
     Raises:
         StageFailed: the task can make nothing of an answer.
     """
-    from dlx_deploy.graph.execution.evaluation import BATCH, run_in_batches
+    from dlx_deploy.graph.execution.evaluation import BATCH, batches_at_once, run_in_batches
     from dlx_deploy.runtime.errors import RuntimeFault
     from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
 
     size = block_rows((*judged.device.inputs.tensors, *judged.device.outputs.tensors), BATCH)
     start, count = 0, len(judged.samples)
+    # A single batch gets a single thread, as several get one each: bits are those of any number of threads.
+    at_once = batches_at_once(model.read_bytes(), judged.samples, size, job.threads)
+    threads = job.threads if at_once == 1 and count > size else at_once
     parts: list[list[Arrays]] = [[] for _ in statistics]
-    for outputs in run_in_batches(model, judged.samples, exact, size, job.threads):
+    for outputs in run_in_batches(model, judged.samples, exact, size, threads):
         rows = slice(start, start + count_of(outputs))
         job.progress(start, count, f"{count} {judged.split} inputs")
         try:
