@@ -36,6 +36,8 @@ CLASSES = 4
 PICTURES = {"train": 24, "validation": 6, "test": 12}
 """Of each class."""
 SIDE = 40
+SETTLING = 4
+"""Samples in a step of networks whose random weights let activations grow or vanish until the statistics follow."""
 TEXTS = 160
 VOCABULARY = 300
 SAID = (
@@ -48,11 +50,15 @@ DISTRIBUTIONS = ("dlx-deploy", "onnx", "onnxruntime", "tensorrt-rtx", "timm", "t
 
 @dataclass(frozen=True)
 class Brought:
-    """A network to try. ``side``: of its images in px, 0: it reads texts. ``arguments``: TOML, of ``teacher``."""
+    """A network to try. ``side``: of its images in px, 0: it reads texts. ``arguments``: TOML, of ``teacher``.
+
+    ``batch``: samples in a step; few make many steps, and statistics of batch normalisation that fit its weights.
+    """
 
     model: str
     side: int = 64
     arguments: str = "{}"
+    batch: int = 64
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ TORCHVISION = (
     Brought("mnasnet0_5"),
     Brought("shufflenet_v2_x0_5"),
     Brought("squeezenet1_1"),
-    Brought("efficientnet_b0"),
-    Brought("efficientnet_v2_s", 32),
+    Brought("efficientnet_b0", batch=SETTLING),
+    Brought("efficientnet_v2_s", 32, batch=SETTLING),
     Brought("convnext_tiny"),
     Brought("regnet_x_400mf"),
     Brought("regnet_y_400mf"),
@@ -100,7 +106,7 @@ TORCHVISION = (
     Brought("maxvit_t", 224),
 )
 TIMM = tuple(
-    Brought(f"timm:{name}", side)
+    Brought(f"timm:{name}", side, batch=SETTLING if name == "mobileone_s0" else 64)
     for name, side in {
         "convnext_atto": 64,
         "deit_tiny_patch16_224": 64,
@@ -214,6 +220,7 @@ def options(brought: Brought, prune: bool) -> Iterator[str]:
     yield f"teacher.model={brought.model}"
     yield f"teacher.arguments={brought.arguments}"
     yield from ("teacher.epochs=1", "distill.enabled=false", f"prune.enabled={str(prune).lower()}", "prune.epochs=1")
+    yield from (f"teacher.batch_size={brought.batch}", f"prune.batch_size={brought.batch}")
     yield from ("data.calibration_images=16", "gate.max_drop=0.99", "gate.allow_chance=true", "threads=1")
 
 

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import WEIGHTED, Index, load, to_bytes
 from dlx_deploy.graph.passes.base import Pass, run_passes
+from dlx_deploy.graph.passes.fence import FENCE
 from dlx_deploy.graph.passes.half import float_tensors, half_precision
 from dlx_deploy.graph.passes.tidy import TIDY
 from dlx_deploy.graph.quantization.dynamic import dynamic_layers, quantize_dynamically
@@ -129,7 +130,7 @@ def quantize_model(
         passes.append(Pass("half-precision", lambda graph: half_precision(graph, largest(), kept)))
     passes.append(TIDY)
     if request.style == "tensorrt":
-        passes.append(TENSORRT_RULES)
+        passes += [FENCE, TENSORRT_RULES]
     written = run_passes(load(model), passes, source.name)
     layers = layer_precision(written)
     if request.int8 and "int8" not in layers.values():

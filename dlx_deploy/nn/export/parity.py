@@ -19,7 +19,7 @@ from dlx_deploy.graph.model import load
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.export.rows import blame, first_apart, first_beyond, mixes_in_double
 from dlx_deploy.nn.export.spec import Spec, named_outputs
-from dlx_deploy.nn.models.copies import EXACT, copied, doubled
+from dlx_deploy.nn.models.copies import copied, doubled
 from dlx_deploy.runtime.tasks.arrays import Tensor, block_rows
 
 __all__ = ["ParityReport", "check_parity"]
@@ -166,7 +166,7 @@ def _rounding(network: nn.Module, spec: Spec, samples: Samples, tolerance: float
         return dependence(run, samples, run(samples, spec.fixed or BATCH), tolerance, spec.fixed)
 
     depends = ask(network, tolerance)
-    if depends and mixes_in_double(network, lambda twin: ask(twin, EXACT)):
+    if depends and mixes_in_double(network, depends, ask):
         culprit = blame(network, spec.read(samples[:BLAMED]), tolerance)
         raise StageFailed(
             f"the network's answers depend on the batch: {depends}; {culprit}; rule: a row's answer is its own, "

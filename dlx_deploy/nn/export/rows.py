@@ -16,7 +16,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.checks.rows import Dependence, dependence, own_rows_differ
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.export.spec import named_outputs
-from dlx_deploy.nn.models.copies import EXACT, doubled
+from dlx_deploy.nn.models.copies import doubled, exact
 from dlx_deploy.nn.models.outputs import Outputs, tensors_of
 
 __all__ = ["blame", "first_apart", "first_beyond", "mixes_in_double", "refuse_dependence", "refused_alone"]
@@ -64,14 +64,15 @@ def first_beyond(network: nn.Module, batch: Batch, largest: float = float(np.fin
     return next((str(one) for one in seen if not bool((one.tensor.abs() <= largest).all())), "")
 
 
-def mixes_in_double(network: nn.Module, ask: Callable[[nn.Module], Dependence | None]) -> bool:
+def mixes_in_double(network: nn.Module, seen: Dependence, ask: Callable[[nn.Module, float], Dependence | None]) -> bool:
     """Whether rows depend on their neighbours in float64 too, where no rounding hides who is whose; so without float64.
 
-    ``ask``: gives the dependence of a network within ``EXACT``. Sums over a batch of another size are taken in another
-    order, and a network may make any part of its answer of what that changes: in float64 nothing is left of it.
+    ``seen``: in float32; ``ask``: gives the dependence of a network beyond a tolerance. Sums over a batch of another
+    size are taken in another order, and a network may make any part of its answer of what that changes: in float64
+    nothing is left of it.
     """
     try:
-        return ask(doubled(network)) is not None
+        return ask(doubled(network), exact(seen.relative)) is not None
     except Exception:  # a network's forward may raise anything, and one that makes float32 numbers does
         return True
 
@@ -113,7 +114,7 @@ def refuse_dependence(network: nn.Module, rows: Batch, outputs: Outputs, fixed: 
                 return dependence(run, samples, run(samples, fixed or len(samples)), tolerance, fixed)
 
             depends = ask(network, ROUNDING)
-            mixes = depends and mixes_in_double(network, lambda twin: ask(twin, EXACT))
+            mixes = depends and mixes_in_double(network, depends, ask)
         if mixes:
             culprit = blame(network, rows, ROUNDING)
             raise ConfigError(f"the network's answers depend on the batch: {depends}; {culprit}")

@@ -8,12 +8,21 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["EXACT", "copied", "doubled"]
+__all__ = ["copied", "doubled", "exact"]
 
 EXACT = 1e-6
-"""Of an output's largest value: what float64 answers to the same question differ by at most.
+"""Of an output's largest value: what float64 answers to the same question differ by at most."""
+SHRUNK = 1e-3
+"""Of what float32 answers differ by: as much or more is left in float64 of what is no rounding, of which 2e-9 is."""
 
-Its rounding is 5e-10 of float32's: a network in which float32's grows to the whole answer stays below this."""
+
+def exact(apart: float) -> float:
+    """What float64 answers may differ by, where float32's are ``apart`` by rounding (of the largest value).
+
+    Where rounding has grown to the whole answer, nobody knows how much further it would grow: some of float64's is
+    left.
+    """
+    return max(EXACT, SHRUNK * min(apart, 1.0))
 
 
 def copied(model: nn.Module) -> nn.Module:

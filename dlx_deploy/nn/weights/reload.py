@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.nn.models.copies import EXACT, copied, doubled
+from dlx_deploy.nn.models.copies import copied, doubled, exact
 from dlx_deploy.nn.models.outputs import tensors_of
 from dlx_deploy.nn.weights.outside import REMEDY
 
@@ -44,7 +44,7 @@ def refuse_other_answers(model: nn.Module, again: nn.Module, samples: Tensor, lo
         seen = f"gives other answers, {gap:.2g} of the largest value apart"
     except ConfigError as e:
         gap, seen = math.inf, f"fails: {e}"
-    if gap > TOLERANCE and _alike_in_double(model, again, samples):
+    if gap > TOLERANCE and _alike_in_double(model, again, samples, min(exact(gap), TOLERANCE)):
         _log.warning(
             "rounding in float32 alone changes the model's answers by %.2g of the largest value (in float64 they stay "
             "the same): train it longer, or with a lower learning rate",
@@ -60,8 +60,8 @@ def refuse_other_answers(model: nn.Module, again: nn.Module, samples: Tensor, lo
         raise ConfigError(f"the model, built again and loaded, {seen}; {why}")
 
 
-def _alike_in_double(model: nn.Module, again: nn.Module, samples: Tensor) -> bool:
-    """Whether both answer alike in float64; not so where one cannot compute in it."""
+def _alike_in_double(model: nn.Module, again: nn.Module, samples: Tensor, tolerance: float) -> bool:
+    """Whether both answer alike in float64, within ``tolerance``; not so where one cannot compute in it."""
     try:
         twin = copied(model)
         if _furthest(_answers(model, samples, 4), _answers(twin, samples, 4)) > TOLERANCE:
@@ -69,7 +69,7 @@ def _alike_in_double(model: nn.Module, again: nn.Module, samples: Tensor) -> boo
         first, second = (_answers(doubled(each), samples, 4) for each in (twin, again))
     except (ConfigError, RuntimeError, TypeError):  # what cannot be copied, or makes float32 numbers itself
         return False
-    return _furthest(first, second) <= EXACT
+    return _furthest(first, second) <= tolerance
 
 
 def _answers(model: nn.Module, samples: Tensor, seed: int) -> tuple[Tensor, ...]:

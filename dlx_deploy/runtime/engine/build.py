@@ -20,7 +20,7 @@ from .child import FAULTS, REPORT, REQUEST, TIMINGS
 from .inspector import read_inspection
 from .rtx_plan import read_rtx_plan
 from .settings import BuildSettings
-from .table import PrecisionTable, violations
+from .table import PrecisionTable, patterns, wider
 
 __all__ = ["BuildProgress", "BuiltEngine", "build_engine"]
 
@@ -156,11 +156,15 @@ def _table(plan: bytes, inspection: Optional[str], flavour: str) -> PrecisionTab
 
 
 def _prove(table: PrecisionTable, settings: BuildSettings) -> None:
-    wrong = violations(table, settings.layers)
+    wrong = wider(table, settings.layers)
     if wrong:
+        out = patterns(wrong)
+        places = "; ".join(list(wrong.values())[:5])
+        more = f" and {len(out) - 5} more" if len(out) > 5 else ""
         raise EngineError(
-            f"the engine does not compute as the plan asks, in {len(wrong)} places: {'; '.join(wrong[:5])}; "
-            "leave these layers out of INT8 (quantize.exclude), or use another TensorRT version"
+            f"the engine does not compute as the plan asks, in {len(wrong)} places: {places}; "
+            f"leave these layers out of INT8 (quantize.exclude = {json.dumps(out[:5])}{more}), or use another TensorRT "
+            "version"
         )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Dict, List, Mapping, Tuple
+from typing import Dict, Iterable, List, Mapping, Tuple
 
 from ..errors import PackageError
 from ..untyped import JsonTable
 
-__all__ = ["COMPUTE", "OPAQUE", "OTHER", "WIDTH", "EngineLayer", "PrecisionTable", "violations"]
+__all__ = ["COMPUTE", "OPAQUE", "OTHER", "WIDTH", "EngineLayer", "PrecisionTable", "patterns", "violations", "wider"]
 
 COMPUTE = ("convolution", "deconvolution", "gemm")
 """The kinds of layers whose precision decides the speed: the others move or change numbers."""
@@ -93,7 +94,18 @@ class PrecisionTable:
 
 
 def violations(table: PrecisionTable, asked: Mapping[str, str]) -> List[str]:
-    """Each ONNX node of ``asked`` (node name → precision) that computes wider than asked, as a sentence.
+    """What ``wider`` says, a sentence for each node."""
+    return list(wider(table, asked).values())
+
+
+def patterns(nodes: Iterable[str]) -> List[str]:
+    """Patterns (fnmatch) for the ``nodes``: one for all whose names differ in the numbers of their modules alone."""
+    plain = (re.sub(r"([\[*?])", r"[\1]", node) for node in nodes)
+    return list(dict.fromkeys(re.sub(r"(?<=\.)[0-9]+(?=[./])", "*", node) for node in plain))
+
+
+def wider(table: PrecisionTable, asked: Mapping[str, str]) -> Dict[str, str]:
+    """Each ONNX node of ``asked`` (node name → precision) that computes wider than asked → that as a sentence.
 
     A node that no layer of the engine names is one too: what cannot be found is not proven. Those inside an
     opaque layer are left out: nothing can be said of them.
@@ -105,15 +117,15 @@ def violations(table: PrecisionTable, asked: Mapping[str, str]) -> List[str]:
             where[node] = max(where.get(node, layer.precision), layer.precision, key=_width)
     for layer in table.layers:  # a small product may be part of a generated kernel: what that computes in counts
         where.update((node, layer.precision) for node in layer.nodes if layer.kind == OTHER and node not in where)
-    violating = []
+    violating: Dict[str, str] = {}
     for node, precision in asked.items():
         computed = where.get(node)
         if computed is None and node in hidden:
             continue
         if computed is None:
-            violating.append(f"{node}: asked for {precision}, and no layer of the engine names it")
+            violating[node] = f"{node}: asked for {precision}, and no layer of the engine names it"
         elif _width(computed) > WIDTH[precision]:
-            violating.append(f"{node}: asked for {precision}, the engine computes it in {computed}")
+            violating[node] = f"{node}: asked for {precision}, the engine computes it in {computed}"
     return violating
 
 

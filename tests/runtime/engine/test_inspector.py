@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 
+from dlx_deploy.runtime.engine.build import _prove
 from dlx_deploy.runtime.engine.inspector import read_inspection
-from dlx_deploy.runtime.engine.table import EngineLayer, PrecisionTable, violations
+from dlx_deploy.runtime.engine.settings import BuildSettings
+from dlx_deploy.runtime.engine.table import EngineLayer, PrecisionTable, patterns, violations
 from dlx_deploy.runtime.errors import EngineError, PackageError
 
 
@@ -141,9 +144,27 @@ def test_violations() -> None:
     ]
 
 
+def test_layers_that_differ_in_numbers_alone_have_one_pattern() -> None:
+    names = ["features.1.0.attn/MatMul", "features.12.3.attn/MatMul", "layer1.0/Conv_2", "odd[0].fc/Gemm", "1x1.a/Conv"]
+    told = patterns(names)
+    assert told == ["features.*.*.attn/MatMul", "layer1.*/Conv_2", "odd[[]0].fc/Gemm", "1x1.a/Conv"]
+    assert all(any(fnmatchcase(name, pattern) for pattern in told) for name in names)
+
+
 def test_a_table_comes_back_from_json() -> None:
     table = PrecisionTable("plan", (EngineLayer("1", "gemm", "int8", ("a", "b")), EngineLayer("2", "reformat", "fp16")))
     assert PrecisionTable.from_dict(json.loads(json.dumps(table.to_dict()))) == table
     for damaged in ({}, {"source": "plan", "layers": [{"name": "x"}]}, {"source": "plan", "layers": 3}):
         with pytest.raises(PackageError, match="precision table is damaged"):
             PrecisionTable.from_dict(damaged)
+
+
+def test_a_layer_that_came_out_wider_is_refused_with_patterns() -> None:
+    layers = tuple(EngineLayer(str(i), "gemm", "fp16", (f"blocks.{i}.qkv/MatMul",)) for i in range(7))
+    asked = {f"blocks.{i}.qkv/MatMul": "int8" for i in range(7)}
+    with pytest.raises(
+        EngineError,
+        match=r'in 7 places: blocks\.0\.qkv/MatMul: .*\(quantize\.exclude = \["blocks\.\*\.qkv/MatMul"\]\), or',
+    ):
+        _prove(PrecisionTable("plan", layers), BuildSettings("tensorrt", "int8", (1, 1, 1), layers=asked))
+    _prove(PrecisionTable("plan", layers), BuildSettings("tensorrt", "fp16", (1, 1, 1), layers={}))

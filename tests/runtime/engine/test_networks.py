@@ -1,4 +1,5 @@
-"""Whole networks in every precision by TensorRT-RTX: ResNet, MobileNet, torchvision's ViT, a Transformer encoder.
+"""Whole networks in every precision by TensorRT-RTX: ResNet, MobileNet, torchvision's ViT, a Transformer encoder,
+attention written by hand.
 
 Every kind of block and every change of stride is there, each as often as it takes."""
 
@@ -42,11 +43,27 @@ class Encoder(nn.Module):
         return self.head(self.encoder(tokens).mean(dim=1))
 
 
+class ByHand(nn.Module):
+    """Attention of width 32 and 2 heads over 4 x 4 patches, as many networks write it out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.qkv = nn.Conv2d(3, 32, 4, 4), nn.Linear(32, 96)
+        self.proj, self.head = nn.Linear(32, 32), nn.Linear(32, 4)
+
+    def forward(self, planes: Any) -> Any:
+        tokens = self.patches(planes).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(tokens).reshape(-1, 64, 3, 2, 16).permute(2, 0, 3, 1, 4)
+        weights = (q * 0.25 @ k.transpose(-2, -1)).softmax(-1)
+        return self.head(self.proj((weights @ v).transpose(1, 2).reshape(-1, 64, 32)).mean(dim=1))
+
+
 NETWORKS = {
     "resnet": lambda: models.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=4),
     "mobilenet": lambda: models.MobileNetV2(4, inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]),
     "vit": lambda: models.VisionTransformer(SIDE, 8, 2, 2, 32, 64, num_classes=4),
     "transformer": Encoder,
+    "attention by hand": ByHand,
 }
 
 
