@@ -17,6 +17,7 @@ from dlx_deploy.config.loading import written_values
 from dlx_deploy.config.sections import GRAPHS
 from dlx_deploy.config.template import render, toml_value
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.foreign.shape import picture_in, reads_texts
 from dlx_deploy.nn.models.families import is_user
 from dlx_deploy.nn.models.names import check_collection, check_known
 from dlx_deploy.tasks import task_for
@@ -235,6 +236,8 @@ def _of_alone(brought: Brought, targets: Sequence[str]) -> list[Assumption]:
     found = [Assumption("name", _name(brought.model), "from the model's")]
     if targets:
         found.append(Assumption("targets", list(targets)))
+    if brought.is_graph and reads_texts(Path(brought.model)):
+        return found
     shape = _shape(brought.model) if brought.is_graph else None
     if shape:
         reason = "what the model's input says"
@@ -248,8 +251,6 @@ def _of_alone(brought: Brought, targets: Sequence[str]) -> list[Assumption]:
 
 def _shape(model: str) -> tuple[int, int, int] | None:
     """Height, width and channels of the images that a finished graph reads, if its file says them."""
-    from dlx_deploy.graph.foreign.shape import picture_in
-
     picture = picture_in(Path(model))
     return (picture.height, picture.width, picture.channels) if picture else None
 

@@ -91,6 +91,7 @@ def view_graph(path: Path, targets: Sequence[str]) -> GraphView:
     Raises:
         ConfigError: it cannot be read, is no ONNX model, or a target is unknown.
     """
+    from dlx_deploy.graph.foreign.tokens import reads_tokens
     from dlx_deploy.graph.foreign.usable import external_files, refuse_unusable
     from dlx_deploy.graph.foreign.wire import read_facts
     from dlx_deploy.stages.support.operators import file_verdicts
@@ -98,7 +99,7 @@ def view_graph(path: Path, targets: Sequence[str]) -> GraphView:
     profiles = [load_target(name).profile for name in targets or _USUAL]
     facts, unusable = read_facts(path), ""
     try:
-        refuse_unusable(facts, path)
+        refuse_unusable(facts, path, reads_tokens(facts.inputs))
         external_files(path)
     except ConfigError as e:
         unusable = str(e).removeprefix(f"{path}: ")

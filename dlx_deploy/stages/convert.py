@@ -136,7 +136,7 @@ def foreseen(config: Config, profiles: Sequence[Profile]) -> list[str]:
     from dlx_deploy.runtime.hazards.operators import list_operators
     from dlx_deploy.targets.hazards import target_hazards
 
-    usable_facts(path)
+    usable_facts(path, texts=task_for(config.data).inputs.reads == "texts")
     operators = list_operators(path.read_bytes())
     met = [(profile, found) for profile in profiles for found in target_hazards(operators, profile)]
     hazards = [
@@ -162,15 +162,37 @@ def check(setup: Setup[ConvertParams]) -> None:
     """The ``[teacher]`` table and ``[data]``, and what the file says of itself."""
     config, path = setup.config, setup.inputs["model"]
     task = task_for(config.data)
+    if task.inputs.reads == "texts":
+        _check_texts(setup, path)
+        return
     if "mean" not in task.inputs.keys:
         raise ConfigError(
             f"teacher.model is {config.teacher.model!r}, and the data are {task.inputs.noun}; a finished graph must "
-            "read images: give the network by a name or as 'FILE.py:FUNCTION'"
+            "read images or texts: give the network by a name or as 'FILE.py:FUNCTION'"
         )
     _refuse_measured(config.data, path)
     from dlx_deploy.graph.foreign.shape import usable_ends
 
     usable_ends(path)
+
+
+def _check_texts(setup: Setup[ConvertParams], path: Path) -> None:
+    """A network that was trained with a tokenizer of its own, for texts as long as the data's may be."""
+    from dlx_deploy.graph.foreign.shape import PROGRAM, usable_ends
+    from dlx_deploy.graph.foreign.tokens import TokenFront, refuse_length, token_ends
+
+    data = setup.config.data
+    if path.suffix.lower() == PROGRAM:
+        raise ConfigError(f"{path}: the data are texts; a torch.export program must read images: give it as ONNX")
+    inputs, _ = usable_ends(path, texts=True)
+    ends = token_ends(inputs, path)
+    if not data.tokenizer.endswith(".json"):
+        raise ConfigError(
+            f"data.tokenizer is {data.tokenizer!r}, and {path.name} was trained with a tokenizer of its own, whose "
+            "numbers others do not share; set data.tokenizer to its tokenizer.json (--set data.tokenizer=FILE)"
+        )
+    length = data.max_length if setup.params.length == "fixed" else None
+    refuse_length(ends, TokenFront(data.max_length, 0, length), path)
 
 
 def _refuse_training(config: Config) -> None:

@@ -19,8 +19,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.foreign.batch import open_batch
 from dlx_deploy.graph.foreign.raising import raised
+from dlx_deploy.graph.foreign.tokens import TokenEnds, TokenFront, tokens_before, with_token_ends
 from dlx_deploy.graph.foreign.usable import Layout, Picture
-from dlx_deploy.graph.model import WEIGHTED, Index, int_attribute
+from dlx_deploy.graph.model import MAX_LENGTH, WEIGHTED, Index, int_attribute
 from dlx_deploy.graph.passes.base import Pass, run_passes
 from dlx_deploy.graph.passes.fold import batch_norms_folded, drop_unread
 from dlx_deploy.graph.passes.opset import to_opset
@@ -61,9 +62,10 @@ class Adoption:
     ``answer``: the
     model's output that counts, and ``output`` and ``dims``: its name and sizes here, behind the batch. ``order``: for
     each class its place in the model's answer; empty: as they are. ``batch``: fixed, or ``None`` where any will do.
+    ``tokens``: of a network for texts, what its inputs are; ``layout`` is of images.
     """
 
-    front: Front
+    front: Front | TokenFront
     layout: Layout
     images: str
     answer: str
@@ -72,6 +74,7 @@ class Adoption:
     opset: int
     order: tuple[int, ...] = ()
     batch: int | None = None
+    tokens: TokenEnds | None = None
 
 
 def load_original(path: Path, folder: Path | None) -> ModelProto:
@@ -131,14 +134,25 @@ def _inlined(model: ModelProto) -> ModelProto:
 def _with_ends(model: ModelProto, wanted: Adoption) -> ModelProto:
     """The input as ``front`` has it, and no shapes that were said of another batch; weights are no inputs."""
     graph, picture = model.graph, wanted.front
+    del model.metadata_props[:]
+    if isinstance(picture, TokenFront):
+        assert wanted.tokens is not None
+        before = with_token_ends(model, wanted.tokens, picture, wanted.batch or _BATCH)
+        return _without_shapes(model, before, wanted)
     weights = {t.name for t in graph.initializer}
     (images,) = (value for value in graph.input if value.name not in weights)
     before = images.type.tensor_type.shape.dim[0].dim_value
     sizes = [picture.height, picture.width]
     inner = [picture.channels, *sizes] if wanted.layout == "NCHW" else [*sizes, picture.channels]
     new = helper.make_tensor_value_info(images.name, TensorProto.FLOAT, [wanted.batch or _BATCH, *inner])
-    del graph.input[:], graph.value_info[:]
+    del graph.input[:]
     graph.input.append(new)
+    return _without_shapes(model, before, wanted)
+
+
+def _without_shapes(model: ModelProto, before: int, wanted: Adoption) -> ModelProto:
+    graph = model.graph
+    del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     if model.ir_version < 4:
@@ -214,6 +228,11 @@ def _rank(model: ModelProto, name: str) -> int:
 def _fronted(model: ModelProto, wanted: Adoption) -> ModelProto:
     """uint8[N, H, W, C], NHWC, 0..255 in: cast first, as TensorRT accepts uint8 only as the input of a cast."""
     graph, picture = model.graph, wanted.front
+    if isinstance(picture, TokenFront):
+        assert wanted.tokens is not None
+        if picture.length is None:
+            helper.set_model_props(model, {MAX_LENGTH: str(picture.max_length)})
+        return tokens_before(model, wanted.tokens, picture, wanted.images, wanted.batch or _BATCH)
     (old,) = graph.input
     planes = wanted.layout == "NCHW"
     shape = (-1, 1, 1) if planes else (-1,)
@@ -224,7 +243,7 @@ def _fronted(model: ModelProto, wanted: Adoption) -> ModelProto:
         nodes.append(turn)
     graph.initializer.extend(
         numpy_helper.from_array(np.asarray(values, np.float32).reshape(shape), f"front/{name}")
-        for name, values in (("scale", wanted.front.scale), ("shift", wanted.front.shift))
+        for name, values in (("scale", picture.scale), ("shift", picture.shift))
     )
     nodes.append(helper.make_node("Mul", [nodes[-1].output[0], "front/scale"], ["front/scaled"], name="preprocess/Mul"))
     nodes.append(helper.make_node("Add", ["front/scaled", "front/shift"], [old.name], name="preprocess/Add"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.execution.evaluation import run_onnx
-from dlx_deploy.graph.samples import Samples
+from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.runtime.backends.session import InferenceSession, open_session, session_errors
 from dlx_deploy.runtime.errors import PackageError
 from dlx_deploy.runtime.untyped import Array
@@ -21,8 +21,8 @@ BATCH = 32
 _ROUNDING = 1e-4
 """Of probabilities."""
 
-Read = Callable[[Samples], NDArray[np.float32]]
-"""Stored samples as the original reads them, computed the plain way."""
+Read = Callable[[Samples], Arrays]
+"""Stored samples as the original reads them, by the names of its inputs, computed the plain way."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,17 @@ def open_original(original: Original) -> InferenceSession:
 
 
 def _asked(original: Original, samples: Samples, read: Read) -> Array:
-    ask, parts = original.ask, []
-    if ask is None:
-        session = open_original(original)
-
-        def ask(images: NDArray[np.float32]) -> Array:
-            answer: Array = session.run([original.answer], {original.images: images})[0]
-            return answer
-
+    session, parts = None if original.ask else open_original(original), []
     for part in samples.batches(original.batch or BATCH, fill=original.batch is not None):
+        given = read(part)
         try:
-            parts.append(ask(read(part)))
+            if original.ask is not None:
+                parts.append(original.ask(given[original.images]))
+            elif session is not None:
+                parts.append(session.run([original.answer], given)[0])
         except session_errors() as e:
             raise StageFailed(f"ONNX Runtime cannot run it as it came, on {part.describe()}: {e}") from e
-    answers = np.concatenate(parts)[: len(samples)]
+    answers: Array = np.concatenate(parts)[: len(samples)]
     return answers[:, list(original.order)] if original.order else answers
 
 

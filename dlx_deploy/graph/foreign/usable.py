@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.foreign.tokens import reads_tokens, token_ends
 from dlx_deploy.graph.foreign.wire import (
     BFLOAT16,
     DOUBLE,
@@ -69,19 +70,21 @@ class Picture:
     channels: int
 
 
-def usable_facts(path: Path, content: bytes | None = None) -> OnnxFacts:
+def usable_facts(path: Path, content: bytes | None = None, texts: bool = False) -> OnnxFacts:
     """What the model in ``path`` says of itself, if it can be used; ``content``: what it became, in its place.
+
+    ``texts``: whether it must read these, else images.
 
     Raises:
         ConfigError: it cannot; as ``refuse_unusable``.
     """
     facts = read_facts(path) if content is None else facts_in(content, path)
-    refuse_unusable(facts, path)
+    refuse_unusable(facts, path, texts)
     return facts
 
 
-def refuse_unusable(facts: OnnxFacts, path: Path) -> None:
-    """Nothing, if the model is plain float32 ONNX that reads one batch of images.
+def refuse_unusable(facts: OnnxFacts, path: Path, texts: bool = False) -> None:
+    """Nothing, if the model is plain float32 ONNX that reads one batch of images, or of ``texts``.
 
     Raises:
         ConfigError: operators of other domains, half precision, quantized already, an opset that cannot be converted,
@@ -113,7 +116,10 @@ def refuse_unusable(facts: OnnxFacts, path: Path) -> None:
             f"{path}: draws random numbers ({_few(drawn)}), so that no answer is the same twice; export it for "
             "inference: .eval() in PyTorch, training=False in Keras"
         )
-    refuse_inputs(facts.inputs, path)
+    if texts:
+        token_ends(facts.inputs, path)
+    else:
+        refuse_inputs(facts.inputs, path)
 
 
 def refuse_inputs(inputs: Sequence[Value], path: Path) -> None:
@@ -122,6 +128,11 @@ def refuse_inputs(inputs: Sequence[Value], path: Path) -> None:
     Raises:
         ConfigError: they are not.
     """
+    if reads_tokens(inputs):
+        raise ConfigError(
+            f"{path}: reads {_few([str(value) for value in inputs])}, tokens of texts, and the data are images; give "
+            "data of texts (data.kind 'text'), or a network for images"
+        )
     if not inputs:
         raise ConfigError(f"{path}: has no input; rule: one, of images; export it with the images as its input")
     if len(inputs) != 1:

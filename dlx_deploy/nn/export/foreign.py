@@ -17,18 +17,20 @@ from onnx import ModelProto
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.checks.rows import refuse_dependent_rows, unlike
 from dlx_deploy.graph.execution.evaluation import run_onnx
-from dlx_deploy.graph.foreign.adopt import Adoption, adopted, ends_in_softmax, load_original
+from dlx_deploy.graph.foreign.adopt import Adoption, Front, adopted, ends_in_softmax, load_original
 from dlx_deploy.graph.foreign.invalid import refuse_invalid
 from dlx_deploy.graph.foreign.parity import Original, OriginalParity, check_original, open_original
 from dlx_deploy.graph.foreign.shape import PROGRAM, usable_ends
+from dlx_deploy.graph.foreign.tokens import TokenEnds, TokenFront, refuse_length, token_ends
 from dlx_deploy.graph.foreign.usable import chosen_output, layout_of, usable_facts
-from dlx_deploy.graph.foreign.wire import Value
+from dlx_deploy.graph.foreign.wire import TYPES, Value
 from dlx_deploy.graph.model import load, to_bytes
-from dlx_deploy.graph.samples import Samples
+from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.export.parity import ROUNDING, ROWS_SHARE
 from dlx_deploy.nn.export.program import read_program
 from dlx_deploy.nn.export.spec import Spec
 from dlx_deploy.nn.weights.class_order import order_of
+from dlx_deploy.runtime.untyped import Array
 
 __all__ = ["Adopted", "Foreign", "check_adopted", "check_rows", "read_foreign"]
 
@@ -40,17 +42,24 @@ _NAMES = ("names", "classes", "class_names", "labels", "id2label")
 
 @dataclass(frozen=True)
 class Adopted:
-    """``model``: the graph as it is used; ``original``: as it came, with what became of its answer."""
+    """``model``: the graph as it is used; ``original``: as it came, with what became of its answer.
+
+    ``planes``: whether it reads images in planes; ``tokens``: what its inputs are, where it reads texts.
+    """
 
     model: bytes
     original: Original
     planes: bool
     name: str
+    tokens: TokenEnds | None = None
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A network as it came. ``images``: its input; ``answer``: the output that counts; ``ask``: as in ``Original``."""
+    """A network as it came. ``images``: its input; ``answer``: the output that counts; ``ask``: as in ``Original``.
+
+    ``tokens``: what its inputs are, where it reads texts; ``images`` are then the token ids.
+    """
 
     name: str
     model: ModelProto
@@ -58,6 +67,7 @@ class Foreign:
     answer: Value
     metadata: dict[str, str]
     ask: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+    tokens: TokenEnds | None = None
 
     def class_names(self, beside: Path | None) -> tuple[str, ...]:
         """The names of the classes in the order of the answer: from its metadata or the file ``beside``, else none."""
@@ -77,7 +87,8 @@ class Foreign:
         """
         order = self._order(names, classes)
         front = spec.front()
-        layout = layout_of(self.images, front.picture, Path(self.name))
+        images = isinstance(front, Front)
+        layout = layout_of(self.images, front.picture, Path(self.name)) if isinstance(front, Front) else "NCHW"
         ((output, dims),) = spec.outputs.items()
         wanted = Adoption(
             front=front,
@@ -89,6 +100,7 @@ class Foreign:
             opset=spec.opset,
             order=order,
             batch=spec.fixed,
+            tokens=self.tokens,
         )
         softmax = ends_in_softmax(self.model, self.answer.name)
         batch = self.images.dims[0] if self.images.dims else None
@@ -98,7 +110,7 @@ class Foreign:
         except StageFailed:
             refuse_invalid(self.model, self.name)
             raise
-        return Adopted(to_bytes(graph), original, layout == "NCHW", self.name)
+        return Adopted(to_bytes(graph), original, images and layout == "NCHW", self.name, self.tokens)
 
     def _order(self, names: Sequence[str] | None, classes: Sequence[str]) -> tuple[int, ...]:
         if names is None:  # a rehearsal, whose answers nobody reads
@@ -125,7 +137,10 @@ def read_foreign(path: Path, weights: Path | None, spec: Spec, output: str) -> F
     Raises:
         ConfigError: it cannot be used, or does not fit what ``spec`` says of images and answers.
     """
-    picture, (dims,) = spec.front().picture, spec.outputs.values()
+    front, (dims,) = spec.front(), spec.outputs.values()
+    if isinstance(front, TokenFront):
+        return _read_texts(path, weights, front, tuple(dims), output)
+    picture = front.picture
     if path.suffix.lower() == PROGRAM:
         inputs, outputs = usable_ends(path)
         layout_of(inputs[0], picture, path)
@@ -143,6 +158,16 @@ def read_foreign(path: Path, weights: Path | None, spec: Spec, output: str) -> F
     return Foreign(path.name, model, images, answer, facts.metadata, ask and partial(ask, place))
 
 
+def _read_texts(
+    path: Path, weights: Path | None, front: TokenFront, dims: tuple[int | None, ...], output: str
+) -> Foreign:
+    facts = usable_facts(path, texts=True)
+    ends = token_ends(facts.inputs, path)
+    refuse_length(ends, front, path)
+    answer = chosen_output(facts.outputs, output, dims, path)
+    return Foreign(path.name, load_original(path, weights), ends.ids, answer, facts.metadata, tokens=ends)
+
+
 def check_adopted(adopted: Adopted, spec: Spec, samples: Samples, tolerance: float) -> OriginalParity:
     """How far the adopted graph is from the original on ``samples``, once each row had the answer that it has alone.
 
@@ -150,10 +175,13 @@ def check_adopted(adopted: Adopted, spec: Spec, samples: Samples, tolerance: flo
         StageFailed: further than ``tolerance``, or an answer depends on the batch.
     """
 
-    def read(rows: Samples) -> NDArray[np.float32]:
-        (planes,) = spec.read(rows)
-        array: NDArray[np.float32] = planes.numpy()
-        return array if adopted.planes else np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+    def read(rows: Samples) -> Arrays:
+        (tensor,) = spec.read(spec.trimmed(rows))
+        array: Array = tensor.numpy()
+        if adopted.tokens is not None:
+            return _token_feed(adopted.tokens, array, spec)
+        planes = array if adopted.planes else np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+        return {adopted.original.images: planes}
 
     parity = check_original(adopted.original, adopted.model, samples, read, tolerance)
     refuse_dependent_rows(adopted.model, unlike(samples), False, max(tolerance * ROWS_SHARE, ROUNDING))
@@ -170,17 +198,27 @@ def check_adopted(adopted: Adopted, spec: Spec, samples: Samples, tolerance: flo
     return parity
 
 
+def _token_feed(ends: TokenEnds, tokens: Array, spec: Spec) -> Arrays:
+    """What the original reads of ``tokens`` int64[N, L]."""
+    front = spec.front()
+    assert isinstance(front, TokenFront)
+    made = {ends.ids: tokens}
+    if ends.mask is not None:
+        made[ends.mask] = tokens != front.pad_id
+    if ends.types is not None:
+        made[ends.types] = np.zeros_like(tokens)
+    return {value.name: np.ascontiguousarray(array, TYPES[value.type]) for value, array in made.items()}
+
+
 def check_rows(adopted: Adopted, spec: Spec, count: int) -> None:
-    """Nothing, if the graph answers each of ``count`` images of noise as it would alone.
+    """Nothing, if the graph answers each of ``count`` samples of noise as it would alone.
 
     Raises:
         ConfigError: it cannot be run as it came, answers NaN, or takes one batch size alone.
         StageFailed: an answer depends on the batch.
     """
     open_original(adopted.original)
-    front = spec.front()
-    shape = (count, front.height, front.width, front.channels)
-    noise = Samples({spec.inputs[0]: np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)})
+    noise = spec.noise(count)
     try:
         _refuse_nan(adopted, noise, spec.fixed or count)
         refuse_dependent_rows(adopted.model, noise, False, ROUNDING)
@@ -200,7 +238,7 @@ def _refuse_nan(adopted: Adopted, noise: Samples, batch: int) -> None:
     (answers,) = run_onnx(adopted.model, noise, exact_qdq=False, batch=batch).values()
     if np.isnan(answers).any():
         raise ConfigError(
-            f"{adopted.name} answers NaN to images of noise: its weights are not finite, or were trained with another "
+            f"{adopted.name} answers NaN to noise: its weights are not finite, or were trained with another "
             "preprocessing than [data] has (mean, std and scale); export it again, or correct that"
         )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.foreign.adopt import Front
+from dlx_deploy.graph.foreign.tokens import TokenFront
 from dlx_deploy.graph.model import MAX_LENGTH
 from dlx_deploy.graph.passes.names import WRAPPED
 from dlx_deploy.graph.samples import Arrays, Samples
@@ -20,6 +21,8 @@ from dlx_deploy.runtime.tasks.text_inputs import TOKENS
 from dlx_deploy.targets.opsets import NEWEST, OLDEST
 
 __all__ = ["ExportSpec", "Spec", "TextSpec", "misshapen", "named_outputs"]
+
+_FEW_TOKENS = 4
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ class ExportSpec:
         mean, std = np.array(self.mean), np.array(self.std)
         scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
         return Front(self.height, self.width, self.channels, scale, shift)
+
+    def noise(self, count: int) -> Samples:
+        """``count`` images of noise."""
+        shape = (count, self.height, self.width, self.channels)
+        return Samples({IMAGES: np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)})
 
     def metadata(self) -> dict[str, str]:
         """What else the model's file says."""
@@ -129,16 +137,18 @@ class TextSpec:
         dims: dict[int, Any] = {0: torch.export.Dim("batch")} if self.batch == "dynamic" else {}
         return ({**dims, 1: torch.export.Dim("length", max=self.max_length)} if self.length == "dynamic" else dims,)
 
-    def front(self) -> Front:
-        """None: see Raises.
+    def front(self) -> TokenFront:
+        """What stands before a network that came as a graph."""
+        return TokenFront(self.max_length, self.pad_id, self.max_length if self.length == "fixed" else None)
 
-        Raises:
-            ConfigError: a network for texts cannot come as a graph.
-        """
-        raise ConfigError(
-            "the data are texts, and a finished graph must read images; give the network by a name or as "
-            "'FILE.py:FUNCTION'"
-        )
+    def noise(self, count: int) -> Samples:
+        """``count`` texts of a few tokens that every vocabulary has, of several lengths."""
+        drawn = np.random.default_rng(0)
+        tokens = drawn.integers(0, _FEW_TOKENS, (count, self.max_length), dtype=np.int32)
+        tokens[tokens == self.pad_id] = _FEW_TOKENS
+        ends = drawn.integers(1, self.max_length + 1, (count, 1))
+        tokens[np.arange(self.max_length) >= ends] = self.pad_id
+        return Samples({TOKENS: tokens}, {TOKENS: self.pad_id})
 
     def metadata(self) -> dict[str, str]:
         """What else the model's file says."""

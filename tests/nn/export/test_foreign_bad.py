@@ -171,7 +171,7 @@ def no_batch(model: ModelProto) -> None:
         (twice, r"is no valid ONNX model: .*'relu' has been used as output names multiple times"),
         (short, r"is no valid ONNX model: .*conv\.weight\) raw_data size \(1 bytes\) is too small"),
         (recursive, r"is no valid ONNX model: Cycle detected in model-local function references"),
-        (not_finite, r"net\.onnx answers NaN to images of noise: its weights are not finite"),
+        (not_finite, r"net\.onnx answers NaN to noise: its weights are not finite"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, spoil: Spoil, message: str) -> None:
