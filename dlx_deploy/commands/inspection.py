@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dlx_deploy.commands.options import JsonOption, TargetOption, finish, print_view, say
+from dlx_deploy.commands.options import JsonOption, TargetOption, finish, print_view
 from dlx_deploy.commands.packages import selftest
 from dlx_deploy.errors import ConfigError
 
@@ -46,8 +46,11 @@ def inspect(
         selftest(path, as_json=as_json)
     elif path.suffix.lower() in CHECKPOINTS:
         from dlx_deploy.report.networks import view_checkpoint
+        from dlx_deploy.report.screen import showing
 
-        print_view(view_checkpoint(path, model, say), as_json)
+        with showing("inspect") as progress:
+            view = view_checkpoint(path, model, progress)
+        print_view(view, as_json)
     elif path.suffix.lower() == ONNX:
         from dlx_deploy.report.graphs import view_graph
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.progress import Progress, silent
 from dlx_deploy.report.table import format_bytes, format_table
 from dlx_deploy.runtime.views import lines_of
 
@@ -150,7 +151,7 @@ class NetworkView(msgspec.Struct, frozen=True):
         return "\n".join([lines_of([head]), table, *(tail if below else [])])
 
 
-def view_checkpoint(path: Path, model: str = "", say: Callable[[str], None] = lambda _: None) -> CheckpointView:
+def view_checkpoint(path: Path, model: str = "", progress: Progress = silent) -> CheckpointView:
     """What the checkpoint ``path`` holds, and the networks that it is likely of, or how it differs from ``model``.
 
     Raises:
@@ -174,12 +175,8 @@ def view_checkpoint(path: Path, model: str = "", say: Callable[[str], None] = la
             raise ConfigError(f"--model {model!r}: no network that can be built without data; see: {_INSPECT}")
         found = [one]
     elif shapes:
-        say("looking for the networks that it is likely of")
-
-        def told(done: float, total: float, text: str = "") -> None:
-            say(f"{text} ({done + 1:.0f} of {total:.0f})")
-
-        found = likely_networks(shapes, told, path.stem)
+        progress(0, 0, "looking for the networks that it is likely of")
+        found = likely_networks(shapes, progress, path.stem)
     return CheckpointView(contents.facts, taken, why, tuple(_likely(one, shapes or {}) for one in found), model)
 
 

@@ -18,6 +18,7 @@ from dlx_deploy.config import Config, Data, Export
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step, Tree
 from dlx_deploy.runtime.filenames import MODEL
+from dlx_deploy.stages.support.exported import exported_metrics
 from dlx_deploy.stages.support.operators import operator_notes, refuse_unread, teacher_verdicts
 from dlx_deploy.stages.support.rehearsal import outputs_for
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
@@ -53,7 +54,6 @@ def run(job: Job[ConvertParams]) -> Metrics:
     Raises:
         ConfigError: the network cannot be used. StageFailed: what was made of it answers otherwise.
     """
-    from dlx_deploy.graph.analysis.cost import model_summary
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.nn.export.foreign import check_adopted, read_foreign
 
@@ -72,15 +72,7 @@ def run(job: Job[ConvertParams]) -> Metrics:
     samples = data.samples("validation")[: max(job.params.parity_images, _ROWS)]
     parity = check_adopted(adopted, spec, samples, job.params.parity_tolerance)
     job.progress(2, 3, "validation")
-    summary = model_summary(out)
-    return {
-        "parity_max_abs_diff": parity.max_abs_diff,
-        "parity_relative": parity.relative,
-        "macs": float(summary.macs),
-        "parameters": float(summary.parameters),
-        "size_bytes": float(summary.size_bytes),
-        **_validated(job, out, data),
-    }
+    return {**exported_metrics(out, parity), **_validated(job, out, data)}
 
 
 def _validated(job: Job[ConvertParams], path: Path, data: Dataset) -> Metrics:

@@ -11,6 +11,7 @@ from dlx_deploy.config import Config, Export
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Stage, Step
 from dlx_deploy.runtime.filenames import MODEL
+from dlx_deploy.stages.support.exported import exported_metrics
 from dlx_deploy.stages.support.networks import rebuilding
 from dlx_deploy.stages.support.training import TORCH_TOOLS, use_threads
 from dlx_deploy.targets import Profile
@@ -34,7 +35,6 @@ def run(job: Job[Export]) -> Metrics:
     Raises:
         StageFailed: an operator cannot be expressed at the opset, or ONNX Runtime and torch disagree.
     """
-    from dlx_deploy.graph.analysis.cost import model_summary
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.nn.export.network import export_onnx
     from dlx_deploy.nn.export.parity import check_parity
@@ -55,15 +55,7 @@ def run(job: Job[Export]) -> Metrics:
     if parity.vacuous:
         same = " and ".join(parity.vacuous)
         _log.warning("parity of %s says nothing: torch gives the same %s for every input", job.inputs["model"], same)
-    summary = model_summary(out)
-    return {
-        "parity_max_abs_diff": parity.max_abs_diff,
-        "parity_relative": parity.relative,
-        "macs": float(summary.macs),
-        "parameters": float(summary.parameters),
-        "size_bytes": float(summary.size_bytes),
-        **_sparsity(out, model),
-    }
+    return exported_metrics(out, parity)
 
 
 def _sparsity(path: Path, model: nn.Module) -> Metrics:

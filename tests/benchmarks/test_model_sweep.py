@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from ..modules import load_module
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PARITY = 1e-3
 """``export.parity_tolerance``."""
 
 
-def load_sweep() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("model_sweep", BENCHMARKS / "model_sweep.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
-SWEEP = load_sweep()
+SWEEP = load_module(BENCHMARKS / "model_sweep.py")
 
 
 def test_the_sweep_has_all_kinds_once() -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import math
 import re
-import sys
 from collections.abc import Iterator
 from statistics import NormalDist
-from types import ModuleType
 
 import pytest
 import yaml
@@ -17,20 +14,11 @@ import yaml
 from dlx_deploy.runtime.statistics.drops import drop_upper_bound
 from dlx_deploy.runtime.statistics.search import fewest
 
+from ..modules import load_module
 from .pages import DOCS
 
 ROOT = DOCS.parent
 MADE = {"reference/configuration.md", "reference/commands.md"}
-
-
-def site_pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("site_pages", ROOT / "scripts" / "site_pages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
 
 
 def nav(entries: list[object]) -> Iterator[str]:
@@ -130,7 +118,7 @@ def test_every_key_of_the_configuration_is_explained() -> None:
 
     from dlx_deploy.config import Config
 
-    page = site_pages().configuration_page()
+    page = load_module(ROOT / "scripts" / "site_pages.py").configuration_page()
     for section in msgspec.structs.fields(Config):
         kind = section.type
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
@@ -151,7 +139,7 @@ def test_every_command_is_explained() -> None:
 
     from dlx_deploy.cli import app
 
-    page = site_pages().commands_page()
+    page = load_module(ROOT / "scripts" / "site_pages.py").commands_page()
     group = typer.main.get_command(app)
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         if not command.hidden and not hasattr(command, "commands"):

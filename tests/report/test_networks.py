@@ -21,9 +21,9 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_is_recognised_and_the_configuration_given(checkpoint: Path) -> None:
-    said: list[str] = []
-    view = view_checkpoint(checkpoint, say=said.append)
-    assert said[:2] == ["looking for the networks that it is likely of", "resnet8 is compared (1 of 6)"]
+    told: list[tuple[float, float, str]] = []
+    view = view_checkpoint(checkpoint, progress=lambda done, total, text="": told.append((done, total, text)))
+    assert told[:2] == [(0, 0, "looking for the networks that it is likely of"), (0, 6, "resnet8 is compared")]
     assert "  resnet8 with width = 2.0 for 10 classes, images of 1 channels: every tensor fits\n" in view.text
     assert '  model = "resnet8"\n  arguments = { width = 2.0 }\n' in view.text
     assert "  [data]\n  channels = 1\n" in view.text
