@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 from onnx import ModelProto
 
@@ -63,7 +64,8 @@ class QuantizationRequest:
     every type itself. ``dynamic`` finds the ranges of activations while the network runs, instead of by calibration.
     ``reduce_range`` and ``dynamic`` concern the CPU style alone. ``given`` is the plan, or the part of it, that is not
     to be found here. ``method`` is one of ``methods``. ``effort``: how much is tried to make integers better
-    (``quantization.kit``); with dynamic activations nothing is.
+    (``quantization.kit``); with dynamic activations nothing is. ``weight_levels``: weights are from minus this to this,
+    where that is not the scheme's own (7: the grid of int4, stored as int8).
     """
 
     style: Style
@@ -77,10 +79,18 @@ class QuantizationRequest:
     methods: Mapping[str, RangeMethod] = field(default_factory=lambda: METHODS)
     rounding: Rounding = nearest
     effort: Effort = "fast"
+    weight_levels: int = 0
 
     @property
     def scheme(self) -> Scheme | None:
         """In which INT8 is written, if it is."""
+        scheme = self._style_scheme
+        if scheme is None or not self.weight_levels:
+            return scheme
+        return msgspec.structs.replace(scheme, weight_levels=self.weight_levels)
+
+    @property
+    def _style_scheme(self) -> Scheme | None:
         if not self.int8:
             return None
         if self.style == "tensorrt":

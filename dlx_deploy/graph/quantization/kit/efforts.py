@@ -7,19 +7,21 @@ from typing import Literal
 
 from dlx_deploy.graph.quantization.kit.better_ranges import by_method
 from dlx_deploy.graph.quantization.kit.correction import correct_biases
+from dlx_deploy.graph.quantization.kit.learned_rounding import learn_rounding
 from dlx_deploy.graph.quantization.kit.state import Step
 
 __all__ = ["Effort", "steps_of"]
 
 Effort = Literal["fast", "balanced", "best"]
 
+ROUNDING = Step("learned rounding", learn_rounding)
 BIASES = Step("bias correction", correct_biases)
 """The last: it takes back what all others leave."""
 
 _STEPS: Mapping[Effort, tuple[Step, ...]] = {
     "fast": (),
     "balanced": (by_method("mse"), BIASES),
-    "best": (by_method("mse"), by_method("percentile"), by_method("entropy"), BIASES),
+    "best": (by_method("mse"), by_method("percentile"), by_method("entropy"), ROUNDING, BIASES),
 }
 
 
