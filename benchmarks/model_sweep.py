@@ -37,7 +37,7 @@ PICTURES = {"train": 24, "validation": 6, "test": 12}
 """Of each class."""
 SIDE = 40
 SETTLING = 4
-"""Samples in a step of networks whose random weights let activations grow or vanish until the statistics follow."""
+"""Samples in a step of a network whose random weights let activations grow until the statistics follow."""
 TEXTS = 160
 VOCABULARY = 300
 SAID = (
@@ -95,8 +95,8 @@ TORCHVISION = (
     Brought("mnasnet0_5"),
     Brought("shufflenet_v2_x0_5"),
     Brought("squeezenet1_1"),
-    Brought("efficientnet_b0", batch=SETTLING),
-    Brought("efficientnet_v2_s", 32, batch=SETTLING),
+    Brought("efficientnet_b0"),
+    Brought("efficientnet_v2_s", 32),
     Brought("convnext_tiny"),
     Brought("regnet_x_400mf"),
     Brought("regnet_y_400mf"),

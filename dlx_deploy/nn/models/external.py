@@ -181,6 +181,8 @@ def hf_network(
     """
     if type(config) not in auto._model_mapping:
         raise ConfigError(f"model 'hf:{name}': transformers has no {noun} of type {config.model_type!r}")
+    if config.architectures is None:  # a type that several classes make is looked up there (DeiT)
+        config.architectures = []
     for attention in attentions:
         try:
             network: nn.Module = auto.from_config(config, attn_implementation=attention)

@@ -63,6 +63,14 @@ def test_a_kind_is_built_and_exported(kind: str, tmp_path: Path) -> None:
     assert check_parity(tmp_path / "m.onnx", model, spec, images, 1e-3).vacuous == ()
 
 
+def test_a_type_that_several_classes_make_is_built_without_a_word_on_them(tmp_path: Path) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    transformers.AutoConfig.for_model("deit", **VIT, image_size=32, patch_size=8).save_pretrained(tmp_path)
+    assert transformers.AutoConfig.from_pretrained(tmp_path).architectures is None
+    network = build_model(f"hf:{tmp_path}", {}, 4, SPEC)
+    assert network(SPEC.drawn(2)).shape == (2, 4)
+
+
 def test_a_name_is_of_the_family_that_reads_the_data(tmp_path: Path) -> None:
     assert [getattr(family_of("hf:x", reads), "builder", "") for reads in ("images", "texts", None)] == [
         "dlx_deploy.nn.models.hf_images:build_hf_images",
