@@ -128,7 +128,7 @@ def foreseen(config: Config, profiles: Sequence[Profile]) -> list[str]:
     from dlx_deploy.runtime.hazards.operators import list_operators
     from dlx_deploy.targets.hazards import target_hazards
 
-    usable_facts(path, texts=task_for(config.data).inputs.reads == "texts")
+    usable_facts(path, texts="tokenizer" in task_for(config.data).inputs.keys)
     operators = list_operators(path.read_bytes())
     met = [(profile, found) for profile in profiles for found in target_hazards(operators, profile)]
     hazards = [
@@ -154,7 +154,7 @@ def check(setup: Setup[ConvertParams]) -> None:
     """The ``[teacher]`` table and ``[data]``, and what the file says of itself."""
     config, path = setup.config, setup.inputs["model"]
     task = task_for(config.data)
-    if task.inputs.reads == "texts":
+    if "tokenizer" in task.inputs.keys:
         _check_texts(setup, path)
         return
     if "mean" not in task.inputs.keys:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -19,18 +20,20 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.foreign.batch import open_batch
 from dlx_deploy.graph.foreign.raising import raised
-from dlx_deploy.graph.foreign.tokens import TokenEnds, TokenFront, tokens_before, with_token_ends
 from dlx_deploy.graph.foreign.usable import Layout, Picture
-from dlx_deploy.graph.model import MAX_LENGTH, WEIGHTED, Index, int_attribute
+from dlx_deploy.graph.foreign.wire import Value
+from dlx_deploy.graph.model import WEIGHTED, Index, int_attribute
 from dlx_deploy.graph.passes.base import Pass, run_passes
 from dlx_deploy.graph.passes.fold import batch_norms_folded, drop_unread
 from dlx_deploy.graph.passes.opset import to_opset
 from dlx_deploy.graph.passes.pooling import POOL_GLOBALLY
 from dlx_deploy.graph.passes.safe import SAFE_FORMS
 from dlx_deploy.graph.passes.tidy import TIDY
+from dlx_deploy.graph.samples import Arrays
+from dlx_deploy.runtime.untyped import Array
 from dlx_deploy.runtime.words import said
 
-__all__ = ["Adoption", "Front", "adopted", "ends_in_softmax", "load_original"]
+__all__ = ["Adoption", "Border", "Front", "ImageBorder", "adopted", "ends_in_softmax", "load_original"]
 
 _BATCH = "batch"
 _FLOW = ("If", "Loop", "Scan")
@@ -55,26 +58,90 @@ class Front:
         return Picture(self.height, self.width, self.channels)
 
 
+class Border(Protocol):
+    """What a package feeds, before a network that came as a graph: bound to that network's own inputs."""
+
+    @property
+    def first(self) -> Value:
+        """The network's own input that says its batch."""
+
+    def opened(self, model: ModelProto, batch: int | str) -> None:
+        """Give the network's inputs the shapes that the package feeds; weights are no inputs."""
+
+    def put_before(self, model: ModelProto, name: str, batch: int | str) -> None:
+        """Make them of the one input ``name``."""
+
+    def feed(self, read: Array) -> Arrays:
+        """What the network reads of ``read``, what a bare network of ours reads, by the names of its inputs."""
+
+
+@dataclass(frozen=True)
+class ImageBorder:
+    """``front`` before the network that reads ``images`` in ``layout``."""
+
+    front: Front
+    images: Value
+    layout: Layout
+
+    @property
+    def first(self) -> Value:
+        """The network's own input that says its batch."""
+        return self.images
+
+    def opened(self, model: ModelProto, batch: int | str) -> None:
+        """Give the network's input the shape that the package feeds; weights are no inputs."""
+        front = self.front
+        sizes = [front.height, front.width]
+        inner = [front.channels, *sizes] if self.layout == "NCHW" else [*sizes, front.channels]
+        del model.graph.input[:]
+        model.graph.input.append(helper.make_tensor_value_info(self.images.name, TensorProto.FLOAT, [batch, *inner]))
+
+    def put_before(self, model: ModelProto, name: str, batch: int | str) -> None:
+        """uint8[N, H, W, C], NHWC, 0..255 in: cast first, as TensorRT accepts uint8 only as the input of a cast."""
+        graph, front, planes = model.graph, self.front, self.layout == "NCHW"
+        shape = (-1, 1, 1) if planes else (-1,)
+        nodes = [helper.make_node("Cast", [name], ["front/float"], name="preprocess/Cast", to=TensorProto.FLOAT)]
+        if planes:
+            turn = helper.make_node("Transpose", ["front/float"], ["front/planes"], name="preprocess/Transpose")
+            turn.attribute.append(helper.make_attribute("perm", [0, 3, 1, 2]))
+            nodes.append(turn)
+        graph.initializer.extend(
+            numpy_helper.from_array(np.asarray(values, np.float32).reshape(shape), f"front/{kind}")
+            for kind, values in (("scale", front.scale), ("shift", front.shift))
+        )
+        before = nodes[-1].output[0]
+        nodes.append(helper.make_node("Mul", [before, "front/scale"], ["front/scaled"], name="preprocess/Mul"))
+        last = ["front/scaled", "front/shift"]
+        nodes.append(helper.make_node("Add", last, [self.images.name], name="preprocess/Add"))
+        dims = [batch, front.height, front.width, front.channels]
+        del graph.input[:]
+        graph.input.append(helper.make_tensor_value_info(name, TensorProto.UINT8, dims))
+        for node in reversed(nodes):
+            graph.node.insert(0, node)
+
+    def feed(self, read: Array) -> Arrays:
+        """What the network reads of ``read``, float32[N, C, H, W]."""
+        planes = read if self.layout == "NCHW" else np.ascontiguousarray(read.transpose(0, 2, 3, 1))
+        return {self.images.name: planes}
+
+
 @dataclass(frozen=True)
 class Adoption:
     """What a graph must look like from outside.
 
-    ``answer``: the
-    model's output that counts, and ``output`` and ``dims``: its name and sizes here, behind the batch. ``order``: for
-    each class its place in the model's answer; empty: as they are. ``batch``: fixed, or ``None`` where any will do.
-    ``tokens``: of a network for texts, what its inputs are; ``layout`` is of images.
+    ``input``: the name of the one input here. ``answer``: the model's output that counts, and ``output`` and ``dims``:
+    its name and sizes here, behind the batch. ``order``: for each class its place in the model's answer; empty: as they
+    are. ``batch``: fixed, or ``None`` where any will do.
     """
 
-    front: Front | TokenFront
-    layout: Layout
-    images: str
+    border: Border
+    input: str
     answer: str
     output: str
     dims: tuple[int | None, ...]
     opset: int
     order: tuple[int, ...] = ()
     batch: int | None = None
-    tokens: TokenEnds | None = None
 
 
 def load_original(path: Path, folder: Path | None) -> ModelProto:
@@ -132,32 +199,15 @@ def _inlined(model: ModelProto) -> ModelProto:
 
 
 def _with_ends(model: ModelProto, wanted: Adoption) -> ModelProto:
-    """The input as ``front`` has it, and no shapes that were said of another batch; weights are no inputs."""
-    graph, picture = model.graph, wanted.front
-    del model.metadata_props[:]
-    if isinstance(picture, TokenFront):
-        assert wanted.tokens is not None
-        before = with_token_ends(model, wanted.tokens, picture, wanted.batch or _BATCH)
-        return _without_shapes(model, before, wanted)
-    weights = {t.name for t in graph.initializer}
-    (images,) = (value for value in graph.input if value.name not in weights)
-    before = images.type.tensor_type.shape.dim[0].dim_value
-    sizes = [picture.height, picture.width]
-    inner = [picture.channels, *sizes] if wanted.layout == "NCHW" else [*sizes, picture.channels]
-    new = helper.make_tensor_value_info(images.name, TensorProto.FLOAT, [wanted.batch or _BATCH, *inner])
-    del graph.input[:]
-    graph.input.append(new)
-    return _without_shapes(model, before, wanted)
-
-
-def _without_shapes(model: ModelProto, before: int, wanted: Adoption) -> ModelProto:
-    graph = model.graph
-    del graph.value_info[:]
+    """The inputs as ``border`` has them, and no shapes that were said of another batch; weights are no inputs."""
+    graph, dims = model.graph, wanted.border.first.dims
+    wanted.border.opened(model, wanted.batch or _BATCH)
+    del graph.value_info[:], model.metadata_props[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     if model.ir_version < 4:
         model.ir_version = 4  # before, weights had to be inputs
-    return open_batch(model, before, wanted.batch)
+    return open_batch(model, (dims and dims[0]) or 0, wanted.batch)
 
 
 def _folded(model: ModelProto) -> ModelProto:
@@ -226,32 +276,8 @@ def _rank(model: ModelProto, name: str) -> int:
 
 
 def _fronted(model: ModelProto, wanted: Adoption) -> ModelProto:
-    """uint8[N, H, W, C], NHWC, 0..255 in: cast first, as TensorRT accepts uint8 only as the input of a cast."""
-    graph, picture = model.graph, wanted.front
-    if isinstance(picture, TokenFront):
-        assert wanted.tokens is not None
-        if picture.length is None:
-            helper.set_model_props(model, {MAX_LENGTH: str(picture.max_length)})
-        return tokens_before(model, wanted.tokens, picture, wanted.images, wanted.batch or _BATCH)
-    (old,) = graph.input
-    planes = wanted.layout == "NCHW"
-    shape = (-1, 1, 1) if planes else (-1,)
-    nodes = [helper.make_node("Cast", [wanted.images], ["front/float"], name="preprocess/Cast", to=TensorProto.FLOAT)]
-    if planes:
-        turn = helper.make_node("Transpose", ["front/float"], ["front/planes"], name="preprocess/Transpose")
-        turn.attribute.append(helper.make_attribute("perm", [0, 3, 1, 2]))
-        nodes.append(turn)
-    graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(values, np.float32).reshape(shape), f"front/{name}")
-        for name, values in (("scale", picture.scale), ("shift", picture.shift))
-    )
-    nodes.append(helper.make_node("Mul", [nodes[-1].output[0], "front/scale"], ["front/scaled"], name="preprocess/Mul"))
-    nodes.append(helper.make_node("Add", ["front/scaled", "front/shift"], [old.name], name="preprocess/Add"))
-    dims = [wanted.batch or _BATCH, picture.height, picture.width, picture.channels]
-    del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info(wanted.images, TensorProto.UINT8, dims))
-    for node in reversed(nodes):
-        graph.node.insert(0, node)
+    """What the package feeds in."""
+    wanted.border.put_before(model, wanted.input, wanted.batch or _BATCH)
     return model
 
 

@@ -17,11 +17,15 @@ from dlx_deploy.graph.foreign.wire import Value
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["TokenEnds", "TokenFront", "reads_tokens", "refuse_length", "token_ends", "tokens_before", "with_token_ends"]
+    from dlx_deploy.runtime.untyped import Array
+
+__all__ = ["TokenBorder", "TokenEnds", "TokenFront", "reads_tokens", "refuse_length", "token_ends"]
 
 _IDS = ("input_ids", "token_ids", "ids", "tokens")
 _MASKS = ("attention_mask", "input_mask", "mask")
 _TYPES = ("token_type_ids", "segment_ids")
+LENGTH_KEY = "max_length"
+"""As ``graph.model.MAX_LENGTH``, which is not imported: it needs onnx."""
 _INTEGERS = {6: "int32", 7: "int64"}
 
 
@@ -94,44 +98,60 @@ def refuse_length(ends: TokenEnds, front: TokenFront, path: Path) -> None:
             )
 
 
-def with_token_ends(model: ModelProto, ends: TokenEnds, front: TokenFront, batch: int | str) -> int:
-    """Give the inputs the shapes that ``front`` has; the batch size that they had (0: any)."""
-    from onnx import helper
+@dataclass(frozen=True)
+class TokenBorder:
+    """``front`` before the network whose inputs are ``ends``: one input of tokens, of which the others are made."""
 
-    before = 0
-    weights = {tensor.name for tensor in model.graph.initializer}
-    named = {value.name: value for value in model.graph.input if value.name not in weights}
-    inputs = []
-    for one in ends.all:
-        held = named[one.name].type.tensor_type
-        before = before or max(held.shape.dim[0].dim_value, 0)
-        inputs.append(helper.make_tensor_value_info(one.name, held.elem_type, [batch, front.length or "length"]))
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    return before
+    front: TokenFront
+    ends: TokenEnds
 
+    @property
+    def first(self) -> Value:
+        """The network's own input that says its batch."""
+        return self.ends.ids
 
-def tokens_before(model: ModelProto, ends: TokenEnds, front: TokenFront, tokens: str, batch: int | str) -> ModelProto:
-    """The inputs made of the one input ``tokens``, int32[N, L]."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
+    def opened(self, model: ModelProto, batch: int | str) -> None:
+        """Give the network's inputs the shapes that the package feeds; weights are no inputs."""
+        from onnx import helper
 
-    graph = model.graph
-    nodes = [helper.make_node("Cast", [tokens], [ends.ids.name], name="tokens/ids", to=ends.ids.type)]
-    if ends.mask is not None:
-        graph.initializer.append(numpy_helper.from_array(np.array(front.pad_id, np.int32), "tokens/pad"))
-        nodes += [
-            helper.make_node("Equal", [tokens, "tokens/pad"], ["tokens/padding"], name="tokens/Equal"),
-            helper.make_node("Not", ["tokens/padding"], ["tokens/said"], name="tokens/Not"),
-            helper.make_node("Cast", ["tokens/said"], [ends.mask.name], name="tokens/mask", to=ends.mask.type),
-        ]
-    if ends.types is not None:
-        nodes += [
-            helper.make_node("Sub", [tokens, tokens], ["tokens/zeros"], name="tokens/Sub"),
-            helper.make_node("Cast", ["tokens/zeros"], [ends.types.name], name="tokens/types", to=ends.types.type),
-        ]
-    del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info(tokens, TensorProto.INT32, [batch, front.length or "length"]))
-    for node in reversed(nodes):
-        graph.node.insert(0, node)
-    return model
+        sizes = [batch, self.front.length or "length"]
+        del model.graph.input[:]
+        model.graph.input.extend(helper.make_tensor_value_info(one.name, one.type, sizes) for one in self.ends.all)
+
+    def put_before(self, model: ModelProto, name: str, batch: int | str) -> None:
+        """The inputs made of the one input ``name``, int32[N, L]."""
+        import numpy as np
+        from onnx import TensorProto, helper, numpy_helper
+
+        graph, ends, front = model.graph, self.ends, self.front
+        nodes = [helper.make_node("Cast", [name], [ends.ids.name], name="tokens/ids", to=ends.ids.type)]
+        if ends.mask is not None:
+            graph.initializer.append(numpy_helper.from_array(np.array(front.pad_id, np.int32), "tokens/pad"))
+            nodes += [
+                helper.make_node("Equal", [name, "tokens/pad"], ["tokens/padding"], name="tokens/Equal"),
+                helper.make_node("Not", ["tokens/padding"], ["tokens/said"], name="tokens/Not"),
+                helper.make_node("Cast", ["tokens/said"], [ends.mask.name], name="tokens/mask", to=ends.mask.type),
+            ]
+        if ends.types is not None:
+            nodes += [
+                helper.make_node("Sub", [name, name], ["tokens/zeros"], name="tokens/Sub"),
+                helper.make_node("Cast", ["tokens/zeros"], [ends.types.name], name="tokens/types", to=ends.types.type),
+            ]
+        sizes = [batch, front.length or "length"]
+        del graph.input[:]
+        graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT32, sizes))
+        for node in reversed(nodes):
+            graph.node.insert(0, node)
+        if front.length is None:
+            helper.set_model_props(model, {LENGTH_KEY: str(front.max_length)})
+
+    def feed(self, read: Array) -> dict[str, Array]:
+        """What the network reads of tokens ``read``, int64[N, L], computed the plain way."""
+        import numpy as np
+
+        made = {self.ends.ids: read}
+        if self.ends.mask is not None:
+            made[self.ends.mask] = read != self.front.pad_id
+        if self.ends.types is not None:
+            made[self.ends.types] = np.zeros_like(read)
+        return {value.name: np.ascontiguousarray(array, _INTEGERS[value.type]) for value, array in made.items()}

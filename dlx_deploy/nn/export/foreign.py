@@ -17,20 +17,18 @@ from onnx import ModelProto
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.checks.rows import refuse_dependent_rows, unlike
 from dlx_deploy.graph.execution.evaluation import run_onnx
-from dlx_deploy.graph.foreign.adopt import Adoption, Front, adopted, ends_in_softmax, load_original
+from dlx_deploy.graph.foreign.adopt import Adoption, Border, adopted, ends_in_softmax, load_original
 from dlx_deploy.graph.foreign.invalid import refuse_invalid
 from dlx_deploy.graph.foreign.parity import Original, OriginalParity, check_original, open_original
 from dlx_deploy.graph.foreign.shape import PROGRAM, usable_ends
-from dlx_deploy.graph.foreign.tokens import TokenEnds, TokenFront, refuse_length, token_ends
-from dlx_deploy.graph.foreign.usable import chosen_output, layout_of, usable_facts
-from dlx_deploy.graph.foreign.wire import TYPES, Value
+from dlx_deploy.graph.foreign.usable import chosen_output, usable_facts
+from dlx_deploy.graph.foreign.wire import Value
 from dlx_deploy.graph.model import load, to_bytes
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.export.parity import ROUNDING, ROWS_SHARE
 from dlx_deploy.nn.export.program import read_program
 from dlx_deploy.nn.export.spec import Spec
 from dlx_deploy.nn.weights.class_order import order_of
-from dlx_deploy.runtime.untyped import Array
 
 __all__ = ["Adopted", "Foreign", "check_adopted", "check_rows", "read_foreign"]
 
@@ -42,32 +40,24 @@ _NAMES = ("names", "classes", "class_names", "labels", "id2label")
 
 @dataclass(frozen=True)
 class Adopted:
-    """``model``: the graph as it is used; ``original``: as it came, with what became of its answer.
-
-    ``planes``: whether it reads images in planes; ``tokens``: what its inputs are, where it reads texts.
-    """
+    """``model``: the graph as it is used; ``original``: as it came, with what became of its answer."""
 
     model: bytes
     original: Original
-    planes: bool
+    border: Border
     name: str
-    tokens: TokenEnds | None = None
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A network as it came. ``images``: its input; ``answer``: the output that counts; ``ask``: as in ``Original``.
-
-    ``tokens``: what its inputs are, where it reads texts; ``images`` are then the token ids.
-    """
+    """A network as it came, and its ``inputs``. ``answer``: the output that counts; ``ask``: as in ``Original``."""
 
     name: str
     model: ModelProto
-    images: Value
+    inputs: tuple[Value, ...]
     answer: Value
     metadata: dict[str, str]
     ask: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
-    tokens: TokenEnds | None = None
 
     def class_names(self, beside: Path | None) -> tuple[str, ...]:
         """The names of the classes in the order of the answer: from its metadata or the file ``beside``, else none."""
@@ -85,32 +75,28 @@ class Foreign:
         Raises:
             ConfigError: the two are other classes, or the graph cannot be used. StageFailed: it cannot be converted.
         """
-        order = self._order(names, classes)
-        front = spec.front()
-        images = isinstance(front, Front)
-        layout = layout_of(self.images, front.picture, Path(self.name)) if isinstance(front, Front) else "NCHW"
+        order, border = self._order(names, classes), spec.border(self.inputs, Path(self.name))
         ((output, dims),) = spec.outputs.items()
         wanted = Adoption(
-            front=front,
-            layout=layout,
-            images=spec.inputs[0],
+            border=border,
+            input=spec.inputs[0],
             answer=self.answer.name,
             output=output,
             dims=tuple(dims),
             opset=spec.opset,
             order=order,
             batch=spec.fixed,
-            tokens=self.tokens,
         )
         softmax = ends_in_softmax(self.model, self.answer.name)
-        batch = self.images.dims[0] if self.images.dims else None
-        original = Original(to_bytes(self.model), self.images.name, self.answer.name, batch, softmax, order, self.ask)
+        first = border.first
+        batch = first.dims[0] if first.dims else None
+        original = Original(to_bytes(self.model), first.name, self.answer.name, batch, softmax, order, self.ask)
         try:
             graph = adopted(load(self.model), wanted, self.name)
         except StageFailed:
             refuse_invalid(self.model, self.name)
             raise
-        return Adopted(to_bytes(graph), original, images and layout == "NCHW", self.name, self.tokens)
+        return Adopted(to_bytes(graph), original, border, self.name)
 
     def _order(self, names: Sequence[str] | None, classes: Sequence[str]) -> tuple[int, ...]:
         if names is None:  # a rehearsal, whose answers nobody reads
@@ -137,35 +123,21 @@ def read_foreign(path: Path, weights: Path | None, spec: Spec, output: str) -> F
     Raises:
         ConfigError: it cannot be used, or does not fit what ``spec`` says of images and answers.
     """
-    front, (dims,) = spec.front(), spec.outputs.values()
-    if isinstance(front, TokenFront):
-        return _read_texts(path, weights, front, tuple(dims), output)
-    picture = front.picture
+    (dims,) = spec.outputs.values()
     if path.suffix.lower() == PROGRAM:
         inputs, outputs = usable_ends(path)
-        layout_of(inputs[0], picture, path)
+        spec.border(inputs, path)
         chosen_output(outputs, output, dims, path)  # said before torch is asked
         came = read_program(path)
         facts = usable_facts(path, to_bytes(came.model))
         model, ask = came.model, came.ask
     else:
-        facts, ask = usable_facts(path), None
+        facts, ask = usable_facts(path, texts=spec.texts), None
         model = load_original(path, weights)
-    (images,) = facts.inputs
-    layout_of(images, picture, path)
+    spec.border(facts.inputs, path)
     answer = chosen_output(facts.outputs, output, dims, path)
     place = [value.name for value in facts.outputs].index(answer.name)
-    return Foreign(path.name, model, images, answer, facts.metadata, ask and partial(ask, place))
-
-
-def _read_texts(
-    path: Path, weights: Path | None, front: TokenFront, dims: tuple[int | None, ...], output: str
-) -> Foreign:
-    facts = usable_facts(path, texts=True)
-    ends = token_ends(facts.inputs, path)
-    refuse_length(ends, front, path)
-    answer = chosen_output(facts.outputs, output, dims, path)
-    return Foreign(path.name, load_original(path, weights), ends.ids, answer, facts.metadata, tokens=ends)
+    return Foreign(path.name, model, tuple(facts.inputs), answer, facts.metadata, ask and partial(ask, place))
 
 
 def check_adopted(adopted: Adopted, spec: Spec, samples: Samples, tolerance: float) -> OriginalParity:
@@ -177,11 +149,7 @@ def check_adopted(adopted: Adopted, spec: Spec, samples: Samples, tolerance: flo
 
     def read(rows: Samples) -> Arrays:
         (tensor,) = spec.read(spec.trimmed(rows))
-        array: Array = tensor.numpy()
-        if adopted.tokens is not None:
-            return _token_feed(adopted.tokens, array, spec)
-        planes = array if adopted.planes else np.ascontiguousarray(array.transpose(0, 2, 3, 1))
-        return {adopted.original.images: planes}
+        return adopted.border.feed(tensor.numpy())
 
     parity = check_original(adopted.original, adopted.model, samples, read, tolerance)
     refuse_dependent_rows(adopted.model, unlike(samples), False, max(tolerance * ROWS_SHARE, ROUNDING))
@@ -196,18 +164,6 @@ def check_adopted(adopted: Adopted, spec: Spec, samples: Samples, tolerance: flo
             adopted.name,
         )
     return parity
-
-
-def _token_feed(ends: TokenEnds, tokens: Array, spec: Spec) -> Arrays:
-    """What the original reads of ``tokens`` int64[N, L]."""
-    front = spec.front()
-    assert isinstance(front, TokenFront)
-    made = {ends.ids: tokens}
-    if ends.mask is not None:
-        made[ends.mask] = tokens != front.pad_id
-    if ends.types is not None:
-        made[ends.types] = np.zeros_like(tokens)
-    return {value.name: np.ascontiguousarray(array, TYPES[value.type]) for value, array in made.items()}
 
 
 def check_rows(adopted: Adopted, spec: Spec, count: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.foreign.adopt import Front
-from dlx_deploy.graph.foreign.tokens import TokenFront
+from dlx_deploy.graph.foreign.adopt import Border, Front, ImageBorder
+from dlx_deploy.graph.foreign.tokens import TokenBorder, TokenFront, refuse_length, token_ends
+from dlx_deploy.graph.foreign.usable import layout_of
+from dlx_deploy.graph.foreign.wire import Value
 from dlx_deploy.graph.model import MAX_LENGTH
 from dlx_deploy.graph.passes.names import WRAPPED
 from dlx_deploy.graph.samples import Arrays, Samples
@@ -30,6 +34,7 @@ class ExportSpec:
     """Images: their size, normalisation (0..1 scale, per channel), what is answered, opset and batch."""
 
     inputs: ClassVar[tuple[str, ...]] = (IMAGES,)
+    texts: ClassVar[bool] = False
     advice: ClassVar[str] = ""
 
     height: int
@@ -72,6 +77,15 @@ class ExportSpec:
         scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
         return Front(self.height, self.width, self.channels, scale, shift)
 
+    def border(self, inputs: Sequence[Value], path: Path) -> Border:
+        """The same, bound to the one of ``inputs`` of the network in ``path``.
+
+        Raises:
+            ConfigError: it takes other images.
+        """
+        (images,), front = inputs, self.front()
+        return ImageBorder(front, images, layout_of(images, front.picture, path))
+
     def noise(self, count: int) -> Samples:
         """``count`` images of noise."""
         shape = (count, self.height, self.width, self.channels)
@@ -103,6 +117,7 @@ class TextSpec:
     """
 
     inputs: ClassVar[tuple[str, ...]] = (TOKENS,)
+    texts: ClassVar[bool] = True
     advice: ClassVar[str] = (
         ", and however long the longest of them is: mask the padding (tokens != pad_id) wherever tokens are mixed"
     )
@@ -137,9 +152,16 @@ class TextSpec:
         dims: dict[int, Any] = {0: torch.export.Dim("batch")} if self.batch == "dynamic" else {}
         return ({**dims, 1: torch.export.Dim("length", max=self.max_length)} if self.length == "dynamic" else dims,)
 
-    def front(self) -> TokenFront:
-        """What stands before a network that came as a graph."""
-        return TokenFront(self.max_length, self.pad_id, self.max_length if self.length == "fixed" else None)
+    def border(self, inputs: Sequence[Value], path: Path) -> Border:
+        """What stands before a network that came as a graph in ``path``, bound to its ``inputs``.
+
+        Raises:
+            ConfigError: they are no token ids, mask and types, or of another length.
+        """
+        front = TokenFront(self.max_length, self.pad_id, self.max_length if self.length == "fixed" else None)
+        ends = token_ends(inputs, path)
+        refuse_length(ends, front, path)
+        return TokenBorder(front, ends)
 
     def noise(self, count: int) -> Samples:
         """``count`` texts of a few tokens that every vocabulary has, of several lengths."""

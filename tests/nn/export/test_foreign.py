@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.foreign.parity import Original
+from dlx_deploy.graph.foreign.wire import Value
 from dlx_deploy.graph.model import input_dims, load, opset
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.nn.export.foreign import Adopted, check_adopted, check_rows, read_foreign
@@ -160,9 +161,10 @@ def test_a_model_that_cannot_run_as_it_came_is_said(tmp_path: Path) -> None:
     model = foreign_net()
     model.graph.initializer[1].dims[1] = 8
     model.graph.initializer[1].raw_data = model.graph.initializer[1].raw_data[: 4 * 8 * CLASSES]
+    border = spec().border([Value("x", TensorProto.FLOAT, (None, 1, SIDE, SIDE))], tmp_path)
     with pytest.raises(ConfigError, match=r"it cannot be run as it came: ONNX Runtime .* cannot load"):
         check_rows(
-            Adopted(b"", Original(model.SerializeToString(), "x", "logits_", None, False, ()), True, "m"), spec(), 5
+            Adopted(b"", Original(model.SerializeToString(), "x", "logits_", None, False, ()), border, "m"), spec(), 5
         )
 
 
