@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from PIL import __version__ as pillow_version
+from reports import publish
 
 from dlx_deploy.runtime.machine import machine_info
 from dlx_deploy.runtime.predictor import Predictor, load
@@ -106,7 +106,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         latency = measure(predictor, arguments.rounds, Path(folder) / "frame.jpg")
     report = {
-        "schema": 1,
         "package": arguments.package.name,
         "input": predictor.package.task.inputs.describe(predictor.package.batch),
         "backend": predictor.backend.name,
@@ -117,10 +116,7 @@ def main() -> int:
         "cpu_time": latency,
         "stream_ms_per_frame": by_batch(predictor, arguments.frames),
     }
-    text = json.dumps(report, sort_keys=True, indent=1) + "\n"
-    sys.stdout.write(text)
-    if arguments.json:
-        arguments.json.write_text(text, encoding="utf-8")
+    publish(report, arguments.json)
     return 0
 
 

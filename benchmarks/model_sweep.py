@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -21,14 +20,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from dlx_deploy.runtime.machine import machine_info
+sys.path.insert(0, str(Path(__file__).parent))  # for whoever loads this file by its path
+from reports import publish, run_measured, versions, write_pictures
 
 __all__ = ["BROUGHT", "Brought", "Row", "build_row", "write_data", "write_models"]
 
@@ -171,14 +167,7 @@ BROUGHT: tuple[Brought, ...] = (
 
 def write_data(folder: Path) -> None:
     """``pictures/SPLIT/CLASS`` and ``texts.csv``: a class is a brightness, and a word."""
-    rng = np.random.default_rng(0)
-    for split, count in PICTURES.items():
-        for number in range(CLASSES):
-            into = folder / "pictures" / split / f"class{number}"
-            into.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 70, (SIDE, SIDE, 3)) + 50 * number
-                Image.fromarray(pixels.astype(np.uint8)).save(into / f"{i}.png")
+    write_pictures(folder / "pictures", PICTURES, CLASSES, SIDE)
     draw = random.Random(0)
     starts = (" ".join(draw.choices(WORDS, k=draw.randint(3, 9))) for _ in range(TEXTS))
     texts = {f"{text} {('moon', 'sun')[i % 2]}": ("night", "day")[i % 2] for i, text in enumerate(starts)}
@@ -229,15 +218,11 @@ def attempt(brought: Brought, folder: Path, prune: bool) -> Try:
     asked = [part for option in options(brought, prune) for part in ("--set", option)]
     command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--target", "jetson", "--json", "--jobs", "1", *asked]
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=said)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        code, cost = run_measured(command, folder, said.fileno())
         said.seek(0)
         errors = [line for line in said.read().decode("utf-8", "replace").splitlines() if line.startswith("error")]
-    cpu_s = round(usage.ru_utime + usage.ru_stime, 1)
-    peak = usage.ru_maxrss // (1 if sys.platform == "darwin" else 1024)
-    steps = {} if process.returncode else read_steps(folder)
-    return Try(process.returncode, errors[-1] if errors else "", cpu_s, peak, steps)
+    steps = {} if code else read_steps(folder)
+    return Try(code, errors[-1] if errors else "", cost["cpu_s"], cost["peak_mib"], steps)
 
 
 def read_steps(folder: Path) -> dict[str, dict[str, float]]:
@@ -289,16 +274,6 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def versions() -> dict[str, str]:
-    found = {}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 def sweep(chosen: Sequence[Brought], jobs: int) -> Iterator[Row]:
     """The rows, in order; each network in a folder of its own."""
 
@@ -325,10 +300,8 @@ def main() -> int:
     asked = parser.parse_args()
     chosen = [brought for brought in BROUGHT if not asked.only or brought.model in asked.only]
     rows = list(sweep(chosen, asked.jobs))
-    report = {"schema": 1, "machine": machine_info(), "versions": versions(), "rows": [asdict(row) for row in rows]}
-    sys.stdout.write(table(rows))
+    publish({"versions": versions(DISTRIBUTIONS), "rows": [asdict(row) for row in rows]}, asked.out, table(rows))
     if asked.out is not None:
-        asked.out.write_text(json.dumps(report, sort_keys=True, indent=1) + "\n", encoding="utf-8")
         asked.out.with_suffix(".md").write_text(table(rows), encoding="utf-8")
     return 0 if all(row.built for row in rows) else 1
 

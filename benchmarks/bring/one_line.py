@@ -1,11 +1,13 @@
-"""One line from what people bring to a package: wall time, CPU time, peak memory, and how much of it is the pipeline's.
+"""One line from what people bring to a package, against the same steps by hand: wall and CPU time, peak memory.
 
-    python benchmarks/bring/one_line.py [--json benchmarks/results/bring-one-line.json]
+    python benchmarks/bring/one_line.py [--rounds 2] [--json benchmarks/results/bring-one-line.json]
 
 A network of timm, one of torchvision, a user's file, ONNX of torch's exporter and of its older one (opset 11), and a
-``torch.export`` program, all with random weights, for made-up pictures. ``in_stages``: the share of the wall time that
-stages worked; what is left are imports, keys and the store, which the same steps by hand would partly need too. Steps
-run one by one (``--jobs 1``), so that the peak is that of one process.
+``torch.export`` program, all with random weights, for made-up pictures; with ``--onnx FILE``, which reads NHWC pictures
+of 64 px, one of another exporter. By hand: ``by_hand.py``, in turn with the tool, each in a fresh process with one
+thread. ``overhead``: of CPU time, which other work on the machine hardly moves; of the medians over rounds. What the
+tool checks (``checked.py``) is its work, not its cost: ``overhead_without_checks``; but for the rehearsal, in which
+libraries are first used that the steps need as well. Steps run one by one (``--jobs 1``); the peaks are their records'.
 """
 
 from __future__ import annotations
@@ -17,23 +19,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.runtime.machine import machine_info
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from reports import publish, run_measured, versions, write_pictures  # noqa: E402  # of the folder above
 
 CLASSES = 4
 SIDE = 64
+REHEARSAL = "rehearsal, before the data are read"
+"""As in ``checked.py``."""
 PICTURES = {"test": 60, "calibration": 16}
 """Of each class."""
 NET = """
@@ -47,18 +51,9 @@ def make(num_classes=4):
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes),
     )
 """
+IMPORTS = {"timm": ("timm",), "resnet18": ("torchvision",)}
+"""What networks come from, by what ``--model`` begins with."""
 DISTRIBUTIONS = ("onnx", "onnxruntime", "timm", "torch", "torchvision")
-
-
-def write_pictures(folder: Path) -> None:
-    rng = np.random.default_rng(0)
-    for split, count in PICTURES.items():
-        for number in range(CLASSES):
-            into = folder / "pictures" / split / f"class{number}"
-            into.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 70, (SIDE + 16, SIDE + 16, 3)) + 50 * number
-                Image.fromarray(pixels.astype(np.uint8)).save(into / f"{i}.png")
 
 
 def write_networks(folder: Path) -> dict[str, list[str]]:
@@ -93,53 +88,77 @@ def write_networks(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def measure(line: list[str], folder: Path) -> dict[str, Any]:
+def by_tool(line: list[str], folder: Path) -> dict[str, Any]:
     """One build with a store of its own."""
-    store = folder / "store"
     settings = ["gate.max_drop=0.99", "gate.allow_chance=true", "threads=1"]
     asked = [part for setting in settings for part in ("--set", setting)]
-    head = [sys.executable, "-m", "dlx_deploy.cli"]
-    command = [*head, "quantize", *line, "--data", "pictures", "--target", "rpi5", "--jobs", "1", *asked]
-    began = time.perf_counter()
-    process = subprocess.Popen([*command, "--store", str(store)], cwd=folder, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.perf_counter() - began
-    if process.returncode:
-        raise SystemExit(f"{line}: exit {process.returncode}")
-    said = subprocess.run(
-        [*head, "status", "--json", "--store", str(store)], cwd=folder, capture_output=True, text=True, check=True
-    )
-    (build,) = json.loads(said.stdout).values()
-    stages = {step["step"]: round(step["seconds"], 2) for step in build["steps"]}
+    store = folder / "store"
+    said = ["quantize", *line, "--data", "pictures", "--target", "rpi5", "--jobs", "1", *asked, "--store", str(store)]
+    imports = ",".join(IMPORTS.get(line[1].partition(":")[0], ())) if "--checkpoint" in line else ""
+    code, cost = run_measured([sys.executable, str(HERE / "checked.py"), "checks.json", imports, *said], folder)
+    if code:
+        raise SystemExit(f"{line}: exit {code}")
+    asking = [sys.executable, "-m", "dlx_deploy.cli", "status", "--json", "--store", str(store)]
+    (build,) = json.loads(subprocess.run(asking, capture_output=True, text=True, check=True).stdout).values()
+    steps = {step["step"]: [step["seconds"], step.get("peak_memory_mib")] for step in build["steps"]}
+    cost["peak_mib"] = max((mib for _, mib in steps.values() if mib), default=None)
+    return {**cost, "checks_cpu_s": json.loads((folder / "checks.json").read_text()), "steps_s_and_mib": steps}
+
+
+def by_hand(line: list[str], folder: Path) -> dict[str, Any]:
+    """The same steps in one script."""
+    options = dict(zip(line[::2], line[1::2], strict=True))
+    network, weights = options["--model"].partition(":make")[0], options.get("--checkpoint")
+    asked = {"network": network, "weights": weights, "side": SIDE, "classes": CLASSES, "nhwc": "nhwc" in network}
+    code, cost = run_measured([sys.executable, str(HERE / "by_hand.py"), json.dumps(asked)], folder)
+    if code:
+        raise SystemExit(f"{line}, by hand: exit {code}")
+    del cost["peak_mib"]  # Linux counts what this process held when it began that one
+    return cost
+
+
+def compare(tool: list[dict[str, Any]], hand: list[dict[str, Any]]) -> dict[str, Any]:
+    """What rounds in turn come to, and the rounds."""
+    ours, theirs = (median(one["cpu_s"] for one in rounds) for rounds in (tool, hand))
+    checked = median(sum(s for name, s in one["checks_cpu_s"].items() if name != REHEARSAL) for one in tool)
     return {
-        "wall_s": round(wall, 1),
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mib": usage.ru_maxrss // 1024,
-        "in_stages": round(sum(stages.values()) / wall, 3),
-        "stages_s": stages,
+        "overhead": round(ours / theirs - 1, 3),
+        "overhead_without_checks": round((ours - checked) / theirs - 1, 3),
+        "by_tool": tool,
+        "by_hand": hand,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", nargs="+", default=[], help="names, as in the result")
+    parser.add_argument("--onnx", type=Path, help="one of another exporter, which reads float32[N, 64, 64, 3]")
+    parser.add_argument("--json", type=Path, help="write the result there too")
     asked = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "brought"
         folder.mkdir()
-        write_pictures(folder)
-        for number, (name, line) in enumerate(write_networks(folder).items()):
-            own = shutil.copytree(folder, Path(scratch) / str(number))
-            found[name] = {"line": " ".join(["dlx-deploy quantize", *line]), **measure(line, own)}
-            sys.stderr.write(f"{name}: {found[name]['wall_s']} s\n")
-    versions = {name: metadata.version(name) for name in DISTRIBUTIONS}
-    report = {"schema": 1, "machine": machine_info(), "versions": versions, "builds": found}
-    text = json.dumps(report, sort_keys=True, indent=1) + "\n"
-    sys.stdout.write(text)
-    if asked.json is not None:
-        asked.json.write_text(text, encoding="utf-8")
+        write_pictures(folder / "pictures", PICTURES, CLASSES, SIDE + 16)
+        lines = write_networks(folder)
+        if asked.onnx is not None:
+            shutil.copy(asked.onnx, folder / "nhwc.onnx")
+            lines["ONNX, another exporter's"] = ["--model", "nhwc.onnx", "--normalization", "imagenet"]
+        for name, line in lines.items():
+            if asked.only and name not in asked.only:
+                continue
+            tool, hand = [], []
+            for number in range(asked.rounds):
+                own = shutil.copytree(folder, Path(scratch) / f"{name}-{number}")
+                hand.append(by_hand(line, own))
+                tool.append(by_tool(line, own))
+            found[name] = {"line": " ".join(["dlx-deploy quantize", *line]), **compare(tool, hand)}
+            sys.stderr.write(f"{name}: {hand[-1]['cpu_s']} CPU s by hand, {tool[-1]['cpu_s']} by the tool\n")
+            if asked.json is not None:  # of a run that is cut off
+                asked.json.write_text(json.dumps(found))
+    publish({"versions": versions(DISTRIBUTIONS), "builds": found}, asked.json)
 
 
 if __name__ == "__main__":

