@@ -76,7 +76,16 @@ def _inherited(raw: Table) -> Table:
     What neither says has the section's own default.
     """
     shared = raw.get("training", {})
-    return {**raw, **{section: {**shared, **raw.get(section, {})} for section in HEIRS}}
+    sections = {section: {**shared, **raw.get(section, {})} for section in HEIRS}
+    return _with_teachers({**raw, **sections}, lambda table: {**shared, **table})
+
+
+def _with_teachers(raw: Table, change: Callable[[Table], Table]) -> Table:
+    """``raw`` with what ``change`` makes of each table in ``distill.teachers``, which are as ``[teacher]``."""
+    tables = raw.get("distill", {}).get("teachers", ())
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        return raw
+    return _assign(raw, ["distill", "teachers"], [change(table) for table in tables]) if tables else raw
 
 
 def _own_arguments(raw: Table) -> Table:
@@ -85,7 +94,7 @@ def _own_arguments(raw: Table) -> Table:
         table = raw.get(section, {})
         if "model" in table and "arguments" not in table:
             raw = _assign(raw, [section, "arguments"], {})
-    return raw
+    return _with_teachers(raw, lambda table: {"arguments": {}, **table} if "model" in table else table)
 
 
 def _finished(raw: Table) -> Table:
@@ -147,6 +156,12 @@ def _anchored(raw: Table, folder: Path) -> Table:
 
 def _moved(raw: Table, folder: Path, move: Callable[[str], str]) -> Table:
     """``raw`` with what ``move`` makes of every path in it, which are relative to ``folder``."""
+
+    def as_teacher(table: Table) -> Table:
+        inner = _moved({"teacher": table}, folder, move)["teacher"]
+        return inner if isinstance(inner, dict) else table
+
+    raw = _with_teachers(raw, as_teacher)
     for section, key in _KEYS:
         value = raw.get(section, {}).get(key, "")
         is_path = bool(value) and (_PATHS.get(key, "") in value or (key == "model" and value.lower().endswith(GRAPHS)))

@@ -230,11 +230,15 @@ class Taught(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Distill(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The student. ``control``: its network is trained without a teacher too, to show what distillation gave."""
+    """The student. ``teachers``: others beside the first, each a table as ``[teacher]``.
+
+    ``control``: its network is trained without a teacher too, to show what distillation gave.
+    """
 
     enabled: bool = True
     model: str = "resnet8"
     arguments: Table = msgspec.field(default_factory=lambda: {"width": 1.5})
+    teachers: Annotated[tuple[Teacher, ...], Meta(max_length=8)] = ()
     control: bool = False
     hints: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=400)], ...], Meta(max_length=64)] = ()
     hint_method: Literal["projector", "attention", "relation"] = PROJECTOR
@@ -243,6 +247,12 @@ class Distill(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for i, one in enumerate(self.teachers):
+            if one.is_graph:
+                raise ValueError(
+                    f"teachers[{i}].model is {one.model!r}, a finished graph; rule: a network, which can be asked as "
+                    "the student trains"
+                )
         if not self.hints and (self.hint_method != PROJECTOR or self.hint_weight != 1.0):
             seen = f"hint_method is {self.hint_method!r}, hint_weight {self.hint_weight:g}"
             raise ValueError(f"{seen} and hints is []; rule: they say something of hints")

@@ -60,7 +60,9 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         return []
     named, taught = named_network(config.distill), taught_by(config.distill, config, upstream)
     own = {"data": upstream.output("data"), **named.files}
-    stage, section = rebuilding(STAGE, taught.networks, named.library), changed(named.section, control=False)
+    section = changed(named.section, control=False, teachers=())
+    stage = rebuilding(STAGE, taught.networks, named.library)
+    stage = replace(stage, inputs=tuple(dict.fromkeys((*stage.inputs, *taught.inputs))))
     student = Step("distill", stage, section, {**own, **taught.inputs}, config.seed)
     alone = replace(rebuilding(STAGE, (), named.library), check=None, rehearse=None)  # the student's say the same
     control = Step("distill-control", alone, untaught(section), own, config.seed)

@@ -10,7 +10,7 @@ from dlx_deploy.config import Config
 from dlx_deploy.nn.training.views import Views
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
 from dlx_deploy.stages.support.networks import rebuilding
-from dlx_deploy.stages.support.training import TORCH_TOOLS, logits_of, use_threads, views_asked
+from dlx_deploy.stages.support.training import TORCH_TOOLS, logits_of, teachers_of, use_threads, views_asked
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_of
 
@@ -83,16 +83,20 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """A step for each set of views in which students see the training samples, if they can be counted and are few."""
     if not (config.distill.enabled or config.prune.enabled):
         return []  # a teacher that is a finished graph has no network to ask
-    teacher = upstream.networks["teacher"]
-    inputs = {"data": upstream.output("data"), "teacher": teacher.model}
-    bound: dict[Views, Bound] = {}
+    bound: dict[str, Bound] = {}
     for name, section in (("distill", config.distill), ("prune", config.prune)):
         views = views_asked(section, config) if section.enabled else None
-        if views is None or views in bound:
+        if views is None:
             continue
-        called = f"teacher-logits-{name}" if bound else "teacher-logits"
-        step = Step(called, rebuilding(STAGE, (teacher,)), views, inputs, config.seed)
-        bound[views] = Bound(step, Offers(outputs={logits_of(views): Output(step.name, "logits.npy")}))
+        for role, teacher in teachers_of(section, config, upstream).items():
+            offered = logits_of(views, role)
+            if offered in bound:
+                continue
+            first = role != "teacher" or not bound
+            inputs = {"data": upstream.output("data"), "teacher": teacher.model}
+            called = f"{role}-logits" if first else f"{role}-logits-{name}"
+            step = Step(called, rebuilding(STAGE, (teacher,)), views, inputs, config.seed)
+            bound[offered] = Bound(step, Offers(outputs={offered: Output(step.name, "logits.npy")}))
     return list(bound.values())
 
 

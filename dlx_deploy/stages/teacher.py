@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace as replace_in
 from functools import partial
 from pathlib import Path
 
@@ -74,10 +76,30 @@ def _as_given(job: Job[Teacher]) -> Teacher:
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
-    """One step, unless the network is finished; the files that the section names become inputs."""
+    """One step, unless the network is finished, and one for each other that a student learns from.
+
+    Those are offered as outputs: nothing is made from them and nothing is held against them.
+    """
+    others = config.distill.teachers if config.distill.enabled else ()
+    bound = []
+    for i, section in enumerate(others):
+        step, _ = _step(f"teacher-{i + 2}", section, config, upstream, i + 1)
+        held = replace_in(STAGE, check=partial(_of_other, i, check), rehearse=partial(_of_other, i, rehearse))
+        step = replace_in(step, stage=replace_in(held, tools=step.stage.tools))
+        bound.append(Bound(step, Offers(outputs={step.name: Output(step.name, "model")})))
     if config.teacher.is_graph:
-        return []
-    named = named_network(config.teacher)
+        return bound
+    step, library = _step("teacher", config.teacher, config, upstream, 0)
+    step = replace_in(step, notes=partial(notes, config))
+    return [Bound(step, Offers(networks={"teacher": Network(Output("teacher", "model"), library)})), *bound]
+
+
+def _step(name: str, section: Teacher, config: Config, upstream: Offers, number: int) -> tuple[Step, str]:
+    """The step and the library of its network; the files that the section names become inputs.
+
+    Teachers of one network and other numbers begin with other weights.
+    """
+    named = named_network(section)
     section = named.section
     inputs: dict[str, Source] = {"data": upstream.output("data"), **named.files}
     if section.checkpoint:
@@ -87,8 +109,19 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
             inputs["names"] = beside
         section = replace(section, checkpoint=Path(section.checkpoint).suffix)
     stage = rebuilding(STAGE, (), named.library)
-    step = Step("teacher", stage, section, inputs, config.seed, notes=partial(notes, config))
-    return [Bound(step, Offers(networks={"teacher": Network(Output("teacher", "model"), named.library)}))]
+    return Step(name, stage, section, inputs, (config.seed + number) % 2**63), named.library
+
+
+def _of_other(number: int, check: Callable[[Setup[Teacher]], None], setup: Setup[Teacher]) -> None:
+    """``check`` of one of the teachers beside the first, whose keys are called otherwise."""
+    section = setup.config.distill.teachers[number]
+    config = replace(setup.config, teacher=section)
+    try:
+        check(replace_in(setup, config=config))
+    except ConfigError as e:
+        keys = "|".join(Teacher.__struct_fields__)
+        named = re.sub(rf"(?<![\w./])teacher\.(?=(?:{keys})\b)", f"distill.teachers[{number}].", str(e))
+        raise ConfigError(named) from e
 
 
 def check(setup: Setup[Teacher]) -> None:

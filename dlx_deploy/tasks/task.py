@@ -262,5 +262,10 @@ class Task:
         if section.method != HINTON and section.method not in known:
             has = ", ".join(map(repr, known)) or f"{HINTON!r} alone, which is its own loss"
             raise ConfigError(f"{name}.method is {section.method!r}; {self.name} has: {has}")
+        if isinstance(section, Distill) and section.teachers and not known:
+            raise ConfigError(
+                f"{name}.teachers has {len(section.teachers)}, whose probabilities are averaged; {self.name} has "
+                "answers that are none: leave it out"
+            )
         if section.standardize and not known:
             raise ConfigError(f"{name}.standardize is true; it is for logits of classes, which {self.name} has not")

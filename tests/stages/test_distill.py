@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from dlx_deploy.config import Distill, Teacher, load_config
 from dlx_deploy.errors import ConfigError, EnvironmentMissing, StageFailed
+from dlx_deploy.pipeline.stage import Output
+from dlx_deploy.stages.order import steps_for
+from dlx_deploy.targets import load_target
 
 from ..conftest import image_folder
 from .support.planning import NET, planned, rehearsed, texts
@@ -147,3 +151,77 @@ def test_what_is_not_installed_is_said_at_once(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(EnvironmentMissing, match=r"distill: distill\.precision is 'fp16', and there is no GPU here"):
         rehearsed(tmp_path, "distill.precision=fp16")
+
+
+OTHER = "distill.teachers=[{model='resnet8', epochs=2}, {model='resnet14', epochs=3}]"
+
+
+def test_other_teachers_are_steps_of_their_own(tmp_path: Path) -> None:
+    config = load_config(None, [OTHER, "distill.shift_px=0", "training.learning_rate=0.3"])
+    steps = {step.name: step for step in steps_for(config, load_target("jetson").profile)}
+    second = steps["teacher-2"]
+    assert isinstance(second.params, Teacher)
+    assert (second.params.model, second.params.arguments, second.params.learning_rate) == ("resnet8", {}, 0.3)
+    assert len({steps[name].seed for name in ("teacher", "teacher-2", "teacher-3")}) == 3
+    assert {k: v.step for k, v in steps["distill"].inputs.items() if isinstance(v, Output)} == {
+        "data": "data",
+        "logits": "teacher-logits",
+        "logits-2": "teacher-2-logits",
+        "logits-3": "teacher-3-logits",
+    }
+    assert steps["teacher-3-logits"].inputs["teacher"] == Output("teacher-3", "model")
+    assert isinstance(steps["distill"].params, Distill)
+    assert steps["distill"].params.teachers == ()
+    assert set(steps["prune"].inputs) & {"teacher-2", "logits-2"} == set()
+    candidates = [name for name in steps["verify"].inputs if name.startswith("teacher")]
+    assert candidates == ["teacher"]
+    live = load_config(None, [OTHER, "distill.mixup=0.2"])
+    (distill,) = (s for s in steps_for(live, load_target("jetson").profile) if s.name == "distill")
+    assert set(distill.inputs) == {"data", "teacher", "teacher-2", "teacher-3"}
+
+
+def test_paths_of_other_teachers_are_relative_to_the_file_and_inputs(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "deploy.toml").write_text(
+        '[[distill.teachers]]\nmodel = "net.py:make_net"\ncheckpoint = "w.pt"\nepochs = 0\n[training]\nflip = true\n'
+    )
+    config = load_config(tmp_path / "deploy.toml")
+    (other,) = config.distill.teachers
+    assert (other.model, other.checkpoint) == (f"{tmp_path}/net.py:make_net", f"{tmp_path}/w.pt")
+    assert (other.flip, other.epochs, other.arguments) == (True, 0, {})
+    (step,) = (s for s in steps_for(config, load_target("jetson").profile) if s.name == "teacher-2")
+    assert (step.inputs["checkpoint"], step.inputs["source"]) == (tmp_path / "w.pt", tmp_path / "net.py")
+    assert isinstance(step.params, Teacher)
+    assert (step.params.model, step.params.checkpoint) == ("model.py:make_net", ".pt")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "{model='resnett8'}",
+            r"teacher-2: distill\.teachers\[0\]\.model is 'resnett8', unknown; nearest .* 'resnet8'",
+        ),
+        (
+            "{pretrained='X'}",
+            r"distill\.teachers\[0\]\.pretrained is 'X'; .* give a file as distill\.teachers\[0\]\.checkpoint",
+        ),
+        ("{batch_size=1}", r"distill\.teachers\[0\]\.batch_size is 1; batch normalisation needs at least 2"),
+        (
+            "{model='x.onnx'}",
+            r"teachers\[0\]\.model is 'x\.onnx', a finished graph; rule: a network, which can be asked",
+        ),
+        ("{modle='x'}", r"unknown key 'modle'|Object contains unknown field `modle`"),
+        ("3", r"distill\.teachers\[0\] is 3"),
+    ],
+)
+def test_other_teachers_that_a_plan_refuses(tmp_path: Path, given: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, f"distill.teachers=[{given}]")
+
+
+def test_other_teachers_are_rehearsed(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"teacher-2: .*w\.pt: does not fit the model"):
+        rehearsed(tmp_path, f"distill.teachers=[{{model='resnet8', checkpoint='{tmp_path}/w.pt', epochs=0}}]")

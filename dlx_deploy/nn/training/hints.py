@@ -22,7 +22,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import InputSpec
 from dlx_deploy.nn.models.outputs import Answer, floats
 from dlx_deploy.nn.training.batches import Batch
-from dlx_deploy.nn.training.losses import Blend, LossFn
+from dlx_deploy.nn.training.losses import Blend, LossFn, together
 
 __all__ = ["Hint", "HintPlan", "Hinted", "attention_transfer", "projected", "relation_transfer"]
 
@@ -105,18 +105,22 @@ class Hinted(nn.Module):
         self.kept.features = [layer(x) for layer, x in zip(self.projectors, given, strict=True)]
         return answer
 
-    def loss(self, teacher: nn.Module, blend: Blend, spec: InputSpec) -> LossFn:
-        """A loss for ``train``: ``blend`` with the live ``teacher``, and the plan's weight times the hints' mean."""
-        teacher.eval().to(memory_format=torch.channels_last)
+    def loss(self, teacher: nn.Module, blend: Blend, spec: InputSpec, others: Sequence[nn.Module] = ()) -> LossFn:
+        """A loss for ``train``: ``blend`` with the live ``teacher``, and the plan's weight times the hints' mean.
+
+        ``others`` say what they say of the answer; the layers are those of ``teacher``.
+        """
+        for one in (teacher, *others):
+            one.eval().to(memory_format=torch.channels_last)
         compare, names = _COMPARED[self.plan.method], [hint.teacher for hint in self.plan.hints]
 
         def loss(answer: Answer, batch: Batch) -> Tensor:
             with torch.no_grad(), features_of(teacher.to(batch.inputs.device), names) as theirs:
-                taught = floats(teacher(batch.inputs))
+                said = [floats(one.to(batch.inputs.device)(batch.inputs)) for one in (teacher, *others)]
             ours, self.kept.features = self.kept.features, []
             real = spec.real(batch.inputs)
             parts = [compare(x.float(), theirs[name].float(), real) for x, name in zip(ours, names, strict=True)]
-            return blend(answer, taught, batch) + self.plan.weight * torch.stack(parts).mean(dim=0)
+            return blend(answer, together(said), batch) + self.plan.weight * torch.stack(parts).mean(dim=0)
 
         return loss
 

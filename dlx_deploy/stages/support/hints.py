@@ -9,6 +9,7 @@ from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.models.families import is_user
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.support.rehearsal import built_network
+from dlx_deploy.stages.support.training import other_teachers
 from dlx_deploy.tasks import task_for, task_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def hinting(job: Job[Distill], data: Dataset, student: nn.Module) -> tuple[LossF
     spec = task.inputs.spec(data)
     teacher, _ = load_model(job.inputs["teacher"])
     hinted = Hinted(student, plan, plan.check(student, teacher, spec), job.seed)
-    loss = hinted.loss(teacher, task.answers.blend(job.params, data), spec)
+    loss = hinted.loss(teacher, task.answers.blend(job.params, data), spec, other_teachers(job))
     return loss, Hooks(metric=task.answers.metric, prepare=lambda _: hinted)
 
 

@@ -11,6 +11,7 @@ import msgspec
 from dlx_deploy.config import Config, Distill, Prune, Teacher, Training
 from dlx_deploy.nn.training.views import Views
 from dlx_deploy.pipeline.stage import Job, Metrics, Network, Offers, Source
+from dlx_deploy.stages.support.networks import named_network
 from dlx_deploy.tasks import task_for, task_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ __all__ = [
     "distilling",
     "logits_of",
     "new_model",
+    "other_teachers",
     "taught_by",
+    "teachers_of",
     "train_and_save",
     "untaught",
     "use_threads",
@@ -102,24 +105,41 @@ def views_asked(section: Distill | Prune, config: Config) -> Views | None:
     return views if views is not None and views.count <= section.epochs else None
 
 
-def logits_of(views: Views) -> str:
-    """Under which name the teacher's answers in these ``views`` are offered."""
-    return f"logits of {views}"
+def logits_of(views: Views, teacher: str = "teacher") -> str:
+    """Under which name the answers of ``teacher`` in these ``views`` are offered."""
+    return f"logits of {teacher} in {views}"
 
 
 def taught_by(section: Distill | Prune, config: Config, upstream: Offers) -> Taught:
     """The teacher, or its answers; where there is one for each of several views they may be too many to keep."""
-    teacher, views = upstream.networks["teacher"], views_asked(section, config)
+    teachers, views = teachers_of(section, config, upstream), views_asked(section, config)
+    live = Taught({name: teacher.model for name, teacher in teachers.items()}, tuple(teachers.values()))
     if views is None:
-        return Taught({"teacher": teacher.model}, (teacher,))
-    logits = {"logits": upstream.output(logits_of(views))}
-    return Taught(logits, ()) if views.count == 1 else Taught({**logits, "teacher": teacher.model}, (teacher,))
+        return live
+    logits = {name.replace("teacher", "logits"): upstream.output(logits_of(views, name)) for name in teachers}
+    return Taught(logits, ()) if views.count == 1 else Taught({**logits, **live.inputs}, live.networks)
+
+
+def teachers_of(section: Distill | Prune, config: Config, upstream: Offers) -> dict[str, Network]:
+    """The networks that the section learns from, by the names of inputs: ``teacher``, and others of a student."""
+    others = section.teachers if isinstance(section, Distill) else ()
+    named = {f"teacher-{i}": named_network(other).library for i, other in enumerate(others, 2)}
+    found = {name: Network(upstream.output(name), library) for name, library in named.items()}
+    return {"teacher": upstream.networks["teacher"], **found}
+
+
+def other_teachers(job: Job[Distill | Prune]) -> list[nn.Module]:
+    """Those beside the first that a student learns from, where they are to be asked."""
+    from dlx_deploy.nn.weights.network import load_model
+
+    return [load_model(job.inputs[name])[0] for name in sorted(job.inputs) if name.startswith("teacher-")]
 
 
 def untaught(section: Distill) -> Distill:
     """``section`` as its control is trained: all but the teacher, the same for whatever a teacher would have been."""
-    of_teacher = ("method", "temperature", "beta", "standardize", "hints", "hint_method", "hint_weight", "control")
-    return msgspec.structs.replace(section, alpha=0.0, **{key: getattr(Distill(), key) for key in of_teacher})
+    of_teacher = ("method", "temperature", "beta", "standardize", "hints", "hint_method", "hint_weight")
+    usual = {key: getattr(Distill(), key) for key in (*of_teacher, "teachers", "control")}
+    return msgspec.structs.replace(section, alpha=0.0, **usual)
 
 
 def distilling(job: Job[Distill | Prune], data: Dataset) -> LossFn:
@@ -134,13 +154,14 @@ def distilling(job: Job[Distill | Prune], data: Dataset) -> LossFn:
     if "logits" in job.inputs:
         import numpy as np
 
-        answers = np.load(job.inputs["logits"], mmap_mode="r")
+        given = sorted(name for name in job.inputs if name.startswith("logits"))
+        answers, *others = (np.load(job.inputs[name], mmap_mode="r") for name in given)
         if len(answers):
-            return distilled_from(answers, blend, len(data.split("train")[1]))
+            return distilled_from(answers, blend, len(data.split("train")[1]), others)
     if "teacher" not in job.inputs:
         return undistilled(blend)
     teacher, _ = load_model(job.inputs["teacher"])
-    return distilled(teacher, blend)
+    return distilled(teacher, blend, other_teachers(job))
 
 
 _COMPARED = 16

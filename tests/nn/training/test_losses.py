@@ -81,6 +81,21 @@ def test_answers_in_views_are_those_of_the_teacher_to_what_the_student_saw() -> 
     assert seen == set(range(18))
 
 
+def test_several_teachers_are_asked_together_live_or_before() -> None:
+    torch.manual_seed(0)
+    teachers, images = [nn.Linear(6, 3), nn.Linear(6, 3)], torch.randn(8, 6)
+    rows, logits = torch.tensor([5, 0, 7]), torch.randn(3, 3)
+    batch = Batch(images[rows], torch.tensor([0, 2, 1]), rows)
+    blend = class_blend(Distillation(3.0, 1.0))
+    first, second = (teacher(images).detach().numpy() for teacher in teachers)
+    live = distilled(teachers[0], blend, teachers[1:])(logits, batch)
+    assert torch.allclose(distilled_from(first, blend, 8, [second])(logits, batch), live, atol=1e-6)
+    mean = sum(torch.softmax(torch.from_numpy(x)[rows] / 3, 1) for x in (first, second)) / 2
+    kl = (mean * (mean.log() - torch.log_softmax(logits / 3, 1))).sum(1)
+    assert torch.allclose(live, 9 * kl, atol=1e-5)
+    assert not any(teacher.training for teacher in teachers)
+
+
 def test_mixed_labels_are_distributions() -> None:
     logits, soft = torch.randn(2, 3), torch.tensor([[0.3, 0.7, 0.0], [0.0, 0.0, 1.0]])
     expected = -(soft * torch.log_softmax(logits, 1)).sum(1)
