@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -54,6 +56,15 @@ def test_one_line_from_nothing_to_a_package(place: Path, capsys: pytest.CaptureF
     assert "; 0 stages ran, " in capsys.readouterr().out
     assert run(["build", *asked, "--set", "threads=1"]) == 0
     assert "; 0 stages ran, " in capsys.readouterr().out
+
+
+def test_an_onnx_becomes_a_package_without_torch(place: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from dlx_deploy.cli import run; sys.exit(run(sys.argv[1:]))"
+    asked = ["--model", "linear.onnx", "--data", "images", "--normalization", "0..1", "--target", "rpi5"]
+    line = [sys.executable, "-c", code, "quantize", *asked, "--jobs", "1", "--set", "threads=1"]
+    done = subprocess.run(line, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (place / "dist" / "linear-0.1.0-rpi5.dlx").is_file()
 
 
 def test_the_file_means_the_same_from_another_folder(place: Path) -> None:

@@ -36,7 +36,8 @@ def run(job: Job[Teacher]) -> Metrics:
     from dlx_deploy.nn.models.pretrained import pretrained_state
     from dlx_deploy.nn.training.transfer import load_with_new_head
     from dlx_deploy.nn.weights.checkpoint import load_into, read_checkpoint
-    from dlx_deploy.nn.weights.class_order import class_names, keep_class_order, named_by_config, same_classes
+    from dlx_deploy.nn.weights.class_match import same_classes
+    from dlx_deploy.nn.weights.class_order import class_names, keep_class_order, named_by_config
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)

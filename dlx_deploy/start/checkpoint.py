@@ -57,7 +57,7 @@ def _finished_graph(wish: Wish) -> Given:
 
 
 def _given_checkpoint(wish: Wish, path: Path, seen: Overview) -> Given:
-    from dlx_deploy.nn.weights.class_order import same_classes
+    from dlx_deploy.nn.weights.class_match import same_classes
     from dlx_deploy.nn.weights.contents import read_contents, taken_state
 
     contents = read_contents(path)

@@ -25,10 +25,9 @@ from dlx_deploy.graph.foreign.usable import chosen_output, usable_facts
 from dlx_deploy.graph.foreign.wire import Value
 from dlx_deploy.graph.model import load, to_bytes
 from dlx_deploy.graph.samples import Arrays, Samples
-from dlx_deploy.nn.export.parity import ROUNDING, ROWS_SHARE
-from dlx_deploy.nn.export.program import read_program
 from dlx_deploy.nn.export.spec import Spec
-from dlx_deploy.nn.weights.class_order import order_of
+from dlx_deploy.nn.export.tolerances import ROUNDING, ROWS_SHARE
+from dlx_deploy.nn.weights.class_match import order_of
 
 __all__ = ["Adopted", "Foreign", "check_adopted", "check_rows", "read_foreign"]
 
@@ -128,6 +127,8 @@ def read_foreign(path: Path, weights: Path | None, spec: Spec, output: str) -> F
         inputs, outputs = usable_ends(path)
         spec.border(inputs, path)
         chosen_output(outputs, output, dims, path)  # said before torch is asked
+        from dlx_deploy.nn.export.program import read_program  # torch
+
         came = read_program(path)
         facts = usable_facts(path, to_bytes(came.model))
         model, ask = came.model, came.ask
@@ -148,8 +149,7 @@ def check_adopted(adopted: Adopted, spec: Spec, samples: Samples, tolerance: flo
     """
 
     def read(rows: Samples) -> Arrays:
-        (tensor,) = spec.read(spec.trimmed(rows))
-        return adopted.border.feed(tensor.numpy())
+        return adopted.border.feed(spec.plain(spec.trimmed(rows)))
 
     parity = check_original(adopted.original, adopted.model, samples, read, tolerance)
     refuse_dependent_rows(adopted.model, unlike(samples), False, max(tolerance * ROWS_SHARE, ROUNDING))

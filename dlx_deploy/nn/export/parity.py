@@ -19,16 +19,13 @@ from dlx_deploy.graph.model import load
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.export.rows import blame, first_apart, first_beyond, mixes_in_double
 from dlx_deploy.nn.export.spec import Spec, named_outputs
+from dlx_deploy.nn.export.tolerances import ROUNDING, ROWS_SHARE
 from dlx_deploy.nn.models.copies import copied, doubled
 from dlx_deploy.runtime.tasks.arrays import Tensor, block_rows
 
 __all__ = ["ParityReport", "check_parity"]
 
 BATCH = 64
-ROWS_SHARE = 0.1
-"""Of the parity tolerance: what the size of a batch may change, since sums are then taken in another order."""
-ROUNDING = 2e-5
-"""What it changes in float32 at most, so that a strict parity does not refuse it."""
 OF_ROUNDING = 0.1
 """Of what ONNX Runtime and torch differ by: what rounding must move by itself to be the cause."""
 LARGEST = 1e7

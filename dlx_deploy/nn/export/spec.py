@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.foreign.adopt import Border, Front, ImageBorder
@@ -17,12 +16,14 @@ from dlx_deploy.graph.foreign.tokens import TokenBorder, TokenFront, refuse_leng
 from dlx_deploy.graph.foreign.usable import layout_of
 from dlx_deploy.graph.foreign.wire import Value
 from dlx_deploy.graph.model import MAX_LENGTH
-from dlx_deploy.graph.passes.names import WRAPPED
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.nn.models.outputs import Outputs, fits, named_tensors, sizes
 from dlx_deploy.runtime.tasks.image_inputs import IMAGES
 from dlx_deploy.runtime.tasks.text_inputs import TOKENS
 from dlx_deploy.targets.opsets import NEWEST, OLDEST
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 __all__ = ["ExportSpec", "Spec", "TextSpec", "misshapen", "named_outputs"]
 
@@ -61,14 +62,21 @@ class ExportSpec:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """``model`` behind its preprocessing: uint8[N, H, W, C], NHWC, 0..255 → ``outputs``."""
-        return _Images(model, self)
+        from dlx_deploy.nn.export.wrapped import WrappedImages
+
+        front = self.front()
+        return WrappedImages(model, front.scale, front.shift)
 
     def example(self) -> tuple[Tensor, ...]:
         """What the graph is traced with, one for each input."""
+        import torch
+
         return (torch.zeros(_example_batch(self.batch), self.height, self.width, self.channels, dtype=torch.uint8),)
 
     def dynamic(self) -> tuple[dict[int, Any], ...]:
         """The dimensions of each input that stay open."""
+        import torch
+
         return ({0: torch.export.Dim("batch")} if self.batch == "dynamic" else {},)
 
     def front(self) -> Front:
@@ -99,14 +107,16 @@ class ExportSpec:
         """``samples`` as they are: images have one size."""
         return samples
 
+    def plain(self, samples: Samples) -> NDArray[np.float32]:
+        """What the bare model reads for stored ``samples``, float32[N, C, H, W], computed the plain way."""
+        scaled = (samples.arrays[IMAGES] / 255.0 - np.array(self.mean)) / np.array(self.std)
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2).astype(np.float32))
+
     def read(self, samples: Samples) -> tuple[Tensor, ...]:
-        """What the bare model reads for stored ``samples``, computed the plain way."""
-        planes = (
-            ((samples.arrays[IMAGES] / 255.0 - np.array(self.mean)) / np.array(self.std))
-            .transpose(0, 3, 1, 2)
-            .astype(np.float32)
-        )
-        return (torch.from_numpy(np.ascontiguousarray(planes)),)
+        """The same as tensors, one for each input."""
+        import torch
+
+        return (torch.from_numpy(self.plain(samples)),)
 
 
 @dataclass(frozen=True)
@@ -139,16 +149,22 @@ class TextSpec:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """``model``, reading tokens int32[N, L]."""
-        return _Tokens(model)
+        from dlx_deploy.nn.export.wrapped import WrappedTokens
+
+        return WrappedTokens(model)
 
     def example(self) -> tuple[Tensor, ...]:
         """What the graph is traced with, one for each input: no padding at all would be taken for a constant."""
+        import torch
+
         tokens = torch.full((_example_batch(self.batch), self.max_length), self.pad_id, dtype=torch.int32)
         tokens[:, : max(self.max_length // 2, 1)] = self.pad_id + 1 if self.pad_id == 0 else 0
         return (tokens,)
 
     def dynamic(self) -> tuple[dict[int, Any], ...]:
         """The dimensions of each input that stay open."""
+        import torch
+
         dims: dict[int, Any] = {0: torch.export.Dim("batch")} if self.batch == "dynamic" else {}
         return ({**dims, 1: torch.export.Dim("length", max=self.max_length)} if self.length == "dynamic" else dims,)
 
@@ -180,9 +196,15 @@ class TextSpec:
         """``samples`` as long as the graph would get them: the longest of them where the length is open."""
         return samples.fitted({TOKENS: (None, self.max_length if self.length == "fixed" else None)})
 
+    def plain(self, samples: Samples) -> NDArray[np.int64]:
+        """What the bare model reads for stored ``samples``, int64[N, L]."""
+        return np.ascontiguousarray(samples.arrays[TOKENS]).astype(np.int64)
+
     def read(self, samples: Samples) -> tuple[Tensor, ...]:
-        """What the bare model reads for stored ``samples``."""
-        return (torch.from_numpy(np.ascontiguousarray(samples.arrays[TOKENS]).astype(np.int64)),)
+        """The same as tensors, one for each input."""
+        import torch
+
+        return (torch.from_numpy(self.plain(samples)),)
 
 
 Spec = ExportSpec | TextSpec
@@ -212,32 +234,6 @@ def misshapen(outputs: Outputs, arrays: Arrays, rows: int) -> str:
 def _rule(outputs: Outputs) -> str:
     several = "a tuple of tensors: " if len(outputs) > 1 else "one tensor of "
     return several + " and ".join(f"{name}, float32{sizes(dims)}" for name, dims in outputs.items())
-
-
-class _Images(nn.Module):
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, model: nn.Module, spec: ExportSpec) -> None:
-        super().__init__()
-        self.add_module(WRAPPED, model)
-        front = spec.front()
-        self.register_buffer("scale", torch.from_numpy(front.scale).reshape(-1, 1, 1))
-        self.register_buffer("shift", torch.from_numpy(front.shift).reshape(-1, 1, 1))
-
-    def forward(self, images: Tensor) -> Any:
-        # Without .contiguous() the strides stay channels-last, and adaptive pooling is traced into index arithmetic.
-        planes = images.to(torch.float32).permute(0, 3, 1, 2).contiguous()  # (N, C, H, W)
-        return self.get_submodule(WRAPPED)(planes * self.scale + self.shift)
-
-
-class _Tokens(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.add_module(WRAPPED, model)
-
-    def forward(self, tokens: Tensor) -> Any:
-        return self.get_submodule(WRAPPED)(tokens)
 
 
 def _example_batch(batch: int | Literal["dynamic"]) -> int:

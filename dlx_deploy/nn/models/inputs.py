@@ -1,14 +1,15 @@
-"""What a network reads: images or token sequences."""
+"""What a network reads: images or token sequences; torch is imported where tensors are made."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
-import torch
-from torch import Tensor
 
 from dlx_deploy.nn.models.families import Reads
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ImageInput", "InputSpec", "TokenInput"]
 
@@ -25,10 +26,14 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="i
 
     def example(self, count: int) -> Tensor:
         """``count`` images of zeros."""
+        import torch
+
         return torch.zeros(count, self.channels, self.height, self.width)
 
     def drawn(self, count: int) -> Tensor:
         """``count`` images of noise, the same ones every time."""
+        import torch
+
         generator = torch.Generator().manual_seed(0)
         return torch.randn(count, self.channels, self.height, self.width, generator=generator)
 
@@ -49,11 +54,15 @@ class TokenInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="t
 
     def example(self, count: int) -> Tensor:
         """``count`` full sequences, int64[count, max_length], of tokens other than padding."""
+        import torch
+
         row = torch.arange(self.max_length) % max(self.vocabulary - 1, 1)
         return (row + (row >= self.pad_id)).expand(count, -1).clamp(max=self.vocabulary - 1).contiguous()
 
     def drawn(self, count: int) -> Tensor:
         """``count`` sequences of random tokens and lengths, int64[count, max_length], the same ones every time."""
+        import torch
+
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randint(self.vocabulary, (count, self.max_length), generator=generator)
         lengths = torch.randint(1, self.max_length + 1, (count, 1), generator=generator)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Answer", "Outputs", "fits", "floats", "named_tensors", "sizes", "tensors_of"]
 
@@ -26,6 +27,8 @@ def floats(answer: Answer) -> Answer:
 
 def tensors_of(given: object) -> tuple[Tensor, ...]:
     """What a network gave, a tensor or a tuple of tensors; empty if it is something else."""
+    from torch import Tensor
+
     tensors = given if isinstance(given, tuple) else (given,)
     return tensors if all(isinstance(tensor, Tensor) for tensor in tensors) else ()
 

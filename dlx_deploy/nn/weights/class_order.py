@@ -19,9 +19,9 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import InputSpec
 from dlx_deploy.nn.models.outputs import tensors_of
 from dlx_deploy.nn.weights.checkpoint_file import read_torch
-from dlx_deploy.runtime.tasks.labels import same_but_for_writing
+from dlx_deploy.nn.weights.class_match import few, order_of
 
-__all__ = ["class_names", "keep_class_order", "named_by_config", "order_of", "reorder_head", "same_classes"]
+__all__ = ["class_names", "keep_class_order", "named_by_config", "reorder_head"]
 
 log = logging.getLogger(__name__)
 
@@ -48,39 +48,13 @@ def keep_class_order(
         log.warning(
             "%s names no classes: its outputs are taken in the order of the data's, %s; teacher.classes says another",
             where,
-            _few(classes),
+            few(classes),
         )
         return
     order = order_of(names, classes, where)
     if order != sorted(order):
         reorder_head(model, spec, order, where)
-        log.warning("%s has its classes in the order %s: its outputs are put in that of the data", where, _few(names))
-
-
-def order_of(names: Sequence[str], classes: Sequence[str], where: str) -> list[int]:
-    """For each of ``classes`` the position of its name in ``names``; where the data's names are numbers, those.
-
-    Raises:
-        ConfigError: the two are not the same classes.
-    """
-    if list(classes) == [str(i) for i in range(len(names))] and set(names) != set(classes):
-        log.warning("%s: the data's classes are the numbers of its outputs: 0 is %s", where, _few(names))
-        return list(range(len(names)))
-    matches = [name if name in names else same_but_for_writing(name, names) for name in classes]
-    if len(names) != len(classes) or None in matches or len(set(matches)) != len(classes):
-        odd = next((n for n, f in zip(classes, matches, strict=True) if f is None), None)
-        said = f"{odd!r} is not in it" if odd is not None else f"it has {len(names)}, the data {len(classes)}"
-        raise ConfigError(
-            f"{where} tells the classes {_few(names)} apart, and the data {_few(classes)} ({said}); name them alike, "
-            "give the right names as teacher.classes, or train another head with teacher.new_head = true"
-        )
-    return [list(names).index(str(name)) for name in matches]
-
-
-def same_classes(names: Sequence[str] | None, classes: Sequence[str]) -> bool:
-    """Whether ``names`` are known and those of ``classes``, in any order and writing."""
-    alike = {same_but_for_writing(name, names or ()) for name in classes}
-    return names is not None and None not in alike and len(names) == len(classes) == len(alike)
+        log.warning("%s has its classes in the order %s: its outputs are put in that of the data", where, few(names))
 
 
 def reorder_head(model: nn.Module, spec: InputSpec, order: Sequence[int], where: str) -> None:
@@ -201,7 +175,3 @@ def _permute(layer: nn.Module, order: Sequence[int]) -> None:
         tensor = getattr(layer, name, None)
         if isinstance(tensor, Tensor):
             tensor.copy_(tensor[list(order)].clone())
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f", … ({len(names)})" if len(names) > 8 else "")

@@ -20,7 +20,8 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.data.dataset import open_data
 from dlx_deploy.nn.models.inputs import ImageInput, TokenInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.weights.class_order import class_names, named_by_config, order_of, reorder_head, same_classes
+from dlx_deploy.nn.weights.class_match import order_of, same_classes
+from dlx_deploy.nn.weights.class_order import class_names, named_by_config, reorder_head
 from dlx_deploy.nn.weights.network import load_model
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.order import steps_for
