@@ -99,7 +99,7 @@ TORCHVISION = (
     Brought("vit_b_16", arguments="{ width = 0.25 }"),
     Brought("swin_t"),
     Brought("swin_v2_t"),
-    Brought("maxvit_t", 224),
+    Brought("maxvit_t", 224, batch=8),
 )
 TIMM = tuple(
     Brought(f"timm:{name}", side, batch=SETTLING if name == "mobileone_s0" else 64)

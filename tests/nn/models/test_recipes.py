@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from dlx_deploy.config import Teacher
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models import recipes
 from dlx_deploy.nn.models.families import FAMILIES, Family
 from dlx_deploy.nn.models.recipe_readers import hf_recipe, timm_recipe, torchvision_recipe
@@ -72,7 +73,7 @@ def test_timm_s_own_table() -> None:
         origin="timm's pretrained_cfg of tf_efficientnet_lite0.in1k", height=224, width=224, resize="crop",
         resize_size=(256, 256), interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3,
     )  # fmt: skip
-    with pytest.raises(UnknownRecipe, match="timm has no pretrained_cfg of 'resnet19'"):
+    with pytest.raises(ConfigError, match="timm has no model 'resnet19'; it has resnet18"):
         timm_recipe(Trained("resnet19", pretrained="DEFAULT"))
 
 
