@@ -333,10 +333,14 @@ class Compile(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Verify(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Teacher against candidate on the test split, and latency where this machine is the target."""
+    """Teacher against candidate on the test split, and latency where this machine is the target.
+
+    ``calibration``: how far probabilities of what is shipped are off, and the temperature that brings them nearer.
+    """
 
     rounds: AtLeastOne = 400
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
+    calibration: bool = False
 
 
 class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

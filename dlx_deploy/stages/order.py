@@ -28,6 +28,7 @@ ORDER = (
     "quantize",
     "compile",
     "evaluate",
+    "calibrate",
     "verify",
     "package",
 )

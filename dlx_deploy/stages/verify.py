@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["STAGE", "VerifyParams"]
 
 
-class VerifyParams(Verify, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The section's keys; ``candidates``: which inputs are compared, in the order of the table."""
+class VerifyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How is timed; ``candidates``: which inputs are compared, in the order of the table."""
 
+    rounds: int = Verify().rounds
+    threads: int = Verify().threads
     candidates: tuple[str, ...]
 
 
@@ -164,7 +166,9 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     step = Step(
         name="verify",
         stage=stage,
-        params=VerifyParams(**msgspec.structs.asdict(config.verify), candidates=tuple(upstream.candidates)),
+        params=VerifyParams(
+            rounds=config.verify.rounds, threads=config.verify.threads, candidates=tuple(upstream.candidates)
+        ),
         inputs={**upstream.candidates, **own},
         seed=config.seed,
         gates=partial(judge, config),

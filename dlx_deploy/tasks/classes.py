@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.training.hooks import Metric
     from dlx_deploy.nn.training.losses import Blend, LossFn
+    from dlx_deploy.tasks.calibration import Calibrated
+    from dlx_deploy.tasks.task import Calibration
     from dlx_deploy.tasks.verification import Comparison
 
 __all__ = ["Classes"]
@@ -51,6 +53,11 @@ class Classes:
         from dlx_deploy.nn.training.classes import TOP1
 
         return TOP1
+
+    @property
+    def calibration(self) -> Calibration:
+        """The temperature of Guo et al. 2017."""
+        return _calibrated
 
     def check_training(self, name: str, section: Training) -> None:
         """Nothing: every option is for classes."""
@@ -86,3 +93,13 @@ class Classes:
 
         logits = outputs[LOGITS]
         return clear_rows(logits, share * float(np.abs(logits).max()), count)
+
+
+def _calibrated(
+    validation: tuple[Arrays, npt.NDArray[Any]], test: tuple[Arrays, npt.NDArray[Any]], /
+) -> Calibrated | None:
+    from dlx_deploy.runtime.tasks.classes import LOGITS
+    from dlx_deploy.tasks.calibration import calibrated
+
+    both = [(outputs[LOGITS], targets) for outputs, targets in (validation, test)]
+    return calibrated(both[0], both[1])

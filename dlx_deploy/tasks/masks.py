@@ -38,6 +38,7 @@ class Masks:
     losses: tuple[str, ...] = ("cross-entropy", _WITH_DICE)
     distillations: tuple[str, ...] = (HINTON,)
     small: bool = False
+    calibration: None = None
 
     def outputs(self, spec: InputSpec, classes: int) -> Outputs:
         """A logit of each class for each pixel of the image."""

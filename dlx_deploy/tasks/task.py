@@ -35,9 +35,20 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.training.losses import Blend, LossFn
     from dlx_deploy.nn.training.views import Views
     from dlx_deploy.runtime.tasks.task import Task as DeviceTask
+    from dlx_deploy.tasks.calibration import Calibrated
     from dlx_deploy.tasks.verification import Comparison
 
-__all__ = ["Answers", "Inputs", "Task"]
+__all__ = ["Answers", "Calibration", "Inputs", "Task"]
+
+
+class Calibration(Protocol):
+    """Of answers that are probabilities."""
+
+    def __call__(
+        self, validation: tuple[Arrays, npt.NDArray[Any]], test: tuple[Arrays, npt.NDArray[Any]], /
+    ) -> Calibrated | None:
+        """Of outputs by name and targets of both splits; ``None`` where validation gives no temperature."""
+        ...
 
 
 class Inputs(Protocol):
@@ -185,6 +196,11 @@ class Answers(Protocol):
     @property
     def small(self) -> bool:
         """Whether a teacher's answers to a whole training split can be kept, to learn from in each epoch."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What is said of probabilities; ``None`` where answers are none."""
         ...
 
     def check_training(self, name: str, section: Training) -> None:

@@ -51,7 +51,7 @@ def test_a_file_that_is_shipped_and_that_no_stage_imports() -> None:
         ("nn.data.texts", {"data"}),
         ("graph.analysis.cost", {"export", "verify"}),
         ("graph.passes.half", {"quantize"}),
-        ("graph.model", {"export", "quantize", "compile", "evaluate", "verify", "package"}),
+        ("graph.model", {"export", "quantize", "compile", "evaluate", "calibrate", "verify", "package"}),
         ("nn.training.optimizers", {"teacher", "distill", "prune"}),
         ("runtime.engine.api", {"compile"}),  # by name, in a process of its own
         ("runtime.statistics.drops", {"compile", "verify", "package"}),
