@@ -14,13 +14,14 @@ from onnx import ModelProto
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import Index
+from dlx_deploy.graph.passes.seams import seams
 from dlx_deploy.graph.quantization.layers import layer_precision, quantizable, weight_axis
 from dlx_deploy.graph.quantization.placement import Pair, Placement
 from dlx_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan, TensorPlan
 from dlx_deploy.graph.quantization.planning import LARGEST_BIAS, bias_of, integer_limits
 from dlx_deploy.graph.quantization.scheme import Scheme
 
-__all__ = ["check_bias", "check_layers", "check_names", "check_scheme", "check_tensors"]
+__all__ = ["check_bias", "check_divided", "check_layers", "check_names", "check_scheme", "check_tensors"]
 
 Complaint = tuple[str, str]
 """What is wrong, and the rule."""
@@ -52,6 +53,26 @@ def check_names(model: ModelProto, given: QuantizationPlan) -> None:
     for name in given.tensors:
         if name not in tensors:
             raise ConfigError(f"quantize.plan: tensors[{name!r}]: the graph computes no such; {_near(name, tensors)}")
+
+
+def check_divided(model: ModelProto, given: QuantizationPlan) -> None:
+    """Nothing, if every tensor that ``given`` divides can be, by as many factors.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    if not given.divided:
+        return
+    channels = {seam.tensor: seam.channels for seam in seams(model)}
+    for name, entry in given.divided.items():
+        where = f"quantize.plan: divided[{name!r}]"
+        if name not in channels:
+            raise ConfigError(f"{where}: no layer's channels alone make and read it; {_near(name, channels)}")
+        if len(entry.by) != channels[name] or not all(_is_scale(factor) for factor in entry.by):
+            raise ConfigError(
+                f"{where}.by: {len(entry.by)} numbers from {min(entry.by, default=0)} to {max(entry.by, default=0)}; "
+                f"rule: one for each of its {channels[name]} channels, finite and above 0"
+            )
 
 
 def check_layers(model: ModelProto, given: QuantizationPlan, scheme: Scheme | None, half: bool, out: set[str]) -> None:

@@ -16,7 +16,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.quantization.lines import json_lines
 from dlx_deploy.runtime.schemas import newer_schema
 
-__all__ = ["SCHEMA", "LayerPlan", "Precision", "QuantizationPlan", "TensorPlan", "plan_bytes", "read_plan"]
+__all__ = ["SCHEMA", "Divided", "LayerPlan", "Precision", "QuantizationPlan", "TensorPlan", "plan_bytes", "read_plan"]
 
 SCHEMA = 1
 MAX_BYTES = 256 << 20
@@ -56,13 +56,23 @@ class LayerPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, o
     scales: tuple[float, ...] = ()
 
 
+class Divided(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A tensor whose channels are divided where they are made, and multiplied by as much where they are read."""
+
+    by: tuple[float, ...]
+
+
 class QuantizationPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``plan.json``. ``scheme``: what its numbers are for (``graph.quantization.scheme``); empty without any."""
+    """``plan.json``. ``scheme``: what its numbers are for (``graph.quantization.scheme``); empty without any.
+
+    ``divided``: tensors between layers whose numbers hold for divided channels (``graph.passes.seams``).
+    """
 
     schema: Annotated[int, msgspec.Meta(ge=1)]
     scheme: str = ""
     tensors: Mapping[str, TensorPlan] = msgspec.field(default_factory=dict)
     layers: Mapping[str, LayerPlan] = msgspec.field(default_factory=dict)
+    divided: Mapping[str, Divided] = msgspec.field(default_factory=dict)
 
     def layers_at(self, *precisions: Precision) -> list[str]:
         """The layers that have one of ``precisions``."""
@@ -72,7 +82,8 @@ class QuantizationPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=
 def plan_bytes(plan: QuantizationPlan) -> bytes:
     """The plan as JSON, a line for each tensor and layer; equal plans give equal bytes."""
     head: dict[str, str | int] = {"schema": plan.schema, **({"scheme": plan.scheme} if plan.scheme else {})}
-    return json_lines(head, {"tensors": plan.tensors, "layers": plan.layers})
+    divided = {"divided": plan.divided} if plan.divided else {}
+    return json_lines(head, {"tensors": plan.tensors, "layers": plan.layers, **divided})
 
 
 def read_plan(path: Path) -> QuantizationPlan:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from msgspec.structs import replace
 from onnx import ModelProto
 
@@ -17,9 +18,17 @@ from dlx_deploy.graph.model import WEIGHTED, Index, load, to_bytes
 from dlx_deploy.graph.passes.base import Pass, run_passes
 from dlx_deploy.graph.passes.fence import FENCE
 from dlx_deploy.graph.passes.half import float_tensors, half_precision
+from dlx_deploy.graph.passes.seams import divided
 from dlx_deploy.graph.passes.tidy import TIDY
 from dlx_deploy.graph.quantization.dynamic import dynamic_layers, quantize_dynamically
-from dlx_deploy.graph.quantization.fit import check_bias, check_layers, check_names, check_scheme, check_tensors
+from dlx_deploy.graph.quantization.fit import (
+    check_bias,
+    check_divided,
+    check_layers,
+    check_names,
+    check_scheme,
+    check_tensors,
+)
 from dlx_deploy.graph.quantization.kit.decisions import Decisions
 from dlx_deploy.graph.quantization.kit.efforts import Effort, steps_of
 from dlx_deploy.graph.quantization.kit.runner import improve
@@ -27,7 +36,7 @@ from dlx_deploy.graph.quantization.kit.state import Setting, State
 from dlx_deploy.graph.quantization.layers import dense_heads, excluded, layer_precision, quantizable
 from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
 from dlx_deploy.graph.quantization.placement import Placement, narrowed, place
-from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan
+from dlx_deploy.graph.quantization.plan import SCHEMA, Divided, LayerPlan, QuantizationPlan
 from dlx_deploy.graph.quantization.planning import asked_methods, scale_of
 from dlx_deploy.graph.quantization.ranges import Ranges, collect_ranges
 from dlx_deploy.graph.quantization.rounding import Rounding, nearest
@@ -215,6 +224,9 @@ def _static(
     placement = _placement(model, scheme, request, matched)
     if not placement.weights:
         raise _nothing(model, request)
+    check_divided(model, given)
+    divided_by = {name: np.asarray(entry.by, np.float32) for name, entry in given.divided.items()}
+    model = divided(model, divided_by) if divided_by else model
     setting = Setting(scheme, placement, given, samples, request.methods, request.rounding)
     ranges = Ranges()
     if asked := asked_methods(placement, given, method):
@@ -223,13 +235,15 @@ def _static(
         )
     plan = setting.planned(model, ranges, method)
     _check_biases(model, scheme, given, plan)
-    state, decisions, seconds = State(model, plan, ranges, method), Decisions(), dict[str, float]()
+    state, decisions, seconds = State(model, plan, ranges, method, divided_by), Decisions(), dict[str, float]()
     if steps := steps_of(request.effort, method):
         found = improve(state, setting, steps, samples, request.style == "tensorrt", progress)
         state, seconds = found.state, dict(found.seconds)
         decisions = replace(found.decisions, effort=request.effort)
     write = Pass("int8", lambda graph: setting.write_int8(graph, state), requires=_nameless)
-    return _Int8(state.model, (write,), state.ranges, state.plan, decisions, seconds)
+    factors = {name: Divided(by=tuple(by.tolist())) for name, by in state.divided.items()}
+    plan = replace(state.plan, divided=factors)
+    return _Int8(state.model, (write,), state.ranges, plan, decisions, seconds)
 
 
 def _placement(model: ModelProto, scheme: Scheme, request: QuantizationRequest, matched: set[str]) -> Placement:

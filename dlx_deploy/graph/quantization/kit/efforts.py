@@ -7,6 +7,7 @@ from typing import Literal
 
 from dlx_deploy.graph.quantization.kit.better_ranges import by_method
 from dlx_deploy.graph.quantization.kit.correction import correct_biases
+from dlx_deploy.graph.quantization.kit.equalisation import equalise, smooth
 from dlx_deploy.graph.quantization.kit.learned_rounding import learn_rounding
 from dlx_deploy.graph.quantization.kit.state import Step
 
@@ -14,6 +15,8 @@ __all__ = ["Effort", "steps_of"]
 
 Effort = Literal["fast", "balanced", "best"]
 
+EQUAL = Step("cross-layer equalisation", equalise)
+SMOOTH = Step("smoothing", smooth)
 ROUNDING = Step("learned rounding", learn_rounding)
 BIASES = Step("bias correction", correct_biases)
 """The last: it takes back what all others leave."""
@@ -21,7 +24,7 @@ BIASES = Step("bias correction", correct_biases)
 _STEPS: Mapping[Effort, tuple[Step, ...]] = {
     "fast": (),
     "balanced": (by_method("mse"), BIASES),
-    "best": (by_method("mse"), by_method("percentile"), by_method("entropy"), ROUNDING, BIASES),
+    "best": (EQUAL, SMOOTH, by_method("mse"), by_method("percentile"), by_method("entropy"), ROUNDING, BIASES),
 }
 
 

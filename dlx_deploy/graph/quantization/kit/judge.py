@@ -28,11 +28,12 @@ class Score:
     """``sqnr_db``: the power of the network's answers over that of what differs, of several outputs the lowest.
 
     ``agreement``: the share of decisions (the largest along axis 1, in each place) that are the same; ``None`` where no
-    output has two values there.
+    output has two values there; ``decisions``: how many there are.
     """
 
     sqnr_db: float
     agreement: float | None
+    decisions: int = 0
 
 
 class Judge:
@@ -68,7 +69,7 @@ class Judge:
                     same, asked = same + int(equal.sum()), asked + equal.size
             row += len(next(iter(part.values())))
         powers = {name: float(np.square(values.astype(np.float64)).sum()) for name, values in self._answers.items()}
-        return Score(min(_db(powers[name], noise[name]) for name in noise), same / asked if asked else None)
+        return Score(min(_db(powers[name], noise[name]) for name in noise), same / asked if asked else None, asked)
 
     def _of(self, part: Arrays) -> dict[str, Array]:
         return {name: part[name] for name in self._answers}

@@ -21,8 +21,8 @@ LEAST_ROWS = 16
 """Calibration inputs: with fewer, eight on either side say nothing."""
 LEAST_GAIN_DB = 0.05
 """Less is not worth a change."""
-MOST_LOST = 0.01
-"""Of the decisions: what raises the ratio and costs more of them is not better."""
+MOST_LOST, ERRORS = 0.01, 2.0
+"""Of the decisions, and in standard errors: what raises the ratio and costs more of them is not better."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,11 +78,13 @@ def _decide(step: str, before: Score, after: Score | None) -> Decision:
     if after is None:
         return Decision(step=step, kept=False, sqnr_db_before=round(before.sqnr_db, 3), why="nothing to change")
     lost = (before.agreement or 0.0) - (after.agreement or 0.0)
+    differing = (2 - (before.agreement or 0.0) - (after.agreement or 0.0)) * after.decisions
+    by_chance = ERRORS * differing**0.5 / max(after.decisions, 1)
     why = ""
     if after.sqnr_db < before.sqnr_db + LEAST_GAIN_DB:
         why = f"rule: at least {LEAST_GAIN_DB} dB more"
-    elif lost > MOST_LOST:
-        why = f"{lost:.1%} of the decisions are lost; rule: at most {MOST_LOST:.0%}"
+    elif lost > max(MOST_LOST, by_chance):
+        why = f"{lost:.1%} of the decisions are lost; rule: at most {max(MOST_LOST, by_chance):.1%}"
     return Decision(
         step=step,
         kept=not why,

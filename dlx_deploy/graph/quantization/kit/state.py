@@ -31,14 +31,16 @@ class State:
     """``model``: float32; it computes what the network does. ``plan``: the numbers that its integers have, which rest
     on ``ranges`` by ``method``.
 
-    ``rounded``: layer → int8, the integers of its weights, where they are not the nearest. ``biases``: layer →
-    float32[channels], what is added to its bias.
+    ``divided``: tensor → float32[channels], what it is divided by in ``model``, compared with the graph that was given
+    (``graph.passes.seams``). ``rounded``: layer → int8, the integers of its weights, where they are not the nearest.
+    ``biases``: layer → float32[channels], what is added to its bias.
     """
 
     model: ModelProto
     plan: QuantizationPlan
     ranges: Ranges
     method: str
+    divided: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     rounded: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
     biases: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 

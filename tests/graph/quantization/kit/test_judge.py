@@ -28,11 +28,11 @@ ROWS = samples(np.asarray([[1, 2], [3, 1]], np.float32), name="x")
 def test_the_ratio_and_the_decisions() -> None:
     one = Judge(linear(1, 1), ROWS, exact=False)
     assert one.decides == 2
-    assert one.score(linear(1, 1)) == Score(200.0, 1.0)
+    assert one.score(linear(1, 1)) == Score(200.0, 1.0, 2)
     score = one.score(linear(1.1, 1.1))
     assert score.sqnr_db == pytest.approx(20.0, abs=1e-4)
     assert score.agreement == 1.0
-    assert one.score(linear(1, 0.1)) == Score(pytest.approx(10 * np.log10(15 / (0.81 * 5)), abs=1e-4), 0.5)  # type: ignore[arg-type]
+    assert one.score(linear(1, 0.1)) == Score(pytest.approx(10 * np.log10(15 / (0.81 * 5)), abs=1e-4), 0.5, 2)  # type: ignore[arg-type]
 
 
 def test_no_signal_and_no_number_are_the_worst() -> None:

@@ -97,14 +97,16 @@ def test_inputs_that_all_get_one_answer_are_warned_of(caplog: pytest.LogCaptureF
 @pytest.mark.parametrize(
     ("after", "why"),
     [
-        (Score(10.04, 0.9), "rule: at least 0.05 dB more"),
-        (Score(10.06, 0.895), ""),
-        (Score(15.0, 0.88), "2.0% of the decisions are lost; rule: at most 1%"),
+        (Score(10.04, 0.9, 1000), "rule: at least 0.05 dB more"),
+        (Score(10.06, 0.895, 1000), ""),
+        (Score(15.0, 0.85, 1000), "5.0% of the decisions are lost; rule: at most 3.2%"),
+        (Score(15.0, 0.87, 1000), ""),  # so many are lost by chance
+        (Score(15.0, 0.88, 100_000), "2.0% of the decisions are lost; rule: at most 1.0%"),
         (Score(15.0, None), ""),
     ],
 )
 def test_the_rule(after: Score, why: str) -> None:
-    before = Score(10.0, 0.9 if after.agreement is not None else None)
+    before = Score(10.0, 0.9 if after.agreement is not None else None, after.decisions)
     decision = runner._decide("x", before, after)
     assert (decision.why, decision.kept) == (why, not why)
 
