@@ -12,14 +12,14 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dlx_deploy.config.sections import GRAPHS, LAYOUTS, Config, Distill, Prune, Teacher, Training, TrainingDefaults
+from dlx_deploy.config.sections import GRAPHS, LAYOUTS, Config, Distill, Prune, Qat, Teacher, Training, TrainingDefaults
 from dlx_deploy.config.strict import Table, decode, parse_toml, read_toml
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.words import shortened
 
 __all__ = ["load_config", "written_values"]
 
-HEIRS: dict[str, type[Training]] = {"teacher": Teacher, "distill": Distill, "prune": Prune}
+HEIRS: dict[str, type[Training]] = {"teacher": Teacher, "distill": Distill, "prune": Prune, "qat": Qat}
 """The sections that inherit from ``[training]``."""
 
 

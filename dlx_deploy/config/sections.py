@@ -30,6 +30,7 @@ __all__ = [
     "Gate",
     "Package",
     "Prune",
+    "Qat",
     "Quantize",
     "Section",
     "Taught",
@@ -284,6 +285,14 @@ class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
 
 
+class Qat(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Quantization-aware training of what is exported: weights and scales learn under the rounding (LSQ)."""
+
+    enabled: bool = False
+    epochs: Count = 10
+    learning_rate: Positive = 0.01
+
+
 class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """ONNX: uint8 NHWC images or int32 tokens in, the task's outputs out, normalisation and layout inside the graph."""
 
@@ -381,6 +390,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prune: Prune = Prune()
     export: Export = Export()
     quantize: Quantize = Quantize()
+    qat: Qat = Qat()
     compile: Compile = Compile()
     verify: Verify = Verify()
     gate: Gate = Gate()
@@ -390,7 +400,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def trains(self) -> bool:
         """Whether a network learns from the training split, or is pruned by it."""
-        return bool(self.teacher.epochs or self.distill.enabled or self.prune.enabled)
+        return bool(self.teacher.epochs or self.distill.enabled or self.prune.enabled or self.qat.enabled)
 
     def own(self, stage: str, kind: type[P]) -> P:
         """The parameters that ``[stages.NAME]`` gives to a stage of another package.

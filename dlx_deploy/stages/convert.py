@@ -193,7 +193,7 @@ def _refuse_training(config: Config) -> None:
     for key in ("checkpoint", "pretrained", "new_head", "arguments", "epochs"):
         if value := getattr(section, key):
             raise ConfigError(f"{seen}, and teacher.{key} is {value!r}; it is used as it is: leave that out")
-    for name, taught in (("distill", config.distill), ("prune", config.prune)):
+    for name, taught in (("distill", config.distill), ("prune", config.prune), ("qat", config.qat)):
         if taught.enabled:
             raise ConfigError(
                 f"{seen}, and {name}.enabled is true; no student learns from one and nothing of it is removed: leave "

@@ -64,7 +64,7 @@ def check(setup: Setup[Data]) -> None:
     if data.use == "evaluation" and setup.config.trains:
         raise ConfigError(
             "data.use is 'evaluation', and a network is trained or pruned; set teacher.epochs = 0, distill.enabled = "
-            "false and prune.enabled = false, or leave data.use out"
+            "false, prune.enabled = false and qat.enabled = false, or leave data.use out"
         )
     task.inputs.check(data)
 
@@ -80,6 +80,7 @@ def refuse_large_batches(config: Config, outputs: Mapping[str, Path], metrics: M
     trained: list[tuple[str, Training]] = [("teacher", config.teacher)]
     trained += [("distill", config.distill)] if config.distill.enabled else []
     trained += [("prune", config.prune)] if config.prune.enabled else []
+    trained += [("qat", config.qat)] if config.qat.enabled else []
     for name, section in trained:
         if count is not None and section.epochs:
             inputs.check_samples(name, section, int(count))

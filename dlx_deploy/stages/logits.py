@@ -81,10 +81,10 @@ def _answers(out: Path, teacher: nn.Module, data: Dataset, job: Job[Views]) -> n
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """A step for each set of views in which students see the training samples, if they can be counted and are few."""
-    if not (config.distill.enabled or config.prune.enabled):
+    if not (config.distill.enabled or config.prune.enabled or config.qat.enabled):
         return []  # a teacher that is a finished graph has no network to ask
     bound: dict[str, Bound] = {}
-    for name, section in (("distill", config.distill), ("prune", config.prune)):
+    for name, section in (("distill", config.distill), ("prune", config.prune), ("qat", config.qat)):
         views = views_asked(section, config) if section.enabled else None
         if views is None:
             continue

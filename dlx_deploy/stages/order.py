@@ -26,13 +26,16 @@ ORDER = (
     "prune",
     "export",
     "quantize",
+    "qat",
+    "quantize",
     "compile",
     "evaluate",
     "calibrate",
     "verify",
     "package",
 )
-"""``export`` follows each stage that makes a network: one that cannot be exported is known before more is trained."""
+"""``export`` follows each stage that makes a network: one that cannot be exported is known before more is trained.
+``quantize`` follows ``qat`` where that trains what it gave."""
 
 
 def steps_for(config: Config, profile: Profile) -> list[Step]:

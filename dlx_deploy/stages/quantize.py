@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,11 +28,18 @@ if TYPE_CHECKING:
     from dlx_deploy.graph.quantization.quantize import QuantizationReport
     from dlx_deploy.targets import Profile
 
-__all__ = ["STAGE", "LayerPrecisions", "read_precisions"]
+__all__ = ["PTQ_LAYERS", "PTQ_PLAN", "QAT_MODEL", "QAT_PLAN", "STAGE", "LayerPrecisions", "read_precisions"]
 
 Precision = Literal["int8", "fp16", "fp32"]
 Half = Literal["fp16", "fp32"]
 
+PTQ_PLAN, PTQ_LAYERS = "plan without training", "layers without training"
+"""Under which names is offered what the network is quantized with before ``qat`` trains it …"""
+QAT_MODEL, QAT_PLAN = "trained float32 graph", "trained plan"
+"""… and what ``qat`` offers then."""
+
+QUANTIZED = "quantized"
+"""The candidate's name."""
 _SCHEMA = 1
 """Of ``layers.json``."""
 
@@ -193,19 +201,34 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
-    """One step, made from the last candidate, after which its graph is the last one."""
+    """One step, made from the last candidate, after which its graph is the last one.
+
+    Where ``qat`` trains there is one before it too, for the plan that its scales begin with.
+    """
+    if not config.qat.enabled:
+        return [] if QUANTIZED in upstream.candidates else [_bound("quantize", config.quantize, config, upstream)]
+    static = msgspec.structs.replace(config.quantize, activations="static", effort="fast")
+    if QAT_PLAN not in upstream.outputs:
+        ptq = _bound("quantize-ptq", static, config, upstream).step
+        plan, layers = Output(ptq.name, "plan.json"), Output(ptq.name, "layers.json")
+        return [Bound(ptq, Offers(outputs={PTQ_PLAN: plan, PTQ_LAYERS: layers}))]
+    bound = _bound("quantize", msgspec.structs.replace(static, plan=""), config, upstream)
+    learned = {"onnx": upstream.output(QAT_MODEL), "plan": upstream.output(QAT_PLAN)}
+    return [replace(bound, step=replace(bound.step, inputs={**bound.step.inputs, **learned}))]
+
+
+def _bound(name: str, params: Quantize, config: Config, upstream: Offers) -> Bound:
     *_, source = upstream.candidates.values()
     inputs: dict[str, Source] = {"onnx": source, "data": upstream.output("data")}
-    params = config.quantize
     if params.plan:
         inputs["plan"] = Path(params.plan)
         params = msgspec.structs.replace(params, plan="plan.json")  # its content is in the key, not its path
-    step = Step("quantize", STAGE, params, inputs, config.seed)
+    step = Step(name, STAGE, params, inputs, config.seed)
     offers = Offers(
-        outputs={"layers": Output("quantize", "layers.json")},
-        candidates={"quantized": Output("quantize", MODEL)},
+        outputs={"layers": Output(name, "layers.json")},
+        candidates={QUANTIZED: Output(name, MODEL)},
     )
-    return [Bound(step, offers)]
+    return Bound(step, offers)
 
 
 def check(setup: Setup[Quantize]) -> None:

@@ -17,7 +17,7 @@ STAGES = {
     name: f"dlx_deploy.stages.{name}:STAGE"
     for name in (
         *("data", "teacher", "convert", "logits", "distill", "prune"),
-        *("export", "quantize", "compile", "evaluate", "calibrate", "verify", "package"),
+        *("export", "quantize", "qat", "compile", "evaluate", "calibrate", "verify", "package"),
     )
 }
 """Stage name → ``module:NAME``; a stage's module imports nothing heavy."""

@@ -12,7 +12,7 @@ from dlx_deploy.tasks.paired import Paired
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dlx_deploy.config import Distill, Prune, Teacher, Training
+    from dlx_deploy.config import Distill, Prune, Qat, Teacher, Training
     from dlx_deploy.graph.samples import Arrays
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.models.inputs import InputSpec
@@ -68,7 +68,7 @@ class Classes:
 
         return supervised(section.label_smoothing)
 
-    def blend(self, section: Distill | Prune, data: Dataset) -> Blend:
+    def blend(self, section: Distill | Prune | Qat, data: Dataset) -> Blend:
         """By the section's method.
 
         Raises:

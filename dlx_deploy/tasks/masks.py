@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from dlx_deploy.config import Distill, Prune, Teacher, Training
+    from dlx_deploy.config import Distill, Prune, Qat, Teacher, Training
     from dlx_deploy.graph.samples import Arrays
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.models.inputs import InputSpec
@@ -75,7 +75,7 @@ class Masks:
 
         return supervised_pixels(section.label_smoothing, section.loss == _WITH_DICE)
 
-    def blend(self, section: Distill | Prune, data: Dataset) -> Blend:
+    def blend(self, section: Distill | Prune | Qat, data: Dataset) -> Blend:
         """Hinton et al. 2015, for each pixel."""
         from dlx_deploy.nn.training.dense import pixel_blend
         from dlx_deploy.nn.training.distillation import Distillation

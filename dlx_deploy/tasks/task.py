@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dlx_deploy.config import HINTON, Data, Distill, Export, Prune, Taught, Teacher, Training
+from dlx_deploy.config import HINTON, Data, Distill, Export, Prune, Qat, Taught, Teacher, Training
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Source
 from dlx_deploy.progress import Progress
@@ -215,7 +215,7 @@ class Answers(Protocol):
         """What the network to learn from minimises."""
         ...
 
-    def blend(self, section: Distill | Prune, data: Dataset) -> Blend:
+    def blend(self, section: Distill | Prune | Qat, data: Dataset) -> Blend:
         """What a student minimises: a part from the targets, and one from its teacher's outputs."""
         ...
 

@@ -13,7 +13,7 @@ from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPl
 from dlx_deploy.graph.quantization.ranges import Range, Ranges
 from dlx_deploy.graph.quantization.scheme import LARGEST_HALF_SCALE, SMALLEST_HALF_SCALE, Scheme
 
-__all__ = ["LARGEST_BIAS", "asked_methods", "bias_of", "integer_limits", "make_plan", "scale_of"]
+__all__ = ["LARGEST_BIAS", "asked_methods", "bias_of", "integer_limits", "make_plan", "scale_of", "with_room_for_bias"]
 
 LARGEST_BIAS = float(np.iinfo(np.int32).max)
 BIAS_ROOM = 1.0001
@@ -120,13 +120,13 @@ def _layers(
             others = tuple(axis for axis in range(weight.ndim) if axis != weights.axis)
             scales = _scales(scheme, np.abs(weight).max(axis=others).astype(np.float64) / scheme.weight_levels)
             for name in weights.layers:
-                scales = _with_room_for_bias(index, scheme, nodes[name], drafted, scales)
+                scales = with_room_for_bias(index, scheme, nodes[name], drafted, scales)
         planned = LayerPlan(source=entry.source or "given", scales=tuple(float(scale) for scale in scales))
         layers.update(dict.fromkeys(weights.layers, planned))
     return layers
 
 
-def _with_room_for_bias(
+def with_room_for_bias(
     index: Index, scheme: Scheme, node: NodeProto, plan: QuantizationPlan, scales: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Larger scales where the bias in units of input times weight would not fit into 32 bits.

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from dlx_deploy.errors import ConfigError, StageFailed
@@ -50,7 +51,9 @@ __all__ = [
     "NothingToQuantize",
     "QuantizationReport",
     "QuantizationRequest",
+    "as_divided",
     "quantize_model",
+    "setting_for",
     "unquantized",
 ]
 
@@ -160,6 +163,35 @@ def quantize_model(
     return QuantizationReport(layers, activations, int8.ranges, plan, int8.decisions, int8.seconds)
 
 
+def setting_for(model: ModelProto, samples: Samples, request: QuantizationRequest) -> Setting:
+    """The form of ``model``'s static INT8 and where it is, as ``quantize_model`` would write it.
+
+    Raises:
+        ConfigError: as ``quantize_model``. NothingToQuantize: no layer can be INT8.
+    """
+    scheme, given = request.scheme, request.given
+    assert scheme is not None
+    assert scheme is not CPU_DYNAMIC
+    matched = excluded(model, request.exclude)
+    check_scheme(given, scheme.name)
+    check_names(model, given)
+    check_layers(model, given, scheme, request.half, matched)
+    placement = _placement(model, scheme, request, matched)
+    if not placement.weights:
+        raise _nothing(model, request)
+    check_divided(model, given)
+    return Setting(scheme, placement, given, samples, request.methods, request.rounding)
+
+
+def as_divided(model: ModelProto, given: QuantizationPlan) -> ModelProto:
+    """``model`` with the channels divided that ``given``, which fits it, divides; itself where it divides none."""
+    return divided(model, _factors(given)) if given.divided else model
+
+
+def _factors(given: QuantizationPlan) -> dict[str, NDArray[np.float32]]:
+    return {name: np.asarray(entry.by, np.float32) for name, entry in given.divided.items()}
+
+
 def unquantized(source: Path, given: QuantizationPlan) -> QuantizationReport:
     """What there is to report of the float32 model in ``source``, as it is.
 
@@ -188,15 +220,13 @@ class _Int8:
 def _int8(model: ModelProto, samples: Samples, request: QuantizationRequest, progress: Progress) -> _Int8:
     """What writes INT8, if any is asked for and the plan that was given can be followed."""
     scheme, given = request.scheme, request.given
+    if scheme is not None and scheme is not CPU_DYNAMIC:
+        return _static(model, samples, request, progress)
     matched = excluded(model, request.exclude) if scheme else set()
     check_scheme(given, scheme.name if scheme else "")
     check_names(model, given)
     check_layers(model, given, scheme, request.half, matched)
-    if scheme is None:
-        return _Int8(model)
-    if scheme is CPU_DYNAMIC:
-        return _dynamic(model, request, matched)
-    return _static(model, samples, request, matched, progress)
+    return _dynamic(model, request, matched) if scheme else _Int8(model)
 
 
 def _dynamic(model: ModelProto, request: QuantizationRequest, matched: set[str]) -> _Int8:
@@ -216,26 +246,18 @@ def _dynamic(model: ModelProto, request: QuantizationRequest, matched: set[str])
     return _Int8(model, (step,), plan=plan, decisions=Decisions(effort=request.effort, note=note))
 
 
-def _static(
-    model: ModelProto, samples: Samples, request: QuantizationRequest, matched: set[str], progress: Progress
-) -> _Int8:
-    scheme, given, method = request.scheme, request.given, request.method
-    assert scheme is not None
-    placement = _placement(model, scheme, request, matched)
-    if not placement.weights:
-        raise _nothing(model, request)
-    check_divided(model, given)
-    divided_by = {name: np.asarray(entry.by, np.float32) for name, entry in given.divided.items()}
-    model = divided(model, divided_by) if divided_by else model
-    setting = Setting(scheme, placement, given, samples, request.methods, request.rounding)
+def _static(model: ModelProto, samples: Samples, request: QuantizationRequest, progress: Progress) -> _Int8:
+    setting = setting_for(model, samples, request)
+    model = as_divided(model, request.given)
+    scheme, given, method = setting.scheme, request.given, request.method
     ranges = Ranges()
-    if asked := asked_methods(placement, given, method):
+    if asked := asked_methods(setting.placement, given, method):
         ranges = collect_ranges(
             model, samples, asked, symmetric=scheme.symmetric, methods=request.methods, progress=progress
         )
     plan = setting.planned(model, ranges, method)
     _check_biases(model, scheme, given, plan)
-    state, decisions, seconds = State(model, plan, ranges, method, divided_by), Decisions(), dict[str, float]()
+    state, decisions, seconds = State(model, plan, ranges, method, _factors(given)), Decisions(), dict[str, float]()
     if steps := steps_of(request.effort, method):
         found = improve(state, setting, steps, samples, request.style == "tensorrt", progress)
         state, seconds = found.state, dict(found.seconds)

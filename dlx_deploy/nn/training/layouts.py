@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-__all__ = ["is_unsafe", "to_channels_last"]
+__all__ = ["is_unsafe", "is_unsafe_shape", "to_channels_last"]
 
 _BLOCK = 16  # float32 channels in an AVX-512 register, the block of oneDNN's kernels; 8 with AVX2
 
@@ -21,14 +22,15 @@ def is_unsafe(module: nn.Module) -> bool:
     oneDNN (github.com/uxlfoundation/oneDNN, issue 6035; seen in v3.12.0 of torch 2.14.1): a strided 1x1 convolution
     without padding or groups and with fewer input channels than a block, where threads share the work.
     """
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.groups == 1
-        and module.in_channels < _BLOCK
-        and tuple(module.kernel_size) == (1, 1)
-        and max(module.stride) > 1
-        and module.padding in ((0, 0), "valid", "same")
-    )
+    if not isinstance(module, nn.Conv2d):
+        return False
+    padding = (0, 0) if isinstance(module.padding, str) else module.padding  # by name there is none around 1x1
+    return is_unsafe_shape(module.weight.shape, module.stride, padding, module.groups)
+
+
+def is_unsafe_shape(weight: Sequence[int], strides: Sequence[int], padding: Sequence[int], groups: int) -> bool:
+    """The same of a convolution with a kernel of the shape ``weight``, [outputs, inputs, height, width]."""
+    return groups == 1 and weight[1] < _BLOCK and tuple(weight[2:]) == (1, 1) and max(strides) > 1 and not any(padding)
 
 
 def to_channels_last(model: nn.Module, device: torch.device) -> list[RemovableHandle]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from dlx_deploy.config import Config, Data, Distill, Quantize, Teacher, Training
+from dlx_deploy.config import Config, Data, Distill, Qat, Quantize, Teacher, Training
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.models.families import is_user
 from dlx_deploy.pipeline.stage import Setup
@@ -31,6 +31,7 @@ __all__ = [
     "built_network",
     "is_unknown",
     "outputs_for",
+    "rehearse_learning",
     "rehearse_network",
     "rehearse_quantize",
     "rehearse_training",
@@ -62,6 +63,21 @@ def rehearse_quantize(setup: Setup[Quantize]) -> None:
         excluded(graph, setup.params.exclude)
         if "plan" in setup.inputs:
             check_names(graph, read_plan(setup.inputs["plan"]))
+
+
+def rehearse_learning(setup: Setup[Qat]) -> None:
+    """Each operator of the exported graph has a counterpart in torch.
+
+    Raises:
+        StageFailed: one has not. Else as for the network that is quantized.
+    """
+    from dlx_deploy.graph.model import load
+    from dlx_deploy.nn.qat.graph_network import GraphNetwork
+
+    if is_unknown(setup.config):
+        return
+    with _exported(smallest_network(setup.config), setup) as path:
+        GraphNetwork(load(path))
 
 
 @contextmanager

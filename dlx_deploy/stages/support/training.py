@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dlx_deploy.config import Config, Distill, Prune, Teacher, Training
+from dlx_deploy.config import Config, Distill, Prune, Qat, Teacher, Training
 from dlx_deploy.nn.training.views import Views
 from dlx_deploy.pipeline.stage import Job, Metrics, Network, Offers, Source
 from dlx_deploy.stages.support.networks import named_network
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.training.hooks import Hooks
+    from dlx_deploy.nn.training.loop import RunContext
     from dlx_deploy.nn.training.losses import LossFn
     from dlx_deploy.nn.weights.network import Architecture
 
@@ -30,6 +31,7 @@ __all__ = [
     "logits_of",
     "new_model",
     "other_teachers",
+    "run_of",
     "taught_by",
     "teachers_of",
     "train_and_save",
@@ -93,7 +95,7 @@ class Taught:
     networks: Sequence[Network]
 
 
-def views_asked(section: Distill | Prune, config: Config) -> Views | None:
+def views_asked(section: Distill | Prune | Qat, config: Config) -> Views | None:
     """In which views the teacher is asked of every sample once, where that is less than to ask it in each epoch.
 
     ``None``: it is asked as the student trains.
@@ -110,7 +112,7 @@ def logits_of(views: Views, teacher: str = "teacher") -> str:
     return f"logits of {teacher} in {views}"
 
 
-def taught_by(section: Distill | Prune, config: Config, upstream: Offers) -> Taught:
+def taught_by(section: Distill | Prune | Qat, config: Config, upstream: Offers) -> Taught:
     """The teacher, or its answers; where there is one for each of several views they may be too many to keep."""
     teachers, views = teachers_of(section, config, upstream), views_asked(section, config)
     live = Taught({name: teacher.model for name, teacher in teachers.items()}, tuple(teachers.values()))
@@ -120,7 +122,7 @@ def taught_by(section: Distill | Prune, config: Config, upstream: Offers) -> Tau
     return Taught(logits, ()) if views.count == 1 else Taught({**logits, **live.inputs}, live.networks)
 
 
-def teachers_of(section: Distill | Prune, config: Config, upstream: Offers) -> dict[str, Network]:
+def teachers_of(section: Distill | Prune | Qat, config: Config, upstream: Offers) -> dict[str, Network]:
     """The networks that the section learns from, by the names of inputs: ``teacher``, and others of a student."""
     others = section.teachers if isinstance(section, Distill) else ()
     named = {f"teacher-{i}": named_network(other).library for i, other in enumerate(others, 2)}
@@ -128,7 +130,7 @@ def teachers_of(section: Distill | Prune, config: Config, upstream: Offers) -> d
     return {"teacher": upstream.networks["teacher"], **found}
 
 
-def other_teachers(job: Job[Distill | Prune]) -> list[nn.Module]:
+def other_teachers(job: Job[Distill | Prune | Qat]) -> list[nn.Module]:
     """Those beside the first that a student learns from, where they are to be asked."""
     from dlx_deploy.nn.weights.network import load_model
 
@@ -142,7 +144,7 @@ def untaught(section: Distill) -> Distill:
     return msgspec.structs.replace(section, alpha=0.0, **usual)
 
 
-def distilling(job: Job[Distill | Prune], data: Dataset) -> LossFn:
+def distilling(job: Job[Distill | Prune | Qat], data: Dataset) -> LossFn:
     """The section's distillation loss: the teacher answers on the very inputs that the student sees.
 
     Where these are few its answers come as ``logits``. With neither it is that of the targets alone.
@@ -162,6 +164,21 @@ def distilling(job: Job[Distill | Prune], data: Dataset) -> LossFn:
         return undistilled(blend)
     teacher, _ = load_model(job.inputs["teacher"])
     return distilled(teacher, blend, other_teachers(job))
+
+
+def run_of(job: Job[Training]) -> RunContext:
+    """Where the run of ``job`` keeps its checkpoints, who watches it, and what of the network trains when."""
+    from dlx_deploy.nn.training.loop import RunContext
+    from dlx_deploy.nn.training.transfer import Transfer, transfer_of
+
+    return RunContext(
+        checkpoints=job.checkpoints,
+        seed=job.seed,
+        progress=job.progress,
+        transfer=transfer_of(job.params) if isinstance(job.params, Teacher) else Transfer(),
+        logs=job.logs,
+        sharded=isinstance(job.params, Teacher) and job.params.sharding == "shard",
+    )
 
 
 _COMPARED = 16
@@ -188,21 +205,12 @@ def train_and_save(
 
     from dlx_deploy.nn.training.batches import TrainData
     from dlx_deploy.nn.training.hooks import Hooks
-    from dlx_deploy.nn.training.loop import RunContext, train
-    from dlx_deploy.nn.training.transfer import Transfer, transfer_of
+    from dlx_deploy.nn.training.loop import train
     from dlx_deploy.nn.weights.network import save_model
 
-    run = RunContext(
-        checkpoints=job.checkpoints,
-        seed=job.seed,
-        progress=job.progress,
-        transfer=transfer_of(job.params) if isinstance(job.params, Teacher) else Transfer(),
-        logs=job.logs,
-        sharded=isinstance(job.params, Teacher) and job.params.sharding == "shard",
-    )
     task = task_of(data)
     learned, metric = TrainData.of(data, task.inputs.feed(data)), task.answers.metric
-    report = train(model, learned, job.params, loss, run, hooks or Hooks(metric=metric))
+    report = train(model, learned, job.params, loss, run_of(job), hooks or Hooks(metric=metric))
     samples = learned.feed(torch.from_numpy(np.array(learned.validation_inputs[:_COMPARED])))
     save_model(job.out / "model", model, architecture, samples)
     metrics = {

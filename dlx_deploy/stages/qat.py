@@ -1,0 +1,175 @@
+"""qat: the exported network trained with its rounding to integers, scales included, under the teacher (LSQ)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlx_deploy.config import Config, Qat
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
+from dlx_deploy.runtime.filenames import MODEL
+from dlx_deploy.stages.quantize import PTQ_LAYERS, PTQ_PLAN, QAT_MODEL, QAT_PLAN, read_precisions
+from dlx_deploy.stages.support.checks import check_training
+from dlx_deploy.stages.support.networks import rebuilding
+from dlx_deploy.stages.support.rehearsal import rehearse_learning, rehearse_training
+from dlx_deploy.stages.support.training import TORCH_TOOLS, distilling, run_of, taught_by, use_threads
+from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import task_for, task_of
+
+if TYPE_CHECKING:
+    from dlx_deploy.nn.data.dataset import Dataset
+    from dlx_deploy.nn.qat.learned import Learning
+
+__all__ = ["STAGE"]
+
+COMPARED = 256
+"""Validation samples on which the written graph must answer as the network that was trained."""
+
+_log = logging.getLogger(__name__)
+
+
+def run(job: Job[Qat]) -> Metrics:
+    """Write ``model.onnx``, float32 with what was learned, and ``plan.json``, with the scales that were.
+
+    Raises:
+        ConfigError: the plan or the target has nothing on INT8.
+        StageFailed: a node has no counterpart in torch, training diverged, or what is written answers otherwise.
+    """
+    from dlx_deploy.graph.model import to_bytes
+    from dlx_deploy.graph.quantization.plan import plan_bytes
+    from dlx_deploy.nn.data.dataset import open_data
+    from dlx_deploy.nn.qat.checks import check_float, check_written
+    from dlx_deploy.nn.qat.learned import learned_model, learned_plan
+    from dlx_deploy.nn.training.batches import TrainData
+    from dlx_deploy.nn.training.hooks import Hooks
+    from dlx_deploy.nn.training.inference import evaluate
+    from dlx_deploy.nn.training.loop import train
+
+    data = open_data(job.inputs["data"])
+    use_threads(job, data)
+    task, samples = task_of(data), data.samples("validation")[:COMPARED]
+    learning, padding = _learning(job, data), next(iter(samples.padding.values()), 0)
+    exact = job.target.quantization.style == "tensorrt"
+    check_float(learning, samples, padding)
+    network = learning.network(padding)
+    learned, metric = TrainData.of(data, task.inputs.feed(data)), task.answers.metric
+    before = evaluate(network.eval(), learned.validation_inputs, learned.validation_targets, learned.feed, metric)
+    hooks = Hooks(metric=metric, after_update=learning.projected(network))
+    report = train(network, learned, job.params, distilling(job, data), run_of(job), hooks)
+    model, plan = learned_model(learning.model, network), learned_plan(learning, network)
+    (job.out / MODEL).write_bytes(to_bytes(model))
+    (job.out / "plan.json").write_bytes(plan_bytes(plan))
+    job.progress(0, 0, "the written graph against the trained network")
+    agreement, sqnr_db = check_written(learning.written(model, plan), network, samples, exact)
+    metrics = {
+        f"validation_{metric.name}_ptq": before,
+        f"validation_{metric.name}": report.last_score,
+        "epochs": float(report.epochs),
+        "written_sqnr_db": sqnr_db,
+        "written_agreement": agreement,
+    }
+    if report.epochs:
+        metrics |= {"loss": report.losses[-1], "samples_per_s": report.samples_per_s, "data_share": report.data_share}
+    return metrics
+
+
+def _learning(job: Job[Qat], data: Dataset) -> Learning:
+    """Where the plan of the quantized network puts integers, and with which scales they begin."""
+    from dlx_deploy.graph.model import load
+    from dlx_deploy.graph.quantization.plan import read_plan
+    from dlx_deploy.graph.quantization.quantize import QuantizationRequest, as_divided, setting_for
+    from dlx_deploy.graph.quantization.ranges import Ranges
+    from dlx_deploy.nn.qat.learned import Learning
+
+    layers, plan = read_precisions(job.inputs["layers"]), read_plan(job.inputs["ptq"])
+    if layers.precision != "int8":
+        raise ConfigError(
+            f"qat.enabled is true, and quantize wrote {layers.precision} with no layer on int8; rule: there is "
+            "something to learn; set qat.enabled = false"
+        )
+    model, style = load(job.inputs["onnx"]), job.target.quantization
+    request = QuantizationRequest(
+        style=style.style,
+        half=layers.strongly_typed and layers.elsewhere == "fp16",
+        reduce_range=style.reduce_range,
+        given=plan,
+    )
+    setting = setting_for(model, data.samples("calibration"), request)
+    model = as_divided(model, plan)
+    return Learning(model, setting, setting.planned(model, Ranges(), request.method))
+
+
+def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
+    """One step where the section is enabled: the last candidate as it was quantized without training."""
+    if not config.qat.enabled:
+        return []
+    *_, source = upstream.candidates.values()
+    taught = taught_by(config.qat, config, upstream)
+    ptq = {"ptq": upstream.output(PTQ_PLAN), "layers": upstream.output(PTQ_LAYERS)}
+    inputs = {"data": upstream.output("data"), "onnx": source, **ptq, **taught.inputs}
+    stage = rebuilding(STAGE, taught.networks)
+    step = Step("qat", stage, config.qat, inputs, config.seed, notes=partial(notes, config))
+    return [Bound(step, Offers(outputs={QAT_MODEL: Output("qat", MODEL), QAT_PLAN: Output("qat", "plan.json")}))]
+
+
+def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """That training gave nothing, where it did not."""
+    metric = task_for(config.data).answers.metric
+    before, after = metrics[f"validation_{metric.name}_ptq"], metrics[f"validation_{metric.name}"]
+    if after >= before:
+        return []
+    return [
+        f"qat: validation {metric.title} is {after:.4f} after training and was {before:.4f} before; lower "
+        "qat.learning_rate, train longer, or set qat.enabled = false"
+    ]
+
+
+def check(setup: Setup[Qat]) -> None:
+    """The ``[qat]`` table, and what of the others does not go with it."""
+    config, batch = setup.config, setup.config.export.batch
+    check_training("qat", setup.params, config.data)
+    if config.quantize.activations == "dynamic":
+        raise ConfigError(
+            "quantize.activations is 'dynamic' and qat.enabled is true; rule: scales that learn are static; set one of "
+            "the two to 'static' or false"
+        )
+    if config.quantize.precision in ("fp16", "fp32") or "int8" not in setup.target.precisions:
+        raise ConfigError(
+            f"qat.enabled is true, quantize.precision {config.quantize.precision!r}, and {setup.target.name} runs "
+            f"{', '.join(setup.target.precisions)}; rule: qat trains for int8; set qat.enabled = false"
+        )
+    if batch != "dynamic":
+        raise ConfigError(
+            f"export.batch is {batch} and qat.enabled is true; rule: the exported graph is trained, in other batches; "
+            "set export.batch = 'dynamic'"
+        )
+
+
+def rehearse(setup: Setup[Qat]) -> None:
+    """The network can be trained as its section says, and each of its operators has a counterpart in torch.
+
+    Raises:
+        StageFailed: an operator has not. Else as for the network that is quantized.
+    """
+    rehearse_training(setup.params)
+    rehearse_learning(setup)
+
+
+STAGE = Stage(
+    name="qat",
+    version=1,
+    params=Qat,
+    inputs=("onnx", "data", "ptq", "layers", "teacher", "logits"),
+    outputs=(MODEL, "plan.json"),
+    run=run,
+    check=check,
+    rehearse=rehearse,
+    bind=bind,
+    uses=("kind", "quantization"),
+    distributed=True,
+    tools=(*TORCH_TOOLS, "onnx", "onnxruntime"),
+)

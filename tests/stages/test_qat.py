@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dlx_deploy.config import Config, Data, Qat, Quantize, load_config
+from dlx_deploy.errors import ConfigError, StageFailed
+from dlx_deploy.graph.model import load
+from dlx_deploy.graph.quantization.plan import read_plan
+from dlx_deploy.nn.export.network import export_onnx
+from dlx_deploy.nn.export.spec import ExportSpec
+from dlx_deploy.nn.models.inputs import ImageInput
+from dlx_deploy.nn.models.registry import build_model
+from dlx_deploy.nn.weights.network import Architecture, save_model
+from dlx_deploy.pipeline.stage import Job, Output, Step
+from dlx_deploy.stages import quantize
+from dlx_deploy.stages.order import steps_for
+from dlx_deploy.stages.qat import STAGE, notes
+from dlx_deploy.targets import load_target
+from dlx_deploy.tasks import prepare
+
+from .support.planning import planned, rehearsed
+
+TARGETS = ["jetson", "cpu-x86_64"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Digits, a network that knows nothing, as its own teacher and as ONNX, and how it is quantized for each target."""
+    root = tmp_path_factory.mktemp("qat")
+    data = prepare(Data(kind="digits", limit_train=96, limit_test=32, calibration_images=32), root / "data", 0)
+    del data
+    torch.manual_seed(0)
+    model = build_model("resnet8", {"width": 0.5}, 10, ImageInput(1, 8, 8)).eval()
+    architecture = Architecture(model="resnet8", arguments={"width": 0.5}, classes=10, input=ImageInput(1, 8, 8))
+    save_model(root / "model", model, architecture)
+    export_onnx(model, root / "model.onnx", ExportSpec(8, 8, 1, (0.3,), (0.4,), {"logits": (10,)}))
+    inputs = {"data": root / "data", "onnx": root / "model.onnx"}
+    for target in TARGETS:
+        (root / target).mkdir()
+        job = Job(Quantize(activations="static"), inputs, root / target, load_target(target).profile)
+        quantize.STAGE.run(job)
+    return {**inputs, "teacher": root / "model", "root": root}
+
+
+def run(made: dict[str, Path], out: Path, target: str, **params: Any) -> tuple[dict[str, float], Path]:
+    inputs = {name: made[name] for name in ("data", "onnx", "teacher")}
+    inputs |= {"ptq": made["root"] / target / "plan.json", "layers": made["root"] / target / "layers.json"}
+    result = out / "out"
+    result.mkdir(parents=True)
+    section = Qat(enabled=True, **{"epochs": 2, "batch_size": 16, "warmup_fraction": 0.0, **params})
+    job = Job(section, inputs, result, load_target(target).profile, threads=1, checkpoints=out / "kept")
+    return STAGE.run(job), result
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_was_learned_is_quantized_as_it_was_trained(made: dict[str, Path], tmp_path: Path, target: str) -> None:
+    metrics, out = run(made, tmp_path, target)
+    assert sorted(path.name for path in out.iterdir()) == sorted(STAGE.outputs)
+    assert metrics["written_sqnr_db"] > 40
+    assert metrics["epochs"] == 2
+    assert {"validation_top1", "validation_top1_ptq"} <= metrics.keys()
+    plan = read_plan(out / "plan.json")
+    assert {layer.source for layer in plan.layers.values()} == {"lsq"}
+    (tmp_path / "int8").mkdir()
+    inputs = {"data": made["data"], "onnx": out / "model.onnx", "plan": out / "plan.json"}
+    params = Quantize(activations="static", plan="plan.json")
+    counted = quantize.STAGE.run(Job(params, inputs, tmp_path / "int8", load_target(target).profile))
+    assert counted["int8_layers"] == len(plan.layers)
+    assert read_plan(tmp_path / "int8/plan.json") == plan
+    assert json.loads((tmp_path / "int8/ranges.json").read_bytes())["tensors"] == {}  # nothing is measured again
+
+
+def test_a_run_that_was_cut_short_ends_in_the_same_bytes(
+    made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, whole = run(made, tmp_path / "whole", "cpu-x86_64")
+
+    class Killed(BaseException):
+        """What no handler takes for a failure."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        from dlx_deploy.nn.training.loop import _Run
+
+        begun = _Run._epoch
+        patch.setattr(_Run, "_epoch", lambda self, epoch: begun(self, epoch) if not epoch else die())
+        with pytest.raises(Killed):
+            run(made, tmp_path / "cut", "cpu-x86_64")
+    (tmp_path / "cut/out").rmdir()
+    assert sorted(path.name for path in (tmp_path / "cut/kept").iterdir())
+    metrics, resumed = run(made, tmp_path / "cut", "cpu-x86_64")
+    assert metrics["epochs"] == 2
+    for name in STAGE.outputs:
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_without_epochs_the_plan_stays_as_it_is(made: dict[str, Path], tmp_path: Path) -> None:
+    metrics, out = run(made, tmp_path, "jetson", epochs=0)
+    before, after = read_plan(made["root"] / "jetson/plan.json"), read_plan(out / "plan.json")
+    assert [t.scale for t in after.tensors.values()] == [t.scale for t in before.tensors.values()]
+    assert [layer.scales for layer in after.layers.values()] == [layer.scales for layer in before.layers.values()]
+    assert load(out / "model.onnx") == load(made["onnx"])
+    assert metrics["validation_top1"] == metrics["validation_top1_ptq"]
+
+
+def test_a_plan_without_int8_has_nothing_to_learn(made: dict[str, Path], tmp_path: Path) -> None:
+    floating = {**made, "root": tmp_path}
+    (tmp_path / "jetson").mkdir()
+    job = Job(Quantize(precision="fp32"), made, tmp_path / "jetson", load_target("jetson").profile)
+    quantize.STAGE.run(job)
+    with pytest.raises(ConfigError, match=r"qat\.enabled is true, and quantize wrote fp32 with no layer on int8"):
+        run(floating, tmp_path / "run", "jetson")
+
+
+def steps_of(*overrides: str, target: str = "jetson") -> dict[str, Step]:
+    return {step.name: step for step in steps_for(load_config(None, overrides), load_target(target).profile)}
+
+
+def test_the_steps_around_it() -> None:
+    without, trained = steps_of(), steps_of("qat.enabled=true", "quantize.effort='best'", "quantize.plan='mine.json'")
+    assert not {"qat", "quantize-ptq"} & without.keys()
+    assert without["quantize"].params == Quantize()
+    names = list(trained)
+    assert names[names.index("quantize-ptq") :][:4] == ["quantize-ptq", "qat", "quantize", "compile"]
+    ptq, qat, written = trained["quantize-ptq"], trained["qat"], trained["quantize"]
+    assert ptq.params == Quantize(activations="static", plan="plan.json")
+    assert ptq.inputs["plan"] == Path("mine.json")  # the user's own plan is where scales begin
+    assert qat.inputs["onnx"] == ptq.inputs["onnx"] == Output("export-pruned", "model.onnx")
+    assert {name: qat.inputs[name] for name in ("ptq", "layers")} == {
+        "ptq": Output("quantize-ptq", "plan.json"),
+        "layers": Output("quantize-ptq", "layers.json"),
+    }
+    assert "logits" in qat.inputs
+    assert written.inputs == {
+        "onnx": Output("qat", "model.onnx"),
+        "data": Output("data", "data"),
+        "plan": Output("qat", "plan.json"),
+    }
+    assert written.params == Quantize(activations="static")  # nothing is tried on what was trained
+    assert trained["compile"].inputs["quantized"] == Output("quantize", "model.onnx")
+    assert trained["compile"].inputs["onnx"] == Output("export-pruned", "model.onnx")
+    alone = steps_of("qat.enabled=true", "distill.enabled=false", "prune.enabled=false")
+    assert alone["qat"].inputs["logits"] == Output("teacher-logits", "logits.npy")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["quantize.activations='dynamic'"],
+            r"quantize\.activations is 'dynamic' and qat\.enabled is true; rule: scales",
+        ),
+        (
+            ["quantize.precision='fp32'"],
+            r"qat\.enabled is true, quantize\.precision 'fp32', and .* qat trains for int8",
+        ),
+        (["export.batch=4"], r"export\.batch is 4 and qat\.enabled is true; .* set export\.batch = 'dynamic'"),
+        (["qat.schedule=cosine-restarts", "qat.restart_epochs=99"], r"qat\.restart_epochs is 99 and qat\.epochs is 10"),
+        (["teacher.model=net.onnx"], r"teacher\.model is '.*net\.onnx', a finished graph, and qat\.enabled is true"),
+    ],
+)
+def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, "qat.enabled=true", *overrides, target="cpu-x86_64")
+
+
+def test_an_operator_that_torch_has_not_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dlx_deploy.nn.qat import graph_network
+
+    few = {name: run for name, run in graph_network.OPERATORS.items() if name != "Relu"}
+    monkeypatch.setattr(graph_network, "OPERATORS", few)
+    with pytest.raises(StageFailed, match=r"qat: node 'model/Relu' \(Relu\): its operator is not among what learns"):
+        rehearsed(tmp_path, "qat.enabled=true")
+
+
+def test_training_that_gave_nothing_is_said() -> None:
+    worse = {"validation_top1_ptq": 0.9, "validation_top1": 0.85}
+    (said,) = notes(Config(), {}, worse)
+    assert "qat: validation top-1 is 0.8500 after training and was 0.9000 before" in said
+    assert notes(Config(), {}, {"validation_top1_ptq": 0.9, "validation_top1": 0.9}) == []
