@@ -18,6 +18,7 @@ STAGES = {
     for name in (
         *("data", "teacher", "convert", "logits", "distill", "prune"),
         *("export", "quantize", "qat", "compile", "evaluate", "calibrate", "verify", "package"),
+        *("score", "weigh"),  # of a search's trials
     )
 }
 """Stage name → ``module:NAME``; a stage's module imports nothing heavy."""

@@ -23,14 +23,14 @@ from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup
 from dlx_deploy.stages.evaluate import evaluated
 from dlx_deploy.stages.support.control import control_evidence, control_notes
 from dlx_deploy.stages.support.gates import judge_latency
-from dlx_deploy.stages.support.results import Latencies, Pairing, Timing, read_latencies
+from dlx_deploy.stages.support.judging import estimated, read_statistic, row_of, timings_of
+from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read_latencies
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
-from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Comparison, Row, read_accuracy
+from dlx_deploy.tasks.verification import Accuracy, read_accuracy
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
-    from dlx_deploy.graph.samples import Arrays
     from dlx_deploy.runtime.commands.bench import Latency
 
 
@@ -49,7 +49,7 @@ def run(job: Job[VerifyParams]) -> Metrics:
     """Write ``accuracy.json`` and ``latency.json``."""
     models = {name: job.inputs[name] for name in job.params.candidates}
     accuracy = _accuracy(job, models)
-    latencies = _measured(job, models, job.device) if job.device else _estimated(job, models)
+    latencies = _measured(job, models, job.device) if job.device else estimated(models, job.target)
     (job.out / "accuracy.json").write_bytes(canonical_json(accuracy))
     (job.out / "latency.json").write_bytes(canonical_json(latencies))
     metrics = {f"{row.model}_{accuracy.metric}": row.score for row in accuracy.rows}
@@ -62,7 +62,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
 
     data = open_data(job.inputs["data"])
     comparison = task_of(data).answers.comparison
-    statistics = {name: _statistic(job.inputs[evaluated(name)]) for name in models}
+    statistics = {name: read_statistic(job.inputs[evaluated(name)]) for name in models}
     targets = data.targets("test")
     return Accuracy(
         metric=comparison.name,
@@ -70,30 +70,9 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
         judge=job.target.judge,
         n=len(targets),
         shipped=_name_of(job.inputs["shipped"], models),
-        rows=tuple(_row(name, path, comparison, statistics) for name, path in models.items()),
+        rows=tuple(row_of(name, path, comparison, statistics) for name, path in models.items()),
         facts=comparison.facts({comparison.target: targets}),
         control=control_evidence(comparison, statistics),
-    )
-
-
-def _statistic(path: Path) -> Arrays:
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def _row(name: str, path: Path, comparison: Comparison, statistics: Mapping[str, Arrays]) -> Row:
-    from dlx_deploy.graph.analysis.cost import model_summary
-
-    summary = model_summary(path)
-    return Row(
-        model=name,
-        score=comparison.score(statistics[name]),
-        evidence=comparison.evidence(statistics[REFERENCE], statistics[name]),
-        size_bytes=summary.size_bytes,
-        macs=summary.macs,
-        parameters=summary.parameters,
     )
 
 
@@ -109,18 +88,7 @@ def _measured(job: Job[VerifyParams], models: Mapping[str, Path], device: Device
     data = open_data(job.inputs["data"])
     samples = data.samples("test")
     timed = device.latencies(models, samples[:1], job.params.rounds, job.params.threads, job.progress)
-    rows = tuple(
-        Timing(
-            model=name,
-            p50_ms=t.p50_ms,
-            p90_ms=t.p90_ms,
-            p90_upper_ms=t.p90_upper_ms,
-            p90_lower_ms=t.p90_lower_ms or 0.0,
-            by_slowest=t.by_slowest,
-        )
-        for name, t in timed.items()
-    )
-    return Latencies(kind="measured", where=device.name, rows=rows, int8_speedup=_pairing(models, timed))
+    return Latencies(kind=MEASURED, where=device.name, rows=timings_of(timed), int8_speedup=_pairing(models, timed))
 
 
 def _pairing(models: Mapping[str, Path], timed: Mapping[str, Latency]) -> Pairing | None:
@@ -133,17 +101,6 @@ def _pairing(models: Mapping[str, Path], timed: Mapping[str, Latency]) -> Pairin
         return None
     speed = paired_speedup(timed[source].block_p50_ms, timed[last].block_p50_ms, CONFIDENCE)
     return Pairing(against=source, ratio=speed.ratio, lower=speed.lower, upper=speed.upper)
-
-
-def _estimated(job: Job[VerifyParams], models: Mapping[str, Path]) -> Latencies:
-    from dlx_deploy.graph.analysis.cost import layer_costs
-    from dlx_deploy.targets.roofline import estimate
-
-    rows = []
-    for name, path in models.items():
-        guess = estimate(layer_costs(path), job.target)
-        rows.append(Timing(model=name, p50_ms=guess.latency_ms, low_ms=guess.low_ms, high_ms=guess.high_ms))
-    return Latencies(kind="estimate (roofline, not measured)", where=job.target.title, rows=tuple(rows))
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:

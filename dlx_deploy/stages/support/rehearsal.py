@@ -36,6 +36,7 @@ __all__ = [
     "rehearse_quantize",
     "rehearse_training",
     "smallest_network",
+    "untrained",
 ]
 
 P = TypeVar("P", bound=msgspec.Struct)
@@ -78,6 +79,22 @@ def rehearse_learning(setup: Setup[Qat]) -> None:
         return
     with _exported(smallest_network(setup.config), setup) as path:
         GraphNetwork(load(path))
+
+
+@contextmanager
+def untrained(setup: Setup[P]) -> Iterator[Path]:
+    """The file of the network that would be quantized, pruned where it is and not trained, as long as it is looked at.
+
+    Raises:
+        StageFailed: so much cannot be removed, or as ``export_onnx``. Else as ``built_network``.
+    """
+    config = setup.config
+    model, spec = smallest_network(config)
+    prune = config.prune
+    if prune.enabled and (prune.reduce_macs > 0 or prune.sparsity == "none"):
+        model, _ = task_for(config.data).inputs.pruned(model, spec, prune)
+    with _exported((model, spec), setup) as path:
+        yield path
 
 
 @contextmanager

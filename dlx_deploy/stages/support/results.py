@@ -7,9 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["SCHEMA", "Latencies", "Pairing", "Timing", "read_latencies"]
+__all__ = ["MEASURED", "SCHEMA", "Latencies", "Pairing", "Timing", "read_latencies"]
 
 SCHEMA = 1
+MEASURED = "measured"
+"""What a timing on the target itself is called."""
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,58 @@
+"""score: one model of a search's trial on the validation split, sample by sample, judged as the test split would be.
+
+The test split is never looked at: a choice among many trials by it would leave nothing to judge the chosen one by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dlx_deploy.pipeline.stage import Job, Metrics, Output, Stage, Step
+from dlx_deploy.stages.support.statistics import Judged, statistics_of
+from dlx_deploy.stages.support.training import NoParams
+from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import task_of
+
+__all__ = ["STAGE", "STATISTIC", "scoring"]
+
+STATISTIC = "statistic.npz"
+
+
+def run(job: Job[NoParams]) -> Metrics:
+    """Write ``statistic.npz``, the task's statistic with a row for each sample of the validation split.
+
+    Raises:
+        StageFailed: the model gives answers that nothing can be said of, as numbers that are none.
+    """
+    import numpy as np
+
+    from dlx_deploy.graph.model import input_dims, load
+    from dlx_deploy.nn.data.dataset import open_data
+
+    data = open_data(job.inputs["data"])
+    task, samples = task_of(data), data.samples("validation")
+    comparison, device = task.answers.comparison, task.device(data, (), input_dims(load(job.inputs["model"])))
+    judged = Judged("validation", samples, {comparison.target: data.targets("validation")}, device)
+    exact = job.target.judge == "exact-qdq"
+    (statistic,) = statistics_of(job, job.inputs["model"], judged, [device.outputs.statistic], exact)
+    np.savez(job.out / STATISTIC, **statistic)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
+    return {f"validation_{comparison.name}": comparison.score(statistic), "validation_samples": float(len(samples))}
+
+
+def scoring(name: str, model: Output, data: Output, profile: Profile, seed: int) -> Step:
+    """The step that scores ``model``."""
+    # A CPU's own INT8 kernels are part of what is judged; exact arithmetic is the same on every machine.
+    stage = dataclasses.replace(STAGE, measures_host=profile.judge == "native")
+    return Step(name, stage, NoParams(), {"model": model, "data": data}, seed)
+
+
+STAGE = Stage(
+    name="score",
+    version=1,
+    params=NoParams,
+    inputs=("model", "data"),
+    outputs=(STATISTIC,),
+    run=run,
+    uses=("judge",),
+    tools=("numpy", "onnx", "onnxruntime"),
+)

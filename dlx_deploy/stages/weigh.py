@@ -1,0 +1,73 @@
+"""weigh: what a search's trial came to, of the model that would be shipped: validation score, latency, size.
+
+What it writes has the form of what ``verify`` writes, of another split.
+"""
+
+from __future__ import annotations
+
+from dlx_deploy.config import Verify
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.stages.support.judging import estimated, read_statistic, row_of, timings_of
+from dlx_deploy.stages.support.results import MEASURED, Latencies
+from dlx_deploy.tasks import task_of
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy
+
+__all__ = ["SHIPPED", "STAGE"]
+
+SHIPPED = "shipped"
+"""The candidate that is weighed."""
+
+
+def run(job: Job[Verify]) -> Metrics:
+    """Write ``accuracy.json`` and ``latency.json``: teacher and shipped model by score, the shipped one by time."""
+    from dlx_deploy.nn.data.dataset import open_data
+
+    data = open_data(job.inputs["data"])
+    comparison, targets = task_of(data).answers.comparison, data.targets("validation")
+    statistics = {
+        REFERENCE: read_statistic(job.inputs["teacher-score"]),
+        SHIPPED: read_statistic(job.inputs["shipped-score"]),
+    }
+    accuracy = Accuracy(
+        metric=comparison.name,
+        title=comparison.title,
+        judge=job.target.judge,
+        n=len(targets),
+        shipped=SHIPPED,
+        rows=tuple(row_of(name, job.inputs[name], comparison, statistics) for name in statistics),
+        facts=comparison.facts({comparison.target: targets}),
+    )
+    latencies = _latencies(job)
+    (job.out / "accuracy.json").write_bytes(canonical_json(accuracy))
+    (job.out / "latency.json").write_bytes(canonical_json(latencies))
+    return {
+        f"validation_{accuracy.metric}": accuracy.row(SHIPPED).score,
+        "latency_p50_ms": latencies.rows[0].p50_ms,
+        "size_bytes": float(accuracy.row(SHIPPED).size_bytes),
+    }
+
+
+def _latencies(job: Job[Verify]) -> Latencies:
+    from dlx_deploy.nn.data.dataset import open_data
+
+    models = {SHIPPED: job.inputs[SHIPPED]}
+    if job.device is None:
+        return estimated(models, job.target)
+    sample = open_data(job.inputs["data"]).samples("validation")[:1]
+    timed = job.device.latencies(models, sample, job.params.rounds, job.params.threads, job.progress)
+    return Latencies(kind=MEASURED, where=job.device.name, rows=timings_of(timed))
+
+
+STAGE = Stage(
+    name="weigh",
+    version=1,
+    params=Verify,
+    inputs=("teacher", "shipped", "teacher-score", "shipped-score", "data"),
+    outputs=("accuracy.json", "latency.json"),
+    run=run,
+    uses=("judge", "kind", "arch", "device_tree_model", "title", "name", "roofline", "power_mode", "precisions"),
+    tools=("numpy", "onnx", "onnxruntime"),
+    measures_host=True,
+    times_host=True,
+)
