@@ -10,14 +10,15 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from dlx_deploy.config.sections import GRAPHS, LAYOUTS, Config, Distill, Prune, Qat, Teacher, Training, TrainingDefaults
-from dlx_deploy.config.strict import Table, decode, parse_toml, read_toml
+from dlx_deploy.config.strict import Table, decode, parse_text, parse_toml, read_toml
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.words import shortened
 
-__all__ = ["load_config", "written_values"]
+__all__ = ["load_config", "plain_values", "read_config", "written_values"]
 
 HEIRS: dict[str, type[Training]] = {"teacher": Teacher, "distill": Distill, "prune": Prune, "qat": Qat}
 """The sections that inherit from ``[training]``."""
@@ -42,6 +43,27 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         raw = _override(raw, override)
         origin = f"--set {override}"
         _check(raw, origin)
+    return _whole(raw, origin)
+
+
+def read_config(text: str, folder: Path) -> Config:
+    """The configuration that a file with this ``text`` would be in ``folder``.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
+    origin = "the configuration"
+    raw = parse_text(text, origin)
+    _check(raw, origin)
+    return _whole(_anchored(raw, folder), origin)
+
+
+def plain_values(config: Config, move: Callable[[str], str]) -> Table:
+    """Every key of ``config`` as plain values, with what ``move`` makes of every path."""
+    return _moved(to_builtins(config), Path(), move)
+
+
+def _whole(raw: Table, origin: str) -> Config:
     return _with_use(decode(_inherited(_finished(_own_arguments(raw))), Config, origin))
 
 
@@ -165,7 +187,7 @@ def _moved(raw: Table, folder: Path, move: Callable[[str], str]) -> Table:
     for section, key in _KEYS:
         value = raw.get(section, {}).get(key, "")
         is_path = bool(value) and (_PATHS.get(key, "") in value or (key == "model" and value.lower().endswith(GRAPHS)))
-        if is_path and not Path(value).is_absolute():
+        if is_path:
             raw = _assign(raw, [section, key], move(value))
     for section in ("teacher", "distill"):
         value = raw.get(section, {}).get("model", "")

@@ -32,6 +32,7 @@ __all__ = [
     "Prune",
     "Qat",
     "Quantize",
+    "Search",
     "Section",
     "Taught",
     "Teacher",
@@ -375,6 +376,20 @@ class Package(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     deflate: bool = False
 
 
+class Search(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``dlx-deploy search`` tries, which nothing else reads.
+
+    ``space``: key of the configuration → a list of choices, two numbers, which are a range, or a table of ``choice`` or
+    of ``low``, ``high`` and maybe ``step`` or ``log``. A trial is stopped where a network on its way is worse than the
+    budgets by more than ``slack``. ``choose``: of the trials that meet all budgets, the best by that.
+    """
+
+    space: Table = {}
+    choose: Literal["latency", "accuracy", "size"] = "latency"
+    slack: Fraction = 0.05
+    max_size_mib: Annotated[float, Meta(ge=0.0)] = 0.0
+
+
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of ``deploy.toml``; what ``training`` says has entered the sections that inherit it."""
 
@@ -395,6 +410,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     verify: Verify = Verify()
     gate: Gate = Gate()
     package: Package = Package()
+    search: Search = Search()
     stages: dict[str, Table] = {}
 
     @property

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     else:
         from importlib.abc import Traversable
 
-__all__ = ["Table", "decode", "nearest", "parse_toml", "read_toml"]
+__all__ = ["Table", "decode", "nearest", "parse_text", "parse_toml", "read_toml"]
 
 T = TypeVar("T")
 Table = dict[str, Any]
@@ -72,14 +72,26 @@ def read_toml(source: Path | Traversable, origin: str, remedy: str) -> Table:
     """
     try:
         data = read_file(source, MAX_BYTES) if isinstance(source, Path) else source.read_bytes()
-        return tomllib.loads(data.decode("utf-8").replace("\r\n", "\n"))
+        return parse_text(data.decode("utf-8").replace("\r\n", "\n"), origin)
     except TooLarge as e:
         raise ConfigError(f"{origin}: has {e} bytes; at most {MAX_BYTES} are read") from e
     except FileNotFoundError as e:
         raise ConfigError(f"{origin}: no such file; {remedy}") from e
     except OSError as e:
         raise ConfigError(f"{origin}: cannot be read ({e.strerror})") from e
-    except (ValueError, RecursionError) as e:  # no TOML, no UTF-8, a number of 5,000 digits, 1,000 brackets
+    except ValueError as e:  # no UTF-8
+        raise ConfigError(f"{origin}: not valid TOML: {e}") from e
+
+
+def parse_text(text: str, origin: str) -> Table:
+    """The tables in ``text``.
+
+    Raises:
+        ConfigError: it is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as e:  # a number of 5,000 digits, 1,000 brackets
         raise ConfigError(f"{origin}: not valid TOML: {e}") from e
 
 

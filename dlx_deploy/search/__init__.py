@@ -1,0 +1,1 @@
+"""``dlx-deploy search``: many builds of one configuration, chosen by Optuna, weighed on the validation split."""
