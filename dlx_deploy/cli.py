@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import dlx_deploy
-from dlx_deploy.commands import bringing, builds, data, initial, inspection, packages, targets
+from dlx_deploy.commands import bringing, builds, data, initial, inspection, packages, search, targets
 from dlx_deploy.errors import DlxError, EnvironmentMissing
 from dlx_deploy.runtime.signals import INTERRUPTED, Terminated, interruptible
 from dlx_deploy.runtime.terminal import ready, show, silence, talk
@@ -42,6 +42,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     data.data,
     builds.build,
     bringing.quantize,
+    search.search,
     builds.plan,
     builds.why,
     builds.status,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from dlx_deploy.errors import DataError
 from dlx_deploy.pipeline.stage import Job, Metrics, Output, Stage, Step
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.stages.support.training import NoParams
@@ -22,6 +23,7 @@ def run(job: Job[NoParams]) -> Metrics:
     """Write ``statistic.npz``, the task's statistic with a row for each sample of the validation split.
 
     Raises:
+        DataError: there is no such split.
         StageFailed: the model gives answers that nothing can be said of, as numbers that are none.
     """
     import numpy as np
@@ -30,6 +32,11 @@ def run(job: Job[NoParams]) -> Metrics:
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
+    if not data.splits.get("validation"):
+        raise DataError(
+            "there are no validation samples, by which a search judges its trials; give a validation folder or column, "
+            "or data.validation_fraction"
+        )
     task, samples = task_of(data), data.samples("validation")
     comparison, device = task.answers.comparison, task.device(data, (), input_dims(load(job.inputs["model"])))
     judged = Judged("validation", samples, {comparison.target: data.targets("validation")}, device)

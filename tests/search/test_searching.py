@@ -1,0 +1,236 @@
+"""Searches from the command line: tiny ones, of which trials share all that they can."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlx_deploy import cli
+from dlx_deploy.pipeline.manifest import latest_manifests
+from dlx_deploy.pipeline.store import Store
+from dlx_deploy.report.live import QuietWatcher
+
+from ..conftest import Here, Run
+
+CONFIG = """# mine
+name = "tiny"
+threads = 1
+targets = ["jetson"]
+
+[data]
+test_fraction = 0.2
+calibration_images = 64
+
+[teacher]
+model = "resnet8"
+arguments = { width = 0.5 }
+epochs = 1
+
+[distill]
+enabled = false
+epochs = 1
+arguments = { width = 0.25 }
+
+[prune]
+enabled = false
+
+[compile]
+engine = "off"
+
+[gate]
+allow_chance = true
+max_drop = 0.9
+
+[search]
+space = { "quantize.precision" = ["int8", "fp32", "auto"] }  # three
+"""
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a search of two trials; read only."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "deploy.toml").write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert cli.run(["search", "--trials", "2"]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(searched: Path, tmp_path: Path) -> Path:
+    shutil.copytree(searched, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def view(done: Run) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(done.out)
+    return found
+
+
+def steps_ran(folder: Path) -> list[list[str]]:
+    """Of each build of a study, in their order, the steps that ran."""
+    manifests = sorted(folder.glob(".dlx/search/*/builds/*.json"))
+    loaded = [json.loads(path.read_text())["steps"] for path in manifests]
+    return [[entry["step"] for entry in steps if entry["status"] == "ran"] for steps in loaded]
+
+
+def test_trials_share_what_they_have_in_common(searched: Path) -> None:
+    ran = [step for steps in steps_ran(searched) for step in steps]
+    assert sorted(step for step in ran if step in ("data", "teacher", "export-teacher", "score-teacher")) == [
+        "data",
+        "export-teacher",
+        "score-teacher",
+        "teacher",
+    ]
+    assert ran.count("quantize") == 2
+    assert not [step for step in ran if step.startswith(("evaluate", "verify", "package"))], (
+        "the test split is not seen"
+    )
+    assert (searched / "search" / "front.svg").read_text().startswith("<?xml")
+    assert latest_manifests(Store(searched / ".dlx")) == {}, "a trial is no build of its target"
+
+
+def test_a_search_goes_on_where_it_was(copied: Path, here: Here) -> None:
+    before = len(steps_ran(copied))
+    same = here("search", "--trials", "2", "--json")
+    assert same.code == 0, same.err
+    assert len(steps_ran(copied)) == before
+    more = here("search", "--trials", "3", "--json")
+    assert more.code == 0, more.err
+    assert len(view(more)["trials"]) == 3
+    assert view(more)["trials"][:2] == view(same)["trials"]
+    assert more.err.count("trial ") == 1
+    assert "trial 2 of 3  precision " in more.err
+    assert {row["values"]["quantize.precision"] for row in view(more)["trials"]} == {'"int8"', '"fp32"', '"auto"'}
+    assert len(view(here("search", "--trials", "9", "--json"))["trials"]) == 3, "there are no more combinations"
+
+
+def test_the_choice_is_built_from_the_store(copied: Path, here: Here) -> None:
+    chosen = (copied / "search" / "deploy.toml").read_text()
+    assert chosen.startswith("# Chosen by dlx-deploy search, trial ")
+    assert "# mine" in chosen
+    done = here("build", "-c", "search/deploy.toml", "--json")
+    assert done.code == 0, done.err
+    (path,) = copied.glob(".dlx/builds/*.json")
+    ran = [entry["step"] for entry in json.loads(path.read_text())["steps"] if entry["status"] == "ran"]
+    assert ran == ["evaluate-teacher", "evaluate-quantized", "verify", "package"]
+
+
+def test_a_missed_budget_ends_with_3_and_the_nearest(copied: Path, here: Here) -> None:
+    done = here("search", "--trials", "2", "--set", "search.max_size_mib=0.001", "--json")
+    assert done.code == 3, done.err
+    found = view(done)
+    assert found["chosen"] is None
+    assert found["file"] == ""
+    assert [row["state"] for row in found["trials"]] == ["stopped", "stopped"]
+    assert "error: search: none of 2 trials meets the budgets; the nearest is trial " in done.err
+    assert "search.max_size_mib allows 1.0 KiB; raise --trials, widen search.space, or raise that budget" in done.err
+
+
+def test_what_cannot_be_fast_enough_is_stopped_before_it_is_trained(copied: Path, here: Here) -> None:
+    sets = ["distill.enabled=true", "gate.max_latency_p90_ms=0.02", 'search.space={"distill.arguments.width"=[2,16]}']
+    done = here("search", "--trials", "1", *(part for one in sets for part in ("--set", one)))
+    assert done.code == 3, done.err
+    assert "(roofline at its best, before training), gate.max_latency_p90_ms allows 0.0200 ms" in done.err
+    assert "distill" not in [step for steps in steps_ran(copied)[-1:] for step in steps]
+
+
+def test_a_network_far_below_its_teacher_is_stopped_after_training(copied: Path, here: Here) -> None:
+    sets = [
+        "distill.enabled=true",
+        "gate.min_accuracy=0.99",
+        "search.slack=0.0",
+        'search.space={"distill.epochs"={choice=[0, 1]}}',
+    ]
+    done = here("search", "--trials", "2", *(part for one in sets for part in ("--set", one)))
+    assert done.code == 3, done.err
+    assert "2 stopped early" in done.out
+    assert " on validation, gate.min_accuracy asks for 99.00 %; raise --trials" in done.err
+    assert [steps[-1] for steps in steps_ran(copied) if "distill" in steps] == ["distill", "distill"]
+
+
+def test_an_interrupted_trial_is_taken_up_again(copied: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["search", "--trials", "3", "--json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(QuietWatcher, "started", _interrupt_at("compile"))
+        assert here(*arguments).code == 130
+    killed = steps_ran(copied)[-1]
+    assert killed == ["quantize"]
+    done = here(*arguments)
+    assert done.code == 0, done.err
+    assert [row["number"] for row in view(done)["trials"]] == [0, 1, 3]
+    assert steps_ran(copied)[-1] == ["compile"], "which chose the very model that was weighed before"
+
+
+def _interrupt_at(step: str) -> Any:
+    def started(self: QuietWatcher, planned: Any) -> None:
+        if planned.step.name == step:
+            raise KeyboardInterrupt
+
+    return started
+
+
+def test_a_trial_that_cannot_be_built_is_told_and_the_next_begins(copied: Path, here: Here) -> None:
+    space = 'search.space={"prune.reduce_macs"={choice=[0.2, 0.99]}}'
+    done = here("search", "--trials", "2", "--set", "prune.enabled=true", "--set", "prune.epochs=0", "--set", space)
+    assert done.code == 0, done.err
+    assert "1 weighed, 1 failed" in done.out
+    assert "prune.reduce_macs 0.99" in done.err or "reduce_macs 0.99  failed: " in done.err
+
+
+BAD: dict[str, tuple[Sequence[str], str]] = {
+    "no minutes": (["--minutes", "0"], "error: --minutes is 0; rule: more than 0"),
+    "minutes of nothing": (["--minutes", "nan"], "error: --minutes is nan; rule: more than 0"),
+    "empty space": (
+        ["--set", "search.space={}", "--set", "quantize.precision=fp32"],
+        "error: search.space is empty, and nothing that is enabled has a usual one",
+    ),
+    "unknown key": (
+        ["--set", 'search.space={"quantize.precison"=["int8", "fp32"]}'],
+        "error: search.space has quantize.precison = \"int8\": unknown key 'quantize.precison' ('int8'); nearest",
+    ),
+    "impossible value": (
+        ["--set", 'search.space={"prune.reduce_macs"=[0.5, 1.5]}', "--set", "prune.enabled=true"],
+        "error: search.space has prune.reduce_macs = 1.5: prune.reduce_macs is 1.5; rule: Expected `float` < 1.0",
+    ),
+    "what the target does not run": (
+        ["--target", "rpi5", "--set", 'search.space={"quantize.precision"=["fp16", "fp32"]}'],
+        "error: search.space has quantize.precision = \"fp16\": quantize: quantize.precision is 'fp16'",
+    ),
+    "of what is left out": (
+        ["--set", 'search.space={"distill.epochs"=[1, 2]}'],
+        "error: search.space has distill.epochs = 1: distill.enabled is false, and then it changes nothing; rule: with",
+    ),
+    "two targets": (
+        ["--target", "rpi5", "--target", "jetson"],
+        "error: targets are rpi5, jetson; rule: a search is for",
+    ),
+    "a budget that nothing meets": (
+        ["--set", "gate.max_latency_p90_ms=0.00001"],
+        "error: gate.max_latency_p90_ms is 1e-05, and on jetson-orin-nano-8gb a single layer takes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name: str, here: Here, tmp_path: Path) -> None:
+    (tmp_path / "deploy.toml").write_text(CONFIG)
+    arguments, message = BAD[name]
+    done = here("search", *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert not list(tmp_path.glob(".dlx/search/*"))
+
+
+def test_without_optuna_the_extra_is_named(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlx_deploy.search.searching.find_spec", lambda name: None if name == "optuna" else object())
+    done = here("search")
+    assert done.code == 4
+    assert "error: search needs optuna, not installed here; install with: pip install" in done.err
+    assert "search]" in done.err
