@@ -100,7 +100,7 @@ def main() -> None:
     name = session.get_inputs()[0].name
 
     def fed(images: Any) -> Any:
-        scaled = (images.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+        scaled = (images.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
         return np.ascontiguousarray(scaled if asked.get("nhwc") else scaled.transpose(0, 3, 1, 2))
 
     quantize_model(float32, int8, Samples({name: fed(splits["calibration"][0])}), QuantizationRequest(style="cpu"))
@@ -110,7 +110,8 @@ def main() -> None:
         batches = [fed(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
         answers = np.concatenate([one.run(None, {name: batch})[0] for batch in batches])
         print(kind, "top1", (answers.reshape(len(answers), -1).argmax(1) == labels).mean())
-    single, timings = fed(images[:1]), {kind: [] for kind in sessions}
+    single = fed(images[:1])
+    timings: dict[str, list[float]] = {kind: [] for kind in sessions}
     for round_ in range(WARMUP + ROUNDS):
         for kind, one in sessions.items():
             began = time.perf_counter()

@@ -56,10 +56,10 @@ IMPORTS = {"timm": ("timm",), "resnet18": ("torchvision",)}
 DISTRIBUTIONS = ("onnx", "onnxruntime", "timm", "torch", "torchvision")
 
 
-def write_networks(folder: Path) -> dict[str, list[str]]:
+def write_networks(folder: Path, side: int) -> dict[str, list[str]]:
     """What each line says after ``dlx-deploy quantize``."""
     torch.manual_seed(0)
-    spec = ImageInput(3, SIDE, SIDE)
+    spec = ImageInput(3, side, side)
     for name in ("timm:mobilenetv3_small_050", "resnet18"):
         save_file(
             build_model(name, {}, CLASSES, spec).state_dict(), folder / f"{name.removeprefix('timm:')}.safetensors"
@@ -69,14 +69,14 @@ def write_networks(folder: Path) -> dict[str, list[str]]:
     exec(NET, names)
     net: nn.Module = names["make"](CLASSES).eval()
     save_file(net.state_dict(), folder / "net.safetensors")
-    example = (torch.zeros(2, 3, SIDE, SIDE),)
+    example = (torch.zeros(2, 3, side, side),)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(net, example, dynamic_shapes=({0: batch},))
     torch.export.save(program, folder / "exported.pt2")
     torch.onnx.export(net, example, folder / "model.onnx", dynamo=True, dynamic_shapes=({0: batch},))
     dynamic = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": {"x": {0: "n"}, "y": {0: "n"}}}
     torch.onnx.export(net, example, folder / "old.onnx", dynamo=False, opset_version=11, **dynamic)  # type: ignore[arg-type]
-    imagenet, size = ["--normalization", "imagenet"], ["--size", str(SIDE)]
+    imagenet, size = ["--normalization", "imagenet"], ["--size", str(side)]
     small = "mobilenetv3_small_050"
     return {
         "timm": ["--model", f"timm:{small}", "--checkpoint", f"{small}.safetensors", *size],
@@ -105,11 +105,11 @@ def by_tool(line: list[str], folder: Path) -> dict[str, Any]:
     return {**cost, "checks_cpu_s": json.loads((folder / "checks.json").read_text()), "steps_s_and_mib": steps}
 
 
-def by_hand(line: list[str], folder: Path) -> dict[str, Any]:
+def by_hand(line: list[str], folder: Path, side: int) -> dict[str, Any]:
     """The same steps in one script."""
     options = dict(zip(line[::2], line[1::2], strict=True))
     network, weights = options["--model"].partition(":make")[0], options.get("--checkpoint")
-    asked = {"network": network, "weights": weights, "side": SIDE, "classes": CLASSES, "nhwc": "nhwc" in network}
+    asked = {"network": network, "weights": weights, "side": side, "classes": CLASSES, "nhwc": "nhwc" in network}
     code, cost = run_measured([sys.executable, str(HERE / "by_hand.py"), json.dumps(asked)], folder)
     if code:
         raise SystemExit(f"{line}, by hand: exit {code}")
@@ -132,8 +132,9 @@ def compare(tool: list[dict[str, Any]], hand: list[dict[str, Any]]) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--side", type=int, default=SIDE, help="of the images, in px")
     parser.add_argument("--only", nargs="+", default=[], help="names, as in the result")
-    parser.add_argument("--onnx", type=Path, help="one of another exporter, which reads float32[N, 64, 64, 3]")
+    parser.add_argument("--onnx", type=Path, help="one of another exporter, which reads float32[N, SIDE, SIDE, 3]")
     parser.add_argument("--json", type=Path, help="write the result there too")
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -141,8 +142,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "brought"
         folder.mkdir()
-        write_pictures(folder / "pictures", PICTURES, CLASSES, SIDE + 16)
-        lines = write_networks(folder)
+        write_pictures(folder / "pictures", PICTURES, CLASSES, asked.side + 16)
+        lines = write_networks(folder, asked.side)
         if asked.onnx is not None:
             shutil.copy(asked.onnx, folder / "nhwc.onnx")
             lines["ONNX, another exporter's"] = ["--model", "nhwc.onnx", "--normalization", "imagenet"]
@@ -152,13 +153,13 @@ def main() -> None:
             tool, hand = [], []
             for number in range(asked.rounds):
                 own = shutil.copytree(folder, Path(scratch) / f"{name}-{number}")
-                hand.append(by_hand(line, own))
+                hand.append(by_hand(line, own, asked.side))
                 tool.append(by_tool(line, own))
             found[name] = {"line": " ".join(["dlx-deploy quantize", *line]), **compare(tool, hand)}
             sys.stderr.write(f"{name}: {hand[-1]['cpu_s']} CPU s by hand, {tool[-1]['cpu_s']} by the tool\n")
             if asked.json is not None:  # of a run that is cut off
                 asked.json.write_text(json.dumps(found))
-    publish({"versions": versions(DISTRIBUTIONS), "builds": found}, asked.json)
+    publish({"versions": versions(DISTRIBUTIONS), "side": asked.side, "builds": found}, asked.json)
 
 
 if __name__ == "__main__":
