@@ -93,11 +93,12 @@ def notes(outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
     samples = int(metrics["validation_samples"])
     if "temperature" not in metrics:
         return [f"no temperature can be fitted on {samples} validation samples: every answer is right, or hardly one"]
+    moral = "" if metrics["ece_calibrated"] < metrics["ece"] else "; this does not help"
     before, after = (percent(metrics[key]) for key in ("ece", "ece_calibrated"))
     return [
         f"probabilities of what is shipped are {before} off on average (expected calibration error on "
         f"{int(metrics['test_samples'])} test samples), and {after} if logits are divided by "
-        f"{metrics['temperature']:.3g}, which {samples} validation samples gave; the package's are as they are"
+        f"{metrics['temperature']:.3g}, which {samples} validation samples gave{moral}; the package's are as they are"
     ]
 
 

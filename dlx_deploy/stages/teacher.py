@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dlx_deploy.config import Config, Teacher
+from dlx_deploy.config import Config, Gate, Teacher
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.families import HF
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Source, Stage, Step
@@ -86,7 +86,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     for i, section in enumerate(others):
         step, _ = _step(f"teacher-{i + 2}", section, config, upstream, i + 1)
         held = replace_in(STAGE, check=partial(_of_other, i, check), rehearse=partial(_of_other, i, rehearse))
-        step = replace_in(step, stage=replace_in(held, tools=step.stage.tools))
+        step = replace_in(step, stage=replace_in(held, tools=step.stage.tools), notes=partial(_other_notes, config))
         bound.append(Bound(step, Offers(outputs={step.name: Output(step.name, "model")})))
     if config.teacher.is_graph:
         return bound
@@ -180,6 +180,16 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     """What the validation split already says of the gates, and how preprocessing compares."""
     said = task_for(config.data).answers.comparison.teacher_notes(config.gate, metrics)
     return (*said, *preprocessing_notes(metrics))
+
+
+def _other_notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """Of a teacher beside the first: whether it has anything to say; no gate asks."""
+    if not task_for(config.data).answers.comparison.teacher_notes(Gate(), metrics):
+        return []
+    return [
+        "on the validation split this teacher is not clearly better than one answer to everything, and a student "
+        "learns that as well: train it further, or leave it out of distill.teachers"
+    ]
 
 
 STAGE = Stage(

@@ -74,7 +74,12 @@ def test_the_temperature_is_that_of_validation(tmp_path: Path, monkeypatch: pyte
     assert metrics["ece"] == pytest.approx(0.7 - 1 / (1 + np.exp(-0.5)), abs=1e-5)
     (said,) = notes({}, metrics)
     assert "probabilities of what is shipped are 7.75 % off on average (expected calibration error on 40 test" in said
-    assert "and 10.00 % if logits are divided by 1.23, which 40 validation samples gave" in said
+    assert (
+        "and 10.00 % if logits are divided by 1.23, which 40 validation samples gave; this does not help; the package's"
+        in said
+    )
+    better = {**metrics, "ece_calibrated": 0.01}
+    assert "samples gave; the package's are as they are" in notes({}, better)[0]
 
 
 def test_where_validation_gives_none_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

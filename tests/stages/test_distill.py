@@ -225,3 +225,13 @@ def test_other_teachers_are_rehearsed(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, tmp_path / "w.pt")
     with pytest.raises(ConfigError, match=r"teacher-2: .*w\.pt: does not fit the model"):
         rehearsed(tmp_path, f"distill.teachers=[{{model='resnet8', checkpoint='{tmp_path}/w.pt', epochs=0}}]")
+
+
+def test_another_teacher_that_knows_nothing_is_said() -> None:
+    config = load_config(None, [OTHER])
+    (step,) = (s for s in steps_for(config, load_target("jetson").profile) if s.name == "teacher-3")
+    assert step.notes is not None
+    known = {"validation_largest_class": 0.1, "validation_samples": 120.0}
+    assert step.notes({}, {"validation_top1": 0.9, **known}) == []
+    (said,) = step.notes({}, {"validation_top1": 0.12, **known})
+    assert said.startswith("on the validation split this teacher is not clearly better than one answer to everything")
