@@ -126,9 +126,11 @@ def test_one_parameter_reruns_only_what_depends_on_it(built: Path, tmp_path: Pat
     assert sha256(tmp_path / PACKAGE) == sha256(built / PACKAGE) != before
 
 
-def test_a_new_budget_reruns_only_the_package(built: Path, tmp_path: Path, here: Here) -> None:
+def test_a_new_budget_reruns_only_what_keeps_to_it_and_the_package(built: Path, tmp_path: Path, here: Here) -> None:
     copy_of(built, tmp_path)
     assert here("build", *tiny("gate.max_drop=0.8")).code == 0
+    assert ran(tmp_path) == ["quantize", "package"]
+    assert here("build", *tiny("gate.max_drop=0.7", "quantize.max_drop=0.8")).code == 0
     assert ran(tmp_path) == ["package"]
 
 

@@ -3,6 +3,8 @@
 What it rests on is written beside it: ``ranges.json``, what activations do on the calibration inputs, and
 ``plan.json``, what follows for each tensor and layer. An edited plan can be given back (docs/quantization.md).
 ``decisions.json`` says what was tried to make INT8 more accurate (``quantize.effort``), and what of it was kept.
+``trials.json`` says how INT8 does on the validation split, and which layers went back to floating point until it kept
+to its budget (``quantize.max_drop``); ``sensitivity.json`` what each layer costs, where that had to be known.
 """
 
 from __future__ import annotations
@@ -16,19 +18,32 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from dlx_deploy.config import Config, Quantize
+from dlx_deploy.config import Config, Gate, Quantize
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.quantization.trials import Trials, read_sensitivity, read_trials, written
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step
 from dlx_deploy.runtime.filenames import MODEL
+from dlx_deploy.stages.support.costly import trial_notes
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
+from dlx_deploy.stages.support.restoring import Looked, keep_within_budget
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.quantization.plan import QuantizationPlan
-    from dlx_deploy.graph.quantization.quantize import QuantizationReport
+    from dlx_deploy.graph.quantization.quantize import QuantizationReport, QuantizationRequest
+    from dlx_deploy.graph.samples import Samples
     from dlx_deploy.targets import Profile
 
-__all__ = ["PTQ_LAYERS", "PTQ_PLAN", "QAT_MODEL", "QAT_PLAN", "STAGE", "LayerPrecisions", "read_precisions"]
+__all__ = [
+    "PTQ_LAYERS",
+    "PTQ_PLAN",
+    "QAT_MODEL",
+    "QAT_PLAN",
+    "STAGE",
+    "LayerPrecisions",
+    "QuantizeParams",
+    "read_precisions",
+]
 
 Precision = Literal["int8", "fp16", "fp32"]
 Half = Literal["fp16", "fp32"]
@@ -44,6 +59,12 @@ _SCHEMA = 1
 """Of ``layers.json``."""
 
 _log = logging.getLogger(__name__)
+
+
+class QuantizeParams(Quantize, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section's keys, ``max_drop`` as a number or ``off``, and the confidence that its bound is asked for at."""
+
+    confidence: float = Gate().confidence
 
 
 class LayerPrecisions(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,8 +86,9 @@ def read_precisions(path: Path) -> LayerPrecisions:
     return msgspec.json.decode(path.read_bytes(), type=LayerPrecisions)
 
 
-def run(job: Job[Quantize]) -> Metrics:
-    """Write ``model.onnx``, ``layers.json``, ``ranges.json``, ``plan.json`` and ``decisions.json``.
+def run(job: Job[QuantizeParams]) -> Metrics:
+    """Write ``model.onnx``, ``layers.json``, ``ranges.json``, ``plan.json``, ``decisions.json``, ``trials.json`` and
+    ``sensitivity.json``.
 
     Raises:
         ConfigError: the target does not run what was asked for, or the plan that was given does not fit.
@@ -81,10 +103,11 @@ def run(job: Job[Quantize]) -> Metrics:
 
     source, out = job.inputs["onnx"], job.out / MODEL
     precision, elsewhere = _precisions(job.params, job.target)
-    report: QuantizationReport | None = None
+    looked = Looked(None, Trials(note="nothing is in INT8"))
     if precision == "int8":
-        report = _int8(job, out, elsewhere)
-        precision = "int8" if report is not None else elsewhere
+        looked = _within_budget(job, _int8(job, out, elsewhere), elsewhere)
+        precision = "int8" if looked.report is not None else elsewhere
+    report = looked.report
     if precision == "fp16":
         report = _written(job, out, "fp16", elsewhere, dynamic=False)
     if report is None:
@@ -92,16 +115,18 @@ def run(job: Job[Quantize]) -> Metrics:
         shutil.copyfile(source, out)
     else:
         check_kept_sparse(load(source), load(out))
-    written = LayerPrecisions(
+    precisions = LayerPrecisions(
         precision=precision,
         elsewhere=elsewhere,
         strongly_typed=_half_in_graph(job, precision, elsewhere) or elsewhere == "fp32",
         layers=report.layers,
     )
-    (job.out / "layers.json").write_bytes(canonical_json(written))
+    (job.out / "layers.json").write_bytes(canonical_json(precisions))
     (job.out / "ranges.json").write_bytes(ranges_bytes(report.ranges))
     (job.out / "plan.json").write_bytes(plan_bytes(report.plan))
     (job.out / "decisions.json").write_bytes(decisions_bytes(report.decisions))
+    (job.out / "trials.json").write_bytes(written(looked.trials))
+    (job.out / "sensitivity.json").write_bytes(written(looked.sensitivity))
     kinds = list(report.layers.values())
     counts = {f"{kind}_layers": float(kinds.count(kind)) for kind in ("int8", "fp16", "fp32")}
     return {**counts, "size_bytes": float(out.stat().st_size), **_improvement(report)}
@@ -139,12 +164,41 @@ def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> QuantizationReport 
 
 def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Half, dynamic: bool) -> QuantizationReport:
     """The report of the graph written to ``out``."""
-    from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize_model
+    from dlx_deploy.graph.quantization.quantize import quantize_model
+
+    samples = _calibration(job)
+    job.progress(0, 0, f"{precision}, {elsewhere} elsewhere; {len(samples)} calibration inputs")
+    request = _request(job, precision, elsewhere, dynamic)
+    return quantize_model(job.inputs["onnx"], out, samples, request, job.progress)
+
+
+def _within_budget(job: Job[QuantizeParams], report: QuantizationReport | None, elsewhere: Half) -> Looked:
+    """The INT8 graph that ``report`` describes, held against ``quantize.max_drop`` where there is one."""
+    from dlx_deploy.graph.quantization.mixed import Planned
+    from dlx_deploy.graph.quantization.scheme import CPU_DYNAMIC
     from dlx_deploy.nn.data.dataset import open_data
 
-    data = open_data(job.inputs["data"])
-    samples = data.samples("calibration")
-    request = QuantizationRequest(
+    if report is None:
+        return Looked(None, Trials(note="no layer can be INT8"))
+    if not isinstance(job.params.max_drop, float):
+        return Looked(report, Trials(note="quantize.max_drop is 'off': INT8 was not held against a budget"))
+    if not open_data(job.inputs["data"]).splits.get("validation"):
+        return Looked(report, Trials(note="there are no validation samples to hold INT8 against a budget on"))
+    request = _request(job, "int8", elsewhere, dynamic=report.plan.scheme == CPU_DYNAMIC.name)
+    planned = Planned(job.inputs["onnx"], request, report.plan, _calibration(job))
+    return keep_within_budget(job, planned, report, job.params.confidence)
+
+
+def _calibration(job: Job[Quantize]) -> Samples:
+    from dlx_deploy.nn.data.dataset import open_data
+
+    return open_data(job.inputs["data"]).samples("calibration")
+
+
+def _request(job: Job[Quantize], precision: Precision, elsewhere: Half, dynamic: bool) -> QuantizationRequest:
+    from dlx_deploy.graph.quantization.quantize import QuantizationRequest
+
+    return QuantizationRequest(
         style=job.target.quantization.style,
         int8=precision == "int8",
         half=_half_in_graph(job, precision, elsewhere),
@@ -155,8 +209,6 @@ def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Hal
         given=_given(job),
         effort=job.params.effort,
     )
-    job.progress(0, 0, f"{precision}, {elsewhere} elsewhere; {len(samples)} calibration inputs")
-    return quantize_model(job.inputs["onnx"], out, samples, request, job.progress)
 
 
 def _given(job: Job[Quantize]) -> QuantizationPlan:
@@ -203,13 +255,16 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """One step, made from the last candidate, after which its graph is the last one.
 
-    Where ``qat`` trains there is one before it too, for the plan that its scales begin with.
+    Where ``qat`` trains there is one before it too, for the plan that its scales begin with: all layers learn, so none
+    is restored there.
     """
+    params = _params(config, profile)
     if not config.qat.enabled:
-        return [] if QUANTIZED in upstream.candidates else [_bound("quantize", config.quantize, config, upstream)]
-    static = msgspec.structs.replace(config.quantize, activations="static", effort="fast")
+        return [] if QUANTIZED in upstream.candidates else [_bound("quantize", params, config, upstream)]
+    static = msgspec.structs.replace(params, activations="static", effort="fast")
     if QAT_PLAN not in upstream.outputs:
-        ptq = _bound("quantize-ptq", static, config, upstream).step
+        untried = msgspec.structs.replace(static, max_drop="off", confidence=Gate().confidence)
+        ptq = _bound("quantize-ptq", untried, config, upstream).step
         plan, layers = Output(ptq.name, "plan.json"), Output(ptq.name, "layers.json")
         return [Bound(ptq, Offers(outputs={PTQ_PLAN: plan, PTQ_LAYERS: layers}))]
     bound = _bound("quantize", msgspec.structs.replace(static, plan=""), config, upstream)
@@ -217,18 +272,38 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     return [replace(bound, step=replace(bound.step, inputs={**bound.step.inputs, **learned}))]
 
 
-def _bound(name: str, params: Quantize, config: Config, upstream: Offers) -> Bound:
+def _bound(name: str, params: QuantizeParams, config: Config, upstream: Offers) -> Bound:
+    reference, *_ = upstream.candidates.values()
     *_, source = upstream.candidates.values()
     inputs: dict[str, Source] = {"onnx": source, "data": upstream.output("data")}
     if params.plan:
         inputs["plan"] = Path(params.plan)
         params = msgspec.structs.replace(params, plan="plan.json")  # its content is in the key, not its path
-    step = Step(name, STAGE, params, inputs, config.seed)
+    if params.max_drop != "off" and (reference != source or QAT_MODEL in upstream.outputs):
+        inputs["reference"] = reference
+    step = Step(name, STAGE, params, inputs, config.seed, notes=notes)
+    files = {"layers": "layers.json", "sensitivity": "sensitivity.json"}
     offers = Offers(
-        outputs={"layers": Output(name, "layers.json")},
+        outputs={offer: Output(name, file) for offer, file in files.items()},
         candidates={QUANTIZED: Output(name, MODEL)},
     )
     return Bound(step, offers)
+
+
+def _params(config: Config, profile: Profile) -> QuantizeParams:
+    """Without a budget where nothing would be held against it: it is then in no key."""
+    section = config.quantize
+    max_drop = config.gate.max_drop if section.max_drop == "gate" else section.max_drop
+    confidence = config.gate.confidence
+    if "int8" not in profile.precisions or section.precision not in ("auto", "int8") or max_drop == "off":
+        max_drop, confidence = "off", Gate().confidence
+    given = msgspec.structs.asdict(section) | {"max_drop": max_drop, "confidence": confidence}
+    return QuantizeParams(**given)
+
+
+def notes(outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """Where INT8 missed its budget on validation: by how much, what was restored, and which layers cost most."""
+    return trial_notes(read_trials(outputs["trials.json"]), read_sensitivity(outputs["sensitivity.json"]))
 
 
 def check(setup: Setup[Quantize]) -> None:
@@ -284,14 +359,14 @@ def _half_in_graph(job: Job[Quantize], precision: Precision, elsewhere: Half) ->
 
 STAGE = Stage(
     name="quantize",
-    version=5,
-    params=Quantize,
-    inputs=("onnx", "data", "plan"),
-    outputs=("decisions.json", "layers.json", MODEL, "plan.json", "ranges.json"),
+    version=6,
+    params=QuantizeParams,
+    inputs=("onnx", "data", "plan", "reference"),
+    outputs=("decisions.json", "layers.json", MODEL, "plan.json", "ranges.json", "sensitivity.json", "trials.json"),
     run=run,
     check=check,
     bind=bind,
     rehearse=rehearse_quantize,
-    uses=("kind", "backends", "precisions", "quantization"),
+    uses=("kind", "backends", "judge", "precisions", "quantization"),
     tools=("numpy", "onnx", "onnxruntime"),
 )

@@ -17,11 +17,13 @@ import msgspec
 
 from dlx_deploy.config import Config, Verify
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.quantization.trials import Sensitivity, read_sensitivity, written
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.stages.evaluate import evaluated
 from dlx_deploy.stages.support.control import control_evidence, control_notes
+from dlx_deploy.stages.support.costly import cost_of_int8
 from dlx_deploy.stages.support.gates import judge_latency
 from dlx_deploy.stages.support.judging import estimated, read_statistic, row_of, timings_of
 from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read_latencies
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE", "VerifyParams"]
 
+SENSITIVITY = "sensitivity.json"
+
 
 class VerifyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How is timed; ``candidates``: which inputs are compared, in the order of the table."""
@@ -46,12 +50,14 @@ class VerifyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def run(job: Job[VerifyParams]) -> Metrics:
-    """Write ``accuracy.json`` and ``latency.json``."""
+    """Write ``accuracy.json``, ``latency.json``, and ``sensitivity.json`` as it is: what a gate that fails names."""
     models = {name: job.inputs[name] for name in job.params.candidates}
     accuracy = _accuracy(job, models)
     latencies = _measured(job, models, job.device) if job.device else estimated(models, job.target)
     (job.out / "accuracy.json").write_bytes(canonical_json(accuracy))
     (job.out / "latency.json").write_bytes(canonical_json(latencies))
+    costs = job.inputs.get("sensitivity")
+    (job.out / SENSITIVITY).write_bytes(costs.read_bytes() if costs else written(Sensitivity()))
     metrics = {f"{row.model}_{accuracy.metric}": row.score for row in accuracy.rows}
     shipped = accuracy.row(accuracy.shipped).score
     return {**metrics, f"shipped_{accuracy.metric}": shipped, "test_samples": float(accuracy.n)}
@@ -116,7 +122,8 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
             f"the candidate {', '.join(late)} is made behind the stage evaluate; rule: before it, to be judged; "
             "set 'after' of the stage that makes it to compile or to one before"
         )
-    own = {name: upstream.output(name) for name in (*map(evaluated, upstream.candidates), *STAGE.inputs)}
+    given = [name for name in STAGE.inputs if name != "sensitivity" or name in upstream.outputs]
+    own = {name: upstream.output(name) for name in (*map(evaluated, upstream.candidates), *given)}
     if taken := own.keys() & upstream.candidates.keys():
         raise ValueError(f"a candidate is called {', '.join(taken)}, as an input of verify is; choose another name")
     stage = dataclasses.replace(STAGE, inputs=(*upstream.candidates, *own))
@@ -143,6 +150,9 @@ def judge(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     """The gates of a finished verification: the task's, and latency where a budget is set."""
     accuracy, budgets = read_accuracy(outputs), config.gate
     results = task_for(config.data).answers.comparison.judge(budgets, accuracy)
+    cost = cost_of_int8(accuracy, read_sensitivity(outputs[SENSITIVITY])) if SENSITIVITY in outputs else ""
+    if cost and results[0].verdict != "pass":
+        results[0] = msgspec.structs.replace(results[0], text=f"{results[0].text}; {cost}")
     if budgets.max_latency_p90_ms:
         results.append(judge_latency(budgets.max_latency_p90_ms, read_latencies(outputs), accuracy.shipped))
     return results
@@ -176,10 +186,10 @@ def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> l
 
 STAGE = Stage(
     name="verify",
-    version=6,
+    version=7,
     params=VerifyParams,
-    inputs=("shipped", "data"),
-    outputs=("accuracy.json", "latency.json"),
+    inputs=("shipped", "data", "sensitivity"),
+    outputs=("accuracy.json", "latency.json", SENSITIVITY),
     run=run,
     check=check,
     bind=bind,

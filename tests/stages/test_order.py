@@ -67,7 +67,7 @@ def test_what_is_left_out_is_bridged() -> None:
     assert inputs_of(undistilled, "prune")["model"] == Output("teacher", "model")
     compared = ("teacher", "pruned", "quantized")
     found = [f"evaluated-{model}" for model in compared]
-    assert set(inputs_of(undistilled, "verify")) == {*compared, *found, "shipped", "data"}
+    assert set(inputs_of(undistilled, "verify")) == {*compared, *found, "shipped", "data", "sensitivity"}
 
 
 def test_paths_are_inputs_and_never_parameters() -> None:
@@ -149,12 +149,12 @@ def test_a_stage_that_no_other_knows_adds_a_candidate(thinning: Config) -> None:
     verified, thinned = steps["verify"], Output("thin", "model.onnx")
     assert verified.params.candidates == ("teacher", "student", "pruned", "thinned", "quantized")  # type: ignore[attr-defined]
     names = ["teacher", "student", "pruned", "thinned", "quantized"]
-    assert list(verified.inputs) == [*names, *(f"evaluated-{name}" for name in names), "shipped", "data"]
+    assert list(verified.inputs) == [*names, *(f"evaluated-{name}" for name in names), "shipped", "data", "sensitivity"]
     assert steps["evaluate-thinned"].inputs == {"model": thinned, "data": Output("data", "data")}
     assert verified.inputs["thinned"] == thinned
     assert steps["quantize"].inputs["onnx"] == steps["compile"].inputs["onnx"] == thinned
     assert steps["compile"].inputs["quantized"] == Output("quantize", "model.onnx")
-    assert load_stage("verify").inputs == ("shipped", "data")
+    assert load_stage("verify").inputs == ("shipped", "data", "sensitivity")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from dlx_deploy.config import Config, Data, Qat, Quantize, load_config
+from dlx_deploy.config import Config, Data, Qat, load_config
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization.plan import read_plan
@@ -20,6 +20,7 @@ from dlx_deploy.pipeline.stage import Job, Output, Step
 from dlx_deploy.stages import quantize
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.qat import STAGE, notes
+from dlx_deploy.stages.quantize import QuantizeParams
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks import prepare
 
@@ -42,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     inputs = {"data": root / "data", "onnx": root / "model.onnx"}
     for target in TARGETS:
         (root / target).mkdir()
-        job = Job(Quantize(activations="static"), inputs, root / target, load_target(target).profile)
+        job = Job(QuantizeParams(activations="static"), inputs, root / target, load_target(target).profile)
         quantize.STAGE.run(job)
     return {**inputs, "teacher": root / "model", "root": root}
 
@@ -68,7 +69,7 @@ def test_what_was_learned_is_quantized_as_it_was_trained(made: dict[str, Path], 
     assert {layer.source for layer in plan.layers.values()} == {"lsq"}
     (tmp_path / "int8").mkdir()
     inputs = {"data": made["data"], "onnx": out / "model.onnx", "plan": out / "plan.json"}
-    params = Quantize(activations="static", plan="plan.json")
+    params = QuantizeParams(activations="static", plan="plan.json")
     counted = quantize.STAGE.run(Job(params, inputs, tmp_path / "int8", load_target(target).profile))
     assert counted["int8_layers"] == len(plan.layers)
     assert read_plan(tmp_path / "int8/plan.json") == plan
@@ -113,7 +114,7 @@ def test_without_epochs_the_plan_stays_as_it_is(made: dict[str, Path], tmp_path:
 def test_a_plan_without_int8_has_nothing_to_learn(made: dict[str, Path], tmp_path: Path) -> None:
     floating = {**made, "root": tmp_path}
     (tmp_path / "jetson").mkdir()
-    job = Job(Quantize(precision="fp32"), made, tmp_path / "jetson", load_target("jetson").profile)
+    job = Job(QuantizeParams(precision="fp32"), made, tmp_path / "jetson", load_target("jetson").profile)
     quantize.STAGE.run(job)
     with pytest.raises(ConfigError, match=r"qat\.enabled is true, and quantize wrote fp32 with no layer on int8"):
         run(floating, tmp_path / "run", "jetson")
@@ -126,11 +127,11 @@ def steps_of(*overrides: str, target: str = "jetson") -> dict[str, Step]:
 def test_the_steps_around_it() -> None:
     without, trained = steps_of(), steps_of("qat.enabled=true", "quantize.effort='best'", "quantize.plan='mine.json'")
     assert not {"qat", "quantize-ptq"} & without.keys()
-    assert without["quantize"].params == Quantize()
+    assert without["quantize"].params == QuantizeParams(max_drop=0.02)
     names = list(trained)
     assert names[names.index("quantize-ptq") :][:4] == ["quantize-ptq", "qat", "quantize", "compile"]
     ptq, qat, written = trained["quantize-ptq"], trained["qat"], trained["quantize"]
-    assert ptq.params == Quantize(activations="static", plan="plan.json")
+    assert ptq.params == QuantizeParams(activations="static", plan="plan.json", max_drop="off")  # all layers learn
     assert ptq.inputs["plan"] == Path("mine.json")  # the user's own plan is where scales begin
     assert qat.inputs["onnx"] == ptq.inputs["onnx"] == Output("export-pruned", "model.onnx")
     assert {name: qat.inputs[name] for name in ("ptq", "layers")} == {
@@ -142,12 +143,14 @@ def test_the_steps_around_it() -> None:
         "onnx": Output("qat", "model.onnx"),
         "data": Output("data", "data"),
         "plan": Output("qat", "plan.json"),
+        "reference": Output("export-teacher", "model.onnx"),
     }
-    assert written.params == Quantize(activations="static")  # nothing is tried on what was trained
+    assert written.params == QuantizeParams(activations="static", max_drop=0.02)  # no step is tried
     assert trained["compile"].inputs["quantized"] == Output("quantize", "model.onnx")
     assert trained["compile"].inputs["onnx"] == Output("export-pruned", "model.onnx")
     alone = steps_of("qat.enabled=true", "distill.enabled=false", "prune.enabled=false")
     assert alone["qat"].inputs["logits"] == Output("teacher-logits", "logits.npy")
+    assert alone["quantize"].inputs["reference"] == Output("export-teacher", "model.onnx")  # it is not what was trained
 
 
 @pytest.mark.parametrize(

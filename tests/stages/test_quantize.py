@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from dlx_deploy.config import Quantize, load_config
+from dlx_deploy.config import load_config
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.quantization.plan import QuantizationPlan
 from dlx_deploy.graph.quantization.quantize import NothingToQuantize, QuantizationReport
 from dlx_deploy.graph.quantization.ranges import Ranges
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.stage import Job, Step
-from dlx_deploy.stages.quantize import STAGE, LayerPrecisions, read_precisions
+from dlx_deploy.stages.quantize import STAGE, LayerPrecisions, QuantizeParams, read_precisions
 from dlx_deploy.targets import load_target
 
 from ..datasets import held_images, held_texts
@@ -55,7 +55,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         out.mkdir()
         seen.clear()
         inputs = {"onnx": source, "data": tmp_path}
-        STAGE.run(Job(Quantize(**params), inputs, out, load_target(target).profile))
+        STAGE.run(Job(QuantizeParams(**params), inputs, out, load_target(target).profile))
         assert sorted(p.name for p in out.iterdir()) == sorted(STAGE.outputs)
         return read_precisions(out / "layers.json"), dict(seen)
 
@@ -97,7 +97,7 @@ def test_what_was_tried_is_an_output_and_what_it_gave_is_measured(
     inputs, decided = {"onnx": tmp_path / "m.onnx", "data": tmp_path}, {}
     for effort in ("fast", "balanced"):
         (tmp_path / effort).mkdir()
-        params = Quantize(effort=effort, calibration="percentile")
+        params = QuantizeParams(effort=effort, calibration="percentile")
         metrics = STAGE.run(Job(params, inputs, tmp_path / effort, load_target("cpu-x86_64").profile))
         decided[effort] = json.loads((tmp_path / effort / "decisions.json").read_bytes())
         measured = {name for name in metrics if not name.endswith("_layers") and name != "size_bytes"}
@@ -141,7 +141,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         inputs = {"onnx": tmp_path / "m.onnx", "data": tmp_path}
         if "plan" in params:
             inputs["plan"] = Path(params["plan"])
-        STAGE.run(Job(Quantize(**params), inputs, tmp_path / "out", target))
+        STAGE.run(Job(QuantizeParams(**params), inputs, tmp_path / "out", target))
         return tried, read_precisions(tmp_path / "out" / "layers.json")
 
     return run
@@ -245,7 +245,7 @@ def test_a_plan_is_an_input_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text('{"schema": 1}')
     step = step_of(planned(tmp_path, f"quantize.plan={tmp_path / 'mine.json'}"))
     assert step.inputs["plan"] == tmp_path / "mine.json"
-    assert step.params == Quantize(plan="plan.json")
+    assert step.params == QuantizeParams(plan="plan.json", max_drop=0.02)
     assert "plan" not in step_of(planned(tmp_path)).inputs
 
 
@@ -287,7 +287,7 @@ def test_ranges_and_plan_are_written_and_a_plan_is_given_back(
 
     def outputs(name: str, **more: Path) -> dict[str, bytes]:
         (tmp_path / name).mkdir()
-        STAGE.run(Job(Quantize(), {**inputs, **more}, tmp_path / name, load_target(target).profile))
+        STAGE.run(Job(QuantizeParams(), {**inputs, **more}, tmp_path / name, load_target(target).profile))
         return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
 
     first = outputs("first")
