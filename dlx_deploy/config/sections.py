@@ -290,8 +290,8 @@ class Qat(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Quantization-aware training of what is exported: weights and scales learn under the rounding (LSQ)."""
 
     enabled: bool = False
-    epochs: Count = 10
-    learning_rate: Positive = 0.01
+    epochs: Count = 5
+    learning_rate: Positive = 0.001
 
 
 class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

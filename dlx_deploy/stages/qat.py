@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 def run(job: Job[Qat]) -> Metrics:
     """Write ``model.onnx``, float32 with what was learned, and ``plan.json``, with the scales that were.
 
+    Where the validation score fell, both are as they were before training.
+
     Raises:
         ConfigError: the plan or the target has nothing on INT8.
         StageFailed: a node has no counterpart in torch, training diverged, or what is written answers otherwise.
@@ -43,7 +45,7 @@ def run(job: Job[Qat]) -> Metrics:
     from dlx_deploy.graph.quantization.plan import plan_bytes
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.nn.qat.checks import check_float, check_written
-    from dlx_deploy.nn.qat.learned import learned_model, learned_plan
+    from dlx_deploy.nn.qat.learned import learned_model, learned_plan, undivided
     from dlx_deploy.nn.training.batches import TrainData
     from dlx_deploy.nn.training.hooks import Hooks
     from dlx_deploy.nn.training.inference import evaluate
@@ -60,7 +62,11 @@ def run(job: Job[Qat]) -> Metrics:
     before = evaluate(network.eval(), learned.validation_inputs, learned.validation_targets, learned.feed, metric)
     hooks = Hooks(metric=metric, after_update=learning.projected(network))
     report = train(network, learned, job.params, distilling(job, data), run_of(job), hooks)
-    model, plan = learned_model(learning.model, network), learned_plan(learning, network)
+    kept = report.last_score >= before
+    if kept:
+        model, plan = learned_model(learning.model, network), learned_plan(learning, network)
+    else:
+        network, model, plan = learning.network(padding), learning.model, undivided(learning.plan)
     (job.out / MODEL).write_bytes(to_bytes(model))
     (job.out / "plan.json").write_bytes(plan_bytes(plan))
     job.progress(0, 0, "the written graph against the trained network")
@@ -68,6 +74,7 @@ def run(job: Job[Qat]) -> Metrics:
     metrics = {
         f"validation_{metric.name}_ptq": before,
         f"validation_{metric.name}": report.last_score,
+        "kept": float(kept),
         "epochs": float(report.epochs),
         "written_sqnr_db": sqnr_db,
         "written_agreement": agreement,
@@ -117,14 +124,14 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 
 def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
-    """That training gave nothing, where it did not."""
+    """That nothing is kept of the training, where its score is lower."""
     metric = task_for(config.data).answers.metric
     before, after = metrics[f"validation_{metric.name}_ptq"], metrics[f"validation_{metric.name}"]
-    if after >= before:
+    if metrics["kept"]:
         return []
     return [
-        f"qat: validation {metric.title} is {after:.4f} after training and was {before:.4f} before; lower "
-        "qat.learning_rate, train longer, or set qat.enabled = false"
+        f"qat: validation {metric.title} is {after:.4f} after training and was {before:.4f} before, so the network "
+        "stays as it was quantized without training; lower qat.learning_rate, train longer, or set qat.enabled = false"
     ]
 
 

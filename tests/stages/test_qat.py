@@ -15,6 +15,7 @@ from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.nn.export.spec import ExportSpec
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
+from dlx_deploy.nn.training.loop import _Run  # here, so that it has its own evaluate when a test replaces that
 from dlx_deploy.nn.weights.network import Architecture, save_model
 from dlx_deploy.pipeline.stage import Job, Output, Step
 from dlx_deploy.stages import quantize
@@ -59,8 +60,12 @@ def run(made: dict[str, Path], out: Path, target: str, **params: Any) -> tuple[d
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_was_learned_is_quantized_as_it_was_trained(made: dict[str, Path], tmp_path: Path, target: str) -> None:
+def test_what_was_learned_is_quantized_as_it_was_trained(
+    made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr("dlx_deploy.nn.training.inference.evaluate", lambda *_: 0.0)  # no score is lower
     metrics, out = run(made, tmp_path, target)
+    assert metrics["kept"] == 1
     assert sorted(path.name for path in out.iterdir()) == sorted(STAGE.outputs)
     assert metrics["written_sqnr_db"] > 40
     assert metrics["epochs"] == 2
@@ -88,8 +93,6 @@ def test_a_run_that_was_cut_short_ends_in_the_same_bytes(
         raise Killed
 
     with monkeypatch.context() as patch:
-        from dlx_deploy.nn.training.loop import _Run
-
         begun = _Run._epoch
         patch.setattr(_Run, "_epoch", lambda self, epoch: begun(self, epoch) if not epoch else die())
         with pytest.raises(Killed):
@@ -100,6 +103,18 @@ def test_a_run_that_was_cut_short_ends_in_the_same_bytes(
     assert metrics["epochs"] == 2
     for name in STAGE.outputs:
         assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_nothing_is_kept_of_a_training_that_made_it_worse(
+    made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlx_deploy.nn.training.inference.evaluate", lambda *_: 1.0)
+    metrics, out = run(made, tmp_path, "jetson", epochs=1, alpha=0.0)
+    assert (metrics["kept"], metrics["validation_top1_ptq"]) == (0, 1)
+    assert read_plan(out / "plan.json") == read_plan(made["root"] / "jetson/plan.json")
+    assert load(out / "model.onnx") == load(made["onnx"])
+    (said,) = notes(Config(), {}, metrics)
+    assert "was 1.0000 before, so the network stays as it was quantized without training; lower" in said
 
 
 def test_without_epochs_the_plan_stays_as_it_is(made: dict[str, Path], tmp_path: Path) -> None:
@@ -165,7 +180,7 @@ def test_the_steps_around_it() -> None:
             r"qat\.enabled is true, quantize\.precision 'fp32', and .* qat trains for int8",
         ),
         (["export.batch=4"], r"export\.batch is 4 and qat\.enabled is true; .* set export\.batch = 'dynamic'"),
-        (["qat.schedule=cosine-restarts", "qat.restart_epochs=99"], r"qat\.restart_epochs is 99 and qat\.epochs is 10"),
+        (["qat.schedule=cosine-restarts", "qat.restart_epochs=99"], r"qat\.restart_epochs is 99 and qat\.epochs is 5"),
         (["teacher.model=net.onnx"], r"teacher\.model is '.*net\.onnx', a finished graph, and qat\.enabled is true"),
     ],
 )
@@ -185,8 +200,5 @@ def test_an_operator_that_torch_has_not_is_said_before_anything_is_trained(
         rehearsed(tmp_path, "qat.enabled=true")
 
 
-def test_training_that_gave_nothing_is_said() -> None:
-    worse = {"validation_top1_ptq": 0.9, "validation_top1": 0.85}
-    (said,) = notes(Config(), {}, worse)
-    assert "qat: validation top-1 is 0.8500 after training and was 0.9000 before" in said
-    assert notes(Config(), {}, {"validation_top1_ptq": 0.9, "validation_top1": 0.9}) == []
+def test_training_that_is_kept_needs_no_note() -> None:
+    assert notes(Config(), {}, {"validation_top1_ptq": 0.9, "validation_top1": 0.9, "kept": 1.0}) == []

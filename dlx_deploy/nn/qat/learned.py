@@ -19,7 +19,7 @@ from dlx_deploy.graph.quantization.ranges import Ranges
 from dlx_deploy.nn.qat.graph_network import Fakes, GraphNetwork
 from dlx_deploy.nn.qat.quantizers import FakeQuantizer
 
-__all__ = ["SOURCE", "Learning", "learned_model", "learned_plan"]
+__all__ = ["SOURCE", "Learning", "learned_model", "learned_plan", "undivided"]
 
 SOURCE = "lsq"
 """What a plan says made such numbers."""
@@ -109,7 +109,12 @@ def learned_plan(learning: Learning, network: GraphNetwork) -> QuantizationPlan:
             scales = with_room_for_bias(index, learning.setting.scheme, nodes[name], plan, scales)
         learned = LayerPlan(source=SOURCE, scales=tuple(float(scale) for scale in scales))
         layers.update(dict.fromkeys(weights.layers, learned))
-    return replace(plan, layers=layers, divided={})  # the model is divided already
+    return undivided(replace(plan, layers=layers))
+
+
+def undivided(plan: QuantizationPlan) -> QuantizationPlan:
+    """``plan`` for a model that is divided already."""
+    return replace(plan, divided={})
 
 
 def _values(quantizer: FakeQuantizer) -> np.ndarray:

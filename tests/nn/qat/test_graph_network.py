@@ -165,6 +165,41 @@ def test_tokens_are_filled_up_to_the_length_that_the_graph_takes() -> None:
     assert [name for name, _ in network.arrays()] == ["bias", "head", "mix", "table"]
 
 
+def dense_net() -> ModelProto:
+    """A value for each of three classes in each pixel, from two resolutions."""
+    net = Net(opset=20)
+    whole = net.add("relu1", "Relu", net.conv("conv1", net.planes(), 1, 4))
+    half = net.add(
+        "relu2", "Relu", net.conv("conv2", net.add("less", "MaxPool", whole, kernel_shape=[2, 2], strides=[2, 2]), 4, 4)
+    )
+    net.constant("twice", np.array([1, 1, 2, 2], np.float32))
+    back = net.add("more", "Resize", half, "", "twice", mode="linear")
+    net.conv("logits", net.add("both", "Concat", whole, back, axis=1), 8, 3)
+    return net.model(3, (8, 8))
+
+
+@pytest.mark.parametrize("request_", STYLES, ids=str)
+@pytest.mark.parametrize("kind", ["pixels", "tokens"])
+def test_answers_for_pixels_and_texts(request_: dict[str, Any], kind: str) -> None:
+    tokens = np.random.default_rng(0).integers(0, 8, (32, 6), dtype=np.int32)
+    tokens[:, 5] = 8
+    model, samples = {
+        "pixels": (dense_net(), Samples({"images": images(32)})),
+        "tokens": (token_net(), Samples({"tokens": tokens}, {"tokens": 8})),
+    }[kind]
+    learning = learning_of(model, samples, **request_)
+    check_float(learning, samples, 8)
+    network = learning.network(8)
+    for quantizer in network.quantizers:
+        quantizer.ratio.data *= 1.1  # type: ignore[operator, union-attr]
+    with torch.no_grad():
+        for parameter in network.learned.values():
+            parameter *= 0.9
+    written = learning.written(learned_model(model, network), learned_plan(learning, network))
+    _, sqnr_db = check_written(written, network, samples, request_["style"] != "cpu")
+    assert sqnr_db > 60
+
+
 def test_a_tensor_that_only_some_nodes_read_rounded() -> None:
     net = Net(opset=20)
     x = net.planes()
