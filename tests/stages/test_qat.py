@@ -153,7 +153,7 @@ def test_the_steps_around_it() -> None:
         "ptq": Output("quantize-ptq", "plan.json"),
         "layers": Output("quantize-ptq", "layers.json"),
     }
-    assert "logits" in qat.inputs
+    assert qat.inputs["teacher"] == Output("teacher", "model")  # epochs are fewer than the views of an image
     assert written.inputs == {
         "onnx": Output("qat", "model.onnx"),
         "data": Output("data", "data"),
@@ -163,7 +163,7 @@ def test_the_steps_around_it() -> None:
     assert written.params == QuantizeParams(activations="static", max_drop=0.02)  # no step is tried
     assert trained["compile"].inputs["quantized"] == Output("quantize", "model.onnx")
     assert trained["compile"].inputs["onnx"] == Output("export-pruned", "model.onnx")
-    alone = steps_of("qat.enabled=true", "distill.enabled=false", "prune.enabled=false")
+    alone = steps_of("qat.enabled=true", "qat.epochs=9", "distill.enabled=false", "prune.enabled=false")
     assert alone["qat"].inputs["logits"] == Output("teacher-logits", "logits.npy")
     assert alone["quantize"].inputs["reference"] == Output("export-teacher", "model.onnx")  # it is not what was trained
 
