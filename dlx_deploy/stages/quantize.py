@@ -124,7 +124,10 @@ def run(job: Job[QuantizeParams]) -> Metrics:
     (job.out / "layers.json").write_bytes(canonical_json(precisions))
     (job.out / "ranges.json").write_bytes(ranges_bytes(report.ranges))
     (job.out / "plan.json").write_bytes(plan_bytes(report.plan))
-    (job.out / "decisions.json").write_bytes(decisions_bytes(report.decisions))
+    decisions = report.decisions
+    if precision != "int8" and job.params.effort != "fast":
+        decisions = msgspec.structs.replace(decisions, effort=job.params.effort, note="nothing is INT8")
+    (job.out / "decisions.json").write_bytes(decisions_bytes(decisions))
     (job.out / "trials.json").write_bytes(written(looked.trials))
     (job.out / "sensitivity.json").write_bytes(written(looked.sensitivity))
     kinds = list(report.layers.values())

@@ -115,6 +115,14 @@ def test_what_was_tried_is_an_output_and_what_it_gave_is_measured(
         assert metrics["held_out_sqnr_db"] == best > metrics["held_out_sqnr_fast_db"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_without_int8_nothing_is_tried_and_that_is_said(plan: Any, precision: str, tmp_path: Path) -> None:
+    plan("jetson", precision=precision, effort="best")
+    (path,) = tmp_path.glob("*/decisions.json")
+    decisions = json.loads(path.read_bytes())
+    assert (decisions["effort"], decisions["note"]) == ("best", "nothing is INT8")
+
+
 @pytest.fixture
 def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a run of the stage tries for texts where ``works`` says which activations find a layer, and its plan."""

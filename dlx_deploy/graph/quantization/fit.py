@@ -53,6 +53,9 @@ def check_names(model: ModelProto, given: QuantizationPlan) -> None:
     for name in given.tensors:
         if name not in tensors:
             raise ConfigError(f"quantize.plan: tensors[{name!r}]: the graph computes no such; {_near(name, tensors)}")
+    for name in given.divided:
+        if name not in tensors:
+            raise ConfigError(f"quantize.plan: divided[{name!r}]: the graph computes no such; {_near(name, tensors)}")
 
 
 def check_divided(model: ModelProto, given: QuantizationPlan) -> None:

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from dlx_deploy.errors import ConfigError, StageFailed
-from dlx_deploy.graph.model import WEIGHTED, Index, load, to_bytes
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.model import Index, load, to_bytes
 from dlx_deploy.graph.passes.base import Pass, run_passes
 from dlx_deploy.graph.passes.fence import FENCE
 from dlx_deploy.graph.passes.half import float_tensors, half_precision
@@ -31,21 +30,19 @@ from dlx_deploy.graph.quantization.fit import (
     check_tensors,
 )
 from dlx_deploy.graph.quantization.kit.decisions import Decisions
-from dlx_deploy.graph.quantization.kit.efforts import Effort, steps_of
+from dlx_deploy.graph.quantization.kit.efforts import steps_of
 from dlx_deploy.graph.quantization.kit.runner import improve
 from dlx_deploy.graph.quantization.kit.state import Setting, State
 from dlx_deploy.graph.quantization.layers import dense_heads, excluded, layer_precision, quantizable
-from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
 from dlx_deploy.graph.quantization.placement import Placement, narrowed, place
 from dlx_deploy.graph.quantization.plan import SCHEMA, Divided, LayerPlan, QuantizationPlan
 from dlx_deploy.graph.quantization.planning import asked_methods, scale_of
 from dlx_deploy.graph.quantization.ranges import Ranges, collect_ranges
-from dlx_deploy.graph.quantization.rounding import Rounding, nearest
+from dlx_deploy.graph.quantization.request import NothingToQuantize, QuantizationRequest, nothing_to_quantize
 from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
-from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, CPU_REDUCED, TENSORRT, TENSORRT_HALF, Scheme
+from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, Scheme
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.progress import Progress, silent
-from dlx_deploy.targets.profile import Style
 
 __all__ = [
     "NothingToQuantize",
@@ -62,54 +59,6 @@ OVERFLOW_IMAGES = 64
 
 OVERFLOW_BATCH = 4
 """Every tensor of the network is in memory at once while all are looked at."""
-
-
-class NothingToQuantize(StageFailed):
-    """INT8 was asked for, and the graph has no layer that it could be."""
-
-
-@dataclass(frozen=True)
-class QuantizationRequest:
-    """What to do: the style, how ranges are found, and node-name patterns (fnmatch) that stay in floating point.
-
-    ``int8`` and ``half`` say which precisions are used beside float32; the graph becomes strongly typed, that is, holds
-    every type itself. ``dynamic`` finds the ranges of activations while the network runs, instead of by calibration.
-    ``reduce_range`` and ``dynamic`` concern the CPU style alone. ``given`` is the plan, or the part of it, that is not
-    to be found here. ``method`` is one of ``methods``. ``effort``: how much is tried to make integers better
-    (``quantization.kit``); with dynamic activations nothing is. ``weight_levels``: weights are from minus this to this,
-    where that is not the scheme's own (7: the grid of int4, stored as int8).
-    """
-
-    style: Style
-    int8: bool = True
-    half: bool = False
-    reduce_range: bool = False
-    method: str = "minmax"
-    dynamic: bool = False
-    exclude: tuple[str, ...] = ()
-    given: QuantizationPlan = field(default_factory=lambda: QuantizationPlan(schema=SCHEMA))
-    methods: Mapping[str, RangeMethod] = field(default_factory=lambda: METHODS)
-    rounding: Rounding = nearest
-    effort: Effort = "fast"
-    weight_levels: int = 0
-
-    @property
-    def scheme(self) -> Scheme | None:
-        """In which INT8 is written, if it is."""
-        scheme = self._style_scheme
-        if scheme is None or not self.weight_levels:
-            return scheme
-        return msgspec.structs.replace(scheme, weight_levels=self.weight_levels)
-
-    @property
-    def _style_scheme(self) -> Scheme | None:
-        if not self.int8:
-            return None
-        if self.style == "tensorrt":
-            return TENSORRT_HALF if self.half else TENSORRT
-        if self.dynamic:
-            return CPU_DYNAMIC
-        return CPU_REDUCED if self.reduce_range else CPU
 
 
 @dataclass(frozen=True)
@@ -156,7 +105,7 @@ def quantize_model(
     written = run_passes(load(model), passes, source.name)
     layers = layer_precision(written)
     if request.int8 and "int8" not in layers.values():
-        raise _nothing(model, request)
+        raise nothing_to_quantize(model, request)
     out.write_bytes(to_bytes(written))
     activations = sum(node.op_type == "QuantizeLinear" for node in written.graph.node)
     plan = _with_layers(int8.plan, layers)
@@ -178,7 +127,7 @@ def setting_for(model: ModelProto, samples: Samples, request: QuantizationReques
     check_layers(model, given, scheme, request.half, matched)
     placement = _placement(model, scheme, request, matched)
     if not placement.weights:
-        raise _nothing(model, request)
+        raise nothing_to_quantize(model, request)
     check_divided(model, given)
     return Setting(scheme, placement, given, samples, request.methods, request.rounding)
 
@@ -237,7 +186,7 @@ def _dynamic(model: ModelProto, request: QuantizationRequest, matched: set[str])
         )
     names = dynamic_layers(model, matched | set(request.given.layers_at("fp16", "fp32")))
     if not names:
-        raise _nothing(model, request)
+        raise nothing_to_quantize(model, request)
     layers = dict.fromkeys(names, LayerPlan(source="max"))
     reduced = CPU_DYNAMIC.weight_levels < CPU.weight_levels
     step = Pass("int8-dynamic", lambda graph: quantize_dynamically(graph, names, reduced))
@@ -303,24 +252,6 @@ def _with_layers(plan: QuantizationPlan, layers: Mapping[str, str]) -> Quantizat
     """The plan with the precision of every layer, as the graph has it."""
     rest = {name: LayerPlan(precision="fp16" if kind == "fp16" else "fp32") for name, kind in layers.items()}
     return replace(plan, layers={**rest, **plan.layers})
-
-
-def _nothing(model: ModelProto, request: QuantizationRequest) -> NothingToQuantize:
-    """What was asked of which layers, and the key that has to change."""
-    kinds = Counter(node.op_type for node in model.graph.node if node.op_type in WEIGHTED)
-    there = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "no layer with weights"
-    rule = "Conv, Gemm and MatMul with constant weights become INT8"
-    remedy = "set quantize.precision = 'fp32'"
-    if request.dynamic:
-        rule = "with dynamic activations only a MatMul with constant weights becomes INT8"
-        if quantizable(Index(model), excluded(model, request.exclude)):
-            remedy = "set quantize.activations = 'static'"
-    if floats := request.given.layers_at("fp16", "fp32"):
-        remedy += f", or let quantize.plan leave some of its {len(floats)} floating-point layers to int8"
-    return NothingToQuantize(
-        f"no layer is left to quantize (quantize.exclude = {list(request.exclude)!r}; the graph has {there}); "
-        f"rule: {rule}; {remedy}"
-    )
 
 
 def _magnitudes(model: ModelProto, samples: Samples) -> dict[str, float]:

@@ -50,6 +50,8 @@ def improve(
     setting = replace(setting, fitted=samples[order[::2]])
     progress(0, 0, f"answers to {len(order) // 2} calibration inputs that are held out")
     judge = Judge(state.model, samples[order[1::2]], exact)
+    if not judge.compares:
+        return _untouched(state, "the network answers in integers, which are not near or far")
     note = ""
     if judge.decides == 1:
         note = f"all {len(judge.held)} inputs that are held out get the same answer: agreement tells nothing of others"

@@ -141,6 +141,7 @@ def test_residual_sums_are_no_seam() -> None:
 @pytest.mark.parametrize(
     ("name", "by", "message"),
     [
+        ("relu", (1.0,), r"quantize\.plan: divided\['relu'\]: the graph computes no such; the nearest: relu"),
         (
             "relu3",
             (1.0,) * 8,

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization.kit import runner
@@ -164,6 +164,16 @@ def test_dynamic_activations_say_that_there_is_nothing_to_improve(tmp_path: Path
     tokens = np.ones((4, 6), np.int32)
     report = quantize_model(tmp_path / "t.onnx", tmp_path / "q.onnx", tokens, request, pad_id=0)
     assert report.decisions == Decisions(effort="best", note="dynamic activations have no scales to improve")
+
+
+def test_answers_in_integers_are_not_compared() -> None:
+    model = residual_net()
+    model.graph.node.append(helper.make_node("ArgMax", ["logits"], ["class"], axis=1, name="class/ArgMax"))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("class", TensorProto.INT64, ["batch", 1]))
+    setting, state = started(model, TENSORRT, images(16))
+    found = improve(state, setting, [scaled(8)], samples(images(16)), True, silent)
+    assert found.decisions == Decisions(note="the network answers in integers, which are not near or far")
+    assert found.state is state
 
 
 def test_a_fixed_batch_is_filled_up(tmp_path: Path) -> None:

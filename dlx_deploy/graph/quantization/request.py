@@ -1,0 +1,88 @@
+"""What is asked of quantization, and what there is to say where no layer can be INT8."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+from onnx import ModelProto
+
+from dlx_deploy.errors import StageFailed
+from dlx_deploy.graph.model import WEIGHTED, Index
+from dlx_deploy.graph.quantization.kit.efforts import Effort
+from dlx_deploy.graph.quantization.layers import excluded, quantizable
+from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
+from dlx_deploy.graph.quantization.plan import SCHEMA, QuantizationPlan
+from dlx_deploy.graph.quantization.rounding import Rounding, nearest
+from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, CPU_REDUCED, TENSORRT, TENSORRT_HALF, Scheme
+from dlx_deploy.targets.profile import Style
+
+__all__ = ["NothingToQuantize", "QuantizationRequest", "nothing_to_quantize"]
+
+
+class NothingToQuantize(StageFailed):
+    """INT8 was asked for, and the graph has no layer that it could be."""
+
+
+@dataclass(frozen=True)
+class QuantizationRequest:
+    """What to do: the style, how ranges are found, and node-name patterns (fnmatch) that stay in floating point.
+
+    ``int8`` and ``half`` say which precisions are used beside float32; the graph becomes strongly typed, that is, holds
+    every type itself. ``dynamic`` finds the ranges of activations while the network runs, instead of by calibration.
+    ``reduce_range`` and ``dynamic`` concern the CPU style alone. ``given`` is the plan, or the part of it, that is not
+    to be found here. ``method`` is one of ``methods``. ``effort``: how much is tried to make integers better
+    (``quantization.kit``); with dynamic activations nothing is. ``weight_levels``: weights are from minus this to this,
+    where that is not the scheme's own (7: the grid of int4, stored as int8).
+    """
+
+    style: Style
+    int8: bool = True
+    half: bool = False
+    reduce_range: bool = False
+    method: str = "minmax"
+    dynamic: bool = False
+    exclude: tuple[str, ...] = ()
+    given: QuantizationPlan = field(default_factory=lambda: QuantizationPlan(schema=SCHEMA))
+    methods: Mapping[str, RangeMethod] = field(default_factory=lambda: METHODS)
+    rounding: Rounding = nearest
+    effort: Effort = "fast"
+    weight_levels: int = 0
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """In which INT8 is written, if it is."""
+        scheme = self._style_scheme
+        if scheme is None or not self.weight_levels:
+            return scheme
+        return msgspec.structs.replace(scheme, weight_levels=self.weight_levels)
+
+    @property
+    def _style_scheme(self) -> Scheme | None:
+        if not self.int8:
+            return None
+        if self.style == "tensorrt":
+            return TENSORRT_HALF if self.half else TENSORRT
+        if self.dynamic:
+            return CPU_DYNAMIC
+        return CPU_REDUCED if self.reduce_range else CPU
+
+
+def nothing_to_quantize(model: ModelProto, request: QuantizationRequest) -> NothingToQuantize:
+    """What was asked of which layers, and the key that has to change."""
+    kinds = Counter(node.op_type for node in model.graph.node if node.op_type in WEIGHTED)
+    there = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "no layer with weights"
+    rule = "Conv, Gemm and MatMul with constant weights become INT8"
+    remedy = "set quantize.precision = 'fp32'"
+    if request.dynamic:
+        rule = "with dynamic activations only a MatMul with constant weights becomes INT8"
+        if quantizable(Index(model), excluded(model, request.exclude)):
+            remedy = "set quantize.activations = 'static'"
+    if floats := request.given.layers_at("fp16", "fp32"):
+        remedy += f", or let quantize.plan leave some of its {len(floats)} floating-point layers to int8"
+    return NothingToQuantize(
+        f"no layer is left to quantize (quantize.exclude = {list(request.exclude)!r}; the graph has {there}); "
+        f"rule: {rule}; {remedy}"
+    )
