@@ -74,7 +74,8 @@ def _without_channels(
         _log.warning("%s", reached)
     changed = {**architecture.pruned, **report.channels}
     counts = channel_counts(pruned)
-    architecture = replace(architecture, pruned={name: counts[name] for name in changed})
+    heads = {**architecture.heads, **report.heads}
+    architecture = replace(architecture, pruned={name: counts[name] for name in changed}, heads=heads)
     macs = {"macs_removed": report.reduction, "macs_asked": params.reduce_macs, "macs": float(report.macs_after)}
     return pruned, architecture, macs
 
@@ -145,7 +146,7 @@ def rehearse(setup: Setup[Prune]) -> None:
 
 STAGE = Stage(
     name="prune",
-    version=5,
+    version=6,
     params=Prune,
     inputs=("data", "model", "teacher", "logits"),
     outputs=("model",),

@@ -90,12 +90,22 @@ class Texts:
         return TokenFeed(text_header(data).pad_id)
 
     def pruned(self, model: nn.Module, spec: InputSpec, params: Prune) -> tuple[nn.Module, PruneReport]:
-        """Attention heads and feed-forward channels are removed."""
+        """Heads and feed-forward channels are removed; of networks that others wrote, what can be followed."""
         from dlx_deploy.nn.models.inputs import TokenInput
-        from dlx_deploy.nn.pruning.heads import prune_heads
+        from dlx_deploy.nn.pruning.channels import prune_channels
+        from dlx_deploy.nn.pruning.heads import has_heads, prune_heads
 
         assert isinstance(spec, TokenInput)
-        return prune_heads(model, spec, params.reduce_macs, params.round_to)
+        if has_heads(model):
+            return prune_heads(model, spec, params.reduce_macs, params.round_to)
+        return prune_channels(
+            model,
+            spec,
+            params.reduce_macs,
+            round_to=params.round_to,
+            keep_trunk=params.keep_trunk,
+            trace_seconds=params.trace_seconds,
+        )
 
     def settle(self, model: nn.Module, data: Dataset) -> None:
         """Nothing: layer normalisation keeps no statistics."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.data.dataset import Images
+from dlx_deploy.nn.pruning.batches import Reads, batch_size, one, plain
 from dlx_deploy.nn.pruning.choice import Search, remedy
 from dlx_deploy.nn.pruning.groups import remove, resolve
 from dlx_deploy.nn.pruning.operations import rule_for
@@ -35,7 +35,8 @@ _TRACE_SECONDS = 300.0  # as in prune.trace_seconds
 class PruneReport:
     """What was removed. ``channels`` holds the layers whose channel counts changed, as they are now.
 
-    ``left`` says of the layers whose outputs had to stay why they had.
+    ``heads`` holds the modules that lost heads of attention, and how many they have. ``left`` says of the layers whose
+    outputs had to stay why they had.
     """
 
     macs_before: int
@@ -44,6 +45,7 @@ class PruneReport:
     params_after: int
     channels: dict[str, Channels]
     left: dict[str, str] = field(default_factory=dict)
+    heads: dict[str, int] = field(default_factory=dict)
 
     @property
     def reduction(self) -> float:
@@ -60,7 +62,7 @@ class PruneReport:
 
 def prune_channels(
     model: nn.Module,
-    shape: Sequence[int],
+    reads: Reads,
     reduce_macs: float,
     *,
     round_to: int = 8,
@@ -69,38 +71,40 @@ def prune_channels(
 ) -> tuple[nn.Module, PruneReport]:
     """A smaller copy of ``model`` with ``reduce_macs`` (0..1) of its multiply-accumulates gone, and what was removed.
 
-    ``shape`` is that of an image batch [N, C, H, W]. Channels with the smallest L2 norm over all layers that they tie
-    together go first, the same share everywhere; channel counts become multiples of ``round_to``. The mildest pruning
-    that reaches ``reduce_macs`` is taken. Left alone: the classifier, channels that pass an operation which is not
-    known to keep them apart, layers that other kinds of parameters depend on (attention, layer normalisation), and
-    with ``keep_trunk`` all layers whose outputs a residual sum ties together. What is given back has passed the
-    ``Oracle``: it answers as ``model`` does when nothing reads the removed channels.
+    Channels with the smallest L2 norm over all layers that they tie together go first, the same share everywhere;
+    channel counts become multiples of ``round_to``. Channels of a head of attention go together: whole heads
+    (Michel et al. 2019 show that many can). The mildest pruning that reaches ``reduce_macs`` is taken. Left alone: the
+    classifier, channels that pass an operation which is not known to keep them apart, layers that other kinds of
+    parameters depend on (packed attention, layer normalisation), and with ``keep_trunk`` all layers whose outputs a
+    residual sum ties together. What is given back has passed the ``Oracle``: it answers as ``model`` does when nothing
+    reads the removed channels.
 
     Raises:
         StageFailed: the channels cannot be followed (within ``trace_seconds``), there are no multiply-accumulates, or
             so much cannot be removed.
     """
     whole = _copied(model).eval()
-    trace = trace_channels(whole, torch.zeros(*shape), rule_for, trace_seconds)
-    before = count_macs(whole, torch.zeros(1, *shape[1:]))
+    trace = trace_channels(whole, plain(reads), rule_for, trace_seconds)
+    before = count_macs(whole, one(reads))
     if not before:
         raise StageFailed(
             f"prune: no multiply-accumulates are counted in this {type(model).__name__} (it has no convolution, linear "
             "layer or other product of matrices), so there are none to remove; set prune.enabled = false to ship it as "
             "it is"
         )
-    network = resolve(trace, round_to, shape[0])
-    search = Search(network, Oracle.of(whole, network, shape), before)
+    network = resolve(trace, round_to, batch_size(reads))
+    search = Search(network, Oracle.of(whole, network, reads), before)
     plan = search.plan(keep_trunk, reduce_macs)
     if search.share(plan) < reduce_macs - TOLERANCE:
         raise _too_much(trace, search, reduce_macs, (round_to, keep_trunk))
     pruned = _copied(model)
     remove(pruned, network, plan)
-    after = count_macs(pruned, torch.zeros(1, *shape[1:]))
+    after = count_macs(pruned, one(reads))
     counts = channel_counts(model)
     changed = {name: now for name, now in channel_counts(pruned).items() if now != counts[name]}
     left = {**network.left, **search.dropped}
-    report = PruneReport(before, after, _count_params(model), _count_params(pruned), changed, left)
+    params, heads = (_count_params(model), _count_params(pruned)), network.heads_left(plan)
+    report = PruneReport(before, after, *params, changed, left, heads)
     log.info("removed %.1f %% of %d MACs; %d layers changed", 100 * report.reduction, before, len(changed))
     return pruned, report
 

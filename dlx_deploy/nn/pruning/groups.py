@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlx_deploy.nn.pruning.cuts import Cut, components
 from dlx_deploy.nn.pruning.trace import Labels, Layer, Trace
+from dlx_deploy.nn.weights.heads import set_heads
 
 __all__ = ["Group", "Network", "Plan", "copy_sharing", "remove", "resolve", "silence"]
 
@@ -42,7 +44,8 @@ Plan = dict[str, Labels]
 class Network:
     """What a run told of a network: its layers, the class of each label, and the groups.
 
-    ``left`` says of every layer whose outputs must stay why they must.
+    ``left`` says of every layer whose outputs must stay why they must. ``heads`` are the cuts into parts of which
+    whole ones go; ``products`` are labels and the multiply-accumulates of the whole batch that go with each.
     """
 
     layers: dict[str, Layer]
@@ -51,6 +54,8 @@ class Network:
     left: dict[str, str]
     power: NDArray[np.float64]  # [classes]: the sum of the squares of the weights that go with each
     batch: int
+    heads: tuple[Cut, ...] = ()
+    products: tuple[tuple[Labels, int], ...] = ()
 
     def kept(self, plan: Plan) -> Kept:
         """bool[labels + 1]: which labels stay under ``plan``."""
@@ -62,7 +67,13 @@ class Network:
         kept = self.kept(plan)
         whole = np.ones_like(kept)
         saved = [layer.rows * (_numel(layer, whole) - _numel(layer, kept)) for layer in self._weighted()]
+        saved += [int((~kept[labels]).sum()) * macs for labels, macs in self.products]
         return sum(saved) // self.batch
+
+    def heads_left(self, plan: Plan) -> dict[str, int]:
+        """By module: how many heads it has under ``plan``, where that takes some."""
+        kept = self.kept(plan)
+        return {cut.module: left for cut in self.heads if (left := cut.count(kept)) < cut.labels.shape[-2]}
 
     def strength(self, group: Group) -> NDArray[np.float64]:
         """float64[K]: the sum of the squares of all weights that go with each class of ``group``."""
@@ -78,9 +89,11 @@ def resolve(trace: Trace, round_to: int, batch: int) -> Network:
     Classes that have channels in the same layers, equally many in each, make a group. Of a class that can go none is
     fixed, and some layer reads it.
     """
-    one = [np.zeros(0, dtype=np.int64), *(a for a, _ in trace.ties)]
-    other = [np.zeros(0, dtype=np.int64), *(b for _, b in trace.ties)]
-    class_of = _components(trace.labels + 1, np.concatenate(one), np.concatenate(other))
+    class_of = components(trace.labels + 1, trace.ties)
+    cuts = [(cut, cut.has_heads(class_of)) for cut in trace.cuts]
+    if cuts:
+        parts = [pair for cut, heads in cuts for pair in cut.ties(heads)]
+        class_of = components(trace.labels + 1, [*trace.ties, *parts])
     places: dict[int, dict[str, int]] = {}  # of each class: how many channels of which layer
     for name, layer in trace.layers.items():
         for label in [] if layer.outputs is None else class_of[layer.outputs].tolist():
@@ -105,7 +118,9 @@ def resolve(trace: Trace, round_to: int, batch: int) -> Network:
         if layer.outputs is not None and name not in free:
             first = int(class_of[layer.outputs[0]])
             left[name] = why.get(first) or mixed.get(first, "its channels only go together")
-    return Network(trace.layers, class_of, tuple(groups), left, _power(trace.layers.values(), class_of), batch)
+    power = _power(trace.layers.values(), class_of)
+    heads = tuple(cut for cut, heads in cuts if heads)
+    return Network(trace.layers, class_of, tuple(groups), left, power, batch, heads, tuple(trace.products))
 
 
 def _power(layers: Iterable[Layer], class_of: Labels) -> NDArray[np.float64]:
@@ -161,6 +176,8 @@ def remove(model: nn.Module, network: Network, plan: Plan) -> None:
             module.groups = module.groups if _reads(layer) else module.in_channels
         elif isinstance(module, nn.Linear):
             module.in_features, module.out_features = int(read.sum()), int(made.sum())
+    for name, heads in network.heads_left(plan).items():
+        set_heads(modules[name], heads)
 
 
 def copy_sharing(model: nn.Module) -> nn.Module:
@@ -227,22 +244,3 @@ def _numel(layer: Layer, kept: Kept) -> int:
     assert layer.outputs is not None
     inputs = int(kept[layer.inputs[0][: _width(layer)]].sum()) if _reads(layer) else 1
     return int(kept[layer.outputs].sum()) * inputs * math.prod(weight.shape[2:])
-
-
-def _components(count: int, one: Labels, other: Labels) -> Labels:
-    """int64[count]: for each number the smallest that a chain of pairs (``one``, ``other``) leads to.
-
-    The last number stands for what holds no channel, which is -1 in the pairs.
-    """
-    one, other = one % count, other % count
-    root = np.arange(count, dtype=np.int64)
-    while True:
-        low = np.minimum(root[one], root[other])
-        new = root.copy()
-        np.minimum.at(new, root[one], low)
-        np.minimum.at(new, root[other], low)
-        while not np.array_equal(new[new], new):
-            new = new[new]
-        if np.array_equal(new, root):
-            return root
-        root = new

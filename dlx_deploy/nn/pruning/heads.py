@@ -1,4 +1,4 @@
-"""Structured pruning of transformers for texts: whole attention heads and feed-forward channels are removed."""
+"""Structured pruning of our transformers for texts: whole attention heads and feed-forward channels are removed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ from dlx_deploy.nn.pruning.choice import remedy
 from dlx_deploy.nn.pruning.search import TOLERANCE, Part, fewest, mildest
 from dlx_deploy.nn.weights.network import channel_counts
 
-__all__ = ["prune_heads"]
+__all__ = ["has_heads", "prune_heads"]
 
 log = logging.getLogger(__name__)
+
+
+def has_heads(model: nn.Module) -> bool:
+    """Whether ``model`` has attention or feed-forward layers of ours, so that its channels need not be followed."""
+    return bool(_prunable(model))
 
 
 def prune_heads(
@@ -34,13 +39,8 @@ def prune_heads(
     ``reduce_macs`` is taken.
 
     Raises:
-        StageFailed: the network has no attention or feed-forward layer of ours, or so much cannot be removed.
+        StageFailed: so much cannot be removed.
     """
-    if not any(isinstance(module, Attention | FeedForward | GatedFeedForward) for module in model.modules()):
-        raise StageFailed(
-            "prune: only the heads and feed-forward layers of 'transformer' and 'efficient_transformer' can be removed "
-            f"from a network for texts, and this {type(model).__name__} has none; set prune.enabled = false"
-        )
     example = spec.example(1)
     before = count_macs(model, example)
     parts = [_part(module, round_to) for module in _prunable(model)]

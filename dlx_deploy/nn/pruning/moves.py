@@ -149,9 +149,12 @@ def _view(trace: Trace, _: Operation, given: Arguments, labels: Labels, out: Ten
         shape += [out.shape[axis] if changes else 1 for axis in new]
     seen = np.broadcast_to(labels, whole).reshape(shape)
     for _old, new in runs:
+        for axis in new:
+            first = seen.take([0], axis)
+            seen = first if np.array_equal(seen, np.broadcast_to(first, seen.shape)) else seen
         cut = [axis for axis in new if seen.shape[axis] > 1]
-        for axis in cut[:-1]:  # channels cut into equal parts: each part must lose the same
-            trace.tie(seen, np.take(seen, [0], axis))
+        if len(cut) > 1:
+            trace.cut(seen, cut)
     return seen
 
 
@@ -174,7 +177,7 @@ def _runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[
 
 
 MOVES: Mapping[str, Rule] = {
-    **dict.fromkeys(("_softmax", "_log_softmax", "roll", "cumsum"), _same),
+    **dict.fromkeys(("_softmax", "_safe_softmax", "_log_softmax", "roll", "cumsum"), _same),
     **dict.fromkeys(("alias", "detach", "_to_copy", "lift_fresh", "contiguous"), _same),
     **dict.fromkeys(("split", "split_with_sizes"), _split),
     **dict.fromkeys(("select", "unbind"), _drop),

@@ -123,6 +123,41 @@ def _reduce(trace: Trace, func: Operation, given: Arguments, results: Sequence[T
     return True
 
 
+def _attention(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+    """Scaled dot-product attention of query, key and value [..., heads, places, width]: each head by itself."""
+    sources = [given[role] for role in ("query", "key", "value")]
+    known = [labels for source in sources if (labels := trace.of(source)) is not None]
+    mask = given.get("attn_mask")
+    unlike = len({source.shape[:-2] for source in sources}) > 1
+    if len(known) < len(sources) or unlike or trace.of(mask) is not None:
+        return False
+    query, key, value = (mix_axes(trace, func, labels, (labels.ndim - 2,)) for labels in known)
+    per_head = mask is not None and any(
+        size > 1 and value.shape[-axis] > 1 for axis, size in enumerate(reversed(mask.shape), 1) if axis > 2
+    )
+    if per_head:
+        return False  # it would have to shrink
+    for labels in (query, key):
+        trace.tie(mix_axes(trace, func, labels, (labels.ndim - 1,)), value)
+    trace.give(results[0], value)
+    return True
+
+
+def _products(trace: Trace, func: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
+    """``bmm``: of matrices [N, I, K] and [N, K, J] products, each by itself; the sum over K mixes."""
+    (out,) = results
+    sides = [(given["self"], 2), (given["mat2"], 1)]
+    known = [mix_axes(trace, func, labels, [axis]) for t, axis in sides if (labels := trace.of(t)) is not None]
+    if len(known) < len(sides):
+        return False
+    left, right = np.broadcast_arrays(*known)
+    trace.tie(left, right)
+    if left.shape[0] > 1:
+        trace.products.append((left[:, 0, 0], given["self"].shape[2] * out[0].numel()))
+    trace.give(out, left)
+    return True
+
+
 def _creates(trace: Trace, _: Operation, given: Arguments, results: Sequence[Tensor]) -> bool:
     """Takes its shape from a tensor, and nothing else: a constant."""
     return True
@@ -134,6 +169,8 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("addmm", "mm"), _linear),
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"), _batch_norm),
     **dict.fromkeys(("hardswish", "hardswish_", "gelu", "_prelu_kernel", "celu", "selu", "clone"), _elementwise),
+    "bmm": _products,
+    **dict.fromkeys(("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"), _attention),
     **dict.fromkeys(("avg_pool2d", "max_pool2d_with_indices", "_adaptive_avg_pool2d", "adaptive_max_pool2d"), _pool),
     **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"), _pool),
     **dict.fromkeys(("reflection_pad2d", "replication_pad2d"), _pool),

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from dlx_deploy.errors import StageFailed
+from dlx_deploy.nn.pruning.batches import Reads, noise, plain, several
 from dlx_deploy.nn.pruning.groups import Network, Plan, copy_sharing, remove, silence
 
 __all__ = ["Oracle"]
@@ -33,34 +34,34 @@ class _Subject:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Compares pruned copies of a network with silenced ones, on random inputs of ``shape`` [N, C, H, W].
+    """Compares pruned copies of a network with silenced ones, on random inputs of what it ``reads``.
 
     It looks at the network as it is, and at a copy whose weights are drawn at random: a trained or a fresh network may
     hide a channel (a weight of zero, a head not yet trained), random weights do not.
     """
 
     network: Network
-    shape: Sequence[int]
+    reads: Reads
     real: _Subject
     random: _Subject
     trains: bool  # whether the network itself runs as in training
 
     @classmethod
-    def of(cls, model: nn.Module, network: Network, shape: Sequence[int]) -> Oracle:
+    def of(cls, model: nn.Module, network: Network, reads: Reads) -> Oracle:
         """The oracle for ``model``, which is in evaluation mode and stays as it is.
 
         Raises:
             StageFailed: the network gives numbers that are not finite, so nothing can be compared.
         """
-        shape = (max(shape[0], 2), *shape[1:])
-        real = _subject(copy.deepcopy(model), shape)
+        reads = several(reads)
+        real = _subject(copy.deepcopy(model), reads)
         if not all(math.isfinite(scale) for scale in real.scales):
             raise StageFailed(
                 "prune: the network's answers to a batch of random numbers are not finite, so a pruned network cannot "
                 "be compared with it; train it anew, or set prune.enabled = false"
             )
-        random = _subject(_scrambled(model), shape)
-        return cls(network, shape, real, random, _trains(random, random.model, shape) is None)
+        random = _subject(_scrambled(model), reads)
+        return cls(network, reads, real, random, _trains(random, random.model, reads) is None)
 
     def objection(self, plan: Plan) -> str:
         """Why ``plan`` is not pruning, if so: how its answers differ, or that there are none."""
@@ -87,27 +88,27 @@ class Oracle:
             return objection
         candidate = copy_sharing(self.random.model)
         remove(candidate, self.network, plan)
-        error = _trains(self.random, candidate, self.shape)
+        error = _trains(self.random, candidate, self.reads)
         return "" if error is None else f"it does not compute in training ({_named(error)})"
 
     def _compare(self, subject: _Subject, plan: Plan) -> str:
         pruned = copy_sharing(subject.model)
         remove(pruned, self.network, plan)
         try:
-            seen = _answers(pruned, self.shape, subject.dtype)
+            seen = _answers(pruned, self.reads, subject.dtype)
         except Exception as e:  # shapes that a user's network insists on, in any way
             return f"it does not compute ({_named(e)})"
         deaf = copy_sharing(subject.model)
         silence(deaf, self.network, plan)
-        return _difference(_answers(deaf, self.shape, subject.dtype), seen, subject)
+        return _difference(_answers(deaf, self.reads, subject.dtype), seen, subject)
 
 
-def _subject(model: nn.Module, shape: Sequence[int]) -> _Subject:
+def _subject(model: nn.Module, reads: Reads) -> _Subject:
     """Of ``model`` itself, whose precision changes."""
     for dtype in (torch.float64, torch.float32):
         model.to(dtype).eval()
         try:
-            out = _answers(model, shape, dtype)
+            out = _answers(model, reads, dtype)
         except Exception:  # not every network computes in float64, and a user's may say so in any way
             if dtype == torch.float32:
                 raise
@@ -116,10 +117,10 @@ def _subject(model: nn.Module, shape: Sequence[int]) -> _Subject:
     raise AssertionError("float32 answers or raises")
 
 
-def _answers(model: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
+def _answers(model: nn.Module, reads: Reads, dtype: torch.dtype) -> list[Tensor]:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(_SEED)
-        out = model(torch.randn(*shape, dtype=dtype))
+        out = model(noise(reads, dtype))
     return [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
 
 
@@ -156,11 +157,11 @@ def _scrambled(model: nn.Module) -> nn.Module:
     return candidate
 
 
-def _trains(subject: _Subject, model: nn.Module, shape: Sequence[int]) -> Exception | None:
+def _trains(subject: _Subject, model: nn.Module, reads: Reads) -> Exception | None:
     """What goes wrong when ``model``, like ``subject``, runs as in training, if anything."""
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            copy_sharing(model).train()(torch.zeros(*shape, dtype=subject.dtype))
+            copy_sharing(model).train()(plain(reads, subject.dtype))
     except Exception as e:  # a user's network may fail in any way
         return e
     return None

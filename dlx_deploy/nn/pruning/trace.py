@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from dlx_deploy.errors import StageFailed
+from dlx_deploy.nn.pruning.cuts import Cut
 
 __all__ = [
     "NO_CHANNEL",
@@ -88,6 +89,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     ``ties`` holds pairs of equally long arrays: labels at the same place go together or not at all. ``sums`` holds
     labels that a sum of computed tensors ties, ``fixed`` those that must stay, ``mixed`` those that only go together.
+    ``cuts`` holds views that cut channels into parts; ``products`` labels of products of two computed matrices, and
+    the multiply-accumulates of each, for the whole batch.
     """
 
     def __init__(self, model: nn.Module, rules: Rules, seconds: float) -> None:
@@ -97,6 +100,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.sums: list[Labels] = []
         self.fixed: list[Fixed] = []
         self.mixed: list[Fixed] = []
+        self.cuts: list[Cut] = []
+        self.products: list[tuple[Labels, int]] = []
         self.stays: dict[str, str] = {}  # modules that must keep their size, and why
         self.labels = 0  # how many were given out
         self._rules, self._seconds, self._began = rules, seconds, time.monotonic()
@@ -148,6 +153,11 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """``func`` mixes ``labels`` with ``one`` of them: they stay or go together."""
         self.tie(labels, one)
         self.mixed.append(self._fixed_here(labels, func.overloadpacket.__name__))
+
+    def cut(self, labels: Labels, axes: Sequence[int]) -> None:
+        """A view cut channels along ``axes`` of ``labels``."""
+        last = np.moveaxis(labels, axes, range(-len(axes), 0))
+        self.cuts.append(Cut(self._inside[-1] if self._inside else "", last, len(axes)))
 
     def fix(self, labels: Labels, why: str) -> None:
         """These channels must stay."""

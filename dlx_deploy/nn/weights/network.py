@@ -1,6 +1,6 @@
 """The model artifact between torch stages: ``architecture.json``, ``weights.safetensors``, no pickle.
 
-A pruned network is recorded as its base architecture and the channel counts of the layers that pruning changed.
+A pruned network is recorded as its base architecture and the channel and head counts that pruning changed.
 A network from a user's file carries a copy of that file, so that the folder loads by itself. The weights are the state
 dict, the versions of its modules, and what no state dict holds where the constructor would make it otherwise
 (``nn/weights/state.py``). Nothing is kept that does not answer as it did once it is loaded again.
@@ -29,6 +29,7 @@ from dlx_deploy.nn.models.inputs import InputSpec
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.models.user import source_path
 from dlx_deploy.nn.weights.checkpoint import refuse_other_names
+from dlx_deploy.nn.weights.heads import head_count, set_heads
 from dlx_deploy.nn.weights.outside import Snapshot, changes, describe, leaves, snapshot
 from dlx_deploy.nn.weights.reload import refuse_other_answers
 from dlx_deploy.nn.weights.state import (
@@ -55,7 +56,7 @@ __all__ = [
     "save_model",
 ]
 
-SCHEMA = 3
+SCHEMA = 4
 _SOURCE, _WEIGHTS = "model.py", "weights.safetensors"
 _VERSIONS = "versions"
 """The key in the weights' header: module name → version, as JSON, of those that are not 1."""
@@ -77,6 +78,7 @@ class Channels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that is needed to build the network without its weights.
 
+    ``pruned`` and ``heads`` say by module what pruning left: channel counts, and heads of attention.
     ``model`` of a user's file is a path that can be opened while in memory, and ``model.py:FUNCTION`` on disk.
     """
 
@@ -85,6 +87,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     input: InputSpec
     arguments: dict[str, object] = {}
     pruned: dict[str, Channels] = {}
+    heads: dict[str, int] = {}
     source_sha256: str | None = None
     schema: int = SCHEMA
 
@@ -145,6 +148,7 @@ def build(architecture: Architecture) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         model = build_model(a.model, a.arguments, a.classes, a.input)
     resize(model, a.pruned)
+    _set_heads(model, a.heads)
     return model
 
 
@@ -166,6 +170,18 @@ def resize(model: nn.Module, pruned: Mapping[str, Channels]) -> None:
         if module is None or _channels(module) is None:
             raise ConfigError(f"architecture.json: pruned module {name!r} is not in the model; it belongs to another")
         _resize(module, channels)
+
+
+def _set_heads(model: nn.Module, heads: Mapping[str, int]) -> None:
+    modules = dict(model.named_modules())
+    for name, count in heads.items():
+        before = head_count(modules[name]) if name in modules else None
+        if name not in modules or not 1 <= count <= (before or count):
+            raise ConfigError(
+                f"architecture.json: heads of {name!r} is {count}; the model has {before or 'no'} heads there: it "
+                "belongs to another"
+            )
+        set_heads(modules[name], count)
 
 
 def _built_elsewhere(architecture: Architecture, draw: int = 0) -> nn.Module:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.pruning.channels import prune_channels
 
-from .networks import SHAPE, TWO, Net, as_much_as_possible, block
+from .networks import SHAPE, TWO, Net, as_much_as_possible, block, silenced
 
 
 class Two(nn.Module):
@@ -62,12 +62,30 @@ def test_the_module_that_mixes_channels_is_named() -> None:
 
 
 def test_the_operation_that_mixes_channels_is_named_not_one_behind_it() -> None:
-    def by_parts(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
-        y = a(x).unflatten(1, (4, 16)).softmax(2).flatten(1, 2)
-        return b(F.max_pool2d(y, 2))  # type: ignore[no-any-return]
+    def mixing(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
+        y = a(x).unflatten(1, (2, 32)).softmax(2)
+        return b(F.max_pool2d((y + y.flip(1)).flatten(1, 2), 2))  # type: ignore[no-any-return]
 
-    _, report = as_much_as_possible(Net(by_parts, *copy.deepcopy(TWO)))
+    _, report = as_much_as_possible(Net(mixing, *copy.deepcopy(TWO)))
     assert report.left["parts.0.0"] == "_softmax in the network itself"
+
+
+@pytest.mark.parametrize("parts", [4, -1])
+def test_parts_whose_places_are_mixed_go_whole_where_the_view_lets_them(parts: int) -> None:
+    def by_parts(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
+        return b(a(x).unflatten(1, (parts, 16)).softmax(2).flatten(1, 2))  # type: ignore[no-any-return]
+
+    model = Net(by_parts, *copy.deepcopy(TWO))
+    pruned, report = as_much_as_possible(model)
+    if parts == 4:
+        assert report.left["parts.0.0"].startswith("it does not compute (RuntimeError: unflatten: Provided sizes [4, ")
+    else:
+        assert report.channels["parts.0.0"].outputs == 16
+        expected, images = silenced(model, pruned), torch.randn(SHAPE)
+        gone = ~torch.isin(model.parts[0][0].bias, pruned.parts[0][0].bias)  # type: ignore[index,arg-type,union-attr]
+        with torch.no_grad():
+            expected.parts[1][0].weight[:, gone] = 0  # type: ignore[index,union-attr]
+        assert torch.allclose(pruned(images), expected(images), atol=1e-5)
 
 
 READ: dict[str, Callable[[Tensor], Tensor]] = {
