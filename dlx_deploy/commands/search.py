@@ -34,21 +34,15 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Try many variants of a configuration, judged on the validation split, and write the best as a deploy.toml."""
-    from dlx_deploy.report.live import QuietWatcher
-    from dlx_deploy.search.searching import Search
+    from dlx_deploy.report.live import QuietWatcher, RowsWatcher
+    from dlx_deploy.report.screen import Screen, stderr_console
+    from dlx_deploy.search.base import Search
     from dlx_deploy.search.searching import search as run
 
-    said: set[str] = set()
-
-    def once(text: str) -> None:
-        if text not in said:
-            said.add(text)
-            say(text)
-
-    asked = Search(
-        config, tuple(target or ()), tuple(overrides or ()), store, trials, minutes, output, QuietWatcher(once), say
-    )
-    view = run(asked)
+    with Screen(stderr_console()) as screen:
+        watch = QuietWatcher(say) if as_json else RowsWatcher(screen)
+        said = config, tuple(target or ()), tuple(overrides or ()), store
+        view = run(Search(*said, trials, minutes, output, watch, screen.say))
     print_view(view, as_json)
     if view.failure is not None:
         raise view.failure

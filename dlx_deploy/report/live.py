@@ -13,7 +13,7 @@ from dlx_deploy.pipeline.stage import Step
 from dlx_deploy.report.screen import STEP, Row, Screen
 from dlx_deploy.report.table import LOST, format_mib, format_seconds
 
-__all__ = ["LiveWatcher", "QuietWatcher"]
+__all__ = ["LiveWatcher", "QuietWatcher", "RowsWatcher"]
 
 _SCORED = ("shipped", "validation", "train", "quantized", "pruned", "student", "teacher")
 """Whose score, as in ``shipped_METRIC``."""
@@ -111,6 +111,19 @@ class LiveWatcher:
 
     def _say(self, text: str, style: str) -> None:
         self._screen.say(f"{text}{self._target}", style)
+
+
+class RowsWatcher(LiveWatcher):
+    """Draws what is at work and says nothing of what is done, but once what must not go unseen: for many builds."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(screen, "")
+        self._told: set[str] = set()
+
+    def _say(self, text: str, style: str) -> None:
+        if style == "yellow" and text not in self._told:
+            self._told.add(text)
+            super()._say(text, style)
 
 
 def _metrics(entry: StepEntry, telling: Sequence[str]) -> str:

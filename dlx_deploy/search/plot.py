@@ -15,10 +15,10 @@ STYLES = {
     "misses a budget": {"color": "#b8b8b8", "marker": "o"},
     "meets the budgets": {"color": "#5f9ea0", "marker": "o"},
     "Pareto front": {"color": "#00695c", "marker": "o"},
-    "chosen": {"color": "#d84315", "marker": "*"},
+    "chosen": {"color": "#d84315", "marker": "D"},
 }
 """In the order in which they are drawn, the last on top."""
-LEAST_AREA, MOST_AREA = 25.0, 260.0
+LEAST_AREA, MOST_AREA = 25.0, 200.0
 """Of a marker, in square points: the area stands for the size of the model."""
 
 
@@ -38,7 +38,7 @@ def plot(view: SearchView) -> bytes:
         _label(axes, [row for row in rows if row.on_front], view)
         axes.set_title(f"{view.target}: {len(rows)} trials", loc="left")
         axes.grid(alpha=0.25)
-        axes.legend(loc="lower right", frameon=False, markerscale=0.8)
+        figure.legend(loc="outside lower center", ncols=len(STYLES), frameon=False)
         text = io.BytesIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
@@ -68,7 +68,7 @@ def _label(axes: object, front: Sequence[TrialRow], view: SearchView) -> None:
 
     assert isinstance(axes, Axes)
     for row, one in zip(front, _of(front), strict=True):
-        text = f"{row.number}  {format_bytes(one.size_bytes)}"
+        text = f"{row.number} ({format_bytes(one.size_bytes)})"
         axes.annotate(text, (one.latency_ms, 100 * one.score), xytext=(6, 5), textcoords="offset points", fontsize=7)
     limit = view.max_latency_p90_ms
     if limit:

@@ -14,7 +14,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.words import shortened
 from dlx_deploy.targets import Profile
 
-__all__ = ["Assignment", "Choice", "Parameter", "Range", "combinations", "default_space", "parse_space"]
+__all__ = ["Assignment", "Choice", "Parameter", "Range", "combinations", "default_space", "how_many", "parse_space"]
 
 SECTIONS = ("distill", "prune", "export", "quantize", "qat", "compile", "stages")
 """What trials may differ in. What they are compared by, data and teacher, and what is asked of them is the same."""
@@ -23,7 +23,7 @@ STEPS = 20
 """A range of numbers is cut into so many parts, so that trials meet and share what is cached."""
 WIDTHS = (0.5, 0.75, 1.0, 1.25)
 REDUCTIONS = (0.0, 0.2, 0.4, 0.6)
-DEPTHS = ("resnet8", "resnet14", "resnet20")
+DEPTHS = ("resnet8", "resnet20", "resnet32")
 
 Assignment = Mapping[str, str]
 """Key → value as TOML spells it."""
@@ -95,6 +95,19 @@ def combinations(parameters: Sequence[Parameter], most: int) -> list[dict[str, s
         return []
     keys = [one.key for one in choices]
     return [dict(zip(keys, texts, strict=True)) for texts in itertools.product(*(one.texts for one in choices))]
+
+
+def how_many(parameters: Sequence[Parameter]) -> int:
+    """How many combinations there are; of ranges without steps, no end."""
+    counts = []
+    for one in parameters:
+        if isinstance(one, Choice):
+            counts.append(len(one.texts))
+        elif one.step:
+            counts.append(math.floor((one.high - one.low) / one.step + 1e-9) + 1)
+        else:
+            return 2**31
+    return math.prod(counts)
 
 
 def default_space(config: Config, profile: Profile) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -62,14 +62,15 @@ class _Parts:
     whole: Sequence[Step]
 
 
-def run_trial(build: Build, store: TrialStore, watch: Watcher) -> Outcome:
-    """What ``build`` came to; what it shares with other builds is in the same store.
+def run_trial(make: Callable[[], Build], store: TrialStore, watch: Watcher) -> Outcome:
+    """What the build that ``make`` gives came to; what it shares with other builds is in the same store.
 
     Raises:
         EnvironmentMissing, StoreError: what would end every trial.
     """
     clock = time.monotonic()
     try:
+        build = make()
         check_build(build)
         outcome = _outcome(build, store, watch)
     except (DataError, StoreError):
