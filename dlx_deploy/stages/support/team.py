@@ -22,7 +22,6 @@ import msgspec
 
 from dlx_deploy.errors import ConfigError, DlxError, StageFailed
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
-from dlx_deploy.pipeline.view import NO_TARGET
 from dlx_deploy.runtime.terminal import talk
 from dlx_deploy.runtime.words import line
 
@@ -207,7 +206,7 @@ def _message(stage: Stage[P], job: Job[P]) -> Message:
     from dlx_deploy.progress import silent
 
     unset: Any = None  # the parameters travel beside the job, as plain values
-    plain = replace(job, params=unset, target=NO_TARGET, progress=silent, logs=None, device=None)
+    plain = replace(job, params=unset, progress=silent, logs=None, device=None)
     return {"stage": stage.name, "params": msgspec.to_builtins(job.params), "job": plain}
 
 

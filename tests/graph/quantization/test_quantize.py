@@ -151,7 +151,7 @@ def test_a_graph_of_ours_that_breaks_a_rule_is_not_written(tmp_path: Path, monke
     broken = replace(TENSORRT_RULES, ensures=lambda model: ["scale: node 'x': it is 0"])
     monkeypatch.setattr(quantize, "TENSORRT_RULES", broken)
     rule = r"net\.onnx: the graph breaks what the pass 'tensorrt-rules' ensures: scale: node 'x': it is 0"
-    with pytest.raises(StageFailed, match=rf"{rule} \(in the pass 'tensorrt-rules', after int8, tidy\)"):
+    with pytest.raises(StageFailed, match=rf"{rule} \(in the pass 'tensorrt-rules', after int8, tidy, fence\)"):
         quantize_model(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(8), QuantizationRequest("tensorrt"))
     assert not (tmp_path / "int8.onnx").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import time
@@ -13,9 +14,11 @@ import pytest
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.pipeline.stage import Job
+from dlx_deploy.pipeline.view import seen_by
 from dlx_deploy.stages.registry import load_stage
 from dlx_deploy.stages.support import team as module
 from dlx_deploy.stages.support.team import Team
+from dlx_deploy.targets import load_target
 
 GLOO = "[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:4711"
 """What gloo says in the first process; it comes when the worker's socket closes, before the worker has ended."""
@@ -39,6 +42,16 @@ def worker(team: Team, code: str) -> None:
 
 def job(tmp_path: Path) -> Job:
     return Job(params=load_stage("logits").params(), inputs={}, out=tmp_path)
+
+
+def test_workers_see_of_the_target_what_the_first_process_sees(tmp_path: Path) -> None:
+    stage = load_stage("qat")
+    view = seen_by("qat", load_target("jetson").profile, stage.uses)
+    asked = Job(params=stage.params(), inputs={}, out=tmp_path, target=view)
+    received = pickle.loads(pickle.dumps(module._message(stage, asked)))["job"]  # noqa: S301  # our own bytes
+    assert received.target.quantization == view.quantization
+    with pytest.raises(AttributeError, match=r"stage 'qat' reads target\.opset; its uses are kind, quantization"):
+        _ = received.target.opset
 
 
 def fails_with(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
