@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,44 @@ def test_heads_with_a_bias_of_their_own_stay() -> None:
     assert not report.heads
     assert report.left["layers.0.blocks.0.attn.qkv"] == "add in 'layers.0.blocks.0.attn'"
     assert pruned(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
+
+
+class Written(nn.Module):
+    """One attention over the rows of an image, as users write it."""
+
+    def __init__(self, attribute: str, width: int) -> None:
+        super().__init__()
+        self.attribute, self.width, self.out = attribute, width, nn.Linear(32, 32)
+        setattr(self, attribute, 4)
+        self.parts, self.head = nn.ModuleList(nn.Linear(48, 32) for _ in range(3)), nn.Linear(32, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rows = images.transpose(1, 2).flatten(2)  # [N, 16, 48]
+        heads = getattr(self, self.attribute)
+        query, key, value = (part(rows).view(len(rows), 16, heads, self.width).transpose(1, 2) for part in self.parts)
+        seen = (query @ key.transpose(2, 3)).softmax(3) @ value
+        out: torch.Tensor = self.head(self.out(seen.transpose(1, 2).flatten(2)).mean(1))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("attribute", "width", "why"),
+    [
+        ("heads", 8, None),
+        ("number", 8, r"it does not compute \(RuntimeError: shape"),
+        ("number", -1, "its answers are .* of the largest off"),  # as many heads, of another width: a silent fault
+    ],
+)
+def test_heads_of_a_users_attention_go_where_it_says_how_many_in_a_usual_name(
+    attribute: str, width: int, why: str | None
+) -> None:
+    torch.manual_seed(0)
+    model = Written(attribute, width).eval()
+    pruned, report = prune_channels(model, (2, 3, 16, 16), 0.2 if why is None else 0.1)
+    assert report.heads == ({"": 3} if why is None else {})
+    assert pruned.get_submodule("parts.0").weight.shape[0] == (24 if why is None else 32)
+    assert why is None or re.match(why, report.left["parts.0"])
+    assert getattr(model, attribute) == 4
 
 
 def test_what_cannot_be_pruned() -> None:
