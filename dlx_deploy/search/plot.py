@@ -28,7 +28,9 @@ def plot(view: SearchView) -> bytes:
     from matplotlib.figure import Figure
 
     rows = [row for row in view.trials if row.figures is not None]
-    with matplotlib.rc_context({"svg.hashsalt": "dlx-deploy", "svg.fonttype": "none", "font.size": 9}):
+    with matplotlib.rc_context(
+        {"svg.hashsalt": "dlx-deploy", "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}
+    ):
         figure = Figure(figsize=(7.2, 4.6), layout="constrained")
         axes = figure.add_subplot()
         for name, style in STYLES.items():

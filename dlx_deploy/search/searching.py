@@ -6,6 +6,7 @@ import math
 import time
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 from msgspec import structs
 
@@ -20,6 +21,8 @@ __all__ = ["search"]
 
 NEEDED = ("optuna", "matplotlib", "tomlkit")
 """Of the extra: distributions, whose modules are called the same."""
+CHOSEN_FILE, CHOSEN_BY = "deploy.toml", "Chosen by dlx-deploy search"
+"""What the choice is written to, and how it begins."""
 
 
 def search(asked: Search) -> SearchView:
@@ -30,6 +33,7 @@ def search(asked: Search) -> SearchView:
     """
     if not 0 < asked.minutes < math.inf:
         raise ConfigError(f"--minutes is {asked.minutes:g}; rule: more than 0")
+    _check_output(asked.output)
     deadline = time.monotonic() + 60 * asked.minutes
     _require()
     base = base_of(asked)
@@ -57,6 +61,21 @@ def search(asked: Search) -> SearchView:
     done, front = study.done(), set(study.front())
     rows = tuple(row_of_trial(one, one.number in front) for one in done)
     return _delivered(base, rows, trials, study.at_work())
+
+
+def _check_output(output: Path) -> None:
+    """Nothing, unless the folder has a configuration that no search wrote: it would be replaced.
+
+    Raises:
+        ConfigError: it has.
+    """
+    path = output / CHOSEN_FILE
+    try:
+        ours = not path.exists() or path.read_bytes().startswith(f"# {CHOSEN_BY}".encode())
+    except OSError as e:
+        raise ConfigError(f"--output {output}: {path} cannot be read ({e.strerror}); name another folder") from e
+    if not ours:
+        raise ConfigError(f"--output {output}: {path} is there, and no search wrote it; name another folder")
 
 
 def _require() -> None:
@@ -92,7 +111,7 @@ def _delivered(base: Base, rows: tuple[TrialRow, ...], asked: int, at_work: int)
 
     files = {"plot": (output / "front.svg", plot(view))}
     if chosen is not None:
-        files["file"] = (output / "deploy.toml", _chosen_file(base, chosen))
+        files["file"] = (output / CHOSEN_FILE, _chosen_file(base, chosen))
     try:
         output.mkdir(parents=True, exist_ok=True)
         for path, data in files.values():
@@ -108,7 +127,7 @@ def _chosen_file(base: Base, chosen: TrialRow) -> bytes:
     figures = chosen.figures
     assert figures is not None
     values = ", ".join(f"{key} = {text}" for key, text in chosen.values.items())
-    reason = f"Chosen by dlx-deploy search, trial {chosen.number} of study {base.study}:\n{values}"
+    reason = f"{CHOSEN_BY}, trial {chosen.number} of study {base.study}:\n{values}"
     wanted = structs.replace(base.varied(chosen.values), targets=base.config.targets)
     return chosen_text(base.source, wanted, base.asked.output.resolve(), reason).encode()
 
