@@ -163,7 +163,7 @@ def finish(step: Step, record: Record, status: Status, why: str, loop: Loop) -> 
     resolver = loop.resolver
     resolver.learn(step, record)
     entry = _entry(record, step, status, why)
-    # Judged whether it ran or was cached: budgets are in no key, so a new one is held against old outputs.
+    # Judged whether it ran or was cached: gates' budgets are in no key of theirs, so a new one judges old outputs.
     gates = step.gates(resolver.outputs(step), record.metrics) if step.gates else ()
     notes = step.notes(resolver.outputs(step), record.metrics) if step.notes else ()
     loop.told[step.name] = _Told(step, entry, gates, notes)
