@@ -62,11 +62,15 @@ def keep_within_budget(job: Job[Quantize], planned: Planned, report: Quantizatio
     first = bench.trial("int8", job.out / "model.onnx", (), report.layers)
     if first.verdict == "met":
         return Looked(report, bench.trace((first,), ""))
-    search = _Search(job, planned, report, bench, first)
+    judge = bench.judge(SENSITIVITY_SAMPLES)
+    if not judge.compares:
+        return Looked(report, bench.trace((first,), _INTEGERS))
+    search = _Search(job, planned, report, bench, judge, first)
     asked = job.params.precision != "auto" or planned.request.given.layers_at("int8")
     return search.diagnosed() if asked else search.restored()
 
 
+_INTEGERS = "the network answers in integers, which are not near or far: no layer can be told from another"
 _ASKED = "INT8 was asked for by name or trained, and stays"
 
 
@@ -74,11 +78,16 @@ class _Search:
     """The fewest of the costliest layers whose restoration keeps to the budget; what is found is kept for a resume."""
 
     def __init__(
-        self, job: Job[Quantize], planned: Planned, report: QuantizationReport, bench: Validation, first: Trial
+        self,
+        job: Job[Quantize],
+        planned: Planned,
+        report: QuantizationReport,
+        bench: Validation,
+        judge: Judge,
+        first: Trial,
     ) -> None:
-        self._job, self._planned, self._report, self._bench = job, planned, report, bench
-        self._judge = bench.judge(SENSITIVITY_SAMPLES)
-        self._trials = [msgspec.structs.replace(first, sqnr_db=_sqnr(self._judge, job.out / "model.onnx"))]
+        self._job, self._planned, self._report, self._bench, self._judge = job, planned, report, bench, judge
+        self._trials = [msgspec.structs.replace(first, sqnr_db=_sqnr(judge, job.out / "model.onnx"))]
         self._layers = self._sensitivities()
         self._written = (0, report)
 

@@ -19,6 +19,7 @@ from onnx import ModelProto, numpy_helper
 from dlx_deploy.config import Config, Gate, Quantize, load_config
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.quantization import quantize, sensitivity
+from dlx_deploy.graph.quantization.kit.judge import Judge
 from dlx_deploy.graph.quantization.quantize import quantize_model
 from dlx_deploy.graph.quantization.trials import (
     LayerSensitivity,
@@ -174,6 +175,15 @@ def test_int8_that_keeps_to_the_budget_keeps_its_bytes_and_the_teacher_is_not_ru
 def test_data_without_a_validation_split_have_nothing_to_hold_int8_against(run: Run) -> None:
     files = run(chain(), validation=0)
     assert read_trials(files["trials.json"]).note == "there are no validation samples to hold INT8 against a budget on"
+    assert len(layers_of(files, "int8")) == 5
+
+
+def test_answers_in_integers_tell_no_layer_from_another(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Judge, "compares", False)
+    files = run(chain())
+    trials = read_trials(files["trials.json"])
+    assert trials.note.startswith("the network answers in integers, which are not near or far")
+    assert [trial.verdict for trial in trials.trials] == ["missed"]
     assert len(layers_of(files, "int8")) == 5
 
 
