@@ -19,9 +19,9 @@ import msgspec
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.targets.profile import Precision, Profile, Roofline
 
-__all__ = ["LABEL", "Estimate", "LayerCost", "LayerEstimate", "estimate"]
+__all__ = ["NOT_MEASURED", "Estimate", "LayerCost", "LayerEstimate", "estimate"]
 
-LABEL = "estimate (roofline, not measured)"
+NOT_MEASURED = "estimate (roofline, not measured)"
 SPREAD = 0.5  # an uncalibrated roofline is off by 30 to 50 %
 LARGE_BATCH = 16  # from here on eff_compute_batch16 holds
 
@@ -86,7 +86,7 @@ def estimate(layers: Sequence[LayerCost], profile: Profile, batch: int = 1) -> E
     rows = tuple(_row(layer, profile, batch) for layer in layers)
     total = sum(row.time_ms for row in rows)
     return Estimate(
-        label=LABEL,
+        label=NOT_MEASURED,
         target=profile.name,
         power_mode=profile.power_mode,
         batch=batch,

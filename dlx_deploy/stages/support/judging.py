@@ -56,12 +56,12 @@ def timings_of(timed: Mapping[str, Latency]) -> tuple[Timing, ...]:
 
 
 def estimated(models: Mapping[str, Path], target: Profile) -> Latencies:
-    """What the roofline says of each candidate, labelled so."""
+    """What the roofline says of each candidate, and that it does."""
     from dlx_deploy.graph.analysis.cost import layer_costs
-    from dlx_deploy.targets.roofline import LABEL, estimate
+    from dlx_deploy.targets.roofline import NOT_MEASURED, estimate
 
     rows = []
     for name, path in models.items():
         guess = estimate(layer_costs(path), target)
         rows.append(Timing(model=name, p50_ms=guess.latency_ms, low_ms=guess.low_ms, high_ms=guess.high_ms))
-    return Latencies(kind=LABEL, where=target.title, rows=tuple(rows))
+    return Latencies(kind=NOT_MEASURED, where=target.title, rows=tuple(rows))
