@@ -157,7 +157,7 @@ def test_image_folder_and_own_model_with_checkpoint(here: Here, tmp_path: Path) 
 def test_a_plan_names_some_of_what_a_step_waits_for(here: Here) -> None:
     plan = {p["step"]: p["why"] for p in json.loads(here("plan", "--json").out)}
     assert re.fullmatch(r"needs compile, data, evaluate-pruned and \d+ more, not built yet", plan["verify"])
-    assert plan["quantize"] == "needs data, export-pruned, not built yet"
+    assert plan["quantize"] == "needs data, export-pruned, export-teacher, not built yet"
 
 
 # -- the border ------------------------------------------------------------------------------------------------------
