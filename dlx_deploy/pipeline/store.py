@@ -202,13 +202,17 @@ class Store:
 
     def write_build(self, name: str, manifest: bytes) -> Path:
         """Replace the manifest of one build, atomically; the path it has."""
-        path = self.root / "builds" / name
+        path = self.path_of_build(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, manifest)
         except OSError as e:
             raise store_error(e, path) from e
         return path
+
+    def path_of_build(self, name: str) -> Path:
+        """Where the manifest of that name is written."""
+        return self.root / "builds" / name
 
     def _first_mismatch(self, folder: Path, record: Record) -> str:
         for name, expected in record.outputs.items():

@@ -15,12 +15,10 @@ from dlx_deploy.errors import ConfigError, DataError, StageFailed, StoreError
 from dlx_deploy.pipeline.check import check_build
 from dlx_deploy.pipeline.execution import BuildResult, Watcher
 from dlx_deploy.pipeline.gate import GateResult
-from dlx_deploy.pipeline.locks import store_error
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.stage import Metrics, Output, Step
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.words import said
 from dlx_deploy.search.hopeless import hopeless
 from dlx_deploy.search.outcome import Figures, Miss, Outcome, misses, score_misses
@@ -43,15 +41,9 @@ class TrialStore(Store):
         super().__init__(root)
         self._folder = folder
 
-    def write_build(self, name: str, manifest: bytes) -> Path:
-        """As of a build, in the study's folder."""
-        path = self._folder / "builds" / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, manifest)
-        except OSError as e:
-            raise store_error(e, path) from e
-        return path
+    def path_of_build(self, name: str) -> Path:
+        """In the study's folder."""
+        return self._folder / "builds" / name
 
 
 @dataclass(frozen=True)

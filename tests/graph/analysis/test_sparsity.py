@@ -47,6 +47,7 @@ def test_a_module_that_lost_the_pattern_in_the_export_is_named() -> None:
     sparse, dense = model("Conv", pruned((8, 16, 3, 3), 1)), model("Conv", np.ones((8, 16, 3, 3), np.float32))
     assert check_sparse_modules(sparse, ["a", "only.training"]) == 1
     assert check_sparse_modules(dense, ["b"]) == 0
+    assert check_sparse_modules(model("MatMul", np.zeros((16, 8), np.float32)), ["a"]) == 1  # a part of a packed weight
     with pytest.raises(StageFailed, match=r"in the exported graph the weights of a/Conv are no longer 2:4"):
         check_sparse_modules(dense, ["a"])
 
