@@ -128,7 +128,7 @@ def _ours(case: Case, style: str, bits: int, effort: Any, folder: Path) -> dict[
         "tensorrt" if style == "tensorrt" else "cpu",
         effort=effort,
         reduce_range=style == "cpu-reduced",
-        weight_levels=7 if bits == 4 else 0,
+        weight_bits=4 if bits == 4 else 8,
     )
     started = time.process_time()
     calibration = Samples({case.entry: case.calibration})

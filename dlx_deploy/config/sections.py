@@ -310,7 +310,8 @@ class Quantize(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``plan``: a ``plan.json`` of an earlier build, edited or not, or a part of one (docs/quantization.md). ``effort``:
     how much is tried to make INT8 more accurate, each attempt kept where held-out calibration inputs show it.
     ``max_drop``: by how much the validation score may fall against the teacher before layers are restored to floating
-    point (``precision = "auto"``); ``gate``: ``gate.max_drop``; ``off``: nobody looks.
+    point (``precision = "auto"``); ``gate``: ``gate.max_drop``; ``off``: nobody looks. ``weight_bits``: of the weights
+    of INT8 layers of which ``plan`` says nothing else.
     """
 
     precision: Literal["auto", "int8", "fp16", "fp32"] = "auto"
@@ -319,6 +320,7 @@ class Quantize(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     effort: Literal["fast", "balanced", "best"] = "fast"
     activations: Literal["auto", "static", "dynamic"] = "auto"
     max_drop: Literal["gate", "off"] | Fraction = "gate"
+    weight_bits: Literal[4, 8] = 8
     exclude: tuple[str, ...] = ()
     plan: str = ""
 

@@ -211,6 +211,7 @@ def _request(job: Job[Quantize], precision: Precision, elsewhere: Half, dynamic:
         exclude=job.params.exclude,
         given=_given(job),
         effort=job.params.effort,
+        weight_bits=job.params.weight_bits,
     )
 
 
@@ -250,6 +251,8 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
     given = _given(job)
     if given.scheme or given.tensors:  # what it says of tensors is said of static ranges
         return (given.scheme == "cpu-dynamic",)
+    if job.params.weight_bits < 8:  # ONNX Runtime's quantizer, which dynamic ranges rest on, writes 8
+        return (False,)
     one_row = batch_size(load(job.inputs["onnx"])) in (None, 1)
     inputs = task_of(open_data(job.inputs["data"])).inputs
     return (True, False) if style == "cpu" and one_row and not inputs.seen_in_calibration else (False,)
@@ -314,6 +317,11 @@ def check(setup: Setup[Quantize]) -> None:
     params, batch = setup.params, setup.config.export.batch
     precision, _ = _precisions(params, setup.target)
     _refuse_dynamic(params, setup.target)
+    if params.weight_bits < 8 and precision != "int8":
+        raise ConfigError(
+            f"quantize.weight_bits is {params.weight_bits}, and quantize.precision {params.precision!r} writes no INT8 "
+            "for this target; rule: it says how fine the weights of INT8 layers are; leave it out"
+        )
     if params.activations == "dynamic" and precision == "int8" and batch not in ("dynamic", 1):
         raise ConfigError(
             f"export.batch is {batch}, and with dynamic activations an answer would depend on its neighbours in the "
@@ -343,6 +351,11 @@ def _refuse_dynamic(params: Quantize, target: Profile) -> None:
     if params.activations == "dynamic" and style != "cpu":
         raise ConfigError(
             f"quantize.activations is 'dynamic', and this target's {style} style needs static ranges; use 'auto'"
+        )
+    if params.activations == "dynamic" and params.weight_bits < 8:
+        raise ConfigError(
+            f"quantize.weight_bits is {params.weight_bits} and quantize.activations 'dynamic', which goes with 8; set "
+            "quantize.activations to 'static', or quantize.weight_bits to 8"
         )
 
 

@@ -165,6 +165,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ({"dynamic", "static"}, 1, {}, ["dynamic"], "int8"),
         ({"dynamic", "static"}, 8, {}, ["static"], "int8"),  # in a fixed batch, rows would depend on their neighbours
         ({"static"}, "batch", {"activations": "static"}, ["static"], "int8"),
+        ({"dynamic", "static"}, "batch", {"weight_bits": 4}, ["static"], "int8"),  # ONNX Runtime's writes 8
     ],
 )
 def test_activations_of_texts(
@@ -206,6 +207,10 @@ def test_what_the_target_does_not_run(plan: Any, target: str, params: dict[str, 
     ("overrides", "message"),
     [
         (["quantize.activations=dynamic"], r"quantize\.activations is 'dynamic', and this target's tensorrt style"),
+        (
+            ["quantize.weight_bits=4", "quantize.precision=fp16"],
+            r"quantize\.weight_bits is 4, and quantize\.precision 'fp16' writes no INT8 for this target; rule: it says",
+        ),
         (["quantize.exclude=['']"], r"quantize\.exclude has ''; rule: patterns of layer names"),
     ],
 )
@@ -224,6 +229,11 @@ def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str)
             ["quantize.activations=dynamic", "export.batch=4"],
             "rpi5",
             r"export\.batch is 4, and with dynamic activations an answer would depend on its neighbours",
+        ),
+        (
+            ["quantize.activations=dynamic", "quantize.weight_bits=4"],
+            "rpi5",
+            r"quantize\.weight_bits is 4 and quantize\.activations 'dynamic', which goes with 8; set quantize\.act",
         ),
     ],
 )

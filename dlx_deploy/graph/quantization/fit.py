@@ -94,6 +94,8 @@ def check_layers(model: ModelProto, given: QuantizationPlan, scheme: Scheme | No
         where = f"quantize.plan: layers[{name!r}]"
         if complaint := _precision(name, layer, name in plain, scheme, half, out):
             raise ConfigError(f"{where}.precision is {layer.precision!r}; {complaint}")
+        if layer.weight_bits:
+            _check_bits(model, given, name, scheme)
         if not layer.scales:
             continue
         if layer.precision != "int8" or scheme is None or scheme.name == "cpu-dynamic":
@@ -109,6 +111,19 @@ def check_layers(model: ModelProto, given: QuantizationPlan, scheme: Scheme | No
         other = scaled.setdefault((tensor.name, axis), name)
         if given.layers[other].scales != layer.scales:
             raise ConfigError(f"{where}.scales differ from those of {other!r}; rule: one scale for shared weights")
+
+
+def _check_bits(model: ModelProto, given: QuantizationPlan, name: str, scheme: Scheme | None) -> None:
+    """Nothing, if the layer's weights can have as many bits as its line says."""
+    layer, where = given.layers[name], f"quantize.plan: layers[{name!r}].weight_bits"
+    if layer.precision != "int8" or scheme is None or scheme.name == "cpu-dynamic":
+        raise ConfigError(f"{where} is {layer.weight_bits}; rule: for int8 layers on static ranges; leave it out")
+    read = {node.name: node.input[1] for node in model.graph.node if node.name in given.layers}
+    for other, line in given.layers.items():
+        if read[other] == read[name] and line.weight_bits not in (None, layer.weight_bits):
+            raise ConfigError(
+                f"{where} is {layer.weight_bits}, that of {other!r} {line.weight_bits}; rule: one for shared weights"
+            )
 
 
 def _precision(name: str, layer: LayerPlan, plain: bool, scheme: Scheme | None, half: bool, out: set[str]) -> str:

@@ -16,13 +16,24 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.quantization.lines import json_lines
 from dlx_deploy.runtime.schemas import newer_schema
 
-__all__ = ["SCHEMA", "Divided", "LayerPlan", "Precision", "QuantizationPlan", "TensorPlan", "plan_bytes", "read_plan"]
+__all__ = [
+    "SCHEMA",
+    "Divided",
+    "LayerPlan",
+    "Precision",
+    "QuantizationPlan",
+    "TensorPlan",
+    "WeightBits",
+    "plan_bytes",
+    "read_plan",
+]
 
 SCHEMA = 1
 MAX_BYTES = 256 << 20
 """A line of scales for each of thousands of layers is far smaller."""
 
 Precision = Literal["int8", "fp16", "fp32"]
+WeightBits = Literal[4, 8]
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -49,11 +60,14 @@ class LayerPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, o
     """A layer, by the name of its node. ``scales``: those of its weights, one for each output channel.
 
     Without them each is that of the channel's largest magnitude. ``source``: ``max``, or whatever else made them.
+    ``weight_bits``: of the weights' integers, stored as int8; 4: from -7 to 7. ``None``: 8 beside ``scales``, else
+    ``quantize.weight_bits``.
     """
 
     precision: Precision = "int8"
     source: str = ""
     scales: tuple[float, ...] = ()
+    weight_bits: WeightBits | None = None
 
 
 class Divided(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

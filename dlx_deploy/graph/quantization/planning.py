@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +11,24 @@ from onnx import ModelProto, NodeProto
 
 from dlx_deploy.graph.model import Index
 from dlx_deploy.graph.quantization.placement import Placement
-from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan, TensorPlan
+from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan, TensorPlan, WeightBits
 from dlx_deploy.graph.quantization.ranges import Range, Ranges
 from dlx_deploy.graph.quantization.scheme import LARGEST_HALF_SCALE, SMALLEST_HALF_SCALE, Scheme
 
-__all__ = ["LARGEST_BIAS", "asked_methods", "bias_of", "integer_limits", "make_plan", "scale_of", "with_room_for_bias"]
+__all__ = [
+    "LARGEST_BIAS",
+    "asked_methods",
+    "bias_of",
+    "integer_limits",
+    "make_plan",
+    "scale_of",
+    "weight_levels",
+    "with_room_for_bias",
+]
 
 LARGEST_BIAS = float(np.iinfo(np.int32).max)
+FULL_BITS: Final = 8
+"""Scales in a plan are for so many where it says none."""
 BIAS_ROOM = 1.0001
 """How much larger the scale of a bias is than it must be, so that rounding does not lead over the end."""
 
@@ -58,6 +71,12 @@ def scale_of(plan: QuantizationPlan, tensor: str) -> np.float32:
         entry = plan.tensors[entry.like]
     assert entry.scale is not None
     return np.float32(entry.scale)
+
+
+def weight_levels(scheme: Scheme, layer: LayerPlan) -> int:
+    """The largest integer of the layer's weights: 7 of 4 bits, whose smallest is -7."""
+    bits = layer.weight_bits or FULL_BITS
+    return min(scheme.weight_levels, (1 << bits - 1) - 1)
 
 
 def integer_limits(scheme: Scheme) -> tuple[int, int]:
@@ -113,15 +132,22 @@ def _layers(
     for weights in placement.weights:
         entries = [given.layers.get(name, LayerPlan()) for name in weights.layers]
         entry = next((entry for entry in entries if entry.scales), LayerPlan(source="max"))
+        unsaid: WeightBits = FULL_BITS if entry.scales else scheme.weight_bits
+        bits = next((entry.weight_bits for entry in entries if entry.weight_bits), unsaid)
+        entry = msgspec.structs.replace(entry, weight_bits=bits)
         if entry.scales:
             scales = _scales(scheme, np.asarray(entry.scales, np.float64))
         else:
             weight = index.array(weights.tensor).astype(np.float32)
             others = tuple(axis for axis in range(weight.ndim) if axis != weights.axis)
-            scales = _scales(scheme, np.abs(weight).max(axis=others).astype(np.float64) / scheme.weight_levels)
+            scales = _scales(scheme, np.abs(weight).max(axis=others).astype(np.float64) / weight_levels(scheme, entry))
             for name in weights.layers:
                 scales = with_room_for_bias(index, scheme, nodes[name], drafted, scales)
-        planned = LayerPlan(source=entry.source or "given", scales=tuple(float(scale) for scale in scales))
+        planned = LayerPlan(
+            source=entry.source or "given",
+            scales=tuple(float(scale) for scale in scales),
+            weight_bits=None if bits == FULL_BITS else bits,
+        )
         layers.update(dict.fromkeys(weights.layers, planned))
     return layers
 

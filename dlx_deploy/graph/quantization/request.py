@@ -14,7 +14,7 @@ from dlx_deploy.graph.model import WEIGHTED, Index
 from dlx_deploy.graph.quantization.kit.efforts import Effort
 from dlx_deploy.graph.quantization.layers import excluded, quantizable
 from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
-from dlx_deploy.graph.quantization.plan import SCHEMA, QuantizationPlan
+from dlx_deploy.graph.quantization.plan import SCHEMA, QuantizationPlan, WeightBits
 from dlx_deploy.graph.quantization.rounding import Rounding, nearest
 from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, CPU_REDUCED, TENSORRT, TENSORRT_HALF, Scheme
 from dlx_deploy.targets.profile import Style
@@ -34,8 +34,8 @@ class QuantizationRequest:
     every type itself. ``dynamic`` finds the ranges of activations while the network runs, instead of by calibration.
     ``reduce_range`` and ``dynamic`` concern the CPU style alone. ``given`` is the plan, or the part of it, that is not
     to be found here. ``method`` is one of ``methods``. ``effort``: how much is tried to make integers better
-    (``quantization.kit``); with dynamic activations nothing is. ``weight_levels``: weights are from minus this to this,
-    where that is not the scheme's own (7: the grid of int4, stored as int8).
+    (``quantization.kit``); with dynamic activations nothing is. ``weight_bits``: of the weights of INT8 layers of which
+    ``given`` says nothing else (4: from -7 to 7, stored as int8).
     """
 
     style: Style
@@ -49,15 +49,15 @@ class QuantizationRequest:
     methods: Mapping[str, RangeMethod] = field(default_factory=lambda: METHODS)
     rounding: Rounding = nearest
     effort: Effort = "fast"
-    weight_levels: int = 0
+    weight_bits: WeightBits = 8
 
     @property
     def scheme(self) -> Scheme | None:
         """In which INT8 is written, if it is."""
         scheme = self._style_scheme
-        if scheme is None or not self.weight_levels:
+        if scheme is None or scheme.weight_bits == self.weight_bits:
             return scheme
-        return msgspec.structs.replace(scheme, weight_levels=self.weight_levels)
+        return msgspec.structs.replace(scheme, weight_bits=self.weight_bits)
 
     @property
     def _style_scheme(self) -> Scheme | None:

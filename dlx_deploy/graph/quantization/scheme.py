@@ -79,7 +79,9 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True):
     symmetric: bool
     """Whether the zero point of activations is 0."""
     weight_levels: int = LEVELS
-    """Weights are int8 from minus this to this, with zero point 0 and a scale for each output channel."""
+    """Weights are int8 from minus this to this at most, with zero point 0 and a scale for each output channel."""
+    weight_bits: Literal[4, 8] = 8
+    """Of the weights of a layer of which the plan says nothing (``planning.weight_levels``)."""
     biases: Literal["float", "int32"]
     """int32: with the product of the scales of input and weights, as integer kernels add it."""
     placement: Literal["inputs", "kernels"]

@@ -12,7 +12,7 @@ from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import Index, load, opset
 from dlx_deploy.graph.quantization.placement import Pair, Placement, Weights
 from dlx_deploy.graph.quantization.plan import QuantizationPlan
-from dlx_deploy.graph.quantization.planning import LARGEST_BIAS, bias_of, scale_of
+from dlx_deploy.graph.quantization.planning import LARGEST_BIAS, bias_of, scale_of, weight_levels
 from dlx_deploy.graph.quantization.rounding import Rounding, nearest
 from dlx_deploy.graph.quantization.scheme import Scheme
 from dlx_deploy.targets.opsets import OLDEST
@@ -94,8 +94,9 @@ class _Writer:
         first = weights.layers[0]
         scale = np.asarray(self._plan.layers[first].scales, dtype=np.float32)
         shape = [-1 if axis == weights.axis else 1 for axis in range(weight.ndim)]
-        steps = self._rounding(first, weight, scale.reshape(shape), self._scheme.weight_levels)
-        _check_rounded(first, steps, weight, self._scheme.weight_levels)
+        levels = weight_levels(self._scheme, self._plan.layers[first])
+        steps = self._rounding(first, weight, scale.reshape(shape), levels)
+        _check_rounded(first, steps, weight, levels)
         stem = weights.tensor + (self._names.axis.format(weights.axis) if weights.axis else "")
         if stem + self._names.stored in self._index.initializers:  # another layer reads them along another axis
             stem += f"{self._names.axis or '_axis'}{weights.axis}"

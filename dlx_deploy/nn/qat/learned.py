@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from dlx_deploy.graph.model import Index, load
 from dlx_deploy.graph.quantization.kit.state import Setting, State
-from dlx_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan, TensorPlan
-from dlx_deploy.graph.quantization.planning import integer_limits, with_room_for_bias
+from dlx_deploy.graph.quantization.plan import QuantizationPlan, TensorPlan
+from dlx_deploy.graph.quantization.planning import integer_limits, weight_levels, with_room_for_bias
 from dlx_deploy.graph.quantization.ranges import Ranges
 from dlx_deploy.nn.qat.graph_network import Fakes, GraphNetwork
 from dlx_deploy.nn.qat.quantizers import FakeQuantizer
@@ -72,9 +72,10 @@ class Learning:
         for name in placement.pairs:
             tensors[name] = tensors[_root(self.plan, name)]
         weights: dict[str, FakeQuantizer] = {}
-        ends = (-scheme.weight_levels, scheme.weight_levels)
         for place in placement.weights:
-            scales = torch.tensor(self.plan.layers[place.layers[0]].scales, dtype=torch.float32)
+            line = self.plan.layers[place.layers[0]]
+            levels = weight_levels(scheme, line)
+            scales, ends = torch.tensor(line.scales, dtype=torch.float32), (-levels, levels)
             weights |= dict.fromkeys(place.layers, FakeQuantizer(scales, ends, place.axis, scheme.half_scales))
         readers = {name: pair.readers for name, pair in placement.pairs.items()}
         return Fakes(tensors, weights, readers, placement.absorbed, scheme.biases == "int32")
@@ -107,7 +108,8 @@ def learned_plan(learning: Learning, network: GraphNetwork) -> QuantizationPlan:
         scales = _values(quantizer)
         for name in weights.layers:
             scales = with_room_for_bias(index, learning.setting.scheme, nodes[name], plan, scales)
-        learned = LayerPlan(source=SOURCE, scales=tuple(float(scale) for scale in scales))
+        before = plan.layers[weights.layers[0]]
+        learned = replace(before, source=SOURCE, scales=tuple(float(scale) for scale in scales))
         layers.update(dict.fromkeys(weights.layers, learned))
     return undivided(replace(plan, layers=layers))
 

@@ -121,6 +121,46 @@ def test_scales_of_weights_can_be_given(tmp_path: Path) -> None:
     assert (steps == np.rint(weight / 0.25)).all()
 
 
+def largest(folder: Path) -> dict[str, int]:
+    """Weight → the largest magnitude of its integers."""
+    index = Index(load(folder / "q.onnx"))
+    steps = {name: index.array(name) for name in index.initializers if name.endswith("quantized")}
+    return {
+        name[: -len("/quantized")]: int(np.abs(values.astype(int)).max())
+        for name, values in steps.items()
+        if values.dtype == np.int8 and values.ndim > 1
+    }
+
+
+WEIGHTS = ("conv1.weight", "conv2.weight", "conv3.weight", "fc.weight")
+
+
+@pytest.mark.parametrize("style", ["tensorrt", "cpu"])
+def test_weights_of_four_bits_are_said_by_the_plan(style: str, tmp_path: Path) -> None:
+    report = quantized(tmp_path, style, weight_bits=4)
+    assert largest(tmp_path) == dict.fromkeys(WEIGHTS, 7)
+    assert {line.weight_bits for line in report.plan.layers.values()} == {4}
+    before = (tmp_path / "q.onnx").read_bytes()
+    again = quantized(tmp_path, style, msgspec.json.decode(plan_bytes(report.plan), type=QuantizationPlan))
+    assert (tmp_path / "q.onnx").read_bytes() == before
+    assert again.plan == report.plan
+
+
+def test_one_layer_has_weights_of_four_bits(tmp_path: Path) -> None:
+    report = quantized(tmp_path, given={"layers": {"conv2/Conv": {"weight_bits": 4}}})
+    assert largest(tmp_path) == {**dict.fromkeys(WEIGHTS, 127), "conv2.weight": 7}
+    assert report.plan.layers["conv2/Conv"].weight_bits == 4
+    quantized(tmp_path, given={"layers": {"conv2/Conv": {"weight_bits": 8}}}, weight_bits=4)
+    assert largest(tmp_path) == {**dict.fromkeys(WEIGHTS, 7), "conv2.weight": 127}
+
+
+def test_scales_of_eight_bits_stay_so_where_four_are_asked_for(tmp_path: Path) -> None:
+    eight = quantized(tmp_path)
+    scales = {"conv2/Conv": eight.plan.layers["conv2/Conv"]}
+    quantized(tmp_path, given=QuantizationPlan(schema=1, layers=scales), weight_bits=4)
+    assert largest(tmp_path) == {**dict.fromkeys(WEIGHTS, 7), "conv2.weight": 127}
+
+
 def test_a_tensor_can_be_calibrated_by_another_method(tmp_path: Path) -> None:
     report = quantized(tmp_path, given={"tensors": {"relu1": {"source": "percentile"}}})
     assert set(report.ranges.tensors["relu1"]) == {"minmax", "percentile"}
@@ -171,6 +211,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "tensorrt",
         {"layers": {"conv2/Conv": {"precision": "fp32", "scales": [1.0] * 8}}},
         r"scales: rule: for int8 layers whose scales the plan decides; leave them out",
+    ),
+    (
+        "tensorrt",
+        {"layers": {"conv2/Conv": {"precision": "fp32", "weight_bits": 4}}},
+        r"layers\['conv2/Conv'\]\.weight_bits is 4; rule: for int8 layers on static ranges; leave it out",
     ),
     ("tensorrt", {"tensors": {"x": {"scale": -1.0}}}, r"tensors\['x'\]\.scale is -1\.0; rule: finite and above 0"),
     (
@@ -253,6 +298,7 @@ def test_layers_that_cannot_be_int8(tmp_path: Path) -> None:
             {"layers": {"mix/MatMul": {"scales": [1.0] * 16}}},
             r"scales: rule: for int8 layers whose scales the plan dec",
         ),
+        ({"layers": {"mix/MatMul": {"weight_bits": 4}}}, r"weight_bits is 4; rule: for int8 layers on static ranges"),
         ({"tensors": {"rows": {}}}, r"tensors\['rows'\]: dynamic .*; set quantize\.activations to 'static', or leave"),
     ],
 )
@@ -272,3 +318,6 @@ def test_layers_that_share_weights_share_their_scales(tmp_path: Path) -> None:
     request = QuantizationRequest("tensorrt", given=part({"layers": layers}))
     with pytest.raises(ConfigError, match=r"layers\['c/Conv'\]\.scales differ from those of 'b/Conv'; rule: one scale"):
         quantize_model(tmp_path / "net.onnx", tmp_path / "q", PICTURES, request)
+    bits = part({"layers": {"b/Conv": {"weight_bits": 4}, "c/Conv": {"weight_bits": 8}}})
+    with pytest.raises(ConfigError, match=r"weight_bits is 4, that of 'c/Conv' 8; rule: one for shared weights"):
+        quantize_model(tmp_path / "net.onnx", tmp_path / "q", PICTURES, QuantizationRequest("tensorrt", given=bits))

@@ -18,6 +18,7 @@ from dlx_deploy.graph.quantization.kit.moments import as_rows, from_rows, second
 from dlx_deploy.graph.quantization.kit.segments import Segments, affordable
 from dlx_deploy.graph.quantization.kit.state import Setting, State
 from dlx_deploy.graph.quantization.placement import Weights
+from dlx_deploy.graph.quantization.planning import weight_levels
 from dlx_deploy.progress import Progress
 
 __all__ = ["learn_rounding", "rounded_in_turn"]
@@ -49,7 +50,8 @@ def learn_rounding(state: State, setting: Setting, progress: Progress) -> State 
         moments = second_moments(node, segments.until(readers[layer].input[0]), weight.shape[2:])
         shape = [-1 if axis == entry.axis else 1 for axis in range(weight.ndim)]
         scale = np.asarray(state.plan.layers[layer].scales, np.float32).reshape(shape)
-        rows = rounded_in_turn(as_rows(node, weight / scale), moments, setting.scheme.weight_levels)
+        levels = weight_levels(setting.scheme, state.plan.layers[layer])
+        rows = rounded_in_turn(as_rows(node, weight / scale), moments, levels)
         rounded[layer] = from_rows(node, rows, weight.shape)
         _put(written, readers[layer], rounded[layer])
     return replace(state, rounded=rounded)

@@ -146,8 +146,8 @@ def test_weights_that_two_layers_share_are_rounded_once() -> None:
     setting.write(learned)
 
 
-def test_fewer_levels_than_the_schemes_are_those_of_int4() -> None:
-    scheme = QuantizationRequest("tensorrt", weight_levels=7).scheme
+def test_weights_of_four_bits_are_from_minus_7_to_7() -> None:
+    scheme = QuantizationRequest("tensorrt", weight_bits=4).scheme
     assert scheme is not None
     setting, state = started(load(exported()), scheme, digits()[0][:16])
     written = setting.write(state)
