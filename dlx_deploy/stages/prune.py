@@ -75,7 +75,8 @@ def _without_channels(
     changed = {**architecture.pruned, **report.channels}
     counts = channel_counts(pruned)
     heads = {**architecture.heads, **report.heads}
-    architecture = replace(architecture, pruned={name: counts[name] for name in changed}, heads=heads)
+    split = (*architecture.split, *report.split)
+    architecture = replace(architecture, pruned={name: counts[name] for name in changed}, heads=heads, split=split)
     macs = {"macs_removed": report.reduction, "macs_asked": params.reduce_macs, "macs": float(report.macs_after)}
     return pruned, architecture, macs
 
@@ -146,7 +147,7 @@ def rehearse(setup: Setup[Prune]) -> None:
 
 STAGE = Stage(
     name="prune",
-    version=6,
+    version=7,
     params=Prune,
     inputs=("data", "model", "teacher", "logits"),
     outputs=("model",),

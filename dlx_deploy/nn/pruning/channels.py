@@ -20,8 +20,10 @@ from dlx_deploy.nn.pruning.groups import remove, resolve
 from dlx_deploy.nn.pruning.operations import rule_for
 from dlx_deploy.nn.pruning.oracle import Oracle
 from dlx_deploy.nn.pruning.search import TOLERANCE
+from dlx_deploy.nn.pruning.split import split_what_can_be
 from dlx_deploy.nn.pruning.trace import Trace, trace_channels
 from dlx_deploy.nn.training.augment import Normalise
+from dlx_deploy.nn.weights.attention import operation_by_operation, split_attention
 from dlx_deploy.nn.weights.network import Channels, channel_counts
 
 __all__ = ["PruneReport", "count_macs", "prune_channels", "recalibrate_batchnorm"]
@@ -35,8 +37,8 @@ _TRACE_SECONDS = 300.0  # as in prune.trace_seconds
 class PruneReport:
     """What was removed. ``channels`` holds the layers whose channel counts changed, as they are now.
 
-    ``heads`` holds the modules that lost heads of attention, and how many they have. ``left`` says of the layers whose
-    outputs had to stay why they had.
+    ``heads`` holds the modules that lost heads of attention, and how many they have; ``split`` the attention of torch's
+    own kind that is in parts now. ``left`` says of the layers whose outputs had to stay why they had.
     """
 
     macs_before: int
@@ -46,6 +48,7 @@ class PruneReport:
     channels: dict[str, Channels]
     left: dict[str, str] = field(default_factory=dict)
     heads: dict[str, int] = field(default_factory=dict)
+    split: tuple[str, ...] = ()
 
     @property
     def reduction(self) -> float:
@@ -75,8 +78,8 @@ def prune_channels(
     channel counts become multiples of ``round_to``. Channels of a head of attention go together: whole heads
     (Michel et al. 2019 show that many can). The mildest pruning that reaches ``reduce_macs`` is taken. Left alone: the
     classifier, channels that pass an operation which is not known to keep them apart, layers that other kinds of
-    parameters depend on (packed attention, layer normalisation), and with ``keep_trunk`` all layers whose outputs a
-    residual sum ties together. What is given back has passed the ``Oracle``: it answers as ``model`` does when nothing
+    parameters depend on (layer normalisation), and with ``keep_trunk`` all layers whose outputs a residual sum ties
+    together. What is given back has passed the ``Oracle``: it answers as ``model`` does when nothing
     reads the removed channels.
 
     Raises:
@@ -84,6 +87,7 @@ def prune_channels(
             so much cannot be removed.
     """
     whole = _copied(model).eval()
+    parts = split_what_can_be(whole, reads)
     trace = trace_channels(whole, plain(reads), rule_for, trace_seconds)
     before = count_macs(whole, one(reads))
     if not before:
@@ -98,13 +102,15 @@ def prune_channels(
     if search.share(plan) < reduce_macs - TOLERANCE:
         raise _too_much(trace, search, reduce_macs, (round_to, keep_trunk))
     pruned = _copied(model)
+    split = parts.among(network.smaller(plan))
+    split_attention(pruned, split)
     remove(pruned, network, plan)
     after = count_macs(pruned, one(reads))
     counts = channel_counts(model)
-    changed = {name: now for name, now in channel_counts(pruned).items() if now != counts[name]}
-    left = {**network.left, **search.dropped}
+    changed = {name: now for name, now in channel_counts(pruned).items() if now != counts.get(name)}
+    left = {**network.left, **search.dropped, **parts.left}
     params, heads = (_count_params(model), _count_params(pruned)), network.heads_left(plan)
-    report = PruneReport(before, after, *params, changed, left, heads)
+    report = PruneReport(before, after, *params, changed, left, heads, split)
     log.info("removed %.1f %% of %d MACs; %d layers changed", 100 * report.reduction, before, len(changed))
     return pruned, report
 
@@ -151,7 +157,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     """The multiply-accumulates of ``model`` for ``example``, a batch of one."""
     training = model.training
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), operation_by_operation(), FlopCounterMode(display=False) as counter:
         model(example)
     model.train(training)
     return int(counter.get_total_flops()) // 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from dlx_deploy.nn.pruning.cuts import Cut, components
 from dlx_deploy.nn.pruning.trace import Labels, Layer, Trace
 from dlx_deploy.nn.weights.heads import set_heads
 
-__all__ = ["Group", "Network", "Plan", "copy_sharing", "remove", "resolve", "silence"]
+__all__ = ["Group", "Network", "Plan", "remove", "resolve", "silence"]
 
 Kept = NDArray[np.bool_]
 
@@ -74,6 +73,12 @@ class Network:
         """By module: how many heads it has under ``plan``, where that takes some."""
         kept = self.kept(plan)
         return {cut.module: left for cut in self.heads if (left := cut.count(kept)) < cut.labels.shape[-2]}
+
+    def smaller(self, plan: Plan) -> list[str]:
+        """The layers that lose inputs or outputs under ``plan``."""
+        kept = self.kept(plan)
+        used = [layer for layer in self.layers.values() if layer.inputs]
+        return [layer.name for layer in used if not kept[np.concatenate([layer.inputs[0], _made(layer)])].all()]
 
     def strength(self, group: Group) -> NDArray[np.float64]:
         """float64[K]: the sum of the squares of all weights that go with each class of ``group``."""
@@ -156,12 +161,13 @@ def _fixed(trace: Trace, class_of: Labels) -> dict[int, str]:
 
 
 def remove(model: nn.Module, network: Network, plan: Plan) -> None:
-    """Take the channels of ``plan`` out of ``model``, which has the layers of ``network``: its tensors are replaced."""
+    """Take the channels of ``plan`` out of ``model``: its tensors are replaced.
+
+    Of the layers of ``network`` it has those that become smaller.
+    """
     kept, modules = network.kept(plan), dict(model.named_modules())
-    for layer in network.layers.values():
-        module = modules[layer.name]
-        if not layer.inputs:
-            continue
+    for name in network.smaller(plan):
+        layer, module = network.layers[name], modules[name]
         read = kept[layer.inputs[0]]
         if layer.outputs is None:
             _cut_all(module, torch.from_numpy(read))
@@ -178,11 +184,6 @@ def remove(model: nn.Module, network: Network, plan: Plan) -> None:
             module.in_features, module.out_features = int(read.sum()), int(made.sum())
     for name, heads in network.heads_left(plan).items():
         set_heads(modules[name], heads)
-
-
-def copy_sharing(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` with buffers of its own and the same parameters, for use with ``remove`` and ``silence``."""
-    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def silence(model: nn.Module, network: Network, plan: Plan) -> None:
@@ -214,6 +215,10 @@ def _cut(module: nn.Module, role: str, kept: Tensor, axis: int) -> None:
         return
     new = old.detach().index_select(axis, kept.nonzero().flatten())
     setattr(module, role, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+
+
+def _made(layer: Layer) -> Labels:
+    return np.zeros(0, np.int64) if layer.outputs is None else layer.outputs
 
 
 def _made_axis(module: nn.Module) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.pruning.batches import Reads, noise, plain, several
-from dlx_deploy.nn.pruning.groups import Network, Plan, copy_sharing, remove, silence
+from dlx_deploy.nn.pruning.groups import Network, Plan, remove, silence
 
-__all__ = ["Oracle"]
+__all__ = ["Oracle", "objection_to"]
 
 # Rounding in float64 stays far below, a wrong channel far above; float32 is for networks that compute in nothing else.
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}
@@ -86,21 +86,41 @@ class Oracle:
         objection = self._compare(self.random, plan)
         if objection or not self.trains:
             return objection
-        candidate = copy_sharing(self.random.model)
+        candidate = _copy_sharing(self.random.model)
         remove(candidate, self.network, plan)
         error = _trains(self.random, candidate, self.reads)
         return "" if error is None else f"it does not compute in training ({_named(error)})"
 
     def _compare(self, subject: _Subject, plan: Plan) -> str:
-        pruned = copy_sharing(subject.model)
+        pruned = _copy_sharing(subject.model)
         remove(pruned, self.network, plan)
         try:
             seen = _answers(pruned, self.reads, subject.dtype)
         except Exception as e:  # shapes that a user's network insists on, in any way
             return f"it does not compute ({_named(e)})"
-        deaf = copy_sharing(subject.model)
+        deaf = _copy_sharing(subject.model)
         silence(deaf, self.network, plan)
-        return _difference(_answers(deaf, self.reads, subject.dtype), seen, subject)
+        than = "of the network without these channels"
+        return _difference(_answers(deaf, self.reads, subject.dtype), seen, subject, than)
+
+
+def objection_to(change: Callable[[nn.Module], None], model: nn.Module, reads: Reads) -> str:
+    """How ``model``, in evaluation mode, answers otherwise after ``change``; empty: it does not.
+
+    Looked at are, as ``Oracle`` does, the network as it is and a copy with random weights; ``model`` stays as it is.
+    """
+    reads = several(reads)
+    for before in (copy.deepcopy(model), _scrambled(model)):
+        subject = _subject(before, reads)
+        after = _copy_sharing(subject.model)
+        try:
+            change(after)
+            seen = _answers(after, reads, subject.dtype)
+        except Exception as e:  # whatever a user's network does with what was changed
+            return f"it does not compute ({_named(e)})"
+        if objection := _difference(_answers(subject.model, reads, subject.dtype), seen, subject, "of before"):
+            return objection
+    return ""
 
 
 def _subject(model: nn.Module, reads: Reads) -> _Subject:
@@ -124,14 +144,19 @@ def _answers(model: nn.Module, reads: Reads, dtype: torch.dtype) -> list[Tensor]
     return [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
 
 
-def _difference(expected: Sequence[Tensor], seen: Sequence[Tensor], subject: _Subject) -> str:
+def _copy_sharing(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` with buffers of its own and the same parameters."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
+def _difference(expected: Sequence[Tensor], seen: Sequence[Tensor], subject: _Subject, than: str) -> str:
     if [t.shape for t in seen] != [t.shape for t in expected]:
         return f"it gives {[list(t.shape) for t in seen]} instead of {[list(t.shape) for t in expected]}"
     for right, answer, scale in zip(expected, seen, subject.scales, strict=True):
         difference = float((answer.double() - right.double()).abs().max())
         if math.isfinite(scale) and not difference <= _TOLERANCE[subject.dtype] * scale:
             share = difference / scale if scale else math.inf
-            return f"its answers are {share:.1e} of the largest off from those of the network without these channels"
+            return f"its answers are {share:.1e} of the largest off from those {than}"
     return ""
 
 
@@ -161,7 +186,7 @@ def _trains(subject: _Subject, model: nn.Module, reads: Reads) -> Exception | No
     """What goes wrong when ``model``, like ``subject``, runs as in training, if anything."""
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            copy_sharing(model).train()(plain(reads, subject.dtype))
+            _copy_sharing(model).train()(plain(reads, subject.dtype))
     except Exception as e:  # a user's network may fail in any way
         return e
     return None

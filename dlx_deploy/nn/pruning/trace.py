@@ -24,6 +24,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.pruning.cuts import Cut
+from dlx_deploy.nn.weights.attention import AveragedHeads, operation_by_operation
 
 __all__ = [
     "NO_CHANNEL",
@@ -121,8 +122,14 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 "prune.enabled = false to ship the network as it is"
             )
         out = func(*args, **(kwargs or {}))
-        self._follow(func, args, kwargs or {}, out)
+        if not self._unread:
+            self._follow(func, args, kwargs or {}, out)
         return out
+
+    @property
+    def _unread(self) -> bool:
+        """Whether what runs seldom has a reader: its result has no labels, and the oracle objects where it has one."""
+        return bool(self._inside) and isinstance(self._modules[self._inside[-1]], AveragedHeads)
 
     @property
     def place(self) -> str:
@@ -256,10 +263,8 @@ def trace_channels(model: nn.Module, example: Tensor, rules: Rules, seconds: flo
         StageFailed: the network does not run, gives something that holds no tensors, or takes longer than ``seconds``.
     """
     trace = Trace(model, rules, seconds)
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one operation for a whole encoder layer says nothing of channels
     try:
-        with torch.no_grad(), trace.inside(), trace:
+        with torch.no_grad(), operation_by_operation(), trace.inside(), trace:
             out = model(example)
     except StageFailed:
         raise
@@ -268,8 +273,6 @@ def trace_channels(model: nn.Module, example: Tensor, rules: Rules, seconds: flo
             f"prune: the network does not run on a batch of shape {list(example.shape)} ({type(e).__name__}: {e}), so "
             "its channels cannot be followed; set prune.enabled = false to ship it as it is"
         ) from e
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
     _fix_outputs(trace, out)
     return trace
 

@@ -28,6 +28,7 @@ from dlx_deploy.nn.models.families import is_user
 from dlx_deploy.nn.models.inputs import InputSpec
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.models.user import source_path
+from dlx_deploy.nn.weights.attention import split_attention
 from dlx_deploy.nn.weights.checkpoint import refuse_other_names
 from dlx_deploy.nn.weights.heads import head_count, set_heads
 from dlx_deploy.nn.weights.outside import Snapshot, changes, describe, leaves, snapshot
@@ -56,7 +57,7 @@ __all__ = [
     "save_model",
 ]
 
-SCHEMA = 4
+SCHEMA = 5
 _SOURCE, _WEIGHTS = "model.py", "weights.safetensors"
 _VERSIONS = "versions"
 """The key in the weights' header: module name → version, as JSON, of those that are not 1."""
@@ -78,7 +79,8 @@ class Channels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that is needed to build the network without its weights.
 
-    ``pruned`` and ``heads`` say by module what pruning left: channel counts, and heads of attention.
+    ``pruned`` and ``heads`` say by module what pruning left: channel counts, and heads of attention; ``split`` which
+    ``nn.MultiheadAttention`` it put in parts.
     ``model`` of a user's file is a path that can be opened while in memory, and ``model.py:FUNCTION`` on disk.
     """
 
@@ -88,6 +90,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     arguments: dict[str, object] = {}
     pruned: dict[str, Channels] = {}
     heads: dict[str, int] = {}
+    split: tuple[str, ...] = ()
     source_sha256: str | None = None
     schema: int = SCHEMA
 
@@ -147,6 +150,7 @@ def build(architecture: Architecture) -> nn.Module:
     a = architecture
     with torch.random.fork_rng(devices=[]):
         model = build_model(a.model, a.arguments, a.classes, a.input)
+    _split(model, a.split)
     resize(model, a.pruned)
     _set_heads(model, a.heads)
     return model
@@ -170,6 +174,15 @@ def resize(model: nn.Module, pruned: Mapping[str, Channels]) -> None:
         if module is None or _channels(module) is None:
             raise ConfigError(f"architecture.json: pruned module {name!r} is not in the model; it belongs to another")
         _resize(module, channels)
+
+
+def _split(model: nn.Module, names: Sequence[str]) -> None:
+    try:
+        split_attention(model, names)
+    except KeyError as e:
+        raise ConfigError(
+            f"architecture.json: split module {e} is no nn.MultiheadAttention of the model; it belongs to another"
+        ) from e
 
 
 def _set_heads(model: nn.Module, heads: Mapping[str, int]) -> None:

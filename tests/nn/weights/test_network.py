@@ -56,13 +56,14 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     text = (tmp_path / "a" / "architecture.json").read_text()
     assert text == json.dumps(json.loads(text), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     assert json.loads(text) == {
-        "schema": 4,
+        "schema": 5,
         "model": "resnet8",
         "arguments": {"width": 0.5},
         "classes": 4,
         "input": {"type": "image", "channels": 1, "height": 8, "width": 8},
         "pruned": {},
         "heads": {},
+        "split": [],
         "source_sha256": None,
     }
 
@@ -160,7 +161,7 @@ def test_damaged_artifacts_are_named(tmp_path: Path) -> None:
     path = tmp_path / "architecture.json"
     good = json.loads(path.read_text())
     for change, message in (
-        ({"schema": 5}, r"schema is 5; this version reads up to 4; use a newer dlx-deploy"),
+        ({"schema": 6}, r"schema is 6; this version reads up to 5; use a newer dlx-deploy"),
         ({"colour": 1}, r"not an architecture \(.*colour"),
         (
             {"classes": 5},
