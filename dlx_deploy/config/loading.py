@@ -153,6 +153,7 @@ _KEYS = (
     ("data", "tokenizer"),
     ("teacher", "checkpoint"),
     ("teacher", "model"),
+    ("distill", "checkpoint"),
     ("distill", "model"),
     ("quantize", "plan"),
 )

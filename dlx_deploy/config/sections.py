@@ -192,14 +192,9 @@ class Teacher(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.model.lower().endswith(GRAPHS)
 
     def __post_init__(self) -> None:
-        if self.checkpoint and self.pretrained:
-            raise ValueError(f"checkpoint is {self.checkpoint!r} and pretrained {self.pretrained!r}; rule: one of them")
-        if self.classes and not (self.checkpoint or self.is_graph):
-            raise ValueError(f"classes is {list(self.classes)} and checkpoint is not set; rule: with it")
+        _refuse_odd_weights(self, self.is_graph)
         if self.output and not self.is_graph:
             raise ValueError(f"output is {self.output!r} and model {self.model!r}; rule: with an .onnx or .pt2 file")
-        if self.checkpoint_key and not self.checkpoint:
-            raise ValueError(f"checkpoint_key is {self.checkpoint_key!r} and checkpoint is not set; rule: with it")
 
 
 class Taught(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -232,7 +227,8 @@ class Taught(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Distill(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The student. ``teachers``: others beside the first, each a table as ``[teacher]``.
+    """The student, which may begin with weights as ``[teacher]`` does. ``teachers``: others beside the first, each a
+    table as that one.
 
     ``control``: its network is trained without a teacher too, to show what distillation gave.
     """
@@ -240,6 +236,11 @@ class Distill(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enabled: bool = True
     model: str = "resnet8"
     arguments: Table = msgspec.field(default_factory=lambda: {"width": 1.5})
+    checkpoint: str = ""
+    checkpoint_key: str = ""
+    pretrained: str = ""
+    classes: tuple[str, ...] = ()
+    new_head: bool = False
     teachers: Annotated[tuple[Teacher, ...], Meta(max_length=8)] = ()
     control: bool = False
     hints: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=400)], ...], Meta(max_length=64)] = ()
@@ -249,6 +250,7 @@ class Distill(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _refuse_odd_weights(self)
         for i, one in enumerate(self.teachers):
             if one.is_graph:
                 raise ValueError(
@@ -258,6 +260,21 @@ class Distill(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if not self.hints and (self.hint_method != PROJECTOR or self.hint_weight != 1.0):
             seen = f"hint_method is {self.hint_method!r}, hint_weight {self.hint_weight:g}"
             raise ValueError(f"{seen} and hints is []; rule: they say something of hints")
+
+
+def _refuse_odd_weights(section: Teacher | Distill, holds_weights: bool = False) -> None:
+    """Nothing, if the keys of where weights come from fit together. ``holds_weights``: the model is a file with them.
+
+    Raises:
+        ValueError: they do not.
+    """
+    checkpoint, pretrained = section.checkpoint, section.pretrained
+    if checkpoint and pretrained:
+        raise ValueError(f"checkpoint is {checkpoint!r} and pretrained {pretrained!r}; rule: one of them")
+    if section.classes and not (checkpoint or holds_weights):
+        raise ValueError(f"classes is {list(section.classes)} and checkpoint is not set; rule: with it")
+    if section.checkpoint_key and not checkpoint:
+        raise ValueError(f"checkpoint_key is {section.checkpoint_key!r} and checkpoint is not set; rule: with it")
 
 
 class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):

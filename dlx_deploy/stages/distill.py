@@ -24,6 +24,14 @@ from dlx_deploy.stages.support.training import (
     untaught,
     use_threads,
 )
+from dlx_deploy.stages.support.weights import (
+    WEIGHTS,
+    check_weights,
+    keys_called,
+    load_weights,
+    named_weights,
+    rehearse_weights,
+)
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for
 from dlx_deploy.tasks.verification import CONTROL, STUDENT
@@ -37,7 +45,9 @@ def run(job: Job[Distill]) -> Metrics:
     """Write ``model``. Without a teacher or its answers it learns from the targets alone.
 
     Raises:
-        ConfigError: the network cannot be made, or its layers not be held to the teacher's.
+        ConfigError: the network cannot be made, begin with the weights that it is given, or its layers not be held to
+            the teacher's.
+        EnvironmentMissing: pretrained weights cannot be had here.
         StageFailed: training diverged.
     """
     from dlx_deploy.nn.data.dataset import open_data
@@ -45,6 +55,8 @@ def run(job: Job[Distill]) -> Metrics:
     data = open_data(job.inputs["data"])
     use_threads(job, data)
     model, architecture = new_model(job, data)
+    with keys_called("distill"):
+        load_weights(job, data, model, architecture)
     if job.params.hints:
         loss, hooks = hinting(job, data, model)
         return train_and_save(job, data, model, architecture, loss, hooks)
@@ -59,8 +71,9 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     if not config.distill.enabled:
         return []
     named, taught = named_network(config.distill), taught_by(config.distill, config, upstream)
-    own = {"data": upstream.output("data"), **named.files}
-    section = changed(named.section, control=False, teachers=())
+    section, weights = named_weights(named.section)
+    own = {"data": upstream.output("data"), **named.files, **weights}
+    section = changed(section, control=False, teachers=())
     stage = rebuilding(STAGE, taught.networks, named.library)
     stage = replace(stage, inputs=tuple(dict.fromkeys((*stage.inputs, *taught.inputs))))
     student = Step("distill", stage, section, {**own, **taught.inputs}, config.seed)
@@ -74,11 +87,13 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 
 def check(setup: Setup[Distill]) -> None:
-    """The ``[distill]`` table: its network."""
+    """The ``[distill]`` table: its network, and where its weights come from."""
     from dlx_deploy.nn.models.names import check_name
 
     task = task_for(setup.config.data)
     check_name("distill", setup.config.distill.model, task.inputs.reads, task.answers.gives, setup.inputs)
+    with keys_called("distill"):
+        check_weights(setup.config.distill)
     check_training("distill", setup.config.distill, setup.config.data)
 
 
@@ -86,10 +101,13 @@ def rehearse(setup: Setup[Distill]) -> None:
     """The student can be built, and trained as its section says; one that is not smaller than its teacher is said.
 
     Raises:
-        ConfigError: unknown network or arguments, or no logits. EnvironmentMissing: an extra or a GPU is not here.
+        ConfigError: unknown network or arguments, no logits, or weights that do not fit.
+        EnvironmentMissing: an extra or a GPU is not here.
     """
     rehearse_training(setup.config.distill)
     rehearse_network(setup.config.distill, setup)
+    with keys_called("distill"):
+        rehearse_weights(setup.config.distill, setup)
     rehearse_hints(setup.config)
     if larger := larger_student(setup.config):
         log.warning("%s", larger)
@@ -99,7 +117,7 @@ STAGE = Stage(
     name="distill",
     version=4,
     params=Distill,
-    inputs=("data", "source", "teacher", "logits"),
+    inputs=("data", "source", *WEIGHTS, "teacher", "logits"),
     outputs=("model",),
     run=run,
     check=check,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace as replace_in
 from functools import partial
@@ -11,13 +10,20 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from dlx_deploy.config import Config, Gate, Teacher
-from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.families import HF
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Source, Stage, Step
 from dlx_deploy.stages.support.checks import check_training
 from dlx_deploy.stages.support.networks import named_network, rebuilding
-from dlx_deploy.stages.support.rehearsal import built_network, rehearse_network, rehearse_training
+from dlx_deploy.stages.support.rehearsal import rehearse_network, rehearse_training
 from dlx_deploy.stages.support.training import TORCH_TOOLS, new_model, train_and_save, use_threads
+from dlx_deploy.stages.support.weights import (
+    WEIGHTS,
+    check_weights,
+    keys_called,
+    load_weights,
+    named_weights,
+    rehearse_weights,
+)
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
 from dlx_deploy.tasks.preprocessing import preprocessing_notes, preprocessing_parity
@@ -33,32 +39,11 @@ def run(job: Job[Teacher]) -> Metrics:
         EnvironmentMissing: pretrained weights cannot be had here, or the device lacks the precision.
     """
     from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.nn.models.pretrained import pretrained_state
-    from dlx_deploy.nn.training.transfer import load_with_new_head
-    from dlx_deploy.nn.weights.checkpoint import load_into, read_checkpoint
-    from dlx_deploy.nn.weights.class_match import same_classes
-    from dlx_deploy.nn.weights.class_order import class_names, keep_class_order, named_by_config
 
     data = open_data(job.inputs["data"])
     use_threads(job, data)
     model, architecture = new_model(job, data)
-    if "checkpoint" in job.inputs:
-        path = job.inputs["checkpoint"]
-        load = load_with_new_head if job.params.new_head else load_into
-        load(model, read_checkpoint(path, job.params.checkpoint_key), path)
-        if not job.params.new_head:
-            names = list(job.params.classes) or class_names(path)
-            names = names or class_names(job.inputs.get("names")) or named_by_config(architecture.arguments)
-            keep_class_order(model, architecture.input, names, data.classes, path.name)
-    elif job.params.pretrained:
-        reads, source = architecture.input.reads, job.inputs.get("source")
-        origin, state = pretrained_state(job.params.model, job.params.pretrained, source, reads)
-        names = named_by_config(architecture.arguments)
-        if job.params.new_head or not same_classes(names, data.classes):
-            load_with_new_head(model, state, origin)
-        else:  # a finished classifier of these classes
-            load_into(model, state, origin)
-            keep_class_order(model, architecture.input, names, data.classes, job.params.model)
+    load_weights(job, data, model, architecture)
     task = task_of(data)
     metrics = train_and_save(job, data, model, architecture, task.answers.supervised(job.params, data))
     comparison, targets = task.answers.comparison, data.targets("validation")
@@ -101,14 +86,8 @@ def _step(name: str, section: Teacher, config: Config, upstream: Offers, number:
     Teachers of one network and other numbers begin with other weights.
     """
     named = named_network(section)
-    section = named.section
-    inputs: dict[str, Source] = {"data": upstream.output("data"), **named.files}
-    if section.checkpoint:
-        inputs["checkpoint"] = Path(section.checkpoint)
-        beside = Path(section.checkpoint).with_name("config.json")
-        if beside.is_file():  # Hugging Face and timm name the outputs there
-            inputs["names"] = beside
-        section = replace(section, checkpoint=Path(section.checkpoint).suffix)
+    section, weights = named_weights(named.section)
+    inputs: dict[str, Source] = {"data": upstream.output("data"), **named.files, **weights}
     stage = rebuilding(STAGE, (), named.library)
     return Step(name, stage, section, inputs, (config.seed + number) % 2**63), named.library
 
@@ -117,12 +96,8 @@ def _of_other(number: int, check: Callable[[Setup[Teacher]], None], setup: Setup
     """``check`` of one of the teachers beside the first, whose keys are called otherwise."""
     section = setup.config.distill.teachers[number]
     config = replace(setup.config, teacher=section)
-    try:
+    with keys_called(f"distill.teachers[{number}]"):
         check(replace_in(setup, config=config))
-    except ConfigError as e:
-        keys = "|".join(Teacher.__struct_fields__)
-        named = re.sub(rf"(?<![\w./])teacher\.(?=(?:{keys})\b)", f"distill.teachers[{number}].", str(e))
-        raise ConfigError(named) from e
 
 
 def check(setup: Setup[Teacher]) -> None:
@@ -133,21 +108,7 @@ def check(setup: Setup[Teacher]) -> None:
     task = task_for(setup.config.data)
     check_name("teacher", section.model, task.inputs.reads, task.answers.gives, setup.inputs)
     check_training("teacher", section, setup.config.data)
-    if section.pretrained:
-        _check_pretrained(section)
-
-
-def _check_pretrained(section: Teacher) -> None:
-    from dlx_deploy.nn.models.families import family_of, is_user
-
-    family = family_of(section.model)
-    if is_user(section.model) or (family and not family.weights):
-        raise ConfigError(
-            f"teacher.pretrained is {section.pretrained!r}; {section.model!r} has no weights of that kind; give a file "
-            "as teacher.checkpoint"
-        )
-    if family and family.prefix and section.pretrained != "DEFAULT":
-        raise ConfigError(f"teacher.pretrained is {section.pretrained!r}; for {section.model!r} it must be 'DEFAULT'")
+    check_weights(section)
 
 
 def rehearse(setup: Setup[Teacher]) -> None:
@@ -163,17 +124,7 @@ def rehearse(setup: Setup[Teacher]) -> None:
     rehearse_training(section)
     transfer_of(section)
     rehearse_network(section, setup)
-    if "checkpoint" in setup.inputs and task_for(setup.config.data).classes(setup.config.data) is not None:
-        _rehearse_checkpoint(setup, setup.inputs["checkpoint"])
-
-
-def _rehearse_checkpoint(setup: Setup[Teacher], path: Path) -> None:
-    from dlx_deploy.nn.training.transfer import load_with_new_head
-    from dlx_deploy.nn.weights.checkpoint import load_into, read_checkpoint
-
-    model, _ = built_network(setup.config.teacher, setup.config.data)
-    load = load_with_new_head if setup.params.new_head else load_into
-    load(model, read_checkpoint(path, setup.params.checkpoint_key), path)
+    rehearse_weights(section, setup)
 
 
 def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
@@ -196,7 +147,7 @@ STAGE = Stage(
     name="teacher",
     version=4,
     params=Teacher,
-    inputs=("data", "source", "checkpoint", "names"),
+    inputs=("data", "source", *WEIGHTS),
     outputs=("model",),
     run=run,
     check=check,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dlx_deploy.config import Distill, Teacher, load_config
+from dlx_deploy.config import Data, Distill, Teacher, load_config
 from dlx_deploy.errors import ConfigError, EnvironmentMissing, StageFailed
-from dlx_deploy.pipeline.stage import Output
+from dlx_deploy.nn.weights.network import load_model
+from dlx_deploy.pipeline.stage import Job, Output
+from dlx_deploy.stages.distill import STAGE
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.targets import load_target
+from dlx_deploy.tasks import prepare
 
 from ..conftest import image_folder
 from .support.planning import NET, planned, rehearsed, texts
@@ -37,6 +41,17 @@ SCENES = ["teacher.model=unet", "distill.model=unet", "prune.enabled=false"]
         ),
         (["distill.hint_weight=2"], r"hint_method is 'projector', hint_weight 2 and hints is \[\]; rule: they say"),
         (["distill.hint_method=fitnets", "distill.hints=['a']"], r"distill\.hint_method is 'fitnets'; valid names: "),
+        (["distill.checkpoint=none.pt"], r"distill: checkpoint none\.pt does not exist; correct the path"),
+        (
+            ["distill.checkpoint=w.pt", "distill.pretrained=X"],
+            r"checkpoint is 'w\.pt' and pretrained 'X'; rule: one of them",
+        ),
+        (["distill.classes=['a']"], r"classes is \['a'\] and checkpoint is not set; rule: with it"),
+        (["distill.checkpoint_key=ema"], r"checkpoint_key is 'ema' and checkpoint is not set; rule: with it"),
+        (
+            ["distill.pretrained=DEFAULT"],
+            r"distill\.pretrained is 'DEFAULT'; 'resnet8' has no weights .* give a file as distill\.checkpoint",
+        ),
         (["training.method=dkd"], r"training\.method is 'dkd'; rule: .* set distill\.method and prune\.method"),
         (
             ["data.kind=scenes", *SCENES, "distill.method=dist"],
@@ -235,3 +250,49 @@ def test_another_teacher_that_knows_nothing_is_said() -> None:
     assert step.notes({}, {"validation_top1": 0.9, **known}) == []
     (said,) = step.notes({}, {"validation_top1": 0.12, **known})
     assert said.startswith("on the validation split this teacher is not clearly better than one answer to everything")
+
+
+def _saved(path: Path, model: str) -> dict[str, Any]:
+    """The weights of a new network of digits' size, which are in ``path`` then."""
+    torch = pytest.importorskip("torch")
+    from dlx_deploy.nn.models.inputs import ImageInput
+    from dlx_deploy.nn.models.registry import build_model
+
+    torch.manual_seed(7)
+    state = build_model(model, {"width": 1.0}, 10, ImageInput(1, 8, 8)).state_dict()
+    torch.save({"student": state}, path)
+    return dict(state)
+
+
+def test_a_student_and_its_control_begin_with_the_checkpoint(tmp_path: Path) -> None:
+    state = _saved(tmp_path / "w.pt", "resnet8")
+    (tmp_path / "deploy.toml").write_text(
+        '[distill]\nmodel = "resnet8"\ncheckpoint = "w.pt"\nepochs = 0\ncontrol = true\nclasses = ["0", "1", "2", "3", '
+        '"4", "5", "6", "7", "9", "8"]\n'
+    )
+    config = load_config(tmp_path / "deploy.toml")
+    steps = {step.name: step for step in steps_for(config, load_target("jetson").profile)}
+    assert steps["distill-control"].inputs["checkpoint"] == tmp_path / "w.pt" == steps["distill"].inputs["checkpoint"]
+    section = steps["distill"].params
+    assert isinstance(section, Distill)
+    assert section.checkpoint == ".pt"  # its content is an input, its path is not in the key
+    prepare(Data(kind="digits", limit_train=64, limit_test=32), tmp_path / "data", 0)
+    (tmp_path / "out").mkdir()
+    given = {"data": tmp_path / "data", "checkpoint": tmp_path / "w.pt"}
+    metrics = STAGE.run(Job(section, given, tmp_path / "out", threads=1, checkpoints=tmp_path / "kept"))
+    assert metrics["epochs"] == 0
+    kept = load_model(tmp_path / "out" / "model")[0].state_dict()
+    assert kept["layer1.0.conv1.weight"].equal(state["layer1.0.conv1.weight"])
+    assert kept["linear.weight"][8].equal(state["linear.weight"][9])  # in the order of the data's classes
+    assert kept["linear.weight"][9].equal(state["linear.weight"][8])
+    assert kept["linear.weight"][7].equal(state["linear.weight"][7])
+
+
+def test_a_student_s_checkpoint_that_does_not_fit_is_said_before_the_data_are_made(tmp_path: Path) -> None:
+    _saved(tmp_path / "w.pt", "resnet20")
+    given = [f"distill.checkpoint={tmp_path / 'w.pt'}", "distill.model=resnet8"]
+    with pytest.raises(ConfigError, match=r"distill: .*w\.pt: does not fit the model"):
+        rehearsed(tmp_path, *given)
+    with pytest.raises(ConfigError, match=r"distill: .*w\.pt: distill\.checkpoint_key is 'ema'; it must be a key of"):
+        rehearsed(tmp_path, *given, "distill.checkpoint_key=ema")
+    rehearsed(tmp_path, given[0], "distill.model=resnet20")

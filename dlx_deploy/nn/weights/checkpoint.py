@@ -149,9 +149,7 @@ def _prefix(own: Collection[str], state: Mapping[str, object], path: Path) -> st
             "one, without its last dot"
         )
     if len(prefixes) > 1:
-        log.warning(
-            "%s: holds networks under %s; took %s (teacher.checkpoint_key)", path, _first(prefixes), averaged[0]
-        )
+        log.warning("%s: holds networks under %s; took %s (checkpoint_key)", path, _first(prefixes), averaged[0])
     return next(iter(averaged if len(prefixes) > 1 else prefixes), "")
 
 

@@ -197,7 +197,7 @@ def _choice(keys: list[str], path: Path) -> str:
                 f"{path}: holds several state dicts: {', '.join(keys[:_SHOWN])}; set teacher.checkpoint_key to one of "
                 "them"
             )
-        log.warning("%s: holds state dicts under %s; took %s (teacher.checkpoint_key)", path, ", ".join(keys), keys[0])
+        log.warning("%s: holds state dicts under %s; took %s (checkpoint_key)", path, ", ".join(keys), keys[0])
     return keys[0]
 
 

@@ -46,7 +46,7 @@ def keep_class_order(
     """
     if names is None:
         log.warning(
-            "%s names no classes: its outputs are taken in the order of the data's, %s; teacher.classes says another",
+            "%s names no classes: its outputs are taken in the order of the data's, %s; the key classes says another",
             where,
             few(classes),
         )

@@ -242,11 +242,9 @@ def test_what_was_taken_and_what_was_left_out_is_said(tmp_path: Path, caplog: py
             load_into(network(), read_checkpoint(path), path)
         return caplog.text
 
-    assert "holds state dicts under ema, model; took ema (teacher.checkpoint_key)" in told(
-        {"model": state, "ema": state}
-    )
+    assert "holds state dicts under ema, model; took ema (checkpoint_key)" in told({"model": state, "ema": state})
     beside = {**prefixed(state, "model."), **prefixed(state, "ema_model.")}
-    assert "holds networks under model., ema_model.; took ema_model. (teacher.checkpoint_key)" in told(beside)
+    assert "holds networks under model., ema_model.; took ema_model. (checkpoint_key)" in told(beside)
     assert "1 of 10 tensors left out: criterion.weight" in told({**state, "criterion.weight": torch.ones(3)})
     assert "left out what is no tensor: epoch" in told({**state, "epoch": 3})
     assert not told(prefixed(state, "model."))
