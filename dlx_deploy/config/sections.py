@@ -201,7 +201,8 @@ class Taught(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One training run under a teacher: ``alpha`` of what it answers, the rest of the targets.
 
     ``alpha * T^2 * soft + (1 - alpha) * CE``, where soft is, by ``method``, Hinton et al. 2015, Zhao et al. 2022 (DKD)
-    or Huang et al. 2022 (DIST); ``standardize``: of Z-scores of the logits (Sun et al. 2024).
+    or Huang et al. 2022 (DIST); ``standardize``: of Z-scores of the logits (Sun et al. 2024). ``soft_warmup``: the
+    share of all steps over which the first term rises from 0.
     """
 
     method: Literal["hinton", "dkd", "dist"] = HINTON
@@ -209,6 +210,7 @@ class Taught(Training, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alpha: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
     beta: Annotated[float, Meta(ge=0.0)] = 0.0
     standardize: bool = False
+    soft_warmup: Fraction = 0.0
 
     def __post_init__(self) -> None:
         if self.beta and self.method == HINTON:

@@ -157,8 +157,25 @@ def test_images_that_cannot_be_opened_are_said(tmp_path: Path) -> None:
 def test_a_student_that_is_not_smaller_is_said() -> None:
     assert larger_student(load_config(None, [])) == ""
     said = larger_student(load_config(None, ["distill.model='resnet110'"]))
+    assert larger_student(load_config(None, ["distill.model='resnet20'", "distill.arguments={width=2.0}"]))  # itself
     assert "the student is not smaller than its teacher: resnet110 has 1.73 M parameters and " in said
     assert "resnet20 1.08 M parameters and 10.1 M multiply-accumulates; set distill.model and distill.arguments" in said
+
+
+VIEWS = """
+from dlx_deploy.nn.models.resnet_cifar import CifarResNet
+class Averaged(CifarResNet):
+    def forward(self, x): return (super().forward(x) + super().forward(x.flip(3))) / 2
+def averaged(num_classes): return Averaged(1, (16, 32, 64), 1, num_classes, "A")
+"""
+
+
+def test_a_student_that_is_asked_once_where_its_teacher_averages_views_is_smaller(tmp_path: Path) -> None:
+    (tmp_path / "views.py").write_text(VIEWS)
+    given = [f"teacher.model={tmp_path}/views.py:averaged", "distill.model=resnet8"]
+    once = ["distill.arguments={width=1.0, shortcut='A'}"]
+    assert larger_student(load_config(None, [*given, *once])) == ""
+    assert "0.0778 M parameters" in larger_student(load_config(None, [*given, "distill.arguments={shortcut='B'}"]))
 
 
 def test_the_command_writes_what_builds(here: Here, tmp_path: Path) -> None:

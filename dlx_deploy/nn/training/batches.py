@@ -46,7 +46,8 @@ class Batch:
     the CPU.
 
     ``weights``: float32[N], what each sample counts in the mean loss of an optimizer step; ``None``: all the same.
-    ``views``: int64[N] on the CPU, how each image was moved (``views.Views``); ``None``: not at all.
+    ``views``: int64[N] on the CPU, how each image was moved (``views.Views``); ``None``: not at all. ``done``: the
+    share of the run's optimizer steps that came before, 0..1, by which a loss may change.
     """
 
     inputs: Tensor
@@ -54,6 +55,7 @@ class Batch:
     rows: Tensor
     weights: Tensor | None = None
     views: Tensor | None = None
+    done: float = 1.0
 
 
 @dataclass(frozen=True)

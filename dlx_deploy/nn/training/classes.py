@@ -23,14 +23,18 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, recipe: Distillation) -> Tensor:
+def distillation_loss(
+    student: Tensor, teacher: Tensor, labels: Tensor, recipe: Distillation, done: float = 1.0
+) -> Tensor:
     """float32[N]: ``alpha * T^2 * soft + (1 - alpha) * CE`` of logits float32[N, classes], as ``recipe`` says.
 
     Of Hinton, Vinyals and Dean 2015 soft is ``KL(teacher || student)``, both softened by the temperature T. Several
     teachers' logits are float32[N, teachers, classes]. ``labels`` as in ``cross_entropy``; ``dkd`` takes classes.
+    ``done``: the share of all steps that is, by which alpha of the first term rises where the recipe says so.
     """
     soft = soft_loss(recipe)(*taught(student, teacher, recipe), labels)
-    return recipe.alpha * recipe.temperature**2 * soft + (1 - recipe.alpha) * cross_entropy(student, labels)
+    weight = recipe.soft_weight(done) * recipe.temperature**2
+    return weight * soft + (1 - recipe.alpha) * cross_entropy(student, labels)
 
 
 def supervised(label_smoothing: float) -> LossFn:
@@ -46,7 +50,7 @@ def class_blend(recipe: Distillation) -> Blend:
     """``distillation_loss`` of logits float32[N, classes]."""
 
     def blend(student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return distillation_loss(student, teacher, batch.targets, recipe)
+        return distillation_loss(student, teacher, batch.targets, recipe, batch.done)
 
     return blend
 

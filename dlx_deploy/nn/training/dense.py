@@ -68,7 +68,7 @@ def pixel_blend(recipe: Distillation, dice: bool) -> Blend:
 
     def blend(student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         soft = pixel_distillation(student, teacher, batch.targets, recipe)
-        return recipe.alpha * soft + (1 - recipe.alpha) * _hard(student, batch.targets, 0.0, dice)
+        return recipe.soft_weight(batch.done) * soft + (1 - recipe.alpha) * _hard(student, batch.targets, 0.0, dice)
 
     return blend
 

@@ -42,7 +42,8 @@ _LOGIT_EPSILON = 1e-7
 class Distillation:
     """The keys of a section that is taught: what a student minimises is ``alpha * T^2 * soft + (1 - alpha) * hard``.
 
-    ``beta``: of ``dkd`` and ``dist``, 0 is what their papers take.
+    ``beta``: of ``dkd`` and ``dist``, 0 is what their papers take. ``warmup``: the share of all steps over which the
+    first term rises from 0.
     """
 
     temperature: float
@@ -50,11 +51,20 @@ class Distillation:
     method: str = HINTON
     beta: float = 0.0
     standardize: bool = False
+    warmup: float = 0.0
 
     @classmethod
     def of(cls, section: Taught) -> Distillation:
         """What ``section`` says."""
-        return cls(section.temperature, section.alpha, section.method, section.beta, section.standardize)
+        of_method = (section.method, section.beta, section.standardize)
+        return cls(section.temperature, section.alpha, *of_method, section.soft_warmup)
+
+    def soft_weight(self, done: float) -> float:
+        """What the teacher's term counts, without T^2, when ``done`` (0..1) of all steps are.
+
+        The labels' term is the same throughout: rising linearly is what the authors of DKD do, for 20 of 240 epochs.
+        """
+        return self.alpha if done >= self.warmup else self.alpha * done / self.warmup
 
 
 def softened(logits: Tensor, recipe: Distillation) -> Tensor:

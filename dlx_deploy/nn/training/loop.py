@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,13 +207,15 @@ class _Run:
         processes' shares.
         """
         done, planned = epoch * self.steps_per_epoch + step, self.settings.epochs * self.steps_per_epoch
-        rate = learning_rate(min(done, planned - 1), planned, self.settings)
+        at = min(done, planned - 1)
+        rate = learning_rate(at, planned, self.settings)
         whole = sum(self.source.weight(rows) for parts in window for rows in parts)
         total, counted = None, 0.0
         for position, parts in enumerate(window):
             with self.trace.waiting():
                 batch = self.source.batch(parts, self.rank, generator)
             ends = position == 0, position + 1 == len(window)
+            batch = replace(batch, done=at / planned)
             summed = self.learner.backward(batch, self.loss, self.processes / whole, *ends)
             total = summed if total is None else total + summed
             counted += self.source.weight(parts[self.rank])

@@ -19,12 +19,18 @@ _SOME_CLASSES = 10
 
 
 def larger_student(config: Config) -> str:
-    """What to say of a student that has as many parameters or operations as its teacher, or more; else nothing."""
+    """What to say of a student that takes as many operations as its teacher, or has more parameters; else nothing.
+
+    As many parameters are well for one that is asked once where its teacher averages over views; where operations
+    cannot be counted they are not.
+    """
     student, teacher = network_cost(config.distill, config.data), network_cost(config.teacher, config.data)
     if student is None or teacher is None:
         return ""
-    slower = student.macs is not None and teacher.macs is not None and student.macs >= teacher.macs
-    if not slower and student.parameters < teacher.parameters:
+    if student.macs is None or teacher.macs is None:
+        if student.parameters < teacher.parameters:
+            return ""
+    elif student.macs < teacher.macs and student.parameters <= teacher.parameters:
         return ""
     return (
         f"the student is not smaller than its teacher: {config.distill.model} has {_words(student)}, "

@@ -139,8 +139,9 @@ def other_teachers(job: Job[Distill | Prune | Qat]) -> list[nn.Module]:
 
 def untaught(section: Distill) -> Distill:
     """``section`` as its control is trained: all but the teacher, the same for whatever a teacher would have been."""
-    of_teacher = ("method", "temperature", "beta", "standardize", "hints", "hint_method", "hint_weight")
-    usual = {key: getattr(Distill(), key) for key in (*of_teacher, "teachers", "control")}
+    of_method = ("method", "temperature", "beta", "standardize", "soft_warmup")
+    of_teacher = (*of_method, "hints", "hint_method", "hint_weight", "teachers", "control")
+    usual = {key: getattr(Distill(), key) for key in of_teacher}
     return msgspec.structs.replace(section, alpha=0.0, **usual)
 
 

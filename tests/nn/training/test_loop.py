@@ -229,6 +229,25 @@ def test_distillation_brings_the_student_to_its_teacher(train_data: TrainData) -
     assert (logits.argmax(1) == 7).all()
 
 
+def test_a_loss_knows_how_far_the_run_is_resumed_or_not(train_data: TrainData, tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        seen.append(batch.done)
+        return cross_entropy(logits, batch.targets)
+
+    settings = Distill(epochs=2, batch_size=48, accumulate=2, soft_warmup=0.5)
+    train(student(), train_data, settings, loss, RunContext(tmp_path), Hooks(TOP1))
+    batches = len(seen) // 2
+    steps = math.ceil(batches / 2)
+    assert seen == [(epoch * steps + i // 2) / (2 * steps) for epoch in range(2) for i in range(batches)]
+    whole, last = list(seen), sorted(tmp_path.glob("*"))[-1]
+    last.unlink()
+    seen.clear()
+    train(student(), train_data, settings, loss, RunContext(tmp_path), Hooks(TOP1))
+    assert seen == whole[batches:]
+
+
 def test_every_image_once_an_epoch_and_no_batch_of_one(train_data: TrainData) -> None:
     count = 33  # 32 + 1
     data = dataclasses.replace(train_data, inputs=train_data.inputs[:count], targets=train_data.targets[:count])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from dlx_deploy.config import Distill
 from dlx_deploy.nn.training.augment import seen_in
 from dlx_deploy.nn.training.batches import Batch, ImageFeed, TrainData
 from dlx_deploy.nn.training.classes import class_blend, cross_entropy, distillation_loss, supervised
+from dlx_deploy.nn.training.dense import pixel_blend
 from dlx_deploy.nn.training.distillation import Distillation
 from dlx_deploy.nn.training.inference import predict_logits
 from dlx_deploy.nn.training.losses import distilled, distilled_from, undistilled
@@ -130,3 +133,19 @@ def test_without_a_teacher_the_labels_alone_count() -> None:
     (wanted,) = torch.autograd.grad(cross_entropy(logits, labels).sum(), logits)
     assert torch.allclose(seen, wanted)
     assert torch.allclose(loss, cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize(("done", "share"), [(0.0, 0.0), (0.1, 0.25), (0.4, 1.0), (1.0, 1.0)])
+def test_the_teacher_s_term_rises_and_that_of_the_labels_stays(done: float, share: float) -> None:
+    torch.manual_seed(0)
+    logits, teacher, labels = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
+    batch = Batch(torch.empty(4), labels, torch.arange(4), done=done)
+    hard = 0.3 * cross_entropy(logits, labels)
+    soft = class_blend(Distillation(4.0, 0.7))(logits, teacher, batch) - hard
+    seen = class_blend(Distillation(4.0, 0.7, warmup=0.4))(logits, teacher, batch)
+    assert torch.allclose(seen, share * soft + hard, atol=1e-6)
+    maps, answers = logits.view(4, 3, 1, 1), teacher.view(4, 3, 1, 1)
+    pixels = replace(batch, targets=labels.view(4, 1, 1))
+    assert torch.allclose(
+        pixel_blend(Distillation(4.0, 0.7, warmup=0.4), False)(maps, answers, pixels), seen, atol=1e-6
+    )

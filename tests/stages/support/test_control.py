@@ -113,6 +113,13 @@ def test_one_control_serves_every_way_of_teaching() -> None:
     plain = untaught(Distill(epochs=3, learning_rate=0.2))
     assert (plain.alpha, plain.epochs, plain.learning_rate) == (0.0, 3, 0.2)
     other = Distill(
-        epochs=3, learning_rate=0.2, method="dkd", beta=3.0, temperature=2.0, standardize=True, control=True
+        epochs=3,
+        learning_rate=0.2,
+        method="dkd",
+        beta=3.0,
+        temperature=2.0,
+        standardize=True,
+        soft_warmup=0.1,
+        control=True,
     )
     assert untaught(other) == plain
