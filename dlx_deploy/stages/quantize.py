@@ -375,7 +375,7 @@ def _half_in_graph(job: Job[Quantize], precision: Precision, elsewhere: Half) ->
 
 STAGE = Stage(
     name="quantize",
-    version=6,
+    version=7,
     params=QuantizeParams,
     inputs=("onnx", "data", "plan", "reference"),
     outputs=("decisions.json", "layers.json", MODEL, "plan.json", "ranges.json", "sensitivity.json", "trials.json"),

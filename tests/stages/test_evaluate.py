@@ -75,9 +75,9 @@ def test_what_is_kept_is_the_same_for_any_number_of_threads(
     monkeypatch.setattr(evaluation, "BATCH", batch)
     sessions, opened = evaluation.open_session, []
 
-    def open_session(model: bytes, exact: bool, threads: int) -> Any:
+    def open_session(model: bytes, exact: bool, threads: int, fused: bool) -> Any:
         opened.append(threads)
-        return sessions(model, exact, threads)
+        return sessions(model, exact, threads, fused=fused)
 
     monkeypatch.setattr(evaluation, "open_session", open_session)
     files = {}

@@ -53,6 +53,8 @@ def run_in_batches(
     batch: int = BATCH,
     threads: int = 0,
     shrink: bool = True,
+    *,
+    fused: bool = False,
 ) -> Iterator[Arrays]:
     """The answers to ``samples`` in their order, ``batch`` at a time, or with ``shrink`` fewer, where the graph's
     activations are large: output name → float32[n, ...], or another type, if it is no float.
@@ -60,7 +62,7 @@ def run_in_batches(
     ``exact_qdq`` computes Q/DQ pairs in floating point as they are written, instead of with this host's INT8 kernels.
     So it does where these saturate (``execution.kernels``): what comes out is the target's answer, not this machine's.
     A model with a fixed batch gets its own batch size, the last one filled up with copies of the last sample.
-    ``threads`` (0: a core each) run batches side by side.
+    ``threads`` (0: a core each) run batches side by side. ``fused``: see ``open_session``.
 
     Raises:
         ConfigError: the samples do not have the model's inputs, types or sizes, or there are none.
@@ -73,7 +75,8 @@ def run_in_batches(
     # One thread for each batch, not all for each node: where other work has the cores too, as on a shared machine,
     # threads that wait for each other after every node of a small network take 17 times as long. And up to ONNX Runtime
     # 1.23 how many there are shows in float32's last bit.
-    session = open_session(source, exact_qdq or host_saturates(source), _threads_of_each(threads, side_by_side))
+    exact, of_each = exact_qdq or host_saturates(source), _threads_of_each(threads, side_by_side)
+    session = open_session(source, exact, of_each, fused=fused)
     shapes = input_shapes(session)
     types = {entry.name: _dtype(entry.type) for entry in session.get_inputs()}
     samples.refuse_misfit(types, shapes)

@@ -132,7 +132,7 @@ class Mse(_Binned):
     """
 
     def __init__(self, *, symmetric: bool) -> None:
-        super().__init__(Histogram(MSE_BINS, magnitudes=False))
+        super().__init__(Histogram(MSE_BINS, magnitudes=False, quick=True))
         self._symmetric = symmetric
 
     def update(self, values: Values, low: np.float32, high: np.float32) -> None:
@@ -145,7 +145,8 @@ class Mse(_Binned):
 
     def _nearest(self, counts: Counts, edges: Values) -> tuple[np.float32, np.float32]:
         filled = counts > 0
-        centres = ((edges[:-1] + edges[1:]) / 2)[filled].astype(np.float64)
+        exact = edges.astype(np.float64)
+        centres = ((exact[:-1] + exact[1:]) / 2)[filled]
         weights = counts[filled].astype(np.float64)
         low, high = min(float(self._seen.low), 0.0), max(float(self._seen.high), 0.0)
         if self._symmetric:

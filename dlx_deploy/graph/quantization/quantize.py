@@ -31,12 +31,13 @@ from dlx_deploy.graph.quantization.fit import (
 )
 from dlx_deploy.graph.quantization.kit.decisions import Decisions
 from dlx_deploy.graph.quantization.kit.efforts import steps_of
+from dlx_deploy.graph.quantization.kit.first_ranges import first_ranges
 from dlx_deploy.graph.quantization.kit.runner import improve
 from dlx_deploy.graph.quantization.kit.state import Setting, State
 from dlx_deploy.graph.quantization.layers import dense_heads, excluded, layer_precision, quantizable
 from dlx_deploy.graph.quantization.placement import Placement, narrowed, place
 from dlx_deploy.graph.quantization.plan import SCHEMA, Divided, LayerPlan, QuantizationPlan
-from dlx_deploy.graph.quantization.planning import asked_methods, scale_of
+from dlx_deploy.graph.quantization.planning import scale_of
 from dlx_deploy.graph.quantization.ranges import Ranges, collect_ranges
 from dlx_deploy.graph.quantization.request import NothingToQuantize, QuantizationRequest, nothing_to_quantize
 from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
@@ -199,11 +200,7 @@ def _static(model: ModelProto, samples: Samples, request: QuantizationRequest, p
     setting = setting_for(model, samples, request)
     model = as_divided(model, request.given)
     scheme, given, method = setting.scheme, request.given, request.method
-    ranges = Ranges()
-    if asked := asked_methods(setting.placement, given, method):
-        ranges = collect_ranges(
-            model, samples, asked, symmetric=scheme.symmetric, methods=request.methods, progress=progress
-        )
+    ranges = first_ranges(model, samples, setting, request.effort, method, progress)
     plan = setting.planned(model, ranges, method)
     _check_biases(model, scheme, given, plan)
     state, decisions, seconds = State(model, plan, ranges, method, _factors(given)), Decisions(), dict[str, float]()

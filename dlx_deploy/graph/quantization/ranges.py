@@ -20,7 +20,7 @@ from dlx_deploy.graph.quantization.observers import METHODS, Observer, RangeMeth
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.progress import Progress, silent
 
-__all__ = ["SCHEMA", "Range", "Ranges", "collect_ranges", "ranges_bytes", "rows_in_one_pass"]
+__all__ = ["LARGEST_BATCH", "SCHEMA", "Range", "Ranges", "collect_ranges", "ranges_bytes", "rows_in_one_pass"]
 
 SCHEMA = 1
 LARGEST_BATCH = 32
@@ -64,12 +64,14 @@ def collect_ranges(
     symmetric: bool,
     largest_batch: int = LARGEST_BATCH,
     methods: Mapping[str, RangeMethod] = METHODS,
+    halved: Collection[str] = (),
     progress: Progress = silent,
 ) -> Ranges:
     """The range of each tensor by each of the methods ``asked`` for it, and by min-max.
 
     That takes one pass over ``samples``, in blocks of at most ``largest_batch``, and of fewer where tensors are large;
-    histograms of large tensors take several, which need less memory and see the same.
+    histograms of large tensors take several, which need less memory and see the same. Methods in ``halved`` see every
+    other sample alone, the first and so on.
 
     Raises:
         ConfigError: no samples, no tensors, or a method that is not there.
@@ -92,8 +94,10 @@ def collect_ranges(
             first, seen = seen - start, seen + len(part)
             values = session.run(names, part.fitted(shapes).feed())
             for name, array in zip(names, values, strict=True):
-                if not _update(array.reshape(-1), observers[name]):
+                if not _update(array.reshape(-1), _but(observers[name], halved)):
                     raise _not_finite(model, part, first, name)
+                if halved:
+                    _update(array[first % 2 :: 2].reshape(-1), _only(observers[name], halved))
     bounds = {name: {method: one.bounds() for method, one in each.items()} for name, each in observers.items()}
     return Ranges(rows=len(samples), tensors=bounds)
 
@@ -142,6 +146,14 @@ def _refuse(
         raise ConfigError(f"calibration method {unknown[0]!r} is not one of {', '.join(methods)}")
 
 
+def _but(observers: Mapping[str, Observer], methods: Collection[str]) -> dict[str, Observer]:
+    return {name: observer for name, observer in observers.items() if name not in methods}
+
+
+def _only(observers: Mapping[str, Observer], methods: Collection[str]) -> dict[str, Observer]:
+    return {name: observer for name, observer in observers.items() if name in methods}
+
+
 def _update(values: NDArray[np.float32], observers: Mapping[str, Observer]) -> bool:
     """Whether the values are finite, and have been seen then."""
     if not values.size:
@@ -185,6 +197,8 @@ def _session(model: ModelProto, tensors: Collection[str]) -> _Session:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    # Between small nodes threads would wait for each other by turning: nearly half of the processor's time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False  # it grows by powers of two, and what was returned to it stays there
     session: _Session = onnxruntime.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
     return session

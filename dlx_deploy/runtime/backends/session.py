@@ -50,13 +50,18 @@ class InferenceSession(Protocol):
 
 
 def open_session(
-    model: bytes, exact_qdq: bool, threads: int = 0, providers: Optional[Sequence[str]] = None
+    model: bytes,
+    exact_qdq: bool,
+    threads: int = 0,
+    providers: Optional[Sequence[str]] = None,
+    fused: bool = False,
 ) -> InferenceSession:
     """An ``onnxruntime.InferenceSession`` of ``model`` on the CPU, or on ``providers``; it never falls back.
 
     ``exact_qdq`` runs the arithmetic that the graph describes, Q/DQ in floating point and float16 by rounding, instead
     of this host's integer and half-precision kernels: what a TensorRT-style graph means, the same on every version and
-    CPU, though slower. ``threads`` is the intra-op count, 0: ONNX Runtime's own.
+    CPU, though slower. ``threads`` is the intra-op count, 0: ONNX Runtime's own. ``fused``: that arithmetic at two
+    thirds of the time, where the last bit of sums in floating point does not matter.
 
     Raises:
         BackendMissing: onnxruntime or a provider is not here, or it is older than any that was tested.
@@ -70,7 +75,7 @@ def open_session(
     if exact_qdq:
         model = exact_model(model)
     try:
-        session = _kind(ort)(model, _options(ort, exact_qdq, threads), providers=wanted)
+        session = _kind(ort)(model, _options(ort, exact_qdq, threads, fused), providers=wanted)
     except session_errors(ort) as e:
         raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
     _check_providers(wanted, session.get_providers())
@@ -156,7 +161,7 @@ def _import() -> Foreign:
     return onnxruntime
 
 
-def _options(ort: Foreign, exact_qdq: bool, threads: int) -> Foreign:
+def _options(ort: Foreign, exact_qdq: bool, threads: int, fused: bool = False) -> Foreign:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     # Nothing but what ends the process: failures are raised, and what is printed holds the model's own names raw.
@@ -164,7 +169,8 @@ def _options(ort: Foreign, exact_qdq: bool, threads: int) -> Foreign:
     if exact_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.enable_mem_pattern = False  # up to 1.18 it mixes up buffers of casts: the second run gave old numbers
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        levels = ort.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if fused else levels.ORT_ENABLE_BASIC
     return options
 
 

@@ -67,9 +67,9 @@ def test_batches_that_run_side_by_side_come_in_their_order(monkeypatch: pytest.M
     asked: list[int] = []
     own = evaluation.open_session
 
-    def opened(model: bytes, exact_qdq: bool, threads: int) -> object:
+    def opened(model: bytes, exact_qdq: bool, threads: int, fused: bool) -> object:
         asked.append(threads)
-        return own(model, exact_qdq, threads)
+        return own(model, exact_qdq, threads, fused=fused)
 
     monkeypatch.setattr(evaluation, "open_session", opened)
     model = residual_net(batch=2).SerializeToString()
@@ -85,9 +85,9 @@ def test_no_session_has_a_second_thread_where_the_batches_at_once_are_asked_for(
 ) -> None:
     own, asked = evaluation.open_session, []
 
-    def opened(model: bytes, exact_qdq: bool, threads: int) -> object:
+    def opened(model: bytes, exact_qdq: bool, threads: int, fused: bool) -> object:
         asked.append(threads)
-        return own(model, exact_qdq, threads)
+        return own(model, exact_qdq, threads, fused=fused)
 
     monkeypatch.setattr(evaluation, "open_session", opened)
     model = residual_net().SerializeToString()

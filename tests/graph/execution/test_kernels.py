@@ -44,9 +44,9 @@ def exactly(monkeypatch: pytest.MonkeyPatch, model: bytes, host: Host) -> bool:
     seen: list[bool] = []
     opened = evaluation.open_session
 
-    def spy(source: bytes, exact_qdq: bool, threads: int = 0) -> Any:
+    def spy(source: bytes, exact_qdq: bool, threads: int = 0, fused: bool = False) -> Any:
         seen.append(exact_qdq)
-        return opened(source, exact_qdq, threads)
+        return opened(source, exact_qdq, threads, fused=fused)
 
     monkeypatch.setattr(evaluation, "open_session", spy)
     monkeypatch.setattr(kernels, "_host", lambda: host)

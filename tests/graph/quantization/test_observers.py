@@ -164,3 +164,20 @@ def test_mse_is_as_good_as_the_best_of_many_ranges(shape: str, symmetric: bool) 
 def test_mse_of_nothing_but_zeros_is_zero() -> None:
     for symmetric in (False, True):
         assert fed(Mse(symmetric=symmetric), np.zeros(9, np.float32)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("high", [1e-34, 1.0, 1e37])
+def test_quick_counts_are_those_of_numpy_but_at_edges(high: float) -> None:
+    values = (np.random.default_rng(0).uniform(-1, 1, 10_000) * high).astype(np.float32)
+    low, reach = values.min(), values.max()
+    usual, quick = Histogram(64, magnitudes=False), Histogram(64, magnitudes=False, quick=True)
+    for histogram in (usual, quick):
+        histogram.update(values[:100], values[:100].min(), values[:100].max())
+        histogram.update(values, low, reach)
+    assert quick.counts.sum() == usual.counts.sum() == 10_100
+    assert np.abs(quick.counts - usual.counts).max() <= 2
+    np.testing.assert_allclose(quick.edges, usual.edges, rtol=1e-5)
+
+
+def test_mse_of_values_as_large_as_there_are() -> None:
+    assert fed(Mse(symmetric=True), np.asarray([3e38, -3e38, 1e38], np.float32)) == pytest.approx((-3e38, 3e38))

@@ -211,3 +211,20 @@ def test_several_methods_see_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (
             seen.of(method)["conv2"] == activation_ranges(residual_net(), images(70), ["conv2"], method, True)["conv2"]
         )
+
+
+def test_methods_that_see_every_other_row_see_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = images(39)
+    pictures[::2] //= 8
+    asked = {"conv2": ["mse", "percentile"]}
+    usual = activation_ranges(residual_net(), pictures, ["conv2"], "minmax", symmetric=False)
+    half = activation_ranges(residual_net(), pictures[::2], ["conv2"], "mse", symmetric=False)
+    whole = activation_ranges(residual_net(), pictures, ["conv2"], "percentile", symmetric=False)
+    monkeypatch.setattr(ranges, "HELD_BYTES", 3 * 4096)  # blocks that begin at odd rows, too
+    seen = ranges.collect_ranges(
+        residual_net(), samples(pictures), asked, symmetric=False, largest_batch=3, halved=["mse"]
+    )
+    assert seen.of("minmax") == usual
+    assert seen.of("mse")["conv2"] == pytest.approx(half["conv2"], rel=0.03)
+    assert seen.of("mse") != activation_ranges(residual_net(), pictures, ["conv2"], "mse", symmetric=False)
+    assert seen.of("percentile")["conv2"] == pytest.approx(whole["conv2"], rel=0.1)

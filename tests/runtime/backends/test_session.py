@@ -59,6 +59,10 @@ def test_exact_arithmetic_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spy.options.intra_op_num_threads == 2
     x = np.array([[0.26, 1, 50, 200]], np.float32)  # 0.5, 1, 50, 127.5 after the Q/DQ
     np.testing.assert_allclose(session.run(None, {"x": x})[0], [[179 * 1.27] * 2], rtol=1e-6)
+    fused = open_session(quantized_sum(), exact_qdq=True, threads=2, fused=True)
+    assert spy.options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    assert spy.options.get_session_config_entry("session.disable_quant_qdq") == "1"
+    np.testing.assert_allclose(fused.run(None, {"x": x})[0], [[179 * 1.27] * 2], rtol=1e-6)
 
 
 def test_native_arithmetic_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,9 @@ def by_method(method: str) -> Step:
     def propose(state: State, setting: Setting, progress: Progress) -> State | None:
         if state.method == method:
             return None
-        ranges = setting.measured(state.model, method, progress)
+        ranges = (
+            state.ranges if setting.has_measured(state, method) else setting.measured(state.model, method, progress)
+        )
         if not ranges.rows:
             return None
         plan = setting.planned(state.model, ranges, method)

@@ -11,7 +11,7 @@ from dlx_deploy.graph.quantization.kit.equalisation import equalise, smooth
 from dlx_deploy.graph.quantization.kit.learned_rounding import learn_rounding
 from dlx_deploy.graph.quantization.kit.state import Step
 
-__all__ = ["Effort", "steps_of"]
+__all__ = ["Effort", "measured_ahead", "steps_of"]
 
 Effort = Literal["fast", "balanced", "best"]
 
@@ -32,3 +32,11 @@ def steps_of(effort: Effort, method: str) -> tuple[Step, ...]:
     """What is tried, where ranges were found by ``method``: one that was chosen is weighed against the plain one."""
     plain = (by_method("minmax"),) if method != "minmax" else ()
     return (*plain, *_STEPS[effort]) if effort != "fast" else ()
+
+
+def measured_ahead(effort: Effort, method: str) -> tuple[str, ...]:
+    """The methods of which the first steps need ranges of the network as it came, where one pass can give them all.
+
+    A histogram that was asked for sees whole blocks of inputs, as without any effort.
+    """
+    return ("mse",) if effort == "balanced" and method == "minmax" else ()

@@ -62,7 +62,7 @@ class Judge:
         """How near ``written`` comes."""
         noise = dict.fromkeys(self._answers, 0.0)
         same, asked, row = 0, 0, 0
-        for part in run_in_batches(to_bytes(written), self.held, self._exact):
+        for part in run_in_batches(to_bytes(written), self.held, self._exact, fused=True):
             for name, values in self._of(part).items():
                 reference = self._answers[name][row : row + len(values)]
                 noise[name] += float(np.square(reference.astype(np.float64) - values).sum())

@@ -15,7 +15,7 @@ from dlx_deploy.graph.quantization.kit.state import Setting, State, Step
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.progress import Progress
 
-__all__ = ["Improvement", "improve"]
+__all__ = ["LEAST_ROWS", "Improvement", "improve"]
 
 LEAST_ROWS = 16
 """Calibration inputs: with fewer, eight on either side say nothing."""

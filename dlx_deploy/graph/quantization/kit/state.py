@@ -87,6 +87,11 @@ class Setting:
             progress=progress,
         )
 
+    def has_measured(self, state: State, method: str) -> bool:
+        """Whether the ranges by ``method`` are known of the very model of ``state``."""
+        asked = asked_methods(self.placement, self.given, method)
+        return all({*methods} <= {*state.ranges.tensors.get(name, ())} for name, methods in asked.items())
+
     def planned(self, model: ModelProto, ranges: Ranges, method: str) -> QuantizationPlan:
         """The plan that follows."""
         return make_plan(model, self.scheme, self.placement, ranges, self.given, method)

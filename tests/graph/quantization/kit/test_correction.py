@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,23 +9,31 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.graph.model import Index, load, to_bytes
+from dlx_deploy.graph.quantization.kit import corrected
 from dlx_deploy.graph.quantization.kit.biases import add_to_biases, with_bias
+from dlx_deploy.graph.quantization.kit.corrected import mean_errors
 from dlx_deploy.graph.quantization.kit.correction import correct_biases
 from dlx_deploy.graph.quantization.kit.state import Setting, State
 from dlx_deploy.graph.quantization.scheme import CPU_REDUCED, TENSORRT, Scheme
 from dlx_deploy.progress import silent
 from dlx_deploy.runtime.backends.session import open_session
 
+from ....arrays import samples
 from ....onnx_fixtures import Net, digits, exported, images, node, residual_net
 from .states import started
 
 
-def values_of(model: ModelProto, names: list[str], inputs: NDArray[Any]) -> list[NDArray[Any]]:
+def values_of(
+    model: ModelProto, names: list[str], inputs: NDArray[Any], batch: str | int = "batch"
+) -> list[NDArray[Any]]:
     model = load(model)
     del model.graph.output[:]
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = open_session(to_bytes(model), exact_qdq=True, threads=1)
-    return session.run(names, {model.graph.input[0].name: inputs})
+    size = batch if isinstance(batch, int) else len(inputs)
+    parts = [inputs[at : at + size] for at in range(0, len(inputs), size)]
+    found = [session.run(names, {model.graph.input[0].name: part}) for part in parts]
+    return [np.concatenate(values) for values in zip(*found, strict=True)]
 
 
 def channel_errors(setting: Setting, state: State, inputs: NDArray[Any]) -> dict[str, float]:
@@ -43,24 +52,24 @@ def channel_errors(setting: Setting, state: State, inputs: NDArray[Any]) -> dict
 def test_every_channel_of_every_layer_has_the_mean_that_it_has_in_float32(scheme: Scheme) -> None:
     inputs = digits()[0][:48]
     setting, state = started(load(exported()), scheme, inputs)
-    corrected = correct_biases(state, setting, silent)
-    assert corrected is not None
-    assert set(corrected.biases) == set(state.plan.layers_at("int8"))
-    before, after = channel_errors(setting, state, inputs), channel_errors(setting, corrected, inputs)
+    found = correct_biases(state, setting, silent)
+    assert found is not None
+    assert set(found.biases) == set(state.plan.layers_at("int8"))
+    before, after = channel_errors(setting, state, inputs), channel_errors(setting, found, inputs)
     assert max(before.values()) > 0.01
     assert max(after.values()) < 0.1 * max(before.values())  # a bias in int32 is rounded, too
-    again = correct_biases(corrected, setting, silent)  # from the start, not on top of itself
+    again = correct_biases(found, setting, silent)  # from the start, not on top of itself
     assert again is not None
-    for layer, added in corrected.biases.items():
+    for layer, added in found.biases.items():
         assert np.array_equal(again.biases[layer], added)
 
 
 def test_the_network_itself_is_left_as_it_is() -> None:
     model = residual_net()
     setting, state = started(model, CPU_REDUCED, images(16))
-    corrected = correct_biases(state, setting, silent)
-    assert corrected is not None
-    assert to_bytes(corrected.model) == to_bytes(residual_net())
+    found = correct_biases(state, setting, silent)
+    assert found is not None
+    assert to_bytes(found.model) == to_bytes(residual_net())
 
 
 def biasless() -> ModelProto:
@@ -98,6 +107,41 @@ def test_a_bias_is_made_split_or_found_behind_a_product() -> None:
         assert np.array_equal(after.array(node(changed, layer).input[2]), expected)
     assert np.array_equal(after.array("m.bias"), before.array("m.bias") + added["m/MatMul"])
     values_of(changed, ["logits"], images(2))
+
+
+@pytest.mark.parametrize(("opset", "batch"), [(17, "batch"), (20, "batch"), (20, 4)])
+def test_errors_are_those_of_one_layer_after_the_other(opset: int, batch: str | int, monkeypatch: Any) -> None:
+    """Whatever the batches, and where they are filled up."""
+    model = load(residual_net("conv", batch=batch))
+    model.opset_import[0].version = opset
+    inputs = images(32)
+    setting, state = started(model, TENSORRT, inputs)
+    layers = with_bias(state.model, state.plan.layers_at("int8"))
+    assert len(layers) > 3
+    errors: dict[str, NDArray[Any]] = {}
+    for layer in layers:
+        written = setting.write(replace(state, biases=errors))
+        (wanted,) = values_of(model, [node(model, layer).output[0]], inputs, batch)
+        (found,) = values_of(written, [node(written, layer).output[0]], inputs, batch)
+        others = tuple(axis for axis in range(wanted.ndim) if axis != 1)
+        errors[layer] = (wanted - found).mean(axis=others)
+    monkeypatch.setattr(corrected, "LARGEST_BATCH", 32)
+    seen = mean_errors(model, setting.write(state), layers, samples(inputs), silent)
+    assert list(seen) == layers
+    size = max(np.abs(errors[layer]).max() for layer in layers)
+    for layer in layers:
+        assert seen[layer].shape == errors[layer].shape
+        np.testing.assert_allclose(seen[layer], errors[layer], atol=(1e-5 if batch == "batch" else 0.3 * size))
+
+
+def test_errors_of_batches_are_a_mean_over_all_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting, state = started(residual_net(), TENSORRT, images(38))
+    layers, written = ["conv1/Conv"], setting.write(state)
+    whole = mean_errors(state.model, written, layers, setting.fitted, silent)
+    monkeypatch.setattr(corrected, "LARGEST_BATCH", 5)
+    parts = mean_errors(state.model, written, layers, setting.fitted, silent)
+    np.testing.assert_allclose(parts["conv1/Conv"], whole["conv1/Conv"], atol=1e-6)
+    assert np.abs(whole["conv1/Conv"]).max() > 1e-4
 
 
 def test_layers_without_a_place_for_a_bias_are_nothing_to_correct() -> None:

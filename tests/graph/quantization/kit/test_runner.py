@@ -14,7 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dlx_deploy.graph.model import load
-from dlx_deploy.graph.quantization.kit import runner
+from dlx_deploy.graph.quantization.kit import first_ranges, runner
+from dlx_deploy.graph.quantization.kit import state as kit_state
 from dlx_deploy.graph.quantization.kit.decisions import Decisions, decisions_bytes
 from dlx_deploy.graph.quantization.kit.judge import Score
 from dlx_deploy.graph.quantization.kit.runner import Improvement, improve
@@ -22,6 +23,7 @@ from dlx_deploy.graph.quantization.kit.state import Setting, State, Step
 from dlx_deploy.graph.quantization.plan import QuantizationPlan
 from dlx_deploy.graph.quantization.quantize import QuantizationReport, QuantizationRequest
 from dlx_deploy.graph.quantization.scheme import TENSORRT
+from dlx_deploy.graph.samples import Samples
 from dlx_deploy.progress import silent
 
 from ....arrays import quantize_model, samples
@@ -154,6 +156,25 @@ def test_a_plan_that_was_given_is_obeyed_and_the_rest_of_it_improved(style: str,
 def test_a_calibration_that_was_chosen_is_weighed_against_the_plain_one(tmp_path: Path) -> None:
     report = quantized(tmp_path, style="cpu", method="entropy", effort="balanced")
     assert [step.step for step in report.decisions.steps][:2] == ["ranges by minmax", "ranges by mse"]
+
+
+def test_one_pass_gives_the_ranges_that_balanced_weighs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    usual = first_ranges.collect_ranges
+
+    def counted(model: Any, inputs: Samples, *rest: Any, **named: Any) -> Any:
+        passes.append(len(inputs))
+        return usual(model, inputs, *rest, **named)
+
+    monkeypatch.setattr(first_ranges, "collect_ranges", counted)
+    monkeypatch.setattr(kit_state, "collect_ranges", counted)
+    report = quantized(tmp_path, 40, style="cpu", effort="balanced")
+    assert passes == [40]
+    assert report.decisions.steps[0].step == "ranges by mse"
+    assert report.decisions.steps[0].sqnr_db_after is not None
+    assert all({*bounds} == {"minmax", "mse"} for bounds in report.ranges.tensors.values())
+    quantized(tmp_path, 40, style="cpu", effort="balanced", method="percentile")
+    assert passes == [40, 40, 20]  # every method tells the ends of what it sees
 
 
 def test_dynamic_activations_say_that_there_is_nothing_to_improve(tmp_path: Path) -> None:
