@@ -82,8 +82,9 @@ Z = 1.96
 
 def built(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the build in ``folder`` says of its one target, and its manifest; what is stored is not done again."""
-    command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--json", "-j", "1"]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "dlx_deploy.cli", "build", "-j", "1"]
+    subprocess.run(command, cwd=folder, stdout=sys.stderr)  # what it did is said once more, in JSON
+    done = subprocess.run([*command, "--json"], cwd=folder, stdout=subprocess.PIPE, text=True)
     if done.returncode not in FINISHED:
         raise SystemExit(done.returncode)
     (summary,) = json.loads(done.stdout)

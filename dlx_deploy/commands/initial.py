@@ -45,11 +45,14 @@ def init(
     if not 0 < minutes < float("inf"):
         raise ConfigError(f"--minutes is {minutes}; must be more than 0")
     from dlx_deploy.config.template import render
+    from dlx_deploy.report.screen import showing
     from dlx_deploy.report.starting import StartView
     from dlx_deploy.start.choosing import start
     from dlx_deploy.start.wish import Wish
 
-    chosen = start(Wish(data, path, "", task, tuple(target or ()), minutes, model, checkpoint, say))
+    with showing("init") as progress:
+        wish = Wish(data, path, "", task, tuple(target or ()), minutes, model, checkpoint, say, progress)
+        chosen = start(wish)
     _write(path, render(chosen.values, chosen.reasons))
     print_view(StartView(str(path), chosen), as_json)
 

@@ -91,7 +91,7 @@ def _recognised(wish: Wish, path: Path, shapes: Shapes) -> Likeness:
     from dlx_deploy.nn.models.recognition.likeness import compared_with, likely_networks
 
     wish.say(f"{path}: looking for the network that it is of")
-    found = [compared_with(wish.model, shapes)] if wish.model else likely_networks(shapes, hint=path.stem)
+    found = [compared_with(wish.model, shapes)] if wish.model else likely_networks(shapes, wish.progress, path.stem)
     one = next(iter(found), None)
     if one is not None and one.exact:
         return one

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from dlx_deploy.progress import Progress, silent
+
 __all__ = ["Choices", "Machine", "Wish"]
 
 
@@ -24,6 +26,7 @@ class Wish:
     model: str = ""
     checkpoint: Path | None = None
     say: Callable[[str], None] = lambda _: None
+    progress: Progress = silent
 
 
 class Machine(msgspec.Struct, frozen=True):

@@ -81,7 +81,9 @@ def _toml(made: Start) -> str:
 def test_a_checkpoint_of_the_data_classes_is_not_trained(tmp_path: Path) -> None:
     folder = image_folder(image_folder(tmp_path / "photos", TWO, side=8), TWO, side=8, split="test")
     path = saved(tmp_path / "w.pt", 2, {"classes": list(TWO)})
-    made = chosen(folder, checkpoint=path)
+    told: list[str] = []
+    made = chosen(folder, checkpoint=path, progress=lambda done, total, text="": told.append(text))
+    assert "resnet8 is compared" in told
     assert (made.values["teacher.model"], made.values["teacher.checkpoint"]) == ("resnet8", "w.pt")
     assert {key: made.values[key] for key in ("teacher.epochs", "distill.enabled", "prune.enabled")} == {
         "teacher.epochs": 0,
