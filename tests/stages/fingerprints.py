@@ -110,7 +110,7 @@ class Code:
             if where.startswith((room, TASKS)) and (module := self.module(where)) is not None:
                 used = module.tree.body if "*" in names else _chosen(module, names)
                 statements += [_asked_of(s, asked) for s in used] if where.startswith(TASKS) else used
-        return frozenset(n.attr for s in statements for n in ast.walk(s) if isinstance(n, ast.Attribute))
+        return frozenset(name for s in statements for name in _attribute_names(s))
 
     def _reached(self, roots: Sequence[Edge], asked: frozenset[str]) -> dict[str, set[str]]:
         reached: dict[str, set[str]] = {}
@@ -229,6 +229,7 @@ class Code:
         return None
 
 
+@functools.cache  # statements are remembered, and compared by identity
 def _asked_of(statement: ast.stmt, asked: frozenset[str]) -> ast.stmt:
     """``statement`` of a task's module without methods, and arguments of the record, of other names than ``asked``."""
     parts = [*asked, "name", "inputs", "answers", "kinds"]
@@ -319,8 +320,14 @@ def _attributes(statement: ast.stmt) -> dict[str, set[str]]:
     return uses
 
 
-def _identifiers(node: ast.AST) -> set[str]:
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+@functools.cache
+def _identifiers(node: ast.AST) -> frozenset[str]:
+    return frozenset(n.id for n in ast.walk(node) if isinstance(n, ast.Name))
+
+
+@functools.cache
+def _attribute_names(node: ast.AST) -> frozenset[str]:
+    return frozenset(n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute))
 
 
 def _is_for_types(statement: ast.stmt) -> bool:
