@@ -227,3 +227,34 @@ def exported(opset: int = 17, batch: Any = "dynamic") -> bytes:
         path = Path(folder) / "digits.onnx"
         export_onnx(trained(), path, image_spec(8, 8, 1, (0.3,), (0.4,), opset, batch=batch))
         return path.read_bytes()
+
+
+def product_net(inputs: int = 64, hidden: int = 64, classes: int = 10, opset: int = 20) -> ModelProto:
+    """``first`` (MatMul and a sum, float32 ``x`` [batch, 3, inputs]) → Relu → a mean → ``head`` (Gemm, transposed)."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "first.weight": random.normal(0, 1 / np.sqrt(inputs), (inputs, hidden)),
+        "first.bias": random.normal(0, 0.1, hidden),
+        "head.weight": random.normal(0, 1 / np.sqrt(hidden), (classes, hidden)),
+        "head.bias": random.normal(0, 0.1, classes),
+    }
+    constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items()]
+    nodes = [
+        helper.make_node("MatMul", ["x", "first.weight"], ["first"], name="first/MatMul"),
+        helper.make_node("Add", ["first", "first.bias"], ["biased"], name="first/Add"),
+        helper.make_node("Relu", ["biased"], ["relu"], name="relu/Relu"),
+        helper.make_node("GlobalAveragePool", ["turned"], ["pooled"], name="pool/GlobalAveragePool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], name="flat/Flatten"),
+        helper.make_node("Gemm", ["flat", "head.weight", "head.bias"], ["logits"], name="head/Gemm", transB=1),
+    ]
+    nodes.insert(3, helper.make_node("Transpose", ["relu"], ["turned"], name="turn/Transpose", perm=[0, 2, 1]))
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, inputs])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    model.ir_version = helper.find_min_ir_version_for(model.opset_import)
+    return model

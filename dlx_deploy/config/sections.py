@@ -330,18 +330,24 @@ class Quantize(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     how much is tried to make INT8 more accurate, each attempt kept where held-out calibration inputs show it.
     ``max_drop``: by how much the validation score may fall against the teacher before layers are restored to floating
     point (``precision = "auto"``); ``gate``: ``gate.max_drop``; ``off``: nobody looks. ``weight_bits``: of the weights
-    of INT8 layers of which ``plan`` says nothing else.
+    of INT8 layers of which ``plan`` says nothing else. ``precision = "int4"``: weights alone, of MatMul and Gemm, with
+    a scale for each ``block_size`` inputs of an output channel.
     """
 
-    precision: Literal["auto", "int8", "fp16", "fp32"] = "auto"
+    precision: Literal["auto", "int8", "int4", "fp16", "fp32"] = "auto"
     elsewhere: Literal["auto", "fp16", "fp32"] = "auto"
     calibration: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
     effort: Literal["fast", "balanced", "best"] = "fast"
     activations: Literal["auto", "static", "dynamic"] = "auto"
     max_drop: Literal["gate", "off"] | Fraction = "gate"
     weight_bits: Literal[4, 8] = 8
+    block_size: Literal[32, 64, 128] = 32
     exclude: tuple[str, ...] = ()
     plan: str = ""
+
+    def __post_init__(self) -> None:
+        if self.block_size != 32 and self.precision != "int4":
+            raise ValueError(f"block_size is {self.block_size} and precision {self.precision!r}; rule: with 'int4'")
 
 
 class Compile(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from dlx_deploy.graph.shapes import folded
 __all__ = [
     "LAYERS",
     "MAX_LENGTH",
+    "NBITS",
     "QDQ",
     "STANDARD",
     "WEIGHTED",
@@ -39,6 +40,8 @@ WEIGHTED = (*LAYERS, "ConvTranspose")
 """Layers with weights."""
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 """What rounds a tensor to integers, and what makes real numbers of them again."""
+NBITS = "MatMulNBits"
+"""ONNX Runtime's own product with weights of 4 bits, whose shape ONNX does not know (``passes.nbits``)."""
 STANDARD = ("", "ai.onnx")
 """The names of ONNX's own domain."""
 
@@ -161,7 +164,7 @@ def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:
     Raises:
         StageFailed: ONNX's shape inference refuses the graph.
     """
-    model = load(model)
+    model = _with_known_products(load(model))
     if batch is not None:
         for value in model.graph.input:
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
@@ -179,6 +182,17 @@ def infer(model: ModelProto, batch: int | None = None) -> dict[str, TensorInfo]:
     values = {v.name: _info(v) for v in [*inferred.input, *inferred.value_info, *inferred.output]}
     values.update((t.name, TensorInfo(t.data_type, tuple(t.dims))) for t in inferred.initializer)
     return values
+
+
+def _with_known_products(model: ModelProto) -> ModelProto:
+    """``model``, edited in place, with a MatMul of float32 in place of each MatMulNBits: shapes alone are looked at."""
+    for node in model.graph.node:
+        if node.op_type == NBITS:
+            name, dims = f"{node.output[0]}/weights", [int_attribute(node, key, 0) for key in "KN"]
+            model.graph.input.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
+            plain = onnx.helper.make_node("MatMul", [node.input[0], name], list(node.output), name=node.name)
+            node.CopyFrom(plain)
+    return model
 
 
 def _info(value: onnx.ValueInfoProto) -> TensorInfo:

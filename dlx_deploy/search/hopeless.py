@@ -14,7 +14,7 @@ from dlx_deploy.targets.roofline import SPREAD, LayerCost, estimate
 
 __all__ = ["check_budgets", "hopeless"]
 
-BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+BITS: dict[Precision, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
 FASTEST = "roofline at its best, before training"
 
 
@@ -65,7 +65,7 @@ def _at_best(layer: LayerCost, precision: Precision) -> LayerCost:
     """``layer``, in FP32, as it would cost in ``precision``; what is smaller already stays."""
     if layer.dtype != "fp32":
         return layer
-    ratio = BYTES["fp32"] // BYTES[precision]
+    ratio = BITS["fp32"] // BITS[precision]
     return structs.replace(
         layer,
         dtype=precision,

@@ -58,8 +58,8 @@ def _choose(job: Job[CompileParams], asked: LayerPrecisions) -> tuple[str, str, 
         return "fp32", "the quantize stage kept FP32", {}
     if job.target.kind != "cpu":
         return asked.precision, f"the target runs {asked.precision.upper()}; its speed is measured on the board", {}
-    if job.params.precision == "int8":
-        return "int8", "the configuration asks for INT8", {}
+    if job.params.precision == asked.precision:
+        return asked.precision, f"the configuration asks for {asked.precision.upper()}", {}
     return _measure(job, job.device) if job.device else _estimate(job)
 
 

@@ -144,7 +144,7 @@ def check(setup: Setup[Qat]) -> None:
             "quantize.activations is 'dynamic' and qat.enabled is true; rule: scales that learn are static; set one of "
             "the two to 'static' or false"
         )
-    if config.quantize.precision in ("fp16", "fp32") or "int8" not in setup.target.precisions:
+    if config.quantize.precision not in ("auto", "int8") or "int8" not in setup.target.precisions:
         raise ConfigError(
             f"qat.enabled is true, quantize.precision {config.quantize.precision!r}, and {setup.target.name} runs "
             f"{', '.join(setup.target.precisions)}; rule: qat trains for int8; set qat.enabled = false"

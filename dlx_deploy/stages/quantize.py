@@ -45,14 +45,17 @@ __all__ = [
     "read_precisions",
 ]
 
-Precision = Literal["int8", "fp16", "fp32"]
+Precision = Literal["int8", "int4", "fp16", "fp32"]
 Half = Literal["fp16", "fp32"]
+INTEGERS: tuple[Precision, ...] = ("int8", "int4")
 
 PTQ_PLAN, PTQ_LAYERS = "plan without training", "layers without training"
 """Under which names is offered what the network is quantized with before ``qat`` trains it …"""
 QAT_MODEL, QAT_PLAN = "trained float32 graph", "trained plan"
 """… and what ``qat`` offers then."""
 
+OLDEST_INT4 = 20
+"""Opset: what INT4 needs of a graph (``graph.quantization.blocks``)."""
 QUANTIZED = "quantized"
 """The candidate's name."""
 _SCHEMA = 1
@@ -108,8 +111,8 @@ def run(job: Job[QuantizeParams]) -> Metrics:
         looked = _within_budget(job, _int8(job, out, elsewhere), elsewhere)
         precision = "int8" if looked.report is not None else elsewhere
     report = looked.report
-    if precision == "fp16":
-        report = _written(job, out, "fp16", elsewhere, dynamic=False)
+    if precision in ("fp16", "int4"):
+        report = _written(job, out, precision, elsewhere, dynamic=False)
     if report is None:
         report = unquantized(source, _given(job))
         shutil.copyfile(source, out)
@@ -125,13 +128,14 @@ def run(job: Job[QuantizeParams]) -> Metrics:
     (job.out / "ranges.json").write_bytes(ranges_bytes(report.ranges))
     (job.out / "plan.json").write_bytes(plan_bytes(report.plan))
     decisions = report.decisions
-    if precision != "int8" and job.params.effort != "fast":
+    if precision not in INTEGERS and job.params.effort != "fast":
         decisions = msgspec.structs.replace(decisions, effort=job.params.effort, note="nothing is INT8")
     (job.out / "decisions.json").write_bytes(decisions_bytes(decisions))
     (job.out / "trials.json").write_bytes(written(looked.trials))
     (job.out / "sensitivity.json").write_bytes(written(looked.sensitivity))
     kinds = list(report.layers.values())
-    counts = {f"{kind}_layers": float(kinds.count(kind)) for kind in ("int8", "fp16", "fp32")}
+    counted = ("int8", "fp16", "fp32", *(["int4"] if precision == "int4" else []))
+    counts = {f"{kind}_layers": float(kinds.count(kind)) for kind in counted}
     return {**counts, "size_bytes": float(out.stat().st_size), **_improvement(report)}
 
 
@@ -204,6 +208,7 @@ def _request(job: Job[Quantize], precision: Precision, elsewhere: Half, dynamic:
     return QuantizationRequest(
         style=job.target.quantization.style,
         int8=precision == "int8",
+        block_size=job.params.block_size if precision == "int4" else 0,
         half=_half_in_graph(job, precision, elsewhere),
         reduce_range=job.target.quantization.reduce_range,
         method=job.params.calibration,
@@ -224,10 +229,12 @@ def _given(job: Job[Quantize]) -> QuantizationPlan:
 
 def _precisions(params: Quantize, target: Profile) -> tuple[Precision, Half]:
     """The lowest precision of the plan, and that of the rest."""
-    runs = [p for p in ("int8", "fp16") if p in target.precisions and (p == "int8" or target.builds_engines)]
+    runs = [p for p in (*INTEGERS, "fp16") if p in target.precisions and (p in INTEGERS or target.builds_engines)]
     _refuse("precision", params.precision, runs)
     _refuse("elsewhere", params.elsewhere, runs)
     half: Half = "fp16" if "fp16" in runs and params.elsewhere != "fp32" else "fp32"
+    if params.precision == "int4":
+        return "int4", half
     if params.precision == "int8" or (params.precision == "auto" and "int8" in runs):
         return "int8", half
     if params.precision == "fp16" or (params.precision == "auto" and half == "fp16"):
@@ -317,6 +324,8 @@ def check(setup: Setup[Quantize]) -> None:
     params, batch = setup.params, setup.config.export.batch
     precision, _ = _precisions(params, setup.target)
     _refuse_dynamic(params, setup.target)
+    if precision == "int4":
+        _check_int4(setup)
     if params.weight_bits < 8 and precision != "int8":
         raise ConfigError(
             f"quantize.weight_bits is {params.weight_bits}, and quantize.precision {params.precision!r} writes no INT8 "
@@ -334,16 +343,32 @@ def check(setup: Setup[Quantize]) -> None:
         _check_plan(setup.inputs["plan"], params, precision)
 
 
+def _check_int4(setup: Setup[Quantize]) -> None:
+    """What does not go with weights alone in INT4."""
+    opset = setup.config.export.opset or setup.target.opset
+    if opset < OLDEST_INT4:
+        raise ConfigError(
+            f"quantize.precision is 'int4', and the graph's opset {opset}; rule: {OLDEST_INT4} or newer; set "
+            "export.opset, or quantize.precision to 'int8'"
+        )
+    if setup.params.activations != "auto":
+        raise ConfigError(
+            f"quantize.precision is 'int4' and quantize.activations {setup.params.activations!r}; rule: weights alone "
+            "are INT4, activations stay in floating point; leave it out"
+        )
+
+
 def _check_plan(path: Path, params: Quantize, precision: Precision) -> None:
     """What can be said of a plan without a graph."""
     from dlx_deploy.graph.quantization.plan import read_plan
 
     given = read_plan(path)
-    if precision != "int8" and (layers := given.layers_at("int8")):
-        raise ConfigError(
-            f"{path}: layers[{layers[0]!r}].precision is 'int8', and quantize.precision {params.precision!r} writes no "
-            "INT8 for this target; set one of the two to what the other says"
-        )
+    for kind in INTEGERS:
+        if precision != kind and (layers := given.layers_at(kind)):
+            raise ConfigError(
+                f"{path}: layers[{layers[0]!r}].precision is {kind!r}, and quantize.precision {params.precision!r} "
+                f"writes no {kind.upper()} for this target; set one of the two to what the other says"
+            )
 
 
 def _refuse_dynamic(params: Quantize, target: Profile) -> None:

@@ -30,7 +30,7 @@ SCHEMA = 1
 """The version of the profile format that this code reads."""
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "fp4"]
-"""What layers may run in; ``int4`` means 4-bit weights with half-precision arithmetic."""
+"""What layers may run in; ``int4`` means 4-bit weights with floating-point arithmetic."""
 
 Style = Literal["tensorrt", "cpu"]
 """Whose rules Q/DQ pairs follow: an explicitly quantized graph for TensorRT, or ONNX Runtime's kernels for CPUs."""
@@ -89,7 +89,7 @@ class Roofline(_Table, frozen=True, kw_only=True):
             "bf16": self.fp16_tflops,
             "int8": self.int8_tops,
             "fp8": self.fp8_tflops,
-            "int4": self.fp16_tflops,  # weight-only: the arithmetic is half precision
+            "int4": self.fp16_tflops or self.fp32_tflops,  # of weights alone: the arithmetic is floating
             "fp4": self.fp4_tflops,
         }
         return peaks[precision]

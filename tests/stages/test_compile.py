@@ -72,6 +72,13 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return ms
 
 
+@pytest.mark.parametrize("target", ["cpu-x86_64", "rpi5"])
+def test_what_the_configuration_names_is_shipped_untimed(target: str, tmp_path: Path) -> None:
+    shipped, recipe, metrics = run(tmp_path, target, precision="int4", quantized=b"int4", engine="off")
+    assert (shipped, recipe["precision"], metrics["int8"]) == (b"int4", "int4", 0.0)
+    assert (recipe["elsewhere"], recipe["reason"]) == ("fp32", "the configuration asks for INT4")
+
+
 @pytest.mark.parametrize(
     ("fp32", "int8", "shipped"), [(1.0, 0.5, b"int8"), (1.0, 0.97, b"fp32"), (1.0, 2.0, b"fp32"), (1.06, 1.0, b"int8")]
 )

@@ -36,7 +36,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     seen: dict[str, Any] = {}
 
     def convert(source: Path, out: Path, images: Any, plan: Any, *told: Any) -> Any:
-        seen.update(int8=plan.int8, half=plan.half)
+        seen.update(int8=plan.int8, half=plan.half, block_size=plan.block_size)
         out.write_bytes(source.read_bytes())
         return reported({"a/Conv": "int8" if plan.int8 else "fp16"})
 
@@ -68,6 +68,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("jetson", 20, {}, "int8", "fp16", True),
         ("jetson", 20, {"elsewhere": "fp32"}, "int8", "fp32", True),
         ("jetson", 20, {"precision": "fp16"}, "fp16", "fp16", True),
+        ("jetson", 20, {"precision": "int4"}, "int4", "fp16", True),
+        ("rpi5", 20, {"precision": "int4"}, "int4", "fp32", True),
         ("jetson", 20, {"precision": "fp32"}, "fp32", "fp32", True),
         ("jetson-xavier-nx", 16, {}, "int8", "fp16", False),  # no FP16 Q/DQ at opset 16: the builder is told
         ("jetson-xavier-nx", 16, {"precision": "fp16"}, "fp16", "fp16", True),
@@ -82,7 +84,8 @@ def test_the_plan(
 ) -> None:
     chosen, asked = plan(target, opset, **params)
     if precision != "fp32":
-        assert asked == {"int8": precision == "int8", "half": elsewhere == "fp16" and typed}
+        blocks = 32 if precision == "int4" else 0
+        assert asked == {"int8": precision == "int8", "half": elsewhere == "fp16" and typed, "block_size": blocks}
     assert (chosen.precision, chosen.elsewhere) == (precision, elsewhere if precision != "fp32" else "fp32")
     assert chosen.strongly_typed is typed
 
@@ -211,6 +214,15 @@ def test_what_the_target_does_not_run(plan: Any, target: str, params: dict[str, 
             ["quantize.weight_bits=4", "quantize.precision=fp16"],
             r"quantize\.weight_bits is 4, and quantize\.precision 'fp16' writes no INT8 for this target; rule: it says",
         ),
+        (
+            ["quantize.precision=int4", "export.opset=17"],
+            r"quantize\.precision is 'int4', and the graph's opset 17; rule: 20 or newer; set export\.opset",
+        ),
+        (
+            ["quantize.precision=int4", "quantize.activations=static"],
+            r"'int4' and quantize\.activations 'static'; rule: weights alone are INT4",
+        ),
+        (["quantize.block_size=64"], r"block_size is 64 and precision 'auto'; rule: with 'int4'"),
         (["quantize.exclude=['']"], r"quantize\.exclude has ''; rule: patterns of layer names"),
     ],
 )
@@ -223,6 +235,7 @@ def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str)
     ("overrides", "target", "message"),
     [
         (["quantize.precision=int8"], "jetson-nano", r"quantize\.precision is 'int8', which this target does not run"),
+        (["quantize.precision=int4"], "t4", r"quantize\.precision is 'int4', which this target does not run"),
         (["quantize.precision=fp16"], "rpi5", r"quantize\.precision is 'fp16', which .*; it runs fp32, int8"),
         (["quantize.elsewhere=fp16"], "rpi5", r"quantize\.elsewhere is 'fp16', which this target does not run"),
         (

@@ -35,7 +35,6 @@ def changed(profile: Profile, **changes: Any) -> Profile:
         ("jetson", {"precisions": ("fp32", "fp8")}, r"precisions\[1\] is 'fp8' but roofline\.fp8_tflops is 0"),
         ("jetson", {"precisions": ("fp32", "fp4")}, r"precisions\[1\] is 'fp4' but roofline\.fp4_tflops is 0"),
         ("rpi5", {"precisions": ("fp32", "bf16")}, r"precisions\[1\] is 'bf16' but roofline\.fp16_tflops is 0"),
-        ("rpi5", {"precisions": ("fp32", "int4")}, r"precisions\[1\] is 'int4' but roofline\.fp16_tflops is 0"),
         (
             "jetson",
             {"quantization__style": "cpu"},

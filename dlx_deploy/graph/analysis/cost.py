@@ -15,14 +15,14 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.model import QDQ, Index, TensorInfo, infer, int_attribute, load
+from dlx_deploy.graph.model import NBITS, QDQ, Index, TensorInfo, infer, int_attribute, load
 from dlx_deploy.targets.profile import Precision
 from dlx_deploy.targets.roofline import LayerCost
 
 __all__ = ["ModelSummary", "layer_costs", "model_summary"]
 
 RECURRENT = ("LSTM", "GRU", "RNN")
-HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "Einsum", "Attention", *RECURRENT)
+HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", NBITS, "Einsum", "Attention", *RECURRENT)
 ALIASES = (*QDQ, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 POINTWISE = frozenset(
     (
@@ -62,7 +62,7 @@ POINTWISE = frozenset(
 )
 BYTES: dict[int, int] = {TensorProto.DOUBLE: 8, TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.BFLOAT16: 2}
 PRECISIONS: dict[int, Precision] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
-WEIGHT_TYPES = (*BYTES, TensorProto.INT8, TensorProto.UINT8)
+WEIGHT_TYPES = (*BYTES, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4)
 INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 
 
@@ -107,15 +107,27 @@ def model_summary(model: Path | bytes | ModelProto) -> ModelSummary:
     proto = load(model)
     size = model.stat().st_size if isinstance(model, Path) else proto.ByteSize()
     index = Index(proto)
-    parameters = sum(int(np.prod(t.dims)) for t in proto.graph.initializer if _is_parameter(t, index))
+    parameters = sum(_numbers(t, index) for t in proto.graph.initializer if _is_parameter(t, index))
     return ModelSummary(sum(c.macs for c in layer_costs(proto)), parameters, size)
+
+
+def _numbers(tensor: TensorProto, index: Index) -> int:
+    """How many it stands for: MatMulNBits stores two in a byte."""
+    packed = any(node.op_type == NBITS for node in index.readers(tensor.name))
+    return int(np.prod(tensor.dims)) * (2 if packed else 1)
 
 
 def _is_parameter(tensor: TensorProto, index: Index) -> bool:
     """Whether some node computes with it: not a scale, a zero point, a shape, or a single number."""
     readers = index.readers(tensor.name)
-    role = any(n.op_type not in QDQ or n.input[0] == tensor.name for n in readers)
+    role = any(_computes_with(n, tensor.name) for n in readers)
     return tensor.data_type in (*WEIGHT_TYPES, TensorProto.INT32) and bool(tensor.dims) and role
+
+
+def _computes_with(node: NodeProto, name: str) -> bool:
+    """Whether what the node reads as ``name`` is no scale."""
+    first = {NBITS: node.input[:2]}.get(node.op_type, node.input[:1] if node.op_type in QDQ else node.input)
+    return name in first
 
 
 class _Costs:
@@ -196,6 +208,8 @@ class _Costs:
         int8 = made is not None and made.op_type == "DequantizeLinear"
         stored = self._index.initializers.get(self._behind(name))
         int32 = stored is not None and stored.data_type == TensorProto.INT32
+        if stored is not None and stored.data_type == TensorProto.INT4:
+            return -(-self._shape(self._behind(name)).elements // 2)
         return self._shape(self._behind(name)).elements * (1 if int8 and not int32 else self._width(name))
 
     def _macs(self, node: NodeProto) -> int:
@@ -233,10 +247,17 @@ class _Costs:
     def _precision(self, node: NodeProto, info: TensorInfo) -> Precision:
         if node.op_type == "MatMulInteger":
             return "int8"
+        if node.op_type == NBITS or self._reads_int4(node):
+            return "int4"
         makers = [self._index.made_by(name, "DequantizeLinear") for name in node.input[:2]]
         if node.op_type in HEAVY and len(makers) == 2 and all(makers):
             return "int8"
         return PRECISIONS.get(info.dtype, "fp32")
+
+    def _reads_int4(self, node: NodeProto) -> bool:
+        """Whether its weights are INT4; what it computes in is what floating point there is."""
+        stored = [self._index.initializers.get(self._behind(name)) for name in node.input[1:2]]
+        return any(tensor is not None and tensor.data_type == TensorProto.INT4 for tensor in stored)
 
     def _is_depthwise(self, node: NodeProto) -> bool:
         if node.op_type not in ("Conv", "ConvTranspose"):

@@ -15,6 +15,7 @@ from onnx import ModelProto
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import Index
 from dlx_deploy.graph.passes.seams import seams
+from dlx_deploy.graph.quantization.fit_weights import check_bits, check_blocks
 from dlx_deploy.graph.quantization.layers import layer_precision, quantizable, weight_axis
 from dlx_deploy.graph.quantization.placement import Pair, Placement
 from dlx_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan, TensorPlan
@@ -94,8 +95,10 @@ def check_layers(model: ModelProto, given: QuantizationPlan, scheme: Scheme | No
         where = f"quantize.plan: layers[{name!r}]"
         if complaint := _precision(name, layer, name in plain, scheme, half, out):
             raise ConfigError(f"{where}.precision is {layer.precision!r}; {complaint}")
+        if layer.precision == "int4" or layer.block_size:
+            check_blocks(index, given, plain.get(name), layer, scheme)
         if layer.weight_bits:
-            _check_bits(model, given, name, scheme)
+            check_bits(model, given, name, scheme)
         if not layer.scales:
             continue
         if layer.precision != "int8" or scheme is None or scheme.name == "cpu-dynamic":
@@ -113,29 +116,18 @@ def check_layers(model: ModelProto, given: QuantizationPlan, scheme: Scheme | No
             raise ConfigError(f"{where}.scales differ from those of {other!r}; rule: one scale for shared weights")
 
 
-def _check_bits(model: ModelProto, given: QuantizationPlan, name: str, scheme: Scheme | None) -> None:
-    """Nothing, if the layer's weights can have as many bits as its line says."""
-    layer, where = given.layers[name], f"quantize.plan: layers[{name!r}].weight_bits"
-    if layer.precision != "int8" or scheme is None or scheme.name == "cpu-dynamic":
-        raise ConfigError(f"{where} is {layer.weight_bits}; rule: for int8 layers on static ranges; leave it out")
-    read = {node.name: node.input[1] for node in model.graph.node if node.name in given.layers}
-    for other, line in given.layers.items():
-        if read[other] == read[name] and line.weight_bits not in (None, layer.weight_bits):
-            raise ConfigError(
-                f"{where} is {layer.weight_bits}, that of {other!r} {line.weight_bits}; rule: one for shared weights"
-            )
-
-
 def _precision(name: str, layer: LayerPlan, plain: bool, scheme: Scheme | None, half: bool, out: set[str]) -> str:
     """What stands against the layer's precision."""
     if layer.precision == "fp16" and not half:
         return "no FP16 is written into this graph; set it to 'fp32', or see quantize.elsewhere and the target's opset"
-    if layer.precision != "int8":
+    if layer.precision not in ("int8", "int4"):
         return ""
-    if scheme is None:
-        return "quantize.precision lets nothing be int8; set one of the two to what the other says"
+    if scheme is None or (layer.precision == "int4") != (scheme.block_size > 0):
+        return f"quantize.precision lets nothing be {layer.precision}; set one of the two to what the other says"
     if name in out:
         return "quantize.exclude matches it; take it out of one of the two"
+    if layer.precision == "int4":
+        return "" if plain else "rule: Gemm and MatMul with a constant matrix become INT4; set it to 'fp32'"
     return "" if plain else "rule: Conv, Gemm and MatMul with constant weights become INT8; set it to 'fp32'"
 
 

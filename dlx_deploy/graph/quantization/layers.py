@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from onnx import ModelProto, NodeProto, TensorProto
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.model import LAYERS, WEIGHTED, Index, TensorInfo, attribute, infer, int_attribute
+from dlx_deploy.graph.model import LAYERS, NBITS, WEIGHTED, Index, TensorInfo, attribute, infer, int_attribute
 from dlx_deploy.graph.passes.fold import constants_of
 
 __all__ = [
@@ -123,7 +123,7 @@ def through_qdq(index: Index, name: str) -> str | None:
 
 
 def layer_precision(model: ModelProto) -> dict[str, str]:
-    """Node name → ``int8``, ``fp16`` or ``fp32`` for every layer, as the graph that is read has it.
+    """Node name → ``int8``, ``int4``, ``fp16`` or ``fp32`` for every layer, as the graph that is read has it.
 
     A convolution is always a layer, a Gemm or MatMul where its weights come from constants, computed or not: a layer
     whose weights are hidden behind other nodes runs in floating point and is listed as such.
@@ -132,6 +132,8 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
     types: dict[str, TensorInfo] = {}
     precisions = {}
     for node in model.graph.node:
+        if node.op_type == NBITS:
+            precisions[node.name] = "int4"
         if node.op_type == DYNAMIC and node.input[1] in index.initializers:
             precisions[node.name.removesuffix(DYNAMIC_SUFFIX)] = "int8"
         if node.op_type not in WEIGHTED:
@@ -140,6 +142,9 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
         stored = index.initializers.get(weight or node.input[1])
         if stored is None and node.input[1] not in computed and node.op_type in ("Gemm", "MatMul"):
             continue  # the product of two activations
+        if stored is not None and stored.data_type == TensorProto.INT4:
+            precisions[node.name] = "int4"
+            continue
         if stored is not None and weight is not None and through_qdq(index, node.input[0]) is not None:
             precisions[node.name] = "int8"
             continue

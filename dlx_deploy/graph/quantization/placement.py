@@ -5,6 +5,7 @@ fuse convolution, sum and activation and read the other input in INT8 (NVIDIA's 
 ``kernels``: the outputs of convolutions, residual sums and what follows them too, so that integers pass from kernel to
 kernel; an activation function that only clips is left to the quantizer, which clips as well. Outputs of Gemm and MatMul
 keep their resolution: the logits are among them. Dense ones come from convolutions: see ``layers.dense_heads``.
+``weights``: none, weights alone are quantized.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 def place(
     model: ModelProto,
-    where: Literal["inputs", "kernels"],
+    where: Literal["inputs", "kernels", "weights"],
     layers: Sequence[NodeProto],
     skipped: Collection[str] = (),
     left_out: Collection[str] = (),
@@ -119,6 +120,13 @@ def _weights(index: Index, layers: Sequence[NodeProto]) -> list[Weights]:
         axis = weight_axis(node, len(index.initializers[name].dims))
         readers.setdefault((name, axis), []).append(node.name)
     return [Weights(name, axis, tuple(names)) for (name, axis), names in readers.items()]
+
+
+def _nothing_else(
+    index: Index, layers: Sequence[NodeProto], skipped: Collection[str], left_out: Collection[str]
+) -> Placement:
+    """Weights alone."""
+    return Placement(entries=tuple(_weights(index, layers)))
 
 
 def _kernels(
@@ -226,4 +234,4 @@ def _depths(index: Index) -> dict[str, int]:
 
 
 _Place = Callable[[Index, Sequence[NodeProto], Collection[str], Collection[str]], Placement]
-_PLACES: Mapping[str, _Place] = {"inputs": _inputs, "kernels": _kernels}
+_PLACES: Mapping[str, _Place] = {"inputs": _inputs, "kernels": _kernels, "weights": _nothing_else}

@@ -18,6 +18,7 @@ from dlx_deploy.runtime.schemas import newer_schema
 
 __all__ = [
     "SCHEMA",
+    "BlockSize",
     "Divided",
     "LayerPlan",
     "Precision",
@@ -32,8 +33,9 @@ SCHEMA = 1
 MAX_BYTES = 256 << 20
 """A line of scales for each of thousands of layers is far smaller."""
 
-Precision = Literal["int8", "fp16", "fp32"]
+Precision = Literal["int8", "int4", "fp16", "fp32"]
 WeightBits = Literal[4, 8]
+BlockSize = Literal[32, 64, 128]
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -61,13 +63,15 @@ class LayerPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, o
 
     Without them each is that of the channel's largest magnitude. ``source``: ``max``, or whatever else made them.
     ``weight_bits``: of the weights' integers, stored as int8; 4: from -7 to 7. ``None``: 8 beside ``scales``, else
-    ``quantize.weight_bits``.
+    ``quantize.weight_bits``. ``int4``: weights alone, of which each ``block_size`` inputs of a channel have a scale,
+    found as ``source`` says: ``max`` or ``mse`` (``blocks``).
     """
 
     precision: Precision = "int8"
     source: str = ""
     scales: tuple[float, ...] = ()
     weight_bits: WeightBits | None = None
+    block_size: BlockSize | None = None
 
 
 class Divided(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from dlx_deploy.graph.model import Index
+from dlx_deploy.graph.quantization.blocks import LEVELS, block_scales
 from dlx_deploy.graph.quantization.placement import Placement
 from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan, TensorPlan, WeightBits
 from dlx_deploy.graph.quantization.ranges import Range, Ranges
@@ -23,6 +24,7 @@ __all__ = [
     "make_plan",
     "scale_of",
     "weight_levels",
+    "weight_scales",
     "with_room_for_bias",
 ]
 
@@ -75,6 +77,8 @@ def scale_of(plan: QuantizationPlan, tensor: str) -> np.float32:
 
 def weight_levels(scheme: Scheme, layer: LayerPlan) -> int:
     """The largest integer of the layer's weights: 7 of 4 bits, whose smallest is -7."""
+    if layer.block_size:
+        return LEVELS
     bits = layer.weight_bits or FULL_BITS
     return min(scheme.weight_levels, (1 << bits - 1) - 1)
 
@@ -128,8 +132,11 @@ def _layers(
 ) -> dict[str, LayerPlan]:
     """The layers on int8 with the scales of their weights, which layers that share them have in common."""
     nodes = {node.name: node for node in index.model.graph.node}
-    layers = {}
+    layers: dict[str, LayerPlan] = {}
     for weights in placement.weights:
+        if scheme.block_size:
+            layers.update((name, _blocks(scheme, given.layers.get(name, LayerPlan()))) for name in weights.layers)
+            continue
         entries = [given.layers.get(name, LayerPlan()) for name in weights.layers]
         entry = next((entry for entry in entries if entry.scales), LayerPlan(source="max"))
         unsaid: WeightBits = FULL_BITS if entry.scales else scheme.weight_bits
@@ -150,6 +157,27 @@ def _layers(
         )
         layers.update(dict.fromkeys(weights.layers, planned))
     return layers
+
+
+def _blocks(scheme: Scheme, given: LayerPlan) -> LayerPlan:
+    """The line of a layer with INT4 weights, whose scales follow from them."""
+    assert scheme.block_size
+    size = given.block_size or scheme.block_size
+    return LayerPlan(precision="int4", source=given.source or "max", block_size=size)
+
+
+def weight_scales(
+    scheme: Scheme, layer: LayerPlan, weight: NDArray[np.float32], axis: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Those that are stored, and the same in the shape of ``weight``, or one that broadcasts to it.
+
+    ``axis``: that of the output channels in ``weight``.
+    """
+    if layer.block_size:
+        stored = block_scales(weight, 1 - axis, layer.block_size, layer.source, scheme.half_scales)
+        return stored, np.repeat(stored, layer.block_size, axis=1 - axis)
+    scales = np.asarray(layer.scales, dtype=np.float32)
+    return scales, scales.reshape([-1 if at == axis else 1 for at in range(weight.ndim)])
 
 
 def with_room_for_bias(

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.graph.model import Index, load, to_bytes
+from dlx_deploy.graph.model import Index, load, opset, to_bytes
 from dlx_deploy.graph.passes.base import Pass, run_passes
 from dlx_deploy.graph.passes.fence import FENCE
 from dlx_deploy.graph.passes.half import float_tensors, half_precision
+from dlx_deploy.graph.passes.nbits import as_matmul_nbits
 from dlx_deploy.graph.passes.seams import divided
 from dlx_deploy.graph.passes.tidy import TIDY
+from dlx_deploy.graph.quantization.blocks import unblocked
 from dlx_deploy.graph.quantization.dynamic import dynamic_layers, quantize_dynamically
 from dlx_deploy.graph.quantization.fit import (
     check_bias,
@@ -30,7 +32,7 @@ from dlx_deploy.graph.quantization.fit import (
     check_tensors,
 )
 from dlx_deploy.graph.quantization.kit.decisions import Decisions
-from dlx_deploy.graph.quantization.kit.efforts import steps_of
+from dlx_deploy.graph.quantization.kit.efforts import block_steps, steps_of
 from dlx_deploy.graph.quantization.kit.first_ranges import first_ranges
 from dlx_deploy.graph.quantization.kit.runner import improve
 from dlx_deploy.graph.quantization.kit.state import Setting, State
@@ -66,7 +68,7 @@ OVERFLOW_BATCH = 4
 class QuantizationReport:
     """What was done: ``plan`` in full, the ``ranges`` it rests on, and how many activations got Q/DQ.
 
-    ``layers``: node name → ``int8``, ``fp16`` or ``fp32`` for each layer with weights, as the graph has it.
+    ``layers``: node name → ``int8``, ``int4``, ``fp16`` or ``fp32`` for each layer with weights, as the graph has it.
     ``decisions``: what was tried to make the integers better, and ``seconds`` of CPU time for each.
     """
 
@@ -103,9 +105,11 @@ def quantize_model(
     passes.append(TIDY)
     if request.style == "tensorrt":
         passes += [FENCE, TENSORRT_RULES]
+    elif request.block_size:
+        passes.insert(-1, as_matmul_nbits(opset(model)))
     written = run_passes(load(model), passes, source.name)
     layers = layer_precision(written)
-    if request.int8 and "int8" not in layers.values():
+    if request.scheme is not None and not {"int8", "int4"} & set(layers.values()):
         raise nothing_to_quantize(model, request)
     out.write_bytes(to_bytes(written))
     activations = sum(node.op_type == "QuantizeLinear" for node in written.graph.node)
@@ -204,11 +208,14 @@ def _static(model: ModelProto, samples: Samples, request: QuantizationRequest, p
     plan = setting.planned(model, ranges, method)
     _check_biases(model, scheme, given, plan)
     state, decisions, seconds = State(model, plan, ranges, method, _factors(given)), Decisions(), dict[str, float]()
-    if steps := steps_of(request.effort, method):
-        found = improve(state, setting, steps, samples, request.style == "tensorrt", progress)
+    if steps := block_steps(request.effort) if scheme.block_size else steps_of(request.effort, method):
+        exact = request.style == "tensorrt" or scheme.block_size > 0
+        found = improve(state, setting, steps, samples, exact, progress)
         state, seconds = found.state, dict(found.seconds)
         decisions = replace(found.decisions, effort=request.effort)
-    write = Pass("int8", lambda graph: setting.write_int8(graph, state), requires=_nameless)
+    write = Pass(
+        "int4" if scheme.block_size else "int8", lambda graph: setting.write_int8(graph, state), requires=_nameless
+    )
     factors = {name: Divided(by=tuple(by.tolist())) for name, by in state.divided.items()}
     plan = replace(state.plan, divided=factors)
     return _Int8(state.model, (write,), state.ranges, plan, decisions, seconds)
@@ -218,6 +225,8 @@ def _placement(model: ModelProto, scheme: Scheme, request: QuantizationRequest, 
     """Where Q/DQ go, once it is known that the plan that was given can be followed."""
     index, given = Index(model), request.given
     left_out = matched | set(given.layers_at("fp16", "fp32"))
+    if scheme.block_size:
+        left_out |= unblocked(index, scheme.block_size, given)
     if scheme.placement == "kernels":
         left_out |= dense_heads(index) - set(given.layers_at("int8"))
     skipped = [name for name, tensor in given.tensors.items() if tensor.precision == "fp32"]

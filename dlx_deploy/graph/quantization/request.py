@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 from onnx import ModelProto
@@ -16,7 +17,7 @@ from dlx_deploy.graph.quantization.layers import excluded, quantizable
 from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
 from dlx_deploy.graph.quantization.plan import SCHEMA, QuantizationPlan, WeightBits
 from dlx_deploy.graph.quantization.rounding import Rounding, nearest
-from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, CPU_REDUCED, TENSORRT, TENSORRT_HALF, Scheme
+from dlx_deploy.graph.quantization.scheme import BLOCKS, CPU, CPU_DYNAMIC, CPU_REDUCED, TENSORRT, TENSORRT_HALF, Scheme
 from dlx_deploy.targets.profile import Style
 
 __all__ = ["NothingToQuantize", "QuantizationRequest", "nothing_to_quantize"]
@@ -35,7 +36,8 @@ class QuantizationRequest:
     ``reduce_range`` and ``dynamic`` concern the CPU style alone. ``given`` is the plan, or the part of it, that is not
     to be found here. ``method`` is one of ``methods``. ``effort``: how much is tried to make integers better
     (``quantization.kit``); with dynamic activations nothing is. ``weight_bits``: of the weights of INT8 layers of which
-    ``given`` says nothing else (4: from -7 to 7, stored as int8).
+    ``given`` says nothing else (4: from -7 to 7, stored as int8). ``block_size``: above 0, weights alone are INT4,
+    with a scale for each so many inputs, and nothing is INT8.
     """
 
     style: Style
@@ -50,10 +52,13 @@ class QuantizationRequest:
     rounding: Rounding = nearest
     effort: Effort = "fast"
     weight_bits: WeightBits = 8
+    block_size: Literal[0, 32, 64, 128] = 0
 
     @property
     def scheme(self) -> Scheme | None:
-        """In which INT8 is written, if it is."""
+        """In which integers are written, if they are."""
+        if self.block_size:
+            return msgspec.structs.replace(BLOCKS, block_size=self.block_size, half_scales=self.half)
         scheme = self._style_scheme
         if scheme is None or scheme.weight_bits == self.weight_bits:
             return scheme
@@ -72,16 +77,19 @@ class QuantizationRequest:
 
 def nothing_to_quantize(model: ModelProto, request: QuantizationRequest) -> NothingToQuantize:
     """What was asked of which layers, and the key that has to change."""
+    asked = "INT4" if request.block_size else "INT8"
     kinds = Counter(node.op_type for node in model.graph.node if node.op_type in WEIGHTED)
     there = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "no layer with weights"
     rule = "Conv, Gemm and MatMul with constant weights become INT8"
+    if request.block_size:
+        rule = f"Gemm and MatMul of a constant matrix with a multiple of {request.block_size} inputs become INT4"
     remedy = "set quantize.precision = 'fp32'"
     if request.dynamic:
         rule = "with dynamic activations only a MatMul with constant weights becomes INT8"
         if quantizable(Index(model), excluded(model, request.exclude)):
             remedy = "set quantize.activations = 'static'"
     if floats := request.given.layers_at("fp16", "fp32"):
-        remedy += f", or let quantize.plan leave some of its {len(floats)} floating-point layers to int8"
+        remedy += f", or let quantize.plan leave some of its {len(floats)} floating-point layers to {asked.lower()}"
     return NothingToQuantize(
         f"no layer is left to quantize (quantize.exclude = {list(request.exclude)!r}; the graph has {there}); "
         f"rule: {rule}; {remedy}"

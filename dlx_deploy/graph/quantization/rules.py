@@ -58,10 +58,24 @@ def _types(index: Index) -> Iterator[str]:
     for node in _nodes(index, *QDQ):
         name = node.input[2] if len(node.input) > 2 else ""
         if not name and node.op_type == "DequantizeLinear":
+            yield from _blocks_of(index, node)
             continue  # the type is that of its input
         kind = index.initializers[name].data_type if name in index.initializers else TensorProto.UINT8
         if kind not in (TensorProto.INT8, TensorProto.INT32):
             yield _at(node, f"it quantizes to {TensorProto.DataType.Name(kind).lower()}; only int8")
+
+
+def _blocks_of(index: Index, node: NodeProto) -> Iterator[str]:
+    """*Silent* for INT4 that is no even block of a product's inputs: weights are unpacked beforehand, or overrun."""
+    stored = index.initializers.get(node.input[0])
+    if stored is None or stored.data_type != TensorProto.INT4:
+        return
+    size, axis, dims = int_attribute(node, "block_size", 0), int_attribute(node, "axis", 1), list(stored.dims)
+    for reader in index.readers(node.output[0]):
+        if reader.op_type not in ("Gemm", "MatMul") or reader.input[1] != node.output[0] or len(dims) != 2:
+            yield _at(reader, f"it reads INT4 weights {dims}; only MatMul and Gemm of a matrix may")
+        elif not size or axis != 1 - weight_axis(reader, 2) or dims[axis] % size or dims[1 - axis] % 2:
+            yield _at(reader, f"INT4 weights {dims} in blocks of {size} along axis {axis}; whole blocks of its inputs")
 
 
 def _int32_bias(index: Index) -> Iterator[str]:
@@ -98,6 +112,8 @@ def _weight_axes(index: Index) -> Iterator[str]:
         if dequantize is None or dequantize.input[0] not in index.initializers:
             continue
         stored, scale = index.initializers[dequantize.input[0]], index.initializers.get(dequantize.input[1])
+        if stored.data_type == TensorProto.INT4:
+            continue
         axis, rank = int_attribute(dequantize, "axis", 1), len(stored.dims)
         wanted = weight_axis(node, rank)
         if scale is not None and int(np.prod(scale.dims)) != 1 and axis % rank != wanted:
@@ -120,7 +136,7 @@ def _folded_weights(index: Index) -> Iterator[str]:
 def _int8_constants(index: Index) -> Iterator[str]:
     zero_points = {name for node in _nodes(index, *QDQ) for name in node.input[2:]}
     for name, stored in index.initializers.items():
-        if stored.data_type != TensorProto.INT8 or name in zero_points:
+        if stored.data_type not in (TensorProto.INT8, TensorProto.INT4) or name in zero_points:
             continue
         for node in index.readers(name):
             if node.op_type != "DequantizeLinear":

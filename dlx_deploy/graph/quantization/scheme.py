@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-__all__ = ["CPU", "CPU_DYNAMIC", "CPU_REDUCED", "TENSORRT", "TENSORRT_HALF", "Names", "Scheme"]
+__all__ = ["BLOCKS", "CPU", "CPU_DYNAMIC", "CPU_REDUCED", "TENSORRT", "TENSORRT_HALF", "Names", "Scheme"]
 
 LEVELS = 127
 """Of a symmetric int8 there are as many steps below 0 as above: -128 is not used."""
@@ -74,7 +74,7 @@ UNDERSCORED = Names(
 class Scheme(msgspec.Struct, frozen=True, kw_only=True):
     """How real numbers become integers, and where in the graph it is said."""
 
-    name: Literal["tensorrt", "cpu", "cpu-dynamic"]
+    name: Literal["tensorrt", "cpu", "cpu-dynamic", "int4"]
     activations: Literal["int8", "uint8"]
     symmetric: bool
     """Whether the zero point of activations is 0."""
@@ -82,9 +82,11 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True):
     """Weights are int8 from minus this to this at most, with zero point 0 and a scale for each output channel."""
     weight_bits: Literal[4, 8] = 8
     """Of the weights of a layer of which the plan says nothing (``planning.weight_levels``)."""
+    block_size: Literal[0, 32, 64, 128] = 0
+    """Above 0: weights alone are quantized, to INT4, with a scale for each so many inputs (``blocks``)."""
     biases: Literal["float", "int32"]
     """int32: with the product of the scales of input and weights, as integer kernels add it."""
-    placement: Literal["inputs", "kernels"]
+    placement: Literal["inputs", "kernels", "weights"]
     """Which tensors are quantized: see ``graph.quantization.placement``."""
     half_scales: bool = False
     """Whether every scale is a number that float16 holds, so that the graph can be written in half precision later."""
@@ -132,3 +134,6 @@ CPU_REDUCED = msgspec.structs.replace(CPU, weight_levels=REDUCED_LEVELS)
 CPU_DYNAMIC = msgspec.structs.replace(CPU_REDUCED, name="cpu-dynamic")
 """The range of activations is found while the network runs; always with a reduced range, as no exact arithmetic stands
 in where this machine's integer product saturates. Written by ONNX Runtime (``graph.quantization.dynamic``)."""
+
+BLOCKS = msgspec.structs.replace(TENSORRT, name="int4", placement="weights", block_size=32)
+"""Weights alone, activations in floating point: for TensorRT as it is, for CPUs as MatMulNBits (``passes.nbits``)."""

@@ -10,9 +10,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import Index, load, opset
+from dlx_deploy.graph.quantization.blocks import in_block_opset, int4_tensor
 from dlx_deploy.graph.quantization.placement import Pair, Placement, Weights
 from dlx_deploy.graph.quantization.plan import QuantizationPlan
-from dlx_deploy.graph.quantization.planning import LARGEST_BIAS, bias_of, scale_of, weight_levels
+from dlx_deploy.graph.quantization.planning import LARGEST_BIAS, bias_of, scale_of, weight_levels, weight_scales
 from dlx_deploy.graph.quantization.rounding import Rounding, nearest
 from dlx_deploy.graph.quantization.scheme import Scheme
 from dlx_deploy.targets.opsets import OLDEST
@@ -30,12 +31,13 @@ def write_qdq(
     New nodes follow the node whose output they take, or precede the layer whose weights they hold.
 
     Raises:
-        ConfigError: the opset is too old.
+        ConfigError: the opset is too old, or cannot become that of INT4.
         StageFailed: ``rounding`` gave something else than integers for a layer's weights.
     """
     if opset(model) < OLDEST:
         raise ConfigError(f"the graph is at opset {opset(model)}; rule: {OLDEST} or newer for per-channel scales")
-    writer = _Writer(load(model), scheme, plan, rounding)
+    model = in_block_opset(load(model)) if scheme.block_size else load(model)
+    writer = _Writer(model, scheme, plan, rounding)
     writer.absorb(placement.absorbed)
     for entry in placement.entries:
         if isinstance(entry, Weights):
@@ -89,23 +91,26 @@ class _Writer:
         self._added += nodes
 
     def weights(self, weights: Weights) -> None:
-        """Fold the weights of layers to int8 and dequantize them."""
+        """Fold the weights of layers to integers and dequantize them."""
         weight = self._index.array(weights.tensor).astype(np.float32)
         first = weights.layers[0]
-        scale = np.asarray(self._plan.layers[first].scales, dtype=np.float32)
-        shape = [-1 if axis == weights.axis else 1 for axis in range(weight.ndim)]
-        levels = weight_levels(self._scheme, self._plan.layers[first])
-        steps = self._rounding(first, weight, scale.reshape(shape), levels)
+        line = self._plan.layers[first]
+        scale, spread = weight_scales(self._scheme, line, weight, weights.axis)
+        levels = weight_levels(self._scheme, line)
+        steps = self._rounding(first, weight, spread, levels)
         _check_rounded(first, steps, weight, levels)
         stem = weights.tensor + (self._names.axis.format(weights.axis) if weights.axis else "")
         if stem + self._names.stored in self._index.initializers:  # another layer reads them along another axis
             stem += f"{self._names.axis or '_axis'}{weights.axis}"
-        constants = self._store(stem, {"stored": steps, "scale": scale, "zero_point": np.zeros(scale.shape, np.int8)})
-        inputs = [constants[part] for part in ("stored", "scale", "zero_point")]
         restored = stem + self._names.restored
-        node = helper.make_node(
-            "DequantizeLinear", inputs, [restored], name=stem + self._names.dequantize, axis=weights.axis
-        )
+        if line.block_size:
+            inputs, axis = self._store_blocks(stem, steps, scale), 1 - weights.axis
+        else:
+            parts = self._store(stem, {"stored": steps, "scale": scale, "zero_point": np.zeros(scale.shape, np.int8)})
+            inputs, axis = [parts[part] for part in ("stored", "scale", "zero_point")], weights.axis
+        node = helper.make_node("DequantizeLinear", inputs, [restored], name=stem + self._names.dequantize, axis=axis)
+        if line.block_size:
+            node.attribute.append(helper.make_attribute("block_size", line.block_size))
         for name in weights.layers:
             self._nodes[name].input[1] = restored
         self._before.setdefault(first, []).append(node)
@@ -157,6 +162,13 @@ class _Writer:
                 raw = self._names.raw or part == "stored"
                 self._model.graph.initializer.append(_tensor(values[part], stem + ends[part], raw))
         return {part: stem + ends[part] for part in values}
+
+    def _store_blocks(self, stem: str, steps: NDArray[np.int8], scale: NDArray[np.float32]) -> list[str]:
+        """INT4 integers and their scales; without a zero point, which is 0 then."""
+        stored, scales = stem + self._names.stored, stem + self._names.scale
+        tensors = self._model.graph.initializer
+        tensors.extend([int4_tensor(steps, stored), numpy_helper.from_array(scale, scales)])
+        return [stored, scales]
 
     def _bias(self, node: NodeProto, bias: Array) -> None:
         name = node.input[2]

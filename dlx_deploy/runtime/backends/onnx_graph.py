@@ -14,6 +14,7 @@ __all__ = [
     "GRAPH",
     "HALF",
     "INITIALIZER",
+    "INT4",
     "INT32",
     "NODE",
     "OUTPUT",
@@ -22,6 +23,7 @@ __all__ = [
     "as_bytes",
     "end_name",
     "float32_tensor",
+    "int4_array",
     "make_node",
     "make_tensor",
     "tensor_array",
@@ -30,7 +32,7 @@ __all__ = [
     "tensor_type",
 ]
 
-FLOAT, INT8, INT32, HALF = 1, 3, 6, 10
+FLOAT, INT8, INT32, HALF, INT4 = 1, 3, 6, 10, 22
 """Of TensorProto.DataType."""
 # Field numbers of onnx.proto.
 GRAPH = 7
@@ -146,6 +148,24 @@ def tensor_array(tensor: Sequence[Field]) -> Optional[Array]:
     if values.size != int(np.prod(dims, dtype=np.float64)):
         raise Malformed(f"the tensor {tensor_name(tensor)!r} has {values.size} values for the shape {dims}")
     return values.reshape(dims)
+
+
+def int4_array(tensor: Sequence[Field]) -> Array:
+    """The values of a tensor of INT4 in its shape, as int8: -8 to 7, the first of a byte in its lower half.
+
+    Raises:
+        Malformed: there are not as many values as its shape says.
+    """
+    dims = tensor_shape(tensor)
+    raw = b"".join(bytes(as_bytes(field)) for field in tensor if field[0] == RAW_DATA)
+    if not raw:
+        raw = bytes(n & 0xFF for field in tensor if field[0] == INT32_DATA for n in read_numbers(field))
+    count = int(np.prod(dims, dtype=np.float64))
+    if len(raw) != (count + 1) // 2:
+        raise Malformed(f"the tensor {tensor_name(tensor)!r} has {len(raw)} bytes for the shape {dims} of INT4")
+    packed = np.frombuffer(raw, np.uint8)
+    halves = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)[:count].astype(np.int8)
+    return np.where(halves > 7, halves - 16, halves).astype(np.int8).reshape(dims)
 
 
 def float32_tensor(tensor: List[Field]) -> bytes:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional, Tuple
+from typing import Callable, Dict, Mapping, Optional, Tuple
 
 from ..errors import EngineError
 from ..filenames import MODEL, PLAN
@@ -156,7 +156,7 @@ def _table(plan: bytes, inspection: Optional[str], flavour: str) -> PrecisionTab
 
 
 def _prove(table: PrecisionTable, settings: BuildSettings) -> None:
-    wrong = wider(table, settings.layers)
+    wrong = wider(table, _provable(table, settings.layers))
     if wrong:
         out = patterns(wrong)
         places = "; ".join(list(wrong.values())[:5])
@@ -166,6 +166,12 @@ def _prove(table: PrecisionTable, settings: BuildSettings) -> None:
             f"leave these layers out of INT8 (quantize.exclude = {json.dumps(out[:5])}{more}), or use another TensorRT "
             "version"
         )
+
+
+def _provable(table: PrecisionTable, asked: Mapping[str, str]) -> Dict[str, str]:
+    """What can be held against the table: TensorRT's inspector is not known to say how weights are stored."""
+    blind = table.source == "inspector"
+    return {node: kind for node, kind in asked.items() if not (blind and kind == "int4")}
 
 
 def _workspace_mib(wanted_mib: int) -> int:

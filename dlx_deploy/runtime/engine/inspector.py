@@ -18,6 +18,7 @@ __all__ = ["read_inspection"]
 
 NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 TYPES = (
+    ("int4", ("int4",)),
     ("fp8", ("fp8", "e4m3")),
     ("bf16", ("bf16", "bfloat16")),
     ("int8", ("int8",)),

@@ -8,7 +8,7 @@ does not look like them is an error, never an empty table.
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ..errors import EngineError
 from .table import COMPUTE, WIDTH, EngineLayer, PrecisionTable
@@ -34,6 +34,7 @@ KINDS = {
     "gemm": "gemm",
 }
 FUSION = "fusion"
+INT4 = "int4"
 ATTENTION = re.compile(r"_gemm_mha|_mha_|fmha")
 PRECISIONS = {"int8": "int8", "half": "fp16", "float": "fp32", "bfloat16": "bf16", "bf16": "bf16", "double": "fp64"}
 MOVES = re.compile(r"__myl_((Cast|Move|Tran|Resh|Repl)+)$")
@@ -50,6 +51,7 @@ def read_rtx_plan(plan: bytes) -> PrecisionTable:
     for text in _texts(plan):
         statements = STATEMENT.findall(text)
         types = _tensor_types(statements)
+        types.update(dict.fromkeys(_restored(statements, types), INT4))
         layers += [layer for kind, body in statements for layer in [_layer(kind, body, types)] if layer]
     inside = {node for layer in layers if layer.kind != FUSION for node in layer.nodes if layer.kind in COMPUTE}
     layers = [layer for layer in layers if layer.kind != FUSION or not inside.intersection(layer.nodes)]
@@ -86,6 +88,14 @@ def _tensor_types(statements: List[Tuple[str, str]]) -> Dict[str, str]:
     return {name: match.group(1) for name, match in typed if match}
 
 
+def _restored(statements: List[Tuple[str, str]], types: Mapping[str, str]) -> Iterator[str]:
+    """The weights that a product reads as floating point and the plan stores as INT4: integers times block scales."""
+    for kind, body in statements:
+        read, made = _operands(body, "input"), _operands(body, "output")
+        if kind == "mul" and read and types.get(read[0]) == INT4:
+            yield from made
+
+
 def _layer(kind: str, body: str, types: Dict[str, str]) -> Optional[EngineLayer]:
     listed = LAYERS.search(body)
     nodes = tuple(NODE.findall(listed.group(1))) if listed else ()
@@ -102,10 +112,16 @@ def _layer(kind: str, body: str, types: Dict[str, str]) -> Optional[EngineLayer]
 
 def _operand_precision(body: str, key: str, types: Dict[str, str]) -> str:
     """The wider type of the first two operands: the activation and the weights, or two activations."""
-    listed = re.search(key + r" ?= ?\{([^}]*)\}", body)
-    operands = [types.get(name, "") for name in QUOTED.findall(listed.group(1))[:2]] if listed else []
+    operands = [types.get(name, "") for name in _operands(body, key)[:2]]
+    if operands[1:] == [INT4]:
+        return INT4
     precisions = [PRECISIONS.get(kind, "other") for kind in operands]
     return "other" if "other" in precisions or not precisions else max(precisions, key=WIDTH.__getitem__)
+
+
+def _operands(body: str, key: str) -> List[str]:
+    listed = re.search(key + r" ?= ?\{([^}]*)\}", body)
+    return QUOTED.findall(listed.group(1)) if listed else []
 
 
 def _name(body: str) -> str:

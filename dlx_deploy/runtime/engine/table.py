@@ -17,7 +17,7 @@ COMPUTE = ("convolution", "deconvolution", "gemm")
 OTHER = "other"
 OPAQUE = "opaque"
 """The kind of a layer that hides what is in it: TensorRT 8's compiled subgraphs."""
-WIDTH = {"int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32, "fp64": 64}
+WIDTH = {"int4": 4, "int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32, "fp64": 64}
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class EngineLayer:
     """One layer of an engine.
 
     ``kind``: convolution, deconvolution, gemm, fusion, opaque, reformat or other. ``precision``: int8, fp8, fp16, bf16,
-    fp32, fp64 or other, which it computes in. ``nodes``: the ONNX nodes that are in it, as far as the engine says.
+    fp32, fp64 or other, which it computes in; int4: so its weights are stored, and it computes in floating point.
+    ``nodes``: the ONNX nodes that are in it, as far as the engine says.
     """
 
     name: str

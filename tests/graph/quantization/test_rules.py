@@ -8,11 +8,29 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from dlx_deploy.graph.model import load
+from dlx_deploy.graph.model import Index, load
+from dlx_deploy.graph.quantization.blocks import int4_tensor
+from dlx_deploy.graph.quantization.layers import quantizable
+from dlx_deploy.graph.quantization.placement import place
+from dlx_deploy.graph.quantization.plan import QuantizationPlan
+from dlx_deploy.graph.quantization.planning import make_plan
+from dlx_deploy.graph.quantization.ranges import Ranges
+from dlx_deploy.graph.quantization.request import QuantizationRequest
 from dlx_deploy.graph.quantization.rules import check_tensorrt_rules
 from dlx_deploy.graph.quantization.scheme import TENSORRT
+from dlx_deploy.graph.quantization.writer import write_qdq
 
-from ...onnx_fixtures import Net, node, residual_net, with_qdq
+from ...onnx_fixtures import Net, node, product_net, residual_net, with_qdq
+
+
+def int4() -> ModelProto:
+    """``first`` and ``head`` with INT4 weights in blocks of 32."""
+    model = load(product_net())
+    setting = QuantizationRequest("tensorrt", int8=False, block_size=32).scheme
+    assert setting is not None
+    placement = place(model, setting.placement, quantizable(Index(model), set()))
+    plan = make_plan(model, setting, placement, Ranges(), QuantizationPlan(schema=1), "minmax")
+    return write_qdq(model, setting, placement, plan)
 
 
 @functools.cache
@@ -302,3 +320,42 @@ def test_operators_without_a_known_signature_are_left_to_the_other_rules() -> No
     insert(model, "relu3/Relu", "Add", ["sum", "half"], "more")
     node(model, "more/Add").domain = "com.microsoft"
     assert [text.split(" (")[0] for text in check_tensorrt_rules(model)] == ["operators: node 'more/Add'"]
+
+
+def test_int4_weights_in_whole_blocks_of_inputs_are_clean() -> None:
+    assert check_tensorrt_rules(int4()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "size", "finding"),
+    [
+        (
+            "head.weight",
+            (10, 64),
+            48,
+            r"INT4 weights \[10, 64\] in blocks of 48 along axis 1; whole blocks of its inputs",
+        ),
+        ("head.weight", (7, 64), 32, r"INT4 weights \[7, 64\] in blocks of 32 along axis 1"),
+        (
+            "first.weight/axis1",
+            (64, 64, 1),
+            32,
+            r"'first/MatMul' .*reads INT4 weights \[64, 64, 1\]; only MatMul and Gemm",
+        ),
+    ],
+)
+def test_int4_weights_that_an_engine_would_unpack_or_overrun(
+    name: str, shape: tuple[int, ...], size: int, finding: str
+) -> None:
+    model = int4()
+    stored = next(t for t in model.graph.initializer if t.name == f"{name}/quantized")
+    stored.CopyFrom(int4_tensor(np.zeros(shape, np.int8), stored.name))
+    restored = node(model, f"{name}/DequantizeLinear")
+    next(a for a in restored.attribute if a.name == "block_size").i = size
+    assert any(re.search(f"int8-only: .*{finding}", found) for found in check_tensorrt_rules(model))
+
+
+def test_int4_that_is_read_by_something_else() -> None:
+    model = int4()
+    node(model, "relu/Relu").input[0] = "first.weight/axis1/quantized"
+    assert any(found.startswith("int8-constants: node 'relu/Relu'") for found in check_tensorrt_rules(model))

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["attention_3d", "attention_of_itself", "bfloat16_with_float32_weights", "layer"]
+from dlx_deploy.graph.quantization.blocks import int4_tensor
+
+__all__ = ["attention_3d", "attention_of_itself", "bfloat16_with_float32_weights", "int4_product", "layer"]
 
 FLOAT = TensorProto.FLOAT
 LAYER = {"Conv": "a/Conv", "ConvTranspose": "a/ConvTranspose", "MatMul": "a/MatMul"}
@@ -54,6 +56,21 @@ def layer(
     nodes.append(helper.make_node(op, inputs, ["y"], name=LAYER[op], **attributes))
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     return _model(nodes, constants, kind)
+
+
+def int4_product(outputs: int = 16) -> bytes:
+    """float32 x[N, 64] → y, ``a/MatMul`` on INT4 weights in blocks of 32."""
+    steps = np.random.default_rng(0).integers(-7, 8, (64, outputs)).astype(np.int8)
+    stored = int4_tensor(steps, "w")
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["wd"], name="w/DQ", axis=0, block_size=32),
+        helper.make_node("MatMul", ["x", "wd"], ["y"], name=LAYER["MatMul"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, FLOAT, ["n", size]) for name, size in (("x", 64), ("y", outputs))]
+    scales = numpy_helper.from_array(np.full((2, outputs), 0.01, np.float32), "s")
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [stored, scales])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return bytes(model.SerializeToString())
 
 
 def bfloat16_with_float32_weights() -> bytes:

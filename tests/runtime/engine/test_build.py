@@ -21,7 +21,7 @@ from dlx_deploy.runtime.engine.build import BuiltEngine, build_engine
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.runtime.errors import BackendMissing, EngineError
 
-from .graphs import LAYER, attention_3d, attention_of_itself, bfloat16_with_float32_weights, layer
+from .graphs import LAYER, attention_3d, attention_of_itself, bfloat16_with_float32_weights, int4_product, layer
 
 RTX = BuildSettings("tensorrt-rtx", "int8", (1, 1, 4))
 rtx = pytest.mark.usefixtures("installed")
@@ -52,6 +52,18 @@ def test_an_int8_layer_is_int8(op: str, kind: str) -> None:
     assert built.build_s > 0
     assert 50 < built.peak_memory_mib < 3000
     assert rules(layer(op)) == ""
+
+
+@rtx
+def test_int4_weights_are_in_the_engine_and_what_is_not_stored_so_is_found() -> None:
+    model = int4_product()
+    built = build(model, {"a/MatMul": "int4"}, precision="int4")
+    assert built.table.shares() == {"int4": 1.0}
+    assert rules(model) == ""
+    odd = int4_product(outputs=11)
+    assert "whole blocks of its inputs" in rules(odd)
+    with pytest.raises(EngineError, match=r"a/MatMul: asked for int4, the engine computes it in fp32"):
+        build(odd, {"a/MatMul": "int4"}, precision="int4")
 
 
 @rtx

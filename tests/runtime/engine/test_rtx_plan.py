@@ -82,5 +82,16 @@ def test_names_with_brackets_and_remarks() -> None:
 
 
 def test_an_operand_of_an_unknown_type_is_not_looked_over() -> None:
-    text = TEXT.replace('name="w" type=int8', 'name="w" type=int4')
+    text = TEXT.replace('name="w" type=int8', 'name="w" type=int2')
     assert read_rtx_plan(plan_of(text)).layers[0].precision == "other"
+
+
+def test_weights_that_are_stored_as_int4_are_told_from_what_is_computed_in() -> None:
+    """As of TensorRT-RTX 1.7.1: integers times block scales, then a product in floating point."""
+    weights = (
+        '  tensor={ name="q" type=int4 }\n  mul={ name="int4_block_dq" output={"w" } input={"q" "s" } layers="" }\n'
+    )
+    text = TEXT.replace("descriptors {\n", f"descriptors {{\n{weights}")
+    assert read_rtx_plan(plan_of(text)).layers[0].precision == "int4"
+    unpacked = text.replace("type=int4", "type=half")
+    assert read_rtx_plan(plan_of(unpacked)).layers[0].precision == "fp16"

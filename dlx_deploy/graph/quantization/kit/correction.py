@@ -18,7 +18,7 @@ __all__ = ["correct_biases"]
 
 def correct_biases(state: State, setting: Setting, progress: Progress) -> State | None:
     """``state`` with biases that make the mean of every channel on the grid that ships what it is in float32."""
-    layers = with_bias(state.model, state.plan.layers_at("int8"))
+    layers = with_bias(state.model, state.plan.layers_at("int8", "int4"))
     if not layers:
         return None
     written = setting.write(replace(state, biases={}))

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from typing import Literal
 
 from dlx_deploy.graph.quantization.kit.better_ranges import by_method
+from dlx_deploy.graph.quantization.kit.block_scales import least_squares
 from dlx_deploy.graph.quantization.kit.correction import correct_biases
 from dlx_deploy.graph.quantization.kit.equalisation import equalise, smooth
 from dlx_deploy.graph.quantization.kit.learned_rounding import learn_rounding
 from dlx_deploy.graph.quantization.kit.state import Step
 
-__all__ = ["Effort", "measured_ahead", "steps_of"]
+__all__ = ["Effort", "block_steps", "measured_ahead", "steps_of"]
 
 Effort = Literal["fast", "balanced", "best"]
 
 EQUAL = Step("cross-layer equalisation", equalise)
 SMOOTH = Step("smoothing", smooth)
 ROUNDING = Step("learned rounding", learn_rounding)
+BLOCK_SCALES = Step("block scales by mse", least_squares)
 BIASES = Step("bias correction", correct_biases)
 """The last: it takes back what all others leave."""
 
@@ -26,6 +28,18 @@ _STEPS: Mapping[Effort, tuple[Step, ...]] = {
     "balanced": (by_method("mse"), BIASES),
     "best": (EQUAL, SMOOTH, by_method("mse"), by_method("percentile"), by_method("entropy"), ROUNDING, BIASES),
 }
+
+
+_BLOCK_STEPS: Mapping[Effort, tuple[Step, ...]] = {
+    "fast": (),
+    "balanced": (BLOCK_SCALES, BIASES),
+    "best": (BLOCK_SCALES, ROUNDING, BIASES),
+}
+
+
+def block_steps(effort: Effort) -> tuple[Step, ...]:
+    """What is tried where weights alone are quantized."""
+    return _BLOCK_STEPS[effort]
 
 
 def steps_of(effort: Effort, method: str) -> tuple[Step, ...]:

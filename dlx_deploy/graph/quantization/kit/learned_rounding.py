@@ -11,14 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from dlx_deploy.graph.model import Index
+from dlx_deploy.graph.quantization.blocks import int4_tensor
 from dlx_deploy.graph.quantization.kit.moments import as_rows, from_rows, second_moments
 from dlx_deploy.graph.quantization.kit.segments import Segments, affordable
 from dlx_deploy.graph.quantization.kit.state import Setting, State
 from dlx_deploy.graph.quantization.placement import Weights
-from dlx_deploy.graph.quantization.planning import weight_levels
+from dlx_deploy.graph.quantization.planning import weight_levels, weight_scales
 from dlx_deploy.progress import Progress
 
 __all__ = ["learn_rounding", "rounded_in_turn"]
@@ -48,19 +49,23 @@ def learn_rounding(state: State, setting: Setting, progress: Progress) -> State 
         progress(done, len(chosen), f"rounding of {layer}")
         node, weight = nodes[layer], index.array(entry.tensor).astype(np.float32)
         moments = second_moments(node, segments.until(readers[layer].input[0]), weight.shape[2:])
-        shape = [-1 if axis == entry.axis else 1 for axis in range(weight.ndim)]
-        scale = np.asarray(state.plan.layers[layer].scales, np.float32).reshape(shape)
-        levels = weight_levels(setting.scheme, state.plan.layers[layer])
-        rows = rounded_in_turn(as_rows(node, weight / scale), moments, levels)
+        line = state.plan.layers[layer]
+        _, scale = weight_scales(setting.scheme, line, weight, entry.axis)
+        levels = weight_levels(setting.scheme, line)
+        units = as_rows(node, scale) if line.block_size else None
+        rows = rounded_in_turn(as_rows(node, weight / scale), moments, levels, units)
         rounded[layer] = from_rows(node, rows, weight.shape)
         _put(written, readers[layer], rounded[layer])
     return replace(state, rounded=rounded)
 
 
-def rounded_in_turn(weights: NDArray[np.float32], moments: Floats, levels: int) -> NDArray[np.int8]:
+def rounded_in_turn(
+    weights: NDArray[np.float32], moments: Floats, levels: int, units: NDArray[np.float32] | None = None
+) -> NDArray[np.int8]:
     """int8[groups, channels, inputs] within ``levels``: about ``weights``, float32 of that shape in steps of the grid.
 
     ``moments``: float64[groups, inputs, inputs] of the inputs. Zeros, which pruning may have made, stay zeros.
+    ``units``: how large a step is, of that shape, where a channel has several sizes.
     """
     diagonal = np.diagonal(moments, axis1=1, axis2=2)
     order = np.argsort(-diagonal, axis=1, kind="stable")  # what is read most is rounded while most can make up for it
@@ -70,11 +75,15 @@ def rounded_in_turn(weights: NDArray[np.float32], moments: Floats, levels: int) 
     damped = taken + _damping(diagonal)[:, None, None] * np.eye(taken.shape[1])
     # Row i of the factor, upper: how weights behind i make up best for an error in i (the inverse's Cholesky factor).
     factor = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
+    sizes = np.take_along_axis(units.astype(np.float64), order[:, None], axis=2) if units is not None else None
     steps = np.zeros_like(left)
     for i in range(left.shape[2]):
         steps[:, :, i] = np.where(zeros[:, :, i], 0, np.rint(left[:, :, i]).clip(-levels, levels))
         error = (left[:, :, i] - steps[:, :, i]) / factor[:, None, i, i]
-        left[:, :, i + 1 :] -= error[:, :, None] * factor[:, None, i, i + 1 :]
+        taken_over = error[:, :, None] * factor[:, None, i, i + 1 :]
+        if sizes is not None:
+            taken_over *= sizes[:, :, i, None] / sizes[:, :, i + 1 :]
+        left[:, :, i + 1 :] -= taken_over
     result = np.empty_like(steps)
     np.put_along_axis(result, np.broadcast_to(order[:, None], steps.shape), steps, axis=2)
     return result.astype(np.int8)
@@ -98,4 +107,5 @@ def _put(written: ModelProto, reader: NodeProto, steps: NDArray[np.int8]) -> Non
     index = Index(written)
     restored = index.producer[reader.input[1]]
     stored = index.initializers[restored.input[0]]
-    stored.CopyFrom(numpy_helper.from_array(steps, stored.name))
+    is_int4 = stored.data_type == TensorProto.INT4
+    stored.CopyFrom(int4_tensor(steps, stored.name) if is_int4 else numpy_helper.from_array(steps, stored.name))
