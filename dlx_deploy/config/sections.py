@@ -306,9 +306,12 @@ class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Qat(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Quantization-aware training of what is exported: weights and scales learn under the rounding (LSQ)."""
+    """Quantization-aware training of what is exported: weights and scales learn under the rounding (LSQ).
 
-    enabled: bool = False
+    ``enabled``: ``auto`` is with ``quantize.effort = "best"``, where INT8 misses its budget on the validation split.
+    """
+
+    enabled: bool | Literal["auto"] = "auto"
     epochs: Count = 5
     learning_rate: Positive = 0.001
 
@@ -446,7 +449,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def trains(self) -> bool:
         """Whether a network learns from the training split, or is pruned by it."""
-        return bool(self.teacher.epochs or self.distill.enabled or self.prune.enabled or self.qat.enabled)
+        return bool(self.teacher.epochs or self.distill.enabled or self.prune.enabled or self.qat.enabled is True)
 
     def own(self, stage: str, kind: type[P]) -> P:
         """The parameters that ``[stages.NAME]`` gives to a stage of another package.

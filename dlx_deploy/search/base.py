@@ -128,9 +128,13 @@ def _refuse_idle(key: str, config: Config, base: Base) -> None:
     """A key of a table that is left out changes nothing."""
     section = key.partition(".")[0]
     table = getattr(config, section, None)
-    switched = f"{section}.enabled" in {one.key for one in base.parameters}
-    if getattr(table, "enabled", True) is False and not switched:
-        raise ConfigError(f"{section}.enabled is false, and then it changes nothing; rule: with {section}.enabled true")
+    varied = {one.key for one in base.parameters}
+    enabled, switched = getattr(table, "enabled", True), f"{section}.enabled" in varied
+    waits = enabled == "auto" and config.quantize.effort != "best" and "quantize.effort" not in varied
+    if (enabled is False or waits) and not switched:
+        seen = f"{section}.enabled is {'false' if enabled is False else repr(enabled)}"
+        rest = " or quantize.effort 'best'" if waits else ""
+        raise ConfigError(f"{seen}, and then it changes nothing; rule: with {section}.enabled true{rest}")
 
 
 def as_it_stands(base: Base) -> list[dict[str, str]]:

@@ -116,7 +116,8 @@ def used_as_it_is(config: Config) -> list[str]:
     if not config.teacher.is_graph:
         return []
     name = Path(config.teacher.model).name
-    return [f"{name} is a finished network and used as it is: nothing is trained, distill and prune are off"]
+    what = "qat trains it" if config.qat.enabled is True else "nothing is trained"
+    return [f"{name} is a finished network and used as it is: {what}, distill and prune are off"]
 
 
 def foreseen(config: Config, profiles: Sequence[Profile]) -> list[str]:
@@ -193,7 +194,7 @@ def _refuse_training(config: Config) -> None:
     for key in ("checkpoint", "pretrained", "new_head", "arguments", "epochs"):
         if value := getattr(section, key):
             raise ConfigError(f"{seen}, and teacher.{key} is {value!r}; it is used as it is: leave that out")
-    for name, taught in (("distill", config.distill), ("prune", config.prune), ("qat", config.qat)):
+    for name, taught in (("distill", config.distill), ("prune", config.prune)):
         if taught.enabled:
             raise ConfigError(
                 f"{seen}, and {name}.enabled is true; no student learns from one and nothing of it is removed: leave "

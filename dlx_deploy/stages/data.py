@@ -80,7 +80,7 @@ def refuse_large_batches(config: Config, outputs: Mapping[str, Path], metrics: M
     trained: list[tuple[str, Training]] = [("teacher", config.teacher)]
     trained += [("distill", config.distill)] if config.distill.enabled else []
     trained += [("prune", config.prune)] if config.prune.enabled else []
-    trained += [("qat", config.qat)] if config.qat.enabled else []
+    trained += [("qat", config.qat)] if config.qat.enabled is True else []
     for name, section in trained:
         if count is not None and section.epochs:
             inputs.check_samples(name, section, int(count))

@@ -81,11 +81,11 @@ def _answers(out: Path, teacher: nn.Module, data: Dataset, job: Job[Views]) -> n
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """A step for each set of views in which students see the training samples, if they can be counted and are few."""
-    if not (config.distill.enabled or config.prune.enabled or config.qat.enabled):
+    if config.teacher.is_graph:
         return []  # a teacher that is a finished graph has no network to ask
     bound: dict[str, Bound] = {}
     for name, section in (("distill", config.distill), ("prune", config.prune), ("qat", config.qat)):
-        views = views_asked(section, config) if section.enabled else None
+        views = views_asked(section, config) if section.enabled is True else None  # "auto" may ask for nothing
         if views is None:
             continue
         for role, teacher in teachers_of(section, config, upstream).items():

@@ -5,6 +5,10 @@ What it rests on is written beside it: ``ranges.json``, what activations do on t
 ``decisions.json`` says what was tried to make INT8 more accurate (``quantize.effort``), and what of it was kept.
 ``trials.json`` says how INT8 does on the validation split, and which layers went back to floating point until it kept
 to its budget (``quantize.max_drop``); ``sensitivity.json`` what each layer costs, where that had to be known.
+
+Where ``qat`` may train there is a step before it and one behind it. With ``qat.enabled = "auto"`` the first tells
+whether INT8 misses its budget, and the second writes the better of what the first gave and what was learned, and
+restores layers of that where it misses the budget still.
 """
 
 from __future__ import annotations
@@ -25,8 +29,10 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step
 from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.stages.support.costly import trial_notes
+from dlx_deploy.stages.support.missed import PTQ, copy_untrained, read_trained, trains_int8
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
-from dlx_deploy.stages.support.restoring import Looked, keep_within_budget
+from dlx_deploy.stages.support.restoring import MOST_SAMPLES, Looked, keep_within_budget
+from dlx_deploy.stages.support.validating import Validation
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.quantization.plan import QuantizationPlan
@@ -37,8 +43,10 @@ if TYPE_CHECKING:
 __all__ = [
     "PTQ_LAYERS",
     "PTQ_PLAN",
+    "PTQ_TRIALS",
     "QAT_MODEL",
     "QAT_PLAN",
+    "QAT_RECORD",
     "STAGE",
     "LayerPrecisions",
     "QuantizeParams",
@@ -49,15 +57,18 @@ Precision = Literal["int8", "int4", "fp16", "fp32"]
 Half = Literal["fp16", "fp32"]
 INTEGERS: tuple[Precision, ...] = ("int8", "int4")
 
-PTQ_PLAN, PTQ_LAYERS = "plan without training", "layers without training"
+PTQ_PLAN, PTQ_LAYERS, PTQ_TRIALS = "plan without training", "layers without training", "trials without training"
 """Under which names is offered what the network is quantized with before ``qat`` trains it …"""
-QAT_MODEL, QAT_PLAN = "trained float32 graph", "trained plan"
+QAT_MODEL, QAT_PLAN, QAT_RECORD = "trained float32 graph", "trained plan", "what became of training"
 """… and what ``qat`` offers then."""
 
 OLDEST_INT4 = 20
 """Opset: what INT4 needs of a graph (``graph.quantization.blocks``)."""
+_FIRST = "quantize-ptq"
+"""The step before ``qat``."""
 QUANTIZED = "quantized"
 """The candidate's name."""
+_OUTPUTS = ("decisions.json", "layers.json", MODEL, "plan.json", "ranges.json", "sensitivity.json", "trials.json")
 _SCHEMA = 1
 """Of ``layers.json``."""
 
@@ -65,9 +76,13 @@ _log = logging.getLogger(__name__)
 
 
 class QuantizeParams(Quantize, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The section's keys, ``max_drop`` as a number or ``off``, and the confidence that its bound is asked for at."""
+    """The section's keys, ``max_drop`` as a number or ``off``, and the confidence that its bound is asked for at.
+
+    ``missed``: what follows where the budget is: layers are restored, or nothing yet, as ``qat`` trains all of them.
+    """
 
     confidence: float = Gate().confidence
+    missed: Literal["restore", "train"] = "restore"
 
 
 class LayerPrecisions(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,10 +120,12 @@ def run(job: Job[QuantizeParams]) -> Metrics:
     from dlx_deploy.graph.quantization.ranges import ranges_bytes
 
     source, out = job.inputs["onnx"], job.out / MODEL
+    if copy_untrained(job):
+        return _counted(read_precisions(job.out / "layers.json"), out)
     precision, elsewhere = _precisions(job.params, job.target)
     looked = Looked(None, Trials(note="nothing is in INT8"))
     if precision == "int8":
-        looked = _within_budget(job, _int8(job, out, elsewhere), elsewhere)
+        looked = _learned(job, elsewhere) or _within_budget(job, _int8(job, out, elsewhere), elsewhere, _is_asked(job))
         precision = "int8" if looked.report is not None else elsewhere
     report = looked.report
     if precision in ("fp16", "int4"):
@@ -133,10 +150,14 @@ def run(job: Job[QuantizeParams]) -> Metrics:
     (job.out / "decisions.json").write_bytes(decisions_bytes(decisions))
     (job.out / "trials.json").write_bytes(written(looked.trials))
     (job.out / "sensitivity.json").write_bytes(written(looked.sensitivity))
-    kinds = list(report.layers.values())
-    counted = ("int8", "fp16", "fp32", *(["int4"] if precision == "int4" else []))
+    return {**_counted(precisions, out), **_improvement(report)}
+
+
+def _counted(precisions: LayerPrecisions, out: Path) -> Metrics:
+    kinds = list(precisions.layers.values())
+    counted = ("int8", "fp16", "fp32", *(["int4"] if precisions.precision == "int4" else []))
     counts = {f"{kind}_layers": float(kinds.count(kind)) for kind in counted}
-    return {**counts, "size_bytes": float(out.stat().st_size), **_improvement(report)}
+    return {**counts, "size_bytes": float(out.stat().st_size)}
 
 
 def _improvement(report: QuantizationReport) -> Metrics:
@@ -179,8 +200,11 @@ def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Hal
     return quantize_model(job.inputs["onnx"], out, samples, request, job.progress)
 
 
-def _within_budget(job: Job[QuantizeParams], report: QuantizationReport | None, elsewhere: Half) -> Looked:
-    """The INT8 graph that ``report`` describes, held against ``quantize.max_drop`` where there is one."""
+def _within_budget(job: Job[QuantizeParams], report: QuantizationReport | None, elsewhere: Half, asked: bool) -> Looked:
+    """The INT8 graph that ``report`` describes, held against ``quantize.max_drop`` where there is one.
+
+    ``asked``: INT8 was asked for by name.
+    """
     from dlx_deploy.graph.quantization.mixed import Planned
     from dlx_deploy.graph.quantization.scheme import CPU_DYNAMIC
     from dlx_deploy.nn.data.dataset import open_data
@@ -191,9 +215,35 @@ def _within_budget(job: Job[QuantizeParams], report: QuantizationReport | None, 
         return Looked(report, Trials(note="quantize.max_drop is 'off': INT8 was not held against a budget"))
     if not open_data(job.inputs["data"]).splits.get("validation"):
         return Looked(report, Trials(note="there are no validation samples to hold INT8 against a budget on"))
+    if job.params.missed == "train":
+        bench = Validation(job, job.params.max_drop, job.params.confidence, MOST_SAMPLES)
+        trial = bench.trial("int8", job.out / MODEL, (), report.layers)
+        return Looked(report, bench.trace((trial,), "" if trial.verdict == "met" else "it is left to qat"))
     request = _request(job, "int8", elsewhere, dynamic=report.plan.scheme == CPU_DYNAMIC.name)
     planned = Planned(job.inputs["onnx"], request, report.plan, _calibration(job))
-    return keep_within_budget(job, planned, report, job.params.confidence)
+    return keep_within_budget(job, planned, report, job.params.confidence, asked)
+
+
+def _learned(job: Job[QuantizeParams], elsewhere: Half) -> Looked | None:
+    """What ``qat`` learned as INT8, with layers restored where it still misses the budget.
+
+    ``None``: nothing was learned, or it misses the budget and does no better than what was not trained.
+    """
+    given = job.inputs
+    if "learned-record" not in given or not read_trained(given["learned-record"]).kept:
+        return None
+    assert isinstance(job.params.max_drop, float)
+    before = read_trials(given[f"{PTQ}trials.json"])
+    inputs = {**given, "onnx": given["learned-model"], "plan": given["learned-plan"], "float": given["onnx"]}
+    params = msgspec.structs.replace(job.params, activations="static", effort="fast")
+    learned = replace(job, inputs=inputs, params=params, checkpoints=job.checkpoints / "learned")
+    report = _written(learned, job.out / MODEL, "int8", elsewhere, dynamic=False)
+    bench = Validation(learned, job.params.max_drop, job.params.confidence, MOST_SAMPLES)
+    first = bench.trial("int8", job.out / MODEL, (), report.layers)
+    if first.verdict == "missed" and first.score <= before.trials[0].score:
+        return None
+    looked = _within_budget(learned, report, elsewhere, _is_asked(job))
+    return replace(looked, trials=looked.trials.after(before))
 
 
 def _calibration(job: Job[Quantize]) -> Samples:
@@ -218,6 +268,11 @@ def _request(job: Job[Quantize], precision: Precision, elsewhere: Half, dynamic:
         effort=job.params.effort,
         weight_bits=job.params.weight_bits,
     )
+
+
+def _is_asked(job: Job[Quantize]) -> bool:
+    """Whether INT8 was asked for by name, of all layers or in a plan."""
+    return job.params.precision != "auto" or bool(_given(job).layers_at("int8"))
 
 
 def _given(job: Job[Quantize]) -> QuantizationPlan:
@@ -271,18 +326,33 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     Where ``qat`` trains there is one before it too, for the plan that its scales begin with: all layers learn, so none
     is restored there.
     """
-    params = _params(config, profile)
-    if not config.qat.enabled:
+    params, when = _params(config, profile), trains_int8(config, profile)
+    if when == "never":
         return [] if QUANTIZED in upstream.candidates else [_bound("quantize", params, config, upstream)]
-    static = msgspec.structs.replace(params, activations="static", effort="fast")
     if QAT_PLAN not in upstream.outputs:
-        untried = msgspec.structs.replace(static, max_drop="off", confidence=Gate().confidence)
-        ptq = _bound("quantize-ptq", untried, config, upstream).step
-        plan, layers = Output(ptq.name, "plan.json"), Output(ptq.name, "layers.json")
-        return [Bound(ptq, Offers(outputs={PTQ_PLAN: plan, PTQ_LAYERS: layers}))]
-    bound = _bound("quantize", msgspec.structs.replace(static, plan=""), config, upstream)
-    learned = {"onnx": upstream.output(QAT_MODEL), "plan": upstream.output(QAT_PLAN)}
+        return [_before_training(params, when, config, upstream)]
+    record, model, plan = (upstream.output(name) for name in (QAT_RECORD, QAT_MODEL, QAT_PLAN))
+    if when == "missed":
+        bound = _bound("quantize", params, config, upstream)
+        learned: dict[str, Source] = {"learned-record": record, "learned-model": model, "learned-plan": plan}
+        learned |= {f"{PTQ}{name}": Output(_FIRST, name) for name in STAGE.outputs}
+    else:
+        params = msgspec.structs.replace(params, activations="static", effort="fast", plan="")
+        bound = _bound("quantize", params, config, upstream)
+        learned = {"onnx": model, "plan": plan, "float": bound.step.inputs["onnx"]}
     return [replace(bound, step=replace(bound.step, inputs={**bound.step.inputs, **learned}))]
+
+
+def _before_training(params: QuantizeParams, when: str, config: Config, upstream: Offers) -> Bound:
+    """The step before ``qat``: all that is tried where that may not be needed, else a plan to begin with."""
+    if when == "missed":
+        params = msgspec.structs.replace(params, missed="train")
+    else:
+        untried = {"max_drop": "off", "confidence": Gate().confidence}
+        params = msgspec.structs.replace(params, activations="static", effort="fast", **untried)
+    step = _bound(_FIRST, params, config, upstream).step
+    files = {PTQ_PLAN: "plan.json", PTQ_LAYERS: "layers.json", PTQ_TRIALS: "trials.json"}
+    return Bound(step, Offers(outputs={offer: Output(_FIRST, file) for offer, file in files.items()}))
 
 
 def _bound(name: str, params: QuantizeParams, config: Config, upstream: Offers) -> Bound:
@@ -292,7 +362,7 @@ def _bound(name: str, params: QuantizeParams, config: Config, upstream: Offers) 
     if params.plan:
         inputs["plan"] = Path(params.plan)
         params = msgspec.structs.replace(params, plan="plan.json")  # its content is in the key, not its path
-    if params.max_drop != "off" and (reference != source or QAT_MODEL in upstream.outputs):
+    if params.max_drop != "off" and reference != source:
         inputs["reference"] = reference
     step = Step(name, STAGE, params, inputs, config.seed, notes=notes)
     files = {"layers": "layers.json", "sensitivity": "sensitivity.json"}
@@ -402,8 +472,11 @@ STAGE = Stage(
     name="quantize",
     version=7,
     params=QuantizeParams,
-    inputs=("onnx", "data", "plan", "reference"),
-    outputs=("decisions.json", "layers.json", MODEL, "plan.json", "ranges.json", "sensitivity.json", "trials.json"),
+    inputs=(
+        *("onnx", "data", "plan", "reference", "float", "learned-record", "learned-model", "learned-plan"),
+        *(f"{PTQ}{name}" for name in _OUTPUTS),
+    ),
+    outputs=_OUTPUTS,
     run=run,
     check=check,
     bind=bind,

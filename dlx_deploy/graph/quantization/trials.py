@@ -63,6 +63,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     where the score is no lower than that of FP32. ``sqnr_db``: its answers beside those of FP32, where layers were
     looked at.
     ``int8_macs``: the share (0 to 1) of multiply-accumulates that are left in INT8, what its speed rests on.
+    ``trained``: whether its weights and scales were learned under the rounding.
     """
 
     restored: tuple[str, ...] = ()
@@ -73,6 +74,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     drop_upper: float | None
     sqnr_db: float | None = None
     verdict: Literal["met", "missed"]
+    trained: bool = False
 
 
 class Trials(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +98,18 @@ class Trials(msgspec.Struct, frozen=True, kw_only=True):
     trials: tuple[Trial, ...] = ()
     restored: tuple[str, ...] = ()
     """Of the graph that ships."""
+
+    @property
+    def met(self) -> bool:
+        """Whether no graph missed the budget, or the last one did not."""
+        return not self.trials or self.trials[-1].verdict == "met"
+
+    def after(self, before: Trials) -> Trials:
+        """These, of a network that was trained as what was tried ``before`` missed the budget."""
+        trained = [msgspec.structs.replace(trial, trained=True) for trial in self.trials]
+        of_teacher = ("judged_by", "reference_score", "fp32_drop")
+        known = {name: getattr(before, name) for name in of_teacher}
+        return msgspec.structs.replace(self, trials=(*before.trials, *trained), **known)
 
 
 def written(value: Trials | Sensitivity) -> bytes:

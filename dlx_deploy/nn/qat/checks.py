@@ -17,16 +17,38 @@ from dlx_deploy.graph.samples import Samples
 from dlx_deploy.nn.models.outputs import tensors_of
 from dlx_deploy.nn.qat.graph_network import GraphNetwork
 from dlx_deploy.nn.qat.learned import Learning
+from dlx_deploy.nn.training.batches import Feed
 
-__all__ = ["FLOAT_DB", "WRITTEN_DB", "check_float", "check_written"]
+__all__ = ["FLOAT_DB", "WRITTEN_DB", "check_border", "check_float", "check_written"]
 
 FLOAT_DB = 60.0
 """Signal-to-noise ratio of float32 sums in another order: torch's against ONNX Runtime's, 100 dB and more as a rule."""
 WRITTEN_DB = 40.0
 """Rounding hides it where sums lie on an edge; integers on other scales, or in other places, are 20 to 35 dB apart."""
 _CAP_DB = 200.0
+_SAME = 1e-4
+"""Relative and absolute: of a normalisation in float32, and the same one as a product and a sum."""
 _FEW = 64
 _BATCH = 32
+
+
+def check_border(learning: Learning, samples: Samples, feed: Feed) -> None:
+    """Nothing, if what the graph makes of stored inputs before its network is what training feeds.
+
+    Raises:
+        StageFailed: it is not.
+    """
+    network = GraphNetwork(learning.model)
+    part = samples[:_BATCH]
+    (stored,) = part.fitted(network.dims).feed().values()
+    rows = torch.from_numpy(stored.copy())
+    reads, fed = network.preprocessed(rows).double(), feed(rows).double()
+    if reads.shape != fed.shape or not torch.allclose(reads, fed, rtol=_SAME, atol=_SAME):
+        apart = f"up to {(reads - fed).abs().max():.3g} apart" if reads.shape == fed.shape else f"{list(fed.shape)}"
+        raise StageFailed(
+            f"qat: the graph's network reads {list(reads.shape)}, and training would feed it other numbers ({apart}); "
+            "rule: a graph normalises as data.mean and data.std say; set qat.enabled = false"
+        )
 
 
 def check_float(learning: Learning, samples: Samples, padding: int) -> None:

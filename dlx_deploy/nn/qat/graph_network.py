@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.model import LAYERS, Index, input_dims
-from dlx_deploy.nn.models.outputs import Answer
+from dlx_deploy.nn.models.outputs import Answer, tensors_of
 from dlx_deploy.nn.qat.attributes import Attributes, Given, Unsupported
 from dlx_deploy.nn.qat.front import Front, front_of
 from dlx_deploy.nn.qat.operators import OPERATORS
@@ -62,7 +62,8 @@ class GraphNetwork(nn.Module):
 
     In training and evaluation the same numbers, but for how they are summed: in evaluation an INT8 layer is the sum of
     the integers, times the product of the scales, plus the bias, as the graph is judged and as devices compute it.
-    ``padding``: of tokens, where the graph takes one length alone.
+    ``padding``: of tokens, where the graph takes one length alone. A graph of one batch size answers any
+    here, by so many rows at a time.
 
     Raises:
         StageFailed: a node has no counterpart in torch, or the part before the network is not told from it.
@@ -75,6 +76,7 @@ class GraphNetwork(nn.Module):
         self._front, self._outputs = front, tuple(value.name for value in model.graph.output)
         self.dims = input_dims(model)
         (dims,) = self.dims.values()
+        self._batch = dims[0]
         self._length, self._padding = (dims[1] if len(dims) == 2 else None), padding
         calls = _absorbed([_call(node) for node in _needed(model, front)], self._fakes.absorbed)
         self._steps = [_call(node) for node in model.graph.node if set(node.output) & set(front.tensors)]
@@ -102,6 +104,14 @@ class GraphNetwork(nn.Module):
         """What the graph answers: a tensor, or a tuple of its outputs in their order."""
         if self._length is not None and x.shape[1] < self._length:
             x = F.pad(x, (0, self._length - x.shape[1]), value=self._padding)
+        if self._batch is None or len(x) == self._batch:
+            return self._answer(x)
+        filled = x[torch.arange(-(-len(x) // self._batch) * self._batch, device=x.device) % len(x)]
+        parts = [tensors_of(self._answer(part)) for part in filled.chunk(len(filled) // self._batch)]
+        whole = tuple(torch.cat(outputs)[: len(x)] for outputs in zip(*parts, strict=True))
+        return whole if len(whole) > 1 else whole[0]
+
+    def _answer(self, x: Tensor) -> Answer:
         run = _Run(self, self._front.values(x))
         for call in self._calls:
             run.call(call)
@@ -113,7 +123,7 @@ class GraphNetwork(nn.Module):
         run = _Run(self, {self._front.tensors[0]: stored})
         for step in self._steps:
             run.call(step)
-        return run.value(self._front.tensors[-1])
+        return self._front.read(run.value(self._front.tensors[-1]))
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         """Name in the graph → what was learned for it."""

@@ -15,14 +15,19 @@ NAMED = 3
 
 
 def trial_notes(trials: Trials, sensitivity: Sensitivity) -> list[str]:
-    """Nothing where INT8 kept to its budget, or was not held against one."""
-    if not sensitivity.layers:
+    """Nothing where INT8 kept to its budget without being trained for it, or was not held against one."""
+    trained = next((trial for trial in trials.trials if trial.trained), None)
+    if not sensitivity.layers and trained is None:
         return []
     first = trials.trials[0]
     seen = (
         f"INT8 misses the budget on {trials.samples} validation samples: {trials.title} {percent(first.score)}, FP32 "
         f"{percent(trials.fp32_score or 0.0)}, the teacher {percent(trials.reference_score or 0.0)}"
     )
+    if trained is not None:
+        seen += f"; trained with its rounding (qat) {percent(trained.score)}"
+    if not sensitivity.layers:
+        return [seen]
     if not trials.restored:
         remedy = "; quantize.precision = 'auto', without quantize.plan and [qat], would restore them"
         return [f"{seen}; {trials.note}; {costly_layers(sensitivity.layers)}{remedy}"]

@@ -48,11 +48,12 @@ class Looked:
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
 
 
-def keep_within_budget(job: Job[Quantize], planned: Planned, report: QuantizationReport, confidence: float) -> Looked:
+def keep_within_budget(
+    job: Job[Quantize], planned: Planned, report: QuantizationReport, confidence: float, asked: bool
+) -> Looked:
     """The INT8 graph that ``job`` wrote and ``report`` describes, or what takes its place there.
 
-    Only with ``precision = "auto"`` and no plan that names INT8 layers: what was asked for by name is measured, and
-    stays.
+    ``asked``: INT8 was asked for by name, so it is measured, and stays.
 
     Raises:
         StageFailed: the task can make nothing of an answer.
@@ -66,7 +67,6 @@ def keep_within_budget(job: Job[Quantize], planned: Planned, report: Quantizatio
     if not judge.compares:
         return Looked(report, bench.trace((first,), _INTEGERS))
     search = _Search(job, planned, report, bench, judge, first)
-    asked = job.params.precision != "auto" or planned.request.given.layers_at("int8")
     return search.diagnosed() if asked else search.restored()
 
 

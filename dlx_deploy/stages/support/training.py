@@ -116,8 +116,8 @@ def taught_by(section: Distill | Prune | Qat, config: Config, upstream: Offers) 
     """The teacher, or its answers; where there is one for each of several views they may be too many to keep."""
     teachers, views = teachers_of(section, config, upstream), views_asked(section, config)
     live = Taught({name: teacher.model for name, teacher in teachers.items()}, tuple(teachers.values()))
-    if views is None:
-        return live
+    if views is None or (isinstance(section, Qat) and logits_of(views) not in upstream.outputs):
+        return live  # where it may be that nothing is trained, nobody asks the teacher before
     logits = {name.replace("teacher", "logits"): upstream.output(logits_of(views, name)) for name in teachers}
     return Taught(logits, ()) if views.count == 1 else Taught({**logits, **live.inputs}, live.networks)
 

@@ -29,8 +29,8 @@ __all__ = ["Validation", "is_beyond", "judged_by"]
 class Validation:
     """At most ``most`` samples of the validation split, evenly over all, and what models answer to them.
 
-    A model's statistic is kept for a resume. ``onnx`` among the job's inputs is the network in FP32; ``reference`` the
-    teacher, where that is another.
+    A model's statistic is kept for a resume. ``float`` among the job's inputs, or else ``onnx``, is the network in
+    FP32; ``reference`` the teacher, where that is another.
     """
 
     def __init__(self, job: Job[Quantize], max_drop: float, confidence: float, most: int) -> None:
@@ -88,7 +88,8 @@ class Validation:
 
     @cached_property
     def _of_fp32(self) -> Arrays:
-        return self._statistic("fp32", self._job.inputs["onnx"])
+        given = self._job.inputs
+        return self._statistic("fp32", given.get("float", given["onnx"]))
 
     @cached_property
     def _reference(self) -> Arrays:
