@@ -4,7 +4,8 @@
     python benchmarks/compression/ptq.py --data ../shared/data --peer "onnxruntime tuned=$(which python)" \
         --json benchmarks/results/ptq.json
 
-``resnet20``: CIFAR-10 as JPEG, 256 calibration images of the training set, every fourth test image. ``lite0``:
+``resnet20``, ``mobilenet``, ``vit``: CIFAR-10 as JPEG, 256 calibration images of the training set, every fourth test
+image; ``train_networks.py`` makes the checkpoints of the last two, which ``--data`` holds as well. ``lite0``:
 EfficientNet-Lite0 on cuts of photographs that ship in packages, without labels; those of calibration and test are of
 different photographs. Each peer runs in a process of the Python that is named with it (``ptq_peers.py``).
 
@@ -43,7 +44,7 @@ from dlx_deploy.nn.export.spec import ExportSpec
 from dlx_deploy.runtime.machine import machine_info
 
 HERE = Path(__file__).parent
-CALIBRATION = {"resnet20": 256, "lite0": 128}
+CALIBRATION = {"resnet20": 256, "mobilenet": 256, "vit": 256, "lite0": 128}
 TEST_EVERY, TEST_CUTS = 4, 300
 STYLES = ("tensorrt", "cpu", "cpu-reduced")
 EFFORTS = ("fast", "balanced", "best")
@@ -78,12 +79,37 @@ def resnet20(data: Path, folder: Path) -> Case:
     network.load_state_dict(load_file(data / "cifar10-resnet20-jpeg.safetensors"))
     torch.set_num_threads(1)
     source = folder / "resnet20.onnx"
+    return _on_cifar("resnet20", network, data, source)
+
+
+def mobilenet(data: Path, folder: Path) -> Case:
+    return _on_cifar("mobilenet", _trained("mobilenet", data), data, folder / "mobilenet.onnx")
+
+
+def vit(data: Path, folder: Path) -> Case:
+    return _on_cifar("vit", _trained("vit", data), data, folder / "vit.onnx")
+
+
+def _trained(name: str, data: Path) -> Any:
+    """What ``train_networks.py`` left in ``data``."""
+    from safetensors.torch import load_file
+
+    from dlx_deploy.nn.models.inputs import ImageInput
+    from dlx_deploy.nn.models.registry import build_model
+
+    model, arguments = _module(HERE / "train_networks.py").NETWORKS[name]
+    network = build_model(model, arguments, 10, ImageInput(3, 32, 32))
+    network.load_state_dict(load_file(data / f"{name}.safetensors"))
+    return network
+
+
+def _on_cifar(name: str, network: Any, data: Path, source: Path) -> Case:
     export_onnx(network.eval(), source, ExportSpec(32, 32, 3, outputs={"logits": (None,)}, opset=20, **IMAGENET))
     images, labels = _cifar(data / "cifar10-jpg.tar.xz")
     train = images["train"]
-    step = len(train) // CALIBRATION["resnet20"]
-    calibration = train[::step][: CALIBRATION["resnet20"]]
-    return Case("resnet20", source, calibration, images["test"][::TEST_EVERY], labels["test"][::TEST_EVERY])
+    step = len(train) // CALIBRATION[name]
+    calibration = train[::step][: CALIBRATION[name]]
+    return Case(name, source, calibration, images["test"][::TEST_EVERY], labels["test"][::TEST_EVERY])
 
 
 def lite0(data: Path, folder: Path) -> Case:
@@ -103,14 +129,14 @@ def lite0(data: Path, folder: Path) -> Case:
     return Case("lite0", source, _cuts(photographs[::2], CALIBRATION["lite0"]), _cuts(photographs[1::2], TEST_CUTS))
 
 
-CASES = {"resnet20": resnet20, "lite0": lite0}
+CASES = {"resnet20": resnet20, "mobilenet": mobilenet, "vit": vit, "lite0": lite0}
 
 
-def rows_of(case: Case, peers: dict[str, str], folder: Path) -> Iterator[dict[str, Any]]:
+def rows_of(case: Case, styles: list[str], peers: dict[str, str], folder: Path) -> Iterator[dict[str, Any]]:
     """A row for each method, as soon as it is there; the first is the network in FP32."""
     judged = _Judged(case)
     yield {"network": case.name, "style": "fp32", **judged.row(case.source, exact=False)}
-    for style in STYLES:
+    for style in styles:
         exact = style == "tensorrt"
         for bits in (8, 4) if case.labels is not None and style != "cpu-reduced" else (8,):
             for effort in EFFORTS:
@@ -245,7 +271,8 @@ def _report(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="holds cifar10-jpg.tar.xz and the checkpoint")
+    parser.add_argument("--data", type=Path, required=True, help="holds cifar10-jpg.tar.xz and the checkpoints")
+    parser.add_argument("--style", choices=STYLES, action="append")
     parser.add_argument("--only", choices=sorted(CASES), action="append")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
     parser.add_argument("--json", type=Path)
@@ -253,10 +280,11 @@ def main() -> None:
     only = args.only or list(CASES)
     there = json.loads(args.json.read_bytes())["rows"] if args.json and args.json.exists() else []
     rows = [row for row in there if row["network"] not in only]
+    styles = args.style or list(STYLES)
     peers = dict(peer.split("=", 1) for peer in args.peer)
     with tempfile.TemporaryDirectory() as name:
         for network in only:
-            for row in rows_of(CASES[network](args.data, Path(name)), peers, Path(name)):
+            for row in rows_of(CASES[network](args.data, Path(name)), styles, peers, Path(name)):
                 rows.append(row)
                 print(json.dumps({key: value for key, value in row.items() if key != "steps"}), flush=True)
                 if args.json:

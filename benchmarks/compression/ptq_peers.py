@@ -60,6 +60,8 @@ def nncf_defaults(style: str, source: str, images: Any, out: str) -> Made:
 
 def modelopt_max(style: str, source: str, images: Any, out: str) -> Made:
     """``modelopt.onnx.quantization`` by the largest magnitude; for TensorRT alone."""
+    if style != "tensorrt":
+        raise SystemExit("modelopt's graphs are for TensorRT alone")
     import modelopt
     import modelopt.onnx.quantization as quantization
 
@@ -77,11 +79,45 @@ def modelopt_max(style: str, source: str, images: Any, out: str) -> Made:
     return modelopt.__version__, make
 
 
+def aimet_per_channel(style: str, source: str, images: Any, out: str) -> Made:
+    """``QuantizationSimModel`` with its configuration for weights per channel; for TensorRT symmetric."""
+    import tempfile
+    from pathlib import Path
+
+    import aimet_onnx
+    import onnx
+    from aimet_onnx.common import quantsim_config
+
+    name, symmetric = _input(source), style == "tensorrt"
+    folder = Path(quantsim_config.__file__).parent
+    config = json.loads((folder / "default_config_per_channel.json").read_bytes())
+    config["defaults"]["ops"]["is_symmetric"] = str(symmetric)
+    batches = [{name: images[at : at + BATCH]} for at in range(0, len(images), BATCH)]
+
+    def make() -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(config, file)
+            file.flush()
+            network = aimet_onnx.QuantizationSimModel(
+                onnx.load(source), config_file=file.name, dummy_input=batches[0], providers=["CPUExecutionProvider"]
+            )
+            network.compute_encodings(batches)
+        made = network.to_onnx_qdq(
+            prequantize_constants=True,
+            export_int32_bias=not symmetric,
+            force_activation_as="signed" if symmetric else "unsigned",
+        )
+        onnx.save(made, out)
+
+    return aimet_onnx.__version__, make
+
+
 PEERS: dict[str, Callable[[str, str, Any, str], Made]] = {
     "onnxruntime defaults": onnxruntime_defaults,
     "onnxruntime tuned": onnxruntime_tuned,
     "nncf": nncf_defaults,
     "modelopt": modelopt_max,
+    "aimet": aimet_per_channel,
 }
 
 

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from distillation import MEAN, STD, VIEWS, asked, say
 from safetensors.torch import save_file
 
@@ -41,7 +43,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "mobilenet": {"epochs": 5, "batch_size": 128, "learning_rate": 0.15, "weight_decay": 1e-4, "flip": True},
     "vit": {
-        "epochs": 10,
+        "epochs": 7,
         "batch_size": 128,
         "optimizer": "adamw",
         "learning_rate": 2e-3,
@@ -52,12 +54,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 TAUGHT = Distillation(4.0, 0.9)
 
+Logits = npt.NDArray[np.float32]
 
-def trained(name: str, data: Dataset, teacher: Path, out: Path, settings: Distill) -> dict[str, Any]:
+
+def trained(name: str, data: Dataset, answers: Logits, out: Path) -> dict[str, Any]:
     """How the network ``name`` went, whose weights are in ``out`` then."""
-    inputs = task_of(data).inputs
+    inputs, settings = task_of(data).inputs, Distill(shift_px=VIEWS.shift_px, **RECIPES[name])
     began = time.process_time()
-    answers, taught, tested = asked(data, teacher)
     seed_all(0)
     model, arguments = NETWORKS[name]
     network = build_model(model, arguments, len(data.classes), inputs.spec(data))
@@ -65,7 +68,8 @@ def trained(name: str, data: Dataset, teacher: Path, out: Path, settings: Distil
     loss = distilled_from(answers, class_blend(TAUGHT), len(learned.inputs))
     context = RunContext(checkpoints=out / f"{name}-checkpoints", progress=watched(name))
     report = train(network, learned, settings, loss, context, Hooks(TOP1))
-    save_file(network.state_dict(), out / f"{name}.safetensors")
+    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(weights, out / f"{name}.safetensors")
     images, labels = data.split("test")
     right = (predict_logits(network, images, learned.feed).argmax(1) == labels).mean()
     return {
@@ -74,7 +78,6 @@ def trained(name: str, data: Dataset, teacher: Path, out: Path, settings: Distil
         "arguments": arguments,
         "recipe": RECIPES[name],
         "parameters": sum(p.numel() for p in network.parameters()),
-        "teacher_top1": {"train_views": round(taught, 4), "test": round(tested, 4)},
         "test_top1": round(float(right), 4),
         "validation_top1": [round(x, 4) for x in report.scores],
         "losses": [round(x, 4) for x in report.losses],
@@ -106,9 +109,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare(given, Path(folder), 0)
         data = open_data(Path(folder))
+        answers, taught, tested = asked(data, arguments.teacher)
         for name in arguments.only or list(NETWORKS):
-            settings = Distill(shift_px=VIEWS.shift_px, **RECIPES[name])
-            found = trained(name, data, arguments.teacher, arguments.out, settings)
+            found = trained(name, data, answers, arguments.out)
+            found["teacher_top1"] = {"train_views": round(taught, 4), "test": round(tested, 4)}
             text = json.dumps(found, indent=1, sort_keys=True) + "\n"
             (arguments.out / f"{name}.json").write_text(text, encoding="utf-8")
             sys.stdout.write(text)

@@ -28,7 +28,7 @@ LEVELS = 128
 """Of the distribution that entropy compares with; an int8 has as many magnitudes."""
 SMOOTHING = 1e-4
 """What an empty bin counts, in place of nothing, of which the logarithm cannot be taken."""
-MOST_VALUES = 1 << 18
+MOST_VALUES = 1 << 17
 """About as many of a batch's values are counted for the squared error."""
 SHARES = tuple(float(share) for share in np.geomspace(1, 1 / 32, 76))
 """Of what occurs: ends of ranges to compare, finest near the whole."""

@@ -15,6 +15,9 @@ from dlx_deploy.progress import Progress
 
 __all__ = ["correct_biases"]
 
+MOST_INPUTS = 64
+"""Twice as many gave ResNet-20 the same to 0.1 dB."""
+
 
 def correct_biases(state: State, setting: Setting, progress: Progress) -> State | None:
     """``state`` with biases that make the mean of every channel on the grid that ships what it is in float32."""
@@ -22,4 +25,5 @@ def correct_biases(state: State, setting: Setting, progress: Progress) -> State 
     if not layers:
         return None
     written = setting.write(replace(state, biases={}))
-    return replace(state, biases=mean_errors(state.model, written, layers, setting.fitted, progress))
+    some = setting.fitted[:: -(-len(setting.fitted) // MOST_INPUTS)]
+    return replace(state, biases=mean_errors(state.model, written, layers, some, progress))

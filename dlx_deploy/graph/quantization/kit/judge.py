@@ -18,6 +18,8 @@ __all__ = ["Judge", "Score"]
 
 CAP_DB = 200.0
 """The same bits, or with a minus no signal at all."""
+BATCH = 32
+"""Inputs at a time; more leave the caches."""
 ANSWER_BYTES = 256 << 20
 """Of the network's answers, which are kept."""
 
@@ -62,7 +64,7 @@ class Judge:
         """How near ``written`` comes."""
         noise = dict.fromkeys(self._answers, 0.0)
         same, asked, row = 0, 0, 0
-        for part in run_in_batches(to_bytes(written), self.held, self._exact, fused=True):
+        for part in run_in_batches(to_bytes(written), self.held, self._exact, BATCH, fused=True):
             for name, values in self._of(part).items():
                 reference = self._answers[name][row : row + len(values)]
                 noise[name] += float(np.square(reference.astype(np.float64) - values).sum())

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.graph.model import Index, load, to_bytes
-from dlx_deploy.graph.quantization.kit import corrected
+from dlx_deploy.graph.quantization.kit import corrected, correction
 from dlx_deploy.graph.quantization.kit.biases import add_to_biases, with_bias
 from dlx_deploy.graph.quantization.kit.corrected import mean_errors
 from dlx_deploy.graph.quantization.kit.correction import correct_biases
@@ -142,6 +142,21 @@ def test_errors_of_batches_are_a_mean_over_all_inputs(monkeypatch: pytest.Monkey
     parts = mean_errors(state.model, written, layers, setting.fitted, silent)
     np.testing.assert_allclose(parts["conv1/Conv"], whole["conv1/Conv"], atol=1e-6)
     assert np.abs(whole["conv1/Conv"]).max() > 1e-4
+
+
+@pytest.mark.parametrize(("count", "asked"), [(64, 64), (65, 33), (200, 50)])
+def test_errors_are_learned_from_inputs_of_all_parts(count: int, asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[NDArray[Any]] = []
+
+    def spy(network: Any, written: Any, layers: list[str], some: Any, progress: Any) -> dict[str, Any]:
+        seen.extend(some.arrays.values())
+        return {}
+
+    setting, state = started(residual_net(), TENSORRT, images(16))
+    monkeypatch.setattr(correction, "mean_errors", spy)
+    correct_biases(state, replace(setting, fitted=samples(images(count))), silent)
+    assert len(seen[0]) == asked
+    assert np.array_equal(seen[0], images(count)[:: -(-count // 64)])
 
 
 def test_layers_without_a_place_for_a_bias_are_nothing_to_correct() -> None:
