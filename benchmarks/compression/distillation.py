@@ -125,9 +125,10 @@ def run(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     say(f"teacher: {taught:.4f} on what it teaches, {tested:.4f} on the test; {time.process_time() - began:.0f} CPU-s")
     settings = Distill(epochs=arguments.epochs, batch_size=128, learning_rate=0.1, clip_norm=0.0, shift_px=0, flip=True)
     truth = np.asarray(data.split("test")[1])
-    right: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in METHODS}
-    scores: dict[str, list[float]] = {name: [] for name in METHODS}
-    for seed, (name, (recipe, scale)) in itertools.product(range(arguments.seeds), METHODS.items()):
+    right: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in arguments.methods}
+    scores: dict[str, list[float]] = {name: [] for name in arguments.methods}
+    for seed, name in itertools.product(range(arguments.seeds), arguments.methods):
+        recipe, scale = METHODS[name]
         kept = arguments.work / f"{name}-{seed}-{arguments.epochs}x{len(data.split('train')[1])}-{len(truth)}.npy"
         if not kept.is_file():
             np.save(kept, trained(data, answers, recipe, seed, multiplied(settings, scale)))
@@ -146,10 +147,13 @@ def run(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
             name: {
                 "top1": [round(float(x.mean()), 4) for x in right[name]],
                 "nll": [round(x, 3) for x in scores[name]],
-                "over_control": gain(right[name], right["control"]),
-                "over_hinton": gain(right[name], right["hinton"]),
+                **{
+                    f"over_{other}": gain(right[name], right[other])
+                    for other in ("control", "hinton")
+                    if other in right
+                },
             }
-            for name in METHODS
+            for name in right
         },
     }
 
@@ -162,6 +166,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--work", type=Path, help="a folder that is kept: a run that was stopped goes on")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)

@@ -12,6 +12,7 @@ from dlx_deploy.errors import ConfigError, DlxError
 from dlx_deploy.pipeline.plan import Build, plan
 from dlx_deploy.pipeline.stage import Metrics, Setup, Source, Step, Tree
 from dlx_deploy.pipeline.store import Store
+from dlx_deploy.progress import Progress, silent
 
 __all__ = ["Rehearsal", "check_build", "rehearsals", "rehearse_build", "rehearse_steps"]
 
@@ -41,13 +42,13 @@ def check_build(build: Build) -> None:
             _call(step.name, step.stage.check, _setup(step, build))
 
 
-def rehearse_build(build: Build, store: Store) -> None:
+def rehearse_build(build: Build, store: Store, progress: Progress = silent) -> None:
     """Likewise, with the libraries that ``run`` works with, for the steps that would run: one that is cached is right.
 
     Raises:
         DlxError: what the step itself would raise later; the step is named.
     """
-    rehearse_steps(rehearsals(build, store))
+    rehearse_steps(rehearsals(build, store), progress)
 
 
 def rehearsals(build: Build, store: Store) -> list[Rehearsal]:
@@ -59,14 +60,16 @@ def rehearsals(build: Build, store: Store) -> list[Rehearsal]:
     ]
 
 
-def rehearse_steps(asked: Sequence[Rehearsal]) -> Metrics:
+def rehearse_steps(asked: Sequence[Rehearsal], progress: Progress = silent) -> Metrics:
     """Rehearse; there is nothing to measure.
 
     Raises:
         DlxError: as ``rehearse_build``.
     """
-    for one in asked:
+    for i, one in enumerate(asked):
+        progress(i, len(asked), f"what can be known of {one.step} before anything runs")
         _call(one.step, one.rehearse, one.setup)
+    progress(len(asked), len(asked))
     return {}
 
 

@@ -39,6 +39,9 @@ __all__ = [
 class Watcher(Protocol):
     """Told what happens, as it happens; draws it for a person, or does nothing."""
 
+    def rehearsing(self, done: float, total: float, text: str = "") -> None:
+        """Before anything runs, so much of what can be wrong has been looked at."""
+
     def started(self, planned: Planned) -> None:
         """The step begins to run."""
 

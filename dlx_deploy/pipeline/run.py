@@ -47,7 +47,7 @@ def run_build(build: Build, store: Store, watch: Watcher) -> BuildResult:
             # Only now, and once: a build whose steps are all cached needs no library, and pays for no rehearsal.
             if planned.action == "run" and not rehearsed:
                 refuse_missing_tools(build)
-                rehearse_build(build, store)
+                rehearse_build(build, store, watch.rehearsing)
                 rehearsed = True
             gates = _one_step(planned, loop)
             outputs[step.name] = resolver.outputs(step)

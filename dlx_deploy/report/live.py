@@ -31,6 +31,8 @@ _TELLING = (
     "epochs",
 )
 """The other metrics in the order in which they tell something: a line has room for five, and scores come first."""
+REHEARSAL = "rehearsal"
+"""What a row is called in which no step works yet; no step has this name."""
 
 
 class QuietWatcher:
@@ -38,6 +40,9 @@ class QuietWatcher:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
+
+    def rehearsing(self, done: float, total: float, text: str = "") -> None:
+        """Nothing."""
 
     def started(self, planned: Planned) -> None:
         """Nothing."""
@@ -68,6 +73,16 @@ class LiveWatcher:
         self._telling = (*(f"{who}_{score}" for who in _SCORED), *_TELLING)
         self._rows: dict[str, Row] = {}
 
+    def rehearsing(self, done: float, total: float, text: str = "") -> None:
+        """Move its row, which ends with it."""
+        if done >= total:
+            self._end(REHEARSAL)
+            return
+        if REHEARSAL not in self._rows:
+            self._rows[REHEARSAL] = self._screen.begin(f"{REHEARSAL}{self._target}")
+        # Steps take so unequal times that one says nothing of how long the others will.
+        self._screen.update(self._rows[REHEARSAL], 0, 0, f"{text}, {done + 1:.0f} of {total:.0f}")
+
     def started(self, planned: Planned) -> None:
         """Show why the step runs, and begin its row."""
         name = planned.step.name
@@ -87,13 +102,12 @@ class LiveWatcher:
         """Draw it as done, or no longer."""
         if step.name in self._rows and is_done:
             self._screen.complete(self._rows[step.name])
-        elif step.name in self._rows:
-            self._screen.end(self._rows.pop(step.name))
+        else:
+            self._end(step.name)
 
     def finished(self, entry: StepEntry, gates: Sequence[GateResult]) -> None:
         """Show the step as done or cached, and what its gates say."""
-        if entry.step in self._rows:
-            self._screen.end(self._rows.pop(entry.step))
+        self._end(entry.step)
         ran = entry.status == "ran"
         took = format_seconds(entry.seconds) if ran else "cached"
         memory = "" if not ran or entry.peak_memory_mib is UNSET else f"  {format_mib(entry.peak_memory_mib)}"
@@ -108,6 +122,10 @@ class LiveWatcher:
     def noted(self, step: Step, text: str) -> None:
         """Say it below the step."""
         self._say(f"! {step.name:<{STEP}} {text}", "yellow")
+
+    def _end(self, name: str) -> None:
+        if name in self._rows:
+            self._screen.end(self._rows.pop(name))
 
     def _say(self, text: str, style: str) -> None:
         self._screen.say(f"{text}{self._target}", style)

@@ -90,7 +90,11 @@ class Events:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.entries: list[StepEntry] = []
+        self.rehearsed: list[tuple[float, float, str]] = []
         self.on_start: Callable[[str], None] = lambda name: None
+
+    def rehearsing(self, done: float, total: float, text: str = "") -> None:
+        self.rehearsed.append((done, total, text))
 
     def started(self, planned: Planned) -> None:
         self.log.append(f"started {planned.step.name}: {planned.why}")

@@ -86,6 +86,8 @@ def test_what_is_cached_is_not_rehearsed(toy: Toy, store: Store, events: Events)
 
     run_build(build(3), store, events)
     assert rehearsed == [0, 1, 2]  # once, for all of them, before the first
+    texts = [f"what can be known of {name} before anything runs" for name in ("number", "parity", "scale")]
+    assert events.rehearsed == [*((i, 3, text) for i, text in enumerate(texts)), (3, 3, "")]
     run_build(build(3), store, events)
     assert rehearsed == [0, 1, 2]
     rehearse_build(build(3, last=2), store)

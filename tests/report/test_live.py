@@ -109,6 +109,21 @@ def test_without_a_terminal_a_line_comes_now_and_then() -> None:
     assert 10 < len(lines[4:]) < 30  # ten minutes
 
 
+def test_what_is_looked_at_before_anything_runs_has_a_row() -> None:
+    out, clock = io.StringIO(), Clock()
+    with Screen(Console(file=out, width=200), clock) as screen:
+        watch = LiveWatcher(screen, "top1")
+        watch.rehearsing(0, 0)  # nothing to look at
+        for i in (0, 1, 2):
+            watch.rehearsing(i, 2, "what can be known of teacher before anything runs" if i < 2 else "")
+            clock.now += 11
+            screen.tick()
+    assert out.getvalue().splitlines() == [
+        "  rehearsal          what can be known of teacher before anything runs, 1 of 2; 11 s",
+        "  rehearsal          what can be known of teacher before anything runs, 2 of 2; 22 s",
+    ]
+
+
 def test_a_row_goes_with_its_work() -> None:
     out = io.StringIO()
     with Screen(Console(file=out, force_terminal=True, width=200), Clock()) as screen:
