@@ -53,17 +53,22 @@ __all__ = [
     "read_precisions",
 ]
 
-Precision = Literal["int8", "int4", "fp16", "fp32"]
+Precision = Literal["int8", "int4", "fp8", "fp16", "fp32"]
 Half = Literal["fp16", "fp32"]
-INTEGERS: tuple[Precision, ...] = ("int8", "int4")
+QUANTIZED_TO: tuple[Precision, ...] = ("int8", "int4", "fp8")
+NEEDS = {
+    "int4": "INT4 weights need TensorRT 10 and compute capability 8.0, or a CPU",
+    "fp8": "FP8 came with compute capability 8.9: Orin (8.7), Xavier and CPUs have none",
+}
+"""What is to be said where a target does not run it."""
 
 PTQ_PLAN, PTQ_LAYERS, PTQ_TRIALS = "plan without training", "layers without training", "trials without training"
 """Under which names is offered what the network is quantized with before ``qat`` trains it …"""
 QAT_MODEL, QAT_PLAN, QAT_RECORD = "trained float32 graph", "trained plan", "what became of training"
 """… and what ``qat`` offers then."""
 
-OLDEST_INT4 = 20
-"""Opset: what INT4 needs of a graph (``graph.quantization.blocks``)."""
+OLDEST_OPSET = {"int4": 20, "fp8": 19}
+"""What they need of a graph (``graph.quantization.blocks``, ``.fp8``)."""
 _FIRST = "quantize-ptq"
 """The step before ``qat``."""
 QUANTIZED = "quantized"
@@ -128,7 +133,7 @@ def run(job: Job[QuantizeParams]) -> Metrics:
         looked = _learned(job, elsewhere) or _within_budget(job, _int8(job, out, elsewhere), elsewhere, _is_asked(job))
         precision = "int8" if looked.report is not None else elsewhere
     report = looked.report
-    if precision in ("fp16", "int4"):
+    if precision in ("fp16", "int4", "fp8"):
         report = _written(job, out, precision, elsewhere, dynamic=False)
     if report is None:
         report = unquantized(source, _given(job))
@@ -145,7 +150,7 @@ def run(job: Job[QuantizeParams]) -> Metrics:
     (job.out / "ranges.json").write_bytes(ranges_bytes(report.ranges))
     (job.out / "plan.json").write_bytes(plan_bytes(report.plan))
     decisions = report.decisions
-    if precision not in INTEGERS and job.params.effort != "fast":
+    if precision not in QUANTIZED_TO and job.params.effort != "fast":
         decisions = msgspec.structs.replace(decisions, effort=job.params.effort, note="nothing is INT8")
     (job.out / "decisions.json").write_bytes(decisions_bytes(decisions))
     (job.out / "trials.json").write_bytes(written(looked.trials))
@@ -155,7 +160,7 @@ def run(job: Job[QuantizeParams]) -> Metrics:
 
 def _counted(precisions: LayerPrecisions, out: Path) -> Metrics:
     kinds = list(precisions.layers.values())
-    counted = ("int8", "fp16", "fp32", *(["int4"] if precisions.precision == "int4" else []))
+    counted = ("int8", "fp16", "fp32", *([precisions.precision] if precisions.precision in NEEDS else []))
     counts = {f"{kind}_layers": float(kinds.count(kind)) for kind in counted}
     return {**counts, "size_bytes": float(out.stat().st_size)}
 
@@ -259,6 +264,7 @@ def _request(job: Job[Quantize], precision: Precision, elsewhere: Half, dynamic:
         style=job.target.quantization.style,
         int8=precision == "int8",
         block_size=job.params.block_size if precision == "int4" else 0,
+        fp8=precision == "fp8",
         half=_half_in_graph(job, precision, elsewhere),
         reduce_range=job.target.quantization.reduce_range,
         method=job.params.calibration,
@@ -284,12 +290,14 @@ def _given(job: Job[Quantize]) -> QuantizationPlan:
 
 def _precisions(params: Quantize, target: Profile) -> tuple[Precision, Half]:
     """The lowest precision of the plan, and that of the rest."""
-    runs = [p for p in (*INTEGERS, "fp16") if p in target.precisions and (p in INTEGERS or target.builds_engines)]
+    runs = [
+        p for p in (*QUANTIZED_TO, "fp16") if p in target.precisions and (p in QUANTIZED_TO or target.builds_engines)
+    ]
     _refuse("precision", params.precision, runs)
     _refuse("elsewhere", params.elsewhere, runs)
     half: Half = "fp16" if "fp16" in runs and params.elsewhere != "fp32" else "fp32"
-    if params.precision == "int4":
-        return "int4", half
+    if params.precision in ("int4", "fp8"):
+        return params.precision, half
     if params.precision == "int8" or (params.precision == "auto" and "int8" in runs):
         return "int8", half
     if params.precision == "fp16" or (params.precision == "auto" and half == "fp16"):
@@ -394,8 +402,8 @@ def check(setup: Setup[Quantize]) -> None:
     params, batch = setup.params, setup.config.export.batch
     precision, _ = _precisions(params, setup.target)
     _refuse_dynamic(params, setup.target)
-    if precision == "int4":
-        _check_int4(setup)
+    if precision in NEEDS:
+        _check_below(setup, precision)
     if params.weight_bits < 8 and precision != "int8":
         raise ConfigError(
             f"quantize.weight_bits is {params.weight_bits}, and quantize.precision {params.precision!r} writes no INT8 "
@@ -413,18 +421,24 @@ def check(setup: Setup[Quantize]) -> None:
         _check_plan(setup.inputs["plan"], params, precision)
 
 
-def _check_int4(setup: Setup[Quantize]) -> None:
-    """What does not go with weights alone in INT4."""
-    opset = setup.config.export.opset or setup.target.opset
-    if opset < OLDEST_INT4:
+def _check_below(setup: Setup[Quantize], precision: Precision) -> None:
+    """What does not go with weights alone in INT4, or with FP8."""
+    params, opset = setup.params, setup.config.export.opset or setup.target.opset
+    oldest = OLDEST_OPSET[precision]
+    if opset < oldest:
         raise ConfigError(
-            f"quantize.precision is 'int4', and the graph's opset {opset}; rule: {OLDEST_INT4} or newer; set "
+            f"quantize.precision is {precision!r}, and the graph's opset {opset}; rule: {oldest} or newer; set "
             "export.opset, or quantize.precision to 'int8'"
         )
-    if setup.params.activations != "auto":
+    if precision == "int4" and params.activations != "auto":
         raise ConfigError(
-            f"quantize.precision is 'int4' and quantize.activations {setup.params.activations!r}; rule: weights alone "
-            "are INT4, activations stay in floating point; leave it out"
+            f"quantize.precision is 'int4' and quantize.activations {params.activations!r}; rule: weights alone are "
+            "INT4, activations stay in floating point; leave it out"
+        )
+    if precision == "fp8" and params.calibration in ("entropy", "mse"):
+        raise ConfigError(
+            f"quantize.precision is 'fp8' and quantize.calibration {params.calibration!r}, which seeks ranges for even "
+            "steps; rule: 'minmax' or 'percentile'"
         )
 
 
@@ -433,7 +447,7 @@ def _check_plan(path: Path, params: Quantize, precision: Precision) -> None:
     from dlx_deploy.graph.quantization.plan import read_plan
 
     given = read_plan(path)
-    for kind in INTEGERS:
+    for kind in QUANTIZED_TO:
         if precision != kind and (layers := given.layers_at(kind)):
             raise ConfigError(
                 f"{path}: layers[{layers[0]!r}].precision is {kind!r}, and quantize.precision {params.precision!r} "
@@ -457,7 +471,10 @@ def _refuse_dynamic(params: Quantize, target: Profile) -> None:
 def _refuse(key: str, value: str, runs: Sequence[str]) -> None:
     if value not in ("auto", "fp32", *runs):
         allowed = ", ".join(["fp32", *runs])
-        raise ConfigError(f"quantize.{key} is {value!r}, which this target does not run; it runs {allowed}; use 'auto'")
+        why = f" ({NEEDS[value]})" if value in NEEDS else ""
+        raise ConfigError(
+            f"quantize.{key} is {value!r}, which this target does not run{why}; it runs {allowed}; use 'auto'"
+        )
 
 
 def _half_in_graph(job: Job[Quantize], precision: Precision, elsewhere: Half) -> bool:

@@ -47,7 +47,10 @@ def test_no_file_is_the_default() -> None:
         ("distill = 3", r"distill is 3; rule: Expected `object`, got `int`"),
         ("[gate]\nconfidence = '1'", r"a number, at least 0\.5, less than 1; for instance: confidence = 0\.95$"),
         ("[quantize]\nexclude = 'x'", r"a list in brackets, of text in quotes each; for instance: exclude = \[\]$"),
-        ("[quantize]\nprecision = 8", r"'auto', 'fp16', 'fp32', 'int4', 'int8'; for instance: precision = \"auto\"$"),
+        (
+            "[quantize]\nprecision = 8",
+            r"'auto', 'fp16', 'fp32', 'fp8', 'int4', 'int8'; for instance: precision = \"auto\"$",
+        ),
         ("[distill]\nenabled = 1", r"got `int`: true or false; for instance: enabled = true$"),
         ("targets = 'jetson'", r"text in quotes each, 1 or more of them; for instance: targets = \[\"jetson\"\]$"),
         ("[teacher]\narguments = 3", r"rule: Expected `object`, got `int`: a table of KEY = VALUE$"),

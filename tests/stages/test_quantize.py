@@ -36,7 +36,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     seen: dict[str, Any] = {}
 
     def convert(source: Path, out: Path, images: Any, plan: Any, *told: Any) -> Any:
-        seen.update(int8=plan.int8, half=plan.half, block_size=plan.block_size)
+        seen.update(int8=plan.int8, half=plan.half, block_size=plan.block_size, fp8=plan.fp8)
         out.write_bytes(source.read_bytes())
         return reported({"a/Conv": "int8" if plan.int8 else "fp16"})
 
@@ -70,6 +70,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("jetson", 20, {"precision": "fp16"}, "fp16", "fp16", True),
         ("jetson", 20, {"precision": "int4"}, "int4", "fp16", True),
         ("rpi5", 20, {"precision": "int4"}, "int4", "fp32", True),
+        ("rtx-4090", 20, {"precision": "fp8"}, "fp8", "fp16", True),
         ("jetson", 20, {"precision": "fp32"}, "fp32", "fp32", True),
         ("jetson-xavier-nx", 16, {}, "int8", "fp16", False),  # no FP16 Q/DQ at opset 16: the builder is told
         ("jetson-xavier-nx", 16, {"precision": "fp16"}, "fp16", "fp16", True),
@@ -85,7 +86,8 @@ def test_the_plan(
     chosen, asked = plan(target, opset, **params)
     if precision != "fp32":
         blocks = 32 if precision == "int4" else 0
-        assert asked == {"int8": precision == "int8", "half": elsewhere == "fp16" and typed, "block_size": blocks}
+        below = {"block_size": blocks, "fp8": precision == "fp8"}
+        assert asked == {"int8": precision == "int8", "half": elsewhere == "fp16" and typed, **below}
     assert (chosen.precision, chosen.elsewhere) == (precision, elsewhere if precision != "fp32" else "fp32")
     assert chosen.strongly_typed is typed
 
@@ -235,6 +237,18 @@ def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str)
     ("overrides", "target", "message"),
     [
         (["quantize.precision=int8"], "jetson-nano", r"quantize\.precision is 'int8', which this target does not run"),
+        (
+            ["quantize.precision=fp8"],
+            "jetson-orin-nx-16gb",
+            r"'fp8', which this target does not run \(FP8 came with compute capability 8\.9: Orin.*; it runs fp32",
+        ),
+        (["quantize.precision=fp8"], "cpu-x86_64", r"'fp8', which this target does not run \(FP8 came with"),
+        (
+            ["quantize.precision=fp8", "quantize.calibration=mse"],
+            "l4",
+            r"'fp8' and quantize\.calibration 'mse', which seeks ranges for even steps; rule: 'minmax' or 'percentile'",
+        ),
+        (["quantize.precision=fp8", "export.opset=18"], "l4", r"'fp8', and the graph's opset 18; rule: 19 or newer"),
         (["quantize.precision=int4"], "t4", r"quantize\.precision is 'int4', which this target does not run"),
         (["quantize.precision=fp16"], "rpi5", r"quantize\.precision is 'fp16', which .*; it runs fp32, int8"),
         (["quantize.elsewhere=fp16"], "rpi5", r"quantize\.elsewhere is 'fp16', which this target does not run"),

@@ -62,7 +62,7 @@ POINTWISE = frozenset(
 )
 BYTES: dict[int, int] = {TensorProto.DOUBLE: 8, TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.BFLOAT16: 2}
 PRECISIONS: dict[int, Precision] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
-WEIGHT_TYPES = (*BYTES, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4)
+WEIGHT_TYPES = (*BYTES, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.FLOAT8E4M3FN)
 INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 
 
@@ -247,17 +247,17 @@ class _Costs:
     def _precision(self, node: NodeProto, info: TensorInfo) -> Precision:
         if node.op_type == "MatMulInteger":
             return "int8"
-        if node.op_type == NBITS or self._reads_int4(node):
+        if node.op_type == NBITS or self._stores(node, TensorProto.INT4):
             return "int4"
         makers = [self._index.made_by(name, "DequantizeLinear") for name in node.input[:2]]
         if node.op_type in HEAVY and len(makers) == 2 and all(makers):
-            return "int8"
+            return "fp8" if self._stores(node, TensorProto.FLOAT8E4M3FN) else "int8"
         return PRECISIONS.get(info.dtype, "fp32")
 
-    def _reads_int4(self, node: NodeProto) -> bool:
-        """Whether its weights are INT4; what it computes in is what floating point there is."""
+    def _stores(self, node: NodeProto, kind: int) -> bool:
+        """Whether its weights are stored as ``kind``."""
         stored = [self._index.initializers.get(self._behind(name)) for name in node.input[1:2]]
-        return any(tensor is not None and tensor.data_type == TensorProto.INT4 for tensor in stored)
+        return any(tensor is not None and tensor.data_type == kind for tensor in stored)
 
     def _is_depthwise(self, node: NodeProto) -> bool:
         if node.op_type not in ("Conv", "ConvTranspose"):

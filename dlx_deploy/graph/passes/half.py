@@ -26,6 +26,8 @@ HEADROOM = 8.0
 """Calibration sees few images: a tensor may be this many times larger than what it saw before it overflows."""
 STEPS = 128
 """What an int8 holds of its scale: a DequantizeLinear gives up to so many times it, and never more."""
+FP8_STEPS = 448
+"""And an E4M3."""
 SMALLEST = float(np.finfo(np.float16).smallest_normal)
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -140,7 +142,9 @@ class _Conversion:
         """The largest magnitude that a quantizer with constant scales tells from others; 0 for any other node."""
         if node.op_type not in QDQ or node.input[1] not in self._index.initializers:
             return 0.0
-        return STEPS * float(np.abs(self._index.array(node.input[1]).astype(np.float32)).max(initial=0))
+        zero = self._index.initializers.get(node.input[2]) if len(node.input) > 2 else None
+        steps = FP8_STEPS if zero is not None and zero.data_type == TensorProto.FLOAT8E4M3FN else STEPS
+        return steps * float(np.abs(self._index.array(node.input[1]).astype(np.float32)).max(initial=0))
 
     def _follow(self, node: NodeProto) -> int:
         """As chosen, but a quantizer takes its input as it comes: the integers are nearer to the float32 ones."""

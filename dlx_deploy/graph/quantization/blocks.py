@@ -105,9 +105,9 @@ def _kept(scales: NDArray[np.float32], half: bool) -> NDArray[np.float32]:
     return np.asarray(kept.astype(np.float16) if half else kept, np.float32)
 
 
-def int4_tensor(steps: NDArray[np.int8], name: str) -> TensorProto:
-    """An initializer of type INT4 with ``steps``, two to a byte, the first in its lower half."""
-    flat = steps.reshape(-1)
+def int4_tensor(steps: NDArray[np.generic], name: str) -> TensorProto:
+    """An initializer of type INT4 with ``steps``, int8 from -8 to 7: two to a byte, the first in its lower half."""
+    flat = steps.astype(np.int8).reshape(-1)
     if flat.size % 2:
         flat = np.append(flat, np.int8(0))
     packed = (flat[0::2] & 15) | ((flat[1::2] & 15) << 4)

@@ -101,7 +101,7 @@ def check_layers(model: ModelProto, given: QuantizationPlan, scheme: Scheme | No
             check_bits(model, given, name, scheme)
         if not layer.scales:
             continue
-        if layer.precision != "int8" or scheme is None or scheme.name == "cpu-dynamic":
+        if scheme is None or layer.precision not in ("int8", "fp8") or scheme.name == "cpu-dynamic":
             raise ConfigError(f"{where}.scales: rule: for int8 layers whose scales the plan decides; leave them out")
         node = plain[name]
         tensor = index.initializers[node.input[1]]
@@ -120,15 +120,16 @@ def _precision(name: str, layer: LayerPlan, plain: bool, scheme: Scheme | None, 
     """What stands against the layer's precision."""
     if layer.precision == "fp16" and not half:
         return "no FP16 is written into this graph; set it to 'fp32', or see quantize.elsewhere and the target's opset"
-    if layer.precision not in ("int8", "int4"):
+    if layer.precision in ("fp16", "fp32"):
         return ""
-    if scheme is None or (layer.precision == "int4") != (scheme.block_size > 0):
+    if scheme is None or layer.precision != scheme.precision:
         return f"quantize.precision lets nothing be {layer.precision}; set one of the two to what the other says"
     if name in out:
         return "quantize.exclude matches it; take it out of one of the two"
     if layer.precision == "int4":
         return "" if plain else "rule: Gemm and MatMul with a constant matrix become INT4; set it to 'fp32'"
-    return "" if plain else "rule: Conv, Gemm and MatMul with constant weights become INT8; set it to 'fp32'"
+    kind = layer.precision.upper()
+    return "" if plain else f"rule: Conv, Gemm and MatMul with constant weights become {kind}; set it to 'fp32'"
 
 
 def check_tensors(

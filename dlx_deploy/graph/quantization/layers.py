@@ -123,7 +123,7 @@ def through_qdq(index: Index, name: str) -> str | None:
 
 
 def layer_precision(model: ModelProto) -> dict[str, str]:
-    """Node name → ``int8``, ``int4``, ``fp16`` or ``fp32`` for every layer, as the graph that is read has it.
+    """Node name → ``int8``, ``int4``, ``fp8``, ``fp16`` or ``fp32`` for every layer, as the graph that is read has it.
 
     A convolution is always a layer, a Gemm or MatMul where its weights come from constants, computed or not: a layer
     whose weights are hidden behind other nodes runs in floating point and is listed as such.
@@ -146,7 +146,7 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
             precisions[node.name] = "int4"
             continue
         if stored is not None and weight is not None and through_qdq(index, node.input[0]) is not None:
-            precisions[node.name] = "int8"
+            precisions[node.name] = "fp8" if stored.data_type == TensorProto.FLOAT8E4M3FN else "int8"
             continue
         if stored is None:
             types = types or infer(model)

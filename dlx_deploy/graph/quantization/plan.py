@@ -33,7 +33,7 @@ SCHEMA = 1
 MAX_BYTES = 256 << 20
 """A line of scales for each of thousands of layers is far smaller."""
 
-Precision = Literal["int8", "int4", "fp16", "fp32"]
+Precision = Literal["int8", "int4", "fp8", "fp16", "fp32"]
 WeightBits = Literal[4, 8]
 BlockSize = Literal[32, 64, 128]
 
@@ -43,7 +43,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class TensorPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An activation. ``precision`` is that of its Q/DQ pair; with fp32 it has none.
+    """An activation. With the ``precision`` fp32 it has no Q/DQ pair; else it has one, of the scheme's type.
 
     ``value = scale * (integer - zero_point)``. Without a ``scale`` it is calibrated, by the method in ``source``.
     ``source``: a calibration method, or whatever else made the numbers. ``like``: the tensor that it shares them with.

@@ -14,7 +14,7 @@ from dlx_deploy.graph.quantization.blocks import LEVELS, block_scales
 from dlx_deploy.graph.quantization.placement import Placement
 from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan, TensorPlan, WeightBits
 from dlx_deploy.graph.quantization.ranges import Range, Ranges
-from dlx_deploy.graph.quantization.scheme import LARGEST_HALF_SCALE, SMALLEST_HALF_SCALE, Scheme
+from dlx_deploy.graph.quantization.scheme import LARGEST_FP8, LARGEST_HALF_SCALE, SMALLEST_HALF_SCALE, Scheme
 
 __all__ = [
     "LARGEST_BIAS",
@@ -31,6 +31,8 @@ __all__ = [
 LARGEST_BIAS = float(np.iinfo(np.int32).max)
 FULL_BITS: Final = 8
 """Scales in a plan are for so many where it says none."""
+INT8_REACH = 128
+"""What ``LARGEST_HALF_SCALE`` is for."""
 BIAS_ROOM = 1.0001
 """How much larger the scale of a bias is than it must be, so that rounding does not lead over the end."""
 
@@ -76,15 +78,19 @@ def scale_of(plan: QuantizationPlan, tensor: str) -> np.float32:
 
 
 def weight_levels(scheme: Scheme, layer: LayerPlan) -> int:
-    """The largest integer of the layer's weights: 7 of 4 bits, whose smallest is -7."""
+    """The largest integer of the layer's weights: 7 of 4 bits, whose smallest is -7; of E4M3 the largest number."""
     if layer.block_size:
         return LEVELS
+    if scheme.activations == "fp8":
+        return LARGEST_FP8
     bits = layer.weight_bits or FULL_BITS
     return min(scheme.weight_levels, (1 << bits - 1) - 1)
 
 
 def integer_limits(scheme: Scheme) -> tuple[int, int]:
-    """The smallest and the largest integer of an activation."""
+    """The smallest and the largest integer of an activation, or number of E4M3."""
+    if scheme.activations == "fp8":
+        return -LARGEST_FP8, LARGEST_FP8
     info = np.iinfo(scheme.activations)
     return int(info.min), int(info.max)
 
@@ -122,8 +128,9 @@ def _scales(scheme: Scheme, scales: NDArray[np.float64] | np.float64) -> NDArray
     """
     kept = np.where(scales < scheme.smallest_scale, scheme.empty_scale, scales).astype(np.float32)
     if scheme.half_scales:
-        held = np.clip(kept, SMALLEST_HALF_SCALE, LARGEST_HALF_SCALE).astype(np.float16).astype(np.float32)
-        kept = np.where(kept > LARGEST_HALF_SCALE, kept, held)
+        largest = LARGEST_HALF_SCALE * INT8_REACH / LARGEST_FP8 if scheme.activations == "fp8" else LARGEST_HALF_SCALE
+        held = np.clip(kept, SMALLEST_HALF_SCALE, largest).astype(np.float16).astype(np.float32)
+        kept = np.where(kept > largest, kept, held)
     return np.asarray(kept, dtype=np.float32)
 
 
@@ -151,6 +158,7 @@ def _layers(
             for name in weights.layers:
                 scales = with_room_for_bias(index, scheme, nodes[name], drafted, scales)
         planned = LayerPlan(
+            precision=scheme.precision,
             source=entry.source or "given",
             scales=tuple(float(scale) for scale in scales),
             weight_bits=None if bits == FULL_BITS else bits,

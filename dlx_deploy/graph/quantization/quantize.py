@@ -32,7 +32,7 @@ from dlx_deploy.graph.quantization.fit import (
     check_tensors,
 )
 from dlx_deploy.graph.quantization.kit.decisions import Decisions
-from dlx_deploy.graph.quantization.kit.efforts import block_steps, steps_of
+from dlx_deploy.graph.quantization.kit.efforts import Effort, steps_in
 from dlx_deploy.graph.quantization.kit.first_ranges import first_ranges
 from dlx_deploy.graph.quantization.kit.runner import improve
 from dlx_deploy.graph.quantization.kit.state import Setting, State
@@ -68,7 +68,8 @@ OVERFLOW_BATCH = 4
 class QuantizationReport:
     """What was done: ``plan`` in full, the ``ranges`` it rests on, and how many activations got Q/DQ.
 
-    ``layers``: node name → ``int8``, ``int4``, ``fp16`` or ``fp32`` for each layer with weights, as the graph has it.
+    ``layers``: node name → ``int8``, ``int4``, ``fp8``, ``fp16`` or ``fp32`` for each layer with weights, as the graph
+    has it.
     ``decisions``: what was tried to make the integers better, and ``seconds`` of CPU time for each.
     """
 
@@ -109,7 +110,7 @@ def quantize_model(
         passes.insert(-1, as_matmul_nbits(opset(model)))
     written = run_passes(load(model), passes, source.name)
     layers = layer_precision(written)
-    if request.scheme is not None and not {"int8", "int4"} & set(layers.values()):
+    if request.scheme is not None and not {"int8", "int4", "fp8"} & set(layers.values()):
         raise nothing_to_quantize(model, request)
     out.write_bytes(to_bytes(written))
     activations = sum(node.op_type == "QuantizeLinear" for node in written.graph.node)
@@ -204,18 +205,17 @@ def _static(model: ModelProto, samples: Samples, request: QuantizationRequest, p
     setting = setting_for(model, samples, request)
     model = as_divided(model, request.given)
     scheme, given, method = setting.scheme, request.given, request.method
-    ranges = first_ranges(model, samples, setting, request.effort, method, progress)
+    ahead: Effort = request.effort if scheme.precision == "int8" else "fast"
+    ranges = first_ranges(model, samples, setting, ahead, method, progress)
     plan = setting.planned(model, ranges, method)
     _check_biases(model, scheme, given, plan)
     state, decisions, seconds = State(model, plan, ranges, method, _factors(given)), Decisions(), dict[str, float]()
-    if steps := block_steps(request.effort) if scheme.block_size else steps_of(request.effort, method):
+    if steps := steps_in(scheme.precision, request.effort, method):
         exact = request.style == "tensorrt" or scheme.block_size > 0
         found = improve(state, setting, steps, samples, exact, progress)
         state, seconds = found.state, dict(found.seconds)
         decisions = replace(found.decisions, effort=request.effort)
-    write = Pass(
-        "int4" if scheme.block_size else "int8", lambda graph: setting.write_int8(graph, state), requires=_nameless
-    )
+    write = Pass(scheme.precision, lambda graph: setting.write_int8(graph, state), requires=_nameless)
     factors = {name: Divided(by=tuple(by.tolist())) for name, by in state.divided.items()}
     plan = replace(state.plan, divided=factors)
     return _Int8(state.model, (write,), state.ranges, plan, decisions, seconds)

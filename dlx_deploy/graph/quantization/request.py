@@ -17,7 +17,16 @@ from dlx_deploy.graph.quantization.layers import excluded, quantizable
 from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
 from dlx_deploy.graph.quantization.plan import SCHEMA, QuantizationPlan, WeightBits
 from dlx_deploy.graph.quantization.rounding import Rounding, nearest
-from dlx_deploy.graph.quantization.scheme import BLOCKS, CPU, CPU_DYNAMIC, CPU_REDUCED, TENSORRT, TENSORRT_HALF, Scheme
+from dlx_deploy.graph.quantization.scheme import (
+    BLOCKS,
+    CPU,
+    CPU_DYNAMIC,
+    CPU_REDUCED,
+    FP8,
+    TENSORRT,
+    TENSORRT_HALF,
+    Scheme,
+)
 from dlx_deploy.targets.profile import Style
 
 __all__ = ["NothingToQuantize", "QuantizationRequest", "nothing_to_quantize"]
@@ -37,7 +46,7 @@ class QuantizationRequest:
     to be found here. ``method`` is one of ``methods``. ``effort``: how much is tried to make integers better
     (``quantization.kit``); with dynamic activations nothing is. ``weight_bits``: of the weights of INT8 layers of which
     ``given`` says nothing else (4: from -7 to 7, stored as int8). ``block_size``: above 0, weights alone are INT4,
-    with a scale for each so many inputs, and nothing is INT8.
+    with a scale for each so many inputs, and nothing is INT8. ``fp8``: E4M3 is written in its place.
     """
 
     style: Style
@@ -53,12 +62,15 @@ class QuantizationRequest:
     effort: Effort = "fast"
     weight_bits: WeightBits = 8
     block_size: Literal[0, 32, 64, 128] = 0
+    fp8: bool = False
 
     @property
     def scheme(self) -> Scheme | None:
         """In which integers are written, if they are."""
         if self.block_size:
             return msgspec.structs.replace(BLOCKS, block_size=self.block_size, half_scales=self.half)
+        if self.fp8:
+            return msgspec.structs.replace(FP8, half_scales=self.half)
         scheme = self._style_scheme
         if scheme is None or scheme.weight_bits == self.weight_bits:
             return scheme
@@ -77,10 +89,10 @@ class QuantizationRequest:
 
 def nothing_to_quantize(model: ModelProto, request: QuantizationRequest) -> NothingToQuantize:
     """What was asked of which layers, and the key that has to change."""
-    asked = "INT4" if request.block_size else "INT8"
+    asked = "INT4" if request.block_size else "FP8" if request.fp8 else "INT8"
     kinds = Counter(node.op_type for node in model.graph.node if node.op_type in WEIGHTED)
     there = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "no layer with weights"
-    rule = "Conv, Gemm and MatMul with constant weights become INT8"
+    rule = f"Conv, Gemm and MatMul with constant weights become {asked}"
     if request.block_size:
         rule = f"Gemm and MatMul of a constant matrix with a multiple of {request.block_size} inputs become INT4"
     remedy = "set quantize.precision = 'fp32'"

@@ -20,6 +20,8 @@ from dlx_deploy.targets.opsets import OLDEST
 __all__ = ["TENSORRT_RULES", "check_tensorrt_rules"]
 
 UNSUPPORTED = ("QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger", "DynamicQuantizeLinear")
+STORED = (TensorProto.INT8, TensorProto.INT4, TensorProto.FLOAT8E4M3FN)
+"""What weights are stored as."""
 FLOATING = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -61,8 +63,8 @@ def _types(index: Index) -> Iterator[str]:
             yield from _blocks_of(index, node)
             continue  # the type is that of its input
         kind = index.initializers[name].data_type if name in index.initializers else TensorProto.UINT8
-        if kind not in (TensorProto.INT8, TensorProto.INT32):
-            yield _at(node, f"it quantizes to {TensorProto.DataType.Name(kind).lower()}; only int8")
+        if kind not in (TensorProto.INT8, TensorProto.INT32, TensorProto.FLOAT8E4M3FN):
+            yield _at(node, f"it quantizes to {TensorProto.DataType.Name(kind).lower()}; only int8 and float8e4m3fn")
 
 
 def _blocks_of(index: Index, node: NodeProto) -> Iterator[str]:
@@ -136,7 +138,7 @@ def _folded_weights(index: Index) -> Iterator[str]:
 def _int8_constants(index: Index) -> Iterator[str]:
     zero_points = {name for node in _nodes(index, *QDQ) for name in node.input[2:]}
     for name, stored in index.initializers.items():
-        if stored.data_type not in (TensorProto.INT8, TensorProto.INT4) or name in zero_points:
+        if stored.data_type not in STORED or name in zero_points:
             continue
         for node in index.readers(name):
             if node.op_type != "DequantizeLinear":

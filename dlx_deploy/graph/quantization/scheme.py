@@ -7,7 +7,18 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-__all__ = ["BLOCKS", "CPU", "CPU_DYNAMIC", "CPU_REDUCED", "TENSORRT", "TENSORRT_HALF", "Names", "Scheme"]
+__all__ = [
+    "BLOCKS",
+    "CPU",
+    "CPU_DYNAMIC",
+    "CPU_REDUCED",
+    "FP8",
+    "LARGEST_FP8",
+    "TENSORRT",
+    "TENSORRT_HALF",
+    "Names",
+    "Scheme",
+]
 
 LEVELS = 127
 """Of a symmetric int8 there are as many steps below 0 as above: -128 is not used."""
@@ -17,6 +28,8 @@ SMALLEST_FLOAT = float(np.finfo(np.float32).tiny)
 SMALLEST_HALF_SCALE = 2.0**-20
 """Of the scales that float16 holds: below, where it is subnormal, fewer than four bits would be left of a scale."""
 
+LARGEST_FP8 = 448
+"""Of E4M3, whose numbers are not as far from each other near 0 as at its ends; there are no infinities."""
 LARGEST_HALF_SCALE = float(np.finfo(np.float16).max) / 128
 """Above, the integers of a scale stand for numbers that float16 does not hold."""
 
@@ -74,8 +87,8 @@ UNDERSCORED = Names(
 class Scheme(msgspec.Struct, frozen=True, kw_only=True):
     """How real numbers become integers, and where in the graph it is said."""
 
-    name: Literal["tensorrt", "cpu", "cpu-dynamic", "int4"]
-    activations: Literal["int8", "uint8"]
+    name: Literal["tensorrt", "cpu", "cpu-dynamic", "int4", "fp8"]
+    activations: Literal["int8", "uint8", "fp8"]
     symmetric: bool
     """Whether the zero point of activations is 0."""
     weight_levels: int = LEVELS
@@ -97,6 +110,11 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True):
     order: Literal["in place", "breadth first"]
     """Of nodes: each new one beside what it belongs to, or all sorted by what they wait for."""
     names: Names
+
+    @property
+    def precision(self) -> Literal["int8", "int4", "fp8"]:
+        """What a plan says of a layer that is written so."""
+        return "int4" if self.block_size else "fp8" if self.activations == "fp8" else "int8"
 
 
 TENSORRT = Scheme(
@@ -137,3 +155,7 @@ in where this machine's integer product saturates. Written by ONNX Runtime (``gr
 
 BLOCKS = msgspec.structs.replace(TENSORRT, name="int4", placement="weights", block_size=32)
 """Weights alone, activations in floating point: for TensorRT as it is, for CPUs as MatMulNBits (``passes.nbits``)."""
+
+FP8 = msgspec.structs.replace(TENSORRT, name="fp8", activations="fp8", weight_levels=LARGEST_FP8)
+"""E4M3 in place of int8, weights too: as many bits, of which four are an exponent (Micikevicius et al. 2022, arXiv
+2209.05433). A scale brings the largest number to 448, so steps are fine where most numbers are."""

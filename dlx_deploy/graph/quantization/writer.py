@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import Index, load, opset
 from dlx_deploy.graph.quantization.blocks import in_block_opset, int4_tensor
+from dlx_deploy.graph.quantization.fp8 import FP8_OPSET, fp8_array
 from dlx_deploy.graph.quantization.placement import Pair, Placement, Weights
 from dlx_deploy.graph.quantization.plan import QuantizationPlan
 from dlx_deploy.graph.quantization.planning import LARGEST_BIAS, bias_of, scale_of, weight_levels, weight_scales
@@ -34,8 +35,10 @@ def write_qdq(
         ConfigError: the opset is too old, or cannot become that of INT4.
         StageFailed: ``rounding`` gave something else than integers for a layer's weights.
     """
-    if opset(model) < OLDEST:
-        raise ConfigError(f"the graph is at opset {opset(model)}; rule: {OLDEST} or newer for per-channel scales")
+    oldest = FP8_OPSET if scheme.activations == "fp8" else OLDEST
+    if opset(model) < oldest:
+        what = "FP8" if scheme.activations == "fp8" else "per-channel scales"
+        raise ConfigError(f"the graph is at opset {opset(model)}; rule: {oldest} or newer for {what}")
     model = in_block_opset(load(model)) if scheme.block_size else load(model)
     writer = _Writer(model, scheme, plan, rounding)
     writer.absorb(placement.absorbed)
@@ -97,8 +100,11 @@ class _Writer:
         line = self._plan.layers[first]
         scale, spread = weight_scales(self._scheme, line, weight, weights.axis)
         levels = weight_levels(self._scheme, line)
-        steps = self._rounding(first, weight, spread, levels)
-        _check_rounded(first, steps, weight, levels)
+        if self._scheme.activations == "fp8":
+            steps: Array = fp8_array(weight / spread)
+        else:
+            steps = self._rounding(first, weight, spread, levels)
+            _check_rounded(first, steps, weight, levels)
         stem = weights.tensor + (self._names.axis.format(weights.axis) if weights.axis else "")
         if stem + self._names.stored in self._index.initializers:  # another layer reads them along another axis
             stem += f"{self._names.axis or '_axis'}{weights.axis}"
@@ -106,7 +112,9 @@ class _Writer:
         if line.block_size:
             inputs, axis = self._store_blocks(stem, steps, scale), 1 - weights.axis
         else:
-            parts = self._store(stem, {"stored": steps, "scale": scale, "zero_point": np.zeros(scale.shape, np.int8)})
+            parts = self._store(
+                stem, {"stored": steps, "scale": scale, "zero_point": np.zeros(scale.shape, steps.dtype)}
+            )
             inputs, axis = [parts[part] for part in ("stored", "scale", "zero_point")], weights.axis
         node = helper.make_node("DequantizeLinear", inputs, [restored], name=stem + self._names.dequantize, axis=axis)
         if line.block_size:
@@ -146,10 +154,10 @@ class _Writer:
                     node.input[position] = restored
 
     def _activation_constants(self, name: str) -> list[str]:
-        zero_point = self._plan.tensors[name].zero_point or 0
+        zero_point, is_fp8 = self._plan.tensors[name].zero_point or 0, self._scheme.activations == "fp8"
         values: dict[str, Array] = {
             "scale": np.asarray(scale_of(self._plan, name)),
-            "zero_point": np.asarray(zero_point, dtype=self._scheme.activations),
+            "zero_point": fp8_array(np.zeros(())) if is_fp8 else np.asarray(zero_point, dtype=self._scheme.activations),
         }
         constants = self._store(name, values)
         return [constants["scale"], constants["zero_point"]]
@@ -163,7 +171,7 @@ class _Writer:
                 self._model.graph.initializer.append(_tensor(values[part], stem + ends[part], raw))
         return {part: stem + ends[part] for part in values}
 
-    def _store_blocks(self, stem: str, steps: NDArray[np.int8], scale: NDArray[np.float32]) -> list[str]:
+    def _store_blocks(self, stem: str, steps: Array, scale: NDArray[np.float32]) -> list[str]:
         """INT4 integers and their scales; without a zero point, which is 0 then."""
         stored, scales = stem + self._names.stored, stem + self._names.scale
         tensors = self._model.graph.initializer

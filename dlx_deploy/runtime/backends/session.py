@@ -9,7 +9,7 @@ from ..errors import BackendMissing, InputError, PackageError
 from ..supported import check_onnxruntime
 from ..untyped import Array, Foreign
 from ..words import said
-from .exact import exact_model
+from .exact import exact_model, may_be_fused
 
 __all__ = [
     "MAX_THREADS",
@@ -74,6 +74,7 @@ def open_session(
     _check_providers(wanted, ort.get_available_providers())
     if exact_qdq:
         model = exact_model(model)
+        fused = fused and may_be_fused(model)
     try:
         session = _kind(ort)(model, _options(ort, exact_qdq, threads, fused), providers=wanted)
     except session_errors(ort) as e:

@@ -36,7 +36,15 @@ KINDS = {
 FUSION = "fusion"
 INT4 = "int4"
 ATTENTION = re.compile(r"_gemm_mha|_mha_|fmha")
-PRECISIONS = {"int8": "int8", "half": "fp16", "float": "fp32", "bfloat16": "bf16", "bf16": "bf16", "double": "fp64"}
+PRECISIONS = {
+    "int8": "int8",
+    "fp8_e4m3": "fp8",
+    "half": "fp16",
+    "float": "fp32",
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "double": "fp64",
+}
 MOVES = re.compile(r"__myl_((Cast|Move|Tran|Resh|Repl)+)$")
 """Generated kernels that only cast, copy or transpose; their name is made of what they do."""
 

@@ -76,6 +76,13 @@ def test_what_cannot_be_read_proves_nothing(plan: bytes) -> None:
         read_rtx_plan(plan)
 
 
+def test_fp8_is_read() -> None:
+    text = TEXT.replace('name="w" type=int8', 'name="w" type=fp8_e4m3').replace(
+        'name="x" type=half', 'name="x" type=fp8_e4m3'
+    )
+    assert read_rtx_plan(plan_of(text)).layers[0].precision == "fp8"
+
+
 def test_names_with_brackets_and_remarks() -> None:
     text = TEXT.replace("[ONNX Layer: a/Conv]", "[ONNX Layer: a[0]/Conv]__gemm_from_conv1x1")
     assert read_rtx_plan(plan_of(text)).layers[0].nodes == ("a[0]/Conv", "a/Q")

@@ -21,7 +21,7 @@ MOST_INPUTS = 64
 
 def correct_biases(state: State, setting: Setting, progress: Progress) -> State | None:
     """``state`` with biases that make the mean of every channel on the grid that ships what it is in float32."""
-    layers = with_bias(state.model, state.plan.layers_at("int8", "int4"))
+    layers = with_bias(state.model, state.plan.layers_at("int8", "int4", "fp8"))
     if not layers:
         return None
     written = setting.write(replace(state, biases={}))

@@ -12,7 +12,7 @@ from dlx_deploy.graph.quantization.kit.equalisation import equalise, smooth
 from dlx_deploy.graph.quantization.kit.learned_rounding import learn_rounding
 from dlx_deploy.graph.quantization.kit.state import Step
 
-__all__ = ["Effort", "block_steps", "measured_ahead", "steps_of"]
+__all__ = ["Effort", "measured_ahead", "steps_in", "steps_of"]
 
 Effort = Literal["fast", "balanced", "best"]
 
@@ -37,9 +37,14 @@ _BLOCK_STEPS: Mapping[Effort, tuple[Step, ...]] = {
 }
 
 
-def block_steps(effort: Effort) -> tuple[Step, ...]:
-    """What is tried where weights alone are quantized."""
-    return _BLOCK_STEPS[effort]
+_FP8_STEPS: Mapping[Effort, tuple[Step, ...]] = {"fast": (), "balanced": (BIASES,), "best": (BIASES,)}
+"""Other ranges are sought for even steps; those of E4M3 are not."""
+
+
+def steps_in(precision: str, effort: Effort, method: str) -> tuple[Step, ...]:
+    """What is tried for layers in ``precision``; ``method``: as of ``steps_of``."""
+    own = {"int4": _BLOCK_STEPS, "fp8": _FP8_STEPS}.get(precision)
+    return own[effort] if own else steps_of(effort, method)
 
 
 def steps_of(effort: Effort, method: str) -> tuple[Step, ...]:
