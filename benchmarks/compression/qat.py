@@ -5,8 +5,8 @@
 ``cifar10`` holds train/CLASS and test/CLASS, the second file a trained ResNet-20 (option-A shortcuts) of those classes
 in their order. It has seen the training images, so every fifth test image is the validation split instead, and none of
 the test; training ends after its last epoch, whatever validation says. ``w4a8``: weights on the grid of INT4, rounded
-to the nearest. The scales begin with those of PTQ, the teacher is the network itself. Nothing is tuned. Style:
-TensorRT, in exact Q/DQ arithmetic. What the file has already is not run again.
+to the nearest; ``w4a4``: activations have 16 levels too. The scales begin with those of PTQ, the teacher is the network
+itself. Nothing is tuned. Style: TensorRT, in exact Q/DQ arithmetic. What the file has already is not run again.
 """
 
 from __future__ import annotations
@@ -66,12 +66,14 @@ class Grid:
     """Of how many bits weights are, and how they are trained."""
 
     weight_bits: Literal[4, 8]
+    activation_bits: Literal[4, 8]
     training: Qat
 
 
 GRIDS = {
-    "w8a8": Grid(8, Qat(epochs=1, learning_rate=0.0003, batch_size=64, shift_px=0, flip=True)),
-    "w4a8": Grid(4, Qat(epochs=2, learning_rate=0.0025, batch_size=64, shift_px=0, flip=True)),
+    "w8a8": Grid(8, 8, Qat(epochs=1, learning_rate=0.0003, batch_size=64, shift_px=0, flip=True)),
+    "w4a8": Grid(4, 8, Qat(epochs=2, learning_rate=0.0025, batch_size=64, shift_px=0, flip=True)),
+    "w4a4": Grid(4, 4, Qat(epochs=2, learning_rate=0.0025, batch_size=64, shift_px=0, flip=True)),
 }
 
 
@@ -123,7 +125,7 @@ class Bench:
     def begun(self, grid: Grid) -> tuple[Learning, bytes]:
         """What learns on that grid, and the graph that it begins with: PTQ by the largest magnitudes."""
         samples, out = self.data.samples("calibration"), self.folder / "ptq.onnx"
-        request = QuantizationRequest("tensorrt", weight_bits=grid.weight_bits)
+        request = QuantizationRequest("tensorrt", weight_bits=grid.weight_bits, activation_bits=grid.activation_bits)
         plan = quantize_model(self.source, out, samples, request).plan
         model = load(self.source)
         return Learning(model, setting_for(model, samples, request), plan), out.read_bytes()

@@ -344,6 +344,7 @@ class Quantize(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     activations: Literal["auto", "static", "dynamic"] = "auto"
     max_drop: Literal["gate", "off"] | Fraction = "gate"
     weight_bits: Literal[4, 8] = 8
+    activation_bits: Literal[4, 8] = 8
     block_size: Literal[32, 64, 128] = 32
     exclude: tuple[str, ...] = ()
     plan: str = ""

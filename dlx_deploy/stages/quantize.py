@@ -273,6 +273,7 @@ def _request(job: Job[Quantize], precision: Precision, elsewhere: Half, dynamic:
         given=_given(job),
         effort=job.params.effort,
         weight_bits=job.params.weight_bits,
+        activation_bits=job.params.activation_bits,
     )
 
 
@@ -321,7 +322,7 @@ def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
     given = _given(job)
     if given.scheme or given.tensors:  # what it says of tensors is said of static ranges
         return (given.scheme == "cpu-dynamic",)
-    if job.params.weight_bits < 8:  # ONNX Runtime's quantizer, which dynamic ranges rest on, writes 8
+    if _fewer_bits(job.params):  # ONNX Runtime's quantizer, which dynamic ranges rest on, writes 8
         return (False,)
     one_row = batch_size(load(job.inputs["onnx"])) in (None, 1)
     inputs = task_of(open_data(job.inputs["data"])).inputs
@@ -404,10 +405,10 @@ def check(setup: Setup[Quantize]) -> None:
     _refuse_dynamic(params, setup.target)
     if precision in NEEDS:
         _check_below(setup, precision)
-    if params.weight_bits < 8 and precision != "int8":
+    if (fewer := _fewer_bits(params)) and precision != "int8":
         raise ConfigError(
-            f"quantize.weight_bits is {params.weight_bits}, and quantize.precision {params.precision!r} writes no INT8 "
-            "for this target; rule: it says how fine the weights of INT8 layers are; leave it out"
+            f"quantize.{fewer} is {getattr(params, fewer)}, and quantize.precision {params.precision!r} writes no INT8 "
+            "for this target; rule: it says how fine the integers of INT8 layers are; leave it out"
         )
     if params.activations == "dynamic" and precision == "int8" and batch not in ("dynamic", 1):
         raise ConfigError(
@@ -461,11 +462,16 @@ def _refuse_dynamic(params: Quantize, target: Profile) -> None:
         raise ConfigError(
             f"quantize.activations is 'dynamic', and this target's {style} style needs static ranges; use 'auto'"
         )
-    if params.activations == "dynamic" and params.weight_bits < 8:
+    if params.activations == "dynamic" and (fewer := _fewer_bits(params)):
         raise ConfigError(
-            f"quantize.weight_bits is {params.weight_bits} and quantize.activations 'dynamic', which goes with 8; set "
-            "quantize.activations to 'static', or quantize.weight_bits to 8"
+            f"quantize.{fewer} is {getattr(params, fewer)} and quantize.activations 'dynamic', which goes with 8; set "
+            f"quantize.activations to 'static', or quantize.{fewer} to 8"
         )
+
+
+def _fewer_bits(params: Quantize) -> str:
+    """The key that asks for fewer bits than 8, if one does."""
+    return next((key for key in ("weight_bits", "activation_bits") if getattr(params, key) < 8), "")
 
 
 def _refuse(key: str, value: str, runs: Sequence[str]) -> None:
@@ -487,7 +493,7 @@ def _half_in_graph(job: Job[Quantize], precision: Precision, elsewhere: Half) ->
 
 STAGE = Stage(
     name="quantize",
-    version=7,
+    version=8,
     params=QuantizeParams,
     inputs=(
         *("onnx", "data", "plan", "reference", "float", "learned-record", "learned-model", "learned-plan"),

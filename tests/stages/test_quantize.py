@@ -213,6 +213,10 @@ def test_what_the_target_does_not_run(plan: Any, target: str, params: dict[str, 
     [
         (["quantize.activations=dynamic"], r"quantize\.activations is 'dynamic', and this target's tensorrt style"),
         (
+            ["quantize.activation_bits=4", "quantize.precision=fp32"],
+            r"quantize\.activation_bits is 4, and quantize\.precision 'fp32' writes no INT8 for this target; rule: it",
+        ),
+        (
             ["quantize.weight_bits=4", "quantize.precision=fp16"],
             r"quantize\.weight_bits is 4, and quantize\.precision 'fp16' writes no INT8 for this target; rule: it says",
         ),

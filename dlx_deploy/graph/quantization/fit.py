@@ -184,7 +184,9 @@ def check_bias(model: ModelProto, layer: str, scales: Collection[float], unit: f
 
 def _numbers(scheme: Scheme, tensor: TensorPlan, methods: Collection[str]) -> Iterator[Complaint]:
     """What is wrong with scale, zero point and source."""
-    low, high = integer_limits(scheme)
+    low, high = integer_limits(scheme, tensor.bits)
+    if tensor.bits and scheme.activations == "fp8":
+        yield f"bits is {tensor.bits}", "of integers; leave it out"
     zero_point = tensor.zero_point
     if tensor.scale is None:
         if zero_point is not None:
@@ -204,6 +206,8 @@ def _sharing(pair: Pair, tensor: TensorPlan) -> Iterator[Complaint]:
     """What is wrong with a scale that is another tensor's."""
     if tensor.like and tensor.like != pair.like:
         yield f"like is {tensor.like!r}", f"{pair.like!r}" if pair.like else "none: it has a scale of its own"
+    if tensor.bits and (pair.like or tensor.precision == "fp32"):
+        yield f"bits is {tensor.bits}", f"as {pair.like!r} has it; change it there" if pair.like else "of int8 tensors"
     if pair.like and tensor.scale is not None:
         yield f"scale is {tensor.scale}", f"it shares that of {pair.like!r}; change it there"
 

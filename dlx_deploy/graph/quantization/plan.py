@@ -18,6 +18,7 @@ from dlx_deploy.runtime.schemas import newer_schema
 
 __all__ = [
     "SCHEMA",
+    "ActivationBits",
     "BlockSize",
     "Divided",
     "LayerPlan",
@@ -35,6 +36,7 @@ MAX_BYTES = 256 << 20
 
 Precision = Literal["int8", "int4", "fp8", "fp16", "fp32"]
 WeightBits = Literal[4, 8]
+ActivationBits = Literal[4, 8]
 BlockSize = Literal[32, 64, 128]
 
 
@@ -48,6 +50,8 @@ class TensorPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     ``value = scale * (integer - zero_point)``. Without a ``scale`` it is calibrated, by the method in ``source``.
     ``source``: a calibration method, or whatever else made the numbers. ``like``: the tensor that it shares them with.
     ``readers``: the nodes that read it in int8, where not all do that could; the others read it as it is.
+    ``bits``: of its integers, stored as those of 8; 4: from -8 to 7, or 0 to 15. ``None``: 8 beside a ``scale``, else
+    ``quantize.activation_bits``.
     """
 
     precision: Literal["int8", "fp32"] = "int8"
@@ -56,6 +60,7 @@ class TensorPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     source: str = ""
     like: str = ""
     readers: tuple[str, ...] = ()
+    bits: ActivationBits | None = None
 
 
 class LayerPlan(_Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -12,7 +12,14 @@ from onnx import ModelProto, NodeProto
 from dlx_deploy.graph.model import Index
 from dlx_deploy.graph.quantization.blocks import LEVELS, block_scales
 from dlx_deploy.graph.quantization.placement import Placement
-from dlx_deploy.graph.quantization.plan import SCHEMA, LayerPlan, QuantizationPlan, TensorPlan, WeightBits
+from dlx_deploy.graph.quantization.plan import (
+    SCHEMA,
+    ActivationBits,
+    LayerPlan,
+    QuantizationPlan,
+    TensorPlan,
+    WeightBits,
+)
 from dlx_deploy.graph.quantization.ranges import Range, Ranges
 from dlx_deploy.graph.quantization.scheme import LARGEST_FP8, LARGEST_HALF_SCALE, SMALLEST_HALF_SCALE, Scheme
 
@@ -58,7 +65,7 @@ def make_plan(
         if pair.like:
             planned = TensorPlan(like=pair.like)
         elif entry.scale is None:
-            planned = _tensor(scheme, ranges.tensors[name][source], source)
+            planned = _tensor(scheme, ranges.tensors[name][source], source, entry.bits or scheme.activation_bits)
         else:
             planned = _given(scheme, entry)
         tensors[name] = msgspec.structs.replace(planned, readers=pair.readers)
@@ -87,12 +94,12 @@ def weight_levels(scheme: Scheme, layer: LayerPlan) -> int:
     return min(scheme.weight_levels, (1 << bits - 1) - 1)
 
 
-def integer_limits(scheme: Scheme) -> tuple[int, int]:
-    """The smallest and the largest integer of an activation, or number of E4M3."""
+def integer_limits(scheme: Scheme, bits: int | None) -> tuple[int, int]:
+    """The smallest and the largest integer of an activation of so many bits (``None``: 8), or number of E4M3."""
     if scheme.activations == "fp8":
         return -LARGEST_FP8, LARGEST_FP8
-    info = np.iinfo(scheme.activations)
-    return int(info.min), int(info.max)
+    info, unused = np.iinfo(scheme.activations), FULL_BITS - (bits or FULL_BITS)
+    return int(info.min) >> unused, int(info.max) >> unused
 
 
 def bias_of(index: Index, node: NodeProto) -> NDArray[np.float32] | None:
@@ -104,21 +111,23 @@ def bias_of(index: Index, node: NodeProto) -> NDArray[np.float32] | None:
     return bias.astype(np.float32) if bias.dtype == np.float32 and bias.ndim == 1 else None
 
 
-def _tensor(scheme: Scheme, bounds: Range, source: str) -> TensorPlan:
+def _tensor(scheme: Scheme, bounds: Range, source: str, bits: ActivationBits) -> TensorPlan:
     """Scale and zero point for a range, in which 0 is an integer's value: of a symmetric int8 it is -127..127."""
     low, high = min(np.float32(bounds[0]), np.float32(0)), max(np.float32(bounds[1]), np.float32(0))
-    smallest, largest = integer_limits(scheme)
+    smallest, largest = integer_limits(scheme, bits)
     if scheme.symmetric:
         scale, zero_point = np.float64(max(-low, high)) / largest, 0
     else:
         scale = (np.float64(high) - np.float64(low)) / (largest - smallest)
         zero_point = round(float(smallest - low / scale)) if scale >= scheme.smallest_scale else 0
-    return TensorPlan(scale=float(_scales(scheme, scale)), zero_point=zero_point, source=source)
+    said = bits if bits < FULL_BITS else None
+    return TensorPlan(scale=float(_scales(scheme, scale)), zero_point=zero_point, source=source, bits=said)
 
 
 def _given(scheme: Scheme, entry: TensorPlan) -> TensorPlan:
     scale = _scales(scheme, np.float64(entry.scale or 0.0))
-    return TensorPlan(scale=float(scale), zero_point=entry.zero_point or 0, source=entry.source or "given")
+    source, said = entry.source or "given", entry.bits if entry.bits != FULL_BITS else None
+    return TensorPlan(scale=float(scale), zero_point=entry.zero_point or 0, source=source, bits=said)
 
 
 def _scales(scheme: Scheme, scales: NDArray[np.float64] | np.float64) -> NDArray[np.float32]:

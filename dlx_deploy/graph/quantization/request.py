@@ -15,7 +15,7 @@ from dlx_deploy.graph.model import WEIGHTED, Index
 from dlx_deploy.graph.quantization.kit.efforts import Effort
 from dlx_deploy.graph.quantization.layers import excluded, quantizable
 from dlx_deploy.graph.quantization.observers import METHODS, RangeMethod
-from dlx_deploy.graph.quantization.plan import SCHEMA, QuantizationPlan, WeightBits
+from dlx_deploy.graph.quantization.plan import SCHEMA, ActivationBits, QuantizationPlan, WeightBits
 from dlx_deploy.graph.quantization.rounding import Rounding, nearest
 from dlx_deploy.graph.quantization.scheme import (
     BLOCKS,
@@ -47,6 +47,7 @@ class QuantizationRequest:
     (``quantization.kit``); with dynamic activations nothing is. ``weight_bits``: of the weights of INT8 layers of which
     ``given`` says nothing else (4: from -7 to 7, stored as int8). ``block_size``: above 0, weights alone are INT4,
     with a scale for each so many inputs, and nothing is INT8. ``fp8``: E4M3 is written in its place.
+    ``activation_bits``: as ``weight_bits``, of activations.
     """
 
     style: Style
@@ -61,6 +62,7 @@ class QuantizationRequest:
     rounding: Rounding = nearest
     effort: Effort = "fast"
     weight_bits: WeightBits = 8
+    activation_bits: ActivationBits = 8
     block_size: Literal[0, 32, 64, 128] = 0
     fp8: bool = False
 
@@ -72,9 +74,10 @@ class QuantizationRequest:
         if self.fp8:
             return msgspec.structs.replace(FP8, half_scales=self.half)
         scheme = self._style_scheme
-        if scheme is None or scheme.weight_bits == self.weight_bits:
+        bits = {"weight_bits": self.weight_bits, "activation_bits": self.activation_bits}
+        if scheme is None or set(bits.values()) == {8}:
             return scheme
-        return msgspec.structs.replace(scheme, weight_bits=self.weight_bits)
+        return msgspec.structs.replace(scheme, **bits)
 
     @property
     def _style_scheme(self) -> Scheme | None:

@@ -95,6 +95,8 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True):
     """Weights are int8 from minus this to this at most, with zero point 0 and a scale for each output channel."""
     weight_bits: Literal[4, 8] = 8
     """Of the weights of a layer of which the plan says nothing (``planning.weight_levels``)."""
+    activation_bits: Literal[4, 8] = 8
+    """Of an activation of which the plan says nothing (``planning.integer_limits``)."""
     block_size: Literal[0, 32, 64, 128] = 0
     """Above 0: weights alone are quantized, to INT4, with a scale for each so many inputs (``blocks``)."""
     biases: Literal["float", "int32"]

@@ -14,7 +14,14 @@ from dlx_deploy.graph.quantization.blocks import in_block_opset, int4_tensor
 from dlx_deploy.graph.quantization.fp8 import FP8_OPSET, fp8_array
 from dlx_deploy.graph.quantization.placement import Pair, Placement, Weights
 from dlx_deploy.graph.quantization.plan import QuantizationPlan
-from dlx_deploy.graph.quantization.planning import LARGEST_BIAS, bias_of, scale_of, weight_levels, weight_scales
+from dlx_deploy.graph.quantization.planning import (
+    LARGEST_BIAS,
+    bias_of,
+    integer_limits,
+    scale_of,
+    weight_levels,
+    weight_scales,
+)
 from dlx_deploy.graph.quantization.rounding import Rounding, nearest
 from dlx_deploy.graph.quantization.scheme import Scheme
 from dlx_deploy.targets.opsets import OLDEST
@@ -86,12 +93,25 @@ class _Writer:
         else:
             self._redirect(name, restored, pair.readers)
         quantized = name + ends.quantized
+        clip = self._clip(name, source) if self._plan.tensors[name].bits else []
+        read = clip[0].output[0] if clip else source
         nodes = [
-            helper.make_node("QuantizeLinear", [source, *parameters], [quantized], name=name + ends.quantize),
+            *clip,
+            helper.make_node("QuantizeLinear", [read, *parameters], [quantized], name=name + ends.quantize),
             helper.make_node("DequantizeLinear", [quantized, *parameters], [restored], name=name + ends.dequantize),
         ]
         self._behind.setdefault(source, []).extend(nodes)
         self._added += nodes
+
+    def _clip(self, name: str, source: str) -> list[NodeProto]:
+        """What keeps an activation within its integers, where these are fewer than those that it is stored as."""
+        line, scale = self._plan.tensors[name], scale_of(self._plan, name)
+        inputs = [source]
+        for end, integer in zip(("smallest", "largest"), integer_limits(self._scheme, line.bits), strict=True):
+            value = np.asarray(scale * np.float32(integer - (line.zero_point or 0)), np.float32)
+            self._model.graph.initializer.append(_tensor(value, f"{name}/{end}", raw=True))
+            inputs.append(f"{name}/{end}")
+        return [helper.make_node("Clip", inputs, [f"{name}/clipped"], name=f"{name}/Clip")]
 
     def weights(self, weights: Weights) -> None:
         """Fold the weights of layers to integers and dequantize them."""

@@ -63,11 +63,10 @@ class Learning:
 
     def _fakes(self) -> Fakes:
         placement, scheme = self.setting.placement, self.setting.scheme
-        low, high = integer_limits(scheme)
         tensors: dict[str, FakeQuantizer] = {}
         for name in placement.own:
             entry = self.plan.tensors[name]
-            zero = entry.zero_point or 0
+            zero, (low, high) = entry.zero_point or 0, integer_limits(scheme, entry.bits)
             tensors[name] = FakeQuantizer(_scale(entry), (low - zero, high - zero), half=scheme.half_scales)
         for name in placement.pairs:
             tensors[name] = tensors[_root(self.plan, name)]

@@ -146,6 +146,29 @@ def test_weights_of_four_bits_are_said_by_the_plan(style: str, tmp_path: Path) -
     assert again.plan == report.plan
 
 
+@pytest.mark.parametrize(("style", "ends"), [("tensorrt", (-8, 7)), ("cpu", (0, 15))])
+def test_activations_of_four_bits_are_said_by_the_plan_and_clipped(
+    style: str, ends: tuple[int, int], tmp_path: Path
+) -> None:
+    report = quantized(tmp_path, style, activation_bits=4)
+    own = {name: line for name, line in report.plan.tensors.items() if not line.like}
+    assert {line.bits for line in own.values()} == {4}
+    graph = load(tmp_path / "q.onnx")
+    index = Index(graph)
+    clips = {node.name: node for node in graph.graph.node if node.op_type == "Clip"}
+    assert {f"{name}/Clip" for name in own} <= clips.keys()
+    for name, line in own.items():
+        bounds = [index.array(end) for end in clips[f"{name}/Clip"].input[1:]]
+        steps = [float(bound) / (line.scale or 0) + (line.zero_point or 0) for bound in bounds]
+        assert steps == pytest.approx(ends, abs=1e-4)
+    before = (tmp_path / "q.onnx").read_bytes()
+    quantized(tmp_path, style, msgspec.json.decode(plan_bytes(report.plan), type=QuantizationPlan))
+    assert (tmp_path / "q.onnx").read_bytes() == before
+    some = {"tensors": {name: {"bits": 8} for name in own}}
+    plain = quantized(tmp_path, style, some, activation_bits=4).plan
+    assert {line.bits for line in plain.tensors.values()} == {None}
+
+
 def test_one_layer_has_weights_of_four_bits(tmp_path: Path) -> None:
     report = quantized(tmp_path, given={"layers": {"conv2/Conv": {"weight_bits": 4}}})
     assert largest(tmp_path) == {**dict.fromkeys(WEIGHTS, 127), "conv2.weight": 7}

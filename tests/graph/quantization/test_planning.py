@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from onnx import ModelProto, numpy_helper
 
 from dlx_deploy.graph.model import Index
@@ -18,6 +19,7 @@ from ...onnx_fixtures import residual_net
 
 NOTHING = QuantizationPlan(schema=1)
 SCHEMES = [TENSORRT, TENSORRT_HALF, CPU, CPU_REDUCED]
+FOUR_BITS = [replace(scheme, activation_bits=4) for scheme in (TENSORRT_HALF, CPU)]
 
 
 def placed(model: ModelProto, scheme: Scheme) -> Placement:
@@ -38,13 +40,14 @@ def planned(
 
 @settings(max_examples=50, deadline=None)
 @example(low=0.00009999999747378752, width=0.00009999999747378752, scheme=TENSORRT_HALF)
-@given(st.floats(-1e3, 1e3, width=32), st.floats(0, 1e3, width=32), st.sampled_from(SCHEMES))
+@given(st.floats(-1e3, 1e3, width=32), st.floats(0, 1e3, width=32), st.sampled_from([*SCHEMES, *FOUR_BITS]))
 def test_zero_and_both_ends_of_a_range_are_numbers_of_the_type(low: float, width: float, scheme: Scheme) -> None:
     bounds = (low, low + width)
     tensor = planned(scheme, bounds).tensors["x"]
     assert tensor.scale is not None
     assert tensor.zero_point is not None
-    smallest, largest = integer_limits(scheme)
+    smallest, largest = integer_limits(scheme, tensor.bits)
+    assert largest - smallest == 2**scheme.activation_bits - 1
     assert smallest <= tensor.zero_point <= largest
     assert tensor.scale > 0
     for value in bounds:

@@ -28,6 +28,8 @@ STYLES: list[dict[str, Any]] = [
     {"style": "tensorrt", "half": True},
     {"style": "cpu"},
     {"style": "cpu", "reduce_range": True},
+    {"style": "tensorrt", "half": True, "weight_bits": 4, "activation_bits": 4},
+    {"style": "cpu", "weight_bits": 4, "activation_bits": 4},
 ]
 
 
