@@ -45,7 +45,7 @@ NETWORKS: dict[str, list[str]] = {
     "vit": [
         "teacher.model=vit",
         "teacher.arguments={ width = 128, depth = 6, heads = 4, patch = 2 }",
-        "teacher.epochs=12",
+        "teacher.epochs=40",
     ],
 }
 COMMON = [

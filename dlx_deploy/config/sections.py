@@ -337,7 +337,7 @@ class Quantize(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     a scale for each ``block_size`` inputs of an output channel.
     """
 
-    precision: Literal["auto", "int8", "int4", "fp8", "fp16", "fp32"] = "auto"
+    precision: Literal["auto", "int8", "int4", "fp8", "fp16", "bf16", "fp32"] = "auto"
     elsewhere: Literal["auto", "fp16", "fp32"] = "auto"
     calibration: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
     effort: Literal["fast", "balanced", "best"] = "fast"

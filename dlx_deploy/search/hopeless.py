@@ -14,7 +14,7 @@ from dlx_deploy.targets.roofline import SPREAD, LayerCost, estimate
 
 __all__ = ["check_budgets", "hopeless"]
 
-BITS: dict[Precision, int] = {"fp32": 32, "fp16": 16, "int8": 8, "fp8": 8, "int4": 4}
+BITS: dict[Precision, int] = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8, "fp8": 8, "int4": 4}
 FASTEST = "roofline at its best, before training"
 
 

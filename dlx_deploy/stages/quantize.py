@@ -53,11 +53,12 @@ __all__ = [
     "read_precisions",
 ]
 
-Precision = Literal["int8", "int4", "fp8", "fp16", "fp32"]
+Precision = Literal["int8", "int4", "fp8", "fp16", "bf16", "fp32"]
 Half = Literal["fp16", "fp32"]
 QUANTIZED_TO: tuple[Precision, ...] = ("int8", "int4", "fp8")
 NEEDS = {
     "int4": "INT4 weights need TensorRT 10 and compute capability 8.0, or a CPU",
+    "bf16": "BF16 needs TensorRT 9 and compute capability 8.0; ONNX Runtime has no kernels for it on CPUs",
     "fp8": "FP8 came with compute capability 8.9: Orin (8.7), Xavier and CPUs have none",
 }
 """What is to be said where a target does not run it."""
@@ -67,7 +68,7 @@ PTQ_PLAN, PTQ_LAYERS, PTQ_TRIALS = "plan without training", "layers without trai
 QAT_MODEL, QAT_PLAN, QAT_RECORD = "trained float32 graph", "trained plan", "what became of training"
 """… and what ``qat`` offers then."""
 
-OLDEST_OPSET = {"int4": 20, "fp8": 19}
+OLDEST_OPSET = {"int4": 20, "fp8": 19, "bf16": 13}
 """What they need of a graph (``graph.quantization.blocks``, ``.fp8``)."""
 _FIRST = "quantize-ptq"
 """The step before ``qat``."""
@@ -133,7 +134,7 @@ def run(job: Job[QuantizeParams]) -> Metrics:
         looked = _learned(job, elsewhere) or _within_budget(job, _int8(job, out, elsewhere), elsewhere, _is_asked(job))
         precision = "int8" if looked.report is not None else elsewhere
     report = looked.report
-    if precision in ("fp16", "int4", "fp8"):
+    if precision in ("fp16", *NEEDS):
         report = _written(job, out, precision, elsewhere, dynamic=False)
     if report is None:
         report = unquantized(source, _given(job))
@@ -265,6 +266,7 @@ def _request(job: Job[Quantize], precision: Precision, elsewhere: Half, dynamic:
         int8=precision == "int8",
         block_size=job.params.block_size if precision == "int4" else 0,
         fp8=precision == "fp8",
+        bf16=precision == "bf16",
         half=_half_in_graph(job, precision, elsewhere),
         reduce_range=job.target.quantization.reduce_range,
         method=job.params.calibration,
@@ -291,12 +293,13 @@ def _given(job: Job[Quantize]) -> QuantizationPlan:
 
 def _precisions(params: Quantize, target: Profile) -> tuple[Precision, Half]:
     """The lowest precision of the plan, and that of the rest."""
-    runs = [
-        p for p in (*QUANTIZED_TO, "fp16") if p in target.precisions and (p in QUANTIZED_TO or target.builds_engines)
-    ]
+    halves = ("fp16", "bf16") if target.builds_engines else ()
+    runs = [p for p in (*QUANTIZED_TO, *halves) if p in target.precisions]
     _refuse("precision", params.precision, runs)
     _refuse("elsewhere", params.elsewhere, runs)
     half: Half = "fp16" if "fp16" in runs and params.elsewhere != "fp32" else "fp32"
+    if params.precision == "bf16":
+        return "bf16", "fp32"
     if params.precision in ("int4", "fp8"):
         return params.precision, half
     if params.precision == "int8" or (params.precision == "auto" and "int8" in runs):

@@ -49,7 +49,7 @@ def test_no_file_is_the_default() -> None:
         ("[quantize]\nexclude = 'x'", r"a list in brackets, of text in quotes each; for instance: exclude = \[\]$"),
         (
             "[quantize]\nprecision = 8",
-            r"'auto', 'fp16', 'fp32', 'fp8', 'int4', 'int8'; for instance: precision = \"auto\"$",
+            r"'auto', 'bf16', 'fp16', 'fp32', 'fp8', 'int4', 'int8'; for instance: precision = \"auto\"$",
         ),
         ("[distill]\nenabled = 1", r"got `int`: true or false; for instance: enabled = true$"),
         ("targets = 'jetson'", r"text in quotes each, 1 or more of them; for instance: targets = \[\"jetson\"\]$"),

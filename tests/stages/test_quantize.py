@@ -71,6 +71,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("jetson", 20, {"precision": "int4"}, "int4", "fp16", True),
         ("rpi5", 20, {"precision": "int4"}, "int4", "fp32", True),
         ("rtx-4090", 20, {"precision": "fp8"}, "fp8", "fp16", True),
+        ("jetson", 20, {"precision": "bf16"}, "bf16", "fp32", True),
         ("jetson", 20, {"precision": "fp32"}, "fp32", "fp32", True),
         ("jetson-xavier-nx", 16, {}, "int8", "fp16", False),  # no FP16 Q/DQ at opset 16: the builder is told
         ("jetson-xavier-nx", 16, {"precision": "fp16"}, "fp16", "fp16", True),
@@ -245,6 +246,11 @@ def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str)
             ["quantize.precision=fp8"],
             "jetson-orin-nx-16gb",
             r"'fp8', which this target does not run \(FP8 came with compute capability 8\.9: Orin.*; it runs fp32",
+        ),
+        (
+            ["quantize.precision=bf16"],
+            "cpu-x86_64",
+            r"'bf16', .*ONNX Runtime has no kernels for it on CPUs\); it runs fp",
         ),
         (["quantize.precision=fp8"], "cpu-x86_64", r"'fp8', which this target does not run \(FP8 came with"),
         (

@@ -9,6 +9,7 @@ cannot hold, and tensors that come near its largest number on the calibration im
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
@@ -17,7 +18,9 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.model import QDQ, Index, attribute, infer, load, opset
 from dlx_deploy.graph.passes.tidy import tidy
 
-__all__ = ["LARGEST", "QDQ_IN_HALF", "STEPS", "float_tensors", "half_precision"]
+__all__ = ["LARGEST", "QDQ_IN_HALF", "STEPS", "HalfKind", "float_tensors", "half_precision"]
+
+HalfKind = Literal["fp16", "bf16"]
 
 QDQ_IN_HALF = 19
 """The first opset whose QuantizeLinear and DequantizeLinear know float16."""
@@ -30,7 +33,13 @@ FP8_STEPS = 448
 """And an E4M3."""
 SMALLEST = float(np.finfo(np.float16).smallest_normal)
 
-FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+FLOAT = TensorProto.FLOAT
+ELEMENTS: Mapping[HalfKind, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+ENDS: Mapping[HalfKind, tuple[float, float]] = {
+    "fp16": (LARGEST, SMALLEST),
+    "bf16": (float(np.finfo(np.float32).max) / HEADROOM / 2, float(np.finfo(np.float32).tiny)),
+}
+"""What is safe to come near, and the smallest number that keeps its bits: bfloat16 has float32's exponent."""
 IN_FLOAT = frozenset(
     (
         "Constant",
@@ -65,8 +74,11 @@ def float_tensors(model: ModelProto) -> list[str]:
     return [n for node in model.graph.node for n in node.output if n in types and types[n].dtype == FLOAT]
 
 
-def half_precision(model: ModelProto, largest: Mapping[str, float], kept: Collection[str] = ()) -> ModelProto:
-    """A copy of ``model`` that computes in float16 wherever that is safe; inputs and outputs keep their types.
+def half_precision(
+    model: ModelProto, largest: Mapping[str, float], kept: Collection[str] = (), kind: HalfKind = "fp16"
+) -> ModelProto:
+    """A copy of ``model`` that computes in float16 (or, by ``kind``, in bfloat16) wherever that is safe and its opset
+    allows it; inputs and outputs keep their types.
 
     ``largest``: the largest magnitude seen of a tensor; one that is not in it is taken to be small. ``kept``: the names
     of nodes that stay in float32, safe or not.
@@ -74,14 +86,15 @@ def half_precision(model: ModelProto, largest: Mapping[str, float], kept: Collec
     Raises:
         StageFailed: the graph has control flow, whose inner graphs are not converted.
     """
-    return _Conversion(load(model), largest, kept).run()
+    return _Conversion(load(model), largest, kept, kind).run()
 
 
 class _Conversion:
     """One pass over the graph; ``types`` holds the element type that each tensor has so far."""
 
-    def __init__(self, model: ModelProto, largest: Mapping[str, float], kept: Collection[str]) -> None:
-        self._model = model
+    def __init__(self, model: ModelProto, largest: Mapping[str, float], kept: Collection[str], kind: HalfKind) -> None:
+        self._model, self._kind, self._half = model, kind, ELEMENTS[kind]
+        self._end, self._smallest = ENDS[kind]
         self._index = Index(model)
         self._opset = opset(model)
         self._largest = largest
@@ -101,14 +114,16 @@ class _Conversion:
             if node.op_type == "Conv" and self._is_summed_in_float(node):
                 self._wanted[node.output[0]] = FLOAT
         for node in graph.node:
-            if node.op_type == "DequantizeLinear" and self._wanted[node.output[0]] == HALF:
+            if node.op_type == "DequantizeLinear" and self._wanted[node.output[0]] == self._half:
                 self._wanted[node.output[0]] = self._type_of_readers(node)
         for node in list(graph.node):
             self._convert(node, self._follow(node))
         # Outputs keep their names and their type: a device asks for float32 whatever the inside computes in.
         for name in self._ends:
-            if self._types[name] == HALF:
-                self._nodes.append(helper.make_node("Cast", [f"{name}/fp16"], [name], name=f"{name}/Cast", to=FLOAT))
+            if self._types[name] == self._half:
+                self._nodes.append(
+                    helper.make_node("Cast", [f"{name}/{self._kind}"], [name], name=f"{name}/Cast", to=FLOAT)
+                )
         del graph.node[:]
         graph.node.extend(self._nodes)
         return tidy(self._model)
@@ -122,21 +137,21 @@ class _Conversion:
             )
         tensors = [name for name in [*node.input, *node.output] if name and self._is_float(name)]
         # Not only what overflowed on the calibration images: others come nearer to the end of the range.
-        near = self._reach(node) > LARGEST or any(self._nears_end(name) for name in tensors)
+        near = self._reach(node) > self._end or any(self._nears_end(name) for name in tensors)
         unfit = node.op_type not in QDQ and any(self._unfit(name) for name in node.input)
         # Only the first input decides: sizes, scales and axes beside it may be of a type of their own.
         allowed = self._allows(node.output, self._schema(node).outputs, 0) and all(
             self._allows(node.input, self._schema(node).inputs, i) or i > 0 for i in range(len(node.input))
         )
         unsafe = node.op_type in IN_FLOAT or near or unfit or not allowed
-        return FLOAT if unsafe or node.name in self._kept else HALF
+        return FLOAT if unsafe or node.name in self._kept else self._half
 
     def _nears_end(self, name: str) -> bool:
         """Whether half precision may not hold the tensor."""
         dequantize = self._index.made_by(name, "DequantizeLinear")
         if dequantize is not None:
-            return self._reach(dequantize) > LARGEST
-        return self._largest.get(name, 0.0) * HEADROOM > LARGEST
+            return self._reach(dequantize) > self._end
+        return self._largest.get(name, 0.0) * HEADROOM > self._end
 
     def _reach(self, node: NodeProto) -> float:
         """The largest magnitude that a quantizer with constant scales tells from others; 0 for any other node."""
@@ -165,7 +180,7 @@ class _Conversion:
     def _type_of_readers(self, node: NodeProto) -> int:
         """Half, unless all readers are in float32: a cast between would keep the two from being fused."""
         readers = self._index.readers(node.output[0])
-        return FLOAT if readers and all(self._wanted[r.output[0]] == FLOAT for r in readers) else HALF
+        return FLOAT if readers and all(self._wanted[r.output[0]] == FLOAT for r in readers) else self._half
 
     def _unfit(self, name: str) -> bool:
         """Whether a constant is too large for half precision, or a single number too small for it: an epsilon."""
@@ -173,41 +188,41 @@ class _Conversion:
             return False
         values = np.abs(self._index.array(name).astype(np.float32))
         magnitude = float(values.max(initial=0))
-        return magnitude > LARGEST or (values.size == 1 and 0 < magnitude < SMALLEST)
+        return magnitude > self._end or (values.size == 1 and 0 < magnitude < self._smallest)
 
     def _convert(self, node: NodeProto, wanted: int) -> None:
         formal = self._schema(node).inputs
         for i, name in enumerate(node.input):
             if name and self._original(name) == FLOAT:
                 node.input[i] = self._in_type(name, wanted if self._allows(node.input, formal, i) else FLOAT)
-        # The graph's own cast to float32 (of the pixels, say) becomes one to float16 instead of being cast once more.
-        if node.op_type == "Cast" and attribute(node, "to") == FLOAT and wanted == HALF:
+        # The graph's own cast to float32 (of the pixels, say) becomes one to half precision, and is not cast once more.
+        if node.op_type == "Cast" and attribute(node, "to") == FLOAT and wanted == self._half:
             del node.attribute[:]
-            node.attribute.append(helper.make_attribute("to", HALF))
+            node.attribute.append(helper.make_attribute("to", self._half))
         for i, name in enumerate(node.output):
-            if name and self._original(name) == FLOAT and wanted == HALF:
-                self._types[name] = HALF if self._allows(node.output, self._schema(node).outputs, i) else FLOAT
-                node.output[i] = f"{name}/fp16" if name in self._ends else name
+            if name and self._original(name) == FLOAT and wanted == self._half:
+                self._types[name] = self._half if self._allows(node.output, self._schema(node).outputs, i) else FLOAT
+                node.output[i] = f"{name}/{self._kind}" if name in self._ends else name
         self._nodes.append(node)
 
     def _in_type(self, name: str, wanted: int) -> str:
         """The tensor's name in the type wanted; a constant is stored again, anything else is cast once."""
         if name in self._index.initializers:
-            return self._constant(name) if wanted == HALF else name
-        current = f"{name}/fp16" if name in self._ends and self._types[name] == HALF else name
+            return self._constant(name) if wanted == self._half else name
+        current = f"{name}/{self._kind}" if name in self._ends and self._types[name] == self._half else name
         if self._types[name] == wanted:
             return current
-        cast = f"{name}/{'fp16' if wanted == HALF else 'fp32'}"
+        cast = f"{name}/{self._kind if wanted == self._half else 'fp32'}"
         if cast not in self._made:
             self._made.add(cast)
             self._nodes.append(helper.make_node("Cast", [current], [cast], name=f"{cast}/Cast", to=wanted))
         return cast
 
     def _constant(self, name: str) -> str:
-        half = f"{name}/fp16"
+        half = f"{name}/{self._kind}"
         if half not in self._made:
             self._made.add(half)
-            values = self._index.array(name).astype(np.float16)
+            values = self._index.array(name).astype(helper.tensor_dtype_to_np_dtype(self._half))
             self._model.graph.initializer.append(numpy_helper.from_array(values, half))
         return half
 
@@ -221,8 +236,8 @@ class _Conversion:
         return defs.get_schema(node.op_type, self._opset, node.domain)
 
     def _allows(self, names: Sequence[str], formal: Sequence[defs.OpSchema.FormalParameter], position: int) -> bool:
-        """Whether the operator takes, or gives, float16 there; true for what is no float32 tensor."""
+        """Whether the operator takes, or gives, half precision there; true for what is no float32 tensor."""
         if position >= len(names) or self._original(names[position]) != FLOAT:
             return True
         parameter = formal[min(position, len(formal) - 1)]  # the last one stands for any number
-        return "tensor(float16)" in parameter.types
+        return f"tensor({TensorProto.DataType.Name(self._half).lower()})" in parameter.types

@@ -79,10 +79,12 @@ def check_divided(model: ModelProto, given: QuantizationPlan) -> None:
             )
 
 
-def check_layers(model: ModelProto, given: QuantizationPlan, scheme: Scheme | None, half: bool, out: set[str]) -> None:
+def check_layers(
+    model: ModelProto, given: QuantizationPlan, scheme: Scheme | None, halves: Collection[str], out: set[str]
+) -> None:
     """Nothing, if every layer of ``given`` can have the precision and the scales that it is to have.
 
-    ``scheme``: in which int8 is written, if it is. ``half``: whether FP16 is. ``out``: nodes that
+    ``scheme``: in which int8 is written, if it is. ``halves``: which half precision is. ``out``: nodes that
     ``quantize.exclude`` matches.
 
     Raises:
@@ -93,7 +95,7 @@ def check_layers(model: ModelProto, given: QuantizationPlan, scheme: Scheme | No
     scaled: dict[tuple[str, int], str] = {}
     for name, layer in given.layers.items():
         where = f"quantize.plan: layers[{name!r}]"
-        if complaint := _precision(name, layer, name in plain, scheme, half, out):
+        if complaint := _precision(name, layer, name in plain, scheme, halves, out):
             raise ConfigError(f"{where}.precision is {layer.precision!r}; {complaint}")
         if layer.precision == "int4" or layer.block_size:
             check_blocks(index, given, plain.get(name), layer, scheme)
@@ -116,11 +118,16 @@ def check_layers(model: ModelProto, given: QuantizationPlan, scheme: Scheme | No
             raise ConfigError(f"{where}.scales differ from those of {other!r}; rule: one scale for shared weights")
 
 
-def _precision(name: str, layer: LayerPlan, plain: bool, scheme: Scheme | None, half: bool, out: set[str]) -> str:
+def _precision(
+    name: str, layer: LayerPlan, plain: bool, scheme: Scheme | None, halves: Collection[str], out: set[str]
+) -> str:
     """What stands against the layer's precision."""
-    if layer.precision == "fp16" and not half:
-        return "no FP16 is written into this graph; set it to 'fp32', or see quantize.elsewhere and the target's opset"
-    if layer.precision in ("fp16", "fp32"):
+    if layer.precision in ("fp16", "bf16") and layer.precision not in halves:
+        return (
+            f"no {layer.precision.upper()} is written into this graph; set it to 'fp32', or see quantize.elsewhere and "
+            "the target's opset"
+        )
+    if layer.precision in ("fp16", "bf16", "fp32"):
         return ""
     if scheme is None or layer.precision != scheme.precision:
         return f"quantize.precision lets nothing be {layer.precision}; set one of the two to what the other says"

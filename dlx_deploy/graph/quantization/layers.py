@@ -7,7 +7,7 @@ LayerNormalization and gates are none, and stay in floating point.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -29,6 +29,7 @@ __all__ = [
 
 NUMBER = re.compile(r"^(.*/[A-Za-z]+)_[0-9]+$")
 """A node's name whose module makes several of its kind: see ``graph.passes.names``."""
+HALVES: Mapping[int, str] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 DYNAMIC, DYNAMIC_SUFFIX = "MatMulInteger", "_quant"
 """What ONNX Runtime makes of a MatMul or Gemm whose activations are quantized while it runs, and of its name."""
 
@@ -123,7 +124,7 @@ def through_qdq(index: Index, name: str) -> str | None:
 
 
 def layer_precision(model: ModelProto) -> dict[str, str]:
-    """Node name → ``int8``, ``int4``, ``fp8``, ``fp16`` or ``fp32`` for every layer, as the graph that is read has it.
+    """Node name → ``int8``, ``int4``, ``fp8``, ``fp16``, ``bf16`` or ``fp32`` for every layer, as the graph has it.
 
     A convolution is always a layer, a Gemm or MatMul where its weights come from constants, computed or not: a layer
     whose weights are hidden behind other nodes runs in floating point and is listed as such.
@@ -151,7 +152,7 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
         if stored is None:
             types = types or infer(model)
         kind = stored.data_type if stored is not None else types[node.input[1]].dtype
-        precisions[node.name] = "fp16" if kind == TensorProto.FLOAT16 else "fp32"
+        precisions[node.name] = HALVES.get(kind, "fp32")
     return precisions
 
 

@@ -34,7 +34,7 @@ SCHEMA = 1
 MAX_BYTES = 256 << 20
 """A line of scales for each of thousands of layers is far smaller."""
 
-Precision = Literal["int8", "int4", "fp8", "fp16", "fp32"]
+Precision = Literal["int8", "int4", "fp8", "fp16", "bf16", "fp32"]
 WeightBits = Literal[4, 8]
 ActivationBits = Literal[4, 8]
 BlockSize = Literal[32, 64, 128]

@@ -17,7 +17,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import Index, load, opset, to_bytes
 from dlx_deploy.graph.passes.base import Pass, run_passes
 from dlx_deploy.graph.passes.fence import FENCE
-from dlx_deploy.graph.passes.half import float_tensors, half_precision
+from dlx_deploy.graph.passes.half import HalfKind, float_tensors, half_precision
 from dlx_deploy.graph.passes.nbits import as_matmul_nbits
 from dlx_deploy.graph.passes.seams import divided
 from dlx_deploy.graph.passes.tidy import TIDY
@@ -38,10 +38,15 @@ from dlx_deploy.graph.quantization.kit.runner import improve
 from dlx_deploy.graph.quantization.kit.state import Setting, State
 from dlx_deploy.graph.quantization.layers import dense_heads, excluded, layer_precision, quantizable
 from dlx_deploy.graph.quantization.placement import Placement, narrowed, place
-from dlx_deploy.graph.quantization.plan import SCHEMA, Divided, LayerPlan, QuantizationPlan
+from dlx_deploy.graph.quantization.plan import SCHEMA, Divided, LayerPlan, Precision, QuantizationPlan
 from dlx_deploy.graph.quantization.planning import scale_of
 from dlx_deploy.graph.quantization.ranges import Ranges, collect_ranges
-from dlx_deploy.graph.quantization.request import NothingToQuantize, QuantizationRequest, nothing_to_quantize
+from dlx_deploy.graph.quantization.request import (
+    NothingToQuantize,
+    QuantizationRequest,
+    nothing_in_bf16,
+    nothing_to_quantize,
+)
 from dlx_deploy.graph.quantization.rules import TENSORRT_RULES
 from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, Scheme
 from dlx_deploy.graph.samples import Samples
@@ -99,10 +104,11 @@ def quantize_model(
     model = load(source)
     int8 = _int8(model, samples, request, progress)
     model, passes = int8.model, list(int8.passes)
-    if request.half:
+    if request.half or request.bf16:
         kept = request.given.layers_at("fp32")
+        kind: HalfKind = "bf16" if request.bf16 else "fp16"
         largest = functools.partial(_magnitudes, model, samples)
-        passes.append(Pass("half-precision", lambda graph: half_precision(graph, largest(), kept)))
+        passes.append(Pass("half-precision", lambda graph: half_precision(graph, largest(), kept, kind)))
     passes.append(TIDY)
     if request.style == "tensorrt":
         passes += [FENCE, TENSORRT_RULES]
@@ -110,6 +116,8 @@ def quantize_model(
         passes.insert(-1, as_matmul_nbits(opset(model)))
     written = run_passes(load(model), passes, source.name)
     layers = layer_precision(written)
+    if request.bf16 and "bf16" not in layers.values():
+        raise nothing_in_bf16(opset(model))
     if request.scheme is not None and not {"int8", "int4", "fp8"} & set(layers.values()):
         raise nothing_to_quantize(model, request)
     out.write_bytes(to_bytes(written))
@@ -130,7 +138,7 @@ def setting_for(model: ModelProto, samples: Samples, request: QuantizationReques
     matched = excluded(model, request.exclude)
     check_scheme(given, scheme.name)
     check_names(model, given)
-    check_layers(model, given, scheme, request.half, matched)
+    check_layers(model, given, scheme, request.halves, matched)
     placement = _placement(model, scheme, request, matched)
     if not placement.weights:
         raise nothing_to_quantize(model, request)
@@ -155,7 +163,7 @@ def unquantized(source: Path, given: QuantizationPlan) -> QuantizationReport:
     """
     model = load(source)
     check_names(model, given)
-    check_layers(model, given, None, False, set())
+    check_layers(model, given, None, (), set())
     layers = layer_precision(model)
     return QuantizationReport(layers, 0, Ranges(), _with_layers(QuantizationPlan(schema=SCHEMA), layers))
 
@@ -180,7 +188,7 @@ def _int8(model: ModelProto, samples: Samples, request: QuantizationRequest, pro
     matched = excluded(model, request.exclude) if scheme else set()
     check_scheme(given, scheme.name if scheme else "")
     check_names(model, given)
-    check_layers(model, given, scheme, request.half, matched)
+    check_layers(model, given, scheme, request.halves, matched)
     return _dynamic(model, request, matched) if scheme else _Int8(model)
 
 
@@ -256,8 +264,12 @@ def _nameless(model: ModelProto) -> Sequence[str]:
 
 def _with_layers(plan: QuantizationPlan, layers: Mapping[str, str]) -> QuantizationPlan:
     """The plan with the precision of every layer, as the graph has it."""
-    rest = {name: LayerPlan(precision="fp16" if kind == "fp16" else "fp32") for name, kind in layers.items()}
+    rest = {name: LayerPlan(precision=_floating(kind)) for name, kind in layers.items()}
     return replace(plan, layers={**rest, **plan.layers})
+
+
+def _floating(kind: str) -> Precision:
+    return "fp16" if kind == "fp16" else "bf16" if kind == "bf16" else "fp32"
 
 
 def _magnitudes(model: ModelProto, samples: Samples) -> dict[str, float]:

@@ -29,7 +29,7 @@ from dlx_deploy.graph.quantization.scheme import (
 )
 from dlx_deploy.targets.profile import Style
 
-__all__ = ["NothingToQuantize", "QuantizationRequest", "nothing_to_quantize"]
+__all__ = ["NothingToQuantize", "QuantizationRequest", "nothing_in_bf16", "nothing_to_quantize"]
 
 
 class NothingToQuantize(StageFailed):
@@ -48,6 +48,7 @@ class QuantizationRequest:
     ``given`` says nothing else (4: from -7 to 7, stored as int8). ``block_size``: above 0, weights alone are INT4,
     with a scale for each so many inputs, and nothing is INT8. ``fp8``: E4M3 is written in its place.
     ``activation_bits``: as ``weight_bits``, of activations.
+    ``bf16``: half precision is bfloat16; nothing is quantized then.
     """
 
     style: Style
@@ -65,6 +66,12 @@ class QuantizationRequest:
     activation_bits: ActivationBits = 8
     block_size: Literal[0, 32, 64, 128] = 0
     fp8: bool = False
+    bf16: bool = False
+
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """The half precision that the graph holds, if any."""
+        return ("bf16",) if self.bf16 else ("fp16",) if self.half else ()
 
     @property
     def scheme(self) -> Scheme | None:
@@ -81,7 +88,7 @@ class QuantizationRequest:
 
     @property
     def _style_scheme(self) -> Scheme | None:
-        if not self.int8:
+        if not self.int8 or self.bf16:
             return None
         if self.style == "tensorrt":
             return TENSORRT_HALF if self.half else TENSORRT
@@ -108,4 +115,12 @@ def nothing_to_quantize(model: ModelProto, request: QuantizationRequest) -> Noth
     return NothingToQuantize(
         f"no layer is left to quantize (quantize.exclude = {list(request.exclude)!r}; the graph has {there}); "
         f"rule: {rule}; {remedy}"
+    )
+
+
+def nothing_in_bf16(opset: int) -> NothingToQuantize:
+    """Why no layer computes in BF16."""
+    return NothingToQuantize(
+        f"no layer can compute in BF16 at opset {opset}; rule: MatMul and Gemm can from 13 on, Conv from 22 on; set "
+        "export.opset = 22, or quantize.precision to 'fp16'"
     )

@@ -4,19 +4,19 @@ What ONNX Runtime makes of float16 depends on its version and on the CPU. Below 
 gives other integers than ONNX asks for, the casts around what it has no kernel for come and go, and an ARM CPU with
 float16 sums in it. Of float32 there is one reading. So every float16 tensor becomes float32, and what computes it is
 followed by a cast to float16 and back: each operation is done in float32 and its result rounded once. A quantizer then
-divides in float32, as TensorRT's kernels do.
+divides in float32, as TensorRT's kernels do. Likewise bfloat16, for which ONNX Runtime has casts on CPUs and no more.
 """
 
 from __future__ import annotations
 
-from typing import Dict, List, Set
+from typing import Dict, List, Mapping
 
 from ..errors import PackageError
 from ..package.protobuf import BYTES, Data, read_message, write_message
 from .onnx_graph import (
     FLOAT,
     GRAPH,
-    HALF,
+    HALVES,
     INITIALIZER,
     NODE,
     VALUE_INFO,
@@ -51,11 +51,11 @@ KEEPS = frozenset(
 
 
 def float32_twin(model: bytes) -> bytes:
-    """``model`` (ONNX) without float16: float32 instead, rounded to float16 wherever it was; the same if it has none.
+    """``model`` (ONNX) without float16 and bfloat16: float32 instead, rounded wherever it was; the same if it has none.
 
     Raises:
         Malformed: the bytes are no ONNX model.
-        PackageError: inner graphs (control flow) lie among float16.
+        PackageError: inner graphs (control flow) lie among them.
     """
     fields = read_message(model)
     graphs = [_Graph(as_bytes(field)) for field in fields if field[0] == GRAPH]
@@ -66,12 +66,12 @@ def float32_twin(model: bytes) -> bytes:
 
 
 class _Graph:
-    """One graph, read; ``half`` names the tensors that are float16 in it."""
+    """One graph, read; ``half``: the tensors that are float16 or bfloat16 in it → which of the two."""
 
     def __init__(self, data: Data) -> None:
         self._fields = read_message(data)
         tensors = [read_message(as_bytes(field)) for field in self._fields if field[0] == INITIALIZER]
-        self.half = {tensor_name(tensor) for tensor in tensors if tensor_type(tensor) == HALF}
+        self.half = {tensor_name(tensor): tensor_type(tensor) for tensor in tensors if tensor_type(tensor) in HALVES}
         self._nodes = [Node(as_bytes(field)) for field in self._fields if field[0] == NODE]
         for node in self._nodes:
             self.half.update(_half_outputs(node, self.half))
@@ -93,38 +93,41 @@ class _Graph:
         return write_message(done)
 
 
-def _half_outputs(node: Node, half: Set[str]) -> List[str]:
-    """Which of the node's outputs are float16 if the tensors in ``half`` are."""
+def _half_outputs(node: Node, half: Mapping[str, int]) -> Dict[str, int]:
+    """Which of the node's outputs are what, if the tensors in ``half`` are."""
     if node.has_graph:
         if half:
             raise PackageError(f"the model's {node.operator} holds a graph of its own, beside float16: build it again")
-        return []
+        return {}
     if node.operator == "Cast":
-        return node.outputs if node.integer("to", 0) == HALF else []
-    if node.operator in CONSTANTS:
-        return node.outputs if HALF in node.tensor_types() else []
-    source = FOLLOWS.get(node.operator, 0)
-    if len(node.inputs) <= source or node.inputs[source] not in half:
-        return []
-    return [name for name in node.outputs[: OTHER_TYPE.get(node.operator)] if name]
+        kinds = [node.integer("to", 0)]
+    elif node.operator in CONSTANTS:
+        kinds = node.tensor_types()
+    else:
+        kinds = [half.get(name, 0) for name in node.inputs[FOLLOWS.get(node.operator, 0) :][:1]]
+    kind = next((kind for kind in kinds if kind in HALVES), 0)
+    return {name: kind for name in node.outputs[: OTHER_TYPE.get(node.operator)] if name and kind}
 
 
-def _twins(node: Node, half: Set[str]) -> List[bytes]:
-    """The node in float32, and for each float16 output that it computes a cast to float16 and back."""
+def _twins(node: Node, half: Mapping[str, int]) -> List[bytes]:
+    """The node in float32, and for each output of half precision that it computes a cast to that and back."""
     rounded = [name for name in node.outputs if name in half and node.operator not in KEEPS]
     if node.operator == "Cast" and rounded:
-        return _round(node.inputs[0], rounded[0])
+        return _round(node.inputs[0], rounded[0], half[rounded[0]])
     if node.operator in CONSTANTS:
         node = node.with_float32_tensors()
     outputs = [_unrounded(name) if name in rounded else name for name in node.outputs]
-    return [node.renamed(node.inputs, outputs), *(c for name in rounded for c in _round(_unrounded(name), name))]
+    return [
+        node.renamed(node.inputs, outputs),
+        *(c for name in rounded for c in _round(_unrounded(name), name, half[name])),
+    ]
 
 
 def _unrounded(name: str) -> str:
     return f"{name}/exact/unrounded"
 
 
-def _round(source: str, target: str) -> List[bytes]:
-    """Two nodes that make float32 ``target`` of ``source`` by way of float16."""
+def _round(source: str, target: str, kind: int) -> List[bytes]:
+    """Two nodes that make float32 ``target`` of ``source`` by way of ``kind``."""
     half = f"{target}/exact/half"
-    return [make_node("Cast", [source], half, to=HALF), make_node("Cast", [half], target, to=FLOAT)]
+    return [make_node("Cast", [source], half, to=kind), make_node("Cast", [half], target, to=FLOAT)]

@@ -13,6 +13,7 @@ __all__ = [
     "FLOAT",
     "GRAPH",
     "HALF",
+    "HALVES",
     "INITIALIZER",
     "INT4",
     "INT32",
@@ -32,8 +33,9 @@ __all__ = [
     "tensor_type",
 ]
 
-FLOAT, INT8, INT32, HALF, INT4 = 1, 3, 6, 10, 22
+FLOAT, INT8, INT32, HALF, BFLOAT16, INT4 = 1, 3, 6, 10, 16, 22
 """Of TensorProto.DataType."""
+HALVES = (HALF, BFLOAT16)
 # Field numbers of onnx.proto.
 GRAPH = 7
 NODE, INITIALIZER, OUTPUT, VALUE_INFO = 1, 5, 12, 13
@@ -169,11 +171,12 @@ def int4_array(tensor: Sequence[Field]) -> Array:
 
 
 def float32_tensor(tensor: List[Field]) -> bytes:
-    """The tensor as bytes; of float16 the same numbers as float32."""
-    if tensor_type(tensor) != HALF:
+    """The tensor as bytes; of float16 and bfloat16 the same numbers as float32."""
+    kind = tensor_type(tensor)
+    if kind not in HALVES:
         return write_message(tensor)
     kept = [field for field in tensor if field[0] not in (DATA_TYPE, RAW_DATA, INT32_DATA)]
-    values = _values(tensor, HALF).astype("<f4").tobytes()
+    values = (_values(tensor, HALF) if kind == HALF else _bfloat16_values(tensor)).astype("<f4").tobytes()
     return write_message([*kept, (DATA_TYPE, VARINT, FLOAT), (RAW_DATA, BYTES, values)])
 
 
@@ -191,6 +194,16 @@ def _values(tensor: Sequence[Field], kind: int) -> Array:
     if kind == HALF:  # its bits, as numbers
         return np.array([number & 0xFFFF for number in numbers], "<u2").view("<f2")
     return np.array([_signed(number) for number in numbers], dtype)
+
+
+def _bfloat16_values(tensor: Sequence[Field]) -> Array:
+    """Its values as float32: the upper half of each number is stored."""
+    raw = b"".join(bytes(as_bytes(field)) for field in tensor if field[0] == RAW_DATA)
+    numbers = [n & 0xFFFF for field in tensor if field[0] == INT32_DATA for n in read_numbers(field)]
+    if len(raw) % 2:
+        raise Malformed(f"the tensor {tensor_name(tensor)!r} has {len(raw)} bytes of 2 each")
+    bits = np.frombuffer(raw, "<u2") if raw else np.array(numbers, "<u2")
+    return (bits.astype("<u4") << 16).view("<f4")
 
 
 def _ends(inputs: Sequence[str], outputs: Sequence[str]) -> List[Field]:

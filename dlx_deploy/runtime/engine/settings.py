@@ -12,7 +12,7 @@ from ..words import shortened
 
 __all__ = ["BuildSettings", "is_count"]
 
-PRECISIONS = ("int8", "int4", "fp8", "fp16", "fp32")
+PRECISIONS = ("int8", "int4", "fp8", "fp16", "bf16", "fp32")
 FLAGS = ("strongly_typed", "sparse_weights", "version_compatible", "hardware_compatible")
 
 

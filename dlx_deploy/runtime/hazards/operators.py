@@ -84,7 +84,7 @@ def list_operators(model: bytes) -> Tuple[Operator, ...]:
 
 def in_exact(operators: Iterable[Operator]) -> Tuple[Operator, ...]:
     """The same in exact arithmetic, where every float16 is a float32 that was rounded (``backends/exact``)."""
-    return _retyped(operators, "float16", "float32")
+    return _retyped(_retyped(operators, "float16", "float32"), "bfloat16", "float32")
 
 
 def in_half(operators: Iterable[Operator]) -> Tuple[Operator, ...]:

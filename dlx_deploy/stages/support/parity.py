@@ -108,7 +108,7 @@ def make_parity(path: Path, judge: Judge, device: Task, recipe: JsonTable) -> Pa
 def _kind(recipe: JsonTable) -> str:
     """The coarsest precision that an engine may compute in."""
     half = "fp16" in (recipe["precision"], recipe["elsewhere"])
-    return "int8" if recipe["precision"] in ("int8", "fp8") else "fp16" if half else "fp32"
+    return "int8" if recipe["precision"] in ("int8", "fp8", "bf16") else "fp16" if half else "fp32"
 
 
 def _answers(model: bytes, samples: Samples, device: Task, threads: int) -> tuple[Arrays, Array | None]:

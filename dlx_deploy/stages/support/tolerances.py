@@ -18,7 +18,8 @@ HALF_SHARE = 0.01
 """For FP16: eleven bits per step, and sums in another order or, in an engine, in FP16."""
 INT8_SHARE = 0.05
 """For INT8 on any kernels: where sums differ in the last bit, a value on the edge is rounded to the next step. Measured
-4.8e-2 (ResNet-18). The task's own answer must agree in any case. FP8, whose steps at its ends are larger, likewise."""
+4.8e-2 (ResNet-18). The task's own answer must agree in any case.
+FP8, whose steps at its ends are larger, and BF16, which has 8 bits, three less than FP16, likewise."""
 EXACT_SHARE = 0.005
 """For FP16 and INT8 in exact arithmetic, at least. Convolutional networks: no version moved a logit, bending what is
 not exactly defined by up to 2.1e-3."""
@@ -29,7 +30,7 @@ SAFETY = 2.0
 def share_of(recipe: JsonTable) -> float:
     """The tolerance on whatever runs the package, as a share of the largest golden logit."""
     half = "fp16" in (recipe["precision"], recipe["elsewhere"])
-    return INT8_SHARE if recipe["precision"] in ("int8", "fp8") else HALF_SHARE if half else FLOAT_SHARE
+    return INT8_SHARE if recipe["precision"] in ("int8", "fp8", "bf16") else HALF_SHARE if half else FLOAT_SHARE
 
 
 def tolerance_of(recipe: JsonTable, golden: Array, moved: float | None) -> Tolerance:
