@@ -25,6 +25,7 @@ __all__ = [
     "TensorInfo",
     "attribute",
     "batch_size",
+    "float_attribute",
     "infer",
     "input_dims",
     "int_attribute",
@@ -135,6 +136,11 @@ def attribute(node: NodeProto, name: str, default: object = None) -> object:
 def int_attribute(node: NodeProto, name: str, default: int) -> int:
     """The value of an integer attribute, or ``default`` where it is not set."""
     return next((int(item.i) for item in node.attribute if item.name == name), default)
+
+
+def float_attribute(node: NodeProto, name: str, default: float) -> float:
+    """The value of an attribute that is a number with a fraction, or ``default`` where it is not set."""
+    return next((float(item.f) for item in node.attribute if item.name == name), default)
 
 
 def max_length(model: ModelProto) -> int:

@@ -34,6 +34,7 @@ from dlx_deploy.stages.support.networks import rebuilding
 from dlx_deploy.stages.support.rehearsal import rehearse_learning, rehearse_training
 from dlx_deploy.stages.support.training import TORCH_TOOLS, Taught, distilling, run_of, taught_by, use_threads
 from dlx_deploy.targets import Profile
+from dlx_deploy.targets.kernels import integer_kernels
 from dlx_deploy.tasks import task_for, task_of
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def _learning(job: Job[Qat], data: Dataset) -> Learning:
         half=layers.strongly_typed and layers.elsewhere == "fp16",
         reduce_range=style.reduce_range,
         given=plan,
+        kernels=integer_kernels(style.kernels),
     )
     setting = setting_for(model, data.samples("calibration"), request)
     model = as_divided(model, plan)

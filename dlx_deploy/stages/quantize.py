@@ -33,6 +33,7 @@ from dlx_deploy.stages.support.missed import PTQ, copy_untrained, read_trained, 
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
 from dlx_deploy.stages.support.restoring import MOST_SAMPLES, Looked, keep_within_budget
 from dlx_deploy.stages.support.validating import Validation
+from dlx_deploy.targets.kernels import integer_kernels
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.quantization.plan import QuantizationPlan
@@ -276,6 +277,7 @@ def _request(job: Job[Quantize], precision: Precision, elsewhere: Half, dynamic:
         effort=job.params.effort,
         weight_bits=job.params.weight_bits,
         activation_bits=job.params.activation_bits,
+        kernels=integer_kernels(job.target.quantization.kernels),
     )
 
 

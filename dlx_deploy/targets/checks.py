@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.targets.kernels import kernel_table
 from dlx_deploy.targets.opsets import NEWEST, OLDEST
 from dlx_deploy.targets.profile import Profile
 
@@ -62,8 +63,16 @@ def _quantization(p: Profile) -> Iterator[str]:
             f"quantization.style is {q.style!r} but kind is {p.kind!r}; rule: TensorRT rejects CPU-style Q/DQ, and "
             f"TensorRT-style Q/DQ is slower than FP32 on a CPU; write style = {right!r}"
         )
+    if q.kernels and q.kernels not in kernel_table().cpus:
+        known = ", ".join(map(repr, kernel_table().cpus))
+        yield f"quantization.kernels is {q.kernels!r}; rule: {known}, or '' where no kernels were timed"
     if q.style != "tensorrt":
         return
+    if q.kernels:
+        yield (
+            f"quantization.kernels is {q.kernels!r} with style 'tensorrt'; rule: it is of ONNX Runtime's kernels for "
+            "CPUs; remove it"
+        )
     if q.activation == "uint8":
         yield (
             "quantization.activation is 'uint8' with style 'tensorrt'; rule: TensorRT runs uint8 as int8, so values "

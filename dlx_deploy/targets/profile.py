@@ -64,6 +64,7 @@ class QuantizationStyle(_Table, frozen=True, kw_only=True):
     symmetric: bool  # activations have zero point 0
     per_channel: bool  # one weight scale per output channel
     reduce_range: bool  # 7-bit weights: no overflow in the 16-bit sums of x86 without VNNI
+    kernels: str = ""  # cpu style: whose integer kernels were timed (targets/kernels.toml); "": nobody's
 
 
 class Roofline(_Table, frozen=True, kw_only=True):

@@ -52,6 +52,8 @@ def changed(profile: Profile, **changes: Any) -> Profile:
             r"symmetric is false .*zero point 0 only; write symmetric = true",
         ),
         ("jetson", {"quantization__reduce_range": True}, r"reduce_range is true with style 'tensorrt'; rule: .*x86"),
+        ("jetson", {"quantization__kernels": "avx2"}, r"kernels is 'avx2' with style 'tensorrt'; .*; remove it"),
+        ("rpi5", {"quantization__kernels": "mmx"}, r"kernels is 'mmx'; rule: 'avx2', .*, or '' where no kernels"),
         ("jetson", {"judge": "native"}, r"judge is 'native' with kind 'tensorrt'; .*; write judge = 'exact-qdq'"),
         ("rtx-4090", {"judge": "native"}, r"judge is 'native' with kind 'tensorrt-rtx'"),
         ("jetson", {"compute_capability": ""}, r"compute_capability is '' but kind is 'tensorrt'; .*as in '8\.7'"),

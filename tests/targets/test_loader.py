@@ -225,5 +225,5 @@ def test_loading_a_target_imports_nothing_heavy() -> None:
 
 def test_public_names_are_exact() -> None:
     public = {n for n, v in vars(dlx_deploy.targets).items() if not n.startswith("_") and not hasattr(v, "__path__")}
-    modules = {"checks", "hazards", "host", "loader", "operators", "opsets", "profile", "roofline"}
+    modules = {"checks", "hazards", "host", "kernels", "loader", "operators", "opsets", "profile", "roofline"}
     assert public - modules == set(dlx_deploy.targets.__all__)

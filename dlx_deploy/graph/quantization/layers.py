@@ -16,11 +16,13 @@ from onnx import ModelProto, NodeProto, TensorProto
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import LAYERS, NBITS, WEIGHTED, Index, TensorInfo, attribute, infer, int_attribute
 from dlx_deploy.graph.passes.fold import constants_of
+from dlx_deploy.targets.kernels import IntegerKernels
 
 __all__ = [
     "DYNAMIC",
     "dense_heads",
     "excluded",
+    "image_layers",
     "layer_precision",
     "quantizable",
     "through_qdq",
@@ -88,6 +90,7 @@ def quantizable(index: Index, left_out: set[str]) -> list[NodeProto]:
     return [n for n in index.model.graph.node if n.name not in left_out and _has_plain_weights(n, index)]
 
 
+_PREPROCESSING = ("Add", "Cast", "Div", "Mul", "Sub", "Transpose")
 _PASSES = (
     *("Add", "Concat", "Resize"),
     *("Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
@@ -112,6 +115,27 @@ def dense_heads(index: Index) -> set[str]:
         if node.op_type != "Conv":
             waiting += list(node.input) if node.op_type in ("Add", "Concat") else list(node.input[:1])
     return heads
+
+
+def image_layers(model: ModelProto, kernels: IntegerKernels) -> set[str]:
+    """The first convolutions that ``kernels`` are slower for than floating point.
+
+    None where no other layer would be left to quantize, and none where the size of the image is not known.
+    """
+    if not kernels.float_images:
+        return set()
+    index, shapes = Index(model), infer(model)
+    front = {value.name for value in model.graph.input}
+    for node in model.graph.node:
+        if node.op_type in _PREPROCESSING and front & set(node.input):
+            front.update(node.output)
+    layers = quantizable(index, set())
+    found = set()
+    for node in (node for node in layers if node.op_type == "Conv" and node.input[0] in front & set(shapes)):
+        image, kernel = shapes[node.input[0]].shape[1:], index.initializers[node.input[1]].dims[1:]
+        if (kernel[0], max(kernel[1:])) in kernels.float_images and min(image[1:]) >= kernels.least_side:
+            found.add(node.name)
+    return found if len(found) < len(layers) else set()
 
 
 def through_qdq(index: Index, name: str) -> str | None:

@@ -6,26 +6,27 @@ fuse convolution, sum and activation and read the other input in INT8 (NVIDIA's 
 kernel; an activation function that only clips is left to the quantizer, which clips as well. Outputs of Gemm and MatMul
 keep their resolution: the logits are among them. Dense ones come from convolutions: see ``layers.dense_heads``.
 ``weights``: none, weights alone are quantized.
+Where integer kernels were timed (``targets.kernels``), the operators that gain by them pass integers on as well, as
+long as all that they read are integers and a layer reads them in the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 from onnx import ModelProto, NodeProto
 
 from dlx_deploy.graph.model import Index
+from dlx_deploy.graph.quantization.gates import GATES
+from dlx_deploy.graph.quantization.integer_chains import CLIPS, MOVES, SELECTS, activations, integer_nodes, timed_as
 from dlx_deploy.graph.quantization.layers import weight_axis
+from dlx_deploy.graph.quantization.residuals import residuals
+from dlx_deploy.targets.kernels import NOT_MEASURED, IntegerKernels
 
 __all__ = ["Pair", "Placement", "Weights", "narrowed", "place"]
 
-CLIPS = ("Relu", "Clip")
-SELECTS = ("MaxPool", "AveragePool", "Flatten", "Reshape")
-"""Operators that give values within the range of what they read: their output has its scale."""
-FOLLOWERS = (*CLIPS, *SELECTS, "GlobalAveragePool")
-"""Operators that stay in INT8 where their input already is."""
 _WHOLE = -1
 """Stands for the axis of an activation, which has one scale."""
 
@@ -51,10 +52,14 @@ class Weights(msgspec.Struct, frozen=True, tag="weights"):
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written, in this order; ``absorbed``: nodes that go, as the quantizer behind them clips as they do."""
+    """What is written, in this order; ``absorbed``: nodes that go, as the quantizer behind them clips as they do.
+
+    ``gates``: nodes that become sums and products on integers (``quantization.gates``).
+    """
 
     entries: tuple[Pair | Weights, ...] = ()
     absorbed: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> dict[str, Pair]:
@@ -78,9 +83,18 @@ def place(
     layers: Sequence[NodeProto],
     skipped: Collection[str] = (),
     left_out: Collection[str] = (),
+    kernels: IntegerKernels = NOT_MEASURED,
 ) -> Placement:
-    """The placement for ``layers`` on int8, without the tensors ``skipped`` and for no node ``left_out``."""
-    return _PLACES[where](Index(model), layers, skipped, left_out)
+    """The placement for ``layers`` on int8, without the tensors ``skipped`` and for no node ``left_out``.
+
+    ``kernels``: which other operators pass integers on, where integers pass from kernel to kernel.
+    """
+    index = Index(model)
+    if where == "inputs":
+        return _inputs(index, layers, skipped, left_out)
+    if where == "weights":
+        return Placement(entries=tuple(_weights(index, layers)))
+    return _kernels(index, layers, skipped, left_out, kernels)
 
 
 def narrowed(placement: Placement, readers: Mapping[str, Collection[str]]) -> Placement:
@@ -101,7 +115,7 @@ def _inputs(
 ) -> Placement:
     """What layers read, and the identity of residual sums."""
     readers: dict[str, dict[str, None]] = {}
-    sums, chosen = _residuals(index, layers), {node.output[0] for node in layers}
+    sums, chosen = residuals(index, layers), {node.output[0] for node in layers}
     for node in index.model.graph.node:
         out = node.output[0]
         if out in chosen:
@@ -122,46 +136,33 @@ def _weights(index: Index, layers: Sequence[NodeProto]) -> list[Weights]:
     return [Weights(name, axis, tuple(names)) for (name, axis), names in readers.items()]
 
 
-def _nothing_else(
-    index: Index, layers: Sequence[NodeProto], skipped: Collection[str], left_out: Collection[str]
-) -> Placement:
-    """Weights alone."""
-    return Placement(entries=tuple(_weights(index, layers)))
-
-
 def _kernels(
-    index: Index, layers: Sequence[NodeProto], skipped: Collection[str], left_out: Collection[str]
+    index: Index,
+    layers: Sequence[NodeProto],
+    skipped: Collection[str],
+    left_out: Collection[str],
+    kernels: IntegerKernels,
 ) -> Placement:
     """Everything between integer kernels."""
     walk = _Walk(index, layers, skipped)
-    for node in _kernel_nodes(index, layers, left_out):
+    for node in integer_nodes(index, layers, left_out, kernels):
         walk.visit(node)
     borrowing = [entry for entry in walk.marked.values() if isinstance(entry, Pair) and entry.like]
     own = [entry for entry in walk.marked.values() if entry not in borrowing]
-    return Placement(entries=(*own, *borrowing), absorbed=tuple(walk.absorbed))
-
-
-def _kernel_nodes(index: Index, layers: Sequence[NodeProto], left_out: Collection[str]) -> list[NodeProto]:
-    """Layers, residual sums, and what follows them without leaving INT8; in graph order."""
-    outputs = {node.output[0] for node in layers}
-    sums = _residuals(index, layers)
-    for node in index.model.graph.node:
-        follows = node.op_type in FOLLOWERS and node.input[0] in outputs
-        if node.name not in left_out and (follows or node.output[0] in sums):
-            outputs.add(node.output[0])
-    return [node for node in index.model.graph.node if node.output[0] in outputs]
+    return Placement(entries=(*own, *borrowing), absorbed=tuple(walk.absorbed), gates=tuple(walk.gates))
 
 
 class _Walk:
     """Marks the tensors of one node after the other; what is marked first is written first."""
 
     def __init__(self, index: Index, layers: Sequence[NodeProto], skipped: Collection[str]) -> None:
-        self._index, self._skipped = index, skipped
+        self._index, self._skipped = index, set(skipped)
         self._layers = {node.output[0] for node in layers}
         self._weights = {name: entry for entry in _weights(index, layers) for name in entry.layers}
         self._ends = {value.name for value in (*index.model.graph.input, *index.model.graph.output)}
         self.marked: dict[tuple[str, int], Pair | Weights] = {}
         self.absorbed: list[str] = []
+        self.gates: list[str] = []
 
     def visit(self, node: NodeProto) -> None:
         """Mark what ``node`` reads and gives."""
@@ -169,11 +170,13 @@ class _Walk:
             self._layer(node)
         elif node.op_type in CLIPS:
             self._clip(node)
-        elif node.op_type in SELECTS:
+        elif node.op_type in SELECTS or timed_as(node) in MOVES:
             self._select(node)
         else:
-            for name in (*node.input, *node.output):
+            for name in (*activations(node), *node.output):
                 self._mark(name)
+            if node.op_type in GATES and not self._skipped & {node.input[0], node.output[0]}:
+                self.gates.append(node.name)
 
     def _layer(self, node: NodeProto) -> None:
         self._mark(node.input[0])
@@ -193,8 +196,10 @@ class _Walk:
         self._mark(node.output[0])
 
     def _select(self, node: NodeProto) -> None:
-        if self._is_marked(node.input[0]) and node.output[0] not in self._skipped:
-            self.marked[node.output[0], _WHOLE] = Pair(node.output[0], like=node.input[0])
+        outputs = node.output if node.op_type == "Split" else node.output[:1]
+        for name in outputs if self._is_marked(node.input[0]) else ():
+            if name not in self._skipped:
+                self.marked[name, _WHOLE] = Pair(name, like=node.input[0])
 
     def _is_marked(self, name: str) -> bool:
         return (name, _WHOLE) in self.marked
@@ -202,36 +207,3 @@ class _Walk:
     def _mark(self, name: str) -> None:
         if name not in self._skipped:
             self.marked.setdefault((name, _WHOLE), Pair(name))
-
-
-def _residuals(index: Index, layers: Sequence[NodeProto]) -> dict[str, str]:
-    """Output of a residual sum → the tensor that is its identity, for sums fed by a convolution of ``layers``.
-
-    Where both inputs come from convolutions, the one with fewer nodes before it is the shortcut and plays the identity;
-    of two with as many, the second input does.
-    """
-    convolutions = {node.output[0] for node in layers if node.op_type == "Conv"}
-    depth = _depths(index)
-    identities = {}
-    for node in index.model.graph.node:
-        if node.op_type != "Add" or any(name in index.initializers for name in node.input):
-            continue
-        inputs = list(node.input)
-        fusable = [n for n in inputs if n in convolutions and len(index.readers(n)) == 1 and inputs.count(n) == 1]
-        if fusable:
-            main = max(fusable, key=lambda name: depth[name])  # the first of equals
-            identities[node.output[0]] = inputs[1 - inputs.index(main)]
-    return identities
-
-
-def _depths(index: Index) -> dict[str, int]:
-    """Tensor → the number of nodes on the longest way to it."""
-    depth: dict[str, int] = {}
-    for node in index.model.graph.node:
-        here = 1 + max((depth.get(name, 0) for name in node.input), default=0)
-        depth.update((name, here) for name in node.output)
-    return depth
-
-
-_Place = Callable[[Index, Sequence[NodeProto], Collection[str], Collection[str]], Placement]
-_PLACES: Mapping[str, _Place] = {"inputs": _inputs, "kernels": _kernels, "weights": _nothing_else}

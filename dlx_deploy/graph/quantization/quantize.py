@@ -36,7 +36,7 @@ from dlx_deploy.graph.quantization.kit.efforts import Effort, steps_in
 from dlx_deploy.graph.quantization.kit.first_ranges import first_ranges
 from dlx_deploy.graph.quantization.kit.runner import improve
 from dlx_deploy.graph.quantization.kit.state import Setting, State
-from dlx_deploy.graph.quantization.layers import dense_heads, excluded, layer_precision, quantizable
+from dlx_deploy.graph.quantization.layers import dense_heads, excluded, image_layers, layer_precision, quantizable
 from dlx_deploy.graph.quantization.placement import Placement, narrowed, place
 from dlx_deploy.graph.quantization.plan import SCHEMA, Divided, LayerPlan, Precision, QuantizationPlan
 from dlx_deploy.graph.quantization.planning import scale_of
@@ -236,11 +236,12 @@ def _placement(model: ModelProto, scheme: Scheme, request: QuantizationRequest, 
     if scheme.block_size:
         left_out |= unblocked(index, scheme.block_size, given)
     if scheme.placement == "kernels":
-        left_out |= dense_heads(index) - set(given.layers_at("int8"))
+        left_out |= (dense_heads(index) | image_layers(model, request.kernels)) - set(given.layers_at("int8"))
     skipped = [name for name, tensor in given.tensors.items() if tensor.precision == "fp32"]
     wanted = {name: tensor.readers for name, tensor in given.tensors.items()}
-    whole = place(model, scheme.placement, quantizable(index, matched), (), matched)
-    actual = narrowed(place(model, scheme.placement, quantizable(index, left_out), skipped, left_out), wanted)
+    put = functools.partial(place, model, scheme.placement, kernels=request.kernels)
+    whole = put(quantizable(index, matched), (), matched)
+    actual = narrowed(put(quantizable(index, left_out), skipped, left_out), wanted)
     if given.tensors:
         check_tensors(model, given, scheme, (whole, actual), list(request.methods))
     return actual

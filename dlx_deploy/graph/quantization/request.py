@@ -27,6 +27,7 @@ from dlx_deploy.graph.quantization.scheme import (
     TENSORRT_HALF,
     Scheme,
 )
+from dlx_deploy.targets.kernels import NOT_MEASURED, IntegerKernels
 from dlx_deploy.targets.profile import Style
 
 __all__ = ["NothingToQuantize", "QuantizationRequest", "nothing_in_bf16", "nothing_to_quantize"]
@@ -49,6 +50,7 @@ class QuantizationRequest:
     with a scale for each so many inputs, and nothing is INT8. ``fp8``: E4M3 is written in its place.
     ``activation_bits``: as ``weight_bits``, of activations.
     ``bf16``: half precision is bfloat16; nothing is quantized then.
+    ``kernels``: which integer kernels pay beside those of layers (CPU style).
     """
 
     style: Style
@@ -67,6 +69,7 @@ class QuantizationRequest:
     block_size: Literal[0, 32, 64, 128] = 0
     fp8: bool = False
     bf16: bool = False
+    kernels: IntegerKernels = NOT_MEASURED
 
     @property
     def halves(self) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.model import Index, load, opset
 from dlx_deploy.graph.quantization.blocks import in_block_opset, int4_tensor
 from dlx_deploy.graph.quantization.fp8 import FP8_OPSET, fp8_array
+from dlx_deploy.graph.quantization.gates import Integers, clips_to_unit, gate_of
 from dlx_deploy.graph.quantization.placement import Pair, Placement, Weights
-from dlx_deploy.graph.quantization.plan import QuantizationPlan
+from dlx_deploy.graph.quantization.plan import QuantizationPlan, TensorPlan
 from dlx_deploy.graph.quantization.planning import (
     LARGEST_BIAS,
     bias_of,
@@ -54,6 +55,8 @@ def write_qdq(
             writer.weights(entry)
         else:
             writer.pair(entry)
+    for name in placement.gates:
+        writer.gate(name)
     if scheme.biases == "int32":
         writer.biases(plan)
     return writer.finished()
@@ -144,6 +147,21 @@ class _Writer:
         self._before.setdefault(first, []).append(node)
         self._added.append(node)
 
+    def gate(self, name: str) -> None:
+        """Put sums and products of integers in place of a gate between two quantized activations."""
+        node = self._nodes[name]
+        x, out = self._inputs[name], node.output[0]
+        integers = Integers(x + self._names.quantized, node.input[0], scale_of(self._plan, x), self._parameters[x][1])
+        entry = self._plan.tensors[out] if out in self._plan.tensors else TensorPlan()
+        gate = gate_of(node, integers, clips_to_unit(entry.scale or np.inf, entry.zero_point or 0))
+        for constant, value in gate.constants.items():
+            self._model.graph.initializer.append(numpy_helper.from_array(value, constant))
+        *before, last = gate.nodes
+        self._nodes[name] = last
+        self._before.setdefault(name, []).extend(before)
+        self._added += before
+        self._drop_unread(integers.restored)
+
     def biases(self, plan: QuantizationPlan) -> None:
         """Biases of the layers on int8 in units of input times weight, as the kernels add them."""
         for node in list(self._nodes.values()):
@@ -172,6 +190,13 @@ class _Writer:
             for position, read in enumerate(node.input):
                 if read == name:
                     node.input[position] = restored
+
+    def _drop_unread(self, restored: str) -> None:
+        """Leave out what dequantizes an activation that is read as integers alone."""
+        if restored in self._outputs or any(restored in node.input for node in (*self._nodes.values(), *self._added)):
+            return
+        for nodes in (self._added, *self._behind.values()):
+            nodes[:] = [node for node in nodes if restored not in node.output]
 
     def _activation_constants(self, name: str) -> list[str]:
         zero_point, is_fp8 = self._plan.tensors[name].zero_point or 0, self._scheme.activations == "fp8"

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.model import LAYERS, Index, input_dims
+from dlx_deploy.graph.quantization.gates import GATE_LEVELS
 from dlx_deploy.nn.models.outputs import Answer, tensors_of
 from dlx_deploy.nn.qat.attributes import Attributes, Given, Unsupported
 from dlx_deploy.nn.qat.front import Front, front_of
@@ -35,13 +36,15 @@ class Fakes:
     """What is rounded where. ``tensors``: activation → its quantizer; ``weights``: layer → that of its weights.
 
     ``readers``: activation → the nodes that read it rounded, where not all do. ``absorbed``: nodes that go, as the
-    quantizer behind them clips as they do. ``whole_biases``: biases are integers of the product of both scales.
+    quantizer behind them clips as they do. ``gates``: nodes that are written as sums and products of integers.
+    ``whole_biases``: biases are integers of the product of both scales.
     """
 
     tensors: Mapping[str, FakeQuantizer] = field(default_factory=dict)
     weights: Mapping[str, FakeQuantizer] = field(default_factory=dict)
     readers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     absorbed: Sequence[str] = ()
+    gates: Sequence[str] = ()
     whole_biases: bool = False
 
 
@@ -78,7 +81,8 @@ class GraphNetwork(nn.Module):
         (dims,) = self.dims.values()
         self._batch = dims[0]
         self._length, self._padding = (dims[1] if len(dims) == 2 else None), padding
-        calls = _absorbed([_call(node) for node in _needed(model, front)], self._fakes.absorbed)
+        calls = [_gated(_call(node), self._fakes.gates) for node in _needed(model, front)]
+        calls = _absorbed(calls, self._fakes.absorbed)
         self._steps = [_call(node) for node in model.graph.node if set(node.output) & set(front.tensors)]
         self._calls = _with_last(calls, (*self._outputs, *front.tensors))
         self._keys = {name: f"t{i}" for i, name in enumerate(sorted(_constants([*self._steps, *calls], index)))}
@@ -233,6 +237,13 @@ def _call(node: NodeProto) -> _Call:
     if node.op_type == "Split":
         attributes = Attributes({**attributes.values, "parts": len(node.output)})
     return _Call(node.name, node.op_type, tuple(node.input), tuple(node.output), attributes)
+
+
+def _gated(call: _Call, gates: Sequence[str]) -> _Call:
+    """``call``, which rounds its gate if it is one of ``gates``."""
+    if call.name not in gates:
+        return call
+    return replace(call, attributes=Attributes({**call.attributes.values, "levels": GATE_LEVELS}))
 
 
 def _unknown(name: str, operator: str, what: str) -> StageFailed:

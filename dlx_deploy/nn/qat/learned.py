@@ -77,7 +77,9 @@ class Learning:
             scales, ends = torch.tensor(line.scales, dtype=torch.float32), (-levels, levels)
             weights |= dict.fromkeys(place.layers, FakeQuantizer(scales, ends, place.axis, scheme.half_scales))
         readers = {name: pair.readers for name, pair in placement.pairs.items()}
-        return Fakes(tensors, weights, readers, placement.absorbed, scheme.biases == "int32")
+        return Fakes(
+            tensors, weights, readers, placement.absorbed, placement.gates, whole_biases=scheme.biases == "int32"
+        )
 
 
 def learned_model(model: ModelProto, network: GraphNetwork) -> ModelProto:

@@ -54,8 +54,12 @@ def _hard_sigmoid(at: Attributes, given: Given) -> Tensor:
 
 
 def _hard_swish(at: Attributes, given: Given) -> Tensor:
-    x = _tensor(given, 0)
-    return x * (x * (1 / 6) + 0.5).clamp(0, 1)
+    """``levels``: in so many steps the gate is rounded, where it is one between integers."""
+    x, levels = _tensor(given, 0), at.integer("levels", 0)
+    gate = (x * (1 / 6) + 0.5).clamp(0, 1)
+    if levels:
+        gate = gate + ((gate * levels).round() / levels - gate).detach()
+    return x * gate
 
 
 def _gelu(at: Attributes, given: Given) -> Tensor:

@@ -20,6 +20,7 @@ from dlx_deploy.nn.qat.checks import WRITTEN_DB, check_float, check_written
 from dlx_deploy.nn.qat.front import front_of
 from dlx_deploy.nn.qat.graph_network import GraphNetwork
 from dlx_deploy.nn.qat.learned import Learning, learned_model, learned_plan
+from dlx_deploy.targets.kernels import IntegerKernels
 
 from ...onnx_fixtures import Net, images, residual_net, token_net
 
@@ -71,6 +72,22 @@ def test_what_is_written_answers_as_what_was_trained(request_: dict[str, Any], s
     ]
     first = Index(model).array("conv1.weight")
     assert not np.array_equal(Index(learned).array("conv1.weight"), first)
+
+
+def test_gates_on_integers_learn_as_they_are_written() -> None:
+    net = Net(opset=20)
+    x = net.add("swish", "HardSwish", net.conv("a", net.planes(), 1, 8))
+    net.add("gate", "HardSigmoid", net.conv("excite", net.add("mean", "GlobalAveragePool", x), 8, 8, kernel=1))
+    model = net.head(net.conv("b", net.add("scaled_x", "Mul", "gate", x), 8, 8), 8)
+    samples = Samples({"images": images(32)})
+    kernels = IntegerKernels(operators=frozenset(("HardSigmoid", "HardSwish", "Mul")))
+    learning = learning_of(model, samples, style="cpu", kernels=kernels)
+    assert learning.setting.placement.gates == ("swish/HardSwish", "gate/HardSigmoid")
+    network = taught(learning, torch.from_numpy(images(32)))
+    plan, learned = learned_plan(learning, network), learned_model(model, network)
+    agreement, sqnr_db = check_written(learning.written(learned, plan), network, samples, exact=True)
+    assert agreement == 1
+    assert sqnr_db > WRITTEN_DB + 10  # gates that are not rounded in torch end below
 
 
 def test_a_graph_with_other_scales_or_weights_is_refused() -> None:
