@@ -90,6 +90,7 @@ ema_decay = 0.99
 [quantize]
 effort = "balanced"
 """
+TICKS_MS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 BLOCK = 20
 """Runs of a network whose median is one timing of it."""
 
@@ -194,7 +195,7 @@ def drawing(found: Mapping[str, Any]) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    rows = found["rows"]
+    rows = dict(sorted(found["rows"].items(), key=lambda one: -float(one[1]["cpu_p50_ms"])))
     with matplotlib.rc_context({"svg.hashsalt": "whole-pipeline", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.add_subplot()
@@ -206,17 +207,19 @@ def drawing(found: Mapping[str, Any]) -> bytes:
             colour = "#d84315" if row["shipped"] else "#00695c"
             axes.errorbar(row["cpu_p50_ms"], row["top1"], yerr=error, fmt="o", color=colour, capsize=3)
             label = f"{name}, {row['times_faster']['value']:.1f}x"
-            axes.annotate(label, (row["cpu_p50_ms"], row["top1"]), (7, 5), textcoords="offset points")
+            axes.annotate(label, (row["cpu_p50_ms"], row["top1"]), (-6, 6), textcoords="offset points", ha="right")
         begun = found["begins_with"]["top1"]
         axes.axhline(begun, color="#5f9ea0", linestyle=":")
         axes.annotate(
             "the network as it came, asked once", (max(ms), begun), (0, -11), textcoords="offset points", ha="right"
         )
         axes.set_xscale("log")
+        axes.set_xticks(TICKS_MS, [f"{tick:g}" for tick in TICKS_MS])
+        axes.minorticks_off()
+        axes.set_xlim(TICKS_MS[0], TICKS_MS[-1])
         axes.set_xlabel("p50 at batch 1, one thread [ms of CPU]")
         axes.set_ylabel("top-1 of the test images [%]")
         axes.grid(alpha=0.3)
-        axes.margins(x=0.15)
         out = io.BytesIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
@@ -238,12 +241,13 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     named = {key: json.dumps(str(getattr(arguments, key).resolve())) for key in ("data", "checkpoint")}
-    prunes, share = json.dumps(arguments.reduce_macs > 0), arguments.reduce_macs
-    text = SETTINGS.format(**named, train=arguments.train, epochs=arguments.epochs, prunes=prunes, reduce_macs=share)
-    (arguments.work / "deploy.toml").write_text(text, encoding="utf-8")
+    fields = {key: getattr(arguments, key) for key in ("train", "epochs", "reduce_macs")}
+    fields |= {**named, "prunes": json.dumps(arguments.reduce_macs > 0)}
+    (arguments.work / "deploy.toml").write_text(SETTINGS.format(**fields), encoding="utf-8")
     shutil.copyfile(Path(__file__).with_name(TEACHER), arguments.work / TEACHER)
     set_threads(1)
-    found = {**table(arguments), "train_images": arguments.train, "epochs": arguments.epochs}
+    said = SETTINGS.format(**{**fields, "data": '"DATA"', "checkpoint": '"CHECKPOINT"'})
+    found = {**table(arguments), "settings": said.splitlines()}
     finish(found, arguments.json)
     if arguments.svg:
         arguments.svg.write_bytes(drawing(found))

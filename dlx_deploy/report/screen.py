@@ -117,7 +117,8 @@ class Screen:
         for row in due:
             passed = now - row.pace.started
             row.next = now + next_line_s(passed)
-            far = f"{row.done:.0f}/{row.total:.0f} {row.text}".rstrip() if row.total else row.text or "still running"
+            # Rounded down: an epoch that has begun is not done.
+            far = f"{int(row.done)}/{row.total:.0f} {row.text}".rstrip() if row.total else row.text or "still running"
             self.say(f"  {row.name:<{STEP}} {far}; {row.pace.text(now)}", "dim")
 
     @contextlib.contextmanager

@@ -124,6 +124,17 @@ def test_what_is_looked_at_before_anything_runs_has_a_row() -> None:
     ]
 
 
+def test_what_is_begun_is_not_counted_as_done() -> None:
+    out, clock = io.StringIO(), Clock()
+    with Screen(Console(file=out, width=200), clock) as screen:
+        watch = LiveWatcher(screen, "top1")
+        watch.started(Planned(STEP, "run", "never built"))
+        clock.now += 11
+        watch.progress(STEP, 0.9, 1, "loss 0.5")
+        screen.tick()
+    assert "teacher            0/1 loss 0.5; 11 s" in out.getvalue()
+
+
 def test_a_row_goes_with_its_work() -> None:
     out = io.StringIO()
     with Screen(Console(file=out, force_terminal=True, width=200), Clock()) as screen:
