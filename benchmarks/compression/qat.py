@@ -1,6 +1,7 @@
 """What quantization-aware training gives back of what rounding costs: ResNet-20 on CIFAR-10, paired, several seeds.
 
-    python benchmarks/compression/qat.py cifar10 cifar10-resnet20-jpeg.safetensors --json benchmarks/results/qat.json
+    python benchmarks/compression/qat.py cifar10 cifar10-resnet20-jpeg.safetensors \
+        --json benchmarks/results/compression-qat.json
 
 ``cifar10`` holds train/CLASS and test/CLASS, the second file a trained ResNet-20 (option-A shortcuts) of those classes
 in their order. It has seen the training images, so every fifth test image is the validation split instead, and none of
