@@ -18,12 +18,9 @@ from dlx_deploy.runtime.backends.session import open_session
 
 __all__ = ["mean_errors"]
 
-NETWORK = "/network/"
-"""What the names in the float32 half begin with."""
-SHARE = "/share"
-"""The input that says what a batch counts beside all up to it."""
-SO_FAR, ERROR = "/error/so_far", "/error"
-"""The ends of the names of a layer's error: before a batch, and with it."""
+ROOT, NETWORK, SHARE = "/correction/", "network/", "share"
+"""What names of ours begin with; those of the float32 half go on so; the input that says what a batch counts beside all
+up to it."""
 LARGEST_BATCH = 64
 HELD_BYTES = 256 << 20
 """Of the activations of both halves."""
@@ -41,51 +38,67 @@ def mean_errors(
     In one pass over ``samples``: what comes behind a layer reads its output with the error added, as far as that is
     known by then. Q/DQ are computed as written.
     """
-    found = [_Layer.of(network, written, layer) for layer in layers]
-    graph = _joint(network, written, found)
+    root = _unused(network, written)
+    found = [_Layer.of(network, written, layer, root) for layer in layers]
+    graph = _joint(network, written, found, root)
     shapes = input_dims(network)
     fixed = next(iter(shapes.values()))[0]
     size = fixed or rows_within(_row_bytes(network, written, found), LARGEST_BATCH, HELD_BYTES)
     session = open_session(to_bytes(graph), exact_qdq=True, threads=1, fused=True)
-    names, seen = [layer + ERROR for layer in layers], 0
+    names, seen = [layer.error for layer in found], 0
     errors = [np.zeros(layer.shape, np.float32) for layer in found]
     for part in samples.batches(size, fill=fixed is not None):
         progress(seen, len(samples), "bias correction")
         count = min(len(part), len(samples) - seen)
         seen += count
-        feed = {**part.fitted(shapes).feed(), SHARE: np.asarray(count / seen, np.float32)}
-        feed |= {layer + SO_FAR: error for layer, error in zip(layers, errors, strict=True)}
+        feed = {**part.fitted(shapes).feed(), root + SHARE: np.asarray(count / seen, np.float32)}
+        feed |= {layer.so_far: error for layer, error in zip(found, errors, strict=True)}
         errors = session.run(names, feed)
     return {layer: error.reshape(-1) for layer, error in zip(layers, errors, strict=True)}
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """``wanted`` and ``found``: its output in the network and as written. ``shape``: of its error, which fits these.
+    """``output`` and ``found``: its output in the network and as written. ``shape``: of its error, which fits these.
 
-    ``rank``: of its output, 0 where that is a product's, whose channels come last.
+    ``rank``: of its output, 0 where that is a product's, whose channels come last. ``root``: see ``_unused``.
     """
 
+    root: str
     name: str
-    wanted: str
+    output: str
     found: str
     shape: tuple[int, ...]
     rank: int
 
     @classmethod
-    def of(cls, network: ModelProto, written: ModelProto, name: str) -> _Layer:
+    def of(cls, network: ModelProto, written: ModelProto, name: str, root: str) -> _Layer:
         ours = next(node for node in network.graph.node if node.name == name)
         theirs = next(node for node in written.graph.node if node.name == name)
         dims = next(tensor.dims for tensor in network.graph.initializer if tensor.name == ours.input[1])
         channels = int(dims[weight_axis(ours, len(dims))])
         rank = 0 if ours.op_type in ("MatMul", "Gemm") else len(dims)
         shape = (1, channels, *[1] * (rank - 2)) if rank else (channels,)
-        return cls(name, NETWORK + ours.output[0], theirs.output[0], shape, rank)
+        return cls(root, name, ours.output[0], theirs.output[0], shape, rank)
+
+    def own(self, end: str) -> str:
+        """The name of something of this layer's."""
+        return f"{self.root}layers/{self.name}/{end}"
+
+    @property
+    def so_far(self) -> str:
+        """The error before a batch."""
+        return self.own("so_far")
+
+    @property
+    def error(self) -> str:
+        """The error with it."""
+        return self.own("error")
 
     @property
     def corrected(self) -> str:
         """The output with the error added."""
-        return f"{self.name}{ERROR}/corrected"
+        return self.own("corrected")
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -94,26 +107,34 @@ class _Layer:
 
     def nodes(self, reads_axes: bool) -> Iterator[NodeProto]:
         """What is added behind the layer."""
-        end = f"{self.name}{ERROR}/"
-        yield helper.make_node("Sub", [self.wanted, self.found], [end + "rows"])
-        rows = end + "rows"
+        rows, mean, more, share = map(self.own, ("rows", "mean", "more", "share"))
+        yield helper.make_node("Sub", [f"{self.root}{NETWORK}{self.output}", self.found], [rows])
         if not self.rank:
-            rows = end + "flat"
-            yield helper.make_node("Flatten", [end + "rows"], [rows], axis=-1)
+            yield helper.make_node("Flatten", [rows], [self.own("flat")], axis=-1)
+            rows = self.own("flat")
         keep = int(self.rank > 0)
         if reads_axes:
-            yield helper.make_node("ReduceMean", [rows, _axes_name(self.axes)], [end + "mean"], keepdims=keep)
+            yield helper.make_node("ReduceMean", [rows, _axes_name(self.root, self.axes)], [mean], keepdims=keep)
         else:
-            yield helper.make_node("ReduceMean", [rows], [end + "mean"], keepdims=keep, axes=self.axes)
-        yield helper.make_node("Sub", [end + "mean", self.name + SO_FAR], [end + "more"])
-        yield helper.make_node("Mul", [end + "more", SHARE], [end + "share"])
-        yield helper.make_node("Add", [self.name + SO_FAR, end + "share"], [self.name + ERROR])
-        yield helper.make_node("Add", [self.found, self.name + ERROR], [self.corrected])
+            yield helper.make_node("ReduceMean", [rows], [mean], keepdims=keep, axes=self.axes)
+        yield helper.make_node("Sub", [mean, self.so_far], [more])
+        yield helper.make_node("Mul", [more, self.root + SHARE], [share])
+        yield helper.make_node("Add", [self.so_far, share], [self.error])
+        yield helper.make_node("Add", [self.found, self.error], [self.corrected])
 
 
-def _joint(network: ModelProto, written: ModelProto, layers: Sequence[_Layer]) -> ModelProto:
+def _unused(*models: ModelProto) -> str:
+    """With which no name in ``models`` begins."""
+    names = {name for model in models for node in model.graph.node for name in (*node.input, *node.output)}
+    root = ROOT
+    while any(name.startswith(root) for name in names):
+        root += "/"
+    return root
+
+
+def _joint(network: ModelProto, written: ModelProto, layers: Sequence[_Layer], root: str) -> ModelProto:
     """Both graphs, and behind each layer of ``written`` what corrects it; the errors are the outputs."""
-    model, half = load(written), compose.add_prefix(load(network), NETWORK, rename_inputs=False)
+    model, half = load(written), compose.add_prefix(load(network), root + NETWORK, rename_inputs=False)
     reads_axes, by_output = opset(model) >= AXES_READ, {layer.found: layer for layer in layers}
     nodes = list(half.graph.node)
     for node in list(model.graph.node):
@@ -124,21 +145,21 @@ def _joint(network: ModelProto, written: ModelProto, layers: Sequence[_Layer]) -
         for name in node.output:
             nodes += by_output[name].nodes(reads_axes) if name in by_output else ()
     constants = [*half.graph.initializer, *model.graph.initializer]
-    constants += _axes({layer.axes for layer in layers}) if reads_axes else []
+    constants += _axes(root, {layer.axes for layer in layers}) if reads_axes else []
     inputs = [value for value in model.graph.input if value.name not in Index(model).initializers]
-    inputs.append(_floats(SHARE, ()))
-    inputs += [_floats(layer.name + SO_FAR, layer.shape) for layer in layers]
-    outputs = [_floats(layer.name + ERROR, layer.shape) for layer in layers]
+    inputs.append(_floats(root + SHARE, ()))
+    inputs += [_floats(layer.so_far, layer.shape) for layer in layers]
+    outputs = [_floats(layer.error, layer.shape) for layer in layers]
     graph = helper.make_graph(nodes, "correction", inputs, outputs, constants)
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
-def _axes(used: set[tuple[int, ...]]) -> list[TensorProto]:
-    return [numpy_helper.from_array(np.asarray(axes, np.int64), _axes_name(axes)) for axes in sorted(used)]
+def _axes(root: str, used: set[tuple[int, ...]]) -> list[TensorProto]:
+    return [numpy_helper.from_array(np.asarray(axes, np.int64), _axes_name(root, axes)) for axes in sorted(used)]
 
 
-def _axes_name(axes: Sequence[int]) -> str:
-    return f"{ERROR}/axes{'_'.join(map(str, axes))}"
+def _axes_name(root: str, axes: Sequence[int]) -> str:
+    return f"{root}axes{'_'.join(map(str, axes))}"
 
 
 def _floats(name: str, shape: Sequence[int]) -> ValueInfoProto:
@@ -148,5 +169,5 @@ def _floats(name: str, shape: Sequence[int]) -> ValueInfoProto:
 def _row_bytes(network: ModelProto, written: ModelProto, layers: Sequence[_Layer]) -> int:
     """Of both halves at once, where the first waits for the second with all that is compared."""
     shapes = infer(network, batch=1)
-    waiting = [shapes.get(layer.wanted.removeprefix(NETWORK)) for layer in layers]
+    waiting = [shapes.get(layer.output) for layer in layers]
     return peak_row_bytes(network) + peak_row_bytes(written) + sum(4 * one.elements for one in waiting if one)

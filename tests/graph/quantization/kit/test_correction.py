@@ -159,6 +159,21 @@ def test_errors_are_learned_from_inputs_of_all_parts(count: int, asked: int, mon
     assert np.array_equal(seen[0], images(count)[:: -(-count // 64)])
 
 
+def test_a_graph_may_have_the_names_that_are_added() -> None:
+    setting, state = started(residual_net(), TENSORRT, images(16))
+    written = setting.write(state)
+    usual = mean_errors(state.model, written, ["conv1/Conv", "conv2/Conv"], setting.fitted, silent)
+    names = {"conv1": "/correction/network/conv2", "relu1": "/correction/layers/conv1/Conv/error"}
+    alike = [load(state.model), load(written)]
+    for model in alike:
+        for one in model.graph.node:
+            one.input[:] = [names.get(name, name) for name in one.input]
+            one.output[:] = [names.get(name, name) for name in one.output]
+    found = mean_errors(*alike, ["conv1/Conv", "conv2/Conv"], setting.fitted, silent)
+    for layer, errors in usual.items():
+        np.testing.assert_array_equal(found[layer], errors)
+
+
 def test_layers_without_a_place_for_a_bias_are_nothing_to_correct() -> None:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
     weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
