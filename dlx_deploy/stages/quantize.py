@@ -30,6 +30,7 @@ from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup
 from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.stages.support.costly import trial_notes
 from dlx_deploy.stages.support.missed import PTQ, copy_untrained, read_trained, trains_int8
+from dlx_deploy.stages.support.precisions import NEEDS, check_below, refuse
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
 from dlx_deploy.stages.support.restoring import MOST_SAMPLES, Looked, keep_within_budget
 from dlx_deploy.stages.support.validating import Validation
@@ -57,20 +58,12 @@ __all__ = [
 Precision = Literal["int8", "int4", "fp8", "fp16", "bf16", "fp32"]
 Half = Literal["fp16", "fp32"]
 QUANTIZED_TO: tuple[Precision, ...] = ("int8", "int4", "fp8")
-NEEDS = {
-    "int4": "INT4 weights need TensorRT 10 and compute capability 8.0, or a CPU",
-    "bf16": "BF16 needs TensorRT 9 and compute capability 8.0; ONNX Runtime has no kernels for it on CPUs",
-    "fp8": "FP8 came with compute capability 8.9: Orin (8.7), Xavier and CPUs have none",
-}
-"""What is to be said where a target does not run it."""
 
 PTQ_PLAN, PTQ_LAYERS, PTQ_TRIALS = "plan without training", "layers without training", "trials without training"
 """Under which names is offered what the network is quantized with before ``qat`` trains it …"""
 QAT_MODEL, QAT_PLAN, QAT_RECORD = "trained float32 graph", "trained plan", "what became of training"
 """… and what ``qat`` offers then."""
 
-OLDEST_OPSET = {"int4": 20, "fp8": 19, "bf16": 13}
-"""What they need of a graph (``graph.quantization.blocks``, ``.fp8``)."""
 _FIRST = "quantize-ptq"
 """The step before ``qat``."""
 QUANTIZED = "quantized"
@@ -297,8 +290,8 @@ def _precisions(params: Quantize, target: Profile) -> tuple[Precision, Half]:
     """The lowest precision of the plan, and that of the rest."""
     halves = ("fp16", "bf16") if target.builds_engines else ()
     runs = [p for p in (*QUANTIZED_TO, *halves) if p in target.precisions]
-    _refuse("precision", params.precision, runs)
-    _refuse("elsewhere", params.elsewhere, runs)
+    refuse("precision", params.precision, runs)
+    refuse("elsewhere", params.elsewhere, runs)
     half: Half = "fp16" if "fp16" in runs and params.elsewhere != "fp32" else "fp32"
     if params.precision == "bf16":
         return "bf16", "fp32"
@@ -409,7 +402,7 @@ def check(setup: Setup[Quantize]) -> None:
     precision, _ = _precisions(params, setup.target)
     _refuse_dynamic(params, setup.target)
     if precision in NEEDS:
-        _check_below(setup, precision)
+        check_below(setup, precision)
     if (fewer := _fewer_bits(params)) and precision != "int8":
         raise ConfigError(
             f"quantize.{fewer} is {getattr(params, fewer)}, and quantize.precision {params.precision!r} writes no INT8 "
@@ -425,27 +418,6 @@ def check(setup: Setup[Quantize]) -> None:
             raise ConfigError(f"quantize.exclude has {pattern!r}; rule: patterns of layer names, e.g. '*conv1*'")
     if "plan" in setup.inputs:
         _check_plan(setup.inputs["plan"], params, precision)
-
-
-def _check_below(setup: Setup[Quantize], precision: Precision) -> None:
-    """What does not go with weights alone in INT4, or with FP8."""
-    params, opset = setup.params, setup.config.export.opset or setup.target.opset
-    oldest = OLDEST_OPSET[precision]
-    if opset < oldest:
-        raise ConfigError(
-            f"quantize.precision is {precision!r}, and the graph's opset {opset}; rule: {oldest} or newer; set "
-            "export.opset, or quantize.precision to 'int8'"
-        )
-    if precision == "int4" and params.activations != "auto":
-        raise ConfigError(
-            f"quantize.precision is 'int4' and quantize.activations {params.activations!r}; rule: weights alone are "
-            "INT4, activations stay in floating point; leave it out"
-        )
-    if precision == "fp8" and params.calibration in ("entropy", "mse"):
-        raise ConfigError(
-            f"quantize.precision is 'fp8' and quantize.calibration {params.calibration!r}, which seeks ranges for even "
-            "steps; rule: 'minmax' or 'percentile'"
-        )
 
 
 def _check_plan(path: Path, params: Quantize, precision: Precision) -> None:
@@ -477,15 +449,6 @@ def _refuse_dynamic(params: Quantize, target: Profile) -> None:
 def _fewer_bits(params: Quantize) -> str:
     """The key that asks for fewer bits than 8, if one does."""
     return next((key for key in ("weight_bits", "activation_bits") if getattr(params, key) < 8), "")
-
-
-def _refuse(key: str, value: str, runs: Sequence[str]) -> None:
-    if value not in ("auto", "fp32", *runs):
-        allowed = ", ".join(["fp32", *runs])
-        why = f" ({NEEDS[value]})" if value in NEEDS else ""
-        raise ConfigError(
-            f"quantize.{key} is {value!r}, which this target does not run{why}; it runs {allowed}; use 'auto'"
-        )
 
 
 def _half_in_graph(job: Job[Quantize], precision: Precision, elsewhere: Half) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ from dlx_deploy.graph.quantization.scheme import CPU, CPU_DYNAMIC, Scheme
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.progress import Progress, silent
 
+_log = logging.getLogger(__name__)
+
 __all__ = [
     "NothingToQuantize",
     "QuantizationReport",
@@ -65,6 +68,8 @@ __all__ = [
 OVERFLOW_IMAGES = 64
 """Images on which tensors are looked at for overflow in half precision, which has headroom for what they miss."""
 
+SHOWN = 3
+"""Names in a warning."""
 OVERFLOW_BATCH = 4
 """Every tensor of the network is in memory at once while all are looked at."""
 
@@ -116,8 +121,8 @@ def quantize_model(
         passes.insert(-1, as_matmul_nbits(opset(model)))
     written = run_passes(load(model), passes, source.name)
     layers = layer_precision(written)
-    if request.bf16 and "bf16" not in layers.values():
-        raise nothing_in_bf16(opset(model))
+    if request.bf16:
+        _check_bf16(layers, opset(model))
     if request.scheme is not None and not {"int8", "int4", "fp8"} & set(layers.values()):
         raise nothing_to_quantize(model, request)
     out.write_bytes(to_bytes(written))
@@ -267,6 +272,17 @@ def _with_layers(plan: QuantizationPlan, layers: Mapping[str, str]) -> Quantizat
     """The plan with the precision of every layer, as the graph has it."""
     rest = {name: LayerPlan(precision=_floating(kind)) for name, kind in layers.items()}
     return replace(plan, layers={**rest, **plan.layers})
+
+
+def _check_bf16(layers: Mapping[str, str], at: int) -> None:
+    """Raises where no layer is in BF16, and says how many are not."""
+    if "bf16" not in layers.values():
+        raise nothing_in_bf16(at)
+    if left := [name for name, kind in layers.items() if kind == "fp32"]:
+        shown = ", ".join(left[:SHOWN]) + (" …" if len(left) > SHOWN else "")
+        _log.warning(
+            "%d of %d layers stay in FP32 (%s); at opset %d: Conv can from 22 on", len(left), len(layers), shown, at
+        )
 
 
 def _floating(kind: str) -> Precision:

@@ -57,11 +57,14 @@ def test_products_compute_in_bf16_and_are_judged_so(tmp_path: Path) -> None:
     assert kept.layers == {"first/MatMul": "bf16", "head/Gemm": "fp32"}
 
 
-def test_convolutions_compute_in_bf16_from_opset_22_on(tmp_path: Path) -> None:
+def test_convolutions_compute_in_bf16_from_opset_22_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     report = bf16(tmp_path, residual_net(opset=22), PICTURES)
     assert set(report.layers.values()) == {"bf16"}
     assert noise_db(tmp_path, PICTURES) > 30
+    assert not caplog.messages
     older = bf16(tmp_path, residual_net(opset=20), PICTURES)
+    [said] = caplog.messages
+    assert said == "3 of 4 layers stay in FP32 (conv1/Conv, conv2/Conv, conv3/Conv); at opset 20: Conv can from 22 on"
     assert older.layers == {"conv1/Conv": "fp32", "conv2/Conv": "fp32", "conv3/Conv": "fp32", "logits/Gemm": "bf16"}
 
 
