@@ -6,7 +6,7 @@ What each key means stands in ``deploy.toml`` beside this file.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -280,13 +280,19 @@ def _refuse_odd_weights(section: Teacher | Distill, holds_weights: bool = False)
 
 
 class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Structured pruning: whole channels are removed, smallest L2 norm first, then a short distilled fine-tune.
+    """Structured pruning: whole channels are removed, least important first, then a short distilled fine-tune.
 
-    ``sparsity``: weights set to zero where they stand, after that, and kept so in the fine-tune.
+    One goal: a share of the multiply-accumulates or of the parameters. ``importance``: the L2 norm of the weights, or
+    what the loss changes without them (Taylor). ``sparsity``: weights set to zero where they stand, after that, and
+    kept so in the fine-tune.
     """
+
+    _GOALS: ClassVar[tuple[str, ...]] = ("reduce_macs", "reduce_parameters")
 
     enabled: bool = True
     reduce_macs: Fraction = 0.2
+    reduce_parameters: Fraction = 0.0
+    importance: Literal["l2", "taylor"] = "l2"
     round_to: AtLeastOne = 8
     keep_trunk: bool = True
     trace_seconds: Positive = 300.0
@@ -298,11 +304,19 @@ class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        goals = [f"{key} is {value:g}" for key in self._GOALS if (value := getattr(self, key))]
+        if len(goals) > 1:
+            raise ValueError(f"{' and '.join(goals)}; rule: one goal; set {goals[0].partition(' ')[0]} = 0")
         given = {"sparsity_ratio": self.sparsity_ratio != 0.5, "sparsity_scope": self.sparsity_scope != "global"}
         if self.sparsity != "unstructured" and (wrong := [name for name, is_set in given.items() if is_set]):
             raise ValueError(
                 f"{wrong[0]} is {getattr(self, wrong[0])!r} and sparsity {self.sparsity!r}; rule: with 'unstructured'"
             )
+
+    @property
+    def reduces(self) -> bool:
+        """Whether there is a goal, so that channels go."""
+        return any(getattr(self, key) for key in self._GOALS)
 
 
 class Qat(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):

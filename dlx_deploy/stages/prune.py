@@ -12,6 +12,7 @@ from dlx_deploy.config import Config, Prune
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Network, Offers, Output, Setup, Stage, Step
 from dlx_deploy.stages.support.checks import check_training
 from dlx_deploy.stages.support.networks import rebuilding
+from dlx_deploy.stages.support.pruning import grounds
 from dlx_deploy.stages.support.rehearsal import is_unknown, rehearse_training, smallest_network
 from dlx_deploy.stages.support.training import TORCH_TOOLS, distilling, taught_by, train_and_save, use_threads
 from dlx_deploy.targets import Profile
@@ -53,7 +54,7 @@ def run(job: Job[Prune]) -> Metrics:
 
 
 def _removes_channels(params: Prune) -> bool:
-    return params.reduce_macs > 0 or params.sparsity == "none"
+    return params.reduces or params.sparsity == "none"
 
 
 def _without_channels(
@@ -62,22 +63,26 @@ def _without_channels(
     """The smaller network, its architecture, and what was removed."""
     from msgspec.structs import replace
 
+    from dlx_deploy.nn.pruning.order import order_of
     from dlx_deploy.nn.pruning.search import TOLERANCE
     from dlx_deploy.nn.weights.network import channel_counts
 
     params = job.params
     job.progress(0, 0, f"following the network (prune.trace_seconds = {params.trace_seconds:g})")
-    pruned, report = task_of(data).inputs.pruned(model, architecture.input, params)
-    reached = report.told(params.reduce_macs)
-    job.progress(0, 0, reached)
-    if abs(report.reduction - params.reduce_macs) > TOLERANCE:
-        _log.warning("%s", reached)
+    order = order_of(params, grounds(job, data))
+    pruned, report = task_of(data).inputs.pruned(model, architecture.input, order)
+    job.progress(0, 0, report.told())
+    if report.off > TOLERANCE:
+        _log.warning("%s", report.told())
     changed = {**architecture.pruned, **report.channels}
     counts = channel_counts(pruned)
     heads = {**architecture.heads, **report.heads}
     split = (*architecture.split, *report.split)
     architecture = replace(architecture, pruned={name: counts[name] for name in changed}, heads=heads, split=split)
-    macs = {"macs_removed": report.reduction, "macs_asked": params.reduce_macs, "macs": float(report.macs_after)}
+    macs = {"macs_removed": report.reduction, "macs": float(report.macs_after)}
+    macs[f"{report.goal.key.removeprefix('reduce_')}_asked"] = report.goal.asked  # macs_asked, parameters_asked
+    if report.goal.key == "reduce_parameters":
+        macs["parameters_removed"] = 1 - report.params_after / report.params_before
     return pruned, architecture, macs
 
 
@@ -142,7 +147,9 @@ def rehearse(setup: Setup[Prune]) -> None:
 
         check_sparsity(model, params)
     if _removes_channels(params):
-        task_for(setup.config.data).inputs.pruned(model, spec, params)
+        from dlx_deploy.nn.pruning.order import Grounds, order_of
+
+        task_for(setup.config.data).inputs.pruned(model, spec, order_of(params, Grounds()))
 
 
 STAGE = Stage(

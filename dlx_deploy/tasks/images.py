@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dlx_deploy.config import Data, Export, Prune, Training
+from dlx_deploy.config import Data, Export, Training
 from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.nn.data.frames import FRAME_KEYS, check_scale, framing_of
 from dlx_deploy.nn.training.views import Views
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.models.inputs import ImageInput, InputSpec
     from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.pruning.channels import PruneReport
+    from dlx_deploy.nn.pruning.order import Order
     from dlx_deploy.nn.training.batches import Feed
 
 __all__ = ["Images", "image_header"]
@@ -139,18 +140,11 @@ class Images:
         header = image_header(data)
         return ImageFeed(header.mean, header.std)
 
-    def pruned(self, model: nn.Module, spec: InputSpec, params: Prune) -> tuple[nn.Module, PruneReport]:
+    def pruned(self, model: nn.Module, spec: InputSpec, order: Order) -> tuple[nn.Module, PruneReport]:
         """Whole channels are removed."""
         from dlx_deploy.nn.pruning.channels import prune_channels
 
-        return prune_channels(
-            model,
-            tuple(spec.example(2).shape),
-            params.reduce_macs,
-            round_to=params.round_to,
-            keep_trunk=params.keep_trunk,
-            trace_seconds=params.trace_seconds,
-        )
+        return prune_channels(model, tuple(spec.example(2).shape), order)
 
     def settle(self, model: nn.Module, data: Dataset) -> None:
         """Batch normalisation's statistics, on some of the training images."""

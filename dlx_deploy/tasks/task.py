@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.models.inputs import InputSpec
     from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.pruning.channels import PruneReport
+    from dlx_deploy.nn.pruning.order import Order
     from dlx_deploy.nn.training.batches import Feed
     from dlx_deploy.nn.training.hooks import Metric
     from dlx_deploy.nn.training.losses import Blend, LossFn
@@ -135,7 +136,7 @@ class Inputs(Protocol):
         """How stored rows become what a network reads."""
         ...
 
-    def pruned(self, model: nn.Module, spec: InputSpec, params: Prune) -> tuple[nn.Module, PruneReport]:
+    def pruned(self, model: nn.Module, spec: InputSpec, order: Order) -> tuple[nn.Module, PruneReport]:
         """``model`` without what it needs least.
 
         Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
-from dlx_deploy.config import Data, Export, Prune, Training
+from dlx_deploy.config import Data, Export, Training
 from dlx_deploy.nn.training.views import Views
 from dlx_deploy.targets import Profile
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.models.inputs import InputSpec, TokenInput
     from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.pruning.channels import PruneReport
+    from dlx_deploy.nn.pruning.order import Order
     from dlx_deploy.nn.training.batches import Feed
 
 __all__ = ["Texts", "text_header"]
@@ -89,23 +90,14 @@ class Texts:
 
         return TokenFeed(text_header(data).pad_id)
 
-    def pruned(self, model: nn.Module, spec: InputSpec, params: Prune) -> tuple[nn.Module, PruneReport]:
+    def pruned(self, model: nn.Module, spec: InputSpec, order: Order) -> tuple[nn.Module, PruneReport]:
         """Heads and feed-forward channels are removed; of networks that others wrote, what can be followed."""
         from dlx_deploy.nn.models.inputs import TokenInput
         from dlx_deploy.nn.pruning.channels import prune_channels
         from dlx_deploy.nn.pruning.heads import has_heads, prune_heads
 
         assert isinstance(spec, TokenInput)
-        if has_heads(model):
-            return prune_heads(model, spec, params.reduce_macs, params.round_to)
-        return prune_channels(
-            model,
-            spec,
-            params.reduce_macs,
-            round_to=params.round_to,
-            keep_trunk=params.keep_trunk,
-            trace_seconds=params.trace_seconds,
-        )
+        return prune_heads(model, spec, order) if has_heads(model) else prune_channels(model, spec, order)
 
     def settle(self, model: nn.Module, data: Dataset) -> None:
         """Nothing: layer normalisation keeps no statistics."""

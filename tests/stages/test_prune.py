@@ -142,3 +142,28 @@ def test_nothing_that_can_be_sparse_is_said_before_anything_is_trained(tmp_path:
     network = [f"teacher.model={tmp_path / 'net.py'}:make", "teacher.arguments={}", "distill.enabled=false"]
     with pytest.raises(StageFailed, match=r"prune\.sparsity is '2:4', and no layer of this Sequential can be so"):
         rehearsed(tmp_path, *network, "prune.reduce_macs=0", "prune.sparsity='2:4'")
+
+
+def test_one_goal_is_asked_for() -> None:
+    with pytest.raises(
+        ValueError, match=r"reduce_macs is 0\.2 and reduce_parameters is 0\.4; rule: one goal; set reduce_macs = 0"
+    ):
+        Prune(reduce_parameters=0.4)
+    assert Prune(reduce_macs=0.0, reduce_parameters=0.4).reduces
+    assert not Prune(reduce_macs=0.0).reduces
+
+
+def test_importance_is_of_the_training_split_and_the_goal_of_the_parameters(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    kept = []
+    for importance in ("l2", "taylor"):
+        params = Prune(epochs=0, reduce_macs=0.0, reduce_parameters=0.3, round_to=2, importance=importance)  # type: ignore[arg-type]
+        (tmp_path / importance).mkdir()
+        metrics = STAGE.run(Job(params=params, inputs=inputs, out=tmp_path / importance, threads=1))
+        assert metrics["parameters_asked"] == 0.3
+        assert metrics["parameters_removed"] == pytest.approx(0.3, abs=0.02)
+        kept.append(load_model(tmp_path / importance / "model")[0].state_dict())
+    assert any(
+        not torch.equal(a, b) for a, b in zip(kept[0].values(), kept[1].values(), strict=True) if a.shape == b.shape
+    )

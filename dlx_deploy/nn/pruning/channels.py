@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,21 +17,31 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.data.dataset import Images
 from dlx_deploy.nn.pruning.batches import Reads, batch_size, one, plain
 from dlx_deploy.nn.pruning.choice import Search, remedy
-from dlx_deploy.nn.pruning.groups import remove, resolve
+from dlx_deploy.nn.pruning.groups import Network, Plan, remove, resolve
+from dlx_deploy.nn.pruning.importance import changes, losses_by_weight
 from dlx_deploy.nn.pruning.operations import rule_for
 from dlx_deploy.nn.pruning.oracle import Oracle
-from dlx_deploy.nn.pruning.search import TOLERANCE
+from dlx_deploy.nn.pruning.order import Goal, Order
 from dlx_deploy.nn.pruning.split import split_what_can_be
 from dlx_deploy.nn.pruning.trace import Trace, trace_channels
 from dlx_deploy.nn.training.augment import Normalise
 from dlx_deploy.nn.weights.attention import operation_by_operation, split_attention
 from dlx_deploy.nn.weights.network import Channels, channel_counts
 
-__all__ = ["PruneReport", "count_macs", "prune_channels", "recalibrate_batchnorm"]
+__all__ = [
+    "ROUNDING",
+    "PruneReport",
+    "cost_of",
+    "count_macs",
+    "count_parameters",
+    "prune_channels",
+    "recalibrate_batchnorm",
+]
 
 log = logging.getLogger(__name__)
 
-_TRACE_SECONDS = 300.0  # as in prune.trace_seconds
+ROUNDING = 1e-9
+"""Of shares."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +49,13 @@ class PruneReport:
     """What was removed. ``channels`` holds the layers whose channel counts changed, as they are now.
 
     ``heads`` holds the modules that lost heads of attention, and how many they have; ``split`` the attention of torch's
-    own kind that is in parts now. ``left`` says of the layers whose outputs had to stay why they had.
+    own kind that is in parts now. ``left`` says of the layers whose outputs had to stay why they had. ``before`` and
+    ``after``: what ``goal`` counts.
     """
 
+    goal: Goal
+    before: float
+    after: float
     macs_before: int
     macs_after: int
     params_before: int
@@ -55,80 +70,120 @@ class PruneReport:
         """The share of multiply-accumulates that was removed, 0..1."""
         return 1 - self.macs_after / self.macs_before
 
-    def told(self, asked: float) -> str:
-        """What was ``asked`` of the multiply-accumulates and what was reached, in a sentence."""
-        text = f"{self.reduction:.3f} of the multiply-accumulates removed, {asked:g} asked (prune.reduce_macs)"
-        if self.reduction > asked + TOLERANCE:
-            text += "; the smallest step that reaches it takes more: a smaller prune.round_to has finer steps"
-        return text
+    @property
+    def off(self) -> float:
+        """By how much the share that was removed is another than what was asked, 0..1."""
+        return abs(1 - self.after / self.before - self.goal.share(self.before))
+
+    def told(self) -> str:
+        """What was asked and what was reached, in a sentence."""
+        return self.goal.told(self.before, self.after)
 
 
-def prune_channels(
-    model: nn.Module,
-    reads: Reads,
-    reduce_macs: float,
-    *,
-    round_to: int = 8,
-    keep_trunk: bool = True,
-    trace_seconds: float = _TRACE_SECONDS,
-) -> tuple[nn.Module, PruneReport]:
-    """A smaller copy of ``model`` with ``reduce_macs`` (0..1) of its multiply-accumulates gone, and what was removed.
+def prune_channels(model: nn.Module, reads: Reads, asked: Order | float) -> tuple[nn.Module, PruneReport]:
+    """A smaller copy of ``model`` with so much gone as is ``asked``, and what was removed.
 
-    Channels with the smallest L2 norm over all layers that they tie together go first, the same share everywhere;
-    channel counts become multiples of ``round_to``. Channels of a head of attention go together: whole heads
-    (Michel et al. 2019 show that many can). The mildest pruning that reaches ``reduce_macs`` is taken. Left alone: the
-    classifier, channels that pass an operation which is not known to keep them apart, layers that other kinds of
-    parameters depend on (layer normalisation), and with ``keep_trunk`` all layers whose outputs a residual sum ties
-    together. What is given back has passed the ``Oracle``: it answers as ``model`` does when nothing
-    reads the removed channels.
+    Channels that matter least go first, the same share everywhere: those with the smallest L2 norm over all layers that
+    they tie together, or those without which the loss changes least (``importance``); counts become multiples of
+    ``round_to``. Channels of a head of attention go together: whole heads (Michel et al. 2019 show that many can). The
+    mildest pruning that reaches the goal is taken. Left alone: the classifier, channels that pass an operation which is
+    not known to keep them apart, layers that other kinds of parameters depend on (layer normalisation), and with
+    ``keep_trunk`` all layers whose outputs a residual sum ties together. What is given back has passed the ``Oracle``:
+    it answers as ``model`` does when nothing reads the removed channels. A number for ``asked`` is a share of the
+    multiply-accumulates.
 
     Raises:
-        StageFailed: the channels cannot be followed (within ``trace_seconds``), there are no multiply-accumulates, or
-            so much cannot be removed.
+        StageFailed: the channels cannot be followed (within ``trace_seconds``), there are no multiply-accumulates, so
+            much cannot be removed, or a gradient is not finite.
     """
+    order = asked if isinstance(asked, Order) else Order(Goal("reduce_macs", asked))
     whole = _copied(model).eval()
     parts = split_what_can_be(whole, reads)
-    trace = trace_channels(whole, plain(reads), rule_for, trace_seconds)
-    before = count_macs(whole, one(reads))
-    if not before:
+    trace = trace_channels(whole, plain(reads), rule_for, order.trace_seconds)
+    macs_before = count_macs(whole, one(reads))
+    if not macs_before:
         raise StageFailed(
             f"prune: no multiply-accumulates are counted in this {type(model).__name__} (it has no convolution, linear "
             "layer or other product of matrices), so there are none to remove; set prune.enabled = false to ship it as "
             "it is"
         )
-    network = resolve(trace, round_to, batch_size(reads))
-    search = Search(network, Oracle.of(whole, network, reads), before)
-    plan = search.plan(keep_trunk, reduce_macs)
-    if search.share(plan) < reduce_macs - TOLERANCE:
-        raise _too_much(trace, search, reduce_macs, (round_to, keep_trunk))
+    network = _ranked(resolve(trace, order.round_to, batch_size(reads)), whole, order)
+    before = cost_of(whole, reads, order)
+    costs = _costs(network, whole, before, order)
+    search = Search(network, Oracle.of(whole, network, reads), before, costs, order.goal.near)
+    plan = search.plan(order.keep_trunk, order.goal.share(before))
+    if search.share(plan) < order.goal.share(before) - order.goal.near - ROUNDING:
+        raise _too_much(trace, search, order)
     pruned = _copied(model)
     split = parts.among(network.smaller(plan))
     split_attention(pruned, split)
     remove(pruned, network, plan)
-    after = count_macs(pruned, one(reads))
     counts = channel_counts(model)
-    changed = {name: now for name, now in channel_counts(pruned).items() if now != counts.get(name)}
-    left = {**network.left, **search.dropped, **parts.left}
-    params, heads = (_count_params(model), _count_params(pruned)), network.heads_left(plan)
-    report = PruneReport(before, after, *params, changed, left, heads, split)
-    log.info("removed %.1f %% of %d MACs; %d layers changed", 100 * report.reduction, before, len(changed))
+    report = PruneReport(
+        order.goal,
+        before,
+        cost_of(pruned, reads, order),
+        macs_before,
+        count_macs(pruned, one(reads)),
+        count_parameters(model),
+        count_parameters(pruned),
+        {name: now for name, now in channel_counts(pruned).items() if now != counts.get(name)},
+        {**network.left, **search.dropped, **parts.left},
+        network.heads_left(plan),
+        split,
+    )
+    log.info("%s; %d layers changed", report.told(), len(report.channels))
     return pruned, report
 
 
-def _too_much(trace: Trace, search: Search, reduce_macs: float, now: tuple[int, bool]) -> StageFailed:
-    round_to, keep_trunk = now
-    reach = {}
-    for option in dict.fromkeys([now, (round_to, False), (1, keep_trunk), (1, False)]):
-        other = Search(resolve(trace, option[0], search.network.batch), search.oracle, search.before, search.dropped)
-        reach[option] = other.reach(option[1])
-        if reach[option] >= reduce_macs - TOLERANCE:
+def _ranked(network: Network, model: nn.Module, order: Order) -> Network:
+    """``network`` whose classes matter as ``order.importance`` says."""
+    grounds = order.grounds
+    if order.importance == "l2":
+        return network
+    assert grounds.batches is not None
+    assert grounds.loss is not None
+    products = losses_by_weight(model, grounds.batches, grounds.loss)
+    return replace(network, power=changes(network.layers.values(), network.class_of, products))
+
+
+def cost_of(model: nn.Module, reads: Reads, order: Order) -> float:
+    """What the goal of ``order`` counts of ``model``: multiply-accumulates of a sample, parameters, milliseconds."""
+    if order.goal.is_latency:
+        assert order.grounds.meter is not None
+        return order.grounds.meter.ms(model)
+    return count_parameters(model) if order.goal.key == "reduce_parameters" else count_macs(model, one(reads))
+
+
+def _costs(network: Network, model: nn.Module, before: float, order: Order) -> Callable[[Plan], float]:
+    """The same of what a plan leaves of ``model``, which costs ``before``."""
+    meter = order.grounds.meter
+    if order.goal.is_latency and meter is not None:
+
+        def measured(plan: Plan) -> float:
+            pruned = _copied(model)
+            remove(pruned, network, plan)
+            return meter.ms(pruned)
+
+        return measured
+    removed = network.parameters_removed if order.goal.key == "reduce_parameters" else network.macs_removed
+    return lambda plan: before - removed(plan)
+
+
+def _too_much(trace: Trace, search: Search, order: Order) -> StageFailed:
+    goal, now, before = order.goal, (order.round_to, order.keep_trunk), search.before
+    share, reach = goal.share(before), {}
+    for option in dict.fromkeys([now, (now[0], False), (1, now[1]), (1, False)]):
+        finer = replace(search.network, groups=resolve(trace, option[0], search.network.batch).groups)
+        reach[option] = replace(search, network=finer).reach(option[1])
+        if reach[option] >= share - goal.near:
             break  # the first that suffices is advised
     left = {**search.network.left, **search.dropped}
     named = "; ".join(f"{name!r}: {why}" for name, why in list(left.items())[:3])
     return StageFailed(
-        f"prune.reduce_macs is {reduce_macs:g}; with round_to = {round_to}, keep_trunk = {str(keep_trunk).lower()} at "
-        f"most {reach[now]:.3f} of the multiply-accumulates can be removed: {remedy(now, reach, reduce_macs)}. Layers "
-        f"that must keep their channels: {len(left)}" + (f" ({named})" if named else "")
+        f"prune.{goal.key} is {goal.asked:g}; with round_to = {now[0]}, keep_trunk = {str(now[1]).lower()} "
+        f"{goal.reach(reach[now], before)}: {remedy(goal, now, reach, before)}. Layers that must keep their channels: "
+        f"{len(left)}" + (f" ({named})" if named else "")
     )
 
 
@@ -173,5 +228,6 @@ def _copied(model: nn.Module) -> nn.Module:
         ) from e
 
 
-def _count_params(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers ``model`` has learned; shared ones once."""
     return sum(p.numel() for p in model.parameters())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from dlx_deploy.nn.pruning.groups import Group, Network, Plan
 from dlx_deploy.nn.pruning.oracle import Oracle
-from dlx_deploy.nn.pruning.search import TOLERANCE, Part, mildest
+from dlx_deploy.nn.pruning.order import Goal
+from dlx_deploy.nn.pruning.search import TOLERANCE, Part, fewest, mildest
 
 __all__ = ["Search", "remedy"]
 
@@ -20,38 +20,45 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Search:
-    """Looks for plans for ``network``, which takes ``before`` multiply-accumulates a sample.
+    """Looks for plans for ``network``, which costs ``before``: ``cost`` says what it costs under a plan.
 
     ``dropped`` collects the groups that the oracle objects to, and why. Every group first loses one step, so that
-    what is planned afterwards, or said to be possible, seldom has to be taken back.
+    what is planned afterwards, or said to be possible, seldom has to be taken back. ``near`` as of ``mildest``.
     """
 
     network: Network
     oracle: Oracle
-    before: int
+    before: float
+    cost: Callable[[Plan], float]
+    near: float = TOLERANCE
     dropped: dict[str, str] = field(default_factory=dict)
 
-    def plan(self, keep_trunk: bool, reduce_macs: float) -> Plan:
-        """The mildest plan that removes ``reduce_macs`` (0..1) of the operations, or else as much as can be."""
+    def plan(self, keep_trunk: bool, share: float) -> Plan:
+        """The mildest plan that takes ``share`` (0..1) of the cost, or else as much as can be."""
         self._try_each(keep_trunk)
         while True:
             groups = self._groups(keep_trunk)
             parts = [Part(self.network.strength(g), g.step) for g in groups]
 
-            def left(kept: Sequence[int], groups: Sequence[Group] = groups) -> int:
-                return self.before - self.network.macs_removed(self._plan(groups, kept))
+            def left(kept: Sequence[int], groups: Sequence[Group] = groups) -> float:
+                return self.cost(self._plan(groups, kept))
 
-            plan = self._plan(groups, mildest(parts, left, self.before, reduce_macs))
+            plan = self._plan(groups, mildest(parts, left, self.before, share, self.near))
             if self._agreed(plan):
                 return plan
 
     def reach(self, keep_trunk: bool) -> float:
-        """The share of the operations that can be removed at most, 0..1."""
-        return self.share(self.plan(keep_trunk, 1.0))
+        """The share of the cost that can be removed at most, 0..1."""
+        self._try_each(keep_trunk)
+        while True:
+            groups = self._groups(keep_trunk)
+            plan = self._plan(groups, fewest([Part(self.network.strength(g), g.step) for g in groups]))
+            if self._agreed(plan):
+                return self.share(plan)
 
     def share(self, plan: Plan) -> float:
-        """The share of the operations that ``plan`` removes, 0..1."""
-        return self.network.macs_removed(plan) / self.before
+        """The share of the cost that ``plan`` removes, 0..1."""
+        return 1 - self.cost(plan) / self.before
 
     def _try_each(self, keep_trunk: bool) -> None:
         groups = self._groups(keep_trunk)
@@ -79,18 +86,17 @@ class Search:
         return plan
 
 
-def remedy(now: tuple[int, bool], reach: Mapping[tuple[int, bool], float], asked: float) -> str:
-    """What would help where ``now``, a ``round_to`` and a ``keep_trunk``, removes less than ``asked``.
+def remedy(goal: Goal, now: tuple[int, bool], reach: Mapping[tuple[int, bool], float], before: float) -> str:
+    """What would help where ``now``, a ``round_to`` and a ``keep_trunk``, removes less than ``goal`` asks.
 
-    ``reach`` says what it and others can remove at most. Advised is the first that suffices, else the one that removes
-    most; nothing that would not help.
+    ``reach`` says what share of ``before`` it and others can remove at most. Advised is the first that suffices, else
+    the one that removes most; nothing that would not help.
     """
-    here = math.floor(1000 * reach[now]) / 1000
-    advice = [f"lower prune.reduce_macs to {here:g}"] if here else []
-    enough = [option for option, there in reach.items() if there >= asked - TOLERANCE]
+    advice = [nearest] if (nearest := goal.nearest(reach[now], before)) else []
+    enough = [option for option, there in reach.items() if there >= goal.share(before) - goal.near]
     best = (enough or [max(reach, key=lambda option: reach[option])])[0]
     if reach[best] > reach[now] + 0.001:
         changes = [f"prune.round_to = {best[0]}"] if best[0] != now[0] else []
         changes += [f"prune.keep_trunk = {str(best[1]).lower()}"] if best[1] != now[1] else []
-        advice.append(f"set {' and '.join(changes)} (at most {reach[best]:.3f})")
+        advice.append(f"set {' and '.join(changes)} ({goal.most(reach[best], before)})")
     return ", or ".join(advice) or "set prune.enabled = false to ship the network as it is"

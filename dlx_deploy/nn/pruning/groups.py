@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlx_deploy.nn.pruning.cuts import Cut, components
+from dlx_deploy.nn.pruning.importance import magnitudes
+from dlx_deploy.nn.pruning.layers import Kept, made_axis, numel, parameters, reads, width
 from dlx_deploy.nn.pruning.trace import Labels, Layer, Trace
 from dlx_deploy.nn.weights.heads import set_heads
 
 __all__ = ["Group", "Network", "Plan", "remove", "resolve", "silence"]
-
-Kept = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Network:
     class_of: Labels  # int64[labels + 1]; the last is for what holds no channel
     groups: tuple[Group, ...]
     left: dict[str, str]
-    power: NDArray[np.float64]  # [classes]: the sum of the squares of the weights that go with each
+    power: NDArray[np.float64]  # [classes]: how much each matters
     batch: int
     heads: tuple[Cut, ...] = ()
     products: tuple[tuple[Labels, int], ...] = ()
@@ -65,9 +64,16 @@ class Network:
         """How many multiply-accumulates of one sample ``plan`` saves."""
         kept = self.kept(plan)
         whole = np.ones_like(kept)
-        saved = [layer.rows * (_numel(layer, whole) - _numel(layer, kept)) for layer in self._weighted()]
+        saved = [layer.rows * (numel(layer, whole) - numel(layer, kept)) for layer in self._weighted()]
         saved += [int((~kept[labels]).sum()) * macs for labels, macs in self.products]
         return sum(saved) // self.batch
+
+    def parameters_removed(self, plan: Plan) -> int:
+        """How many parameters ``plan`` saves."""
+        kept = self.kept(plan)
+        whole = np.ones_like(kept)
+        used = [layer for layer in self.layers.values() if layer.inputs]
+        return sum(parameters(layer, whole) - parameters(layer, kept) for layer in used)
 
     def heads_left(self, plan: Plan) -> dict[str, int]:
         """By module: how many heads it has under ``plan``, where that takes some."""
@@ -81,7 +87,7 @@ class Network:
         return [layer.name for layer in used if not kept[np.concatenate([layer.inputs[0], _made(layer)])].all()]
 
     def strength(self, group: Group) -> NDArray[np.float64]:
-        """float64[K]: the sum of the squares of all weights that go with each class of ``group``."""
+        """float64[K]: how much each class of ``group`` matters."""
         return np.asarray(self.power[group.classes])
 
     def _weighted(self) -> list[Layer]:
@@ -123,26 +129,9 @@ def resolve(trace: Trace, round_to: int, batch: int) -> Network:
         if layer.outputs is not None and name not in free:
             first = int(class_of[layer.outputs[0]])
             left[name] = why.get(first) or mixed.get(first, "its channels only go together")
-    power = _power(trace.layers.values(), class_of)
+    power = magnitudes(trace.layers.values(), class_of)
     heads = tuple(cut for cut, heads in cuts if heads)
     return Network(trace.layers, class_of, tuple(groups), left, power, batch, heads, tuple(trace.products))
-
-
-def _power(layers: Iterable[Layer], class_of: Labels) -> NDArray[np.float64]:
-    power = np.zeros(len(class_of))
-    for layer in layers:
-        weight = getattr(layer.module, "weight", None)
-        if not isinstance(weight, Tensor) or not layer.inputs:
-            continue
-        square = weight.detach().double().pow(2)
-        if _made_axis(layer.module):
-            square = square.transpose(0, 1)
-        made = layer.inputs[0] if layer.outputs is None else layer.outputs
-        np.add.at(power, class_of[made], square.flatten(1).sum(1) if square.ndim > 1 else square)
-        if _reads(layer):
-            columns = square.transpose(0, 1).flatten(1).sum(1).numpy()
-            np.add.at(power, class_of[layer.inputs[0]], np.tile(columns, _groups(layer)))
-    return power
 
 
 def _fixed(trace: Trace, class_of: Labels) -> dict[int, str]:
@@ -155,7 +144,7 @@ def _fixed(trace: Trace, class_of: Labels) -> dict[int, str]:
         held = [] if layer is None else [labels for labels in (layer.outputs, *layer.inputs) if labels is not None]
         why.update({int(c): reason for labels in held for c in class_of[labels] if int(c) not in why})
     why.setdefault(int(class_of[-1]), "an image, a constant or padding lies at the same place")
-    read = {int(c) for layer in trace.layers.values() if _reads(layer) for c in class_of[layer.inputs[0]]}
+    read = {int(c) for layer in trace.layers.values() if reads(layer) for c in class_of[layer.inputs[0]]}
     unread = set(class_of.tolist()) - read - why.keys()
     return {**why, **dict.fromkeys(unread, "no convolution or linear layer reads its channels")}
 
@@ -175,11 +164,11 @@ def remove(model: nn.Module, network: Network, plan: Plan) -> None:
             continue
         made = kept[layer.outputs]
         _cut_all(module, torch.from_numpy(made))
-        if _reads(layer):
-            _cut(module, "weight", torch.from_numpy(read[: _width(layer)]), 1 - _made_axis(module))
+        if reads(layer):
+            _cut(module, "weight", torch.from_numpy(read[: width(layer)]), 1 - made_axis(module))
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.in_channels, module.out_channels = int(read.sum()), int(made.sum())
-            module.groups = module.groups if _reads(layer) else module.in_channels
+            module.groups = module.groups if reads(layer) else module.in_channels
         elif isinstance(module, nn.Linear):
             module.in_features, module.out_features = int(read.sum()), int(made.sum())
     for name, heads in network.heads_left(plan).items():
@@ -193,18 +182,18 @@ def silence(model: nn.Module, network: Network, plan: Plan) -> None:
     """
     kept, modules = network.kept(plan), dict(model.named_modules())
     for layer in network.layers.values():
-        if _reads(layer):
-            gone = torch.from_numpy(~kept[layer.inputs[0][: _width(layer)]])
+        if reads(layer):
+            gone = torch.from_numpy(~kept[layer.inputs[0][: width(layer)]])
             weight = modules[layer.name].weight
             assert isinstance(weight, Tensor)
             if bool(gone.any()):
                 deaf = weight.detach().clone()
-                deaf.index_fill_(1 - _made_axis(modules[layer.name]), gone.nonzero().flatten(), 0)
+                deaf.index_fill_(1 - made_axis(modules[layer.name]), gone.nonzero().flatten(), 0)
                 modules[layer.name].weight = nn.Parameter(deaf, weight.requires_grad)
 
 
 def _cut_all(module: nn.Module, kept: Tensor) -> None:
-    _cut(module, "weight", kept, _made_axis(module))
+    _cut(module, "weight", kept, made_axis(module))
     for role in ("bias", "running_mean", "running_var"):
         _cut(module, role, kept, 0)
 
@@ -219,33 +208,3 @@ def _cut(module: nn.Module, role: str, kept: Tensor, axis: int) -> None:
 
 def _made(layer: Layer) -> Labels:
     return np.zeros(0, np.int64) if layer.outputs is None else layer.outputs
-
-
-def _made_axis(module: nn.Module) -> int:
-    """Along which axis of its weights the output channels of a layer lie."""
-    return 1 if isinstance(module, nn.ConvTranspose2d) else 0
-
-
-def _groups(layer: Layer) -> int:
-    return layer.module.groups if isinstance(layer.module, nn.Conv2d) else 1
-
-
-def _reads(layer: Layer) -> bool:
-    """Whether the layer sums over its inputs: neither a batch normalisation nor a depthwise convolution."""
-    if layer.outputs is None or not layer.inputs:
-        return False
-    return not 1 < _groups(layer) == len(layer.inputs[0])
-
-
-def _width(layer: Layer) -> int:
-    """How many inputs each output reads."""
-    return len(layer.inputs[0]) // _groups(layer)
-
-
-def _numel(layer: Layer, kept: Kept) -> int:
-    """How many weights stay."""
-    weight = layer.module.weight
-    assert isinstance(weight, Tensor)
-    assert layer.outputs is not None
-    inputs = int(kept[layer.inputs[0][: _width(layer)]].sum()) if _reads(layer) else 1
-    return int(kept[layer.outputs].sum()) * inputs * math.prod(weight.shape[2:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.models.attention import Attention, FeedForward, GatedFeedForward
 from dlx_deploy.nn.models.inputs import TokenInput
-from dlx_deploy.nn.pruning.channels import PruneReport, count_macs
+from dlx_deploy.nn.pruning.channels import ROUNDING, PruneReport, cost_of, count_macs, count_parameters
 from dlx_deploy.nn.pruning.choice import remedy
-from dlx_deploy.nn.pruning.search import TOLERANCE, Part, fewest, mildest
+from dlx_deploy.nn.pruning.importance import losses_by_weight
+from dlx_deploy.nn.pruning.order import Goal, Order
+from dlx_deploy.nn.pruning.search import Part, fewest, mildest
 from dlx_deploy.nn.weights.network import channel_counts
 
 __all__ = ["has_heads", "prune_heads"]
@@ -27,63 +29,83 @@ def has_heads(model: nn.Module) -> bool:
     return bool(_prunable(model))
 
 
-def prune_heads(
-    model: nn.Module, spec: TokenInput, reduce_macs: float, round_to: int = 8
-) -> tuple[nn.Module, PruneReport]:
-    """A smaller copy of ``model`` with ``reduce_macs`` (0..1) of its multiply-accumulates gone, and what was removed.
+def prune_heads(model: nn.Module, spec: TokenInput, asked: Order | float) -> tuple[nn.Module, PruneReport]:
+    """A smaller copy of ``model`` with so much gone as is ``asked``, and what was removed.
 
     Counted is one sequence of full length. Of every attention the heads with the smallest L2 norm over their query,
     key, value and output weights go first (Michel et al. 2019 show that many can), of every feed-forward layer the
-    hidden channels with the smallest norm over the weights in and out; the same share everywhere, but one head and
-    ``round_to`` channels stay. Channels become multiples of ``round_to``. The mildest pruning that reaches
-    ``reduce_macs`` is taken.
+    hidden channels with the smallest norm over the weights in and out, or those without which the loss changes least
+    (``importance``); the same share everywhere, but one head and ``round_to`` channels stay. Channels become multiples
+    of ``round_to``. The mildest pruning that reaches the goal is taken. A number for ``asked`` is a share of the
+    multiply-accumulates.
 
     Raises:
-        StageFailed: so much cannot be removed.
+        StageFailed: so much cannot be removed, or a gradient is not finite.
     """
-    example = spec.example(1)
-    before = count_macs(model, example)
-    parts = [_part(module, round_to) for module in _prunable(model)]
+    order = asked if isinstance(asked, Order) else Order(Goal("reduce_macs", asked))
+    powers = _powers(model, order)
+    before = cost_of(model, spec, order)
+    share = order.goal.share(before)
 
-    def left(kept: Sequence[int]) -> int:
-        return count_macs(_pruned(model, kept), example)
+    def left(kept: Sequence[int]) -> float:
+        return cost_of(_pruned(model, powers, kept), spec, order)
 
-    pruned = _pruned(model, mildest(parts, left, before, reduce_macs))
-    after = count_macs(pruned, example)
-    if 1 - after / before < reduce_macs - TOLERANCE:
-        finest = left(fewest([_part(module, 1) for module in _prunable(model)]))
-        reach = {(round_to, True): 1 - after / before, (1, True): 1 - finest / before}
+    parts = _parts(model, powers, order.round_to)
+    pruned = _pruned(model, powers, mildest(parts, left, before, share, order.goal.near))
+    after = cost_of(pruned, spec, order)
+    if 1 - after / before < share - order.goal.near - ROUNDING:
+        finest = left(fewest(_parts(model, powers, 1)))
+        now = (order.round_to, True)
+        reach = {now: 1 - after / before, (1, True): 1 - finest / before}
         raise StageFailed(
-            f"prune.reduce_macs is {reduce_macs:g}; with round_to = {round_to} at most {1 - after / before:.3f} of the "
-            f"multiply-accumulates can be removed: {remedy((round_to, True), reach, reduce_macs)}"
+            f"prune.{order.goal.key} is {order.goal.asked:g}; with round_to = {order.round_to} "
+            f"{order.goal.reach(reach[now], before)}: {remedy(order.goal, now, reach, before)}"
         )
-    counts = channel_counts(model)
+    counts, example = channel_counts(model), spec.example(1)
     changed = {name: now for name, now in channel_counts(pruned).items() if now != counts[name]}
-    report = PruneReport(before, after, _count(model), _count(pruned), changed)
-    log.info("removed %.1f %% of %d MACs; %d layers changed", 100 * report.reduction, before, len(changed))
+    macs = [count_macs(m, example) for m in (model, pruned)]
+    sizes = [count_parameters(m) for m in (model, pruned)]
+    report = PruneReport(order.goal, before, after, macs[0], macs[1], sizes[0], sizes[1], changed)
+    log.info("%s; %d layers changed", report.told(), len(changed))
     return pruned.train(model.training), report
 
 
-def _prunable(model: nn.Module) -> list[Attention | FeedForward | GatedFeedForward]:
-    return [m for m in model.modules() if isinstance(m, Attention | FeedForward | GatedFeedForward)]
+def _prunable(model: nn.Module) -> dict[str, Attention | FeedForward | GatedFeedForward]:
+    return {n: m for n, m in model.named_modules() if isinstance(m, Attention | FeedForward | GatedFeedForward)}
 
 
-def _part(module: Attention | FeedForward | GatedFeedForward, round_to: int) -> Part:
-    """What can go of ``module``: heads, or hidden channels."""
-    if isinstance(module, Attention):
-        return Part(_head_power(module).double().numpy(), 1)
-    return Part(_channel_power(module).double().numpy(), round_to)
+def _parts(model: nn.Module, powers: Mapping[str, Tensor], round_to: int) -> list[Part]:
+    """What can go of each prunable module: heads one at a time, or hidden channels."""
+    steps = {name: 1 if isinstance(module, Attention) else round_to for name, module in _prunable(model).items()}
+    return [Part(powers[name].double().numpy(), step) for name, step in steps.items()]
 
 
-def _pruned(model: nn.Module, kept: Sequence[int]) -> nn.Module:
+def _pruned(model: nn.Module, powers: Mapping[str, Tensor], kept: Sequence[int]) -> nn.Module:
     """A copy of ``model`` in which ``kept`` heads or hidden channels, the strongest, stay of each prunable module."""
     smaller = copy.deepcopy(model)
-    for module, count in zip(_prunable(smaller), kept, strict=True):
+    for (name, module), count in zip(_prunable(smaller).items(), kept, strict=True):
         if isinstance(module, Attention):
-            _keep_heads(module, _largest(_head_power(module), count))
+            _keep_heads(module, _largest(powers[name], count))
         else:
-            _keep_channels(module, _largest(_channel_power(module), count))
+            _keep_channels(module, _largest(powers[name], count))
     return smaller
+
+
+def _powers(model: nn.Module, order: Order) -> dict[str, Tensor]:
+    """By prunable module, how much each of its heads or hidden channels matters."""
+    modules, grounds = _prunable(model), order.grounds
+    if order.importance == "l2":
+        return {n: _head_power(m) if isinstance(m, Attention) else _channel_power(m) for n, m in modules.items()}
+    assert grounds.batches is not None
+    assert grounds.loss is not None
+    changes = {name: torch.zeros(1, dtype=torch.float64) for name in modules}
+    for product in losses_by_weight(model, grounds.batches, grounds.loss):
+        for name, module in modules.items():
+            reader = "out" if isinstance(module, Attention) else "down"
+            columns = product[f"{name}.{reader}.weight"].double().sum(0)
+            parts = columns.view(module.heads, -1).sum(1) if isinstance(module, Attention) else columns
+            changes[name] = changes[name] + parts**2
+    return changes
 
 
 def _head_power(attention: Attention) -> Tensor:
@@ -134,8 +156,3 @@ def _keep_outputs(layer: nn.Linear, channels: Tensor) -> None:
 def _keep_inputs(layer: nn.Linear, channels: Tensor) -> None:
     layer.weight = nn.Parameter(layer.weight.detach()[:, channels].clone())
     layer.in_features = len(channels)
-
-
-def _count(model: nn.Module) -> int:
-    sizes: Sequence[int] = [p.numel() for p in model.parameters()]
-    return sum(sizes)

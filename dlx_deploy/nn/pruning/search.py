@@ -1,4 +1,4 @@
-"""How much of what is removed: the mildest pruning that reaches the asked share of the operations."""
+"""How much of what is removed: the mildest pruning that reaches the asked share of what a network costs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TOLERANCE", "Macs", "Part", "fewest", "mildest"]
+__all__ = ["TOLERANCE", "Cost", "Part", "fewest", "mildest"]
 
 TOLERANCE = 0.02
-"""Channel counts move in steps, so the share of operations does too: this near to what was asked is what was asked."""
+"""Channel counts move in steps, so do shares: this near to what was asked is what was asked."""
 
-Macs = Callable[[Sequence[int]], int]
-"""How many multiply-accumulates are left when so many units stay of each part."""
+Cost = Callable[[Sequence[int]], float]
+"""What is left, in multiply-accumulates, parameters or milliseconds, when so many units stay of each part."""
 
 
 @dataclass(frozen=True)
@@ -40,30 +40,33 @@ def fewest(parts: Sequence[Part]) -> list[int]:
     return [(part.counts() or [len(part.strength)])[-1] for part in parts]
 
 
-def mildest(parts: Sequence[Part], macs: Macs, before: int, reduce_macs: float) -> list[int]:
-    """How many units stay of each part, so that ``reduce_macs`` (0..1) of ``before`` operations are gone.
+def mildest(parts: Sequence[Part], cost: Cost, before: float, share: float, near: float = TOLERANCE) -> list[int]:
+    """How many units stay of each part, so that ``share`` (0..1) of ``before``, what all of them cost, is gone.
 
     Each part loses the same share, but where a step would take several parts at once they go one at a time, that which
     loses least strength first; and steps that a later, larger one made needless are taken back. If so much cannot be
-    removed, all goes that may.
+    removed, all goes that may. ``near``: a share that is so near is reached; 0 asks for all of it, and for a cost that
+    is slow to tell: it is then asked a handful of times, and no step is taken back.
     """
     steps = _steps(parts)
 
     def removed(count: int) -> float:
-        return 1 - macs(_after(parts, steps[:count])) / before
+        return 1 - cost(_after(parts, steps[:count])) / before
 
     low, high = 0, len(steps)  # removed(low) is less than asked; removed(high) is not, or cannot be
-    if reduce_macs <= 0:
+    if share <= 0:
         return _after(parts, [])
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if removed(middle) >= reduce_macs else (middle, high)
-    short, over = reduce_macs - removed(low), removed(high) - reduce_macs
-    if short <= TOLERANCE and short < over:
+        low, high = (low, middle) if removed(middle) >= share else (middle, high)
+    if not near:
+        return _after(parts, steps[:high])
+    short, over = share - removed(low), removed(high) - share
+    if short <= near and short < over:
         return _after(parts, steps[:low])
     return (
-        _without_needless(parts, steps[:high], macs, (1 - reduce_macs) * before)
-        if over > TOLERANCE
+        _without_needless(parts, steps[:high], cost, (1 - share) * before)
+        if over > near
         else _after(parts, steps[:high])
     )
 
@@ -92,13 +95,13 @@ def _after(parts: Sequence[Part], steps: Sequence[Step]) -> list[int]:
     return kept
 
 
-def _without_needless(parts: Sequence[Part], steps: Sequence[Step], macs: Macs, enough: float) -> list[int]:
-    """What stays after ``steps``, less those without which there are still at most ``enough`` operations."""
+def _without_needless(parts: Sequence[Part], steps: Sequence[Step], cost: Cost, enough: float) -> list[int]:
+    """What stays after ``steps``, less those without which it costs still at most ``enough``."""
     taken = list(steps)
     for step in reversed(steps[:-1]):
         last = [s for s in taken if s[0] == step[0]][-1]
         if last == step:
             fewer = [s for s in taken if s != step]
-            if macs(_after(parts, fewer)) <= enough:
+            if cost(_after(parts, fewer)) <= enough:
                 taken = fewer
     return _after(parts, taken)

@@ -91,8 +91,10 @@ def untrained(setup: Setup[P]) -> Iterator[Path]:
     config = setup.config
     model, spec = smallest_network(config)
     prune = config.prune
-    if prune.enabled and (prune.reduce_macs > 0 or prune.sparsity == "none"):
-        model, _ = task_for(config.data).inputs.pruned(model, spec, prune)
+    if prune.enabled and (prune.reduces or prune.sparsity == "none"):
+        from dlx_deploy.nn.pruning.order import Grounds, order_of
+
+        model, _ = task_for(config.data).inputs.pruned(model, spec, order_of(prune, Grounds()))
     with _exported((model, spec), setup) as path:
         yield path
 

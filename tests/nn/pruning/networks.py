@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.pruning.channels import PruneReport, prune_channels
+from dlx_deploy.nn.pruning.order import Goal, Order
 
 SHAPE = (2, 3, 8, 8)
 Mix = Callable[..., Tensor]
@@ -67,12 +67,14 @@ def difference(model: nn.Module, pruned: nn.Module) -> float:
 
 
 def as_much_as_possible(model: nn.Module, shape: tuple[int, ...] = SHAPE) -> tuple[nn.Module, PruneReport]:
-    options: dict[str, Any] = {"round_to": 1, "keep_trunk": False}
+    def asked(share: float) -> Order:
+        return Order(Goal(asked=share), round_to=1, keep_trunk=False)
+
     try:
-        return prune_channels(model, shape, 0.95, **options)
+        return prune_channels(model, shape, asked(0.95))
     except StageFailed as e:
         share = float(str(e).partition("at most ")[2].partition(" of")[0])
-        return prune_channels(model, shape, share, **options)
+        return prune_channels(model, shape, asked(share))
 
 
 TWO = (block(32, 64), block(64, 32, 3))

@@ -14,6 +14,7 @@ from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.pruning.channels import count_macs, prune_channels, recalibrate_batchnorm
+from dlx_deploy.nn.pruning.order import Goal, Order
 from dlx_deploy.nn.training.augment import Normalise
 from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.hooks import Hooks
@@ -56,7 +57,7 @@ def test_channels_are_really_gone(
     else:
         model = network(name, **arguments)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    pruned, report = prune_channels(model, SHAPES[name], wanted, round_to=round_to, keep_trunk=keep_trunk)
+    pruned, report = prune_channels(model, SHAPES[name], Order(Goal(asked=wanted), round_to, keep_trunk))
     assert wanted - 0.02 <= report.reduction <= wanted + 0.15
     assert report.macs_before == count_macs(model, torch.zeros(1, *SHAPES[name][1:]))
     assert report.macs_after == count_macs(pruned, torch.zeros(1, *SHAPES[name][1:]))
@@ -216,7 +217,7 @@ def test_a_network_whose_channels_take_too_long_to_follow() -> None:
     with pytest.raises(
         StageFailed, match=r"within prune\.trace_seconds = 0\.2; the run had come to the network itself: raise prune"
     ):
-        prune_channels(Endless(), (1, 3, 2, 2), 0.5, trace_seconds=0.2)
+        prune_channels(Endless(), (1, 3, 2, 2), Order(Goal(asked=0.5), trace_seconds=0.2))
 
 
 def test_following_takes_as_many_runs_for_many_layers_as_for_few() -> None:
@@ -247,12 +248,10 @@ def test_the_search_goes_one_group_at_a_time() -> None:
     model = chain(*[16] * 12)
     _, report = prune_channels(model, (1, 3, 4, 4), 0.2)
     assert 0.18 <= report.reduction <= 0.25
-    assert (
-        report.told(0.2) == f"{report.reduction:.3f} of the multiply-accumulates removed, 0.2 asked (prune.reduce_macs)"
-    )
+    assert report.told() == f"{report.reduction:.3f} of the multiply-accumulates removed, 0.2 asked (prune.reduce_macs)"
     _, report = prune_channels(chain(16), (1, 3, 4, 4), 0.2)
     assert report.reduction == pytest.approx(0.5)
-    assert report.told(0.2).endswith(
+    assert report.told().endswith(
         "; the smallest step that reaches it takes more: a smaller prune.round_to has finer steps"
     )
 
@@ -265,9 +264,9 @@ def test_what_is_advised_helps() -> None:
     most = float(said.partition("lower prune.reduce_macs to ")[2].split(",")[0])
     assert prune_channels(model, SHAPES["resnet8"], most)[1].reduction == pytest.approx(most, abs=0.02)
     assert "or set prune.keep_trunk = false (at most 0.96" in said
-    assert prune_channels(model, SHAPES["resnet8"], 0.97, keep_trunk=False)[1].reduction >= 0.95
+    assert prune_channels(model, SHAPES["resnet8"], Order(Goal(asked=0.97), keep_trunk=False))[1].reduction >= 0.95
     with pytest.raises(StageFailed, match=r"at most 0\.\d+ of the") as seen:
-        prune_channels(chain(16), (1, 3, 1, 1), 0.99, round_to=1, keep_trunk=False)
+        prune_channels(chain(16), (1, 3, 1, 1), Order(Goal(asked=0.99), round_to=1, keep_trunk=False))
     assert "or set" not in str(seen.value)
 
 
@@ -335,3 +334,17 @@ def test_recalibration_wins_accuracy_back(train_data: TrainData) -> None:
     recalibrate_batchnorm(pruned, train_data.inputs, feed)
     after = evaluate(pruned, train_data.inputs, train_data.targets, feed, TOP1)
     assert after > before + 0.02
+
+
+def test_a_share_of_the_parameters_is_a_goal_too() -> None:
+    model = network("resnet8", width=2)
+    pruned, report = prune_channels(model, SHAPES["resnet8"], Order(Goal("reduce_parameters", 0.4)))
+    share = 1 - sum(p.numel() for p in pruned.parameters()) / sum(p.numel() for p in model.parameters())
+    assert share == pytest.approx(0.4, abs=0.05)
+    assert report.after == report.params_after == sum(p.numel() for p in pruned.parameters())
+    assert report.told().startswith(f"{share:.3f} of the parameters removed, 0.4 asked (prune.reduce_parameters)")
+    with pytest.raises(
+        StageFailed,
+        match=r"prune\.reduce_parameters is 0\.97; .* at most 0\.\d+ of the parameters .*: lower prune\.reduce_p",
+    ):
+        prune_channels(model, SHAPES["resnet8"], Order(Goal("reduce_parameters", 0.97)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.pruning.channels import count_macs, prune_channels
+from dlx_deploy.nn.pruning.order import Goal, Order
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
 
 from ...arrays import check_parity, image_spec
@@ -31,7 +32,7 @@ def net(up: str, **rest: Any) -> nn.Module:
 @pytest.mark.parametrize("up", ["bilinear", "nearest", "bicubic", "transposed"])
 def test_skips_that_are_concatenated_lose_channels_by_themselves(up: str) -> None:
     model = net(up)
-    pruned, report = prune_channels(model, SHAPE, 0.4, round_to=4)
+    pruned, report = prune_channels(model, SHAPE, Order(Goal(asked=0.4), round_to=4))
     assert report.reduction == pytest.approx(0.4, abs=0.03)
     assert difference(model, pruned) < 1e-5
     skip, below = pruned.get_submodule("down1.0").out_channels, pruned.get_submodule("up2.0").out_channels
@@ -44,7 +45,7 @@ def test_skips_that_are_concatenated_lose_channels_by_themselves(up: str) -> Non
 
 def test_a_transposed_convolution_loses_what_it_reads_and_what_it_gives() -> None:
     model = net("transposed")
-    pruned, report = prune_channels(model, SHAPE, 0.6, round_to=4, keep_trunk=False)
+    pruned, report = prune_channels(model, SHAPE, Order(Goal(asked=0.6), round_to=4, keep_trunk=False))
     assert report.left == {"head": "they are the network's outputs"}
     grow, before, after = (pruned.get_submodule(name) for name in ("grow2", "bottom.0", "up2.0"))
     assert grow.in_channels == before.out_channels < 64
@@ -60,14 +61,14 @@ def test_a_grouped_transposed_convolution_is_left_alone() -> None:
             super().__init__(block(3, 16), block(16, 16), grow, block(16, 16), nn.Conv2d(16, 5, 1))
 
     torch.manual_seed(0)
-    pruned, report = prune_channels(Grouped().eval(), SHAPE, 0.2, round_to=4)
+    pruned, report = prune_channels(Grouped().eval(), SHAPE, Order(Goal(asked=0.2), round_to=4))
     assert {name for name, why in report.left.items() if "convolution in '2'" in why} == {"1.0", "2"}
     assert pruned.get_submodule("2").weight.shape == (16, 4, 2, 2)
 
 
 def test_every_one_of_several_outputs_is_kept() -> None:
     model = net("bilinear", several=True)
-    pruned, report = prune_channels(model, SHAPE, 0.4, round_to=4)
+    pruned, report = prune_channels(model, SHAPE, Order(Goal(asked=0.4), round_to=4))
     assert report.reduction == pytest.approx(0.4, abs=0.03)
     with torch.no_grad():
         assert [tuple(t.shape) for t in pruned(torch.zeros(SHAPE))] == [(2, 5, 16, 16), (2, 5)]
@@ -102,7 +103,7 @@ def test_an_lraspp_is_pruned_to_its_two_heads() -> None:
 
 @pytest.mark.parametrize("up", ["bilinear", "transposed"])
 def test_a_pruned_u_net_is_kept_exported_and_answers_alike(up: str, tmp_path: Path) -> None:
-    pruned, report = prune_channels(net(up), SHAPE, 0.4, round_to=4)
+    pruned, report = prune_channels(net(up), SHAPE, Order(Goal(asked=0.4), round_to=4))
     architecture = Architecture(
         model=f"{FILE}:make",
         arguments={"up": up},

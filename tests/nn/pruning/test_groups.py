@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlx_deploy.nn.pruning.channels import count_macs
+from dlx_deploy.nn.pruning.channels import count_macs, count_parameters
 from dlx_deploy.nn.pruning.groups import remove, resolve
 from dlx_deploy.nn.pruning.operations import rule_for
 from dlx_deploy.nn.pruning.trace import trace_channels
@@ -35,6 +35,7 @@ def test_the_operations_that_a_plan_saves_are_those_that_are_gone(kind: str) -> 
     example = torch.zeros(1, *SHAPE[1:])
     assert {"parts.0.0", "parts.1.0"} <= {name for group in network.groups for name in group.layers}
     assert network.macs_removed(plan) == count_macs(model, example) - count_macs(pruned, example) > 0
+    assert network.parameters_removed(plan) == count_parameters(model) - count_parameters(pruned) > 0
 
 
 def test_a_linear_layer_is_counted_once_for_each_row() -> None:

@@ -12,6 +12,7 @@ from dlx_deploy.nn.models.attention import Attention
 from dlx_deploy.nn.models.inputs import TokenInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.pruning.heads import has_heads, prune_heads
+from dlx_deploy.nn.pruning.order import Goal, Order
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
 
 SPEC = TokenInput(50, 16)
@@ -69,10 +70,12 @@ def test_what_cannot_be_pruned() -> None:
 def test_what_is_advised_helps() -> None:
     model = network("transformer")
     with pytest.raises(StageFailed, match=r"lower prune\.reduce_macs to .*, or set prune\.round_to = 1") as seen:
-        prune_heads(model, SPEC, 0.99, round_to=64)
+        prune_heads(model, SPEC, Order(Goal(asked=0.99), round_to=64))
     lower, finer = re.findall(r"reduce_macs to ([0-9.]+),|round_to = 1 \(at most ([0-9.]+)\)", str(seen.value))
     for most, round_to in ((float(lower[0]), 64), (float(finer[1]), 1)):
-        assert prune_heads(model, SPEC, most, round_to=round_to)[1].reduction == pytest.approx(most, abs=0.002)
+        assert prune_heads(model, SPEC, Order(Goal(asked=most), round_to=round_to))[1].reduction == pytest.approx(
+            most, abs=0.002
+        )
 
 
 @pytest.mark.parametrize("name", ["transformer", "efficient_transformer"])
@@ -127,6 +130,6 @@ def test_the_strongest_hidden_channels_stay_whichever_layer_makes_them_strong(na
 def test_heads_go_one_layer_at_a_time() -> None:
     """A share that takes a head of one layer takes one of each; a smaller step is there, and is taken."""
     wide = build_model("transformer", {**ARGUMENTS, "depth": 4}, 3, SPEC).eval()
-    pruned, report = prune_heads(wide, SPEC, 0.1, round_to=128)
+    pruned, report = prune_heads(wide, SPEC, Order(Goal(asked=0.1), round_to=128))
     assert 0.08 <= report.reduction <= 0.14
     assert sorted(m.heads for m in pruned.modules() if isinstance(m, Attention))[0] < 4

@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlx_deploy.nn.pruning.choice import remedy
-from dlx_deploy.nn.pruning.search import TOLERANCE, Macs, Part, fewest, mildest
+from dlx_deploy.nn.pruning.order import Goal
+from dlx_deploy.nn.pruning.search import TOLERANCE, Cost, Part, fewest, mildest
 
 
 def part(units: int, step: int, seed: int = 0) -> Part:
     return Part(np.random.default_rng(seed).uniform(0.5, 1, units), step)
 
 
-def linear(weights: Sequence[float]) -> Macs:
+def linear(weights: Sequence[float]) -> Cost:
     """Operations that each unit of a part costs, added up."""
     return lambda kept: int(sum(w * k for w, k in zip(weights, kept, strict=True)))
 
@@ -92,4 +93,4 @@ LOWER = "lower prune.reduce_macs to 0.15, or "
     ],
 )
 def test_advice_is_what_helps(reach: dict[tuple[int, bool], float], text: str) -> None:
-    assert remedy((8, True), reach, 0.3) == text
+    assert remedy(Goal(asked=0.3), (8, True), reach, 1.0) == text
