@@ -3,12 +3,14 @@
     python benchmarks/compression/pruning.py --data CIFAR10 --checkpoint cifar10-resnet20-jpeg.safetensors \\
         --json benchmarks/results/compression-pruning.json
 
-Every variant is the prune stage with the same fine-tune (distilled by the network as it came); the control removes
-nothing. Each seed trains a control of its own. ``drop``: points of top-1 on all test images below the control of the
-same seed, the mean over seeds; ``paired_se`` is the standard error of one seed's difference by its discordant images
-(McNemar), ``seed_se`` that of the mean by the spread over seeds. ``speedup``: float32 ONNX at batch 1 on one thread of
-ONNX Runtime, control and variant timed in turn. ``deflated``: bytes of the weights, compressed, as a share of the
-control's.
+Every variant is the prune stage, distilled by the network as it came, whose answers are kept; a control is fine-tuned
+as long and loses nothing. Where channels go the fine-tune is longer than where zeros come: each has its control, one a
+seed. What is removed is made up for by ``prune.reconstruct``. Half of the test images chose the recipe; judged is by
+the others. ``drop``: points of top-1 on these below the control of the same seed, the mean over seeds; ``paired_se`` is
+the standard error of one seed's difference by its discordant images (McNemar), ``seed_se`` that of the mean by the
+spread over seeds. ``speedup``: float32 ONNX at batch 1 on one thread of ONNX Runtime, control and variant timed in
+turn. ``deflated``: bytes of the weights, compressed, as a share of the control's. ``--parts`` keeps each run's answers,
+so that what was stopped goes on; with ``--no-run`` those that are there make the table.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ import sys
 import tempfile
 import time
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from torch import nn
@@ -38,42 +42,50 @@ from dlx_deploy.nn.export.spec import ExportSpec
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.inference import predict_logits
+from dlx_deploy.nn.training.views import Views
 from dlx_deploy.nn.weights.checkpoint import load_into
 from dlx_deploy.nn.weights.checkpoint_file import read_checkpoint
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
 from dlx_deploy.pipeline.stage import Job
+from dlx_deploy.stages.logits import STAGE as LOGITS
 from dlx_deploy.stages.prune import STAGE
 from dlx_deploy.tasks import prepare, task_of
 
 SEEDS = (0, 1, 2)
 TIMED = 1_000
-FINE_TUNE: dict[str, Any] = {
-    "epochs": 2,
-    "batch_size": 128,
-    "learning_rate": 0.02,
-    "shift_px": 2,
-    "flip": True,
-    "alpha": 0.7,
+VIEWS = Views(flip=True)
+FINE_TUNE: dict[str, Any] = {"batch_size": 128, "shift_px": 0, "flip": True, "alpha": 0.7}
+CHANNELS: dict[str, Any] = {**FINE_TUNE, "epochs": 2, "learning_rate": 0.05}
+ZEROS: dict[str, Any] = {**FINE_TUNE, "epochs": 1, "learning_rate": 0.02}
+UNSTRUCTURED: dict[str, Any] = {**ZEROS, "reconstruct": True, "sparsity": "unstructured"}
+
+
+class Variant(NamedTuple):
+    """A ``[prune]`` table, and the name of its control; ``None``: it is one."""
+
+    prune: dict[str, Any]
+    control: str | None = None
+
+
+LONGER, SHORTER = "control of channels", "control of zeros"
+VARIANTS = {
+    LONGER: Variant({**CHANNELS, "reduce_macs": 0.0}),
+    "half the MACs": Variant({**CHANNELS, "reduce_macs": 0.5, "reconstruct": True}, LONGER),
+    SHORTER: Variant({**ZEROS, "reduce_macs": 0.0}),
+    "2:4": Variant({**ZEROS, "reduce_macs": 0.0, "reconstruct": True, "sparsity": "2:4"}, SHORTER),
+    "unstructured 50 %": Variant({**UNSTRUCTURED, "reduce_macs": 0.0}, SHORTER),
+    "unstructured 90 %": Variant({**UNSTRUCTURED, "reduce_macs": 0.0, "sparsity_ratio": 0.9}, SHORTER),
 }
-CONTROL = "control"
-VARIANTS: dict[str, dict[str, Any]] = {
-    CONTROL: {"reduce_macs": 0.0},
-    "half the MACs": {"reduce_macs": 0.5},
-    "2:4": {"reduce_macs": 0.0, "sparsity": "2:4"},
-    "unstructured 30 %": {"reduce_macs": 0.0, "sparsity": "unstructured", "sparsity_ratio": 0.3},
-    "unstructured 50 %": {"reduce_macs": 0.0, "sparsity": "unstructured"},
-    "unstructured 90 %": {"reduce_macs": 0.0, "sparsity": "unstructured", "sparsity_ratio": 0.9},
-}
+TIMES = ("half the MACs", "2:4", "unstructured 50 %")
 
 
-@dataclass
-class Found:
-    """Of one variant: by seed, which test images it has right, and what else was seen."""
+class Run(msgspec.Struct, frozen=True):
+    """Of one seed of a variant: which of the judged images it has right, and what else was seen."""
 
-    right: list[npt.NDArray[np.bool_]] = field(default_factory=list)
-    deflated: list[int] = field(default_factory=list)
-    cpu_s: float = 0.0
-    metrics: dict[str, float] = field(default_factory=dict)
+    right: list[bool]
+    deflated: int
+    cpu_s: float
+    metrics: dict[str, float]
 
 
 def bring(asked: argparse.Namespace, folder: Path) -> Dataset:
@@ -95,9 +107,10 @@ def bring(asked: argparse.Namespace, folder: Path) -> Dataset:
 
 
 def right_answers(model: nn.Module, data: Dataset) -> npt.NDArray[np.bool_]:
+    """Of every second test image."""
     images, labels = data.split("test")
-    logits = predict_logits(model, images, task_of(data).inputs.feed(data))
-    return np.asarray(logits.argmax(1) == labels)
+    logits = predict_logits(model, images[1::2], task_of(data).inputs.feed(data))
+    return np.asarray(logits.argmax(1) == labels[1::2])
 
 
 def deflated(model: nn.Module) -> int:
@@ -105,13 +118,36 @@ def deflated(model: nn.Module) -> int:
     return len(zlib.compress(b"".join(weights), 9))
 
 
-def run_variant(variant: dict[str, Any], folder: Path, out: Path, seed: int, threads: int) -> dict[str, float]:
-    inputs = {"data": folder / "data", "model": folder / "model", "teacher": folder / "model"}
-    out.mkdir(parents=True)
-    params = Prune(**FINE_TUNE, **variant)
-    kept = out.with_name(f"{out.name} checkpoints")
-    kept.mkdir()
-    return STAGE.run(Job(params=params, inputs=inputs, out=out, seed=seed, threads=threads, checkpoints=kept))
+def part(parts: Path, seed: int, name: str) -> Path:
+    """Where the network of a run lies."""
+    return parts / f"{seed}-{name.translate(str.maketrans(' ', '-', ':%'))}"
+
+
+def run_variant(name: str, folder: Path, parts: Path, seed: int, threads: int) -> Run:
+    """Of ``parts``, or made now and kept there: ``SEED-NAME.json``, and the network beside it."""
+    kept = part(parts, seed, name).with_suffix(".json")
+    if kept.exists():
+        return msgspec.json.decode(kept.read_bytes(), type=Run)
+    out, checkpoints = kept.with_suffix(""), kept.with_suffix(".epochs")
+    for path in (out, checkpoints):
+        path.mkdir(parents=True, exist_ok=True)
+    inputs = {"data": folder / "data", "model": folder / "model", "logits": folder / "logits.npy"}
+    job = Job(
+        params=Prune(**VARIANTS[name].prune),
+        inputs=inputs,
+        out=out,
+        seed=seed,
+        threads=threads,
+        checkpoints=checkpoints,
+    )
+    began = time.process_time()
+    metrics = STAGE.run(job)
+    cpu_s, (model, _) = time.process_time() - began, load_model(out / "model")
+    right = right_answers(model, open_data(folder / "data")).tolist()
+    run = Run(right, deflated(model), cpu_s, metrics)
+    kept.write_bytes(msgspec.json.encode(run))
+    sys.stderr.write(f"seed {seed}, {name}: {100 * np.mean(right):.2f} %, {cpu_s:.0f} CPU seconds\n")
+    return run
 
 
 def speedup(control: Path, variant: Path, data: Dataset, folder: Path) -> dict[str, float]:
@@ -128,23 +164,25 @@ def speedup(control: Path, variant: Path, data: Dataset, folder: Path) -> dict[s
     return ratio(rounds["control"], rounds["variant"])
 
 
-def judged(found: Found, control: Found) -> dict[str, Any]:
+def judged(found: Sequence[Run], control: Sequence[Run]) -> dict[str, Any]:
     """Against the control of the same seed."""
     drops, errors = [], []
-    for ours, theirs in zip(found.right, control.right, strict=True):
-        difference = theirs.astype(float) - ours
+    for ours, theirs in zip(found, control, strict=False):  # the last seed may not be finished
+        difference = np.array(theirs.right, dtype=float) - ours.right
         drops.append(100 * float(difference.mean()))
-        errors.append(100 * float(difference.std() / np.sqrt(len(ours))))
-    top1 = [round(100 * float(right.mean()), 2) for right in found.right]
+        errors.append(100 * float(difference.std() / np.sqrt(len(difference))))
+    removed = {
+        key: round(found[0].metrics[key], 4) for key in ("macs_removed", "sparse_zeros") if key in found[0].metrics
+    }
     return {
-        "top1": top1,
+        "top1": [round(100 * float(np.mean(run.right)), 2) for run in found],
         "drop": round(float(np.mean(drops)), 3),
         "drops": [round(d, 2) for d in drops],
         "paired_se": round(float(np.mean(errors)), 3),
         "seed_se": round(float(np.std(drops, ddof=1) / np.sqrt(len(drops))), 3) if len(drops) > 1 else None,
-        "deflated": round(sum(found.deflated) / sum(control.deflated), 3),
-        "cpu_s": round(found.cpu_s, 1),
-        **{name: round(found.metrics[name], 4) for name in ("macs_removed", "sparse_zeros") if name in found.metrics},
+        "deflated": round(sum(run.deflated for run in found) / sum(run.deflated for run in control[: len(found)]), 3),
+        "cpu_s": round(sum(run.cpu_s for run in found), 1),
+        **removed,
     }
 
 
@@ -153,31 +191,31 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="an image folder: train/CLASS and test/CLASS")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--network", type=Path, default=Path("examples/cifar10/resnet20.py"))
-    parser.add_argument("--train", type=int, default=10_000, help="training images, validation included")
+    parser.add_argument("--train", type=int, default=12_000, help="training images, validation included")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--parts", type=Path, help="where runs are kept; default: nowhere")
+    parser.add_argument("--no-run", action="store_true", help="the table of what is there")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    found = {name: Found() for name in VARIANTS}
-    speeds: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        parts = asked.parts or folder / "parts"
         data = bring(asked, folder)
+        if not asked.no_run:
+            LOGITS.run(
+                Job(params=VIEWS, inputs={"data": folder / "data", "teacher": folder / "model"}, out=folder, threads=1)
+            )
         as_it_came = right_answers(load_model(folder / "model")[0], data)
-        for seed in SEEDS:
-            for name, variant in VARIANTS.items():
-                out, began = folder / f"{seed}-{name}", time.process_time()
-                found[name].metrics = run_variant(variant, folder, out, seed, asked.threads)
-                found[name].cpu_s += time.process_time() - began
-                model, _ = load_model(out / "model")
-                found[name].right.append(right_answers(model, data))
-                found[name].deflated.append(deflated(model))
-                sys.stderr.write(f"seed {seed}, {name}: {100 * found[name].right[-1].mean():.2f} %\n")
-        for name in ("half the MACs", "2:4", "unstructured 50 %"):
-            speeds[name] = speedup(folder / f"0-{CONTROL}", folder / f"0-{name}", data, folder)
-    table: dict[str, Any] = {name: judged(found[name], found[CONTROL]) for name in VARIANTS}
-    for name, speed in speeds.items():
-        table[name]["speedup"] = speed
-    settings = {"fine_tune": FINE_TUNE, "train_images": asked.train, "test_images": len(as_it_came), "seeds": SEEDS}
+        found: dict[str, list[Run]] = {name: [] for name in VARIANTS}
+        for seed, name in product(SEEDS, VARIANTS):
+            there = part(parts, seed, name).with_suffix(".json").exists()
+            if there or not asked.no_run:
+                found[name].append(run_variant(name, folder, parts, seed, asked.threads))
+        table: dict[str, Any] = {n: judged(runs, found[VARIANTS[n].control or n]) for n, runs in found.items() if runs}
+        for name in set(TIMES) & table.keys():
+            paths = [part(parts, SEEDS[0], n) for n in (VARIANTS[name].control, name) if n]
+            table[name]["speedup"] = speedup(*paths, data, folder)
+    settings = {"channels": CHANNELS, "zeros": ZEROS, "train_images": asked.train, "test_images": len(as_it_came)}
     finish({**settings, "as_it_came": round(100 * float(as_it_came.mean()), 2), "variants": table}, asked.json)
 
 

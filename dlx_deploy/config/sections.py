@@ -282,17 +282,23 @@ def _refuse_odd_weights(section: Teacher | Distill, holds_weights: bool = False)
 class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Structured pruning: whole channels are removed, least important first, then a short distilled fine-tune.
 
-    One goal: a share of the multiply-accumulates or of the parameters. ``importance``: the L2 norm of the weights, or
-    what the loss changes without them (Taylor). ``sparsity``: weights set to zero where they stand, after that, and
-    kept so in the fine-tune.
+    One goal: a share of the multiply-accumulates, the parameters or the latency, or a latency. ``importance``: the L2
+    norm of the weights, or what the loss changes without them (Taylor). ``grouping``: what is ranked together.
+    ``rounds``: so often some go and the rest learns. ``sparsity``: weights set to zero where they stand, after that,
+    and kept so in the fine-tune. ``reconstruct``: what reads removed channels or weights is fitted anew.
     """
 
-    _GOALS: ClassVar[tuple[str, ...]] = ("reduce_macs", "reduce_parameters")
+    _GOALS: ClassVar[tuple[str, ...]] = ("reduce_macs", "reduce_parameters", "reduce_latency", "max_latency_ms")
 
     enabled: bool = True
     reduce_macs: Fraction = 0.2
     reduce_parameters: Fraction = 0.0
+    reduce_latency: Fraction = 0.0
+    max_latency_ms: Annotated[float, Meta(ge=0.0)] = 0.0
     importance: Literal["l2", "taylor"] = "l2"
+    grouping: Literal["layer", "isomorphic"] = "layer"
+    reconstruct: bool = False
+    rounds: AtLeastOne = 1
     round_to: AtLeastOne = 8
     keep_trunk: bool = True
     trace_seconds: Positive = 300.0
@@ -307,6 +313,12 @@ class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
         goals = [f"{key} is {value:g}" for key in self._GOALS if (value := getattr(self, key))]
         if len(goals) > 1:
             raise ValueError(f"{' and '.join(goals)}; rule: one goal; set {goals[0].partition(' ')[0]} = 0")
+        if self.rounds > 1 and not (self.reduces and self.epochs >= self.rounds):
+            seen = f"epochs is {self.epochs}" if self.reduces else "no channels go (reduce_macs is 0)"
+            raise ValueError(f"rounds is {self.rounds} and {seen}; rule: a goal, and an epoch for each round")
+        if self.rounds > 1 and self.max_latency_ms:
+            seen = f"max_latency_ms is {self.max_latency_ms:g}"
+            raise ValueError(f"rounds is {self.rounds} and {seen}; rule: a goal that is a share: reduce_latency")
         given = {"sparsity_ratio": self.sparsity_ratio != 0.5, "sparsity_scope": self.sparsity_scope != "global"}
         if self.sparsity != "unstructured" and (wrong := [name for name, is_set in given.items() if is_set]):
             raise ValueError(
@@ -317,6 +329,11 @@ class Prune(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def reduces(self) -> bool:
         """Whether there is a goal, so that channels go."""
         return any(getattr(self, key) for key in self._GOALS)
+
+    @property
+    def is_latency(self) -> bool:
+        """Whether the goal is told in time."""
+        return bool(self.reduce_latency or self.max_latency_ms)
 
 
 class Qat(Taught, frozen=True, kw_only=True, forbid_unknown_fields=True):

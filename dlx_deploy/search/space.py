@@ -123,7 +123,8 @@ def _usual(config: Config, profile: Profile) -> Iterator[tuple[str, list[object]
             yield "distill.arguments.width", [round(width * part, 4) for part in WIDTHS]
         if student.model in DEPTHS:
             yield "distill.model", list(DEPTHS)
-    if config.prune.enabled and config.prune.sparsity == "none":
+    prune = config.prune
+    if prune.enabled and prune.sparsity == "none" and (prune.reduce_macs or not prune.reduces):
         yield "prune.reduce_macs", list(REDUCTIONS)
     if config.quantize.precision == "auto" and not config.quantize.plan:
         runs = [name for name in ("int8", "fp16", "fp32") if name == "fp32" or name in profile.precisions]

@@ -1,23 +1,36 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from msgspec.structs import replace
+from torch import nn
 
-from dlx_deploy.config import Config, Data, Package, Prune
+from dlx_deploy.config import Config, Data, Package, Prune, Training
+from dlx_deploy.devices.device import Device
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
+from dlx_deploy.nn.pruning.order import Grounds
 from dlx_deploy.nn.pruning.sparsity import sparsity_masks, two_four_modules
+from dlx_deploy.nn.training.batches import TrainData
+from dlx_deploy.nn.training.hooks import Hooks
+from dlx_deploy.nn.training.loop import RunContext, TrainReport
+from dlx_deploy.nn.training.loop import train as as_ever
+from dlx_deploy.nn.training.losses import LossFn
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
-from dlx_deploy.pipeline.stage import Job
+from dlx_deploy.pipeline.stage import Job, Setup
+from dlx_deploy.pipeline.view import seen_by
 from dlx_deploy.stages.prune import STAGE, notes
+from dlx_deploy.stages.support.pruning import metered
+from dlx_deploy.stages.support.pruning import rehearsed as rehearsed_grounds
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks import prepare
 
+from ..devices.fake import FakeDevice
 from .support.planning import planned, rehearsed, texts
 
 
@@ -167,3 +180,124 @@ def test_importance_is_of_the_training_split_and_the_goal_of_the_parameters(
     assert any(
         not torch.equal(a, b) for a, b in zip(kept[0].values(), kept[1].values(), strict=True) if a.shape == b.shape
     )
+
+
+def test_rounds_remove_and_learn_in_turn_and_go_on_after_a_kill(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"rounds is 3 and epochs is 2; rule: a goal, and an epoch for each round"):
+        Prune(rounds=3, epochs=2)
+    with pytest.raises(ValueError, match=r"rounds is 2 and no channels go \(reduce_macs is 0\); rule: a goal, and"):
+        Prune(rounds=2, reduce_macs=0.0, sparsity="2:4")
+    params = Prune(epochs=3, rounds=2, batch_size=32, reduce_macs=0.3, round_to=1, reconstruct=True)
+    seen: list[tuple[Path, int, int]] = []
+    monkeypatch.setattr("dlx_deploy.nn.training.loop.train", noting(seen))
+    for name in ("one", "again"):
+        (tmp_path / name).mkdir()
+        job = Job(params=params, inputs=inputs, out=tmp_path / name, threads=1, checkpoints=tmp_path / "kept")
+        metrics = STAGE.run(job)
+        assert metrics["macs_removed"] == pytest.approx(0.3, abs=0.02)
+        assert metrics["macs_asked"] == 0.3
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["model"]
+    assert [(folder.name, epochs) for folder, epochs, _ in seen] == [("round-1", 1), ("round-2", 2)] * 2
+    assert [resumed for *_, resumed in seen] == [0, 0, 1, 2]
+    one, again = (load_model(tmp_path / name / "model") for name in ("one", "again"))
+    assert one[1] == again[1]
+    assert all(
+        torch.equal(a, b) for a, b in zip(one[0].state_dict().values(), again[0].state_dict().values(), strict=True)
+    )
+
+
+def noting(seen: list[tuple[Path, int, int]]) -> Callable[..., TrainReport]:
+    """``train`` that says where each run kept its checkpoints, of how many epochs, and after which it went on."""
+
+    def train(
+        model: nn.Module, data: TrainData, settings: Training, loss: LossFn, run: RunContext, hooks: Hooks
+    ) -> TrainReport:
+        report = as_ever(model, data, settings, loss, run, hooks)
+        seen.append((run.checkpoints or Path(), settings.epochs, report.resumed_from))
+        return report
+
+    return train
+
+
+def test_zeros_are_made_up_for(inputs: dict[str, Path], tmp_path: Path) -> None:
+    before, _ = load_model(inputs["model"])
+    answers = []
+    for reconstruct in (False, True):
+        out = tmp_path / str(reconstruct)
+        out.mkdir()
+        params = Prune(epochs=0, reduce_macs=0.0, sparsity="2:4", reconstruct=reconstruct)
+        metrics = STAGE.run(Job(params=params, inputs=inputs, out=out, threads=1))
+        assert metrics["sparse_zeros"] == pytest.approx(0.5, abs=0.01)
+        after, _ = load_model(out / "model")
+        assert all(not after.get_parameter(n)[~mask].any() for n, mask in sparsity_masks(before, params).kept.items())
+        answers.append(after(torch.full((1, 1, 8, 8), 0.5)))
+    assert not torch.equal(*answers)
+
+
+def smaller(
+    inputs: dict[str, Path], out: Path, params: Prune, device: Device | None = None
+) -> tuple[dict[str, float], list[str]]:
+    """The metrics and what was said, with a CPU as the target."""
+    told: list[str] = []
+    stage = metered(STAGE, params)
+    job = Job(
+        params=params,
+        inputs=inputs,
+        out=out,
+        target=seen_by("prune", load_target("cpu-x86_64").profile, stage.uses),
+        threads=1,
+        device=device,
+        progress=lambda done, total, text="": told.append(text),
+    )
+    return stage.run(job), told
+
+
+def test_a_latency_is_estimated_where_no_target_can_be_reached(inputs: dict[str, Path], tmp_path: Path) -> None:
+    params = Prune(epochs=0, reduce_macs=0.0, reduce_latency=0.001, round_to=32)
+    metrics, told = smaller(inputs, tmp_path, params)
+    assert metrics["latency_share_asked"] == 0.001
+    assert 0 < metrics["latency_after_ms"] < metrics["latency_before_ms"]
+    assert any("(prune.reduce_latency); float32, estimate (roofline, not measured)" in text for text in told)
+    model, _ = load_model(tmp_path / "model")
+    assert model.layer3[0].conv1.out_channels == 32  # type: ignore[index,union-attr]
+
+
+def test_a_latency_is_timed_where_the_target_is_this_machine(inputs: dict[str, Path], tmp_path: Path) -> None:
+    device = FakeDevice(ms={"before": 2.0, "now": 1.0})
+    params = Prune(epochs=0, reduce_macs=0.0, max_latency_ms=1.5, round_to=32)
+    metrics, told = smaller(inputs, tmp_path, params, device)
+    assert device.asked == [("latencies", "before", "now")]
+    assert metrics["latency_asked_ms"] == 1.5
+    assert metrics["latency_before_ms"] == metrics["latency_after_ms"] == 1.0  # beside the first, at 2 ms, half of it
+    assert any("measured on a board (a CPU)" in text for text in told)
+
+
+def test_a_latency_looks_at_the_target_and_others_do_not(tmp_path: Path) -> None:
+    assert metered(STAGE, Prune()) is STAGE
+    stage = metered(STAGE, Prune(reduce_macs=0.0, reduce_latency=0.1))
+    assert stage.measures_host
+    assert "roofline" in stage.uses
+    assert "onnxruntime" in stage.tools
+    with pytest.raises(
+        ConfigError, match=r"prune\.max_latency_ms is 0\.001, and on jetson\S* a single .* could have is 0\.00\d+"
+    ):
+        planned(tmp_path, "prune.reduce_macs=0", "prune.max_latency_ms=0.001")
+    with pytest.raises(ConfigError, match=r"rounds is 2 and max_latency_ms is 3; rule: a goal that is a share"):
+        planned(tmp_path, "prune.reduce_macs=0", "prune.max_latency_ms=3.0", "prune.rounds=2")
+
+
+def test_a_latency_is_known_before_there_are_data_unless_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    latency = Config(prune=Prune(reduce_macs=0.0, reduce_latency=0.1))
+    known = {}
+    for target in ("jetson", "cpu-x86_64"):
+        monkeypatch.setattr("dlx_deploy.stages.support.pruning.device_for", lambda _: FakeDevice())
+        for config in (latency, Config()):
+            setup = Setup(config.prune, {}, config, load_target(target).profile)
+            known[target, config.prune.is_latency] = rehearsed_grounds(setup, config)
+    assert known["cpu-x86_64", True] is None
+    assert known["cpu-x86_64", False] == known["jetson", False] == Grounds()
+    meter = known["jetson", True].meter  # type: ignore[union-attr]
+    assert meter is not None
+    assert "not measured" in meter.label

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.flop_counter import FlopCounterMode
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.data.dataset import Images
 from dlx_deploy.nn.pruning.batches import Reads, batch_size, one, plain
 from dlx_deploy.nn.pruning.choice import Search, remedy
-from dlx_deploy.nn.pruning.groups import Network, Plan, remove, resolve
+from dlx_deploy.nn.pruning.costs import copied, cost_of, costs_of, count_macs, count_parameters
+from dlx_deploy.nn.pruning.groups import Network, readers, remove, resolve
 from dlx_deploy.nn.pruning.importance import changes, losses_by_weight
 from dlx_deploy.nn.pruning.operations import rule_for
 from dlx_deploy.nn.pruning.oracle import Oracle
 from dlx_deploy.nn.pruning.order import Goal, Order
+from dlx_deploy.nn.pruning.reconstruction import Reader, reconstruct
 from dlx_deploy.nn.pruning.split import split_what_can_be
 from dlx_deploy.nn.pruning.trace import Trace, trace_channels
 from dlx_deploy.nn.training.augment import Normalise
-from dlx_deploy.nn.weights.attention import operation_by_operation, split_attention
+from dlx_deploy.nn.weights.attention import split_attention
 from dlx_deploy.nn.weights.network import Channels, channel_counts
 
-__all__ = [
-    "ROUNDING",
-    "PruneReport",
-    "cost_of",
-    "count_macs",
-    "count_parameters",
-    "prune_channels",
-    "recalibrate_batchnorm",
-]
+__all__ = ["ROUNDING", "PruneReport", "prune_channels", "recalibrate_batchnorm", "reconstructed"]
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +42,7 @@ class PruneReport:
 
     ``heads`` holds the modules that lost heads of attention, and how many they have; ``split`` the attention of torch's
     own kind that is in parts now. ``left`` says of the layers whose outputs had to stay why they had. ``before`` and
-    ``after``: what ``goal`` counts.
+    ``after``: what ``goal`` counts. ``fitted``: of layers that were fitted anew, how much of their error that left.
     """
 
     goal: Goal
@@ -64,6 +56,7 @@ class PruneReport:
     left: dict[str, str] = field(default_factory=dict)
     heads: dict[str, int] = field(default_factory=dict)
     split: tuple[str, ...] = ()
+    fitted: dict[str, float] = field(default_factory=dict)
 
     @property
     def reduction(self) -> float:
@@ -71,9 +64,26 @@ class PruneReport:
         return 1 - self.macs_after / self.macs_before
 
     @property
+    def share(self) -> float:
+        """The share of what ``goal`` counts that was removed, 0..1."""
+        return 1 - self.after / self.before
+
+    @property
     def off(self) -> float:
-        """By how much the share that was removed is another than what was asked, 0..1."""
-        return abs(1 - self.after / self.before - self.goal.share(self.before))
+        """By how much that is another share than what was asked."""
+        return abs(self.share - self.goal.share(self.before))
+
+    def and_then(self, later: PruneReport) -> PruneReport:
+        """What was removed by this and, of what it left, by ``later``."""
+        return replace(
+            later,
+            before=self.before,
+            macs_before=self.macs_before,
+            params_before=self.params_before,
+            channels={**self.channels, **later.channels},
+            heads={**self.heads, **later.heads},
+            split=(*self.split, *later.split),
+        )
 
     def told(self) -> str:
         """What was asked and what was reached, in a sentence."""
@@ -97,9 +107,9 @@ def prune_channels(model: nn.Module, reads: Reads, asked: Order | float) -> tupl
             much cannot be removed, or a gradient is not finite.
     """
     order = asked if isinstance(asked, Order) else Order(Goal("reduce_macs", asked))
-    whole = _copied(model).eval()
+    whole = copied(model).eval()
     parts = split_what_can_be(whole, reads)
-    trace = trace_channels(whole, plain(reads), rule_for, order.trace_seconds)
+    trace = trace_channels(whole, plain(reads), rule_for, order.trace_seconds, order.grounds.progress)
     macs_before = count_macs(whole, one(reads))
     if not macs_before:
         raise StageFailed(
@@ -109,20 +119,22 @@ def prune_channels(model: nn.Module, reads: Reads, asked: Order | float) -> tupl
         )
     network = _ranked(resolve(trace, order.round_to, batch_size(reads)), whole, order)
     before = cost_of(whole, reads, order)
-    costs = _costs(network, whole, before, order)
-    search = Search(network, Oracle.of(whole, network, reads), before, costs, order.goal.near)
+    costs = costs_of(network, whole, before, order)
+    oracle, alike = Oracle.of(whole, network, reads), order.grouping == "isomorphic"
+    search = Search(network, oracle, before, costs, order.goal.near, alike)
     plan = search.plan(order.keep_trunk, order.goal.share(before))
     if search.share(plan) < order.goal.share(before) - order.goal.near - ROUNDING:
         raise _too_much(trace, search, order)
-    pruned = _copied(model)
+    pruned = copied(model)
     split = parts.among(network.smaller(plan))
     split_attention(pruned, split)
     remove(pruned, network, plan)
+    fitted = reconstructed(whole, pruned, readers(network, plan), order)
     counts = channel_counts(model)
     report = PruneReport(
         order.goal,
         before,
-        cost_of(pruned, reads, order),
+        search.cost(plan),
         macs_before,
         count_macs(pruned, one(reads)),
         count_parameters(model),
@@ -131,9 +143,17 @@ def prune_channels(model: nn.Module, reads: Reads, asked: Order | float) -> tupl
         {**network.left, **search.dropped, **parts.left},
         network.heads_left(plan),
         split,
+        fitted,
     )
     log.info("%s; %d layers changed", report.told(), len(report.channels))
     return pruned, report
+
+
+def reconstructed(model: nn.Module, pruned: nn.Module, readers: Mapping[str, Reader], order: Order) -> dict[str, float]:
+    """What ``reconstruct`` says, where ``order`` asks for it and there are data."""
+    if not order.reconstruct or order.grounds.batches is None:
+        return {}
+    return reconstruct(model, pruned, readers, order.grounds.batches)
 
 
 def _ranked(network: Network, model: nn.Module, order: Order) -> Network:
@@ -145,29 +165,6 @@ def _ranked(network: Network, model: nn.Module, order: Order) -> Network:
     assert grounds.loss is not None
     products = losses_by_weight(model, grounds.batches, grounds.loss)
     return replace(network, power=changes(network.layers.values(), network.class_of, products))
-
-
-def cost_of(model: nn.Module, reads: Reads, order: Order) -> float:
-    """What the goal of ``order`` counts of ``model``: multiply-accumulates of a sample, parameters, milliseconds."""
-    if order.goal.is_latency:
-        assert order.grounds.meter is not None
-        return order.grounds.meter.ms(model)
-    return count_parameters(model) if order.goal.key == "reduce_parameters" else count_macs(model, one(reads))
-
-
-def _costs(network: Network, model: nn.Module, before: float, order: Order) -> Callable[[Plan], float]:
-    """The same of what a plan leaves of ``model``, which costs ``before``."""
-    meter = order.grounds.meter
-    if order.goal.is_latency and meter is not None:
-
-        def measured(plan: Plan) -> float:
-            pruned = _copied(model)
-            remove(pruned, network, plan)
-            return meter.ms(pruned)
-
-        return measured
-    removed = network.parameters_removed if order.goal.key == "reduce_parameters" else network.macs_removed
-    return lambda plan: before - removed(plan)
 
 
 def _too_much(trace: Trace, search: Search, order: Order) -> StageFailed:
@@ -206,28 +203,3 @@ def recalibrate_batchnorm(model: nn.Module, images: Images, normalise: Normalise
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(training)
-
-
-def count_macs(model: nn.Module, example: Tensor) -> int:
-    """The multiply-accumulates of ``model`` for ``example``, a batch of one."""
-    training = model.training
-    model.eval()
-    with torch.no_grad(), operation_by_operation(), FlopCounterMode(display=False) as counter:
-        model(example)
-    model.train(training)
-    return int(counter.get_total_flops()) // 2
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError as e:  # a weight computed from others outside of torch's parametrizations
-        raise StageFailed(
-            f"prune: the network cannot be copied ({e}); use torch.nn.utils.parametrizations, or set prune.enabled "
-            "= false"
-        ) from e
-
-
-def count_parameters(model: nn.Module) -> int:
-    """How many numbers ``model`` has learned; shared ones once."""
-    return sum(p.numel() for p in model.parameters())

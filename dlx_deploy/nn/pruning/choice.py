@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 class Search:
     """Looks for plans for ``network``, which costs ``before``: ``cost`` says what it costs under a plan.
 
+    ``alike``: groups of the same structure are ranked together (Fang et al. 2024, arXiv 2407.04616), not one by one.
     ``dropped`` collects the groups that the oracle objects to, and why. Every group first loses one step, so that
     what is planned afterwards, or said to be possible, seldom has to be taken back. ``near`` as of ``mildest``.
     """
@@ -31,6 +32,7 @@ class Search:
     before: float
     cost: Callable[[Plan], float]
     near: float = TOLERANCE
+    alike: bool = False
     dropped: dict[str, str] = field(default_factory=dict)
 
     def plan(self, keep_trunk: bool, share: float) -> Plan:
@@ -38,7 +40,7 @@ class Search:
         self._try_each(keep_trunk)
         while True:
             groups = self._groups(keep_trunk)
-            parts = [Part(self.network.strength(g), g.step) for g in groups]
+            parts = self._parts(groups)
 
             def left(kept: Sequence[int], groups: Sequence[Group] = groups) -> float:
                 return self.cost(self._plan(groups, kept))
@@ -52,7 +54,7 @@ class Search:
         self._try_each(keep_trunk)
         while True:
             groups = self._groups(keep_trunk)
-            plan = self._plan(groups, fewest([Part(self.network.strength(g), g.step) for g in groups]))
+            plan = self._plan(groups, fewest(self._parts(groups)))
             if self._agreed(plan):
                 return self.share(plan)
 
@@ -62,7 +64,7 @@ class Search:
 
     def _try_each(self, keep_trunk: bool) -> None:
         groups = self._groups(keep_trunk)
-        parts = [Part(self.network.strength(g), g.step) for g in groups]
+        parts = self._parts(groups)
         self._agreed(self._plan(groups, [(part.counts() or [len(part.strength)])[0] for part in parts]))
 
     def _agreed(self, plan: Plan) -> bool:
@@ -76,6 +78,9 @@ class Search:
     def _groups(self, keep_trunk: bool) -> list[Group]:
         free = [g for g in self.network.groups if g.name not in self.dropped]
         return [g for g in free if not (keep_trunk and g.trunk)]
+
+    def _parts(self, groups: Sequence[Group]) -> list[Part]:
+        return [Part(self.network.strength(g), g.step, g.structure if self.alike else None) for g in groups]
 
     def _plan(self, groups: Sequence[Group], kept: Sequence[int]) -> Plan:
         plan = {}

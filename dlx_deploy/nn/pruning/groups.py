@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from dlx_deploy.nn.pruning.cuts import Cut, components
 from dlx_deploy.nn.pruning.importance import magnitudes
-from dlx_deploy.nn.pruning.layers import Kept, made_axis, numel, parameters, reads, width
+from dlx_deploy.nn.pruning.layers import Kept, groups_of, made_axis, numel, parameters, reads, width
+from dlx_deploy.nn.pruning.reconstruction import Reader
 from dlx_deploy.nn.pruning.trace import Labels, Layer, Trace
 from dlx_deploy.nn.weights.heads import set_heads
 
-__all__ = ["Group", "Network", "Plan", "remove", "resolve", "silence"]
+__all__ = ["Group", "Network", "Plan", "readers", "remove", "resolve", "silence"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Group:
     """Layers whose output channels go together: K classes of them, each some channels of every layer.
 
     ``step`` classes at a time leave channel counts that are multiples of ``round_to``. ``trunk``: a residual sum ties
-    these channels together.
+    these channels together. Groups of the same ``structure`` are isomorphic: as many classes in layers that are alike.
     """
 
     name: str  # the first layer's; where several groups share it, with a number
@@ -32,6 +34,7 @@ class Group:
     classes: Labels  # int64[K], by their first place in the first layer
     step: int
     trunk: bool
+    structure: Hashable = None
 
 
 Plan = dict[str, Labels]
@@ -121,7 +124,8 @@ def resolve(trace: Trace, round_to: int, batch: int) -> Network:
         names = tuple(name for name, _ in layers)
         taken = sum(group.layers[0] == names[0] for group in groups)
         title = names[0] + (f" ({taken + 1})" if taken else "")
-        groups.append(Group(title, names, np.array(classes), step, not trunk.isdisjoint(classes)))
+        structure = (len(classes), *(_shape(trace.layers[name], count) for name, count in layers))
+        groups.append(Group(title, names, np.array(classes), step, not trunk.isdisjoint(classes), structure))
     mixed = {int(c): said.why for said in trace.mixed for c in class_of[said.labels]}
     free = {name for group in groups if len(group.classes) > 1 for name in group.layers}
     left = {}
@@ -132,6 +136,13 @@ def resolve(trace: Trace, round_to: int, batch: int) -> Network:
     power = magnitudes(trace.layers.values(), class_of)
     heads = tuple(cut for cut, heads in cuts if heads)
     return Network(trace.layers, class_of, tuple(groups), left, power, batch, heads, tuple(trace.products))
+
+
+def _shape(layer: Layer, channels: int) -> Hashable:
+    """What is alike of layers that are: their kind, the shape of their weights, and how many channels a class has."""
+    weight = layer.module.weight
+    assert isinstance(weight, Tensor)
+    return type(layer.module).__name__, tuple(weight.shape), groups_of(layer), channels
 
 
 def _fixed(trace: Trace, class_of: Labels) -> dict[int, str]:
@@ -173,6 +184,17 @@ def remove(model: nn.Module, network: Network, plan: Plan) -> None:
             module.in_features, module.out_features = int(read.sum()), int(made.sum())
     for name, heads in network.heads_left(plan).items():
         set_heads(modules[name], heads)
+
+
+def readers(network: Network, plan: Plan) -> dict[str, Reader]:
+    """By name the layers that read channels which ``plan`` takes: which of their inputs and outputs stay."""
+    kept = network.kept(plan)
+    found = {}
+    for layer in network.layers.values():
+        if reads(layer) and layer.outputs is not None and not bool(kept[layer.inputs[0]].all()):
+            read = torch.from_numpy(kept[layer.inputs[0][: width(layer)]])
+            found[layer.name] = Reader(read, torch.from_numpy(kept[layer.outputs]))
+    return found
 
 
 def silence(model: nn.Module, network: Network, plan: Plan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.models.attention import Attention, FeedForward, GatedFeedForward
 from dlx_deploy.nn.models.inputs import TokenInput
-from dlx_deploy.nn.pruning.channels import ROUNDING, PruneReport, cost_of, count_macs, count_parameters
+from dlx_deploy.nn.pruning.channels import ROUNDING, PruneReport, reconstructed
 from dlx_deploy.nn.pruning.choice import remedy
+from dlx_deploy.nn.pruning.costs import cost_of, count_macs, count_parameters
 from dlx_deploy.nn.pruning.importance import losses_by_weight
 from dlx_deploy.nn.pruning.order import Goal, Order
+from dlx_deploy.nn.pruning.reconstruction import Reader
 from dlx_deploy.nn.pruning.search import Part, fewest, mildest
 from dlx_deploy.nn.weights.network import channel_counts
 
@@ -47,12 +49,17 @@ def prune_heads(model: nn.Module, spec: TokenInput, asked: Order | float) -> tup
     before = cost_of(model, spec, order)
     share = order.goal.share(before)
 
-    def left(kept: Sequence[int]) -> float:
-        return cost_of(_pruned(model, powers, kept), spec, order)
+    known: dict[tuple[int, ...], float] = {}  # a latency is slow to tell, and not the same each time
 
-    parts = _parts(model, powers, order.round_to)
-    pruned = _pruned(model, powers, mildest(parts, left, before, share, order.goal.near))
-    after = cost_of(pruned, spec, order)
+    def left(kept: Sequence[int]) -> float:
+        if (key := tuple(kept)) not in known:
+            known[key] = cost_of(_pruned(model, powers, kept), spec, order)
+        return known[key]
+
+    parts = _parts(model, powers, order.round_to, order.grouping == "isomorphic")
+    kept = mildest(parts, left, before, share, order.goal.near)
+    pruned = _pruned(model, powers, kept)
+    after = left(kept)
     if 1 - after / before < share - order.goal.near - ROUNDING:
         finest = left(fewest(_parts(model, powers, 1)))
         now = (order.round_to, True)
@@ -61,11 +68,12 @@ def prune_heads(model: nn.Module, spec: TokenInput, asked: Order | float) -> tup
             f"prune.{order.goal.key} is {order.goal.asked:g}; with round_to = {order.round_to} "
             f"{order.goal.reach(reach[now], before)}: {remedy(order.goal, now, reach, before)}"
         )
+    fitted = reconstructed(model, pruned, _readers(model, powers, kept), order)
     counts, example = channel_counts(model), spec.example(1)
     changed = {name: now for name, now in channel_counts(pruned).items() if now != counts[name]}
     macs = [count_macs(m, example) for m in (model, pruned)]
     sizes = [count_parameters(m) for m in (model, pruned)]
-    report = PruneReport(order.goal, before, after, macs[0], macs[1], sizes[0], sizes[1], changed)
+    report = PruneReport(order.goal, before, after, macs[0], macs[1], sizes[0], sizes[1], changed, fitted=fitted)
     log.info("%s; %d layers changed", report.told(), len(changed))
     return pruned.train(model.training), report
 
@@ -74,10 +82,15 @@ def _prunable(model: nn.Module) -> dict[str, Attention | FeedForward | GatedFeed
     return {n: m for n, m in model.named_modules() if isinstance(m, Attention | FeedForward | GatedFeedForward)}
 
 
-def _parts(model: nn.Module, powers: Mapping[str, Tensor], round_to: int) -> list[Part]:
-    """What can go of each prunable module: heads one at a time, or hidden channels."""
+def _parts(model: nn.Module, powers: Mapping[str, Tensor], round_to: int, alike: bool = False) -> list[Part]:
+    """What can go of each prunable module, or of those that are ``alike``: heads one at a time, or hidden channels."""
     steps = {name: 1 if isinstance(module, Attention) else round_to for name, module in _prunable(model).items()}
-    return [Part(powers[name].double().numpy(), step) for name, step in steps.items()]
+    families = {name: _structure(module) if alike else None for name, module in _prunable(model).items()}
+    return [Part(powers[name].double().numpy(), step, families[name]) for name, step in steps.items()]
+
+
+def _structure(module: Attention | FeedForward | GatedFeedForward) -> Hashable:
+    return type(module).__name__, *(tuple(weight.shape) for weight in module.parameters())
 
 
 def _pruned(model: nn.Module, powers: Mapping[str, Tensor], kept: Sequence[int]) -> nn.Module:
@@ -106,6 +119,22 @@ def _powers(model: nn.Module, order: Order) -> dict[str, Tensor]:
             parts = columns.view(module.heads, -1).sum(1) if isinstance(module, Attention) else columns
             changes[name] = changes[name] + parts**2
     return changes
+
+
+def _readers(model: nn.Module, powers: Mapping[str, Tensor], kept: Sequence[int]) -> dict[str, Reader]:
+    """The layers that read heads or hidden channels, and which of these stay."""
+    found = {}
+    for (name, module), count in zip(_prunable(model).items(), kept, strict=True):
+        heads = isinstance(module, Attention)
+        layer = module.out if isinstance(module, Attention) else module.down
+        stay = torch.zeros(len(powers[name]), dtype=torch.bool)
+        stay[_largest(powers[name], count)] = True
+        read = stay.repeat_interleave(layer.in_features // len(stay))
+        if count < len(stay):
+            found[f"{name}.{'out' if heads else 'down'}"] = Reader(
+                read, torch.ones(layer.out_features, dtype=torch.bool)
+            )
+    return found
 
 
 def _head_power(attention: Attention) -> Tensor:

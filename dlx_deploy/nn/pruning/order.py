@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
@@ -73,6 +73,13 @@ class Goal:
         """What share of ``before`` must go, 0..1."""
         return max(1 - self.asked / before, 0.0) if self.key == "max_latency_ms" else self.asked
 
+    def of_round(self, number: int, rounds: int, done: float) -> Goal:
+        """Of a share the part that round ``number`` of ``rounds`` takes of what is left, of which 1 - ``done`` is.
+
+        ``done``: the share that earlier rounds took. Each is to take the same share of what it finds.
+        """
+        return replace(self, asked=max(1 - (1 - self.asked) ** (number / rounds) / (1 - done), 0.0))
+
     def reach(self, share: float, before: float) -> str:
         """That ``share`` of ``before`` is what can go at most, in a sentence."""
         if self.key == "max_latency_ms":
@@ -113,6 +120,8 @@ class Order:
     keep_trunk: bool = True
     trace_seconds: float = 300.0
     importance: Literal["l2", "taylor"] = "l2"
+    grouping: Literal["layer", "isomorphic"] = "layer"
+    reconstruct: bool = False
     grounds: Grounds = Grounds()
 
 
@@ -125,7 +134,15 @@ def goal_of(params: Prune, meter: Meter | None = None) -> Goal:
 
 
 def order_of(params: Prune, grounds: Grounds) -> Order:
-    """What ``[prune]`` asks, by ``grounds``: where that has no batches channels are ranked by their weights."""
+    """What ``[prune]`` asks, by ``grounds``: where that has no batches weights say what there is to say."""
     importance = params.importance if grounds.batches is not None else "l2"
-    goal = goal_of(params, grounds.meter)
-    return Order(goal, params.round_to, params.keep_trunk, params.trace_seconds, importance, grounds)
+    return Order(
+        goal_of(params, grounds.meter),
+        params.round_to,
+        params.keep_trunk,
+        params.trace_seconds,
+        importance,
+        params.grouping,
+        params.reconstruct,
+        grounds,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,14 @@ Cost = Callable[[Sequence[int]], float]
 
 @dataclass(frozen=True)
 class Part:
-    """Something of which all but a multiple of ``step`` units can go, the weakest first; at least ``step`` stay."""
+    """Something of which all but a multiple of ``step`` units can go, the weakest first; at least ``step`` stay.
+
+    Parts of one ``family`` are alike, and what is weakest in any of them goes first; ``None``: it is alone.
+    """
 
     strength: NDArray[np.float64]  # [units]
     step: int
+    family: Hashable = None
 
     @property
     def order(self) -> NDArray[np.int64]:
@@ -43,10 +47,10 @@ def fewest(parts: Sequence[Part]) -> list[int]:
 def mildest(parts: Sequence[Part], cost: Cost, before: float, share: float, near: float = TOLERANCE) -> list[int]:
     """How many units stay of each part, so that ``share`` (0..1) of ``before``, what all of them cost, is gone.
 
-    Each part loses the same share, but where a step would take several parts at once they go one at a time, that which
-    loses least strength first; and steps that a later, larger one made needless are taken back. If so much cannot be
-    removed, all goes that may. ``near``: a share that is so near is reached; 0 asks for all of it, and for a cost that
-    is slow to tell: it is then asked a handful of times, and no step is taken back.
+    Each part, or each family of them, loses the same share, but where a step would take several parts at once they go
+    one at a time, that which loses least strength first; and steps that a later, larger one made needless are taken
+    back. If so much cannot be removed, all goes that may. ``near``: a share that is so near is
+    reached; 0 asks for all of it, and says that a cost is slow to tell: no step is taken back.
     """
     steps = _steps(parts)
 
@@ -76,16 +80,34 @@ Step = tuple[int, int]
 
 
 def _steps(parts: Sequence[Part]) -> list[Step]:
-    """All steps of all parts, in the order in which a growing share, the same of each part, would take them."""
-    ordered = []
+    """All steps of all parts, in the order in which a growing share, the same of each family, would take them."""
+    families: dict[Hashable, list[int]] = {}
     for index, part in enumerate(parts):
-        units, ascending = len(part.strength), np.sort(part.strength)
-        total, before = max(float(ascending.sum()), np.finfo(float).tiny), units
-        for count in part.counts():
-            lost = float(ascending[units - before : units - count].sum()) / total
-            ordered.append((1 - (count + part.step / 2) / units, lost, index, count))
-            before = count
+        families.setdefault((index,) if part.family is None else part.family, []).append(index)
+    ordered = [placed for members in families.values() for placed in _placed(parts, members)]
     return [(index, count) for _, _, index, count in sorted(ordered)]
+
+
+def _placed(parts: Sequence[Part], members: Sequence[int]) -> list[tuple[float, float, int, int]]:
+    """The steps of one family: at what share each goes, what of its part it loses, the part, how many then stay."""
+    steps = []
+    for index in members:
+        part = parts[index]
+        units, ascending = len(part.strength), np.sort(part.strength)
+        total, before, mean = max(float(ascending.sum()), np.finfo(float).tiny), units, 0.0
+        for count in part.counts():
+            lost = float(ascending[units - before : units - count].sum())
+            mean = max(
+                mean, lost / (before - count)
+            )  # but for rounding it ascends: the steps of one part stay in order
+            steps.append((mean, index, -count, lost / total, before - count))
+            before = count
+    placed, whole = [], sum(len(parts[index].strength) for index in members)
+    stay = whole
+    for _, index, count, lost, taken in sorted(steps):
+        stay -= taken
+        placed.append((1 - (stay + parts[index].step / 2) / whole, lost, index, -count))
+    return placed
 
 
 def _after(parts: Sequence[Part], steps: Sequence[Step]) -> list[int]:

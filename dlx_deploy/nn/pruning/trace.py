@@ -25,6 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.pruning.cuts import Cut
 from dlx_deploy.nn.weights.attention import AveragedHeads, operation_by_operation
+from dlx_deploy.progress import Progress, silent
 
 __all__ = [
     "NO_CHANNEL",
@@ -94,7 +95,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     the multiply-accumulates of each, for the whole batch.
     """
 
-    def __init__(self, model: nn.Module, rules: Rules, seconds: float) -> None:
+    def __init__(self, model: nn.Module, rules: Rules, seconds: float, progress: Progress = silent) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layers: dict[str, Layer] = {}
         self.ties: list[tuple[Labels, Labels]] = []
@@ -111,6 +112,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: MutableMapping[Tensor, Labels] = WeakIdKeyDictionary()  # tensor → its labels
         self._turned: MutableMapping[Tensor, Tensor] = WeakIdKeyDictionary()  # a transposed weight → the weight
         self._inside: list[str] = []
+        self._progress, self._entered = progress, set[str]()
+        self._inmost = {name for name, module in self._modules.items() if not any(module.children())}
 
     def __torch_dispatch__(
         self, func: Operation, types: object, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
@@ -223,7 +226,11 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         names = {id(module): name for name, module in self._modules.items()}
 
         def enter(module: nn.Module, _: object) -> None:
-            self._inside.append(names[id(module)])
+            name = names[id(module)]
+            self._inside.append(name)
+            if name in self._inmost and name not in self._entered:  # each counts once: how often it runs nobody knows
+                self._entered.add(name)
+                self._progress(len(self._entered), len(self._inmost), "following the network")
 
         def leave(*_: object) -> None:
             self._inside.pop()
@@ -256,13 +263,15 @@ def varying(labels: Labels) -> tuple[int, ...]:
     return tuple(axis for axis, size in enumerate(labels.shape) if size > 1)
 
 
-def trace_channels(model: nn.Module, example: Tensor, rules: Rules, seconds: float) -> Trace:
+def trace_channels(
+    model: nn.Module, example: Tensor, rules: Rules, seconds: float, progress: Progress = silent
+) -> Trace:
     """What became of every channel while ``model``, in evaluation mode, read ``example``; its outputs are fixed.
 
     Raises:
         StageFailed: the network does not run, gives something that holds no tensors, or takes longer than ``seconds``.
     """
-    trace = Trace(model, rules, seconds)
+    trace = Trace(model, rules, seconds, progress)
     try:
         with torch.no_grad(), operation_by_operation(), trace.inside(), trace:
             out = model(example)

@@ -92,9 +92,11 @@ def untrained(setup: Setup[P]) -> Iterator[Path]:
     model, spec = smallest_network(config)
     prune = config.prune
     if prune.enabled and (prune.reduces or prune.sparsity == "none"):
-        from dlx_deploy.nn.pruning.order import Grounds, order_of
+        from dlx_deploy.nn.pruning.order import order_of
+        from dlx_deploy.stages.support.pruning import rehearsed
 
-        model, _ = task_for(config.data).inputs.pruned(model, spec, order_of(prune, Grounds()))
+        if (known := rehearsed(setup, config)) is not None:
+            model, _ = task_for(config.data).inputs.pruned(model, spec, order_of(prune, known))
     with _exported((model, spec), setup) as path:
         yield path
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from dlx_deploy.config import Teacher
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.models.inputs import ImageInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.pruning.channels import count_macs, prune_channels, recalibrate_batchnorm
-from dlx_deploy.nn.pruning.order import Goal, Order
+from dlx_deploy.nn.pruning.channels import prune_channels, recalibrate_batchnorm
+from dlx_deploy.nn.pruning.costs import count_macs
+from dlx_deploy.nn.pruning.order import Goal, Grounds, Meter, Order
 from dlx_deploy.nn.training.augment import Normalise
 from dlx_deploy.nn.training.classes import TOP1, supervised
 from dlx_deploy.nn.training.hooks import Hooks
@@ -348,3 +350,41 @@ def test_a_share_of_the_parameters_is_a_goal_too() -> None:
         match=r"prune\.reduce_parameters is 0\.97; .* at most 0\.\d+ of the parameters .*: lower prune\.reduce_p",
     ):
         prune_channels(model, SHAPES["resnet8"], Order(Goal("reduce_parameters", 0.97)))
+
+
+def clock(asked: list[nn.Module]) -> Meter:
+    """A millisecond for a channel."""
+
+    def ms(model: nn.Module) -> float:
+        asked.append(model)
+        return float(sum(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)))
+
+    return Meter(ms, "a clock")
+
+
+def test_a_latency_is_a_goal_that_is_kept() -> None:
+    model, asked = network("resnet8", width=2), list[nn.Module]()
+    meter = clock(asked)
+    before = meter.ms(model)
+    order = Order(Goal("max_latency_ms", 0.75 * before, meter.label), grounds=Grounds(meter=meter))
+    pruned, report = prune_channels(model, SHAPES["resnet8"], order)
+    assert 0.6 * before < meter.ms(pruned) == report.after <= 0.75 * before == 0.75 * report.before
+    assert report.told().startswith(f"{report.after:.3g} of {before:.3g} ms are left, at most")
+    assert len(asked) <= 12
+    share = replace(order, goal=Goal("reduce_latency", 0.25, meter.label))
+    assert prune_channels(model, SHAPES["resnet8"], share)[1].after == report.after
+    as_it_is = replace(order, goal=Goal("max_latency_ms", 2 * before, meter.label))
+    assert prune_channels(model, SHAPES["resnet8"], as_it_is)[1].after == before
+
+
+def test_a_latency_that_cannot_be_reached_says_which_can() -> None:
+    model, meter = network("resnet8", width=2), clock([])
+    order = Order(Goal("max_latency_ms", 1.0, meter.label), grounds=Grounds(meter=meter))
+    with pytest.raises(
+        StageFailed,
+        match=r"max_latency_ms is 1; .* at least \d+ of \d+ ms stay \(a clock\): raise prune\.max_latency_ms to \d+",
+    ) as seen:
+        prune_channels(model, SHAPES["resnet8"], order)
+    nearest = float(str(seen.value).partition("raise prune.max_latency_ms to ")[2].split(",")[0])
+    reached = prune_channels(model, SHAPES["resnet8"], replace(order, goal=Goal("max_latency_ms", nearest, "a clock")))
+    assert reached[1].after == nearest

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.nn.models.inputs import ImageInput
-from dlx_deploy.nn.pruning.channels import count_macs, prune_channels
+from dlx_deploy.nn.pruning.channels import prune_channels
+from dlx_deploy.nn.pruning.costs import count_macs
 from dlx_deploy.nn.pruning.order import Goal, Order
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
 

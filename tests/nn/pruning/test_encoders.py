@@ -17,7 +17,8 @@ from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.nn.models.inputs import ImageInput, InputSpec, TokenInput
 from dlx_deploy.nn.models.registry import build_model
-from dlx_deploy.nn.pruning.channels import count_macs, prune_channels
+from dlx_deploy.nn.pruning.channels import prune_channels
+from dlx_deploy.nn.pruning.costs import count_macs
 from dlx_deploy.nn.weights.network import Architecture, build, load_model, save_model
 
 from ...arrays import check_parity, quantize_model, run_onnx, text_spec

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlx_deploy.nn.pruning.channels import count_macs, count_parameters
+from dlx_deploy.nn.pruning.costs import count_macs, count_parameters
 from dlx_deploy.nn.pruning.groups import remove, resolve
 from dlx_deploy.nn.pruning.operations import rule_for
 from dlx_deploy.nn.pruning.trace import trace_channels

@@ -12,7 +12,7 @@ from dlx_deploy.nn.models.attention import Attention
 from dlx_deploy.nn.models.inputs import TokenInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.pruning.heads import has_heads, prune_heads
-from dlx_deploy.nn.pruning.order import Goal, Order
+from dlx_deploy.nn.pruning.order import Goal, Grounds, Meter, Order
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
 
 SPEC = TokenInput(50, 16)
@@ -133,3 +133,30 @@ def test_heads_go_one_layer_at_a_time() -> None:
     pruned, report = prune_heads(wide, SPEC, Order(Goal(asked=0.1), round_to=128))
     assert 0.08 <= report.reduction <= 0.14
     assert sorted(m.heads for m in pruned.modules() if isinstance(m, Attention))[0] < 4
+
+
+def test_a_latency_and_parameters_are_goals_of_heads_too() -> None:
+    model = network("transformer")
+    meter = Meter(lambda m: float(sum(p.numel() for p in m.parameters())), "a clock")
+    size = meter.ms(model)
+    timed = Order(Goal("max_latency_ms", 0.8 * size, "a clock"), grounds=Grounds(meter=meter))
+    _, report = prune_heads(model, SPEC, timed)
+    assert report.after == report.params_after <= 0.8 * size
+    _, by_size = prune_heads(model, SPEC, Order(Goal("reduce_parameters", 0.2)))
+    assert by_size.share == pytest.approx(0.2, abs=0.03)
+    with pytest.raises(StageFailed, match=r"max_latency_ms is 5; with round_to = 8 at least .* raise prune\.max_lat"):
+        prune_heads(model, SPEC, Order(Goal("max_latency_ms", 5.0, "a clock"), grounds=Grounds(meter=meter)))
+
+
+def test_layers_that_are_alike_are_ranked_together() -> None:
+    """The weak heads all lie in the first layer: one by one each layer loses as many, together the first loses more."""
+    model = network("transformer")
+    with torch.no_grad():
+        for linear in (model.layers[0].attention.query, model.layers[0].attention.out):  # type: ignore[index,union-attr]
+            linear.weight *= 0.01
+    heads = {}
+    for grouping in ("layer", "isomorphic"):
+        pruned, _ = prune_heads(model, SPEC, Order(Goal(asked=0.25), grouping=grouping))  # type: ignore[arg-type]
+        heads[grouping] = [m.heads for m in pruned.modules() if isinstance(m, Attention)]
+    assert heads["layer"][0] == heads["layer"][1]
+    assert heads["isomorphic"][0] < heads["isomorphic"][1]

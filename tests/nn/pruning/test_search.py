@@ -94,3 +94,76 @@ LOWER = "lower prune.reduce_macs to 0.15, or "
 )
 def test_advice_is_what_helps(reach: dict[tuple[int, bool], float], text: str) -> None:
     assert remedy(Goal(asked=0.3), (8, True), reach, 1.0) == text
+
+
+def test_parts_of_a_family_lose_what_is_weakest_in_any_of_them() -> None:
+    strong, weak = Part(np.arange(17.0, 33), 4, "alike"), Part(np.arange(1.0, 17), 4, "alike")
+    cost = linear([1, 1])
+    assert mildest([strong, weak], cost, 32, 0.25) == [16, 8]
+    assert mildest([strong, weak], cost, 32, 0.5) == [12, 4]  # of each part something stays
+    alone = [Part(part.strength, 4) for part in (strong, weak)]
+    assert mildest(alone, cost, 32, 0.25) == [12, 12]
+    assert mildest([strong, weak, Part(np.ones(16), 4)], linear([1, 1, 1]), 48, 0.25) == [16, 8, 12]
+
+
+def test_steps_of_equal_strength_are_taken_one_after_the_other() -> None:
+    """Sums of equal numbers are not equal to the last bit; a part must not give back what it lost."""
+    parts = [Part(np.full(units, 0.1), 8, "alike") for units in (20, 20, 13)]
+    for share in np.linspace(0.05, 0.95, 19):
+        kept = mildest(parts, linear([1, 1, 1]), 53, float(share))
+        assert all(count in (20, 13, 16, 8) for count in kept)
+        assert 1 - sum(kept) / 53 >= min(share, 1 - 24 / 53) - TOLERANCE
+
+
+def test_a_cost_that_is_slow_to_tell_is_asked_seldom() -> None:
+    asked = []
+    parts = [part(512, 1), part(64, 8)]
+
+    def cost(kept: Sequence[int]) -> float:
+        asked.append(kept)
+        return linear([1, 20])(kept)
+
+    kept = mildest(parts, cost, 512 + 1280, 0.3, near=0.0)
+    assert len(asked) <= 10
+    assert 0.3 <= 1 - cost(kept) / 1792 < 0.4
+
+
+@pytest.mark.parametrize(
+    ("goal", "before", "reach", "nearest", "most", "told"),
+    [
+        (
+            Goal("max_latency_ms", 1.0, "estimate"),
+            8.0,
+            "at least 3.33 of 8 ms stay (estimate)",
+            "raise prune.max_latency_ms to 3.334",
+            "at least 3.33 ms",
+            "4 of 8 ms are left, at most 1 asked (prune.max_latency_ms); estimate",
+        ),
+        (
+            Goal("reduce_latency", 0.7, "measured"),
+            8.0,
+            "at most 0.583 of the latency (measured) can be removed",
+            "lower prune.reduce_latency to 0.583",
+            "at most 0.583",
+            "0.500 of the latency removed, 0.7 asked (prune.reduce_latency); measured",
+        ),
+    ],
+)
+def test_a_latency_is_spoken_of_as_one(
+    goal: Goal, before: float, reach: str, nearest: str, most: str, told: str
+) -> None:
+    share = 1 - 3.3333 / 8
+    assert goal.reach(share, before) == reach
+    assert goal.nearest(share, before) == nearest
+    assert goal.most(share, before) == most
+    assert goal.told(before, 4.0) == told
+    assert (goal.share(before), goal.near) == ({"max_latency_ms": 0.875}.get(goal.key, 0.7), 0.0)
+
+
+def test_rounds_take_the_same_share_of_what_they_find() -> None:
+    goal = Goal(asked=0.51)
+    first, second = goal.of_round(1, 2, 0.0).asked, goal.of_round(2, 2, 0.3).asked
+    assert first == pytest.approx(0.3)
+    assert second == pytest.approx(0.3)
+    assert goal.of_round(2, 2, 0.4).asked == pytest.approx(1 - 0.49 / 0.6)
+    assert goal.of_round(2, 2, 0.6).asked == 0.0

@@ -20,7 +20,8 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.nn.models.inputs import ImageInput
-from dlx_deploy.nn.pruning.channels import count_macs, prune_channels
+from dlx_deploy.nn.pruning.channels import prune_channels
+from dlx_deploy.nn.pruning.costs import count_macs
 from dlx_deploy.nn.weights.attention import SplitAttention, split_attention, why_whole
 from dlx_deploy.nn.weights.network import Architecture, build, load_model, save_model
 

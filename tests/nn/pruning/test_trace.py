@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.nn.pruning.channels import prune_channels
+from dlx_deploy.nn.pruning.order import Goal, Grounds, Order
 
 from .networks import SHAPE, TWO, Net, as_much_as_possible, block, silenced
 
@@ -137,3 +138,12 @@ def test_parameters_that_two_layers_share_stay() -> None:
     pruned, report = as_much_as_possible(model)
     assert pruned.parts[0].weight is pruned.parts[1].weight  # type: ignore[index,union-attr]
     assert set(report.channels) == {"parts.2.0", "parts.2.1", "head"}
+
+
+def test_how_far_a_network_was_followed_is_told() -> None:
+    told: list[tuple[float, float]] = []
+    twice = Net(lambda x, a, b: b(a(a(x))), block(32, 32), block(32, 32))
+    grounds = Grounds(progress=lambda done, total, text="": told.append((done, total)))
+    prune_channels(twice, SHAPE, Order(Goal(asked=0.1), round_to=1, keep_trunk=False, grounds=grounds))
+    inmost = [module for module in twice.modules() if not any(module.children())]
+    assert told == [(number, len(inmost)) for number in range(1, len(inmost) + 1)]
