@@ -25,10 +25,14 @@ def watching(part: str) -> set[str]:
     return {name for name, seen in BEFORE.items() if part in seen["code"]}
 
 
+LOOKS_AT_EXPORTS = {"convert", "export", "prune"}
+"""``prune`` where its goal is a latency: that of an exported network."""
+
+
 def test_one_operator_for_another_in_the_rewriting_of_networks() -> None:
     text = (ROOT / "graph/passes/pooling.py").read_text()
     assert text.count("AveragePool") > 0
-    assert touched({"graph/passes/pooling.py": text.replace("AveragePool", "MaxPool")}) == {"convert", "export"}
+    assert touched({"graph/passes/pooling.py": text.replace("AveragePool", "MaxPool")}) == LOOKS_AT_EXPORTS
 
 
 def test_one_operator_for_another_in_the_lowering_of_opsets() -> None:
@@ -36,7 +40,7 @@ def test_one_operator_for_another_in_the_lowering_of_opsets() -> None:
     assert text.count('"Identity"') > 0
     seen = touched({"graph/passes/opset.py": text.replace('"Identity"', '"Relu"')})
     assert seen >= {"export"}
-    assert not seen & {"data", "teacher", "logits", "distill", "prune"}
+    assert not seen & {"data", "teacher", "logits", "distill"}
 
 
 def test_a_file_that_is_shipped_and_that_no_stage_imports() -> None:
