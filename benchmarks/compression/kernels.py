@@ -151,14 +151,14 @@ def table_of(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def masked(cpu: str, arguments: Sequence[str]) -> int:
-    """The exit code of this benchmark in a process that sees a lesser CPU."""
+def masked(cpu: str, arguments: Sequence[str], script: str = __file__) -> int:
+    """The exit code of a benchmark in a process that sees a lesser CPU."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "masked_cpuid.so"
         source = HERE / "masked_cpuid.c"
         subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
         environment = {**os.environ, "LD_PRELOAD": str(library), "MASKED_CPUID": cpu}
-        return subprocess.run([sys.executable, __file__, *arguments], env=environment, check=False).returncode
+        return subprocess.run([sys.executable, script, *arguments], env=environment, check=False).returncode
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ from dlx_deploy.stages.quantize import LayerPrecisions, read_precisions
 from dlx_deploy.stages.support.engine import CompileParams, build_settings, builder_for, compile_engine
 from dlx_deploy.stages.support.hazards import hazard_notes, refuse_hazards, write_operators
 from dlx_deploy.targets import Profile
+from dlx_deploy.targets.kernels import kernel_table
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
@@ -89,23 +90,42 @@ def _measure(job: Job[CompileParams], device: Device) -> tuple[str, str, Metrics
     if speedup.lower is not None and speedup.lower >= least:
         return "int8", f"INT8 is at least {claim}", metrics
     if speedup.upper is not None and speedup.upper < least:
-        return "fp32", f"INT8 is not {claim}", metrics
+        return "fp32", f"INT8 is not {claim}{_why_slower(job)}", metrics
     undecided = f"whether INT8 is {claim} is undecided, and then FP32 stays"
     return "fp32", f"{undecided}: raise compile.rounds to decide, or set quantize.precision", metrics
 
 
 def _estimate(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
-    """The faster one on another CPU, by the same estimate that ``verify`` shows."""
+    """The faster one on another CPU, by the estimate that ``verify`` shows and what islands of floating point cost."""
     from dlx_deploy.graph.analysis.cost import layer_costs
+    from dlx_deploy.graph.analysis.islands import island_costs
     from dlx_deploy.targets.roofline import estimate
 
-    fp32, int8 = (estimate(layer_costs(job.inputs[name]), job.target).latency_ms for name in ("onnx", "quantized"))
+    onnx, quantized = job.inputs["onnx"], job.inputs["quantized"]
+    fp32 = estimate(layer_costs(onnx), job.target).latency_ms
+    int8 = estimate([*layer_costs(quantized), *island_costs(quantized)], job.target).latency_ms
     precision = "int8" if fp32 / int8 >= job.params.min_speedup else "fp32"
     reason = (
         f"this machine is not the target: the roofline estimate, not a measurement, is {int8:.3g} ms for INT8 and "
         f"{fp32:.3g} ms for FP32 there; a build on that machine would decide by timing them"
     )
+    if precision == "fp32":
+        reason += _why_slower(job)
     return precision, reason, {"fp32_estimate_ms": fp32, "int8_estimate_ms": int8}
+
+
+def _why_slower(job: Job[CompileParams]) -> str:
+    """What INT8 loses by, where it is known, and what to set."""
+    from dlx_deploy.graph.analysis.islands import island_words
+
+    words = island_words(job.inputs["quantized"])
+    if not words:
+        return ""
+    remedy = "set quantize.precision = 'fp32' to leave INT8 out from the start"
+    if not job.target.quantization.kernels:
+        known = ", ".join(kernel_table().cpus)
+        remedy = f"set quantization.kernels in the target's profile if the CPU is one of {known}, or {remedy}"
+    return f"; between its layers {words} are computed in floating point; {remedy}"
 
 
 def _recipe(
@@ -161,7 +181,15 @@ def judge(profile: Profile, outputs: Mapping[str, Path], metrics: Metrics) -> Se
 
 def notes(config: Config, profile: Profile, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
     """What the graph would meet on the target, and where the timings of INT8 and FP32 decided nothing."""
-    return [*hazard_notes(profile, outputs), *_undecided(config, metrics)]
+    return [*hazard_notes(profile, outputs), *_undecided(config, metrics), *_refused(config, outputs, metrics)]
+
+
+def _refused(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
+    """Why FP32 is shipped where INT8 was timed, or estimated, to be slower."""
+    measured = metrics.get("int8_speedup_upper", math.inf) < config.compile.min_speedup
+    if not measured and ("int8_estimate_ms" not in metrics or metrics["int8"]):
+        return []
+    return [f"FP32 is shipped: {msgspec.json.decode(outputs['recipe.json'].read_bytes())['reason']}"]
 
 
 def _undecided(config: Config, metrics: Metrics) -> Sequence[str]:
@@ -177,7 +205,7 @@ def _undecided(config: Config, metrics: Metrics) -> Sequence[str]:
 
 STAGE = Stage(
     name="compile",
-    version=4,
+    version=5,
     params=CompileParams,
     inputs=("onnx", "quantized", "layers", "data"),
     outputs=("engine", "model.onnx", "operators.json", "recipe.json", "timings.json"),
@@ -186,6 +214,7 @@ STAGE = Stage(
     uses=(
         "kind",
         "arch",
+        "quantization",
         "backends",
         "device_tree_model",
         "workspace_mib",

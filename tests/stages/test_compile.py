@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The models of these tests are words; ``support/test_hazards`` has graphs."""
     written = b'{"operators": [], "schema": 1}'
     monkeypatch.setattr(compile_stage, "write_operators", lambda out: (out / "operators.json").write_bytes(written))
+    monkeypatch.setattr("dlx_deploy.graph.analysis.islands.island_words", lambda source: "")
+    monkeypatch.setattr("dlx_deploy.graph.analysis.islands.island_costs", lambda source: [])
 
 
 def noted(folder: Path, metrics: dict[str, float]) -> Any:
@@ -91,6 +94,25 @@ def test_the_faster_is_shipped(
     assert recipe["precision"] == shipped.decode()
     assert metrics["int8_speedup"] == pytest.approx(fp32 / int8)
     assert not {"int8_speedup", "int8_latency_p50_ms"} & set(recipe)  # timings are not shipped
+
+
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [
+        ("cpu-x86_64", r"floating point; set quantize\.precision = 'fp32' to leave INT8 out"),
+        ("rpi5", r"floating point; set quantization\.kernels in the target's profile if the CPU is one of avx2, "),
+    ],
+)
+def test_int8_that_loses_says_by_what(
+    target: str, remedy: str, tmp_path: Path, times: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlx_deploy.graph.analysis.islands.island_words", lambda source: "19 HardSwish and 9 Mul")
+    times.update(fp32=1.0, int8=2.0)
+    model, recipe, metrics = run(tmp_path, target, FakeDevice(ms=times))
+    assert model == b"fp32"
+    assert re.search(r"INT8 is not 1\.05 times .*; between its layers 19 HardSwish and 9 Mul are", recipe["reason"])
+    assert re.search(remedy, recipe["reason"])
+    assert noted(tmp_path, metrics) == [f"FP32 is shipped: {recipe['reason']}"]
 
 
 def test_one_lucky_moment_decides_nothing(tmp_path: Path, times: dict[str, Any]) -> None:
