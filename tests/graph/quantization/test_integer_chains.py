@@ -145,12 +145,13 @@ def test_nothing_is_rounded_for_no_layer() -> None:
 
 
 def test_an_answer_is_never_made_of_integers() -> None:
+    """Not even where a layer reads it as well."""
     net = Net()
-    net.conv("a", net.planes(), 1, 8)
-    net.add("swish", "HardSwish", "a")
-    net.conv("b", "swish", 8, 8)
-    net.add("logits", "HardSwish", "b")
-    assert placed(net.model(8, (8, 8))).gates == ("swish/HardSwish",)
+    net.conv("a", net.add("swish", "HardSwish", net.conv("first", net.planes(), 1, 8)), 8, 8)
+    net.conv("b", net.add("logits", "HardSwish", "a"), 8, 8)
+    net.conv("c", "b", 8, 8)
+    placement = placed(net.model(8, (8, 8)))
+    assert placement.gates == ("swish/HardSwish",)
 
 
 def test_a_gate_stays_whole_where_the_plan_leaves_its_tensors() -> None:

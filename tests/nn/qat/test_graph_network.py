@@ -87,7 +87,7 @@ def test_gates_on_integers_learn_as_they_are_written() -> None:
     plan, learned = learned_plan(learning, network), learned_model(model, network)
     agreement, sqnr_db = check_written(learning.written(learned, plan), network, samples, exact=True)
     assert agreement == 1
-    assert sqnr_db > WRITTEN_DB + 10  # gates that are not rounded in torch end below
+    assert sqnr_db > 100  # 53 where torch does not round the gates
 
 
 def test_a_graph_with_other_scales_or_weights_is_refused() -> None:
