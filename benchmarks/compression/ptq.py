@@ -145,7 +145,8 @@ def rows_of(case: Case, styles: list[str], peers: dict[str, str], folder: Path) 
         for peer, python in peers.items():
             found = _peer(peer, python, style, case, folder)
             made = {} if "failed" in found else judged.row(folder / "peer.onnx", exact)
-            yield {"network": case.name, "style": style, "weights": "int8", "method": peer} | found | made
+            weights = "int4" if peer.endswith("int4") else "int8"
+            yield {"network": case.name, "style": style, "weights": weights, "method": peer} | found | made
 
 
 def _ours(case: Case, style: str, bits: int, effort: Any, folder: Path) -> dict[str, Any]:

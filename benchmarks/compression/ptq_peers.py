@@ -8,6 +8,7 @@ here and a line in ``PEERS``; STYLE is ``tensorrt``, ``cpu`` or ``cpu-reduced``.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -79,7 +80,7 @@ def modelopt_max(style: str, source: str, images: Any, out: str) -> Made:
     return modelopt.__version__, make
 
 
-def aimet_per_channel(style: str, source: str, images: Any, out: str) -> Made:
+def aimet_per_channel(style: str, source: str, images: Any, out: str, weights: str = "int8") -> Made:
     """``QuantizationSimModel`` with its configuration for weights per channel; for TensorRT symmetric."""
     import tempfile
     from pathlib import Path
@@ -99,7 +100,11 @@ def aimet_per_channel(style: str, source: str, images: Any, out: str) -> Made:
             json.dump(config, file)
             file.flush()
             network = aimet_onnx.QuantizationSimModel(
-                onnx.load(source), config_file=file.name, dummy_input=batches[0], providers=["CPUExecutionProvider"]
+                onnx.load(source),
+                param_type=weights,
+                config_file=file.name,
+                dummy_input=batches[0],
+                providers=["CPUExecutionProvider"],
             )
             network.compute_encodings(batches)
         made = network.to_onnx_qdq(
@@ -118,6 +123,7 @@ PEERS: dict[str, Callable[[str, str, Any, str], Made]] = {
     "nncf": nncf_defaults,
     "modelopt": modelopt_max,
     "aimet": aimet_per_channel,
+    "aimet int4": functools.partial(aimet_per_channel, weights="int4"),
 }
 
 
