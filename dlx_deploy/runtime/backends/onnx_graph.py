@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import List, Optional, Sequence
 
 import numpy as np
@@ -147,7 +148,7 @@ def tensor_array(tensor: Sequence[Field]) -> Optional[Array]:
         return None
     dims = tensor_shape(tensor)
     values = _values(tensor, kind)
-    if values.size != int(np.prod(dims, dtype=np.float64)):
+    if values.size != math.prod(dims):
         raise Malformed(f"the tensor {tensor_name(tensor)!r} has {values.size} values for the shape {dims}")
     return values.reshape(dims)
 
@@ -162,7 +163,7 @@ def int4_array(tensor: Sequence[Field]) -> Array:
     raw = b"".join(bytes(as_bytes(field)) for field in tensor if field[0] == RAW_DATA)
     if not raw:
         raw = bytes(n & 0xFF for field in tensor if field[0] == INT32_DATA for n in read_numbers(field))
-    count = int(np.prod(dims, dtype=np.float64))
+    count = math.prod(dims)  # of any size, where somebody wrote so
     if len(raw) != (count + 1) // 2:
         raise Malformed(f"the tensor {tensor_name(tensor)!r} has {len(raw)} bytes for the shape {dims} of INT4")
     packed = np.frombuffer(raw, np.uint8)

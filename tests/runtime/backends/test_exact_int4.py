@@ -89,8 +89,26 @@ def test_an_operator_that_means_something_else_in_the_older_opset_keeps_its_own(
     assert made.opset_import[0].version == 21
 
 
-def test_too_few_bytes_are_no_weights() -> None:
+@pytest.mark.parametrize(
+    ("dims", "left", "message"),
+    [
+        ([64, 6], 191, r"191 bytes for the shape \[64, 6\] of INT4"),
+        ([2**62] * 20, 192, r"192 bytes for the shape \[46"),
+    ],
+)
+def test_bytes_that_are_not_those_of_the_shape_are_no_weights(dims: list[int], left: int, message: str) -> None:
     stored = int4_tensor(STEPS, "w")
-    stored.raw_data = stored.raw_data[:-1]
-    with pytest.raises(PackageError, match=r"the tensor 'w' has 191 bytes for the shape \[64, 6\] of INT4"):
+    stored.raw_data = stored.raw_data[:left]
+    del stored.dims[:]
+    stored.dims.extend(dims)
+    with pytest.raises(PackageError, match=rf"the tensor 'w' has {message}"):
         exact_model(product(stored=stored).SerializeToString())
+
+
+def test_a_shape_beyond_all_numbers_is_no_shape() -> None:
+    scales = numpy_helper.from_array(np.ones((2, 6), np.float32), "s")
+    model = product()
+    scales.dims.extend([2**62] * 20)
+    model.graph.initializer[1].CopyFrom(scales)
+    with pytest.raises(PackageError, match=r"the tensor 's' has 12 values for the shape \[2, 6, 46"):
+        exact_model(model.SerializeToString())
