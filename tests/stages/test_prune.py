@@ -9,7 +9,7 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
-from dlx_deploy.config import Config, Data, Package, Prune, Training
+from dlx_deploy.config import Config, Data, Export, Package, Prune, Training
 from dlx_deploy.devices.device import Device
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.models.inputs import ImageInput
@@ -28,7 +28,7 @@ from dlx_deploy.stages.prune import STAGE, notes
 from dlx_deploy.stages.support.pruning import metered
 from dlx_deploy.stages.support.pruning import rehearsed as rehearsed_grounds
 from dlx_deploy.targets import load_target
-from dlx_deploy.tasks import prepare
+from dlx_deploy.tasks import find_task, prepare
 
 from ..devices.fake import FakeDevice
 from .support.planning import planned, rehearsed, texts
@@ -280,6 +280,8 @@ def test_a_latency_looks_at_the_target_and_others_do_not(tmp_path: Path) -> None
     assert stage.measures_host
     assert "roofline" in stage.uses
     assert "onnxruntime" in stage.tools
+    orin = seen_by("prune", load_target("jetson-orin-nano-8gb").profile, stage.uses)
+    assert find_task("sequence-classification").inputs.exported(Export(), orin).length == "fixed"
     with pytest.raises(
         ConfigError, match=r"prune\.max_latency_ms is 0\.001, and on jetson\S* a single .* could have is 0\.00\d+"
     ):

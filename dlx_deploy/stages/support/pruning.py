@@ -31,7 +31,7 @@ __all__ = ["check_latency", "grounds", "metered", "rehearsed"]
 _ROUNDS = 200
 """Timings of a network, each beside one of the network as it came."""
 _BEFORE, _NOW = "before", "now"
-_LOOKS_AT = ("kind", "name", "roofline", "power_mode", "precisions", "opset", "backend_order")
+_LOOKS_AT = ("kind", "name", "roofline", "power_mode", "precisions", "opset", "backends")
 
 
 @dataclasses.dataclass
