@@ -183,12 +183,14 @@ class Offers:
 
     ``networks`` and ``candidates``, their ONNX models, are chains: each was made from the one before it, the first is
     the reference for all. What is shipped is the last candidate, or the one before it where that is not slower.
-    ``outputs``: everything else, under the name of what it is to others.
+    ``outputs``: everything else, under the name of what it is to others. ``instead``: names that an earlier step
+    offered too, whose place is taken.
     """
 
     outputs: Mapping[str, Output] = field(default_factory=dict)
     networks: Mapping[str, Network] = field(default_factory=dict)
     candidates: Mapping[str, Output] = field(default_factory=dict)
+    instead: Sequence[str] = ()
 
     def output(self, name: str) -> Output:
         """The output ``name``.
@@ -204,15 +206,15 @@ class Offers:
         """These and those of a later step.
 
         Raises:
-            ValueError: a name is offered twice.
+            ValueError: a name is offered twice, and not ``instead``.
         """
         twice = [
             *(self.outputs.keys() & later.outputs.keys()),
             *(self.networks.keys() & later.networks.keys()),
             *(self.candidates.keys() & later.candidates.keys()),
         ]
-        if twice:
-            raise ValueError(f"{', '.join(sorted(twice))} is offered by an earlier stage too; choose another name")
+        if twice := sorted(set(twice).difference(later.instead)):
+            raise ValueError(f"{', '.join(twice)} is offered by an earlier stage too; choose another name")
         return Offers(
             {**self.outputs, **later.outputs},
             {**self.networks, **later.networks},

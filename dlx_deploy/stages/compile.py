@@ -1,7 +1,8 @@
 """compile: what the target loads.
 
 For a CPU that is this machine, INT8 and FP32 are timed in turn and INT8 is shipped only if it is shown to be faster;
-for another CPU the roofline estimate decides, and is named as what it is. For a TensorRT target the ONNX travels with
+for another CPU the roofline estimate decides, and is named as what it is. Where ``quantize`` restored layers, INT8 is
+the fastest of the graphs that keep to its budget (``support.fastest``). For a TensorRT target the ONNX travels with
 the recipe that the builder on the device follows; an engine goes along where it can be built here, and otherwise
 TensorRT-RTX, where it is installed, compiles the graph as a check.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +24,9 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
 from dlx_deploy.runtime.engine.settings import BuildSettings
-from dlx_deploy.stages.quantize import LayerPrecisions, read_precisions
+from dlx_deploy.stages.quantize import QUANTIZED, TRIED, LayerPrecisions, read_precisions
 from dlx_deploy.stages.support.engine import CompileParams, build_settings, builder_for, compile_engine
+from dlx_deploy.stages.support.fastest import GIVEN, INT8, TIMED, Graphs, read_timed, timed_notes
 from dlx_deploy.stages.support.hazards import hazard_notes, refuse_hazards, write_operators
 from dlx_deploy.targets import Profile
 from dlx_deploy.targets.kernels import kernel_table
@@ -33,38 +36,54 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE"]
 
+SENSITIVITY = "sensitivity"
 _RECIPE_SCHEMA, _TIMINGS_SCHEMA = 2, 1
 """Of ``recipe.json``, which is in a package, and of ``timings.json``."""
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """What is shipped and why. ``graph``: of the INT8 graphs the chosen one; ``measured``: milliseconds, by graph."""
+
+    precision: str
+    reason: str
+    metrics: Metrics = field(default_factory=dict)
+    graph: str = GIVEN
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
 def run(job: Job[CompileParams]) -> Metrics:
     """Write ``model.onnx``, ``recipe.json`` (no timings: it is shipped), ``timings.json``, ``engine/``, and in
-    ``operators.json`` what the table of hazards asks of the graph.
+    ``operators.json`` what the table of hazards asks of the graph; of the INT8 graph that was chosen
+    ``quantized.onnx``, ``layers.json`` and ``sensitivity.json``, and in ``trials.json`` what it was chosen from.
     """
-    asked = read_precisions(job.inputs["layers"])
-    precision, reason, metrics = _choose(job, asked)
-    chosen = job.inputs["onnx" if precision == "fp32" else "quantized"]
-    shutil.copyfile(chosen, job.out / "model.onnx")
+    asked, graphs = read_precisions(job.inputs["layers"]), Graphs.of(job)
+    choice = _choose(job, asked, graphs)
+    graphs.keep(job, asked, choice.graph, choice.measured)
+    asked = read_precisions(job.out / "layers.json")
+    precision = choice.precision
+    shutil.copyfile(job.inputs["onnx"] if precision == "fp32" else job.out / INT8, job.out / "model.onnx")
     write_operators(job.out)
     settings = build_settings(job, asked)
-    (job.out / "recipe.json").write_bytes(canonical_json(_recipe(job, asked, settings, precision, reason)))
+    (job.out / "recipe.json").write_bytes(canonical_json(_recipe(job, asked, settings, precision, choice.reason)))
     engine, engine_metrics = compile_engine(job, settings)
-    metrics = {**metrics, **engine_metrics}
+    metrics = {**choice.metrics, **engine_metrics}
     (job.out / "timings.json").write_bytes(canonical_json({"schema": _TIMINGS_SCHEMA, **metrics}))
     return {**metrics, "int8": float(precision == "int8"), "engine_shipped": float(engine == "shipped")}
 
 
-def _choose(job: Job[CompileParams], asked: LayerPrecisions) -> tuple[str, str, Metrics]:
+def _choose(job: Job[CompileParams], asked: LayerPrecisions, graphs: Graphs) -> _Choice:
     if asked.precision == "fp32":
-        return "fp32", "the quantize stage kept FP32", {}
+        return _Choice("fp32", "the quantize stage kept FP32")
     if job.target.kind != "cpu":
-        return asked.precision, f"the target runs {asked.precision.upper()}; its speed is measured on the board", {}
+        reason = f"the target runs {asked.precision.upper()}; its speed is measured on the board"
+        return _Choice(asked.precision, reason, graph=graphs.fastest_estimated(job))
     if job.params.precision == asked.precision:
-        return asked.precision, f"the configuration asks for {asked.precision.upper()}", {}
-    return _measure(job, job.device) if job.device else _estimate(job)
+        return _Choice(asked.precision, f"the configuration asks for {asked.precision.upper()}")
+    return _measure(job, graphs, job.device) if job.device else _estimate(job, graphs)
 
 
-def _measure(job: Job[CompileParams], device: Device) -> tuple[str, str, Metrics]:
+def _measure(job: Job[CompileParams], graphs: Graphs, device: Device) -> _Choice:
     """INT8 where it is shown to be fast enough; where it is shown not to be, or that is undecided, FP32.
 
     The reason has no figure: it is shipped, and no timing is the same twice.
@@ -75,34 +94,37 @@ def _measure(job: Job[CompileParams], device: Device) -> tuple[str, str, Metrics
 
     data = open_data(job.inputs["data"])
     samples = data.samples("validation")
-    models = {"fp32": job.inputs["onnx"], "int8": job.inputs["quantized"]}
+    models, least = {"fp32": job.inputs["onnx"], **graphs.models}, job.params.min_speedup
     latency = device.latencies(models, samples[:1], job.params.rounds, job.params.threads, job.progress)
-    speedup = paired_speedup(latency["fp32"].block_p50_ms, latency["int8"].block_p50_ms, CONFIDENCE)
+    best = graphs.fastest_measured(latency, least)
+    speedup = paired_speedup(latency["fp32"].block_p50_ms, latency[best].block_p50_ms, CONFIDENCE)
     bounds = {"int8_speedup_lower": speedup.lower, "int8_speedup_upper": speedup.upper}
     metrics = {
         "fp32_latency_p50_ms": latency["fp32"].p50_ms,
-        "int8_latency_p50_ms": latency["int8"].p50_ms,
+        "int8_latency_p50_ms": latency[best].p50_ms,
         "int8_speedup": speedup.ratio,
         **{name: bound for name, bound in bounds.items() if bound is not None},
     }
-    least = job.params.min_speedup
     claim = f"{least:g} times as fast as FP32 on this machine (paired timings, {100 * CONFIDENCE:g} % confidence)"
+    measured = {name: latency[name].p50_ms for name in graphs.models}
     if speedup.lower is not None and speedup.lower >= least:
-        return "int8", f"INT8 is at least {claim}", metrics
+        return _Choice("int8", f"INT8 is at least {claim}", metrics, best, measured)
     if speedup.upper is not None and speedup.upper < least:
-        return "fp32", f"INT8 is not {claim}{_why_slower(job)}", metrics
+        return _Choice("fp32", f"INT8 is not {claim}{_why_slower(job, graphs.models[best])}", metrics, best, measured)
     undecided = f"whether INT8 is {claim} is undecided, and then FP32 stays"
-    return "fp32", f"{undecided}: raise compile.rounds to decide, or set quantize.precision", metrics
+    reason = f"{undecided}: raise compile.rounds to decide, or set quantize.precision"
+    return _Choice("fp32", reason, metrics, best, measured)
 
 
-def _estimate(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
+def _estimate(job: Job[CompileParams], graphs: Graphs) -> _Choice:
     """The faster one on another CPU, by the estimate that ``verify`` shows and what islands of floating point cost."""
     from dlx_deploy.graph.analysis.cost import layer_costs
     from dlx_deploy.graph.analysis.islands import island_costs
     from dlx_deploy.targets.roofline import estimate
 
-    onnx, quantized = job.inputs["onnx"], job.inputs["quantized"]
-    fp32 = estimate(layer_costs(onnx), job.target).latency_ms
+    best = graphs.fastest_estimated(job)
+    quantized = graphs.models[best]
+    fp32 = estimate(layer_costs(job.inputs["onnx"]), job.target).latency_ms
     int8 = estimate([*layer_costs(quantized), *island_costs(quantized)], job.target).latency_ms
     precision = "int8" if fp32 / int8 >= job.params.min_speedup else "fp32"
     reason = (
@@ -110,15 +132,15 @@ def _estimate(job: Job[CompileParams]) -> tuple[str, str, Metrics]:
         f"{fp32:.3g} ms for FP32 there; a build on that machine would decide by timing them"
     )
     if precision == "fp32":
-        reason += _why_slower(job)
-    return precision, reason, {"fp32_estimate_ms": fp32, "int8_estimate_ms": int8}
+        reason += _why_slower(job, quantized)
+    return _Choice(precision, reason, {"fp32_estimate_ms": fp32, "int8_estimate_ms": int8}, best)
 
 
-def _why_slower(job: Job[CompileParams]) -> str:
+def _why_slower(job: Job[CompileParams], quantized: Path) -> str:
     """What INT8 loses by, where it is known, and what to set."""
     from dlx_deploy.graph.analysis.islands import island_words
 
-    words = island_words(job.inputs["quantized"])
+    words = island_words(quantized)
     if not words:
         return ""
     remedy = "set quantize.precision = 'fp32' to leave INT8 out from the start"
@@ -145,7 +167,10 @@ def _recipe(
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
-    """One step, which chooses between the last candidate, ``quantized``, and what that was made from, ``onnx``."""
+    """One step, which chooses between the last candidate, ``quantized``, and what that was made from, ``onnx``.
+
+    In the place of the last candidate comes the graph that was chosen of those that ``quantize`` tried.
+    """
     params = CompileParams(
         **msgspec.structs.asdict(config.compile),
         precision=config.quantize.precision,
@@ -154,7 +179,10 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         builder=builder_for(config, profile),
     )
     *_, source, quantized = upstream.candidates.values()
+    *_, last = upstream.candidates
     own = {name: upstream.output(name) for name in ("layers", "data")}
+    if last == QUANTIZED:
+        own |= {name: upstream.outputs[name] for name in (TRIED, SENSITIVITY) if name in upstream.outputs}
     inputs = {"onnx": source, "quantized": quantized, **own}
     step = Step(
         name="compile",
@@ -165,8 +193,13 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         gates=partial(judge, profile),
         notes=partial(notes, config, profile),
     )
-    shipped = {"shipped": "model.onnx", "recipe": "recipe.json", "engine": "engine"}
-    return [Bound(step, Offers(outputs={role: Output("compile", name) for role, name in shipped.items()}))]
+    offered = {"shipped": "model.onnx", "recipe": "recipe.json", "engine": "engine"}
+    again: dict[str, Output] = {}
+    if own.keys() >= {TRIED, SENSITIVITY}:
+        offered |= {"layers": "layers.json", SENSITIVITY: "sensitivity.json"}
+        again = {last: Output("compile", INT8)}
+    outputs = {role: Output("compile", name) for role, name in offered.items()}
+    return [Bound(step, Offers(outputs, candidates=again, instead=("layers", SENSITIVITY, *again)))]
 
 
 def judge(profile: Profile, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:
@@ -181,7 +214,9 @@ def judge(profile: Profile, outputs: Mapping[str, Path], metrics: Metrics) -> Se
 
 def notes(config: Config, profile: Profile, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
     """What the graph would meet on the target, and where the timings of INT8 and FP32 decided nothing."""
-    return [*hazard_notes(profile, outputs), *_undecided(config, metrics), *_refused(config, outputs, metrics)]
+    timed = timed_notes(read_timed(outputs[TIMED]))
+    refused = _refused(config, outputs, metrics)
+    return [*hazard_notes(profile, outputs), *timed, *_undecided(config, metrics), *refused]
 
 
 def _refused(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
@@ -205,10 +240,20 @@ def _undecided(config: Config, metrics: Metrics) -> Sequence[str]:
 
 STAGE = Stage(
     name="compile",
-    version=5,
+    version=6,
     params=CompileParams,
-    inputs=("onnx", "quantized", "layers", "data"),
-    outputs=("engine", "model.onnx", "operators.json", "recipe.json", "timings.json"),
+    inputs=("onnx", "quantized", "layers", "data", TRIED, SENSITIVITY),
+    outputs=(
+        "engine",
+        "layers.json",
+        "model.onnx",
+        "operators.json",
+        INT8,
+        "recipe.json",
+        "sensitivity.json",
+        "timings.json",
+        TIMED,
+    ),
     run=run,
     bind=bind,
     uses=(

@@ -4,7 +4,8 @@ What it rests on is written beside it: ``ranges.json``, what activations do on t
 ``plan.json``, what follows for each tensor and layer. An edited plan can be given back (docs/quantization.md).
 ``decisions.json`` says what was tried to make INT8 more accurate (``quantize.effort``), and what of it was kept.
 ``trials.json`` says how INT8 does on the validation split, and which layers went back to floating point until it kept
-to its budget (``quantize.max_drop``); ``sensitivity.json`` what each layer costs, where that had to be known.
+to its budget (``quantize.max_drop``); ``sensitivity.json`` what each layer costs, where that had to be known. The
+graphs that keep to it lie in ``tried``: ``compile`` takes the fastest.
 
 Where ``qat`` may train there is a step before it and one behind it. With ``qat.enabled = "auto"`` the first tells
 whether INT8 misses its budget, and the second writes the better of what the first gave and what was learned, and
@@ -32,7 +33,7 @@ from dlx_deploy.stages.support.costly import trial_notes
 from dlx_deploy.stages.support.missed import PTQ, copy_untrained, read_trained, trains_int8
 from dlx_deploy.stages.support.precisions import NEEDS, check_below, refuse
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
-from dlx_deploy.stages.support.restoring import MOST_SAMPLES, Looked, keep_within_budget
+from dlx_deploy.stages.support.restoring import MOST_SAMPLES, Looked, keep_graphs, keep_within_budget
 from dlx_deploy.stages.support.validating import Validation
 from dlx_deploy.targets.kernels import integer_kernels
 
@@ -49,7 +50,9 @@ __all__ = [
     "QAT_MODEL",
     "QAT_PLAN",
     "QAT_RECORD",
+    "QUANTIZED",
     "STAGE",
+    "TRIED",
     "LayerPrecisions",
     "QuantizeParams",
     "read_precisions",
@@ -68,7 +71,11 @@ _FIRST = "quantize-ptq"
 """The step before ``qat``."""
 QUANTIZED = "quantized"
 """The candidate's name."""
-_OUTPUTS = ("decisions.json", "layers.json", MODEL, "plan.json", "ranges.json", "sensitivity.json", "trials.json")
+TRIED = "tried"
+"""The folder of graphs among which the target's speed decides (``stages.support.fastest``)."""
+_OUTPUTS = (
+    *("decisions.json", "layers.json", MODEL, "plan.json", "ranges.json", "sensitivity.json", "trials.json", TRIED),
+)
 _SCHEMA = 1
 """Of ``layers.json``."""
 
@@ -150,6 +157,7 @@ def run(job: Job[QuantizeParams]) -> Metrics:
     (job.out / "decisions.json").write_bytes(decisions_bytes(decisions))
     (job.out / "trials.json").write_bytes(written(looked.trials))
     (job.out / "sensitivity.json").write_bytes(written(looked.sensitivity))
+    keep_graphs(job.out / TRIED, looked)
     return {**_counted(precisions, out), **_improvement(report)}
 
 
@@ -206,6 +214,7 @@ def _within_budget(job: Job[QuantizeParams], report: QuantizationReport | None, 
     ``asked``: INT8 was asked for by name.
     """
     from dlx_deploy.graph.quantization.mixed import Planned
+    from dlx_deploy.graph.quantization.rounding import given_back
     from dlx_deploy.graph.quantization.scheme import CPU_DYNAMIC
     from dlx_deploy.nn.data.dataset import open_data
 
@@ -220,6 +229,7 @@ def _within_budget(job: Job[QuantizeParams], report: QuantizationReport | None, 
         trial = bench.trial("int8", job.out / MODEL, (), report.layers)
         return Looked(report, bench.trace((trial,), "" if trial.verdict == "met" else "it is left to qat"))
     request = _request(job, "int8", elsewhere, dynamic=report.plan.scheme == CPU_DYNAMIC.name)
+    request = replace(request, rounding=given_back(report.rounded), again=True)
     planned = Planned(job.inputs["onnx"], request, report.plan, _calibration(job))
     return keep_within_budget(job, planned, report, job.params.confidence, asked)
 
@@ -372,7 +382,7 @@ def _bound(name: str, params: QuantizeParams, config: Config, upstream: Offers) 
     if params.max_drop != "off" and reference != source:
         inputs["reference"] = reference
     step = Step(name, STAGE, params, inputs, config.seed, notes=notes)
-    files = {"layers": "layers.json", "sensitivity": "sensitivity.json"}
+    files = {"layers": "layers.json", "sensitivity": "sensitivity.json", TRIED: TRIED}
     offers = Offers(
         outputs={offer: Output(name, file) for offer, file in files.items()},
         candidates={QUANTIZED: Output(name, MODEL)},
@@ -461,7 +471,7 @@ def _half_in_graph(job: Job[Quantize], precision: Precision, elsewhere: Half) ->
 
 STAGE = Stage(
     name="quantize",
-    version=8,
+    version=9,
     params=QuantizeParams,
     inputs=(
         *("onnx", "data", "plan", "reference", "float", "learned-record", "learned-model", "learned-plan"),

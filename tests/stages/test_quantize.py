@@ -343,7 +343,7 @@ def test_ranges_and_plan_are_written_and_a_plan_is_given_back(
     def outputs(name: str, **more: Path) -> dict[str, bytes]:
         (tmp_path / name).mkdir()
         STAGE.run(Job(QuantizeParams(), {**inputs, **more}, tmp_path / name, load_target(target).profile))
-        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.is_file()}
 
     first = outputs("first")
     plan = msgspec.json.decode(first["plan.json"])

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from msgspec.structs import replace as with_fields
 
-from dlx_deploy.graph.model import WEIGHTED, load
+from dlx_deploy.graph.model import WEIGHTED, Index, load
 from dlx_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan, TensorPlan
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest, setting_for
 from dlx_deploy.graph.samples import Samples
 
-__all__ = ["Planned", "layer_groups", "without"]
+__all__ = ["Planned", "islands", "layer_groups", "without"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,32 @@ def layer_groups(planned: Planned) -> list[tuple[str, ...]]:
         if node.name in int8 and node.op_type in WEIGHTED:
             groups.setdefault(node.input[1], []).append(node.name)
     return [tuple(names) for names in groups.values()]
+
+
+def islands(planned: Planned, floating: Collection[str]) -> tuple[str, ...]:
+    """The INT8 layers of the plan with nothing around them but layers in ``floating``, inputs and outputs of the graph.
+
+    Such a layer makes integers of what comes in and numbers of what goes out, which may cost more than it saves.
+    """
+    around = _neighbours(Index(load(planned.source)))
+    int8 = set(planned.plan.layers_at("int8")) - set(floating)
+    alone = [group for group in layer_groups(planned) if int8.issuperset(group)]
+    return tuple(name for group in alone if not any(around[name] & int8 for name in group) for name in group)
+
+
+def _neighbours(index: Index) -> dict[str, set[str]]:
+    """Layer → the layers that it reads and that read it, whatever lies between."""
+    around: dict[str, set[str]] = {}
+    behind: dict[str, set[str]] = {}  # tensor → the last layers on all ways to it
+    for node in index.model.graph.node:
+        sources = set[str]().union(*(behind.get(name, ()) for name in node.input))
+        if node.op_type in WEIGHTED and node.input[1] in index.initializers:
+            around[node.name] = sources
+            for name in sources:
+                around[name].add(node.name)
+            sources = {node.name}
+        behind.update(dict.fromkeys(node.output, sources))
+    return around
 
 
 def without(planned: Planned, layers: Collection[str]) -> QuantizationRequest:

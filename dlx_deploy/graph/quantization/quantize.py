@@ -33,7 +33,7 @@ from dlx_deploy.graph.quantization.fit import (
     check_tensors,
 )
 from dlx_deploy.graph.quantization.kit.decisions import Decisions
-from dlx_deploy.graph.quantization.kit.efforts import Effort, steps_in
+from dlx_deploy.graph.quantization.kit.efforts import Effort, steps_again, steps_in
 from dlx_deploy.graph.quantization.kit.first_ranges import first_ranges
 from dlx_deploy.graph.quantization.kit.runner import improve
 from dlx_deploy.graph.quantization.kit.state import Setting, State
@@ -80,7 +80,8 @@ class QuantizationReport:
 
     ``layers``: node name → ``int8``, ``int4``, ``fp8``, ``fp16`` or ``fp32`` for each layer with weights, as the graph
     has it.
-    ``decisions``: what was tried to make the integers better, and ``seconds`` of CPU time for each.
+    ``decisions``: what was tried to make the integers better, and ``seconds`` of CPU time for each. ``rounded``: of
+    layers, the integers of their weights, where they are not the nearest.
     """
 
     layers: Mapping[str, str]
@@ -89,6 +90,7 @@ class QuantizationReport:
     plan: QuantizationPlan
     decisions: Decisions = field(default_factory=Decisions)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    rounded: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
 
     @property
     def int8_share(self) -> float:
@@ -128,7 +130,9 @@ def quantize_model(
     out.write_bytes(to_bytes(written))
     activations = sum(node.op_type == "QuantizeLinear" for node in written.graph.node)
     plan = _with_layers(int8.plan, layers)
-    return QuantizationReport(layers, activations, int8.ranges, plan, int8.decisions, int8.seconds)
+    return QuantizationReport(
+        layers, activations, int8.ranges, plan, int8.decisions, int8.seconds, rounded=int8.rounded
+    )
 
 
 def setting_for(model: ModelProto, samples: Samples, request: QuantizationRequest) -> Setting:
@@ -183,6 +187,7 @@ class _Int8:
     plan: QuantizationPlan = field(default_factory=lambda: QuantizationPlan(schema=SCHEMA))
     decisions: Decisions = field(default_factory=Decisions)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    rounded: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
 
 
 def _int8(model: ModelProto, samples: Samples, request: QuantizationRequest, progress: Progress) -> _Int8:
@@ -218,12 +223,15 @@ def _static(model: ModelProto, samples: Samples, request: QuantizationRequest, p
     setting = setting_for(model, samples, request)
     model = as_divided(model, request.given)
     scheme, given, method = setting.scheme, request.given, request.method
+    steps = steps_in(scheme.precision, request.effort, method)
     ahead: Effort = request.effort if scheme.precision == "int8" else "fast"
+    if request.again:
+        steps, ahead = steps_again(request.effort), "fast"
     ranges = first_ranges(model, samples, setting, ahead, method, progress)
     plan = setting.planned(model, ranges, method)
     _check_biases(model, scheme, given, plan)
     state, decisions, seconds = State(model, plan, ranges, method, _factors(given)), Decisions(), dict[str, float]()
-    if steps := steps_in(scheme.precision, request.effort, method):
+    if steps:
         exact = request.style == "tensorrt" or scheme.block_size > 0
         found = improve(state, setting, steps, samples, exact, progress)
         state, seconds = found.state, dict(found.seconds)
@@ -231,7 +239,7 @@ def _static(model: ModelProto, samples: Samples, request: QuantizationRequest, p
     write = Pass(scheme.precision, lambda graph: setting.write_int8(graph, state), requires=_nameless)
     factors = {name: Divided(by=tuple(by.tolist())) for name, by in state.divided.items()}
     plan = replace(state.plan, divided=factors)
-    return _Int8(state.model, (write,), state.ranges, plan, decisions, seconds)
+    return _Int8(state.model, (write,), state.ranges, plan, decisions, seconds, state.rounded)
 
 
 def _placement(model: ModelProto, scheme: Scheme, request: QuantizationRequest, matched: set[str]) -> Placement:

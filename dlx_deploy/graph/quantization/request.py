@@ -50,7 +50,8 @@ class QuantizationRequest:
     with a scale for each so many inputs, and nothing is INT8. ``fp8``: E4M3 is written in its place.
     ``activation_bits``: as ``weight_bits``, of activations.
     ``bf16``: half precision is bfloat16; nothing is quantized then.
-    ``kernels``: which integer kernels pay beside those of layers (CPU style).
+    ``kernels``: which integer kernels pay beside those of layers (CPU style). ``again``: ``given`` and
+    ``rounding`` are what this effort made of the graph with more INT8 layers, so only what rests on all is found anew.
     """
 
     style: Style
@@ -70,6 +71,7 @@ class QuantizationRequest:
     fp8: bool = False
     bf16: bool = False
     kernels: IntegerKernels = NOT_MEASURED
+    again: bool = False
 
     @property
     def halves(self) -> tuple[str, ...]:

@@ -1,26 +1,38 @@
-"""What was tried to keep INT8 within its budget: ``trials.json``, and ``sensitivity.json``, what each layer costs."""
+"""What was tried to keep INT8 within its budget: ``trials.json``, ``sensitivity.json``, what each layer costs, and the
+graphs themselves, for whoever knows how fast the target is.
+
+``quantize`` is shared by boards that quantize and judge alike, so what it keeps says nothing of any.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from dlx_deploy.targets.roofline import LayerCost
+
 __all__ = [
+    "GRAPHS",
     "SCHEMA",
     "JudgedBy",
     "LayerSensitivity",
     "Sensitivity",
     "Trial",
     "Trials",
+    "TriedGraph",
+    "TriedGraphs",
+    "read_graphs",
     "read_sensitivity",
     "read_trials",
     "written",
 ]
 
 SCHEMA = 1
+GRAPHS = "graphs.json"
+"""In the folder of the graphs."""
 
 JudgedBy = Literal["bound", "drop", "fp32"]
 """``bound``: the network in FP32 is within the budget by its upper bound, so INT8 must be; ``drop``: the samples are
@@ -54,6 +66,11 @@ class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
     def left(self) -> Sequence[LayerSensitivity]:
         """What is still in INT8."""
         return [layer for layer in self.layers if not layer.restored]
+
+    def with_restored(self, names: Collection[str]) -> Sensitivity:
+        """The same, of a graph that has the layers ``names`` in floating point."""
+        layers = [msgspec.structs.replace(x, restored=set(x.layers) <= set(names)) for x in self.layers]
+        return msgspec.structs.replace(self, layers=tuple(layers))
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +129,30 @@ class Trials(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, trials=(*before.trials, *trained), **known)
 
 
-def written(value: Trials | Sensitivity) -> bytes:
+class TriedGraph(msgspec.Struct, frozen=True, kw_only=True):
+    """The graph of a trial: the precision of each of its ``layers``, and what they cost, fused.
+
+    ``file``: in the folder, where the graph keeps to the budget and is not the one that ``quantize`` gives anyway.
+    """
+
+    trial: Trial
+    layers: Mapping[str, str]
+    costs: tuple[LayerCost, ...]
+    file: str = ""
+
+
+class TriedGraphs(msgspec.Struct, frozen=True, kw_only=True):
+    """``graphs.json``: one for each of the trials, in their order; empty where no layer was restored.
+
+    ``given``: which of them ``quantize`` gives, the fewest restored layers that keep to the budget.
+    """
+
+    schema: int = SCHEMA
+    graphs: tuple[TriedGraph, ...] = ()
+    given: int = 0
+
+
+def written(value: Trials | Sensitivity | TriedGraphs) -> bytes:
     """JSON for people and machines; equal values give equal bytes."""
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
@@ -125,3 +165,8 @@ def read_trials(path: Path) -> Trials:
 def read_sensitivity(path: Path) -> Sensitivity:
     """What ``sensitivity.json`` says."""
     return msgspec.json.decode(path.read_bytes(), type=Sensitivity)
+
+
+def read_graphs(folder: Path) -> TriedGraphs:
+    """What ``graphs.json`` in ``folder`` says."""
+    return msgspec.json.decode((folder / GRAPHS).read_bytes(), type=TriedGraphs)

@@ -70,5 +70,6 @@ def copy_untrained(job: Job[msgspec.Struct]) -> Trials | None:
         return None
     for name, path in job.inputs.items():
         if name.startswith(PTQ):
-            shutil.copyfile(path, job.out / name.removeprefix(PTQ))
+            copy = shutil.copytree if path.is_dir() else shutil.copyfile
+            copy(path, job.out / name.removeprefix(PTQ))
     return trials

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,18 +18,29 @@ import msgspec
 
 from dlx_deploy.config import Quantize
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.quantization.trials import LayerSensitivity, Sensitivity, Trial, Trials
+from dlx_deploy.graph.quantization.trials import (
+    GRAPHS,
+    LayerSensitivity,
+    Sensitivity,
+    Trial,
+    Trials,
+    TriedGraph,
+    TriedGraphs,
+    written,
+)
 from dlx_deploy.pipeline.stage import Job
+from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.statistics.search import fewest
 from dlx_deploy.stages.support.validating import Validation
 
 if TYPE_CHECKING:
+    from dlx_deploy.graph.quantization.kit.decisions import Decisions
     from dlx_deploy.graph.quantization.kit.judge import Judge
     from dlx_deploy.graph.quantization.mixed import Planned
     from dlx_deploy.graph.quantization.quantize import QuantizationReport
 
-__all__ = ["MOST_SAMPLES", "Looked", "keep_within_budget"]
+__all__ = ["MOST_SAMPLES", "Looked", "keep_graphs", "keep_within_budget"]
 
 MOST_SAMPLES = 2000
 """Validation inputs: a standard error of at most 1.1 points, of paired differences far less."""
@@ -46,6 +58,8 @@ class Looked:
     report: QuantizationReport | None
     trials: Trials
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
+    graphs: TriedGraphs = field(default_factory=TriedGraphs)
+    folder: Path = Path()  # where the files of these lie
 
 
 def keep_within_budget(
@@ -60,7 +74,7 @@ def keep_within_budget(
     """
     assert isinstance(job.params.max_drop, float)
     bench = Validation(job, job.params.max_drop, confidence, MOST_SAMPLES)
-    first = bench.trial("int8", job.out / "model.onnx", (), report.layers)
+    first = bench.trial("int8", job.out / MODEL, (), report.layers)
     if first.verdict == "met":
         return Looked(report, bench.trace((first,), ""))
     judge = bench.judge(SENSITIVITY_SAMPLES)
@@ -68,6 +82,15 @@ def keep_within_budget(
         return Looked(report, bench.trace((first,), _INTEGERS))
     search = _Search(job, planned, report, bench, judge, first)
     return search.diagnosed() if asked else search.restored()
+
+
+def keep_graphs(folder: Path, looked: Looked) -> None:
+    """Write ``folder``: what was tried, and of it the graphs that keep to the budget."""
+    folder.mkdir()
+    (folder / GRAPHS).write_bytes(written(looked.graphs))
+    for graph in looked.graphs.graphs:
+        if graph.file:
+            shutil.copyfile(looked.folder / graph.file, folder / graph.file)
 
 
 _INTEGERS = "the network answers in integers, which are not near or far: no layer can be told from another"
@@ -87,52 +110,97 @@ class _Search:
         first: Trial,
     ) -> None:
         self._job, self._planned, self._report, self._bench, self._judge = job, planned, report, bench, judge
-        self._trials = [msgspec.structs.replace(first, sqnr_db=_sqnr(judge, job.out / "model.onnx"))]
+        first = msgspec.structs.replace(first, sqnr_db=_sqnr(judge, job.out / MODEL))
+        self._tried = [self._graph(first, report.layers)]
         self._layers = self._sensitivities()
-        self._written = (0, report)
+        self._written: tuple[tuple[str, ...], QuantizationReport] = ((), report)
 
     def diagnosed(self) -> Looked:
         """The graph as it is, and what each layer costs."""
-        return Looked(self._report, self._bench.trace(self._trials, _ASKED), self._sensitivity(0))
+        return Looked(self._report, self._bench.trace(self._trials, _ASKED), self._sensitivity(()))
 
     def restored(self) -> Looked:
-        """The graph that keeps to the budget."""
+        """The graph with the fewest restored layers that keeps to the budget; others that do may be faster."""
         count = fewest(self._holds, above=0)
         names = self._names(count)
-        sensitivity = self._sensitivity(count)
         if count >= len(self._layers):
             note = "no layer is left in INT8: with the last of them the budget was missed"
             _log.warning("quantize: %s", note)
-            return Looked(None, self._bench.trace(self._trials, note, names), sensitivity)
-        if self._written[0] != count:
-            self._write(count)
+            return Looked(None, self._bench.trace(self._trials, note, names), self._sensitivity(names))
+        self._without_islands(names)
+        if self._written[0] != names:
+            self._write(names)
         note = f"{len(names)} of {len(self._report.plan.layers_at('int8'))} INT8 layers are restored"
-        report = replace(self._written[1], ranges=self._report.ranges)
-        return Looked(report, self._bench.trace(self._trials, note, names), sensitivity)
+        report = replace(self._written[1], ranges=self._report.ranges, decisions=self._decisions())
+        given = [graph.trial.restored for graph in self._tried].index(names)
+        kept = [msgspec.structs.replace(g, file="") if i == given else g for i, g in enumerate(self._tried)]
+        graphs = TriedGraphs(graphs=tuple(kept), given=given)
+        trace, costs = self._bench.trace(self._trials, note, names), self._sensitivity(names)
+        return Looked(report, trace, costs, graphs, self._job.checkpoints)
+
+    def _without_islands(self, names: tuple[str, ...]) -> None:
+        """One more trial where INT8 layers are left alone between restored ones."""
+        from dlx_deploy.graph.quantization.mixed import islands
+
+        alone = islands(self._planned, names)
+        left = set(self._report.plan.layers_at("int8")).difference(names, alone)
+        tried = {frozenset(trial.restored) for trial in self._trials}
+        if alone and left and frozenset((*names, *alone)) not in tried:
+            self._try((*names, *alone), "without-islands")
+
+    @property
+    def _trials(self) -> list[Trial]:
+        return [graph.trial for graph in self._tried]
+
+    def _decisions(self) -> Decisions:
+        """What was decided before layers were restored, and what was decided anew."""
+        before, anew = self._report.decisions, self._written[1].decisions.steps
+        if self._written[1] is self._report:
+            return before
+        kept = [step for step in before.steps if step.step not in {other.step for other in anew}]
+        return msgspec.structs.replace(before, steps=(*kept, *anew))
 
     def _holds(self, count: int) -> bool:
         """Whether the budget holds with ``count`` groups restored; with all of them nothing is asked: FP32 does."""
-        if count >= len(self._layers):
-            return True
-        self._job.progress(len(self._trials), 0, f"trial {len(self._trials)}: {', '.join(self._names(count))} restored")
-        trial = _remembered(self._job.checkpoints / f"restored-{count}.json", Trial, lambda: self._tried(count))
-        self._trials.append(trial)
-        return trial.verdict == "met"
+        return count >= len(self._layers) or self._try(self._names(count), f"restored-{count}")
 
-    def _tried(self, count: int) -> Trial:
-        self._write(count)
-        path, layers = self._job.out / "model.onnx", self._written[1].layers
-        trial = self._bench.trial(f"restored-{count}", path, self._names(count), layers)
-        return msgspec.structs.replace(trial, sqnr_db=_sqnr(self._judge, path))
+    def _try(self, names: tuple[str, ...], called: str) -> bool:
+        """Whether the budget holds with ``names`` restored."""
+        self._job.progress(len(self._tried), 0, f"trial {len(self._tried)}: {', '.join(names)} restored")
+        found = self._job.checkpoints / f"{called}.json"
+        graph = _remembered(found, TriedGraph, lambda: self._made(names, called))
+        self._tried.append(graph)
+        return graph.trial.verdict == "met"
 
-    def _write(self, count: int) -> None:
+    def _made(self, names: tuple[str, ...], called: str) -> TriedGraph:
+        self._write(names)
+        path, layers = self._job.out / MODEL, self._written[1].layers
+        trial = self._bench.trial(called, path, names, layers)
+        trial = msgspec.structs.replace(trial, sqnr_db=_sqnr(self._judge, path))
+        if trial.verdict == "missed":
+            return self._graph(trial, layers)
+        write_atomically(self._job.checkpoints / f"{called}.onnx", path.read_bytes())
+        return self._graph(trial, layers, f"{called}.onnx")
+
+    def _graph(self, trial: Trial, layers: Mapping[str, str], file: str = "") -> TriedGraph:
+        """What the graph that was written last costs."""
+        from dlx_deploy.graph.analysis.cost import layer_costs
+        from dlx_deploy.graph.analysis.islands import island_costs
+
+        path = self._job.out / MODEL
+        costs = layer_costs(path)
+        if self._job.target.quantization.style == "cpu":
+            costs += island_costs(path)
+        return TriedGraph(trial=trial, layers=layers, costs=tuple(costs), file=file)
+
+    def _write(self, names: tuple[str, ...]) -> None:
         from dlx_deploy.graph.quantization.mixed import without
         from dlx_deploy.graph.quantization.quantize import quantize_model
 
-        planned, out = self._planned, self._job.out / "model.onnx"
-        with _explained(f"with {', '.join(self._names(count))} in floating point"):
-            report = quantize_model(planned.source, out, planned.calibration, without(planned, self._names(count)))
-        self._written = (count, report)
+        planned, out = self._planned, self._job.out / MODEL
+        with _explained(f"with {', '.join(names)} in floating point"):
+            report = quantize_model(planned.source, out, planned.calibration, without(planned, names))
+        self._written = (names, report)
 
     def _names(self, count: int) -> tuple[str, ...]:
         return tuple(name for layer in self._layers[:count] for name in layer.layers)
@@ -154,9 +222,9 @@ class _Search:
             found.append(_remembered(folder / f"alone-{number}.json", LayerSensitivity, measured))
         return sorted(found, key=lambda layer: layer.sqnr_db)
 
-    def _sensitivity(self, restored: int) -> Sensitivity:
-        layers = [msgspec.structs.replace(x, restored=i < restored) for i, x in enumerate(self._layers)]
-        return Sensitivity(samples=len(self._judge.held), layers=tuple(layers))
+    def _sensitivity(self, restored: tuple[str, ...]) -> Sensitivity:
+        layers = tuple(self._layers)
+        return Sensitivity(samples=len(self._judge.held), layers=layers).with_restored(restored)
 
 
 @contextlib.contextmanager

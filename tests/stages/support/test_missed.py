@@ -16,7 +16,7 @@ from dlx_deploy.stages.support.missed import Trained, trained_bytes
 from dlx_deploy.targets import load_target
 
 from ...datasets import held_images
-from .test_restoring import LABELS, PICTURES, chain, layers_of
+from .test_restoring import LABELS, PICTURES, chain, in_bytes, layers_of
 
 Files = dict[str, Path]
 Run = Callable[..., Files]
@@ -69,7 +69,7 @@ def test_what_keeps_to_its_budget_untrained_is_what_is_written(
     record.write_bytes(trained_bytes(Trained(trained=False, kept=False, reason="met")))
     more = {"learned-record": record} | {f"ptq-{name}": path for name, path in first.items()}
     last = run("last", chain(1.0), more, effort="balanced")
-    assert {name: path.read_bytes() for name, path in last.items()} == {n: p.read_bytes() for n, p in first.items()}
+    assert in_bytes(last) == in_bytes(first)
     assert notes(last, {}) == []
 
 
@@ -107,7 +107,7 @@ def test_int8_by_name_stays_as_it_was_learned(run: Run, tmp_path: Path) -> None:
 def test_what_was_learned_and_is_no_better_is_left(run: Run, tmp_path: Path, kept: bool) -> None:
     plain = run("plain", chain())
     files = after(run, tmp_path, chain(), chain(), kept)
-    assert {name: path.read_bytes() for name, path in files.items()} == {n: p.read_bytes() for n, p in plain.items()}
+    assert in_bytes(files) == in_bytes(plain)
     assert layers_of(files, "fp16") == {"conv3/Conv"}
 
 

@@ -19,12 +19,14 @@ from onnx import ModelProto, numpy_helper
 from dlx_deploy.config import Config, Gate, Quantize, load_config
 from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.quantization import quantize, sensitivity
+from dlx_deploy.graph.quantization.kit import learned_rounding
 from dlx_deploy.graph.quantization.kit.judge import Judge
 from dlx_deploy.graph.quantization.quantize import quantize_model
 from dlx_deploy.graph.quantization.trials import (
     LayerSensitivity,
     Sensitivity,
     Trial,
+    read_graphs,
     read_sensitivity,
     read_trials,
     written,
@@ -117,6 +119,11 @@ def layers_of(files: Mapping[str, Path], precision: str) -> set[str]:
     return {name for name, kind in layers.items() if kind == precision}
 
 
+def in_bytes(files: Mapping[str, Path]) -> dict[str, bytes]:
+    found = [path for part in files.values() for path in ([part] if part.is_file() else part.iterdir())]
+    return {path.name: path.read_bytes() for path in found}
+
+
 @pytest.mark.parametrize(
     ("target", "floating", "restored"),
     [
@@ -133,8 +140,13 @@ def test_the_layers_that_int8_destroys_are_restored_and_no_others(
     assert layers_of(files, "int8") == {*(f"conv{n}/Conv" for n in range(1, 5)), "logits/Gemm"} - restored
     trials, costs = read_trials(files["trials.json"]), read_sensitivity(files["sensitivity.json"])
     assert set(trials.restored) == restored
-    assert [trial.verdict for trial in trials.trials] == ["missed"] * len(restored) + ["met"]
-    first, last = trials.trials[0], trials.trials[-1]
+    first, *others = trials.trials
+    last = others[len(restored) - 1]
+    assert [trial.verdict for trial in trials.trials[: len(restored) + 1]] == ["missed"] * len(restored) + ["met"]
+    tried = read_graphs(files["tried"])
+    assert [graph.trial for graph in tried.graphs] == list(trials.trials)
+    assert tried.graphs[tried.given].trial == last
+    assert {n for n, kind in tried.graphs[tried.given].layers.items() if kind == "int8"} == layers_of(files, "int8")
     assert (first.restored, first.int8_layers, first.int8_macs) == ((), 5, 1.0)
     assert first.score < 0.7 < last.score
     assert (first.sqnr_db or 0) < 0 < 8 < (last.sqnr_db or 0)
@@ -157,6 +169,62 @@ def test_what_is_chosen_is_what_exclude_and_the_plan_given_back_make(run: Run) -
     assert json.loads(chosen["ranges.json"].read_bytes())["tensors"]
 
 
+def test_a_layer_left_alone_between_restored_ones_is_restored_too_for_who_knows_the_speed(run: Run) -> None:
+    """Before conv2 and conv3 stands conv1, which reads the image: on integers it has nobody to talk to."""
+    files = run(chain(), "cpu-x86_64")
+    tried, trials = read_graphs(files["tried"]), read_trials(files["trials.json"])
+    last = trials.trials[-1]
+    assert set(last.restored) == {"conv1/Conv", "conv2/Conv", "conv3/Conv"}
+    assert (last.verdict, set(trials.restored)) == ("met", {"conv2/Conv", "conv3/Conv"})
+    assert [bool(graph.file) for graph in tried.graphs] == [False, False, False, True]
+    graph = files["tried"] / tried.graphs[-1].file
+    by_name = run(chain(), "cpu-x86_64", name="by-name", exclude=("conv[123]/Conv",), max_drop="off")
+    assert graph.read_bytes() == by_name["model.onnx"].read_bytes()
+    assert sum(cost.macs for cost in tried.graphs[0].costs) == sum(cost.macs for cost in tried.graphs[-1].costs)
+
+
+def test_what_effort_learned_is_not_learned_again_in_each_trial(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned = list[int]()
+    in_turn = learned_rounding.rounded_in_turn
+
+    def counted(*arguments: Any) -> Any:
+        learned.append(1)
+        return in_turn(*arguments)
+
+    monkeypatch.setattr(learned_rounding, "rounded_in_turn", counted)
+    tried = Validation.trial
+
+    def missed_at_first(bench: Validation, name: str, *arguments: Any) -> Trial:
+        trial = tried(bench, name, *arguments)
+        return msgspec.structs.replace(trial, verdict="missed") if name == "int8" else trial
+
+    monkeypatch.setattr(Validation, "trial", missed_at_first)
+    asked: dict[str, Any] = {"effort": "best", "model": chain()}
+    whole = run(**asked, name="whole", max_drop="off")
+    once, steps = len(learned), decisions(whole)
+    assert once > 0
+    files = run(**asked)
+    assert read_trials(files["trials.json"]).restored
+    assert len(learned) == 2 * once
+    assert decisions(files).keys() == steps.keys()
+    left = {name.rpartition("/")[0] for name in layers_of(files, "int8")}
+    ours, theirs = (weights(part["model.onnx"]) for part in (files, whole))
+    same = {name for name in ours.keys() & theirs.keys() if name.partition(".")[0] in left}
+    assert same
+    assert all(np.array_equal(ours[name], theirs[name]) for name in same)
+
+
+def decisions(files: Mapping[str, Path]) -> dict[str, bool]:
+    return {step["step"]: step["kept"] for step in json.loads(files["decisions.json"].read_bytes())["steps"]}
+
+
+def weights(path: Path) -> dict[str, NDArray[Any]]:
+    """The integers of each layer's weights."""
+    tensors = (numpy_helper.to_array(t) for t in onnx.load(str(path)).graph.initializer)
+    names = [t.name for t in onnx.load(str(path)).graph.initializer]
+    return {n: t for n, t in zip(names, tensors, strict=True) if t.dtype == np.int8 and t.ndim > 1}
+
+
 def test_int8_that_keeps_to_the_budget_keeps_its_bytes_and_the_teacher_is_not_run(run: Run) -> None:
     model = chain(loudness=1.0)
     looked = run(model, teacher="no-such-file", max_drop=0.0, name="looked")
@@ -167,9 +235,10 @@ def test_int8_that_keeps_to_the_budget_keeps_its_bytes_and_the_teacher_is_not_ru
     assert not notes(looked, {})
     ignored = run(model, teacher="no-such-file", max_drop="off")
     assert read_trials(ignored["trials.json"]).note == "quantize.max_drop is 'off': INT8 was not held against a budget"
-    assert {n: p.read_bytes() for n, p in looked.items() if n != "trials.json"} == {
-        n: p.read_bytes() for n, p in ignored.items() if n != "trials.json"
+    assert {n: b for n, b in in_bytes(looked).items() if n != "trials.json"} == {
+        n: b for n, b in in_bytes(ignored).items() if n != "trials.json"
     }
+    assert not read_graphs(looked["tried"]).graphs
 
 
 def test_data_without_a_validation_split_have_nothing_to_hold_int8_against(run: Run) -> None:
@@ -233,7 +302,7 @@ def test_a_killed_search_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.undo()
     made = count_writes(monkeypatch)
     again = run(chain())
-    assert {n: p.read_bytes() for n, p in again.items()} == {n: p.read_bytes() for n, p in whole.items()}
+    assert in_bytes(again) == in_bytes(whole)
     assert made == [1 + 5 - 3 + 1]  # INT8, each layer alone but the three that are known, and the one trial
 
 

@@ -12,7 +12,7 @@ from dlx_deploy.graph.quantization.kit.equalisation import equalise, smooth
 from dlx_deploy.graph.quantization.kit.learned_rounding import learn_rounding
 from dlx_deploy.graph.quantization.kit.state import Step
 
-__all__ = ["Effort", "measured_ahead", "steps_in", "steps_of"]
+__all__ = ["Effort", "measured_ahead", "steps_again", "steps_in", "steps_of"]
 
 Effort = Literal["fast", "balanced", "best"]
 
@@ -59,3 +59,8 @@ def measured_ahead(effort: Effort, method: str) -> tuple[str, ...]:
     A histogram that was asked for sees whole blocks of inputs, as without any effort.
     """
     return ("mse",) if effort == "balanced" and method == "minmax" else ()
+
+
+def steps_again(effort: Effort) -> tuple[Step, ...]:
+    """What of ``effort`` does not hold for a graph with fewer INT8 layers, to whose plan all else was given back."""
+    return (BIASES,) if BIASES in _STEPS[effort] else ()
