@@ -206,8 +206,9 @@ def drawing(found: Mapping[str, Any]) -> bytes:
             error = [[row["top1"] - low], [high - row["top1"]]]
             colour = "#d84315" if row["shipped"] else "#00695c"
             axes.errorbar(row["cpu_p50_ms"], row["top1"], yerr=error, fmt="o", color=colour, capsize=3)
-            label = f"{name}, {row['times_faster']['value']:.1f}x"
-            axes.annotate(label, (row["cpu_p50_ms"], row["top1"]), (-6, 6), textcoords="offset points", ha="right")
+            label, place = f"{name}, {row['times_faster']['value']:.1f}x", (row["cpu_p50_ms"], row["top1"])
+            beside, side = ((-5, 14), "right") if row["shipped"] else ((5, 14), "left")
+            axes.annotate(label, place, beside, textcoords="offset points", ha=side)
         begun = found["begins_with"]["top1"]
         axes.axhline(begun, color="#5f9ea0", linestyle=":")
         axes.annotate(
@@ -216,7 +217,7 @@ def drawing(found: Mapping[str, Any]) -> bytes:
         axes.set_xscale("log")
         axes.set_xticks(TICKS_MS, [f"{tick:g}" for tick in TICKS_MS])
         axes.minorticks_off()
-        axes.set_xlim(TICKS_MS[0], TICKS_MS[-1])
+        axes.set_xlim(TICKS_MS[0], TICKS_MS[-1] * 1.2)
         axes.set_xlabel("p50 at batch 1, one thread [ms of CPU]")
         axes.set_ylabel("top-1 of the test images [%]")
         axes.grid(alpha=0.3)
