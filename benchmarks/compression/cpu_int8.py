@@ -106,7 +106,9 @@ def main() -> int:
         own = ["--cpu", given.mask, "--rounds", str(given.rounds), "--json", str(given.json)]
         return masked(given.mask, own, __file__)
     torch.set_num_threads(1)
-    found = json.loads(given.json.read_text(encoding="utf-8")) if given.json.exists() else {"schema": 1, "cpus": {}}
+    found: dict[str, Any] = {"schema": 1, "cpus": {}}
+    if given.json.exists():
+        found = json.loads(given.json.read_text(encoding="utf-8"))
     rows = []
     for name in NETWORKS:
         with tempfile.TemporaryDirectory() as folder:

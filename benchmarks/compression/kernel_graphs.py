@@ -15,7 +15,7 @@ from dlx_deploy.graph.quantization.gates import Integers, gate_of
 __all__ = ["OPERATORS", "Array", "Pairing", "image"]
 
 X_SCALE, X_ZERO, UNIT = 0.03, 100, 1 / 255
-NORMALISATION = (np.float32([0.0171, 0.0175, 0.0174]), np.float32([-2.118, -2.036, -1.804]))
+NORMALISATION = (np.array([0.0171, 0.0175, 0.0174], np.float32), np.array([-2.118, -2.036, -1.804], np.float32))
 
 Array = NDArray[np.generic]
 
@@ -45,13 +45,13 @@ class Net:
 
     def restore(self, name: str, scale: float, zero: int) -> str:
         ends = [f"{name}_scale", f"{name}_zero"]
-        self.constants |= {ends[0]: np.float32(scale), ends[1]: np.uint8(zero)}
+        self.constants |= {ends[0]: np.array(scale, np.float32), ends[1]: np.array(zero, np.uint8)}
         return self.add("DequantizeLinear", [name, *ends], f"{name}_real")
 
     def round(self, name: str, scale: float = X_SCALE, zero: int = X_ZERO) -> str:
         """Quantized; and named so that ``restore`` of it is what reads it."""
         ends = [f"{name}_to_scale", f"{name}_to_zero"]
-        self.constants |= {ends[0]: np.float32(scale), ends[1]: np.uint8(zero)}
+        self.constants |= {ends[0]: np.array(scale, np.float32), ends[1]: np.array(zero, np.uint8)}
         return self.add("QuantizeLinear", [name, *ends], f"{name}_integers")
 
     def add(self, operator: str, inputs: Sequence[str], out: str, **attributes: Any) -> str:
@@ -124,7 +124,7 @@ def resized(mode: str) -> Callable[..., Pairing]:
         for int8 in (True, False):
             net = Net()
             first = net.convolution(net.read("x", [1, *shape]), "first", [channels, channels, 1, 1])
-            net.constants["factors"] = np.float32([1, 1, 2, 2])
+            net.constants["factors"] = np.array([1, 1, 2, 2], np.float32)
             large = net.add(
                 "Resize", [net.restore(net.round(first), X_SCALE, X_ZERO), "", "factors"], "large", mode=mode
             )
@@ -144,7 +144,7 @@ def split(shape: Sequence[int]) -> Pairing:
     for int8 in (True, False):
         net, half = Net(), shape[0] // 2
         first = net.convolution(net.read("x", [1, *shape]), "first", [shape[0], shape[0], 1, 1])
-        net.constants["sizes"] = np.int64([half, half])
+        net.constants["sizes"] = np.array([half, half], np.int64)
         x = net.restore(net.round(first), X_SCALE, X_ZERO)
         net.nodes.append(helper.make_node("Split", [x, "sizes"], ["a", "b"], name="a", axis=1))
         parts = [net.restore(net.round(part), X_SCALE, X_ZERO) if int8 else part for part in ("b", "a")]
@@ -154,7 +154,7 @@ def split(shape: Sequence[int]) -> Pairing:
 
 
 def sliced(net: Net, x: str, channels: int) -> str:
-    net.constants |= {"from": np.int64([0]), "to": np.int64([channels // 2]), "along": np.int64([1])}
+    net.constants |= {"from": np.array([0]), "to": np.array([channels // 2]), "along": np.array([1])}
     return net.add("Slice", [x, "from", "to", "along"], "y")
 
 
@@ -220,7 +220,7 @@ def image(side: int, colours: int, channels: int, kernel: int, stride: int) -> P
             first = net.add("Relu", [first], "relu")
         second = net.convolution(net.restore(net.round(first, X_SCALE, 0), X_SCALE, 0), "second", [16, channels, 1, 1])
         models.append(net.model(net.round(second)))
-    feed = {"x": np.random.default_rng(0).integers(0, 256, [1, side, side, colours]).astype(np.uint8)}
+    feed: dict[str, Array] = {"x": np.random.default_rng(0).integers(0, 256, [1, side, side, colours]).astype(np.uint8)}
     return Pairing(models[0], models[1], feed, exact=False)
 
 

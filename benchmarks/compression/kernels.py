@@ -172,7 +172,9 @@ def main() -> int:
     if given.mask:
         own = ["--cpu", given.mask, "--rounds", str(given.rounds), "--json", str(given.json)]
         return masked(given.mask, [*own, *(["--table", str(given.table)] if given.table else [])])
-    found = json.loads(given.json.read_text(encoding="utf-8")) if given.json.exists() else {"schema": 1, "cpus": {}}
+    found: dict[str, Any] = {"schema": 1, "cpus": {}}
+    if given.json.exists():
+        found = json.loads(given.json.read_text(encoding="utf-8"))
     if given.rounds:
         machine = machine_info()
         rows = []

@@ -171,7 +171,7 @@ def judged(found: Sequence[Run], control: Sequence[Run]) -> dict[str, Any]:
         difference = np.array(theirs.right, dtype=float) - ours.right
         drops.append(100 * float(difference.mean()))
         errors.append(100 * float(difference.std() / np.sqrt(len(difference))))
-    removed = {
+    removed: dict[str, float] = {
         key: round(found[0].metrics[key], 4) for key in ("macs_removed", "sparse_zeros") if key in found[0].metrics
     }
     return {
@@ -213,8 +213,8 @@ def main() -> None:
                 found[name].append(run_variant(name, folder, parts, seed, asked.threads))
         table: dict[str, Any] = {n: judged(runs, found[VARIANTS[n].control or n]) for n, runs in found.items() if runs}
         for name in set(TIMES) & table.keys():
-            paths = [part(parts, SEEDS[0], n) for n in (VARIANTS[name].control, name) if n]
-            table[name]["speedup"] = speedup(*paths, data, folder)
+            control, variant = (part(parts, SEEDS[0], n) for n in (VARIANTS[name].control or name, name))
+            table[name]["speedup"] = speedup(control, variant, data, folder)
     settings = {"channels": CHANNELS, "zeros": ZEROS, "train_images": asked.train, "test_images": len(as_it_came)}
     finish({**settings, "as_it_came": round(100 * float(as_it_came.mean()), 2), "variants": table}, asked.json)
 

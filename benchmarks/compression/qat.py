@@ -121,7 +121,7 @@ class Bench:
     def right(self, graph: bytes) -> Right:
         """bool[test images], in exact arithmetic."""
         (answers,) = run_onnx(graph, self.data.samples("test"), exact_qdq=True).values()
-        return answers.argmax(axis=1) == self.truth
+        return np.asarray(answers.argmax(axis=1) == self.truth)
 
     def begun(self, grid: Grid) -> tuple[Learning, bytes]:
         """What learns on that grid, and the graph that it begins with: PTQ by the largest magnitudes."""

@@ -30,6 +30,7 @@ from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.nn.data.dataset import Dataset, open_data
 from dlx_deploy.runtime.machine import machine_info
+from dlx_deploy.targets.profile import Style
 
 __all__ = ["main", "rows_of"]
 
@@ -65,7 +66,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "int4, blocks of 32": {"int8": False, "block_size": 32},
     "int4, blocks of 128": {"int8": False, "block_size": 128},
 }
-STYLES: dict[str, dict[str, Any]] = {"tensorrt": {"half": True}, "cpu": {}}
+STYLES: dict[Style, dict[str, Any]] = {"tensorrt": {"half": True}, "cpu": {}}
 EFFORTS = ("fast", "best")
 
 Answers = NDArray[np.float32]

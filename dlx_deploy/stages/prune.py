@@ -139,7 +139,7 @@ def _removed(job: Job[Prune], pruned: Pruned) -> Metrics:
     from dlx_deploy.nn.pruning.search import TOLERANCE
 
     assert pruned.report is not None
-    goal = dataclasses.replace(goal_of(job.params), label=pruned.report.goal.label)
+    goal = dataclasses.replace(goal_of(job.params), basis=pruned.report.goal.basis)
     report = dataclasses.replace(pruned.report, goal=goal)
     job.progress(0, 0, report.told())
     if report.off > TOLERANCE:

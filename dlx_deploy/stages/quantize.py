@@ -31,16 +31,27 @@ from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup
 from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.stages.support.costly import trial_notes
 from dlx_deploy.stages.support.missed import PTQ, copy_untrained, read_trained, trains_int8
-from dlx_deploy.stages.support.precisions import NEEDS, check_below, refuse
+from dlx_deploy.stages.support.precisions import NEEDS, check_below
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
+from dlx_deploy.stages.support.requested import (
+    QUANTIZED_TO,
+    Half,
+    Precision,
+    asks_for_int8,
+    calibration_samples,
+    dynamic_or_static,
+    fewer_bits,
+    given_plan,
+    half_in_graph,
+    precisions_of,
+    refuse_dynamic,
+    request_of,
+)
 from dlx_deploy.stages.support.restoring import MOST_SAMPLES, Looked, keep_graphs, keep_within_budget
 from dlx_deploy.stages.support.validating import Validation
-from dlx_deploy.targets.kernels import integer_kernels
 
 if TYPE_CHECKING:
-    from dlx_deploy.graph.quantization.plan import QuantizationPlan
-    from dlx_deploy.graph.quantization.quantize import QuantizationReport, QuantizationRequest
-    from dlx_deploy.graph.samples import Samples
+    from dlx_deploy.graph.quantization.quantize import QuantizationReport
     from dlx_deploy.targets import Profile
 
 __all__ = [
@@ -57,10 +68,6 @@ __all__ = [
     "QuantizeParams",
     "read_precisions",
 ]
-
-Precision = Literal["int8", "int4", "fp8", "fp16", "bf16", "fp32"]
-Half = Literal["fp16", "fp32"]
-QUANTIZED_TO: tuple[Precision, ...] = ("int8", "int4", "fp8")
 
 PTQ_PLAN, PTQ_LAYERS, PTQ_TRIALS = "plan without training", "layers without training", "trials without training"
 """Under which names is offered what the network is quantized with before ``qat`` trains it …"""
@@ -129,23 +136,25 @@ def run(job: Job[QuantizeParams]) -> Metrics:
     source, out = job.inputs["onnx"], job.out / MODEL
     if copy_untrained(job):
         return _counted(read_precisions(job.out / "layers.json"), out)
-    precision, elsewhere = _precisions(job.params, job.target)
+    precision, elsewhere = precisions_of(job.params, job.target)
     looked = Looked(None, Trials(note="nothing is in INT8"))
     if precision == "int8":
-        looked = _learned(job, elsewhere) or _within_budget(job, _int8(job, out, elsewhere), elsewhere, _is_asked(job))
+        looked = _learned(job, elsewhere) or _within_budget(
+            job, _int8(job, out, elsewhere), elsewhere, asks_for_int8(job)
+        )
         precision = "int8" if looked.report is not None else elsewhere
     report = looked.report
     if precision in ("fp16", *NEEDS):
         report = _written(job, out, precision, elsewhere, dynamic=False)
     if report is None:
-        report = unquantized(source, _given(job))
+        report = unquantized(source, given_plan(job))
         shutil.copyfile(source, out)
     else:
         check_kept_sparse(load(source), load(out))
     precisions = LayerPrecisions(
         precision=precision,
         elsewhere=elsewhere,
-        strongly_typed=_half_in_graph(job, precision, elsewhere) or elsewhere == "fp32",
+        strongly_typed=half_in_graph(job, precision, elsewhere) or elsewhere == "fp32",
         layers=report.layers,
     )
     (job.out / "layers.json").write_bytes(canonical_json(precisions))
@@ -188,7 +197,7 @@ def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> QuantizationReport 
     from dlx_deploy.graph.quantization.quantize import NothingToQuantize
 
     asked = job.params.precision == "int8" or job.params.exclude
-    for dynamic in _dynamic(job):
+    for dynamic in dynamic_or_static(job):
         try:
             return _written(job, out, "int8", elsewhere, dynamic)
         except NothingToQuantize as e:
@@ -202,9 +211,9 @@ def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Hal
     """The report of the graph written to ``out``."""
     from dlx_deploy.graph.quantization.quantize import quantize_model
 
-    samples = _calibration(job)
+    samples = calibration_samples(job)
     job.progress(0, 0, f"{precision}, {elsewhere} elsewhere; {len(samples)} calibration inputs")
-    request = _request(job, precision, elsewhere, dynamic)
+    request = request_of(job, precision, elsewhere, dynamic)
     return quantize_model(job.inputs["onnx"], out, samples, request, job.progress)
 
 
@@ -228,9 +237,9 @@ def _within_budget(job: Job[QuantizeParams], report: QuantizationReport | None, 
         bench = Validation(job, job.params.max_drop, job.params.confidence, MOST_SAMPLES)
         trial = bench.trial("int8", job.out / MODEL, (), report.layers)
         return Looked(report, bench.trace((trial,), "" if trial.verdict == "met" else "it is left to qat"))
-    request = _request(job, "int8", elsewhere, dynamic=report.plan.scheme == CPU_DYNAMIC.name)
+    request = request_of(job, "int8", elsewhere, dynamic=report.plan.scheme == CPU_DYNAMIC.name)
     request = replace(request, rounding=given_back(report.rounded), again=True)
-    planned = Planned(job.inputs["onnx"], request, report.plan, _calibration(job))
+    planned = Planned(job.inputs["onnx"], request, report.plan, calibration_samples(job))
     return keep_within_budget(job, planned, report, job.params.confidence, asked)
 
 
@@ -252,89 +261,8 @@ def _learned(job: Job[QuantizeParams], elsewhere: Half) -> Looked | None:
     first = bench.trial("int8", job.out / MODEL, (), report.layers)
     if first.verdict == "missed" and first.score <= before.trials[0].score:
         return None
-    looked = _within_budget(learned, report, elsewhere, _is_asked(job))
+    looked = _within_budget(learned, report, elsewhere, asks_for_int8(job))
     return replace(looked, trials=looked.trials.after(before))
-
-
-def _calibration(job: Job[Quantize]) -> Samples:
-    from dlx_deploy.nn.data.dataset import open_data
-
-    return open_data(job.inputs["data"]).samples("calibration")
-
-
-def _request(job: Job[Quantize], precision: Precision, elsewhere: Half, dynamic: bool) -> QuantizationRequest:
-    from dlx_deploy.graph.quantization.quantize import QuantizationRequest
-
-    return QuantizationRequest(
-        style=job.target.quantization.style,
-        int8=precision == "int8",
-        block_size=job.params.block_size if precision == "int4" else 0,
-        fp8=precision == "fp8",
-        bf16=precision == "bf16",
-        half=_half_in_graph(job, precision, elsewhere),
-        reduce_range=job.target.quantization.reduce_range,
-        method=job.params.calibration,
-        dynamic=dynamic,
-        exclude=job.params.exclude,
-        given=_given(job),
-        effort=job.params.effort,
-        weight_bits=job.params.weight_bits,
-        activation_bits=job.params.activation_bits,
-        kernels=integer_kernels(job.target.quantization.kernels),
-    )
-
-
-def _is_asked(job: Job[Quantize]) -> bool:
-    """Whether INT8 was asked for by name, of all layers or in a plan."""
-    return job.params.precision != "auto" or bool(_given(job).layers_at("int8"))
-
-
-def _given(job: Job[Quantize]) -> QuantizationPlan:
-    """The plan that was given; one without a line where none was."""
-    from dlx_deploy.graph.quantization.plan import SCHEMA, QuantizationPlan, read_plan
-
-    return read_plan(job.inputs["plan"]) if "plan" in job.inputs else QuantizationPlan(schema=SCHEMA)
-
-
-def _precisions(params: Quantize, target: Profile) -> tuple[Precision, Half]:
-    """The lowest precision of the plan, and that of the rest."""
-    halves = ("fp16", "bf16") if target.builds_engines else ()
-    runs = [p for p in (*QUANTIZED_TO, *halves) if p in target.precisions]
-    refuse("precision", params.precision, runs)
-    refuse("elsewhere", params.elsewhere, runs)
-    half: Half = "fp16" if "fp16" in runs and params.elsewhere != "fp32" else "fp32"
-    if params.precision == "bf16":
-        return "bf16", "fp32"
-    if params.precision in ("int4", "fp8"):
-        return params.precision, half
-    if params.precision == "int8" or (params.precision == "auto" and "int8" in runs):
-        return "int8", half
-    if params.precision == "fp16" or (params.precision == "auto" and half == "fp16"):
-        return "fp16", "fp16"
-    return "fp32", "fp32"
-
-
-def _dynamic(job: Job[Quantize]) -> tuple[bool, ...]:
-    """Whether the ranges of activations are found while the network runs: what to try, in this order.
-
-    That suits texts on a CPU, one row at a time (``graph.quantization.dynamic``).
-    """
-    from dlx_deploy.graph.model import batch_size, load
-    from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.tasks import task_of
-
-    asked, style = job.params.activations, job.target.quantization.style
-    _refuse_dynamic(job.params, job.target)
-    if asked != "auto":
-        return (asked == "dynamic",)
-    given = _given(job)
-    if given.scheme or given.tensors:  # what it says of tensors is said of static ranges
-        return (given.scheme == "cpu-dynamic",)
-    if _fewer_bits(job.params):  # ONNX Runtime's quantizer, which dynamic ranges rest on, writes 8
-        return (False,)
-    one_row = batch_size(load(job.inputs["onnx"])) in (None, 1)
-    inputs = task_of(open_data(job.inputs["data"])).inputs
-    return (True, False) if style == "cpu" and one_row and not inputs.seen_in_calibration else (False,)
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
@@ -409,11 +337,11 @@ def notes(outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
 def check(setup: Setup[Quantize]) -> None:
     """The ``[quantize]`` table against what the target runs."""
     params, batch = setup.params, setup.config.export.batch
-    precision, _ = _precisions(params, setup.target)
-    _refuse_dynamic(params, setup.target)
+    precision, _ = precisions_of(params, setup.target)
+    refuse_dynamic(params, setup.target)
     if precision in NEEDS:
         check_below(setup, precision)
-    if (fewer := _fewer_bits(params)) and precision != "int8":
+    if (fewer := fewer_bits(params)) and precision != "int8":
         raise ConfigError(
             f"quantize.{fewer} is {getattr(params, fewer)}, and quantize.precision {params.precision!r} writes no INT8 "
             "for this target; rule: it says how fine the integers of INT8 layers are; leave it out"
@@ -441,32 +369,6 @@ def _check_plan(path: Path, params: Quantize, precision: Precision) -> None:
                 f"{path}: layers[{layers[0]!r}].precision is {kind!r}, and quantize.precision {params.precision!r} "
                 f"writes no {kind.upper()} for this target; set one of the two to what the other says"
             )
-
-
-def _refuse_dynamic(params: Quantize, target: Profile) -> None:
-    style = target.quantization.style
-    if params.activations == "dynamic" and style != "cpu":
-        raise ConfigError(
-            f"quantize.activations is 'dynamic', and this target's {style} style needs static ranges; use 'auto'"
-        )
-    if params.activations == "dynamic" and (fewer := _fewer_bits(params)):
-        raise ConfigError(
-            f"quantize.{fewer} is {getattr(params, fewer)} and quantize.activations 'dynamic', which goes with 8; set "
-            f"quantize.activations to 'static', or quantize.{fewer} to 8"
-        )
-
-
-def _fewer_bits(params: Quantize) -> str:
-    """The key that asks for fewer bits than 8, if one does."""
-    return next((key for key in ("weight_bits", "activation_bits") if getattr(params, key) < 8), "")
-
-
-def _half_in_graph(job: Job[Quantize], precision: Precision, elsewhere: Half) -> bool:
-    """Whether FP16 can be written into the graph: Q/DQ know it from opset 19 on, everything else always."""
-    from dlx_deploy.graph.model import load, opset
-    from dlx_deploy.graph.passes.half import QDQ_IN_HALF
-
-    return elsewhere == "fp16" and (precision == "fp16" or opset(load(job.inputs["onnx"])) >= QDQ_IN_HALF)
 
 
 STAGE = Stage(

@@ -15,12 +15,11 @@ PTQ = load_module(Path(__file__).parents[2] / "benchmarks" / "compression" / "pt
 
 
 def test_ours_and_a_peers_rows_are_judged_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PTQ, "STYLES", ("cpu",))
     monkeypatch.setattr(PTQ, "EFFORTS", ("balanced",))
     (tmp_path / "net.onnx").write_bytes(residual_net().SerializeToString())
     case = PTQ.Case("tiny", tmp_path / "net.onnx", images(32), images(24, seed=1), np.zeros(24, np.int64))
     peers = {"onnxruntime tuned": sys.executable, "nncf": str(tmp_path / "no-python")}
-    network, ours, int4, theirs, missing = PTQ.rows_of(case, peers, tmp_path)
+    network, ours, int4, theirs, missing = PTQ.rows_of(case, ["cpu"], peers, tmp_path)
     assert network["agreement"] == 100
     assert network["drop"] == 0
     for row in (ours, int4, theirs):

@@ -77,8 +77,8 @@ def view(done: Run) -> dict[str, Any]:
 
 
 def steps_ran(folder: Path) -> list[list[str]]:
-    """Of each build of a study, in their order, the steps that ran."""
-    manifests = sorted(folder.glob(".dlx/search/*/builds/*.json"))
+    """Of each build of the studies, the last one last, the steps that ran."""
+    manifests = sorted(folder.glob(".dlx/search/*/builds/*.json"), key=lambda path: path.stat().st_mtime_ns)
     loaded = [json.loads(path.read_text())["steps"] for path in manifests]
     return [[entry["step"] for entry in steps if entry["status"] == "ran"] for steps in loaded]
 

@@ -302,4 +302,4 @@ def test_a_latency_is_known_before_there_are_data_unless_it_is_timed(monkeypatch
     assert known["cpu-x86_64", False] == known["jetson", False] == Grounds()
     meter = known["jetson", True].meter  # type: ignore[union-attr]
     assert meter is not None
-    assert "not measured" in meter.label
+    assert "not measured" in meter.basis

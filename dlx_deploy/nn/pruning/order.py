@@ -28,10 +28,10 @@ _NOUNS: dict[Key, str] = {
 
 @dataclass(frozen=True)
 class Meter:
-    """What tells how many milliseconds a network takes on the target; ``label``: how it knows, for whoever reads it."""
+    """What tells how many milliseconds a network takes on the target; ``basis``: how it knows, for whoever reads it."""
 
     ms: Callable[[nn.Module], float]
-    label: str
+    basis: str
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Grounds:
 class Goal:
     """The key of ``[prune]`` that says how much is to go, and its value: a share, 0..1, or milliseconds that may stay.
 
-    ``label``: how a latency is known.
+    ``basis``: how a latency is known.
     """
 
     key: Key = "reduce_macs"
     asked: float = 0.2
-    label: str = ""
+    basis: str = ""
 
     @property
     def is_latency(self) -> bool:
         """Whether a ``Meter`` tells what a network costs."""
-        return bool(self.label)
+        return bool(self.basis)
 
     @property
     def near(self) -> float:
@@ -83,8 +83,8 @@ class Goal:
     def reach(self, share: float, before: float) -> str:
         """That ``share`` of ``before`` is what can go at most, in a sentence."""
         if self.key == "max_latency_ms":
-            return f"at least {(1 - share) * before:.3g} of {before:.3g} ms stay ({self.label})"
-        how = f" ({self.label})" if self.label else ""
+            return f"at least {(1 - share) * before:.3g} of {before:.3g} ms stay ({self.basis})"
+        how = f" ({self.basis})" if self.basis else ""
         return f"at most {share:.3f} of the {_NOUNS[self.key]}{how} can be removed"
 
     def nearest(self, share: float, before: float) -> str:
@@ -105,7 +105,7 @@ class Goal:
             text = f"{after:.3g} of {before:.3g} ms are left, at most {self.asked:g} asked (prune.max_latency_ms)"
         else:
             text = f"{reached:.3f} of the {_NOUNS[self.key]} removed, {self.asked:g} asked (prune.{self.key})"
-        text += f"; {self.label}" if self.label else ""
+        text += f"; {self.basis}" if self.basis else ""
         if reached > self.share(before) + TOLERANCE:
             text += "; the smallest step that reaches it takes more: a smaller prune.round_to has finer steps"
         return text
@@ -129,7 +129,7 @@ def goal_of(params: Prune, meter: Meter | None = None) -> Goal:
     """The one goal that ``[prune]`` sets; none set is no multiply-accumulates. ``meter`` where it is a latency."""
     for key in _NOUNS:
         if value := float(getattr(params, key)):
-            return Goal(key, value, meter.label if meter and "latency" in key else "")
+            return Goal(key, value, meter.basis if meter and "latency" in key else "")
     return Goal(asked=0.0)
 
 

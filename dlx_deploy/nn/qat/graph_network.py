@@ -79,7 +79,7 @@ class GraphNetwork(nn.Module):
         self._front, self._outputs = front, tuple(value.name for value in model.graph.output)
         self.dims = input_dims(model)
         (dims,) = self.dims.values()
-        self._batch = dims[0]
+        self._batch = dims[0] if dims else None
         self._length, self._padding = (dims[1] if len(dims) == 2 else None), padding
         calls = [_gated(_call(node), self._fakes.gates) for node in _needed(model, front)]
         calls = _absorbed(calls, self._fakes.absorbed)

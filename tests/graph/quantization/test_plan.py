@@ -81,7 +81,7 @@ def test_what_is_written_is_read_to_the_bit(tensors: dict[str, TensorPlan], laye
         ('{"layers": {}}', "no quantization plan: Object missing required field `schema`"),
         ('{"schema": 1, "layer": {}}', "Object contains unknown field `layer`"),
         ('{"schema": 1, "tensors": {"x": {"scal": 1}}}', r"contains unknown field `scal` - at `\$\.tensors\[\.\.\.\]`"),
-        ('{"schema": 1, "layers": {"a": {"precision": "int4"}}}', r"Invalid enum value 'int4'"),
+        ('{"schema": 1, "layers": {"a": {"precision": "int2"}}}', r"Invalid enum value 'int2'"),
     ],
 )
 def test_what_is_no_plan(tmp_path: Path, content: str, message: str) -> None:

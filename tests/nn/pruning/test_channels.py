@@ -366,20 +366,20 @@ def test_a_latency_is_a_goal_that_is_kept() -> None:
     model, asked = network("resnet8", width=2), list[nn.Module]()
     meter = clock(asked)
     before = meter.ms(model)
-    order = Order(Goal("max_latency_ms", 0.75 * before, meter.label), grounds=Grounds(meter=meter))
+    order = Order(Goal("max_latency_ms", 0.75 * before, meter.basis), grounds=Grounds(meter=meter))
     pruned, report = prune_channels(model, SHAPES["resnet8"], order)
     assert 0.6 * before < meter.ms(pruned) == report.after <= 0.75 * before == 0.75 * report.before
     assert report.told().startswith(f"{report.after:.3g} of {before:.3g} ms are left, at most")
     assert len(asked) <= 12
-    share = replace(order, goal=Goal("reduce_latency", 0.25, meter.label))
+    share = replace(order, goal=Goal("reduce_latency", 0.25, meter.basis))
     assert prune_channels(model, SHAPES["resnet8"], share)[1].after == report.after
-    as_it_is = replace(order, goal=Goal("max_latency_ms", 2 * before, meter.label))
+    as_it_is = replace(order, goal=Goal("max_latency_ms", 2 * before, meter.basis))
     assert prune_channels(model, SHAPES["resnet8"], as_it_is)[1].after == before
 
 
 def test_a_latency_that_cannot_be_reached_says_which_can() -> None:
     model, meter = network("resnet8", width=2), clock([])
-    order = Order(Goal("max_latency_ms", 1.0, meter.label), grounds=Grounds(meter=meter))
+    order = Order(Goal("max_latency_ms", 1.0, meter.basis), grounds=Grounds(meter=meter))
     with pytest.raises(
         StageFailed,
         match=r"max_latency_ms is 1; .* at least \d+ of \d+ ms stay \(a clock\): raise prune\.max_latency_ms to \d+",

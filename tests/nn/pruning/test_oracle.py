@@ -149,9 +149,9 @@ def test_answers_that_are_not_finite_cannot_be_compared() -> None:
 
 def test_what_is_off_is_told_as_a_share_of_the_largest_answer() -> None:
     subject = oracle._Subject(nn.Identity(), torch.float64, [4.0])
-    told = oracle._difference([torch.tensor([4.0, 1.0])], [torch.tensor([4.0, 1.5])], subject)
-    assert told.startswith("its answers are 1.2e-01 of the largest off")
-    assert oracle._difference([torch.tensor([4.0])], [torch.tensor([4.0])], subject) == ""
+    told = oracle._difference([torch.tensor([4.0, 1.0])], [torch.tensor([4.0, 1.5])], subject, "of before")
+    assert told == "its answers are 1.2e-01 of the largest off from those of before"
+    assert oracle._difference([torch.tensor([4.0])], [torch.tensor([4.0])], subject, "of before") == ""
 
 
 def test_random_weights_keep_what_flows_through_a_deep_network_near_one() -> None:

@@ -284,7 +284,7 @@ def test_a_sidecar_comes_back() -> None:
     ("change", "message"),
     [
         ({"flavour": "x"}, "flavour is 'x'; must be one of tensorrt, tensorrt-rtx"),
-        ({"precision": "int4"}, "precision is 'int4'"),
+        ({"precision": "int3"}, "precision is 'int3'"),
         ({"batch": [2, 1, 4]}, r"batch is \(2, 1, 4\); must be three whole numbers, 1 <= min <= opt <= max"),
         ({"batch": "all"}, "batch is 'all'"),
         ({"workspace_mib": -1}, "workspace_mib is -1"),
