@@ -7,7 +7,8 @@ Watched is all that a stage's ``STAGE`` reaches by name: imports at the top and 
 strings such as ``"package.module:NAME"``. Which modules are reached is found definition by definition, so that a helper
 that a stage never calls does not bring its own imports along. Of ``nn``, ``graph`` and ``runtime``, where the work is
 done, the whole file counts; of the rest (the stage's module, configuration, errors, the pipeline) what is reached. A
-module that looks for its own files brings its folder along. Comments, docstrings and formatting do not count.
+module that looks for its own files brings its folder along, one that names a table beside it that table. Comments,
+docstrings and formatting do not count.
 
 A task is a record of methods for many stages: of those, a stage reaches the ones whose names it uses.
 """
@@ -142,6 +143,8 @@ class Code:
             if any("__file__" in _identifiers(s) for s in used):
                 # Its own files are its data, comments and all: the package stage ships them.
                 parts |= {str(p.relative_to(self.root)): _digest(self._read(p)) for p in _beside(module.path)}
+            tables = [module.path.with_name(text) for s in used for text in _tables_named(s)]
+            parts |= {str(p.relative_to(self.root)): _digest(self._read(p)) for p in tables if p.is_file()}
         return parts
 
     def _text(self, statement: ast.stmt) -> str:
@@ -328,6 +331,13 @@ def _identifiers(node: ast.AST) -> frozenset[str]:
 @functools.cache
 def _attribute_names(node: ast.AST) -> frozenset[str]:
     return frozenset(n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute))
+
+
+@functools.cache
+def _tables_named(node: ast.AST) -> frozenset[str]:
+    """The names of data files in strings."""
+    texts = (n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    return frozenset(text for text in texts if text.endswith((".json", ".toml")) and "/" not in text)
 
 
 def _is_for_types(statement: ast.stmt) -> bool:

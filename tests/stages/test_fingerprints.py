@@ -48,6 +48,13 @@ def test_a_file_that_is_shipped_and_that_no_stage_imports() -> None:
     assert touched({"runtime/commands/main.py": text + "\nEXTRA = 1\n"}) == {"package"}
 
 
+def test_a_table_that_decides_bytes() -> None:
+    text = (ROOT / "targets/kernels.toml").read_text()
+    assert text.count("least_speedup = 1.0") == 1
+    changed = {"targets/kernels.toml": text.replace("least_speedup = 1.0", "least_speedup = 2.0")}
+    assert touched(changed) == {"compile", "qat", "quantize"}
+
+
 @pytest.mark.parametrize(
     ("part", "stages"),
     [
