@@ -156,10 +156,10 @@ def _watched(model: nn.Module, names: Iterable[str], batches: Iterable[Batch]) -
 
 @contextmanager
 def _hooked(layers: Mapping[str, nn.Module], watch: _Watch) -> Iterator[None]:
-    def watcher(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda module, inputs: watch.add(name, _seen(module, inputs[0]))
+    def watcher(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
+        return lambda module, inputs, named: watch.add(name, _seen(module, *inputs, **named))
 
-    handles = [module.register_forward_pre_hook(watcher(name)) for name, module in layers.items()]
+    handles = [module.register_forward_pre_hook(watcher(name), with_kwargs=True) for name, module in layers.items()]
     try:
         yield
     finally:
@@ -167,16 +167,19 @@ def _hooked(layers: Mapping[str, nn.Module], watch: _Watch) -> Iterator[None]:
             handle.remove()
 
 
-def _seen(module: nn.Module, inputs: Tensor) -> Tensor:
-    """float32[rows, features]: what each application of the weights reads, features as the weights have them."""
+def _seen(module: nn.Module, input: Tensor) -> Tensor:
+    """float32[rows, features]: what each application of the weights reads, features as the weights have them.
+
+    ``input`` is called as it is in the layers, for networks that name it.
+    """
     if not isinstance(module, nn.Conv2d):
-        return inputs.flatten(0, -2).float()
+        return input.flatten(0, -2).float()
     assert not isinstance(module.padding, str)
-    sizes = zip(inputs.shape[2:], module.kernel_size, module.dilation, module.padding, module.stride, strict=True)
+    sizes = zip(input.shape[2:], module.kernel_size, module.dilation, module.padding, module.stride, strict=True)
     counts = [(size + 2 * pad - apart * (kernel - 1) - 1) // step + 1 for size, kernel, apart, pad, step in sizes]
     sparser = math.ceil(math.sqrt(math.prod(counts) / _PLACES))
     stride = tuple(step * sparser for step in module.stride)
-    patches = F.unfold(inputs.float(), module.kernel_size, module.dilation, module.padding, stride)
+    patches = F.unfold(input.float(), module.kernel_size, module.dilation, module.padding, stride)
     return patches.transpose(1, 2).flatten(0, 1)  # [N, features, places] before
 
 

@@ -91,6 +91,24 @@ def test_layers_that_are_left_alone(layer: nn.Module) -> None:
     assert torch.equal(layer.weight, before)  # type: ignore[arg-type]
 
 
+class _ByKeyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(input=self.first(input=x))
+        return out
+
+
+def test_a_layer_that_is_called_by_keyword_is_fitted_too() -> None:
+    read = torch.arange(8) < 6
+    pruned = nn.Module()
+    pruned.first, pruned.second = nn.Linear(8, 6), nn.Linear(6, 8)
+    share = reconstruct(_ByKeyword(), pruned, {"second": Reader(read, torch.ones(8, dtype=torch.bool))}, batches(40, 8))
+    assert 0 < share["second"] < 1
+
+
 def test_a_pruned_network_answers_more_as_it_did() -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()
