@@ -44,9 +44,14 @@ def to_channels_last(model: nn.Module, device: torch.device) -> list[RemovableHa
         if isinstance(module, nn.Conv2d) and is_unsafe(module):
             # ``contiguous`` would leave the strides of a 1x1 kernel, off which torch reads the layout.
             module.weight.data = module.weight.data.clone(memory_format=torch.contiguous_format)
-            handles.append(module.register_forward_pre_hook(_in_nchw))
+            handles.append(module.register_forward_pre_hook(_in_nchw, with_kwargs=True))
     return handles
 
 
-def _in_nchw(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(x.clone(memory_format=torch.contiguous_format) for x in inputs)
+def _in_nchw(
+    _: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]
+) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    plain = torch.contiguous_format
+    return tuple(x.clone(memory_format=plain) for x in inputs), {
+        n: x.clone(memory_format=plain) for n, x in named.items()
+    }

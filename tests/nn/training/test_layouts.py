@@ -66,3 +66,28 @@ def test_only_an_unsafe_convolution_on_a_cpu_leaves_channels_last() -> None:
         model(images)
     assert seen == [False, True, True, True]
     assert to_channels_last(nn.Conv2d(12, 4, 1, 2), torch.device("cuda")) == []
+
+
+class _Seen(nn.Conv2d):
+    contiguous = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.contiguous = input.is_contiguous()
+        return super().forward(input)
+
+
+class _ByKeyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = _Seen(3, 8, 1, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.narrow(input=x)
+        return out
+
+
+def test_a_convolution_that_is_called_by_keyword_works_in_nchw_too() -> None:
+    model = _ByKeyword()
+    to_channels_last(model, torch.device("cpu"))
+    model(torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last))
+    assert model.narrow.contiguous
