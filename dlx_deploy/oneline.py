@@ -14,8 +14,8 @@ from typing import NamedTuple
 from dlx_deploy.building import DEFAULT_CONFIG, find_config
 from dlx_deploy.config import Config, load_config
 from dlx_deploy.config.loading import written_values
-from dlx_deploy.config.sections import GRAPHS
 from dlx_deploy.config.template import render, toml_value
+from dlx_deploy.config.training import GRAPHS
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.foreign.shape import picture_in, reads_texts
 from dlx_deploy.nn.models.families import is_user

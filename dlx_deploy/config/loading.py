@@ -13,8 +13,11 @@ from pathlib import Path
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from dlx_deploy.config.sections import GRAPHS, LAYOUTS, Config, Distill, Prune, Qat, Teacher, Training, TrainingDefaults
+from dlx_deploy.config.compression import Prune, Qat
+from dlx_deploy.config.data import LAYOUTS
+from dlx_deploy.config.sections import Config
 from dlx_deploy.config.strict import Table, decode, parse_text, parse_toml, read_toml
+from dlx_deploy.config.training import GRAPHS, Distill, Teacher, Training, TrainingDefaults
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.words import shortened
 

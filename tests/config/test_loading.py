@@ -9,7 +9,7 @@ import pytest
 
 from dlx_deploy.config import Config, load_config
 from dlx_deploy.config.loading import HEIRS
-from dlx_deploy.config.sections import TrainingDefaults
+from dlx_deploy.config.training import TrainingDefaults
 from dlx_deploy.errors import ConfigError
 
 

@@ -126,7 +126,7 @@ def test_every_key_of_the_configuration_is_explained() -> None:
             assert body, section.name
         else:
             assert f"`{section.name}`" in page or f"[{section.name}]" in page
-    from dlx_deploy.config.sections import Data
+    from dlx_deploy.config.data import Data
 
     body = page.partition("## [data]\n")[2].partition("\n## ")[0]
     for key in msgspec.structs.fields(Data):

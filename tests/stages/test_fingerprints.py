@@ -100,11 +100,11 @@ def test_comments_docstrings_and_layout_do_not_count() -> None:
 
 
 def test_of_the_configuration_only_the_tables_of_a_stage() -> None:
-    path = "config/sections.py"
+    path = "config/compression.py"
     text = (ROOT / path).read_text()
     assert text.count("reduce_macs: Fraction = 0.2") == 1
     assert touched({path: text.replace("reduce_macs: Fraction = 0.2", "reduce_macs: Fraction = 0.3")}) >= {"prune"}
-    assert "quantize" not in touched({"config/sections.py": text.replace("reduce_macs", "take_macs")})
+    assert "quantize" not in touched({"config/compression.py": text.replace("reduce_macs", "take_macs")})
 
 
 TOY = {

@@ -1,0 +1,65 @@
+"""The tables of what is shipped: how it is verified, its budgets, its package, the search for a better one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from dlx_deploy.config.strict import Table
+from dlx_deploy.config.values import AtLeastOne, Fraction, Section
+
+__all__ = [
+    "Gate",
+    "Package",
+    "Search",
+    "Verify",
+]
+
+
+class Verify(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Teacher against candidate on the test split, and latency where this machine is the target.
+
+    ``calibration``: how far probabilities of what is shipped are off, and the temperature that brings them nearer.
+    """
+
+    rounds: AtLeastOne = 400
+    threads: Annotated[int, Meta(ge=1, le=1024)] = 1
+    calibration: bool = False
+
+
+class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The budgets, by the task's metric. ``max_drop``: it may fall by so much (0.02 is two points), shown at
+    ``confidence``.
+
+    ``min_accuracy``: what is shipped must reach so much; 0: no floor, and then the teacher must be clearly better than
+    one answer to everything, unless ``allow_chance``.
+    """
+
+    max_drop: Fraction = 0.02
+    min_accuracy: Fraction = 0.0
+    allow_chance: bool = False
+    confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95
+    max_latency_p90_ms: Annotated[float, Meta(ge=0.0)] = 0.0
+
+
+class Package(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``.dlx`` file."""
+
+    golden_images: AtLeastOne = 8
+    parity_samples: Annotated[int, Meta(ge=0, le=10_000)] = 512
+    deflate: bool = False
+
+
+class Search(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``dlx-deploy search`` tries, which nothing else reads.
+
+    ``space``: key of the configuration → a list of choices, two numbers, which are a range, or a table of ``choice`` or
+    of ``low``, ``high`` and maybe ``step`` or ``log``. A trial is stopped where a network on its way is worse than the
+    budgets by more than ``slack``. ``choose``: of the trials that meet all budgets, the best by that.
+    """
+
+    space: Table = field(default_factory=dict)
+    choose: Literal["latency", "accuracy", "size"] = "latency"
+    slack: Fraction = 0.05
+    max_size_mib: Annotated[float, Meta(ge=0.0)] = 0.0
