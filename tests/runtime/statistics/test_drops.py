@@ -48,9 +48,34 @@ confidences = st.floats(0.5, 0.999)
 
 
 @pytest.mark.parametrize(
+    ("table", "level", "lower", "upper", "digits"),
+    [
+        pytest.param((43, 0, 1, 0), 0.90, -0.096, 0.037, 3, id="tango-1998-crossover-of-soft-contact-lenses"),
+        pytest.param((4, 9, 3, 16), 0.95, -0.027, 0.390, 3, id="tango-1998"),
+        pytest.param((53, 16, 8, 9), 0.95, -0.020, 0.207, 3, id="agresti-and-min-2005"),
+        pytest.param((1, 1, 7, 12), 0.95, -0.517, -0.026, 3, id="fagerland-lydersen-laake-2014-bentur-2009"),
+        pytest.param((565, 28, 25, 0), 0.90, -0.0148, 0.0247, 4, id="propcis-scoreci-mp"),
+    ],
+)
+def test_bounds_are_the_printed_ones(
+    table: tuple[int, int, int, int], level: float, lower: float, upper: float, digits: int
+) -> None:
+    """Intervals at a two-sided ``level`` as they are in print, of tables (both, first alone, second alone, neither).
+
+    Tango 1998, Statistics in Medicine 17:891-908; Agresti and Min 2005, ibid. 24:729-740; Fagerland, Lydersen and Laake
+    2014, ibid. 33:2850-2875. The R package ratesci (tests/testthat/test3.R) cites these four so; the fifth is what
+    ``PropCIs::scoreci.mp(25, 28, 618, 0.90)`` prints.
+    """
+    _, b, c, _ = table
+    one_sided = (1 + level) / 2
+    seen = drop_lower_bound(b, c, sum(table), one_sided), drop_upper_bound(b, c, sum(table), one_sided)
+    assert seen == pytest.approx((lower, upper), abs=0.5 * 10**-digits)
+
+
+@pytest.mark.parametrize(
     ("b", "c", "n", "upper"), [(120, 80, 5_000, 0.0127), (220, 180, 10_000, 0.0073), (24, 16, 1_000, 0.0189)]
 )
-def test_upper_bound_of_published_examples(b: int, c: int, n: int, upper: float) -> None:
+def test_upper_bound_of_worked_examples(b: int, c: int, n: int, upper: float) -> None:
     assert drop_upper_bound(b, c, n, 0.95) == pytest.approx(upper, abs=5e-5)
 
 
