@@ -32,6 +32,7 @@ from dlx_deploy.report.stores import CollectedView
 from dlx_deploy.runtime.machine import available_cores
 from dlx_deploy.stages.convert import foreseen, used_as_it_is
 from dlx_deploy.stages.order import steps_for
+from dlx_deploy.stages.support.budgets import budget_notes
 from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
 from dlx_deploy.targets import Profile, load_target, read_host
@@ -155,7 +156,8 @@ def _resolved(loaded: Config, targets: Sequence[str] | None, store: Path, lookin
     said = [note for target in resolved for note in (target.note, missing_builder(loaded, target.profile)) if note]
     for build in builds:
         check_build(build)
-    said += [*used_as_it_is(loaded), *foreseen(loaded, [target.profile for target in resolved])]
+    profiles = [target.profile for target in resolved]
+    said += [*used_as_it_is(loaded), *foreseen(loaded, profiles), *budget_notes(loaded, profiles)]
     notes = tuple(dict.fromkeys((*recipe_notes, *said)))
     return Work(loaded, builds, Store(store, looking.deep), notes)
 

@@ -22,6 +22,7 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.stages.evaluate import evaluated
+from dlx_deploy.stages.support.budgets import missed_estimate, rehearse_latency
 from dlx_deploy.stages.support.control import control_evidence, control_notes
 from dlx_deploy.stages.support.costly import cost_of_int8
 from dlx_deploy.stages.support.gates import judge_latency
@@ -159,12 +160,14 @@ def judge(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
 
 
 def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
-    """What passes the gates and is not right all the same: by the task and the control, a choice timings contradict."""
+    """What passes the gates and is not right all the same: by the task and the control, a choice timings contradict, a
+    latency that is not measured here and far above its budget."""
     accuracy, latencies = read_accuracy(outputs), read_latencies(outputs)
     comparison = task_for(config.data).answers.comparison
     of_task = comparison.shipped_notes(config.gate, accuracy)
     distilled = control_notes(comparison, accuracy, config.gate.confidence)
-    return [*of_task, *distilled, *_choice_notes(config, accuracy, latencies)]
+    late = missed_estimate(config.gate.max_latency_p90_ms, latencies, accuracy.shipped)
+    return [*of_task, *distilled, *_choice_notes(config, accuracy, latencies), *([late] if late else [])]
 
 
 def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> list[str]:
@@ -193,6 +196,7 @@ STAGE = Stage(
     run=run,
     check=check,
     bind=bind,
+    rehearse=rehearse_latency,
     uses=("judge", "kind", "arch", "device_tree_model", "title", "name", "roofline", "power_mode", "precisions"),
     tools=("numpy", "onnx", "onnxruntime"),
     measures_host=True,
