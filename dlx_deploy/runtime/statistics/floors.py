@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Callable, Optional
+from typing import Optional
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..words import percent
+from .beta import incomplete_beta, largest
 from .drops import LEAST_ROOM, POWER, Decision
 from .search import fewest
 
@@ -86,7 +87,7 @@ def accuracy_lower_bound(right: int, n: int, confidence: float) -> float:
     _check(right, n, confidence)
     if right == 0:
         return 0.0
-    return _root(lambda p: _beta(p, right, n - right + 1) <= 1 - confidence)
+    return largest(lambda p: incomplete_beta(p, right, n - right + 1) <= 1 - confidence)
 
 
 def accuracy_upper_bound(right: int, n: int, confidence: float) -> float:
@@ -120,7 +121,7 @@ def most_of(n: int, share: float, chance: float) -> int:
     _check(0, n, 0.5)
     if not 0 < share < 1:
         return n if share >= 1 else 0
-    return fewest(lambda k: k > n or _beta(share, k, n - k + 1) < chance, 0) - 1
+    return fewest(lambda k: k > n or incomplete_beta(share, k, n - k + 1) < chance, 0) - 1
 
 
 def _samples_needed(right: int, n: int, floor: float, confidence: float) -> int:
@@ -129,51 +130,6 @@ def _samples_needed(right: int, n: int, floor: float, confidence: float) -> int:
     spread = normal.inv_cdf(confidence) * math.sqrt(floor * (1 - floor))
     spread += normal.inv_cdf(POWER) * math.sqrt(seen * (1 - seen))
     return max(math.ceil((spread / (seen - floor)) ** 2), n + 1, fewest_samples(floor, confidence) if floor else 1)
-
-
-def _root(under: Callable[[float], bool]) -> float:
-    """The largest number in 0..1 that is ``under``, which small numbers are and large ones are not."""
-    low, high = 0.0, 1.0
-    while True:
-        middle = (low + high) / 2
-        if middle in (low, high):
-            return low
-        if under(middle):
-            low = middle
-        else:
-            high = middle
-
-
-def _beta(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function: the chance of ``a`` or more successes in ``a + b - 1`` trials."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # where the fraction below converges slowly
-        return 1 - _beta(1 - x, b, a)
-    head = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    return math.exp(head) * _fraction(x, a, b) / a
-
-
-def _fraction(x: float, a: float, b: float) -> float:
-    """Its continued fraction by Lentz's method (Numerical Recipes, 3rd edition, 6.4)."""
-    tiny = 1e-300
-    c, d = 1.0, 1 / _away(1 - (a + b) * x / (a + 1), tiny)
-    fraction = d
-    for m in range(1, 10_000):
-        for term in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1 / _away(1 + term * d, tiny)
-            c = _away(1 + term / c, tiny)
-            fraction *= d * c
-        if abs(d * c - 1) < 1e-15:
-            break
-    return fraction
-
-
-def _away(value: float, tiny: float) -> float:
-    return value if abs(value) > tiny else tiny
 
 
 def _check(right: int, n: int, confidence: float) -> None:
