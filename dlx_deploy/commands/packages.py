@@ -43,6 +43,10 @@ def verify(
     min_accuracy: Annotated[
         float | None, typer.Option(help="Floor, 0.9 is 90 %; the package's own by default, if it has one.")
     ] = None,
+    max_flips: Annotated[
+        float | None,
+        typer.Option(help="Budget of answers that changed, 0.05 is 5 %; the package's own by default, if it has one."),
+    ] = None,
     confidence: Annotated[float | None, typer.Option(help="For instance 0.95; the package's own by default.")] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Teacher's ONNX, for images the package does not know; else the store's.")
@@ -57,7 +61,8 @@ def verify(
     """Judge the shipped bytes again: package against teacher, image by image."""
     from dlx_deploy.building import labelled_data
 
-    given = {"max-drop": max_drop, "min-accuracy": min_accuracy, "confidence": confidence, "teacher": teacher}
+    budgets = {"max-drop": max_drop, "min-accuracy": min_accuracy, "max-flips": max_flips, "confidence": confidence}
+    given = {**budgets, "teacher": teacher}
     with labelled_data(data, package) as folder:
         command = ["verify", f"--data={folder}", *_given(given), *_session(threads, backend, no_build, accept_hazards)]
         finish(_verified(package, command, store), as_json)

@@ -9,9 +9,11 @@ import msgspec
 
 from dlx_deploy.config import Config
 from dlx_deploy.report.table import format_bytes, format_ms, format_table
+from dlx_deploy.runtime.statistics.flips import Flips
 from dlx_deploy.stages.support.control import gain_of
 from dlx_deploy.stages.support.results import Timing, read_latencies
 from dlx_deploy.tasks import task_for
+from dlx_deploy.tasks.flips import flips_of
 from dlx_deploy.tasks.verification import REFERENCE, Drop, Row, read_accuracy
 
 __all__ = ["ResultRow", "Results", "read_results"]
@@ -20,7 +22,8 @@ __all__ = ["ResultRow", "Results", "read_results"]
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     """One model: its score on the test split (0..1), beside the teacher's; size of its ONNX; latency at batch 1.
 
-    ``candidate``: compile chose it; ``shipped``: and it is in a package, because every gate passed.
+    ``flips``: how many answers are others than the teacher's, where a task counts that. ``candidate``: compile chose
+    it; ``shipped``: and it is in a package, because every gate passed.
     """
 
     model: str
@@ -29,6 +32,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     drop: float
     drop_upper: float
+    flips: Flips | None = None
     size_bytes: int
     parameters: int
     macs: int
@@ -86,6 +90,7 @@ def read_results(target: str, outputs: Mapping[str, Path], config: Config, packa
             _row(
                 row,
                 comparison.drop(row, accuracy, confidence),
+                flips_of(row, accuracy.n),
                 timings[row.model],
                 row.model == accuracy.shipped,
                 packaged,
@@ -106,6 +111,7 @@ def _draw(results: Results) -> str:
         f"{arrow}. {title} on {results.test_samples} test samples, {arithmetic}; drop against the teacher, in points.",
         f"Latency at batch 1: {results.latency_kind}, {results.latency_where}.",
     ]
+    notes += [f"Flips of {row.model}: {row.flips.describe()}." for row in results.rows if row.candidate and row.flips]
     if results.distillation:
         notes.append(f"Distillation: {results.distillation}.")
     if results.latency_kind != "measured":
@@ -113,7 +119,7 @@ def _draw(results: Results) -> str:
     return "\n".join([format_table(header, rows, right=(1, 2, 3, 4, 5, 6)), *notes])
 
 
-def _row(row: Row, drop: Drop, timing: Timing, candidate: bool, packaged: bool) -> ResultRow:
+def _row(row: Row, drop: Drop, flips: Flips | None, timing: Timing, candidate: bool, packaged: bool) -> ResultRow:
     return ResultRow(
         model=row.model,
         candidate=candidate,
@@ -121,6 +127,7 @@ def _row(row: Row, drop: Drop, timing: Timing, candidate: bool, packaged: bool) 
         score=row.score,
         drop=drop.value,
         drop_upper=drop.upper,
+        flips=flips,
         size_bytes=row.size_bytes,
         parameters=row.parameters,
         macs=row.macs,

@@ -175,6 +175,7 @@ def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) ->
         "budgets": {
             "max_drop": params.gate.max_drop,
             "min_accuracy": params.gate.min_accuracy,
+            "max_flips": params.gate.max_flips,
             "confidence": params.gate.confidence,
             "max_latency_p90_ms": params.gate.max_latency_p90_ms,
         },

@@ -9,22 +9,31 @@ from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.runtime.statistics.drops import drop_upper_bound
+from dlx_deploy.tasks.flips import CHANGED, judge_flipped
 from dlx_deploy.tasks.paired_gates import LARGEST, counts, judge_accuracy, judge_chance, judge_floor
 from dlx_deploy.tasks.paired_notes import shipped_notes, split_notes, teacher_notes
 from dlx_deploy.tasks.verification import Accuracy, Drop, Evidence, Row
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dlx_deploy.graph.samples import Arrays
 
 __all__ = ["Paired"]
 
+RIGHT, ANSWER = "right", "answer"
+"""Of the statistic, as the device's half calls them (``runtime.tasks.classes``)."""
+
 
 @dataclass(frozen=True)
 class Paired:
-    """The statistic is one array, bool[n]: where a model is right. Targets are labels, int64[n].
+    """The statistic is ``right``, bool[n]: where a model is right, and maybe ``answer``, int32[n]: what it says. Of a
+    task that keeps no answers it may be one array by any name.
 
-    Evidence: ``b``, how many samples only the teacher has right, and ``c``, how many only the model. Facts:
-    ``largest_class``, the share (0..1) of the most frequent label: who always answers it is right so often.
+    Targets are labels, int64[n]. Evidence: ``b``, how many samples only the teacher has right, and ``c``, how many only
+    the model; ``changed``, how many it answers otherwise. Facts: ``largest_class``, the share (0..1) of the most
+    frequent label: who always answers it is right so often.
     """
 
     name: str
@@ -36,13 +45,15 @@ class Paired:
 
     def score(self, statistic: Arrays) -> float:
         """The share of samples that are right."""
-        (right,) = statistic.values()
-        return float(right.mean())
+        return float(_right(statistic).mean())
 
     def evidence(self, teacher: Arrays, model: Arrays) -> Evidence:
-        """``b`` and ``c``."""
-        (by_teacher,), (right,) = teacher.values(), model.values()
-        return {"b": int((by_teacher & ~right).sum()), "c": int((right & ~by_teacher).sum())}
+        """``b`` and ``c``, and ``changed`` where answers are there."""
+        by_teacher, right = _right(teacher), _right(model)
+        found: Evidence = {"b": int((by_teacher & ~right).sum()), "c": int((right & ~by_teacher).sum())}
+        if ANSWER in model:
+            found[CHANGED] = int((teacher[ANSWER] != model[ANSWER]).sum())
+        return found
 
     def facts(self, targets: Arrays) -> dict[str, float]:
         """The share of the most frequent label."""
@@ -58,6 +69,8 @@ class Paired:
             results.append(judge_floor(budgets, accuracy))
         elif LARGEST in accuracy.facts and not budgets.allow_chance:
             results.append(judge_chance(budgets, accuracy))
+        if budgets.max_flips:
+            results.append(judge_flipped(budgets, accuracy))
         return results
 
     def drop(self, row: Row, accuracy: Accuracy, confidence: float) -> Drop:
@@ -79,3 +92,8 @@ class Paired:
     def shipped_notes(self, budgets: Gate, accuracy: Accuracy) -> list[str]:
         """Whether the shipped model is at chance level, which a wide ``max_drop`` lets pass."""
         return shipped_notes(budgets, accuracy)
+
+
+def _right(statistic: Arrays) -> NDArray[np.bool_]:
+    right: NDArray[np.bool_] = statistic[RIGHT] if RIGHT in statistic else next(iter(statistic.values()))
+    return right

@@ -154,6 +154,8 @@ def test_a_confidence_that_resampling_cannot_tell_is_refused_in_a_plan() -> None
     COMPARISON.check(Gate(confidence=0.999))
     with pytest.raises(ConfigError, match=r"gate\.confidence is 0\.9995; mIoU is judged by resampling .* above 0\.999"):
         COMPARISON.check(Gate(confidence=0.9995))
+    with pytest.raises(ConfigError, match=r"gate\.max_flips is 0\.1; rule: with answers that are one class each"):
+        COMPARISON.check(Gate(max_flips=0.1))
 
 
 def test_what_training_cannot_do_with_masks() -> None:

@@ -27,7 +27,7 @@ def test_scores_and_pairs() -> None:
     labels = [0, 1, 2, 0]
     teacher, student = right([0, 1, 2, 1], labels), right([0, 2, 1, 0], labels)
     assert (COMPARISON.score(teacher), COMPARISON.score(student)) == (0.75, 0.5)
-    assert COMPARISON.evidence(teacher, student) == {"b": 2, "c": 1}
+    assert COMPARISON.evidence(teacher, student) == {"b": 2, "c": 1, "changed": 3}
     assert COMPARISON.facts({"label": np.array(labels)}) == {"largest_class": 0.5}
 
 
@@ -42,7 +42,7 @@ def test_pairs_account_for_the_difference_in_accuracy(rows: tuple[list[int], lis
     drop = COMPARISON.drop(row, accuracy, 0.95)
     assert drop.value == (b - c) / len(labels) == pytest.approx(COMPARISON.score(teacher) - COMPARISON.score(student))
     assert drop.upper >= drop.value
-    assert COMPARISON.evidence(student, teacher) == {"b": c, "c": b}
+    assert COMPARISON.evidence(student, teacher) == {"b": c, "c": b, "changed": evidence["changed"]}
     (gate,) = COMPARISON.judge(Gate(), accuracy)
     assert (gate.metric, gate.value, gate.bound) == ("top1_drop", drop.value, drop.upper)
 

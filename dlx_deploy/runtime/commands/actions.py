@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Callable, Optional, Sequence
 
 from ..backends.choice import met_hazards
@@ -34,11 +34,13 @@ class VerifyOptions:
     teacher: Optional[PathLike] = None
     threads: int = 0
     min_accuracy: Optional[float] = None
+    max_flips: Optional[float] = None
 
     def budgets(self, own: Budgets) -> Budgets:
         """The package's ``own`` budgets with those that were given in their place."""
-        given = {"max_drop": self.max_drop, "confidence": self.confidence, "min_accuracy": self.min_accuracy}
-        return replace(own, **{name: value for name, value in given.items() if value is not None})
+        names = (one.name for one in fields(own))
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(own, **given)
 
 
 def inspect(package: Package, path: Optional[PathLike] = None) -> PackageView:

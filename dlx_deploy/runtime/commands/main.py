@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import traceback
+from dataclasses import fields
 from typing import List, NoReturn, Optional, Sequence
 
 from ..backends.table import BACKENDS, BackendOptions
@@ -102,10 +103,9 @@ def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package
         options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget, inputs=inputs)
         return commands.bench(predictor, options)
     if arguments.command == "verify":
-        given = commands.VerifyOptions(
-            arguments.max_drop, arguments.confidence, arguments.teacher, arguments.threads, arguments.min_accuracy
-        )
-        return commands.verify(predictor, arguments.data, given)
+        names = (one.name for one in fields(commands.VerifyOptions))
+        asked = commands.VerifyOptions(**{name: getattr(arguments, name) for name in names})
+        return commands.verify(predictor, arguments.data, asked)
     return commands.selftest(predictor, arguments.data)
 
 
@@ -154,6 +154,12 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
         type=float,
         metavar="X",
         help="floor, 0.9 is 90 percent (default: the package's, if it has one)",
+    )
+    verify.add_argument(
+        "--max-flips",
+        type=float,
+        metavar="X",
+        help="budget of answers that changed, 0.05 is 5 percent (default: the package's, if it has one)",
     )
     verify.add_argument("--confidence", type=float, metavar="X", help="for instance 0.95 (default: the package's)")
     verify.add_argument("--teacher", metavar="ONNX", help="answers for inputs that the package does not know")

@@ -50,13 +50,14 @@ class PackageView:
         package, budgets = self.package, self.package.budgets
         drop = f"accuracy drop {100 * budgets.max_drop:g} points at {budgets.confidence:g} confidence"
         floor = f"accuracy from {100 * budgets.min_accuracy:g} %, " if budgets.min_accuracy else ""
+        flips = f"changed answers up to {100 * budgets.max_flips:g} %, " if budgets.max_flips else ""
         p90 = f"{package.max_latency_p90_ms:g} ms" if package.max_latency_p90_ms else "unlimited"
         rows = [
             ("input", package.task.inputs.describe(package.batch)),
             *package.task.outputs.describe(),
             ("model", f"{len(package.model)} bytes{', run in exact Q/DQ arithmetic' if package.exact_qdq else ''}"),
             ("plan", self._plan()),
-            ("budgets", f"{drop}, {floor}p90 {p90}"),
+            ("budgets", f"{drop}, {floor}{flips}p90 {p90}"),
             ("digest", package.digest),
             *(("hazard", f"{one.title} on {one.where()} ({one.id})") for one in possible_hazards(package)),
             *self._way_in(),

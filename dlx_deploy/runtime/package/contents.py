@@ -156,6 +156,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
             field.fraction("budgets.max_drop", 0),
             field.fraction("budgets.confidence", 0.5),
             field.fraction_or("budgets.min_accuracy", 0.0),
+            field.fraction_or("budgets.max_flips", 0.0),
         ),
         max_latency_p90_ms=field.number("budgets.max_latency_p90_ms") or None,
         model=files[MODEL],

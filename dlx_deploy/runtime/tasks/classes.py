@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError, RuntimeFault
 from ..statistics.drops import Verdict, non_inferiority
+from ..statistics.flips import Flips, FlipVerdict, judge_flips
 from ..statistics.floors import Floor, accuracy_floor
 from ..words import percent
 from .arrays import Agreement, Arrays, Tensor, Tolerance, within
@@ -24,7 +25,7 @@ __all__ = ["LABEL", "LOGITS", "TEACHER", "Classes", "Verification", "read_labels
 
 LOGITS = "logits"
 LABEL, TEACHER = "label", "teacher"  # columns: the right class, and the teacher's first
-RIGHT = "right"
+RIGHT, ANSWER = "right", "answer"  # of the statistic: bool[n], whether a model is right, and int32[n], its class
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Verification:
     """The gate's verdict and the two accuracies behind it, as fractions.
 
     ``b``: teacher right and package wrong; ``c``: the reverse. ``relabelled`` counts samples whose label differs from
-    the one that the package was built with. ``floor`` is the verdict on the package's own accuracy, if it has a budget.
+    the one that the package was built with. ``floor`` is the verdict on the package's own accuracy, if it has a budget,
+    ``flips`` how many answers are others than the teacher's, and ``flip_budget`` the verdict on that.
     """
 
     verdict: Verdict
@@ -41,11 +43,14 @@ class Verification:
     b: int
     c: int
     relabelled: int
+    flips: Flips
     floor: Optional[Floor] = None
+    flip_budget: Optional[FlipVerdict] = None
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
-        faults = [self.verdict.failure(), self.floor.failure() if self.floor else None]
+        judged = (self.verdict, self.floor, self.flip_budget)
+        faults = [verdict.failure() for verdict in judged if verdict]
         return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
 
     def to_dict(self) -> Dict[str, object]:
@@ -61,6 +66,7 @@ class Verification:
         ]
         if self.floor:
             lines.append(self.floor.explain())
+        lines.append(self.flip_budget.explain() if self.flip_budget else self.flips.describe())
         if self.relabelled:
             lines.append(f"{self.relabelled} {noun} have another label than when the package was built")
         return lines
@@ -168,7 +174,7 @@ class Classes:
 
     def recall(self, columns: Arrays, targets: Arrays) -> Arrays:
         """Where the teacher is right, bool[n], also of labels that have changed."""
-        return {RIGHT: columns[TEACHER] == targets[LABEL]}
+        return _statistic(columns[TEACHER], targets[LABEL])
 
     def statistic(self, outputs: Arrays, targets: Arrays) -> Arrays:
         """Where a model is right, bool[n].
@@ -177,7 +183,7 @@ class Classes:
             PackageError: a logit is NaN or infinite.
         """
         check_finite(outputs[LOGITS])
-        return {RIGHT: outputs[LOGITS].argmax(axis=1) == targets[LABEL]}
+        return _statistic(outputs[LOGITS].argmax(axis=1), targets[LABEL])
 
     def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> Verification:
         """Non-inferiority by Tango's score, and the accuracy floor if there is one.
@@ -188,6 +194,7 @@ class Classes:
         by_teacher, right = teacher[RIGHT], package[RIGHT]
         b, c, n = int((by_teacher & ~right).sum()), int((right & ~by_teacher).sum()), len(right)
         floor = accuracy_floor(int(right.sum()), n, budgets.min_accuracy, budgets.confidence)
+        flips = Flips(b, c, int((teacher[ANSWER] != package[ANSWER]).sum()), n)
         return Verification(
             verdict=non_inferiority(b, c, n, budgets.max_drop, budgets.confidence),
             teacher_accuracy=float(by_teacher.mean()),
@@ -195,8 +202,14 @@ class Classes:
             b=b,
             c=c,
             relabelled=changed,
+            flips=flips,
             floor=floor if budgets.min_accuracy else None,
+            flip_budget=judge_flips(flips, budgets.max_flips, budgets.confidence) if budgets.max_flips else None,
         )
+
+
+def _statistic(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> Arrays:
+    return {RIGHT: answers == labels, ANSWER: answers.astype(np.int32)}
 
 
 def read_labels(field: Fields) -> Tuple[str, ...]:

@@ -33,11 +33,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Budgets:
-    """What a package is judged by: fractions; ``min_accuracy``: 0 for no floor."""
+    """What a package is judged by: fractions; 0 but for the first two: no budget.
+
+    ``max_flips``: of the answers so many may be others than the teacher's.
+    """
 
     max_drop: float
     confidence: float
     min_accuracy: float = 0.0
+    max_flips: float = 0.0
 
 
 @dataclass(frozen=True)

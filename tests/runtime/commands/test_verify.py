@@ -308,3 +308,27 @@ def test_samples_beside_the_whole_test_split_are_passed_over(predictor: Predicto
     assert left == (0, *range(len(more) - 5, len(more)))
     with pytest.raises(InputError, match=r"6 of \d+ images .* are not in the package's reference table"):
         verify_package(predictor, np.delete(more, 3, 0), np.delete(wrong, 3))
+
+
+def test_changed_answers_are_counted_and_may_have_a_budget(make_predictor: Any, helpers: Any, data: Any) -> None:
+    """The teacher says another class on ten images, of which it has four right."""
+    images, labels = data
+    teacher = labels.copy()
+    labels = labels.copy()
+    labels[:4], teacher[:4] = (labels[:4] + 1) % 3, (labels[:4] + 1) % 3
+    labels[4:10], teacher[4:10] = (labels[4:10] + 1) % 3, (labels[4:10] + 2) % 3
+    budgets = {"max_drop": 0.1, "confidence": 0.95, "max_latency_p90_ms": 0, "max_flips": 0.06}
+    table = helpers.tiny_reference(images, labels, teacher)
+    predictor = make_predictor(metadata=helpers.metadata(budgets=budgets), reference=table)
+    held = verify_package(predictor, images, labels)
+    counts = "10 of 300 answers changed (3.33 %): 4 from right to wrong, 0 from wrong to right, 6 from wrong to wrong"
+    assert held.flips.describe() == counts
+    assert any(counts in text for text in held.lines("images"))
+    assert held.flip_budget is not None
+    assert (held.flip_budget.verdict, held.failure()) == ("pass", None)
+    assert json.loads(json.dumps(held.to_dict()))["flips"] == {"lost": 4, "gained": 0, "changed": 10, "samples": 300}
+    missed = verify_package(predictor, images, labels, max_flips=0.01)
+    assert isinstance(missed.failure(), BudgetMissed)
+    free = verify_package(predictor, images, labels, max_flips=0.0)
+    assert free.flip_budget is None
+    assert counts in free.lines("images")

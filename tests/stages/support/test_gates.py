@@ -108,3 +108,24 @@ def test_a_teacher_must_be_better_than_the_largest_class(
         assert "train the teacher until it is, or set gate.allow_chance = true" in result.text
     assert ("test samples could show it" in result.text) is (top1 == 0.118)
     assert [r.gate for r in judge(Gate(allow_chance=True), files)] == ["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict", "text"),
+    [
+        (0.06, "pass", "40 of 1000 answers changed (4.00 %): 5 from right to wrong, 2 from wrong to right"),
+        (0.045, "undecided", "samples would decide"),
+        (0.02, "fail", "distill longer, compress less, or raise gate.max_flips"),
+    ],
+)
+def test_changed_answers_may_have_a_budget(tmp_path: Path, limit: float, verdict: str, text: str) -> None:
+    _, result = judge(Gate(max_flips=limit), outputs(tmp_path, 5, 2, changed=40))
+    assert (result.gate, result.metric, result.verdict, result.limit) == ("flips", "changed_answers", verdict, limit)
+    assert result.value == pytest.approx(0.04)
+    assert text in result.text
+
+
+def test_changed_answers_that_nobody_counted_are_undecided(tmp_path: Path) -> None:
+    _, result = judge(Gate(max_flips=0.5), outputs(tmp_path))
+    assert (result.verdict, result.value, result.bound) == ("undecided", None, None)
+    assert "it is not known how many changed; set gate.max_flips = 0" in result.text

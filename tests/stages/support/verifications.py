@@ -19,10 +19,13 @@ def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) 
     """A verification of two models in which ``quantized`` is shipped."""
     top1 = timing.pop("top1", 0.98)
     largest = timing.pop("largest_class", 0)
+    changed = {"changed": timing.pop("changed")} if "changed" in timing else {}
 
     def row(model: str, b: int, c: int) -> Row:
         score = top1 - (b - c) / n
-        return Row(model=model, score=score, evidence={"b": b, "c": c}, size_bytes=3000, macs=10, parameters=20)
+        return Row(
+            model=model, score=score, evidence={"b": b, "c": c, **changed}, size_bytes=3000, macs=10, parameters=20
+        )
 
     rows = (row("teacher", 0, 0), row("quantized", b, c))
     facts = {"largest_class": largest / n} if largest else {}
