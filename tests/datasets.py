@@ -13,10 +13,12 @@ from dlx_deploy.graph.samples import Samples
 from dlx_deploy.nn.data.dataset import Dataset
 from dlx_deploy.nn.data.headers import ImageHeader, TextHeader
 
+SPLITS = ("train", "calibration", "validation", "test")
+
 
 @dataclass(frozen=True)
 class Held(Dataset):
-    """A data set whose splits are all the same, and of which only ``split`` may be asked for."""
+    """A data set whose splits are all the same, or that has ``only`` one."""
 
     inputs: Any = None
     labels: Any = None
@@ -38,7 +40,7 @@ def held_images(images: Any, labels: Any = (), only: str = "", classes: int = 2)
     size = {"height": images.shape[1], "width": images.shape[2], "channels": images.shape[3]}
     half = [0.5] * images.shape[3]
     names = [chr(ord("a") + i) for i in range(classes)]
-    splits = dict.fromkeys(("train", "calibration", "validation", "test"), len(images))
+    splits = dict.fromkeys([only] if only else SPLITS, len(images))
     header = ImageHeader(classes=names, splits=splits, mean=half, std=half, **size)
     return Held(Path(), header, images, labels, only)
 
@@ -46,7 +48,7 @@ def held_images(images: Any, labels: Any = (), only: str = "", classes: int = 2)
 def held_texts(tokens: Any, labels: Any = (), only: str = "") -> Held:
     """Tokens int32[N, L]."""
     tokens = np.asarray(tokens, np.int32)
-    splits = dict.fromkeys(("train", "calibration", "validation", "test"), len(tokens))
+    splits = dict.fromkeys([only] if only else SPLITS, len(tokens))
     header = TextHeader(
         classes=["a", "b"], splits=splits, vocabulary=300, max_length=tokens.shape[1], pad_id=0, truncate=False
     )

@@ -29,6 +29,7 @@ from dlx_deploy.graph.quantization.trials import Trials, read_sensitivity, read_
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step
 from dlx_deploy.runtime.filenames import MODEL
+from dlx_deploy.stages.support.calibrated import one_answer, one_answer_notes
 from dlx_deploy.stages.support.costly import trial_notes
 from dlx_deploy.stages.support.missed import PTQ, copy_untrained, read_trained, trains_int8
 from dlx_deploy.stages.support.precisions import NEEDS, check_below
@@ -167,7 +168,8 @@ def run(job: Job[QuantizeParams]) -> Metrics:
     (job.out / "trials.json").write_bytes(written(looked.trials))
     (job.out / "sensitivity.json").write_bytes(written(looked.sensitivity))
     keep_graphs(job.out / TRIED, looked)
-    return {**_counted(precisions, out), **_improvement(report)}
+    calibrated = one_answer(job) if report.ranges.tensors and "learned-record" not in job.inputs else {}
+    return {**_counted(precisions, out), **_improvement(report), **calibrated}
 
 
 def _counted(precisions: LayerPrecisions, out: Path) -> Metrics:
@@ -330,8 +332,10 @@ def _params(config: Config, profile: Profile) -> QuantizeParams:
 
 
 def notes(outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
-    """Where INT8 missed its budget on validation: by how much, what was restored, and which layers cost most."""
-    return trial_notes(read_trials(outputs["trials.json"]), read_sensitivity(outputs["sensitivity.json"]))
+    """Where INT8 missed its budget on validation: by how much, what was restored, and which layers cost most; and where
+    calibration inputs are of one class."""
+    missed = trial_notes(read_trials(outputs["trials.json"]), read_sensitivity(outputs["sensitivity.json"]))
+    return [*one_answer_notes(metrics), *missed]
 
 
 def check(setup: Setup[Quantize]) -> None:

@@ -107,6 +107,7 @@ def test_what_was_tried_is_an_output_and_what_it_gave_is_measured(
         metrics = STAGE.run(Job(params, inputs, tmp_path / effort, load_target("cpu-x86_64").profile))
         decided[effort] = json.loads((tmp_path / effort / "decisions.json").read_bytes())
         measured = {name for name in metrics if not name.endswith("_layers") and name != "size_bytes"}
+        measured.remove("calibration_one_answer")
         if effort == "fast":
             assert not measured
             assert decided[effort] == {
