@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import dlx_deploy
-from dlx_deploy.commands import bringing, builds, data, initial, inspection, packages, search, targets
+from dlx_deploy.commands import bringing, builds, data, debugging, initial, inspection, packages, search, targets
 from dlx_deploy.errors import DlxError, EnvironmentMissing
 from dlx_deploy.runtime.signals import INTERRUPTED, Terminated, interruptible
 from dlx_deploy.runtime.terminal import ready, show, silence, talk
@@ -48,6 +48,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     builds.status,
     builds.gc,
     packages.verify,
+    debugging.debug,
     packages.predict,
     packages.bench,
     packages.selftest,

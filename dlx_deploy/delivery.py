@@ -21,7 +21,7 @@ from dlx_deploy.pipeline.record import Record
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.files import write_atomically
 
-__all__ = ["StoredTeacher", "deliver", "package_path", "set_aside", "stored_teacher"]
+__all__ = ["StoredOutput", "deliver", "package_path", "set_aside", "stored_output", "stored_teacher"]
 
 READABLE = 0o644
 """Whatever this process gives its own files, a package may be read by all."""
@@ -65,28 +65,34 @@ def set_aside(package: Path, say: Callable[[str], None]) -> Path | None:
     return moved
 
 
-class StoredTeacher(NamedTuple):
-    """The file of a teacher's ONNX in a store, and the step that wrote it."""
+class StoredOutput(NamedTuple):
+    """A file or folder in a store, and the step that wrote it."""
 
     path: Path
     step: str
 
 
-def stored_teacher(package: Path, root: Path) -> StoredTeacher | None:
-    """The ONNX that the gate of ``package`` was judged by, found in the store at ``root`` by its SHA-256; or none.
-
-    Its bytes are checked, whatever they lie beside.
+def stored_output(store: Store, digest: str) -> StoredOutput | None:
+    """What has this SHA-256 in ``store``, its bytes checked, whatever they lie beside; or none.
 
     Raises:
-        PackageError: ``package`` is none. StoreError: the store is newer than this dlx-deploy, or cannot be read.
+        StoreError: the store is newer than this dlx-deploy, or cannot be read.
     """
-    digest = _teacher_digest(package)
-    store = Store(root)
-    for record in store.records() if digest else ():
+    for record in store.records():
         for name, output in record.outputs.items():
             if output.digest == digest and isinstance(store.find(record.key), Record):
-                return StoredTeacher(store.output_path(record.key, name), record.step)
+                return StoredOutput(store.output_path(record.key, name), record.step)
     return None
+
+
+def stored_teacher(package: Path, root: Path) -> StoredOutput | None:
+    """The ONNX that the gate of ``package`` was judged by, found in the store at ``root`` by its SHA-256; or none.
+
+    Raises:
+        PackageError: ``package`` is none. StoreError: as ``stored_output``.
+    """
+    digest = _teacher_digest(package)
+    return stored_output(Store(root), digest) if digest else None
 
 
 def _teacher_digest(package: Path) -> str | None:

@@ -36,6 +36,7 @@ def test_version_and_help(here: Here) -> None:
         "status",
         "why",
         "verify",
+        "debug",
         "predict",
         "bench",
         "inspect",

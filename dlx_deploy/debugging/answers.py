@@ -1,0 +1,84 @@
+"""What graphs answer to the samples, and how good that is by the task's own comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto
+
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.execution.evaluation import BATCH, run_in_batches
+from dlx_deploy.graph.model import to_bytes
+from dlx_deploy.graph.samples import Arrays, Samples
+from dlx_deploy.progress import Progress, silent
+from dlx_deploy.runtime.package.contents import Package
+from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
+from dlx_deploy.tasks import find_task
+from dlx_deploy.tasks.verification import Comparison
+
+__all__ = ["Bench", "Labelled", "read_labelled"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Samples as the package reads them, their targets by name, and what each is called, if they have names."""
+
+    samples: Samples
+    targets: Arrays
+    names: tuple[str, ...]
+    given: int
+    """How many there were before ``most`` were taken."""
+
+
+def read_labelled(package: Package, data: str, most: int) -> Labelled:
+    """The labelled samples at ``data``, read as the package reads them, ``most`` of them (0: all), evenly over all.
+
+    Raises:
+        InputError: they cannot be read. BackendMissing: a library that reads them is not here.
+        ConfigError: there are none.
+    """
+    task = package.task
+    given, targets = task.load_labelled(data)
+    feeds = task.inputs.read(given)
+    count = count_of(feeds)
+    task.outputs.check_targets(targets, count, task.inputs.noun)
+    names = tuple(task.names(data)) if task.names else ()
+    rows = np.arange(count) if not most or count <= most else np.arange(most) * count // most
+    if not len(rows):
+        raise ConfigError(f"{data}: no {task.inputs.noun}; rule: at least one")
+    named = tuple(names[row] for row in rows) if len(names) == count else ()
+    return Labelled(Samples(rows_of(feeds, rows)), rows_of(targets, rows), named, count)
+
+
+class Bench:
+    """Runs graphs on ``labelled`` as the package was judged: ``exact``, or with the kernels of this host."""
+
+    def __init__(self, package: Package, labelled: Labelled, progress: Progress = silent) -> None:
+        self.package, self.labelled, self.exact = package, labelled, package.exact_qdq
+        self.comparison: Comparison = find_task(package.task.name).answers.comparison
+        self._progress = progress
+
+    def outputs(self, model: ModelProto, what: str, exact: bool | None = None) -> Iterator[tuple[slice, Arrays]]:
+        """The outputs of ``model`` batch by batch, and the rows that they are for."""
+        samples, start = self.labelled.samples, 0
+        size = block_rows((*self.package.task.inputs.tensors, *self.package.task.outputs.tensors), BATCH)
+        how = self.exact if exact is None else exact
+        for outputs in run_in_batches(to_bytes(model), samples, how, size):
+            self._progress(start, len(samples), f"{what} on {len(samples)} {self.package.task.inputs.noun}")
+            rows = slice(start, start + count_of(outputs))
+            yield rows, outputs
+            start = rows.stop
+
+    def score(self, model: ModelProto, what: str) -> float:
+        """How good ``model`` is: 0..1.
+
+        Raises:
+            PackageError: an output is no number.
+        """
+        statistic = self.package.task.outputs.statistic
+        parts = [
+            statistic(outputs, rows_of(self.labelled.targets, rows)) for rows, outputs in self.outputs(model, what)
+        ]
+        return self.comparison.score(joined(parts))

@@ -1,0 +1,106 @@
+"""A package and the network that it was made of, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from dlx_deploy.building import labelled_data
+from dlx_deploy.debugging.answers import Bench, read_labelled
+from dlx_deploy.debugging.layers import NOISE_SAMPLES, look_at_layers
+from dlx_deploy.debugging.sources import Made, find_reference, open_made, test_split
+from dlx_deploy.graph.comparison.coverage import range_coverage
+from dlx_deploy.graph.model import load
+from dlx_deploy.progress import Progress, silent
+from dlx_deploy.report.debugging import ClippedRange, DebugView, StageScore
+
+__all__ = ["MOST_SAMPLES", "TRIED", "Debugged", "debug_package"]
+
+TRIED = 8
+"""Layers that are restored, the noisiest first: each takes a run over all samples."""
+MOST_SAMPLES = 2000
+"""A standard error of at most 1.1 points, of differences between two graphs far less."""
+
+
+@dataclass(frozen=True)
+class Debugged:
+    """What is asked for: the ``package``; ``data`` ("": the build's test split) and ``reference`` (``None``: that of
+    the build), both out of the ``store``; how many ``layers`` are restored, and at most how many ``samples`` (0: all).
+    """
+
+    package: Path
+    store: Path
+    data: str = ""
+    reference: Path | None = None
+    layers: int = TRIED
+    samples: int = MOST_SAMPLES
+
+
+def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
+    """Both graphs on the same samples: what they score, where noise comes from, which ranges clip.
+
+    Raises:
+        ConfigError: the graph in floating point or the data are not to be had, or do not fit the package.
+        RuntimeFault: the package or the samples cannot be read. StageFailed: a graph cannot be run.
+    """
+    made = open_made(asked.package)
+    reference = find_reference(made, asked.store, asked.reference)
+    package = made.package
+    with labelled_data(asked.data or str(test_split(made, asked.store)), asked.package) as folder:
+        labelled = read_labelled(package, str(folder), asked.samples)
+    bench = Bench(package, labelled, progress)
+    written = load(package.model)
+    plain = bench.score(reference.model, "the network in floating point")
+    score = bench.score(written, "the package")
+    found = look_at_layers(made, reference.model, bench, score, asked.layers, progress)
+    ranges = range_coverage(reference.model, written, labelled.samples, progress)
+    return DebugView(
+        package=str(asked.package),
+        name=f"{package.name} {package.version}",
+        target=str(package.meta["target"].get("title", package.target)),
+        task=package.task.name,
+        noun=package.task.inputs.noun,
+        metric=bench.comparison.name,
+        title=bench.comparison.title,
+        reference=reference.where,
+        data_path=asked.data or "the build's test split",
+        samples=len(labelled.samples),
+        given=labelled.given,
+        noise_samples=min(len(labelled.samples), NOISE_SAMPLES),
+        reference_score=plain,
+        score=score,
+        answers_db=found.answers_db,
+        stages=tuple(_stages(made)),
+        layers=found.rows,
+        remedy=found.remedy,
+        ranges=tuple(ClippedRange(**vars(one)) for one in ranges),
+        notes=tuple(_notes(made, plain - score, bool(found.rows), found.remedy is None)),
+    )
+
+
+def _stages(made: Made) -> Sequence[StageScore]:
+    """What the build's own verification says; nothing in a package made by other means."""
+    rows = made.package.meta["accuracy"].get("rows", ())
+    try:
+        return msgspec.convert([{"model": r["model"], "score": r["score"]} for r in rows], list[StageScore])
+    except (msgspec.ValidationError, TypeError, KeyError):
+        return ()
+
+
+def _notes(made: Made, lost: float, compared: bool, nothing_won: bool) -> Sequence[str]:
+    if not compared:
+        return (
+            "no layer is compressed, or both graphs have none of the same name: what was lost was lost in other stages "
+            "(distillation, pruning); 'in the build' says where",
+        )
+    if lost <= 0:
+        return ("nothing is lost on these samples: the package is as good as its network in floating point",)
+    if nothing_won:
+        return (
+            "no layer wins anything back alone: the loss is spread over many. Let the build find how many must be "
+            "restored (quantize.max_drop), or have better integers (quantize.effort = 'best')",
+        )
+    return ()

@@ -1,0 +1,192 @@
+"""Why a package is less accurate than the network that it was made of, as frozen values and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from dlx_deploy.report.table import format_table
+from dlx_deploy.runtime.views import lines_of
+
+__all__ = ["ClippedRange", "DebugView", "LayerRow", "Remedy", "StageScore"]
+
+SHOWN = 12
+"""Rows of a table in the text; JSON has all."""
+
+
+class StageScore(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of the build and its score (0..1) on the whole test split, as ``verify`` measured it."""
+
+    model: str
+    score: float
+
+
+class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer, or several that share their weights; or, tried together, those that read the same integers: then the
+    noise is that of the worst.
+
+    ``sqnr_db``: its output beside that of the network in floating point, with the noise of all layers before it;
+    ``own_sqnr_db``: of the layer alone; -200 (no signal) to 200 (no noise), ``None`` where it cannot be told.
+    ``won``: by how much the score (0..1) rises with it in floating point, and ``answers_db`` the SQNR of the answers
+    then; ``None`` where that was not tried.
+    """
+
+    layers: tuple[str, ...]
+    operator: str
+    precision: str
+    sqnr_db: float | None
+    own_sqnr_db: float | None
+    won: float | None = None
+    answers_db: float | None = None
+
+
+class Remedy(msgspec.Struct, frozen=True, kw_only=True):
+    """``layers`` that won something back together: the ``score`` with them in floating point, and the ``lines`` of
+    ``deploy.toml`` (or of the plan that was given) that have a build do it."""
+
+    layers: tuple[str, ...]
+    score: float
+    won: float
+    lines: tuple[str, ...]
+
+
+class ClippedRange(msgspec.Struct, frozen=True, kw_only=True):
+    """An activation's range, from calibration, and what test samples do to it. ``node``: what makes the tensor.
+
+    ``clipped``: the share of values beyond it; ``samples``: that of samples with one; ``beyond``: how far the furthest
+    is outside, in widths of the range; ``used``: the share of the range that values span.
+    """
+
+    tensor: str
+    node: str
+    low: float
+    high: float
+    seen_low: float
+    seen_high: float
+    clipped: float
+    samples: float
+    beyond: float
+    used: float
+
+
+class DebugView(msgspec.Struct, frozen=True, kw_only=True):
+    """A package beside its network in floating point, which comes from ``reference``.
+
+    ``metric``, ``title``: what scores (0..1) are, for machines and for people. ``samples`` of ``given`` were looked at,
+    ``noise_samples`` for noise. ``stages``: what the build measured. ``layers``: those that win most first; the
+    compressed ones, or all where none is. ``remedy``: ``None`` where no layer wins anything. ``notes``: what else there
+    is to say, a sentence each.
+    """
+
+    package: str
+    name: str
+    target: str
+    task: str
+    noun: str
+    metric: str
+    title: str
+    reference: str
+    data_path: str
+    samples: int
+    given: int
+    noise_samples: int
+    reference_score: float
+    score: float
+    answers_db: float | None
+    stages: tuple[StageScore, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
+    remedy: Remedy | None = None
+    ranges: tuple[ClippedRange, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> DebugView:
+        """All of it."""
+        return self
+
+    @property
+    def text(self) -> str:
+        """The scores, then each part under a title of its own."""
+        parts = [lines_of(self._head()), *self._layers(), *self._ranges()]
+        if self.notes:
+            parts.append(lines_of(self.notes))
+        return "\n\n".join(parts)
+
+    def _head(self) -> Iterator[str]:
+        yield f"{self.name} for {self.target} ({self.task}), beside its network in floating point: {self.reference}"
+        some = f"{self.samples:,} of {self.given:,}" if self.samples < self.given else f"{self.samples:,}"
+        yield (
+            f"{self.title}: {_percent(self.reference_score)} in floating point, {_percent(self.score)} in the package: "
+            f"{_points(self.score - self.reference_score)}, on {some} {self.noun} ({self.data_path})"
+        )
+        if self.answers_db is not None:
+            yield f"its answers beside those in floating point: {_db(self.answers_db)} dB"
+        if self.stages:
+            yield "in the build: " + " → ".join(f"{s.model} {_percent(s.score)}" for s in self.stages)
+
+    def _layers(self) -> Iterator[str]:
+        if not self.layers:
+            return
+        rows = [
+            [
+                _names(row.layers),
+                row.operator,
+                row.precision,
+                _db(row.sqnr_db),
+                _db(row.own_sqnr_db),
+                "-" if row.won is None else _points(row.won),
+                _db(row.answers_db),
+            ]
+            for row in self.layers[:SHOWN]
+        ]
+        header = ["layer", "operator", "precision", "SQNR dB", "alone dB", "won back", "answers dB"]
+        tried = sum(row.won is not None for row in self.layers)
+        title = (
+            f"layers: noise on {self.noise_samples} {self.noun} (at the output; of the layer alone), and what {tried} "
+            "of the worst win back in floating point"
+        )
+        more = [f"… and {len(self.layers) - SHOWN} more (--json)"] if len(self.layers) > SHOWN else []
+        yield "\n".join([lines_of([title]), format_table(header, rows, right=(3, 4, 5, 6)), *more])
+        if self.remedy:
+            said = f"to have {_names(self.remedy.layers)} in floating point ({_points(self.remedy.won)} here):"
+            yield lines_of([said, *(f"  {line}" for line in self.remedy.lines)])
+
+    def _ranges(self) -> Iterator[str]:
+        bad = [one for one in self.ranges if one.clipped]
+        if not self.ranges:
+            return
+        title = f"calibration: {len(bad)} of {len(self.ranges)} ranges clip some value of these {self.noun}"
+        if not bad:
+            yield lines_of([title])
+            return
+        rows = [
+            [
+                f"{one.tensor} ({one.node})" if one.node else one.tensor,
+                f"{one.low:.4g} to {one.high:.4g}",
+                f"{one.seen_low:.4g} to {one.seen_high:.4g}",
+                f"{100 * one.clipped:.3g} %",
+                f"{100 * one.samples:.3g} %",
+                f"{one.beyond:.3g}",
+            ]
+            for one in bad[:SHOWN]
+        ]
+        header = ["tensor (made by)", "range", "seen", "values", self.noun, "beyond, in widths"]
+        more = [f"… and {len(bad) - SHOWN} more (--json)"] if len(bad) > SHOWN else []
+        yield "\n".join([lines_of([title]), format_table(header, rows, right=(3, 4, 5)), *more])
+
+
+def _percent(score: float) -> str:
+    return f"{100 * score:.2f} %"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.2f} points"
+
+
+def _db(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _names(layers: Sequence[str]) -> str:
+    return ", ".join(layers)

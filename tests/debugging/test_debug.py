@@ -1,0 +1,132 @@
+"""What debug says of packages whose fault is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlx_deploy.config import load_config
+from dlx_deploy.debugging.debug import Debugged, debug_package
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.model import Index, load
+from dlx_deploy.graph.quantization.quantize import QuantizationRequest
+from dlx_deploy.report.debugging import DebugView
+
+from ..arrays import quantize_model
+from ..conftest import Here
+from ..onnx_fixtures import images, node
+from .conftest import Bench, scale_by, scale_of_input
+
+LAYER = "conv3/Conv"
+"""Which alone reads what it reads."""
+
+
+def debugged(bench: Bench, package: Path, **asked: Any) -> DebugView:
+    return debug_package(Debugged(package, bench.folder / "store", **{"layers": 3, **asked}))
+
+
+def damaged(bench: Bench, style: str, factor: float) -> Path:
+    scale = scale_of_input(load(bench.folder / f"{style}.onnx"), LAYER)
+    return bench.package(f"damaged-{style}-{factor}", style, scale_by(factor, scale))
+
+
+@pytest.mark.parametrize("factor", [0.02, 200.0], ids=["clips", "too coarse"])
+def test_a_layer_whose_scale_is_destroyed_comes_first(bench: Bench, factor: float) -> None:
+    view = debugged(bench, damaged(bench, "tensorrt", factor))
+    assert view.reference_score - view.score > 0.05
+    first = view.layers[0]
+    assert first.layers == (LAYER,)
+    assert first.own_sqnr_db == min(row.own_sqnr_db for row in view.layers if row.own_sqnr_db is not None)
+    assert first.won is not None
+    assert first.won > 0.8 * (view.reference_score - view.score)
+    assert view.remedy is not None
+    assert view.remedy.layers[0] == LAYER
+    assert view.text.index(LAYER) < view.text.index("conv2/Conv")
+    if factor < 1:
+        assert view.ranges[0].clipped > 0.1
+        assert view.ranges[0].node in view.text
+
+
+def test_a_range_that_several_layers_read_is_found_by_restoring_them_together(bench: Bench) -> None:
+    scale = scale_of_input(load(bench.folder / "tensorrt.onnx"), "conv2/Conv")
+    view = debugged(bench, bench.package("shared", change=scale_by(0.02, scale)), layers=2)
+    first, *others = view.layers
+    assert set(first.layers) == {"conv2/Conv", "short/Conv"}
+    assert first.won is not None
+    assert first.won > 0.8 * (view.reference_score - view.score)
+    assert all(row.won is None or row.won < first.won / 2 for row in others)
+
+
+def test_weights_that_are_destroyed_are_found_in_a_graph_for_a_cpu(bench: Bench) -> None:
+    model = load(bench.folder / "cpu.onnx")
+    index = Index(model)
+    weights = index.producer[node(model, LAYER).input[1]]
+    view = debugged(bench, bench.package("weights", "cpu", scale_by(6.0, weights.input[1])), layers=2)
+    assert view.layers[0].layers == (LAYER,)
+    assert view.remedy is not None
+    assert view.remedy.layers == (LAYER,)
+
+
+def test_the_line_that_is_given_does_it(bench: Bench, tmp_path: Path) -> None:
+    view = debugged(bench, damaged(bench, "tensorrt", 0.02))
+    assert view.remedy is not None
+    (tmp_path / "deploy.toml").write_text("\n".join(view.remedy.lines))
+    exclude = load_config(tmp_path / "deploy.toml").quantize.exclude
+    request = QuantizationRequest("tensorrt", exclude=tuple(exclude))
+    report = quantize_model(bench.folder / "plain.onnx", tmp_path / "out.onnx", images(64), request)
+    assert [name for name, kind in report.layers.items() if kind == "fp32"] == sorted(view.remedy.layers)
+
+
+def test_what_was_excluded_before_stays_so_and_a_plan_gets_a_line(bench: Bench) -> None:
+    scale = scale_of_input(load(bench.folder / "tensorrt.onnx"), LAYER)
+    view = debugged(bench, bench.package("again", change=scale_by(0.02, scale), exclude=["conv1*"]), layers=1)
+    assert view.remedy is not None
+    assert view.remedy.lines == ("[quantize]", f'exclude = ["conv1*", "{LAYER}"]')
+    view = debugged(bench, bench.package("planned", change=scale_by(0.02, scale), plan="plan.json"), layers=1)
+    assert view.remedy is not None
+    (line,) = view.remedy.lines
+    assert line.endswith(f'"{LAYER}": {{"precision": "fp32"}}')
+
+
+def test_nothing_is_lost_where_nothing_is_wrong(bench: Bench) -> None:
+    view = debugged(bench, bench.package("whole"), layers=1, samples=100)
+    assert abs(view.score - view.reference_score) < 0.02
+    assert (view.samples, view.given) == (100, 200)
+    assert "on 100 of 200 images" in view.text
+    assert view.answers_db is not None
+    assert view.answers_db > 10
+
+
+def test_what_is_not_in_the_store_is_asked_for(bench: Bench, tmp_path: Path) -> None:
+    package = bench.package("lost")
+    with pytest.raises(ConfigError, match=r"made of \(SHA-256 \w{12}…\) is not in the store .*none; .*--reference mod"):
+        debug_package(Debugged(package, tmp_path / "none"))
+    plain = bench.folder / "plain.onnx"
+    with pytest.raises(ConfigError, match=r"judged on \(SHA-256 \w{12}…\) are not in the store .*none; .*--data DIR"):
+        debug_package(Debugged(package, tmp_path / "none", reference=plain))
+    data = str(bench.folder / "data")
+    given = debug_package(Debugged(package, tmp_path / "none", data, plain, layers=0, samples=50))
+    assert (given.reference, given.data_path) == (str(plain), data)
+
+
+def test_the_command_prints_text_and_json(bench: Bench, here: Here) -> None:
+    package, store = bench.package("said"), bench.folder / "store"
+    done = here("debug", package, "--store", store, "--layers", "0", "--samples", "40")
+    assert done.code == 0, done.err
+    assert "step 'export-pruned' in" in done.out
+    assert "in the build: teacher 99.00 % → quantized 98.00 %" in done.out
+    view = json.loads(here("debug", package, "--store", store, "--layers=1", "--samples=40", "--json").out)
+    assert len(view["layers"]) == 5
+    assert [row["won"] is not None for row in view["layers"]] == [True] + 4 * [False]
+    assert here("debug", package, "--store", "nowhere").code == 2
+
+
+def test_another_network_is_refused(bench: Bench, tmp_path: Path) -> None:
+    other = load(bench.folder / "plain.onnx")
+    other.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 9
+    (tmp_path / "other.onnx").write_bytes(other.SerializeToString())
+    with pytest.raises(ConfigError, match=r"images uint8\[N, 9, 8, 1\].* and the package images uint8\[N, 8, 8, 1\].*"):
+        debugged(bench, bench.package("refused"), reference=tmp_path / "other.onnx")
