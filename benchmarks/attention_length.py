@@ -20,7 +20,7 @@ from reports import finish
 from dlx_deploy.nn.models.inputs import TokenInput
 from dlx_deploy.nn.models.registry import build_model
 from dlx_deploy.nn.training.compute import seed_all, set_threads
-from dlx_deploy.runtime.commands.bench import measure
+from dlx_deploy.runtime.timing.sampling import Sampling, measure
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 KINDS = ("softmax", "linear")
@@ -38,7 +38,7 @@ def curve(rounds: int) -> dict[str, list[float]]:
         tokens = torch.randint(1, 100, (1, length))
         with torch.inference_mode():
             calls = {kind: functools.partial(model, tokens) for kind, model in models.items()}
-            found = measure(calls, rounds, 3)
+            found = measure(calls, Sampling(rounds, 3))
         for kind in KINDS:
             times[kind].append(round(found[kind].p50_ms, 4))
     return times

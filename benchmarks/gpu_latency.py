@@ -22,7 +22,6 @@ import numpy as np
 from engine_models import MODELS, PRECISIONS, images, network, planned, settings
 
 from dlx_deploy.runtime.backends.session import open_session
-from dlx_deploy.runtime.commands.bench import sample, summarise
 from dlx_deploy.runtime.engine.api import load_api
 from dlx_deploy.runtime.engine.build import build_engine
 from dlx_deploy.runtime.engine.cache import EngineCache
@@ -30,6 +29,8 @@ from dlx_deploy.runtime.engine.execute import EngineSession
 from dlx_deploy.runtime.engine.sidecar import this_machine
 from dlx_deploy.runtime.errors import BackendMissing
 from dlx_deploy.runtime.machine import machine_info
+from dlx_deploy.runtime.timing.latency import summarise
+from dlx_deploy.runtime.timing.sampling import Sampling, sample
 
 __all__ = ["main", "measure", "parity"]
 
@@ -70,7 +71,7 @@ def measure(name: str, precision: str, flavour: str, folder: Path, rounds: int) 
     }
     left_out = _add(ways, "onnxruntime_cuda", lambda: _onnxruntime(model, feeds))
     left_out |= _add(ways, "torch_compile", lambda: _torch(name, precision, feeds["images"]))
-    timings = {way: summarise(ns) for way, ns in sample(ways, rounds, WARMUP, pace=0.0).items()}
+    timings = {way: summarise(ns) for way, ns in sample(ways, Sampling(rounds, WARMUP, pace=0.0)).timings.items()}
     base = timings["engine_cuda_graph"].p50_ms
     return {
         "model": name,

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from dlx_deploy.runtime.commands.bench import sample, summarise
 from dlx_deploy.runtime.machine import machine_info
 from dlx_deploy.runtime.predictor import Predictor, load
+from dlx_deploy.runtime.timing.latency import summarise
+from dlx_deploy.runtime.timing.sampling import Sampling, sample
 
 __all__ = ["compare", "main"]
 
@@ -37,7 +38,9 @@ def compare(predictor: Predictor, rounds: int, seed: int = 0) -> dict[str, Any]:
         "raw_all_outputs": lambda: session.run(None, {"images": image}),
         "predict": lambda: predictor.predict(image),
     }
-    timings = {name: np.array(ns) for name, ns in sample(ways, rounds, rounds // 10, pace=0.0).items()}
+    timings = {
+        name: np.array(ns) for name, ns in sample(ways, Sampling(rounds, rounds // 10, pace=0.0)).timings.items()
+    }
     picks = np.random.default_rng(seed).integers(0, rounds, (RESAMPLES, rounds), dtype=np.int32)
     base = np.median(timings["raw"][picks], axis=1)
     result: dict[str, Any] = {"p50_us": {}, "p90_us": {}, "ratio": {}}

@@ -17,10 +17,11 @@ from dlx_deploy.graph.quantization import quantize, ranges
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.nn.export import parity
 from dlx_deploy.nn.export.spec import ExportSpec, TextSpec
-from dlx_deploy.runtime.commands.bench import Latency
 from dlx_deploy.runtime.tasks.classes import LOGITS
 from dlx_deploy.runtime.tasks.image_inputs import IMAGES
 from dlx_deploy.runtime.tasks.text_inputs import TOKENS
+from dlx_deploy.runtime.timing.latency import Latency
+from dlx_deploy.runtime.timing.sampling import Sampling
 
 Array = NDArray[Any]
 CLASSES = {LOGITS: (None,)}
@@ -66,7 +67,7 @@ def check_parity(path: Path, model: Any, spec: Any, inputs: Array, tolerance: fl
 def interleaved_latency(
     models: Mapping[str, Path], row: Array, rounds: int, threads: int, pad_id: int | None = None
 ) -> Mapping[str, Latency]:
-    return latency.interleaved_latency(models, samples(row, pad_id), rounds, threads)
+    return latency.interleaved_latency(models, samples(row, pad_id), Sampling(rounds), threads)
 
 
 def quantize_model(

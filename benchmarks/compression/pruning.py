@@ -47,6 +47,7 @@ from dlx_deploy.nn.weights.checkpoint import load_into
 from dlx_deploy.nn.weights.checkpoint_file import read_checkpoint
 from dlx_deploy.nn.weights.network import Architecture, load_model, save_model
 from dlx_deploy.pipeline.stage import Job
+from dlx_deploy.runtime.timing.sampling import BUILD_PACE, Sampling
 from dlx_deploy.stages.logits import STAGE as LOGITS
 from dlx_deploy.stages.prune import STAGE
 from dlx_deploy.tasks import prepare, task_of
@@ -159,7 +160,7 @@ def speedup(control: Path, variant: Path, data: Dataset, folder: Path) -> dict[s
         outputs = task_of(data).answers.outputs(ImageInput(3, 32, 32), 10)
         paths[name] = folder / f"{name}.onnx"
         export_onnx(model, paths[name], ExportSpec(32, 32, 3, tuple(header.mean), tuple(header.std), outputs, 19))
-    timed = interleaved_latency(paths, data.samples("test")[:1], TIMED, threads=1)
+    timed = interleaved_latency(paths, data.samples("test")[:1], Sampling(TIMED, pace=BUILD_PACE), threads=1)
     rounds = {name: list(timed[name].block_p50_ms) for name in paths}
     return ratio(rounds["control"], rounds["variant"])
 

@@ -20,10 +20,12 @@ __all__ = [
 class Verify(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Teacher against candidate on the test split, and latency where this machine is the target.
 
+    ``rounds``: timings of each model at least; a budget of a percentile may take more. ``max_seconds``: no longer.
     ``calibration``: how far probabilities of what is shipped are off, and the temperature that brings them nearer.
     """
 
     rounds: AtLeastOne = 400
+    max_seconds: Annotated[float, Meta(gt=0.0)] = 600.0
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
     calibration: bool = False
 
@@ -42,7 +44,15 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allow_chance: bool = False
     max_flips: Fraction = 0.0
     confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95
+    max_latency_p50_ms: Annotated[float, Meta(ge=0.0)] = 0.0
     max_latency_p90_ms: Annotated[float, Meta(ge=0.0)] = 0.0
+    max_latency_p99_ms: Annotated[float, Meta(ge=0.0)] = 0.0
+
+    @property
+    def latency_budgets(self) -> dict[int, float]:
+        """The budgets of latency that are set, in milliseconds, by percentile."""
+        limits = {50: self.max_latency_p50_ms, 90: self.max_latency_p90_ms, 99: self.max_latency_p99_ms}
+        return {percentile: limit for percentile, limit in limits.items() if limit}
 
 
 class Package(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

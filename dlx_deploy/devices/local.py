@@ -19,7 +19,8 @@ from dlx_deploy.targets import Host, read_host
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
-    from dlx_deploy.runtime.commands.bench import Latency
+    from dlx_deploy.runtime.timing.latency import Latency
+    from dlx_deploy.runtime.timing.sampling import Sampling
     from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["ThisMachine"]
@@ -79,12 +80,12 @@ class ThisMachine:
         return view_of(command, package)
 
     def latencies(
-        self, models: Mapping[str, Path], sample: Samples, rounds: int, threads: int, progress: Progress = silent
+        self, models: Mapping[str, Path], sample: Samples, sampling: Sampling, threads: int, progress: Progress = silent
     ) -> Mapping[str, Latency]:
         """As ``graph.execution.latency.interleaved_latency``."""
         from dlx_deploy.graph.execution.latency import interleaved_latency
 
-        return interleaved_latency(models, sample, rounds, threads, progress)
+        return interleaved_latency(models, sample, sampling, threads, progress)
 
     def _host(self) -> Host:
         return read_host(self.proc / "cpuinfo", self.proc / "device-tree/model")

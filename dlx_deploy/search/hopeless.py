@@ -20,11 +20,14 @@ def check_budgets(config: Config, profile: Profile) -> None:
     Raises:
         ConfigError: names the budget and the nearest that a network could meet.
     """
-    limit_ms, least_ms = config.gate.max_latency_p90_ms, least_start_ms(profile)
-    if 0 < limit_ms < least_ms:
+    least_ms = least_start_ms(profile)
+    for percentile, limit_ms in config.gate.latency_budgets.items():
+        if limit_ms >= least_ms:
+            continue
         raise ConfigError(
-            f"gate.max_latency_p90_ms is {limit_ms:g}, and on {profile.name} a single layer takes {least_ms:.3g} ms or "
-            f"more to start; rule: a budget above the roofline; the nearest that a network could meet is {least_ms:.3g}"
+            f"gate.max_latency_p{percentile}_ms is {limit_ms:g}, and on {profile.name} a single layer takes "
+            f"{least_ms:.3g} ms or more to start; rule: a budget above the roofline; the nearest that a network could "
+            f"meet is {least_ms:.3g}"
         )
 
 
@@ -34,10 +37,10 @@ def hopeless(config: Config, profile: Profile) -> tuple[Miss, ...]:
     Everything is taken at its best. Of a target that is this machine only the size is judged so: its roofline is an
     estimate, and there a trial is timed.
     """
-    limit_ms, limit_mib = config.gate.max_latency_p90_ms, config.search.max_size_mib
+    limits_ms, limit_mib = config.gate.latency_budgets, config.search.max_size_mib
     from dlx_deploy.stages.support.rehearsal import is_unknown, untrained
 
-    if not (limit_ms or limit_mib) or is_unknown(config):
+    if not (limits_ms or limit_mib) or is_unknown(config):
         return ()
     from dlx_deploy.graph.analysis.cost import layer_costs
 
@@ -45,7 +48,7 @@ def hopeless(config: Config, profile: Profile) -> tuple[Miss, ...]:
         layers = layer_costs(path)
     least_ms = least_latency_ms(layers, config, profile)
     weights = sum(layer.weight_bytes for layer in at_best(layers, config, profile))
-    found = [latency_miss(least_ms, FASTEST, limit_ms)] if limit_ms and least_ms > limit_ms else []
+    found = [latency_miss(least_ms, FASTEST, p, limit_ms) for p, limit_ms in limits_ms.items() if least_ms > limit_ms]
     if limit_mib and weights > limit_mib * MIB:
         found.append(size_miss(weights, limit_mib))
     return tuple(found)

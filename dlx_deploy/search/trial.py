@@ -196,6 +196,7 @@ def _figures(outputs: Mapping[str, Path], config: Config) -> Figures:
         drop_upper=drop.upper,
         latency_ms=timing.p50_ms,
         latency_p90_ms=timing.p90_ms if latencies.kind == MEASURED else None,
+        latency_p99_ms=timing.at(99).ms if latencies.kind == MEASURED else None,
         latency_kind=latencies.kind,
         latency_where=latencies.where,
         size_bytes=row.size_bytes,

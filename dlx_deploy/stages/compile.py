@@ -89,13 +89,15 @@ def _measure(job: Job[CompileParams], graphs: Graphs, device: Device) -> _Choice
     The reason has no figure: it is shipped, and no timing is the same twice.
     """
     from dlx_deploy.nn.data.dataset import open_data
-    from dlx_deploy.runtime.commands.bench import CONFIDENCE
     from dlx_deploy.runtime.statistics.timings import paired_speedup
+    from dlx_deploy.runtime.timing.latency import CONFIDENCE
+    from dlx_deploy.runtime.timing.sampling import BUILD_PACE, Sampling
 
     data = open_data(job.inputs["data"])
     samples = data.samples("validation")
     models, least = {"fp32": job.inputs["onnx"], **graphs.models}, job.params.min_speedup
-    latency = device.latencies(models, samples[:1], job.params.rounds, job.params.threads, job.progress)
+    sampling = Sampling(job.params.rounds, pace=BUILD_PACE)
+    latency = device.latencies(models, samples[:1], sampling, job.params.threads, job.progress)
     best = graphs.fastest_measured(latency, least)
     speedup = paired_speedup(latency["fp32"].block_p50_ms, latency[best].block_p50_ms, CONFIDENCE)
     bounds = {"int8_speedup_lower": speedup.lower, "int8_speedup_upper": speedup.upper}

@@ -178,6 +178,7 @@ def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) ->
             "max_flips": params.gate.max_flips,
             "confidence": params.gate.confidence,
             "max_latency_p90_ms": params.gate.max_latency_p90_ms,
+            **{f"max_latency_p{p}_ms": limit for p, limit in params.gate.latency_budgets.items()},
         },
     }
 

@@ -21,6 +21,7 @@ from dlx_deploy.graph.quantization.trials import Sensitivity, read_sensitivity, 
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
+from dlx_deploy.runtime.timing.latency import rounds_for
 from dlx_deploy.stages.evaluate import evaluated
 from dlx_deploy.stages.support.budgets import missed_estimate, rehearse_latency
 from dlx_deploy.stages.support.control import control_evidence, control_notes
@@ -34,7 +35,7 @@ from dlx_deploy.tasks.verification import Accuracy, read_accuracy
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
-    from dlx_deploy.runtime.commands.bench import Latency
+    from dlx_deploy.runtime.timing.latency import Latency
 
 
 __all__ = ["STAGE", "VerifyParams"]
@@ -46,6 +47,7 @@ class VerifyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How is timed; ``candidates``: which inputs are compared, in the order of the table."""
 
     rounds: int = Verify().rounds
+    max_seconds: float = Verify().max_seconds
     threads: int = Verify().threads
     candidates: tuple[str, ...]
 
@@ -91,17 +93,19 @@ def _name_of(shipped: Path, models: Mapping[str, Path]) -> str:
 
 def _measured(job: Job[VerifyParams], models: Mapping[str, Path], device: Device) -> Latencies:
     from dlx_deploy.nn.data.dataset import open_data
+    from dlx_deploy.runtime.timing.sampling import BUILD_PACE, Sampling
 
     data = open_data(job.inputs["data"])
     samples = data.samples("test")
-    timed = device.latencies(models, samples[:1], job.params.rounds, job.params.threads, job.progress)
+    sampling = Sampling(job.params.rounds, pace=BUILD_PACE, max_s=job.params.max_seconds)
+    timed = device.latencies(models, samples[:1], sampling, job.params.threads, job.progress)
     return Latencies(kind=MEASURED, where=device.name, rows=timings_of(timed), int8_speedup=_pairing(models, timed))
 
 
 def _pairing(models: Mapping[str, Path], timed: Mapping[str, Latency]) -> Pairing | None:
     """How the last candidate compares with what it was made from, where that is not the very same file."""
-    from dlx_deploy.runtime.commands.bench import CONFIDENCE
     from dlx_deploy.runtime.statistics.timings import paired_speedup
+    from dlx_deploy.runtime.timing.latency import CONFIDENCE
 
     *_, source, last = models
     if models[source].read_bytes() == models[last].read_bytes():
@@ -132,7 +136,10 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         name="verify",
         stage=stage,
         params=VerifyParams(
-            rounds=config.verify.rounds, threads=config.verify.threads, candidates=tuple(upstream.candidates)
+            rounds=max([config.verify.rounds, *(rounds_for([p]) for p in config.gate.latency_budgets)]),
+            max_seconds=config.verify.max_seconds,
+            threads=config.verify.threads,
+            candidates=tuple(upstream.candidates),
         ),
         inputs={**upstream.candidates, **own},
         seed=config.seed,
@@ -154,8 +161,8 @@ def judge(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     cost = cost_of_int8(accuracy, read_sensitivity(outputs[SENSITIVITY])) if SENSITIVITY in outputs else ""
     if cost and results[0].verdict != "pass":
         results[0] = msgspec.structs.replace(results[0], text=f"{results[0].text}; {cost}")
-    if budgets.max_latency_p90_ms:
-        results.append(judge_latency(budgets.max_latency_p90_ms, read_latencies(outputs), accuracy.shipped))
+    for percentile, limit_ms in budgets.latency_budgets.items():
+        results.append(judge_latency(percentile, limit_ms, read_latencies(outputs), accuracy.shipped))
     return results
 
 
@@ -189,7 +196,7 @@ def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> l
 
 STAGE = Stage(
     name="verify",
-    version=7,
+    version=8,
     params=VerifyParams,
     inputs=("shipped", "data", "sensitivity"),
     outputs=("accuracy.json", "latency.json", SENSITIVITY),

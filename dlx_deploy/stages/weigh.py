@@ -50,12 +50,14 @@ def run(job: Job[Verify]) -> Metrics:
 
 def _latencies(job: Job[Verify]) -> Latencies:
     from dlx_deploy.nn.data.dataset import open_data
+    from dlx_deploy.runtime.timing.sampling import BUILD_PACE, Sampling
 
     models = {SHIPPED: job.inputs[SHIPPED]}
     if job.device is None:
         return estimated(models, job.target)
     sample = open_data(job.inputs["data"]).samples("validation")[:1]
-    timed = job.device.latencies(models, sample, job.params.rounds, job.params.threads, job.progress)
+    sampling = Sampling(job.params.rounds, pace=BUILD_PACE, max_s=job.params.max_seconds)
+    timed = job.device.latencies(models, sample, sampling, job.params.threads, job.progress)
     return Latencies(kind=MEASURED, where=job.device.name, rows=timings_of(timed))
 
 

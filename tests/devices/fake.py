@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlx_deploy.devices.device import Facts
-from dlx_deploy.runtime.commands.bench import Latency, summarise
+from dlx_deploy.runtime.timing.latency import Latency, summarise
 from dlx_deploy.runtime.views import Outcome
 
 __all__ = ["FakeDevice"]
@@ -58,7 +58,7 @@ class FakeDevice:
         return Outcome({"package": package}, "done")
 
     def latencies(
-        self, models: Mapping[str, Path], sample: Any, rounds: int, threads: int, progress: Any = None
+        self, models: Mapping[str, Path], sample: Any, sampling: Any, threads: int, progress: Any = None
     ) -> Mapping[str, Latency]:
         self.asked.append(("latencies", *models))
         return {name: summarise((np.broadcast_to(self.ms[name], self.rounds) * 1e6).tolist()) for name in models}

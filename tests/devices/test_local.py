@@ -16,6 +16,7 @@ from dlx_deploy.devices.local import ThisMachine
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.runtime.errors import BackendMissing
 from dlx_deploy.runtime.package.contents import open_package
+from dlx_deploy.runtime.timing.sampling import Sampling
 from dlx_deploy.targets import is_this_host, list_targets, load_target, read_host
 
 from ..conftest import PACKAGE
@@ -99,7 +100,7 @@ def test_a_package_is_run_and_models_are_timed(built: Path, tmp_path: Path) -> N
     package = open_package(there)
     (tmp_path / "model.onnx").write_bytes(package.model)
     row = Samples(package.golden_inputs)[:1]
-    latencies = here.latencies({"a": tmp_path / "model.onnx", "b": tmp_path / "model.onnx"}, row, 40, 1)
+    latencies = here.latencies({"a": tmp_path / "model.onnx", "b": tmp_path / "model.onnx"}, row, Sampling(40), 1)
     assert [latencies[name].n for name in ("a", "b")] == [40, 40]
     assert latencies["a"].p50_ms > 0
 

@@ -17,6 +17,7 @@ from dlx_deploy.graph.checks.spread import spread
 from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.execution.latency import interleaved_latency
 from dlx_deploy.graph.samples import Samples
+from dlx_deploy.runtime.timing.sampling import Sampling
 
 
 def two_ends(batch: str | int = "batch", across: bool = False) -> bytes:
@@ -94,7 +95,7 @@ def test_an_output_that_depends_on_the_batch_is_named() -> None:
 def test_it_is_timed_and_bent(tmp_path: Path) -> None:
     path = tmp_path / "two.onnx"
     path.write_bytes(two_ends(2))
-    assert interleaved_latency({"two": path}, ten()[:1], 5, 1)["two"].n == 5
+    assert interleaved_latency({"two": path}, ten()[:1], Sampling(5), 1)["two"].n == 5
     assert spread(two_ends(), ten()) == {"sum": pytest.approx(0, abs=1e-5), "length": pytest.approx(0, abs=1e-5)}
 
 

@@ -9,25 +9,22 @@ from dlx_deploy.graph.execution.evaluation import input_shapes
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.backends.session import open_session
-from dlx_deploy.runtime.commands.bench import Latency, measure
+from dlx_deploy.runtime.timing.latency import Latency
+from dlx_deploy.runtime.timing.sampling import Sampling, measure
 
 __all__ = ["interleaved_latency"]
 
-_WARMUP = 30
-_PACE = 300.0
-"""Rounds a second at most: a few hundred timings of a small network would else be one moment of the machine's."""
-
 
 def interleaved_latency(
-    models: Mapping[str, Path], sample: Samples, rounds: int, threads: int, progress: Progress = silent
+    models: Mapping[str, Path], sample: Samples, sampling: Sampling, threads: int, progress: Progress = silent
 ) -> Mapping[str, Latency]:
-    """Model name → latency at batch 1 over ``rounds`` timings spread over time, with native kernels.
+    """Model name → latency at batch 1 over timings in turn, as ``sampling`` says, with native kernels.
 
     ``sample``: one. A model with a fixed batch is given that many copies of it.
     ``threads``: intra-op threads of each session.
     """
     runners = {name: _runner(path, sample, threads) for name, path in models.items()}
-    return measure(runners, rounds, _WARMUP, _PACE, progress)
+    return measure(runners, sampling, progress)
 
 
 def _runner(path: Path, sample: Samples, threads: int) -> Callable[[], object]:

@@ -16,11 +16,12 @@ from ..tasks.task import Budgets, PredictOptions
 from ..telling import telling
 from .asked import listed
 from .bench import BenchOptions, bench_package
+from .bench_view import BenchView
 from .parity import Parity, check_parity
 from .predicting import answered
 from .selftest import self_test
 from .verify import PassedOver, teacher_outputs, verify_package
-from .views import BenchView, EngineView, PackageView, PredictionsView, SelfTestView, VerifyView
+from .views import EngineView, PackageView, PredictionsView, SelfTestView, VerifyView
 
 __all__ = ["VerifyOptions", "bench", "engine", "inspect", "listed", "predict", "selftest", "verify"]
 

@@ -17,6 +17,7 @@ from ..predictor import Predictor
 from ..signals import INTERRUPTED, Terminated, interruptible
 from ..tasks.task import PredictOptions
 from ..terminal import ready, show, show_each, talk
+from ..timing.latency import PERCENTILES
 from ..views import CommandView, Outcome
 from ..words import line
 from . import actions as commands
@@ -96,17 +97,27 @@ def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package
     if arguments.command == "predict":
         return predict_asked(predictor, _request(arguments), sys.stdin)
     if arguments.command == "bench":
-        budget = package.max_latency_p90_ms if arguments.max_p90_ms is None else arguments.max_p90_ms
         for one in arguments.inputs:
             package.task.inputs.check_argument(one)
-        inputs = tuple(arguments.inputs)
-        options = BenchOptions(rounds=arguments.rounds, batch=arguments.batch, max_p90_ms=budget, inputs=inputs)
-        return commands.bench(predictor, options)
+        return commands.bench(predictor, _bench(arguments, package))
     if arguments.command == "verify":
         names = (one.name for one in fields(commands.VerifyOptions))
         asked = commands.VerifyOptions(**{name: getattr(arguments, name) for name in names})
         return commands.verify(predictor, arguments.data, asked)
     return commands.selftest(predictor, arguments.data)
+
+
+def _bench(arguments: argparse.Namespace, package: Package) -> BenchOptions:
+    """How the latency is measured; budgets that were given take the place of the package's own."""
+    given = {p: getattr(arguments, f"max_p{p}_ms") for p in PERCENTILES}
+    return BenchOptions(
+        rounds=arguments.rounds,
+        batch=arguments.batch,
+        max_ms={**package.latency_budgets, **{p: limit for p, limit in given.items() if limit is not None}},
+        inputs=tuple(arguments.inputs),
+        min_s=arguments.min_seconds,
+        max_s=arguments.max_seconds,
+    )
 
 
 def _request(arguments: argparse.Namespace) -> PredictRequest:
@@ -138,9 +149,7 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
 
     bench = _command(actions, "bench", "measure the latency on this machine")
     bench.add_argument("inputs", nargs="*", metavar="INPUT", help="files or texts to read in turn (default: arrays)")
-    bench.add_argument("--rounds", type=int, default=300, metavar="N", help="timed runs (default: 300)")
-    bench.add_argument("--batch", type=int, default=1, metavar="N", help="inputs per run (default: 1)")
-    bench.add_argument("--max-p90-ms", type=float, metavar="MS", help="budget (default: the package's, if it has one)")
+    _bench_options(bench)
 
     verify = _command(actions, "verify", "compare with the teacher on labelled samples")
     verify.add_argument(
@@ -207,6 +216,17 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jsonl", action="store_true", help="print JSON, a line for each input, as it comes")
     parser.add_argument("--top", type=int, default=1, metavar="K", help="answers per input (default: 1)")
     parser.add_argument("--out", metavar="DIR", help="where files are written, if the answers are files")
+
+
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, metavar="N", help="timed runs (default: what the percentile needs)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="inputs per run (default: 1)")
+    for p in PERCENTILES:
+        whose = f"budget of p{p} (default: the package's, if it has one)"
+        parser.add_argument(f"--max-p{p}-ms", type=float, metavar="MS", help=whose)
+    least = "at least so long (default: 3 with a budget, but for --rounds)"
+    parser.add_argument("--min-seconds", type=float, metavar="S", help=least)
+    parser.add_argument("--max-seconds", type=float, default=60.0, metavar="S", help="and no longer (default: 60)")
 
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,6 @@ from ..tasks.task import Judgement, PredictionRow
 from ..untyped import JsonTable
 from ..views import lines_of
 from ..words import line
-from .bench import BenchResult
 from .parity import ParityResult
 from .selftest import SelfTestResult
 from .verify import PassedOver
@@ -25,7 +24,7 @@ from .verify import PassedOver
 if TYPE_CHECKING:
     from ..engine.open import PreparedEngine
 
-__all__ = ["BenchView", "EngineView", "PackageView", "PredictionsView", "SelfTestView", "StreamView", "VerifyView"]
+__all__ = ["EngineView", "PackageView", "PredictionsView", "SelfTestView", "StreamView", "VerifyView", "head_of"]
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,14 @@ class PackageView:
         drop = f"accuracy drop {100 * budgets.max_drop:g} points at {budgets.confidence:g} confidence"
         floor = f"accuracy from {100 * budgets.min_accuracy:g} %, " if budgets.min_accuracy else ""
         flips = f"changed answers up to {100 * budgets.max_flips:g} %, " if budgets.max_flips else ""
-        p90 = f"{package.max_latency_p90_ms:g} ms" if package.max_latency_p90_ms else "unlimited"
+        limits = {90: 0.0, **package.latency_budgets}
+        latency = ", ".join(f"p{p} {f'{ms:g} ms' if ms else 'unlimited'}" for p, ms in sorted(limits.items()))
         rows = [
             ("input", package.task.inputs.describe(package.batch)),
             *package.task.outputs.describe(),
             ("model", f"{len(package.model)} bytes{', run in exact Q/DQ arithmetic' if package.exact_qdq else ''}"),
             ("plan", self._plan()),
-            ("budgets", f"{drop}, {floor}{flips}p90 {p90}"),
+            ("budgets", f"{drop}, {floor}{flips}{latency}"),
             ("digest", package.digest),
             *(("hazard", f"{one.title} on {one.where()} ({one.id})") for one in possible_hazards(package)),
             *self._way_in(),
@@ -99,7 +99,7 @@ class EngineView:
         """Where it came from, and its sidecar."""
         from ..engine.sidecar import to_dict
 
-        return {**_head(self.package), "origin": self.prepared.origin, "sidecar": to_dict(self.prepared.sidecar)}
+        return {**head_of(self.package), "origin": self.prepared.origin, "sidecar": to_dict(self.prepared.sidecar)}
 
     @property
     def text(self) -> str:
@@ -131,7 +131,7 @@ class PredictionsView:
         """Each sample's name and answer."""
         one = self.package.task.inputs.noun[:-1]
         predictions: List[Dict[str, object]] = [{one: name, **row.data} for name, row in self.rows]
-        return {**_head(self.package), "predictions": predictions}
+        return {**head_of(self.package), "predictions": predictions}
 
     @property
     def text(self) -> str:
@@ -197,7 +197,7 @@ class SelfTestView:
     def data(self) -> JsonTable:
         """The verdict and the differences."""
         verdict = "fail" if self.failure else "pass"
-        return {**_head(self.package), "verdict": verdict, **self.result.to_dict(), **_parity_data(self.parity)}
+        return {**head_of(self.package), "verdict": verdict, **self.result.to_dict(), **_parity_data(self.parity)}
 
     @property
     def text(self) -> str:
@@ -205,39 +205,6 @@ class SelfTestView:
         shown = [self.package.task.outputs.agreement, *(output.describe() for output in self.result.outputs)]
         golden = f"self-test passed: {self.result.images} golden inputs, {', '.join(shown)}"
         return lines_of([golden, *([self.parity.describe()] if self.parity else [])])
-
-
-@dataclass(frozen=True)
-class BenchView:
-    """A latency, and the verdict if there is a budget."""
-
-    package: Package
-    result: BenchResult
-
-    @property
-    def failure(self) -> Optional[RuntimeFault]:
-        """The budget that is missed, or that cannot be decided."""
-        return self.result.failure()
-
-    @property
-    def data(self) -> JsonTable:
-        """The percentiles, their bounds, and the machine."""
-        return {**_head(self.package), **self.result.to_dict()}
-
-    @property
-    def text(self) -> str:
-        """Where it was measured, the percentiles, and the verdict."""
-        result, seen = self.result, self.result.latency
-        noun = self.package.task.inputs.noun
-        batch = f"batch {result.batch}"
-        if result.inputs:
-            batch += f", each read from what was given ({result.inputs} {noun} in turn)"
-        lines = [
-            f"measured on {result.machine['label']} (package built for {self.package.target})",
-            f"{batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
-            f"{result.images_per_second:.0f} {noun}/s",
-        ]
-        return lines_of(lines + [result.explain()] * bool(result.verdict))
 
 
 @dataclass(frozen=True)
@@ -259,7 +226,7 @@ class VerifyView:
     def data(self) -> JsonTable:
         """The judgement's own values, how many samples were not judged, and how answers compare with the builder's."""
         left = {"passed_over": self.passed_over.count if self.passed_over else 0}
-        return {**_head(self.package), **self.result.to_dict(), **left, **_parity_data(self.parity)}
+        return {**head_of(self.package), **self.result.to_dict(), **left, **_parity_data(self.parity)}
 
     @property
     def text(self) -> str:
@@ -277,6 +244,7 @@ def _parity_data(parity: Optional[ParityResult]) -> Dict[str, object]:
     return {"parity": parity.to_dict()} if parity else {}
 
 
-def _head(package: Package) -> Dict[str, object]:
+def head_of(package: Package) -> Dict[str, object]:
+    """What the JSON of a result begins with: of which package it is."""
     own = {"name": package.name, "version": package.version, "target": package.target, "digest": package.digest}
     return {"schema": RESULT, "package": own}

@@ -15,6 +15,7 @@ from ..sources import own_sources
 from ..tasks.arrays import Arrays, Tensor, Tolerance, count_of
 from ..tasks.table import open_task
 from ..tasks.task import Budgets, Task
+from ..timing.latency import PERCENTILES
 from ..untyped import Array, JsonTable
 from . import archive, schema1
 from .fields import Fields
@@ -54,7 +55,7 @@ class Package:
     arrays by the name of an input or output; ``reference`` by column: ``digest`` (uint64[m]) and those of the task's
     outputs. ``engine`` and ``engine_sidecar`` are a TensorRT engine that was built ahead and the JSON beside it, or
     both ``None``. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal. ``parity``: the builder's answers to
-    many real samples, if the package carries them.
+    many real samples, if the package carries them. ``latency_budgets``: milliseconds by percentile.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Package:
     exact_qdq: bool
     tolerances: Mapping[str, Tolerance]
     budgets: Budgets
-    max_latency_p90_ms: Optional[float]
+    latency_budgets: Mapping[int, float]
     model: bytes
     golden_inputs: Arrays
     golden_outputs: Arrays
@@ -75,6 +76,11 @@ class Package:
     engine: Optional[bytes] = None
     engine_sidecar: Optional[bytes] = None
     parity: Optional[ParityTable] = None
+
+    @property
+    def max_latency_p90_ms(self) -> Optional[float]:
+        """The budget of p90, if there is one."""
+        return self.latency_budgets.get(90)
 
     @property
     def inputs(self) -> Dict[str, Tensor]:
@@ -158,7 +164,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
             field.fraction_or("budgets.min_accuracy", 0.0),
             field.fraction_or("budgets.max_flips", 0.0),
         ),
-        max_latency_p90_ms=field.number("budgets.max_latency_p90_ms") or None,
+        latency_budgets=_latency_budgets(field),
         model=files[MODEL],
         golden_inputs=inputs,
         golden_outputs=outputs,
@@ -207,6 +213,13 @@ def make_reference(task: Task, feeds: Arrays, columns: Arrays) -> Dict[str, Arra
     makes them of the teacher's answers.
     """
     return {DIGEST: task.inputs.digests(feeds), **columns}
+
+
+def _latency_budgets(field: Fields) -> Dict[int, float]:
+    """Those that there are; older writers know that of p90 alone."""
+    paths = {p: f"budgets.max_latency_p{p}_ms" for p in PERCENTILES}
+    limits = {p: field.number(path) for p, path in paths.items() if p == 90 or field.has(path)}
+    return {p: limit for p, limit in limits.items() if limit}
 
 
 def _metadata(contents: PackageContents) -> Dict[str, object]:

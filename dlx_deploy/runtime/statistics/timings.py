@@ -14,11 +14,20 @@ from typing import Callable, List, Optional, Sequence
 
 from .drops import percentile_lower_bound, percentile_upper_bound
 
-__all__ = ["PercentileBounds", "Speedup", "block_medians", "paired_speedup", "percentile_bounds"]
+__all__ = [
+    "UNSEEN",
+    "PercentileBounds",
+    "Speedup",
+    "block_medians",
+    "paired_speedup",
+    "percentile_bounds",
+    "timings_needed",
+]
 
 LEAST_BLOCKS = 8  # with fewer, likeness of neighbours cannot be seen
 FIRST_BLOCK = 5  # runs in the smallest block, where there are enough of them
-MANY_BLOCKS = 60  # the upper bound of p90 needs 29 at a confidence of 0.95, and 36 not to be the largest timing
+MANY_BLOCKS = 60  # at least; p90 has as many
+SPARE = 5 / 3  # blocks for each that a bound at half the error needs: p90 at 0.95 needs 36, p99 368
 PAIRED_BLOCKS = 20
 UNSEEN = 3.0  # where bursts leave too few blocks: what was never met is taken to be up to so many times the slowest
 ALIKE = 2.33  # standard errors of the neighbours' correlation: by chance one measurement in a hundred is above
@@ -67,7 +76,7 @@ def percentile_bounds(timings: Sequence[float], percentile: float, confidence: f
     n = len(timings)
     cut = sorted(timings)[max(math.ceil(n * percentile / 100) - 1, 0)] if n else 0.0
     above = [float(x > cut) for x in timings]
-    size = max(1, min(FIRST_BLOCK, n // MANY_BLOCKS))
+    size = max(1, min(FIRST_BLOCK, n // _many_blocks(percentile, confidence)))
     enough = _upper(timings, size, percentile, confidence) is not None
     bursts = _alike(_sums(above, size))
     while bursts and n // (2 * size) >= LEAST_BLOCKS:
@@ -83,6 +92,16 @@ def percentile_bounds(timings: Sequence[float], percentile: float, confidence: f
         bursts=bursts,
         by_slowest=by_slowest,
     )
+
+
+def timings_needed(percentile: float, confidence: float) -> int:
+    """How many timings bound a percentile on a machine that is calm: 300 for p90 at 0.95, 3,070 for p99.
+
+    Raises:
+        InputError: as ``percentile_bounds``.
+    """
+    percentile_upper_bound([], percentile, confidence)  # refuses what is out of range
+    return FIRST_BLOCK * _many_blocks(percentile, confidence)
 
 
 def block_medians(timings: Sequence[float]) -> List[float]:
@@ -114,6 +133,13 @@ def paired_speedup(slow: Sequence[float], fast: Sequence[float], confidence: flo
         upper=None if upper is None else math.exp(upper),
         blocks=len(logs),
     )
+
+
+def _many_blocks(percentile: float, confidence: float) -> int:
+    """Blocks with which both bounds are well inside of the timings."""
+    rare = max(percentile, 100 - percentile) / 100
+    needed = math.ceil(math.log((1 - confidence) / 2) / math.log(rare))
+    return max(MANY_BLOCKS, math.ceil(SPARE * needed))
 
 
 def _upper(timings: Sequence[float], size: int, percentile: float, confidence: float) -> Optional[float]:

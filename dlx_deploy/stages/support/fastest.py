@@ -31,7 +31,7 @@ from dlx_deploy.stages.support.results import MEASURED
 from dlx_deploy.targets.roofline import NOT_MEASURED, estimate
 
 if TYPE_CHECKING:
-    from dlx_deploy.runtime.commands.bench import Latency
+    from dlx_deploy.runtime.timing.latency import Latency
 
 __all__ = ["GIVEN", "INT8", "TIMED", "Graphs", "TimedTrial", "TimedTrials", "read_timed", "timed_notes"]
 
@@ -82,8 +82,8 @@ class Graphs:
 
     def fastest_measured(self, timed: Mapping[str, Latency], least: float) -> str:
         """The one that is shown to be ``least`` times as fast as that which it takes the place of."""
-        from dlx_deploy.runtime.commands.bench import CONFIDENCE
         from dlx_deploy.runtime.statistics.timings import paired_speedup
+        from dlx_deploy.runtime.timing.latency import CONFIDENCE
 
         best, *others = self.models
         for name in others:

@@ -12,7 +12,7 @@ from dlx_deploy.tasks.verification import REFERENCE, Comparison, Row
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Arrays
-    from dlx_deploy.runtime.commands.bench import Latency
+    from dlx_deploy.runtime.timing.latency import Latency
 
 __all__ = ["estimated", "read_statistic", "row_of", "timings_of"]
 
@@ -50,6 +50,7 @@ def timings_of(timed: Mapping[str, Latency]) -> tuple[Timing, ...]:
             p90_upper_ms=t.p90_upper_ms,
             p90_lower_ms=t.p90_lower_ms or 0.0,
             by_slowest=t.by_slowest,
+            percentiles=t.percentiles,
         )
         for name, t in timed.items()
     )

@@ -126,6 +126,7 @@ def _timing(job: Job[Prune], device: Device, spec: Spec, data: Dataset) -> Meter
     """By the device: each network in turn with the first one, whose median counts as what it was at first."""
     from dlx_deploy.nn.export.network import export_onnx
     from dlx_deploy.nn.pruning.order import Meter
+    from dlx_deploy.runtime.timing.sampling import BUILD_PACE, Sampling
 
     sample, first = data.samples("validation")[:1], _First()
 
@@ -135,7 +136,7 @@ def _timing(job: Job[Prune], device: Device, spec: Spec, data: Dataset) -> Meter
             export_onnx(model, paths[_NOW], spec)
             first.model = first.model or paths[_NOW].read_bytes()
             paths[_BEFORE].write_bytes(first.model)
-            seen = device.latencies(paths, sample, _ROUNDS, 1, job.progress)
+            seen = device.latencies(paths, sample, Sampling(_ROUNDS, pace=BUILD_PACE), 1, job.progress)
         first.ms = first.ms or seen[_BEFORE].p50_ms
         return first.ms * seen[_NOW].p50_ms / seen[_BEFORE].p50_ms
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from dlx_deploy.runtime.timing.latency import Percentile
+
 __all__ = ["MEASURED", "SCHEMA", "Latencies", "Pairing", "Timing", "read_latencies"]
 
 SCHEMA = 1
@@ -15,8 +17,9 @@ MEASURED = "measured"
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """One model's latency at batch 1. A measurement has bounds on p90 (upper: ``None`` with too few timings, lower: 0;
-    ``by_slowest``: the upper one is a multiple of the slowest timing, as they come in bursts), an estimate has a range.
+    """One model's latency at batch 1. A measurement has ``percentiles`` with bounds, those of p90 beside (upper:
+    ``None`` with too few timings, lower: 0; ``by_slowest``: the upper one is a multiple of the slowest timing, as they
+    come in bursts), an estimate has a range.
     """
 
     model: str
@@ -25,8 +28,13 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     p90_upper_ms: float | None = None
     p90_lower_ms: float | None = None
     by_slowest: bool = False
+    percentiles: tuple[Percentile, ...] = ()
     low_ms: float | None = None
     high_ms: float | None = None
+
+    def at(self, percentile: int) -> Percentile:
+        """A percentile that was measured."""
+        return next(one for one in self.percentiles if one.percentile == percentile)
 
 
 class Pairing(msgspec.Struct, frozen=True, kw_only=True):

@@ -91,7 +91,7 @@ def test_selftest(predictor: Predictor) -> None:
 
 
 def test_bench(predictor: Predictor) -> None:
-    outcome = commands.bench(predictor, BenchOptions(rounds=40, max_p90_ms=1e-9))
+    outcome = commands.bench(predictor, BenchOptions(rounds=40, max_ms={90: 1e-9}))
     assert isinstance(outcome.failure, BudgetMissed)
     assert outcome.data["verdict"] == "fail"
     assert outcome.data["package"]["name"] == "tiny"

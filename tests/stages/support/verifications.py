@@ -9,6 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.runtime.timing.latency import Percentile
 from dlx_deploy.stages.support.results import Latencies, Timing
 from dlx_deploy.tasks.verification import Accuracy, Row
 
@@ -33,10 +34,18 @@ def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) 
         metric="top1", title="top-1", judge="exact-qdq", n=n, shipped="quantized", rows=rows, facts=facts
     )
     kind = timing.pop("kind", "measured")
-    rows = tuple(
-        Timing(model=m, **{"p50_ms": 1.0, "p90_ms": 1.2, "p90_upper_ms": 1.3, **timing})
-        for m in ("teacher", "quantized")
+    values = {"p50_ms": 1.0, "p90_ms": 1.2, "p90_upper_ms": 1.3, **timing}
+    p50, p90, p99 = values["p50_ms"], values["p90_ms"], values.pop("p99_ms", 1.5)
+    seen = Percentile(
+        percentile=90,
+        ms=p90,
+        lower_ms=values.get("p90_lower_ms", p90),
+        upper_ms=values["p90_upper_ms"],
+        by_slowest=values.get("by_slowest", False),
     )
+    if kind == "measured" and p90 is not None:
+        values["percentiles"] = (Percentile(50, p50, p50, p50), seen, Percentile(99, p99, p99, None))
+    rows = tuple(Timing(model=m, **values) for m in ("teacher", "quantized"))
     latencies = Latencies(schema=1, kind=kind, where="a board", rows=rows)
     for name, value in (("accuracy.json", accuracy), ("latency.json", latencies)):
         (folder / name).write_bytes(canonical_json(value))

@@ -1,0 +1,64 @@
+"""The view of a package's latency: typed values, from which the text and the JSON are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Sequence
+
+from ..errors import RuntimeFault
+from ..package.contents import Package
+from ..timing.latency import CONFIDENCE, Percentile
+from ..untyped import JsonTable
+from ..views import lines_of
+from .bench import BenchResult
+from .views import head_of
+
+__all__ = ["BenchView"]
+
+
+@dataclass(frozen=True)
+class BenchView:
+    """A latency, and the verdict if there is a budget."""
+
+    package: Package
+    result: BenchResult
+
+    @property
+    def failure(self) -> Optional[RuntimeFault]:
+        """The budget that is missed, or that cannot be decided."""
+        return self.result.failure()
+
+    @property
+    def data(self) -> JsonTable:
+        """The percentiles, their bounds, and the machine."""
+        return {**head_of(self.package), **self.result.to_dict()}
+
+    @property
+    def text(self) -> str:
+        """Where it was measured, the percentiles, and the verdict."""
+        result, seen = self.result, self.result.latency
+        noun = self.package.task.inputs.noun
+        batch = f"batch {result.batch}"
+        if result.inputs:
+            batch += f", each read from what was given ({result.inputs} {noun} in turn)"
+        lines = [
+            f"measured on {result.machine['label']} (package built for {self.package.target})",
+            f"{batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
+            f"{result.images_per_second:.0f} {noun}/s",
+        ]
+        return lines_of([*lines, *_bounds(result), *(one.text for one in result.judged)])
+
+
+def _bounds(result: BenchResult) -> Sequence[str]:
+    """Between what percentiles are that no budget is set for, and how the measurement went where it went badly."""
+    judged = {one.metric for one in result.judged}
+    free = [one for one in result.latency.percentiles if f"latency_p{one.percentile}_ms" not in judged]
+    told = [f"p{one.percentile} {_range_ms(one)}" for one in free]
+    if not result.steady:
+        told.append(f"the first {result.warmup_rounds} rounds, not counted, did not become steady")
+    return [f"at {100 * CONFIDENCE:g} % confidence each: {'; '.join(told)}"] * bool(told)
+
+
+def _range_ms(one: Percentile) -> str:
+    high = "an unknown limit" if one.upper_ms is None else f"{one.upper_ms:.4f} ms"
+    return f"{one.lower_ms or 0.0:.4f} to {high}" + " (3 times the slowest: bursts)" * one.by_slowest

@@ -1,0 +1,1 @@
+"""How fast something is, measured so that a gate can rest on it."""

@@ -1,0 +1,108 @@
+"""Latencies as values: percentiles with bounds that hold where timings come in bursts. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Optional, Sequence, Tuple
+
+from ..statistics.drops import Decision
+from ..statistics.timings import block_medians, percentile_bounds, timings_needed
+
+__all__ = ["CONFIDENCE", "PERCENTILES", "Latency", "Percentile", "decide", "rounds_for", "summarise"]
+
+CONFIDENCE = 0.95
+"""Of each bound, one-sided."""
+PERCENTILES = (50, 90, 99)
+"""Those that are told, and that a budget may be set for."""
+USUAL = 90
+"""The percentile that decides how many rounds there are where no budget does."""
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """A percentile (nearest rank) in milliseconds, and its bounds at 95 % confidence each; ``None``: too few timings.
+
+    The bounds are order statistics over ``blocks`` of consecutive timings. ``by_slowest``: bursts leave too few blocks
+    for the upper one, or even long ones follow each other (``bursts``), and it is three times the slowest timing.
+    """
+
+    percentile: int
+    ms: float
+    lower_ms: Optional[float]
+    upper_ms: Optional[float]
+    blocks: int = 0
+    bursts: bool = False
+    by_slowest: bool = False
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What ``n`` timings in milliseconds come to. ``percentiles``: those of ``PERCENTILES``, each with its bounds.
+
+    What begins with ``p90`` and what follows it up to ``by_slowest`` are the 90th one's.
+    ``block_p50_ms``: the medians of up to 20 blocks, in the order measured.
+    """
+
+    n: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p90_upper_ms: Optional[float]
+    p90_lower_ms: Optional[float]
+    blocks: int = 0
+    bursts: bool = False
+    by_slowest: bool = False
+    block_p50_ms: Tuple[float, ...] = ()
+    percentiles: Tuple[Percentile, ...] = ()
+
+    def at(self, percentile: int) -> Percentile:
+        """One of ``PERCENTILES``."""
+        return next(one for one in self.percentiles if one.percentile == percentile)
+
+
+def rounds_for(percentiles: Sequence[int]) -> int:
+    """How many timings bound the highest of ``percentiles``, or else the usual one: 300 for p90, 3,070 for p99."""
+    return timings_needed(max(percentiles, default=USUAL), CONFIDENCE)
+
+
+def summarise(nanoseconds: Sequence[int]) -> Latency:
+    """The percentiles of timings in nanoseconds, which are in the order measured."""
+    timings = [x / 1e6 for x in nanoseconds]
+    ranked, n = sorted(timings), len(timings)
+    p50, p90, p99 = every = tuple(_percentile(p, timings, ranked) for p in PERCENTILES)
+    return Latency(
+        n=n,
+        mean_ms=sum(ranked) / n,
+        p50_ms=p50.ms,
+        p90_ms=p90.ms,
+        p99_ms=p99.ms,
+        p90_upper_ms=p90.upper_ms,
+        p90_lower_ms=p90.lower_ms,
+        blocks=p90.blocks,
+        bursts=p90.bursts,
+        by_slowest=p90.by_slowest,
+        block_p50_ms=tuple(block_medians(timings)),
+        percentiles=every,
+    )
+
+
+def decide(seen: Percentile, limit_ms: float) -> Decision:
+    """Whether a percentile is within its budget: by its upper bound it is, by its lower one it is not."""
+    if seen.upper_ms is not None and seen.upper_ms <= limit_ms:
+        return "pass"
+    return "fail" if seen.lower_ms is not None and seen.lower_ms > limit_ms else "undecided"
+
+
+def _percentile(percentile: int, timings: Sequence[float], ranked: Sequence[float]) -> Percentile:
+    bounds = percentile_bounds(timings, percentile, CONFIDENCE)
+    return Percentile(
+        percentile=percentile,
+        ms=ranked[math.ceil(len(ranked) * percentile / 100) - 1],
+        lower_ms=bounds.lower,
+        upper_ms=bounds.upper,
+        blocks=bounds.blocks,
+        bursts=bounds.bursts,
+        by_slowest=bounds.by_slowest,
+    )
