@@ -11,7 +11,8 @@ import msgspec
 from dlx_deploy.building import labelled_data
 from dlx_deploy.debugging.answers import Bench, read_labelled
 from dlx_deploy.debugging.layers import NOISE_SAMPLES, look_at_layers
-from dlx_deploy.debugging.sources import Made, find_reference, open_made, test_split
+from dlx_deploy.debugging.reading import look_at_reading
+from dlx_deploy.debugging.sources import Made, find_reference, no_data, open_made, stored_data
 from dlx_deploy.graph.comparison.coverage import range_coverage
 from dlx_deploy.graph.model import load
 from dlx_deploy.progress import Progress, silent
@@ -48,10 +49,13 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
     """
     made = open_made(asked.package)
     reference = find_reference(made, asked.store, asked.reference)
-    package = made.package
-    with labelled_data(asked.data or str(test_split(made, asked.store)), asked.package) as folder:
+    package, stored = made.package, stored_data(made, asked.store)
+    if not asked.data and stored is None:
+        raise no_data(made, asked.store)
+    with labelled_data(asked.data or str(stored), asked.package) as folder:
         labelled = read_labelled(package, str(folder), asked.samples)
-    bench = Bench(package, labelled, progress)
+        bench = Bench(package, labelled, progress)
+        reading, compared = look_at_reading(made, reference.model, bench, stored)
     written = load(package.model)
     plain = bench.score(reference.model, "the network in floating point")
     score = bench.score(written, "the package")
@@ -74,6 +78,8 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
         score=score,
         answers_db=found.answers_db,
         stages=tuple(_stages(made)),
+        reading=reading,
+        compared=compared,
         layers=found.rows,
         remedy=found.remedy,
         ranges=tuple(ClippedRange(**vars(one)) for one in ranges),

@@ -25,7 +25,7 @@ from dlx_deploy.runtime.package.contents import Package, parse_package
 if TYPE_CHECKING:
     from dlx_deploy.runtime.untyped import JsonTable
 
-__all__ = ["Made", "Reference", "find_reference", "open_made", "test_split"]
+__all__ = ["Made", "Reference", "find_reference", "no_data", "open_made", "stored_data"]
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,19 @@ def find_reference(made: Made, root: Path, given: Path | None) -> Reference:
     return reference
 
 
-def test_split(made: Made, root: Path) -> Path:
-    """The folder of the build's data in the store at ``root``, whose test split the gate was judged on.
-
-    Raises:
-        ConfigError: it is not there.
-    """
+def stored_data(made: Made, root: Path) -> Path | None:
+    """The folder of the build's data in the store at ``root``, whose test split the gate was judged on; or none."""
     digest = made.inputs("verify").get("data", "")
     found = stored_output(Store(root), digest) if digest else None
-    if found is None:
-        raise ConfigError(
-            f"{made.path}: the data that it was judged on ({_short(digest)}) are not in the store {root}; name the "
-            "build's store, --store DIR, or the labelled data, --data DIR"
-        )
-    return found.path
+    return found.path if found else None
+
+
+def no_data(made: Made, root: Path) -> ConfigError:
+    """That they are not there, and what to do."""
+    return ConfigError(
+        f"{made.path}: the data that it was judged on ({_short(made.inputs('verify').get('data', ''))}) are not in the "
+        f"store {root}; name the build's store, --store DIR, or the labelled data, --data DIR"
+    )
 
 
 def _stored(made: Made, store: Store) -> StoredOutput:

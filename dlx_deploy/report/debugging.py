@@ -9,7 +9,7 @@ import msgspec
 from dlx_deploy.report.table import format_table
 from dlx_deploy.runtime.views import lines_of
 
-__all__ = ["ClippedRange", "DebugView", "LayerRow", "Remedy", "StageScore"]
+__all__ = ["ClippedRange", "DebugView", "LayerRow", "ReadingFinding", "Remedy", "StageScore"]
 
 SHOWN = 12
 """Rows of a table in the text; JSON has all."""
@@ -20,6 +20,16 @@ class StageScore(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     score: float
+
+
+class ReadingFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that makes a package read otherwise than its build. ``name``: ``channels``, ``layout``, ``scale``,
+    ``normalisation``, ``resize``, ``crop``, ``interpolation`` (or several of these), ``golden``, ``unknown``, or the
+    field of ``package.json``; ``said``: in words; ``remedy``: what to do."""
+
+    name: str
+    said: str
+    remedy: str
 
 
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +84,8 @@ class DebugView(msgspec.Struct, frozen=True, kw_only=True):
     """A package beside its network in floating point, which comes from ``reference``.
 
     ``metric``, ``title``: what scores (0..1) are, for machines and for people. ``samples`` of ``given`` were looked at,
-    ``noise_samples`` for noise. ``stages``: what the build measured. ``layers``: those that win most first; the
+    ``noise_samples`` for noise. ``stages``: what the build measured. ``reading``: how preprocessing
+    differs, and ``compared``: what was looked at for it. ``layers``: those that win most first; the
     compressed ones, or all where none is. ``remedy``: ``None`` where no layer wins anything. ``notes``: what else there
     is to say, a sentence each.
     """
@@ -95,6 +106,8 @@ class DebugView(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     answers_db: float | None
     stages: tuple[StageScore, ...] = ()
+    reading: tuple[ReadingFinding, ...] = ()
+    compared: str = ""
     layers: tuple[LayerRow, ...] = ()
     remedy: Remedy | None = None
     ranges: tuple[ClippedRange, ...] = ()
@@ -108,7 +121,7 @@ class DebugView(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """The scores, then each part under a title of its own."""
-        parts = [lines_of(self._head()), *self._layers(), *self._ranges()]
+        parts = [lines_of(self._head()), lines_of(self._reading()), *self._layers(), *self._ranges()]
         if self.notes:
             parts.append(lines_of(self.notes))
         return "\n\n".join(parts)
@@ -124,6 +137,13 @@ class DebugView(msgspec.Struct, frozen=True, kw_only=True):
             yield f"its answers beside those in floating point: {_db(self.answers_db)} dB"
         if self.stages:
             yield "in the build: " + " → ".join(f"{s.model} {_percent(s.score)}" for s in self.stages)
+
+    def _reading(self) -> Iterator[str]:
+        verdict = "nothing differs" if not self.reading else f"{len(self.reading)} found"
+        yield f"preprocessing: {verdict}; {self.compared}"
+        for one in self.reading:
+            yield f"  {one.name}: {one.said}"
+            yield f"    {one.remedy}"
 
     def _layers(self) -> Iterator[str]:
         if not self.layers:

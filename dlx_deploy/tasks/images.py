@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from dlx_deploy.targets import Profile
 if TYPE_CHECKING:
     from torch import nn
 
+    from dlx_deploy.graph.samples import Arrays
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.nn.data.headers import ImageHeader
     from dlx_deploy.nn.export.spec import Spec
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.pruning.channels import PruneReport
     from dlx_deploy.nn.pruning.order import Order
     from dlx_deploy.nn.training.batches import Feed
+    from dlx_deploy.runtime.tasks.task import Inputs as DeviceInputs
+    from dlx_deploy.tasks.readings import Reading
 
 __all__ = ["Images", "image_header"]
 
@@ -164,6 +167,12 @@ class Images:
         half = [0.5] * spec.channels
         mean, std = (half, half) if data is None else (image_header(data).mean, image_header(data).std)
         return ExportSpec(spec.height, spec.width, spec.channels, tuple(mean), tuple(std), outputs, opset, export.batch)
+
+    def readings(self, inputs: DeviceInputs, feeds: Arrays, files: Sequence[str]) -> Iterator[Reading]:
+        """Other ways to read the same pictures."""
+        from dlx_deploy.tasks.readings import image_readings
+
+        return image_readings(inputs, feeds, files)
 
     def preprocessing(self, data: Dataset) -> dict[str, Any]:
         """Size, how pictures are brought to it, and normalisation.

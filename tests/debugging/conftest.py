@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,21 @@ class Bench:
     def package(
         self, name: str, style: str = "tensorrt", change: Callable[[ModelProto], None] | None = None, **meta: Any
     ) -> Path:
-        """``NAME.dlx`` with the graph of ``style``, or with what ``change`` makes of it."""
+        """``NAME.dlx`` with the graph of ``style``, or with what ``change`` makes of it; golden answers are its own.
+
+        ``preprocessing``: fields of it; ``golden``: by how much golden answers are off; others: what ``quantize`` was
+        asked for.
+        """
         model = load(self.folder / f"{style}.onnx")
+        said, off = meta.pop("preprocessing", {}), meta.pop("golden", 0.0)
         if change is not None:
             change(model)
         path = self.folder / f"{name}.dlx"
-        write_archive(path, assemble(_contents(to_bytes(model), style, self._manifest(style, meta))))
+        contents = _contents(to_bytes(model), style, self._manifest(style, meta))
+        said = {**contents.metadata["preprocessing"], **said}
+        answers = {name: array + np.float32(off) for name, array in contents.golden_outputs.items()}
+        contents = replace(contents, golden_outputs=answers, metadata={**contents.metadata, "preprocessing": said})
+        write_archive(path, assemble(contents))
         return path
 
     def _manifest(self, style: str, meta: Mapping[str, Any]) -> bytes:

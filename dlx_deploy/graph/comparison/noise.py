@@ -21,7 +21,7 @@ from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.untyped import Array
 
-__all__ = ["CAP_DB", "LayerNoise", "layer_noise"]
+__all__ = ["CAP_DB", "LayerNoise", "layer_noise", "sqnr_db"]
 
 CAP_DB = 200.0
 """Stands for no noise at all, with a minus for no signal, or no numbers: JSON has no infinities."""
@@ -57,6 +57,13 @@ class _Power:
         if not self.noise:
             return CAP_DB
         return round(max(min(10 * math.log10(self.signal / self.noise), CAP_DB), -CAP_DB), 3)
+
+
+def sqnr_db(plain: Array, seen: Array) -> float:
+    """The power of ``plain`` over that of what ``seen`` differs by, in dB, -200 to 200."""
+    power = _Power()
+    power.add(plain, seen)
+    return power.db
 
 
 def layer_noise(

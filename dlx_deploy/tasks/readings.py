@@ -1,0 +1,90 @@
+"""Other ways in which the same pictures could have been read: what is tried where a package feeds others than its
+build did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from dlx_deploy.graph.samples import Arrays
+    from dlx_deploy.runtime.tasks.framing import Framing
+    from dlx_deploy.runtime.tasks.task import Inputs
+    from dlx_deploy.runtime.untyped import Array
+
+__all__ = ["Reading", "image_readings"]
+
+_BOXES = (1.0, 256 / 224, 1 / 0.95, 1 / 0.9)
+"""Of how much larger the box is than what is cut out of it: networks were trained with one of these, mostly."""
+_MAX_PIXEL = 255
+
+
+class Reading(NamedTuple):
+    """``arrays``: the samples read so; ``name``: what was done otherwise, and ``said``: in words, of the build."""
+
+    name: str
+    said: str
+    arrays: Arrays
+
+
+def image_readings(inputs: Inputs, feeds: Arrays, files: Sequence[str]) -> Iterator[Reading]:
+    """Of the images ``feeds``, uint8[N, H, W, C], which were read from ``files`` (none: they came as pixels).
+
+    The likeliest first: colours, layout, scale; then how pictures are brought to their size.
+    """
+    ((key, pixels),) = feeds.items()
+    yield from _as_pixels(key, pixels)
+    framing: Framing | None = getattr(inputs, "framing", None)
+    if not files or framing is None:
+        return
+    import numpy as np
+
+    from dlx_deploy.runtime.errors import RuntimeFault
+    from dlx_deploy.runtime.tasks.images import load_image
+
+    for name, said, other in _framings(framing):
+        try:
+            yield Reading(name, said, {key: np.stack([load_image(path, other) for path in files])})
+        except RuntimeFault:  # a picture that cannot be framed so
+            continue
+
+
+def _as_pixels(key: str, pixels: Array) -> Iterator[Reading]:
+    import numpy as np
+
+    if pixels.shape[-1] > 1:
+        swapped = np.ascontiguousarray(pixels[..., ::-1])
+        yield Reading("channels", "with its colours in the other order (RGB and BGR are swapped)", {key: swapped})
+    if pixels.shape[1] == pixels.shape[2]:
+        turned = np.ascontiguousarray(pixels.swapaxes(1, 2))
+        yield Reading("layout", "with rows and columns swapped", {key: turned})
+    if int(pixels.max(initial=0)) <= 1:
+        yield Reading("scale", "as 0..255, and not as 0..1", {key: pixels * np.array(_MAX_PIXEL, pixels.dtype)})
+
+
+def _framings(framing: Framing) -> Iterator[tuple[str, str, Framing]]:
+    """Every other rule, box and filter; first those that differ in one of them alone."""
+    from dlx_deploy.runtime.tasks.framing import CROP, FILTERS, RULES
+
+    height, width = framing.height, framing.width
+    boxes = {(): "", framing.box: ""} | {(round(height * f), round(width * f)): "" for f in _BOXES if f > 1}
+    found: dict[Framing, str] = {}
+    for rule in (framing.resize, *RULES):
+        for box in boxes:
+            for kind in (framing.interpolation, *FILTERS):
+                other = replace(framing, resize=rule, box=box, interpolation=kind)
+                changed = [
+                    name
+                    for name, is_other in (
+                        ("resize", rule != framing.resize),
+                        ("crop", other.box != framing.box and (rule == CROP or bool(box))),
+                        ("interpolation", kind != framing.interpolation),
+                    )
+                    if is_other
+                ]
+                if other != framing and changed:
+                    found.setdefault(other, " and ".join(changed))
+    for other, name in sorted(found.items(), key=lambda item: item[1].count(" and ")):
+        within = f", box {other.box[0]} x {other.box[1]}" if other.box else ""
+        yield name, f"by resize = '{other.resize}', interpolation = '{other.interpolation}'{within}", other
