@@ -47,6 +47,9 @@ def verify(
         float | None,
         typer.Option(help="Budget of answers that changed, 0.05 is 5 %; the package's own by default, if it has one."),
     ] = None,
+    max_class_drop: Annotated[
+        float | None, typer.Option(help="Budget of each class; the package's own by default, if it has one.")
+    ] = None,
     confidence: Annotated[float | None, typer.Option(help="For instance 0.95; the package's own by default.")] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Teacher's ONNX, for images the package does not know; else the store's.")
@@ -61,8 +64,14 @@ def verify(
     """Judge the shipped bytes again: package against teacher, image by image."""
     from dlx_deploy.building import labelled_data
 
-    budgets = {"max-drop": max_drop, "min-accuracy": min_accuracy, "max-flips": max_flips, "confidence": confidence}
-    given = {**budgets, "teacher": teacher}
+    given = {
+        "max-drop": max_drop,
+        "min-accuracy": min_accuracy,
+        "max-flips": max_flips,
+        "max-class-drop": max_class_drop,
+        "confidence": confidence,
+        "teacher": teacher,
+    }
     with labelled_data(data, package) as folder:
         command = ["verify", f"--data={folder}", *_given(given), *_session(threads, backend, no_build, accept_hazards)]
         finish(_verified(package, command, store), as_json)

@@ -36,13 +36,14 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``min_accuracy``: what is shipped must reach so much; 0: no floor, and then the teacher must be clearly better than
     one answer to everything, unless ``allow_chance``. ``max_flips``: the share of answers that may be others than the
-    teacher's, right or wrong; 0: any.
+    teacher's, right or wrong; 0: any. ``max_class_drop``: as ``max_drop``, of each class by itself; 0: no budget.
     """
 
     max_drop: Fraction = 0.02
     min_accuracy: Fraction = 0.0
     allow_chance: bool = False
     max_flips: Fraction = 0.0
+    max_class_drop: Fraction = 0.0
     confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95
     max_latency_p50_ms: Annotated[float, Meta(ge=0.0)] = 0.0
     max_latency_p90_ms: Annotated[float, Meta(ge=0.0)] = 0.0

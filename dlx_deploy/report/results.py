@@ -10,6 +10,7 @@ import msgspec
 from dlx_deploy.config import Config
 from dlx_deploy.report.table import format_bytes, format_ms, format_table
 from dlx_deploy.runtime.statistics.flips import Flips
+from dlx_deploy.runtime.statistics.groups import Group, describe_worst
 from dlx_deploy.stages.support.control import gain_of
 from dlx_deploy.stages.support.results import Timing, read_latencies
 from dlx_deploy.tasks import task_for
@@ -42,6 +43,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
 class Results(msgspec.Struct, frozen=True, kw_only=True):
     """What a verification says of each model. ``metric``: what scores are, ``metric_title``: for people.
 
+    ``classes``: what each class of the candidate lost and gained, where that is counted.
     ``distillation``: what it gave, as a sentence; empty without a control.
     """
 
@@ -54,6 +56,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     latency_kind: str
     latency_where: str
     rows: tuple[ResultRow, ...]
+    classes: tuple[Group, ...] = ()
     distillation: str = ""
 
     @property
@@ -78,6 +81,7 @@ def read_results(target: str, outputs: Mapping[str, Path], config: Config, packa
     gain = gain_of(comparison, accuracy, confidence)
     return Results(
         distillation=gain.text if gain else "",
+        classes=() if isinstance(accuracy.classes, msgspec.UnsetType) else accuracy.classes,
         target=target,
         metric=accuracy.metric,
         metric_title=accuracy.title,
@@ -112,6 +116,8 @@ def _draw(results: Results) -> str:
         f"Latency at batch 1: {results.latency_kind}, {results.latency_where}.",
     ]
     notes += [f"Flips of {row.model}: {row.flips.describe()}." for row in results.rows if row.candidate and row.flips]
+    if worst := describe_worst(results.classes, "Classes"):
+        notes.append(f"{worst}.")
     if results.distillation:
         notes.append(f"Distillation: {results.distillation}.")
     if results.latency_kind != "measured":

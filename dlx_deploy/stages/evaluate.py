@@ -101,7 +101,7 @@ def _bound(name: str, model: Output, config: Config, profile: Profile, upstream:
 
 STAGE = Stage(
     name="evaluate",
-    version=2,
+    version=3,
     params=EvaluateParams,
     inputs=("model", "data"),
     outputs=(STATISTIC,),

@@ -153,8 +153,9 @@ def _optional(path: Path) -> bytes | None:
 
 
 def _measured(accuracy: Accuracy, gates: Sequence[GateResult]) -> dict[str, Any]:
-    """What was measured, and the first gate: the drop. A control says nothing of the package."""
-    kept = msgspec.structs.replace(accuracy, control=msgspec.UNSET)
+    """What was measured, and the first gate: the drop. A control says nothing of the package, and of classes a device
+    finds out itself."""
+    kept = msgspec.structs.replace(accuracy, control=msgspec.UNSET, classes=msgspec.UNSET)
     return {**msgspec.to_builtins(kept), "gate": msgspec.to_builtins(gates[0])}
 
 
@@ -176,6 +177,7 @@ def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) ->
             "max_drop": params.gate.max_drop,
             "min_accuracy": params.gate.min_accuracy,
             "max_flips": params.gate.max_flips,
+            "max_class_drop": params.gate.max_class_drop,
             "confidence": params.gate.confidence,
             "max_latency_p90_ms": params.gate.max_latency_p90_ms,
             **{f"max_latency_p{p}_ms": limit for p, limit in params.gate.latency_budgets.items()},

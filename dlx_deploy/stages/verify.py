@@ -31,10 +31,11 @@ from dlx_deploy.stages.support.judging import estimated, read_statistic, row_of,
 from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read_latencies
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
-from dlx_deploy.tasks.verification import Accuracy, read_accuracy
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, read_accuracy
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
+    from dlx_deploy.runtime.statistics.groups import Group
     from dlx_deploy.runtime.timing.latency import Latency
 
 
@@ -72,16 +73,20 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     data = open_data(job.inputs["data"])
     comparison = task_of(data).answers.comparison
     statistics = {name: read_statistic(job.inputs[evaluated(name)]) for name in models}
-    targets = data.targets("test")
+    targets, shipped = data.targets("test"), _name_of(job.inputs["shipped"], models)
+    classes: tuple[Group, ...] = ()
+    if isinstance(comparison, ByClass):
+        classes = comparison.by_class(statistics[REFERENCE], statistics[shipped], data.classes)
     return Accuracy(
         metric=comparison.name,
         title=comparison.title,
         judge=job.target.judge,
         n=len(targets),
-        shipped=_name_of(job.inputs["shipped"], models),
+        shipped=shipped,
         rows=tuple(row_of(name, path, comparison, statistics) for name, path in models.items()),
         facts=comparison.facts({comparison.target: targets}),
         control=control_evidence(comparison, statistics),
+        classes=classes or msgspec.UNSET,
     )
 
 

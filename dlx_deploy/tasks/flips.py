@@ -1,17 +1,20 @@
-"""Answers that are others than the teacher's: how many, and whether so many may be. Pure functions."""
+"""Answers that are others than the teacher's, in all and in each class: how many, and whether so many may be."""
 
 from __future__ import annotations
 
 from functools import partial
 
+import msgspec
+
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.runtime.statistics.flips import Flips, judge_flips
+from dlx_deploy.runtime.statistics.groups import judge_groups
 from dlx_deploy.tasks.paired_gates import counts
 from dlx_deploy.tasks.verification import Accuracy, Row
 
-__all__ = ["CHANGED", "flips_of", "judge_flipped", "refuse_flips"]
+__all__ = ["CHANGED", "flips_of", "judge_classes", "judge_flipped", "refuse_counted"]
 
 CHANGED = "changed"
 """The evidence that is the number of answers that are others than the teacher's."""
@@ -32,20 +35,38 @@ def judge_flipped(budgets: Gate, accuracy: Accuracy) -> GateResult:
     return result(value=flips.share, bound=bound, verdict=seen.verdict, text=text)
 
 
+def judge_classes(budgets: Gate, accuracy: Accuracy) -> GateResult:
+    """Whether each class of the shipped model keeps to its budget (``runtime.statistics.groups``)."""
+    result = partial(
+        GateResult, gate="class_drop", metric=f"class_{accuracy.metric}_drop", limit=budgets.max_class_drop
+    )
+    if isinstance(accuracy.classes, msgspec.UnsetType):
+        text = "this task keeps no answers by class, so their drops are not known; set gate.max_class_drop = 0"
+        return result(value=None, bound=None, verdict="undecided", text=text)
+    limits = [budgets.max_class_drop] * len(accuracy.classes)
+    seen = judge_groups(accuracy.classes, limits, "classes", budgets.confidence)
+    text, worst = f"{accuracy.shipped}: {seen.explain()}", seen.groups[0]
+    if seen.verdict != "pass":
+        text += "; to improve: more samples of these classes, compress less, or raise gate.max_class_drop"
+    bound = worst.lower if seen.verdict == "fail" else max(one.upper for one in seen.groups)
+    return result(value=worst.group.drop, bound=bound, verdict=seen.verdict, text=text)
+
+
 def flips_of(row: Row, samples: int) -> Flips | None:
     """How many answers changed; ``None`` where the statistic does not say what was answered."""
     changed = row.evidence.get(CHANGED)
     return Flips(*counts(row), changed, samples) if isinstance(changed, int) else None
 
 
-def refuse_flips(budgets: Gate, title: str) -> None:
-    """Nothing, unless there is a budget of changed answers, which those that are judged by ``title`` cannot have.
+def refuse_counted(budgets: Gate, title: str) -> None:
+    """Nothing, unless there is a budget of changed answers or of classes, which those judged by ``title`` cannot have.
 
     Raises:
         ConfigError: there is.
     """
-    if budgets.max_flips:
-        raise ConfigError(
-            f"gate.max_flips is {budgets.max_flips:g}; rule: with answers that are one class each, and here they are "
-            f"judged by {title}; set it to 0"
-        )
+    for key in ("max_flips", "max_class_drop"):
+        if budget := getattr(budgets, key):
+            raise ConfigError(
+                f"gate.{key} is {budget:g}; rule: with answers that are one class each, and here they are judged by "
+                f"{title}; set it to 0"
+            )

@@ -17,7 +17,7 @@ from dlx_deploy.runtime.statistics.resampled import (
     judge_value,
     units_that_agree,
 )
-from dlx_deploy.tasks.flips import refuse_flips
+from dlx_deploy.tasks.flips import refuse_counted
 from dlx_deploy.tasks.gates import CONSTANT, constant_gate, drop_gate, shipped_notes, split_notes, teacher_notes
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Evidence, Row
 
@@ -45,13 +45,13 @@ class MeanIouComparison:
     target: str = "mask"
 
     def check(self, budgets: Gate) -> None:
-        """Resampling tells no more than the highest of ``LEVELS``; changed answers are not counted."""
+        """Resampling tells no more than the highest of ``LEVELS``; nothing is counted by class."""
         if budgets.confidence > LEVELS[-1]:
             raise ConfigError(
                 f"gate.confidence is {budgets.confidence:g}; {self.title} is judged by resampling images, which tells "
                 f"no bound above {LEVELS[-1]:g}: set that or less"
             )
-        refuse_flips(budgets, self.title)
+        refuse_counted(budgets, self.title)
 
     def score(self, statistic: Arrays) -> float:
         """Mean IoU."""

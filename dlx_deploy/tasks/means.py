@@ -11,7 +11,7 @@ from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.runtime.statistics.means import DROP_RANGE, Mean, fewest_samples_alike, mean_at_most
 from dlx_deploy.runtime.words import percent
-from dlx_deploy.tasks.flips import refuse_flips
+from dlx_deploy.tasks.flips import refuse_counted
 from dlx_deploy.tasks.gates import CONSTANT, constant_gate, drop_gate, shipped_notes, split_notes, teacher_notes
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Evidence, Row
 
@@ -35,8 +35,8 @@ class MeanScores:
     constant: Callable[[Arrays], float]
 
     def check(self, budgets: Gate) -> None:
-        """There is a bound at every confidence; changed answers are not counted."""
-        refuse_flips(budgets, self.title)
+        """There is a bound at every confidence; nothing is counted by class."""
+        refuse_counted(budgets, self.title)
 
     def score(self, statistic: Arrays) -> float:
         """The mean."""

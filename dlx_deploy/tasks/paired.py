@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.runtime.statistics.drops import drop_upper_bound
-from dlx_deploy.tasks.flips import CHANGED, judge_flipped
+from dlx_deploy.runtime.statistics.groups import Group
+from dlx_deploy.tasks.flips import CHANGED, judge_classes, judge_flipped
 from dlx_deploy.tasks.paired_gates import LARGEST, counts, judge_accuracy, judge_chance, judge_floor
 from dlx_deploy.tasks.paired_notes import shipped_notes, split_notes, teacher_notes
 from dlx_deploy.tasks.verification import Accuracy, Drop, Evidence, Row
@@ -29,7 +31,7 @@ RIGHT, ANSWER = "right", "answer"
 @dataclass(frozen=True)
 class Paired:
     """The statistic is ``right``, bool[n]: where a model is right, and maybe ``answer``, int32[n]: what it says. Of a
-    task that keeps no answers it may be one array by any name.
+    task that keeps no answers it may be one array by any name. ``label``, int32[n], is there where classes are counted.
 
     Targets are labels, int64[n]. Evidence: ``b``, how many samples only the teacher has right, and ``c``, how many only
     the model; ``changed``, how many it answers otherwise. Facts: ``largest_class``, the share (0..1) of the most
@@ -55,6 +57,12 @@ class Paired:
             found[CHANGED] = int((teacher[ANSWER] != model[ANSWER]).sum())
         return found
 
+    def by_class(self, teacher: Arrays, model: Arrays, labels: Sequence[str]) -> tuple[Group, ...]:
+        """Of the samples of each label; nothing where the statistic does not say it."""
+        from dlx_deploy.runtime.tasks.classes import LABEL, by_class
+
+        return by_class(teacher, model, labels) if LABEL in model else ()
+
     def facts(self, targets: Arrays) -> dict[str, float]:
         """The share of the most frequent label."""
         import numpy as np
@@ -71,6 +79,8 @@ class Paired:
             results.append(judge_chance(budgets, accuracy))
         if budgets.max_flips:
             results.append(judge_flipped(budgets, accuracy))
+        if budgets.max_class_drop:
+            results.append(judge_classes(budgets, accuracy))
         return results
 
     def drop(self, row: Row, accuracy: Accuracy, confidence: float) -> Drop:

@@ -6,16 +6,17 @@ build with another budget runs nothing again, and loads no numpy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
 from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.runtime.statistics.groups import Group
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Arrays
@@ -26,6 +27,7 @@ __all__ = [
     "SCHEMA",
     "STUDENT",
     "Accuracy",
+    "ByClass",
     "Comparison",
     "Control",
     "Drop",
@@ -76,7 +78,8 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """``accuracy.json``: deterministic, so it can be shipped.
 
     ``metric``: what scores are, as metrics are called (``top1``), and ``title``: for people. ``judge``: how the graphs
-    were run. ``facts``: what the task knows of the targets, by name.
+    were run. ``facts``: what the task knows of the targets, by name. ``classes``: what each class of the shipped model
+    has lost and gained, where answers are counted by class.
     """
 
     metric: str
@@ -87,6 +90,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     facts: dict[str, float] = {}
     control: Control | msgspec.UnsetType = msgspec.UNSET
+    classes: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
     schema: int = SCHEMA
 
     def row(self, model: str) -> Row:
@@ -167,4 +171,13 @@ class Comparison(Protocol):
 
     def shipped_notes(self, budgets: Gate, accuracy: Accuracy) -> list[str]:
         """What passes the gates and is not right all the same."""
+        ...
+
+
+@runtime_checkable
+class ByClass(Protocol):
+    """What a ``Comparison`` has more where answers are counted by class."""
+
+    def by_class(self, teacher: Arrays, model: Arrays, labels: Sequence[str]) -> tuple[Group, ...]:
+        """What each class, in the order of ``labels``, has lost and gained; nothing where it is not kept."""
         ...

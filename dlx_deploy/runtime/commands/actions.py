@@ -36,6 +36,7 @@ class VerifyOptions:
     threads: int = 0
     min_accuracy: Optional[float] = None
     max_flips: Optional[float] = None
+    max_class_drop: Optional[float] = None
 
     def budgets(self, own: Budgets) -> Budgets:
         """The package's ``own`` budgets with those that were given in their place."""

@@ -170,6 +170,9 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
         metavar="X",
         help="budget of answers that changed, 0.05 is 5 percent (default: the package's, if it has one)",
     )
+    verify.add_argument(
+        "--max-class-drop", type=float, metavar="X", help="budget of each class (default: the package's, if it has one)"
+    )
     verify.add_argument("--confidence", type=float, metavar="X", help="for instance 0.95 (default: the package's)")
     verify.add_argument("--teacher", metavar="ONNX", help="answers for inputs that the package does not know")
 

@@ -50,6 +50,7 @@ class PackageView:
         drop = f"accuracy drop {100 * budgets.max_drop:g} points at {budgets.confidence:g} confidence"
         floor = f"accuracy from {100 * budgets.min_accuracy:g} %, " if budgets.min_accuracy else ""
         flips = f"changed answers up to {100 * budgets.max_flips:g} %, " if budgets.max_flips else ""
+        flips += f"of each class {100 * budgets.max_class_drop:g} points, " if budgets.max_class_drop else ""
         limits = {90: 0.0, **package.latency_budgets}
         latency = ", ".join(f"p{p} {f'{ms:g} ms' if ms else 'unlimited'}" for p, ms in sorted(limits.items()))
         rows = [

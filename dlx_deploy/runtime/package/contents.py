@@ -163,6 +163,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
             field.fraction("budgets.confidence", 0.5),
             field.fraction_or("budgets.min_accuracy", 0.0),
             field.fraction_or("budgets.max_flips", 0.0),
+            field.fraction_or("budgets.max_class_drop", 0.0),
         ),
         latency_budgets=_latency_budgets(field),
         model=files[MODEL],

@@ -16,7 +16,7 @@ from .drops import Decision
 from .floors import accuracy_lower_bound, accuracy_upper_bound, fewest_samples
 from .search import fewest
 
-__all__ = ["FlipVerdict", "Flips", "judge_flips", "refuse_flips"]
+__all__ = ["FlipVerdict", "Flips", "judge_flips", "refuse_counted"]
 
 
 @dataclass(frozen=True)
@@ -91,17 +91,18 @@ def judge_flips(flips: Flips, max_flips: float, confidence: float) -> FlipVerdic
     return FlipVerdict(verdict, flips, lower, upper, max_flips, confidence, needed)
 
 
-def refuse_flips(max_flips: float, title: str) -> None:
-    """Nothing, unless there is a budget of changed answers, which those that are judged by ``title`` cannot have.
+def refuse_counted(max_flips: float, max_class_drop: float, title: str) -> None:
+    """Nothing, unless there is a budget of changed answers or of classes, which those judged by ``title`` cannot have.
 
     Raises:
         InputError: there is.
     """
-    if max_flips:
-        raise InputError(
-            f"the budget of changed answers is {max_flips:g}, and answers that are judged by {title} are not counted "
-            "as changed or not; leave it out"
-        )
+    for name, budget in (("changed answers", max_flips), ("each class", max_class_drop)):
+        if budget:
+            raise InputError(
+                f"the budget of {name} is {budget:g}, and answers that are judged by {title} are not counted one by "
+                "one; leave it out"
+            )
 
 
 def _samples_needed(flips: Flips, max_flips: float, confidence: float) -> Optional[int]:

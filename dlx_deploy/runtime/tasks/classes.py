@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from ..errors import InputError, RuntimeFault
 from ..statistics.drops import Verdict, non_inferiority
 from ..statistics.flips import Flips, FlipVerdict, judge_flips
 from ..statistics.floors import Floor, accuracy_floor
+from ..statistics.groups import Group, GroupsVerdict, describe_worst, judge_groups, table_of
 from ..words import percent
 from .arrays import Agreement, Arrays, Tensor, Tolerance, within
 from .predictions import Predictions, check_finite
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
     from ..package.fields import Fields
 
-__all__ = ["LABEL", "LOGITS", "TEACHER", "Classes", "Verification", "read_labels"]
+__all__ = ["LABEL", "LOGITS", "TEACHER", "Classes", "Verification", "by_class", "read_labels"]
 
 LOGITS = "logits"
 LABEL, TEACHER = "label", "teacher"  # columns: the right class, and the teacher's first
-RIGHT, ANSWER = "right", "answer"  # of the statistic: bool[n], whether a model is right, and int32[n], its class
+RIGHT, ANSWER = (
+    "right",
+    "answer",
+)  # of the statistic, with LABEL: bool[n], whether a model is right; int32[n], its class
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Verification:
 
     ``b``: teacher right and package wrong; ``c``: the reverse. ``relabelled`` counts samples whose label differs from
     the one that the package was built with. ``floor`` is the verdict on the package's own accuracy, if it has a budget,
-    ``flips`` how many answers are others than the teacher's, and ``flip_budget`` the verdict on that.
+    ``flips`` how many answers are others than the teacher's, and ``flip_budget`` the verdict on that. ``classes`` is
+    what each class lost and gained, and ``class_budget`` the verdict on that.
     """
 
     verdict: Verdict
@@ -44,18 +49,22 @@ class Verification:
     c: int
     relabelled: int
     flips: Flips
+    classes: Tuple[Group, ...]
     floor: Optional[Floor] = None
     flip_budget: Optional[FlipVerdict] = None
+    class_budget: Optional[GroupsVerdict] = None
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
-        judged = (self.verdict, self.floor, self.flip_budget)
+        judged = (self.verdict, self.floor, self.flip_budget, self.class_budget)
         faults = [verdict.failure() for verdict in judged if verdict]
         return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
 
     def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values."""
-        return asdict(self)
+        held = replace(self, classes=(), class_budget=None)
+        budget = self.class_budget.to_dict() if self.class_budget else None
+        return {**asdict(held), "classes": table_of(self.classes), "class_budget": budget}
 
     def lines(self, noun: str) -> List[str]:
         """The result for people."""
@@ -67,6 +76,8 @@ class Verification:
         if self.floor:
             lines.append(self.floor.explain())
         lines.append(self.flip_budget.explain() if self.flip_budget else self.flips.describe())
+        worst = describe_worst(self.classes, "classes")
+        lines += [self.class_budget.explain()] if self.class_budget else [worst] if worst else []
         if self.relabelled:
             lines.append(f"{self.relabelled} {noun} have another label than when the package was built")
         return lines
@@ -195,6 +206,8 @@ class Classes:
         b, c, n = int((by_teacher & ~right).sum()), int((right & ~by_teacher).sum()), len(right)
         floor = accuracy_floor(int(right.sum()), n, budgets.min_accuracy, budgets.confidence)
         flips = Flips(b, c, int((teacher[ANSWER] != package[ANSWER]).sum()), n)
+        classes, most = by_class(teacher, package, self.labels), budgets.max_class_drop
+        held = judge_groups(classes, [most] * len(classes), "classes", budgets.confidence) if most else None
         return Verification(
             verdict=non_inferiority(b, c, n, budgets.max_drop, budgets.confidence),
             teacher_accuracy=float(by_teacher.mean()),
@@ -203,13 +216,23 @@ class Classes:
             c=c,
             relabelled=changed,
             flips=flips,
+            classes=classes,
+            class_budget=held,
             floor=floor if budgets.min_accuracy else None,
             flip_budget=judge_flips(flips, budgets.max_flips, budgets.confidence) if budgets.max_flips else None,
         )
 
 
 def _statistic(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> Arrays:
-    return {RIGHT: answers == labels, ANSWER: answers.astype(np.int32)}
+    return {RIGHT: answers == labels, ANSWER: answers.astype(np.int32), LABEL: labels.astype(np.int32)}
+
+
+def by_class(teacher: Arrays, package: Arrays, labels: Sequence[str]) -> Tuple[Group, ...]:
+    """What each class has lost and gained, by the statistics of two models on the same samples."""
+    by_teacher, right, label = teacher[RIGHT], package[RIGHT], package[LABEL]
+    kinds = (label >= 0, by_teacher, right, by_teacher & ~right, right & ~by_teacher)
+    counts = [np.bincount(label[kind], minlength=len(labels)).tolist() for kind in kinds]
+    return tuple(Group(name, *(of[k] for of in counts)) for k, name in enumerate(labels))
 
 
 def read_labels(field: Fields) -> Tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 import numpy as np
 
 from ..errors import InputError, PackageError, RuntimeFault, TeacherNeeded
-from ..statistics.flips import refuse_flips
+from ..statistics.flips import refuse_counted
 from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
 from .arrays import Agreement, Arrays, Tensor, Tolerance, digests_of, within
 from .classes import LOGITS
@@ -271,9 +271,9 @@ class Masks:
         """A paired bootstrap over images of the mean intersection over union, and its floor if there is one.
 
         Raises:
-            InputError: a budget out of range, or one of changed answers.
+            InputError: a budget out of range, or one of changed answers or of each class.
         """
-        refuse_flips(budgets.max_flips, TITLE)
+        refuse_counted(budgets.max_flips, budgets.max_class_drop, TITLE)
         ours, theirs = teacher[COUNTS], package[COUNTS]
         verdict = judge_drops(mean_iou_drops(ours, theirs), TITLE, budgets.max_drop, budgets.confidence)
         floor = None

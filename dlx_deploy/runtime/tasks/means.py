@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Dict, List, Optional
 
 from ..errors import InputError, RuntimeFault
-from ..statistics.flips import refuse_flips
+from ..statistics.flips import refuse_counted
 from ..statistics.means import DROP_RANGE, Mean, MeanVerdict, mean_at_most
 from ..words import percent
 from .task import Budgets
@@ -62,9 +62,9 @@ def judge_scores(
     A ``min_accuracy`` is the least mean score: ``1 - score`` is at most what is left to 1.
 
     Raises:
-        InputError: no samples, a budget out of range, or one of changed answers.
+        InputError: no samples, a budget out of range, or one of changed answers or of each class.
     """
-    refuse_flips(budgets.max_flips, title)
+    refuse_counted(budgets.max_flips, budgets.max_class_drop, title)
     if not 0 <= budgets.min_accuracy < 1:
         raise InputError(f"the least score is {budgets.min_accuracy}; must be at least 0 and under 1 (0.9 is 90 %)")
     drop = mean_at_most(Mean.of(teacher - package, DROP_RANGE), budgets.max_drop, f"{title} drop", budgets.confidence)

@@ -35,13 +35,15 @@ __all__ = [
 class Budgets:
     """What a package is judged by: fractions; 0 but for the first two: no budget.
 
-    ``max_flips``: of the answers so many may be others than the teacher's.
+    ``max_flips``: of the answers so many may be others than the teacher's. ``max_class_drop``: as ``max_drop``, of each
+    class by itself.
     """
 
     max_drop: float
     confidence: float
     min_accuracy: float = 0.0
     max_flips: float = 0.0
+    max_class_drop: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -332,3 +332,28 @@ def test_changed_answers_are_counted_and_may_have_a_budget(make_predictor: Any, 
     free = verify_package(predictor, images, labels, max_flips=0.0)
     assert free.flip_budget is None
     assert counts in free.lines("images")
+
+
+def test_each_class_is_counted_and_may_have_a_budget(make_predictor: Any, helpers: Any, data: Any) -> None:
+    """The package has twelve images of class 2 wrong that the teacher has right: 4 points of all, 12 of the class."""
+    images, labels = data
+    labels = labels.copy()
+    mine = np.flatnonzero(labels == 2)[:12]
+    labels[mine] = 1
+    teacher = labels.copy()
+    budgets = {"max_drop": 0.1, "confidence": 0.95, "max_latency_p90_ms": 0, "max_class_drop": 0.05}
+    table = helpers.tiny_reference(images, labels, teacher)
+    held = verify_package(make_predictor(metadata=helpers.metadata(budgets=budgets), reference=table), images, labels)
+    assert held.verdict.verdict == "pass"
+    assert held.class_budget is not None
+    worst = held.class_budget.groups[0]
+    assert (worst.verdict, worst.group.lost, worst.group.gained) == ("fail", 12, 0)
+    assert isinstance(held.failure(), BudgetMissed)
+    assert any("1 of 3 classes drop too far at 0.95 confidence" in text for text in held.lines("images"))
+    shown = json.loads(json.dumps(held.to_dict()))
+    assert shown["class_budget"]["groups"][0]["verdict"] == "fail"
+    assert [row["lost"] for row in shown["classes"]["groups"]] == [12, 0, 0]
+    assert sum(row["samples"] for row in shown["classes"]["groups"]) == 300
+    free = verify_package(make_predictor(reference=table), images, labels, max_drop=0.1)
+    assert (free.class_budget, free.failure()) == (None, None)
+    assert any(text.startswith("classes that drop: ") and "12 lost" in text for text in free.lines("images"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dlx_deploy.runtime.errors import BudgetMissed, InputError, Undecided
-from dlx_deploy.runtime.statistics.flips import Flips, judge_flips, refuse_flips
+from dlx_deploy.runtime.statistics.flips import Flips, judge_flips, refuse_counted
 from dlx_deploy.runtime.statistics.floors import accuracy_upper_bound
 
 
@@ -42,6 +42,8 @@ def test_so_many_samples_do_decide() -> None:
 def test_budgets_that_mean_nothing_are_refused() -> None:
     with pytest.raises(InputError, match=r"the budget of changed answers is 1; must be over 0 and under 1"):
         judge_flips(Flips(0, 0, 0, 10), 1, 0.95)
-    with pytest.raises(InputError, match=r"answers that are judged by mIoU are not counted as changed or not"):
-        refuse_flips(0.1, "mIoU")
-    refuse_flips(0.0, "mIoU")
+    with pytest.raises(InputError, match=r"of changed answers is 0\.1, and .* judged by mIoU are not counted"):
+        refuse_counted(0.1, 0, "mIoU")
+    with pytest.raises(InputError, match=r"the budget of each class is 0\.1, and .* leave it out"):
+        refuse_counted(0, 0.1, "mIoU")
+    refuse_counted(0.0, 0.0, "mIoU")

@@ -10,6 +10,7 @@ import pytest
 
 from dlx_deploy.config import Config, Gate
 from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.runtime.statistics.groups import Group
 from dlx_deploy.stages import verify
 
 from .verifications import outputs
@@ -129,3 +130,31 @@ def test_changed_answers_that_nobody_counted_are_undecided(tmp_path: Path) -> No
     _, result = judge(Gate(max_flips=0.5), outputs(tmp_path))
     assert (result.verdict, result.value, result.bound) == ("undecided", None, None)
     assert "it is not known how many changed; set gate.max_flips = 0" in result.text
+
+
+@pytest.mark.parametrize(
+    ("lost", "limit", "verdict", "text"),
+    [
+        (1, 0.05, "pass", "quantized: all 2 classes keep to their budgets at 0.95 confidence; the nearest: 'b'"),
+        (15, 0.05, "undecided", "more would decide"),
+        (
+            60,
+            0.05,
+            "fail",
+            "1 of 2 classes drop too far at 0.95 confidence (Holm, over 2): 'b' 15.00 points (60 lost",
+        ),
+    ],
+)
+def test_each_class_may_have_a_budget(tmp_path: Path, lost: int, limit: float, verdict: str, text: str) -> None:
+    classes = (Group("a", 600, 590, 590, 0, 0), Group("b", 400, 390, 390 - lost, lost, 0))
+    _, result = judge(Gate(max_class_drop=limit), outputs(tmp_path, classes=classes))
+    assert (result.gate, result.metric, result.verdict) == ("class_drop", "class_top1_drop", verdict)
+    assert text in result.text
+    assert result.value == lost / 400
+    assert ("more samples of these classes, compress less, or raise" in result.text) is (verdict != "pass")
+
+
+def test_classes_that_nobody_counted_are_undecided(tmp_path: Path) -> None:
+    _, result = judge(Gate(max_class_drop=0.5), outputs(tmp_path))
+    assert (result.verdict, result.value) == ("undecided", None)
+    assert "keeps no answers by class, so their drops are not known; set gate.max_class_drop = 0" in result.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
@@ -28,10 +29,18 @@ def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) 
             model=model, score=score, evidence={"b": b, "c": c, **changed}, size_bytes=3000, macs=10, parameters=20
         )
 
+    classes = timing.pop("classes", msgspec.UNSET)
     rows = (row("teacher", 0, 0), row("quantized", b, c))
     facts = {"largest_class": largest / n} if largest else {}
     accuracy = Accuracy(
-        metric="top1", title="top-1", judge="exact-qdq", n=n, shipped="quantized", rows=rows, facts=facts
+        metric="top1",
+        title="top-1",
+        judge="exact-qdq",
+        n=n,
+        shipped="quantized",
+        rows=rows,
+        facts=facts,
+        classes=classes,
     )
     kind = timing.pop("kind", "measured")
     values = {"p50_ms": 1.0, "p90_ms": 1.2, "p90_upper_ms": 1.3, **timing}
