@@ -38,7 +38,7 @@ def curve(rounds: int) -> dict[str, list[float]]:
         tokens = torch.randint(1, 100, (1, length))
         with torch.inference_mode():
             calls = {kind: functools.partial(model, tokens) for kind, model in models.items()}
-            found = measure(calls, Sampling(rounds, 3))
+            found = measure(calls, Sampling(rounds, 3)).latencies
         for kind in KINDS:
             times[kind].append(round(found[kind].p50_ms, 4))
     return times

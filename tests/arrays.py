@@ -67,7 +67,7 @@ def check_parity(path: Path, model: Any, spec: Any, inputs: Array, tolerance: fl
 def interleaved_latency(
     models: Mapping[str, Path], row: Array, rounds: int, threads: int, pad_id: int | None = None
 ) -> Mapping[str, Latency]:
-    return latency.interleaved_latency(models, samples(row, pad_id), Sampling(rounds), threads)
+    return latency.interleaved_latency(models, samples(row, pad_id), Sampling(rounds), threads).latencies
 
 
 def quantize_model(

@@ -160,7 +160,7 @@ def speedup(control: Path, variant: Path, data: Dataset, folder: Path) -> dict[s
         outputs = task_of(data).answers.outputs(ImageInput(3, 32, 32), 10)
         paths[name] = folder / f"{name}.onnx"
         export_onnx(model, paths[name], ExportSpec(32, 32, 3, tuple(header.mean), tuple(header.std), outputs, 19))
-    timed = interleaved_latency(paths, data.samples("test")[:1], Sampling(TIMED, pace=BUILD_PACE), threads=1)
+    timed = interleaved_latency(paths, data.samples("test")[:1], Sampling(TIMED, pace=BUILD_PACE), threads=1).latencies
     rounds = {name: list(timed[name].block_p50_ms) for name in paths}
     return ratio(rounds["control"], rounds["variant"])
 

@@ -12,8 +12,7 @@ from dlx_deploy.progress import Progress, silent
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
-    from dlx_deploy.runtime.timing.latency import Latency
-    from dlx_deploy.runtime.timing.sampling import Sampling
+    from dlx_deploy.runtime.timing.sampling import Measured, Sampling
     from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["Device", "Facts"]
@@ -78,7 +77,7 @@ class Device(Protocol):
 
     def latencies(
         self, models: Mapping[str, Path], sample: Samples, sampling: Sampling, threads: int, progress: Progress = silent
-    ) -> Mapping[str, Latency]:
+    ) -> Measured:
         """Name → latency at batch 1 of ONNX models that lie here, timed in turn there, so that drift hits all alike.
 
         ``sample``: one. ``sampling``: how much is timed.

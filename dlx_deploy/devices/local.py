@@ -19,8 +19,7 @@ from dlx_deploy.targets import Host, read_host
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
-    from dlx_deploy.runtime.timing.latency import Latency
-    from dlx_deploy.runtime.timing.sampling import Sampling
+    from dlx_deploy.runtime.timing.sampling import Measured, Sampling
     from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["ThisMachine"]
@@ -81,7 +80,7 @@ class ThisMachine:
 
     def latencies(
         self, models: Mapping[str, Path], sample: Samples, sampling: Sampling, threads: int, progress: Progress = silent
-    ) -> Mapping[str, Latency]:
+    ) -> Measured:
         """As ``graph.execution.latency.interleaved_latency``."""
         from dlx_deploy.graph.execution.latency import interleaved_latency
 

@@ -97,7 +97,7 @@ def _measure(job: Job[CompileParams], graphs: Graphs, device: Device) -> _Choice
     samples = data.samples("validation")
     models, least = {"fp32": job.inputs["onnx"], **graphs.models}, job.params.min_speedup
     sampling = Sampling(job.params.rounds, pace=BUILD_PACE)
-    latency = device.latencies(models, samples[:1], sampling, job.params.threads, job.progress)
+    latency = device.latencies(models, samples[:1], sampling, job.params.threads, job.progress).latencies
     best = graphs.fastest_measured(latency, least)
     speedup = paired_speedup(latency["fp32"].block_p50_ms, latency[best].block_p50_ms, CONFIDENCE)
     bounds = {"int8_speedup_lower": speedup.lower, "int8_speedup_upper": speedup.upper}

@@ -104,7 +104,14 @@ def _measured(job: Job[VerifyParams], models: Mapping[str, Path], device: Device
     samples = data.samples("test")
     sampling = Sampling(job.params.rounds, pace=BUILD_PACE, max_s=job.params.max_seconds)
     timed = device.latencies(models, samples[:1], sampling, job.params.threads, job.progress)
-    return Latencies(kind=MEASURED, where=device.name, rows=timings_of(timed), int8_speedup=_pairing(models, timed))
+    latencies = timed.latencies
+    return Latencies(
+        kind=MEASURED,
+        where=device.name,
+        rows=timings_of(latencies),
+        int8_speedup=_pairing(models, latencies),
+        state=timed.state,
+    )
 
 
 def _pairing(models: Mapping[str, Path], timed: Mapping[str, Latency]) -> Pairing | None:

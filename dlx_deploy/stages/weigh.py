@@ -57,7 +57,7 @@ def _latencies(job: Job[Verify]) -> Latencies:
         return estimated(models, job.target)
     sample = open_data(job.inputs["data"]).samples("validation")[:1]
     sampling = Sampling(job.params.rounds, pace=BUILD_PACE, max_s=job.params.max_seconds)
-    timed = job.device.latencies(models, sample, sampling, job.params.threads, job.progress)
+    timed = job.device.latencies(models, sample, sampling, job.params.threads, job.progress).latencies
     return Latencies(kind=MEASURED, where=job.device.name, rows=timings_of(timed))
 
 

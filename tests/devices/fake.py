@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from dlx_deploy.devices.device import Facts
-from dlx_deploy.runtime.timing.latency import Latency, summarise
+from dlx_deploy.runtime.timing.latency import summarise
+from dlx_deploy.runtime.timing.sampling import Measured
 from dlx_deploy.runtime.views import Outcome
 
 __all__ = ["FakeDevice"]
@@ -59,6 +60,7 @@ class FakeDevice:
 
     def latencies(
         self, models: Mapping[str, Path], sample: Any, sampling: Any, threads: int, progress: Any = None
-    ) -> Mapping[str, Latency]:
+    ) -> Measured:
         self.asked.append(("latencies", *models))
-        return {name: summarise((np.broadcast_to(self.ms[name], self.rounds) * 1e6).tolist()) for name in models}
+        timed = {name: (np.broadcast_to(self.ms[name], self.rounds) * 1e6).tolist() for name in models}
+        return Measured({name: summarise(timings) for name, timings in timed.items()})

@@ -100,7 +100,9 @@ def test_a_package_is_run_and_models_are_timed(built: Path, tmp_path: Path) -> N
     package = open_package(there)
     (tmp_path / "model.onnx").write_bytes(package.model)
     row = Samples(package.golden_inputs)[:1]
-    latencies = here.latencies({"a": tmp_path / "model.onnx", "b": tmp_path / "model.onnx"}, row, Sampling(40), 1)
+    latencies = here.latencies(
+        {"a": tmp_path / "model.onnx", "b": tmp_path / "model.onnx"}, row, Sampling(40), 1
+    ).latencies
     assert [latencies[name].n for name in ("a", "b")] == [40, 40]
     assert latencies["a"].p50_ms > 0
 

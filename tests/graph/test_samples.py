@@ -95,7 +95,7 @@ def test_an_output_that_depends_on_the_batch_is_named() -> None:
 def test_it_is_timed_and_bent(tmp_path: Path) -> None:
     path = tmp_path / "two.onnx"
     path.write_bytes(two_ends(2))
-    assert interleaved_latency({"two": path}, ten()[:1], Sampling(5), 1)["two"].n == 5
+    assert interleaved_latency({"two": path}, ten()[:1], Sampling(5), 1).latencies["two"].n == 5
     assert spread(two_ends(), ten()) == {"sum": pytest.approx(0, abs=1e-5), "length": pytest.approx(0, abs=1e-5)}
 
 

@@ -16,8 +16,9 @@ from ..predictor import Predictor
 from ..statistics.drops import Decision
 from ..statistics.timings import UNSEEN
 from ..tasks.arrays import Arrays, count_of, rows_of
-from ..timing.latency import CONFIDENCE, PERCENTILES, Latency, Percentile, decide, rounds_for
+from ..timing.latency import CONFIDENCE, PERCENTILES, Latency, Percentile, decide, noisy_bounds, rounds_for, widened
 from ..timing.sampling import PACE, Sampled, Sampling, sample
+from ..timing.state import MachineState, Watch
 from ..untyped import JsonTable
 
 __all__ = ["BenchOptions", "BenchResult", "Judged", "bench_package"]
@@ -75,7 +76,7 @@ class BenchResult:
     """A package's latency on one machine, and what it says of each budget.
 
     ``inputs``: how many files or texts were read in turn, 0 where the golden inputs were given as arrays.
-    ``warmup_rounds``: those before, at whose end timings were ``steady`` or not.
+    ``warmup_rounds``: those before, at whose end timings were ``steady`` or not. ``state``: what the machine did.
     """
 
     latency: Latency
@@ -86,6 +87,7 @@ class BenchResult:
     seconds: float
     warmup_rounds: int
     steady: bool
+    state: Optional[MachineState] = None
     judged: Tuple[Judged, ...] = ()
 
     @property
@@ -121,8 +123,8 @@ def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) 
     golden = predictor.package.golden_inputs
     _check(options, golden)
     given = _turns(options, golden)
-    sampled = sample({"predict": lambda: predictor.predict(next(given))}, options.sampling(), predictor.tell)
-    latency = sampled.latencies()["predict"]
+    sampled = sample({"predict": lambda: predictor.predict(next(given))}, options.sampling(), predictor.tell, Watch())
+    latency = sampled.measured().latencies["predict"]
     return BenchResult(
         latency=latency,
         batch=options.batch,
@@ -132,6 +134,7 @@ def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) 
         seconds=sampled.seconds,
         warmup_rounds=sampled.warmup_rounds,
         steady=sampled.steady,
+        state=sampled.state,
         judged=tuple(_judged(latency, p, options.max_ms[p], sampled) for p in sorted(options.max_ms)),
     )
 
@@ -166,8 +169,9 @@ def _metric(percentile: int) -> str:
 
 def _judged(latency: Latency, percentile: int, limit: float, sampled: Sampled) -> Judged:
     """What the bounds of a percentile say of its budget."""
-    seen = latency.at(percentile)
-    verdict = decide(seen, limit)
+    noise = sampled.noise
+    verdict = decide(latency.at(percentile), limit, bool(noise))
+    seen = widened(latency.at(percentile)) if noise else latency.at(percentile)
     text = _text(seen, limit, verdict, latency.n, sampled)
     bound = seen.lower_ms if verdict == "fail" else seen.upper_ms
     return Judged(_metric(percentile), seen.ms, bound, limit, verdict, text)
@@ -181,6 +185,10 @@ def _text(seen: Percentile, limit: float, verdict: Decision, n: int, sampled: Sa
     if seen.by_slowest:
         slowest = f"{UNSEEN:g} times the slowest: they come in bursts"
         range_ = f"at least {low} ({level}, {blocks}), at most {high} ({slowest})"
+        if sampled.noise:
+            range_ += f", the machine was noisy: {'; '.join(sampled.noise)}"
+    elif sampled.noise:
+        range_ = f"between {low} and {high} ({noisy_bounds(sampled.noise)}; {blocks})"
     else:
         range_ = f"between {low} and {high} (each at {level}, {blocks})"
     return f"p{seen.percentile} {_ms(seen.ms)}, {range_}; budget {_ms(limit)}: {ends[verdict]}"
@@ -190,7 +198,7 @@ def _what_would_decide(seen: Percentile, n: int, sampled: Sampled) -> str:
     more = f"measure with more rounds, for instance {max(4 * n, rounds_for([seen.percentile]))}"
     if sampled.cut:
         more = f"{sampled.seconds:.0f} s were not enough: measure for longer, with --max-seconds"
-    return f"{more}, or on a quieter machine" if seen.by_slowest else more
+    return f"{more}, or on a quieter machine" if seen.by_slowest or sampled.noise else more
 
 
 def _ms(value: Optional[float]) -> str:

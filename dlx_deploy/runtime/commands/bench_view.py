@@ -54,6 +54,8 @@ def _bounds(result: BenchResult) -> Sequence[str]:
     judged = {one.metric for one in result.judged}
     free = [one for one in result.latency.percentiles if f"latency_p{one.percentile}_ms" not in judged]
     told = [f"p{one.percentile} {_range_ms(one)}" for one in free]
+    if result.state and result.state.describe():
+        told.append(f"while measured, {result.state.describe()}")
     if not result.steady:
         told.append(f"the first {result.warmup_rounds} rounds, not counted, did not become steady")
     return [f"at {100 * CONFIDENCE:g} % confidence each: {'; '.join(told)}"] * bool(told)

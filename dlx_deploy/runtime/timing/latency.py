@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional, Sequence, Tuple
 
 from ..statistics.drops import Decision
-from ..statistics.timings import block_medians, percentile_bounds, timings_needed
+from ..statistics.timings import UNSEEN, block_medians, percentile_bounds, timings_needed
 
-__all__ = ["CONFIDENCE", "PERCENTILES", "Latency", "Percentile", "decide", "rounds_for", "summarise"]
+__all__ = [
+    "CONFIDENCE",
+    "PERCENTILES",
+    "Latency",
+    "Percentile",
+    "decide",
+    "noisy_bounds",
+    "rounds_for",
+    "summarise",
+    "widened",
+]
 
 CONFIDENCE = 0.95
 """Of each bound, one-sided."""
@@ -88,11 +98,34 @@ def summarise(nanoseconds: Sequence[int]) -> Latency:
     )
 
 
-def decide(seen: Percentile, limit_ms: float) -> Decision:
-    """Whether a percentile is within its budget: by its upper bound it is, by its lower one it is not."""
+def decide(seen: Percentile, limit_ms: float, noisy: bool = False) -> Decision:
+    """Whether a percentile is within its budget: by its upper bound it is, by its lower one it is not.
+
+    Where the machine was ``noisy`` the bounds are ``UNSEEN`` times as far away: its own latency is taken to be no
+    further from what was seen, and a budget in between is undecided.
+    """
+    if noisy:
+        seen = widened(seen)
     if seen.upper_ms is not None and seen.upper_ms <= limit_ms:
         return "pass"
     return "fail" if seen.lower_ms is not None and seen.lower_ms > limit_ms else "undecided"
+
+
+def widened(seen: Percentile) -> Percentile:
+    """The bounds that count where a machine was noisy; one by the slowest timing is that wide already."""
+    upper, lower = seen.upper_ms, seen.lower_ms
+    return replace(
+        seen,
+        upper_ms=upper if upper is None or seen.by_slowest else UNSEEN * upper,
+        lower_ms=None if lower is None else lower / UNSEEN,
+    )
+
+
+def noisy_bounds(noise: Sequence[str]) -> str:
+    """How bounds were had that count for a noisy machine, and why it was."""
+    return (
+        f"{UNSEEN:g} times as far as at {100 * CONFIDENCE:g} % confidence, as the machine was noisy: {'; '.join(noise)}"
+    )
 
 
 def _percentile(percentile: int, timings: Sequence[float], ranked: Sequence[float]) -> Percentile:

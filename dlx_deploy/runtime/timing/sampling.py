@@ -6,13 +6,14 @@ import math
 import time
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Callable, Dict, List, Mapping
+from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 from ..errors import InputError
 from ..telling import Tell, silent
 from .latency import Latency, summarise
+from .state import MachineState, Watch
 
-__all__ = ["BUILD_PACE", "PACE", "Sampled", "Sampling", "measure", "sample"]
+__all__ = ["BUILD_PACE", "PACE", "Measured", "Sampled", "Sampling", "measure", "sample"]
 
 Calls = Mapping[str, Callable[[], object]]
 
@@ -52,17 +53,32 @@ class Sampled:
     steady: bool
     seconds: float
     cut: bool = False
+    state: Optional[MachineState] = None
 
-    def latencies(self) -> Dict[str, Latency]:
-        """The latency of each callable."""
-        return {name: summarise(timings) for name, timings in self.timings.items()}
+    @property
+    def noise(self) -> Tuple[str, ...]:
+        """Why the timings cannot be relied on, if so."""
+        return self.state.noise if self.state else ()
+
+    def measured(self) -> Measured:
+        """What the timings come to."""
+        return Measured({name: summarise(timings) for name, timings in self.timings.items()}, self.state)
 
 
-def sample(calls: Calls, sampling: Sampling, tell: Tell = silent) -> Sampled:
+@dataclass(frozen=True)
+class Measured:
+    """The latency of each callable, and what the machine did meanwhile, if that was watched."""
+
+    latencies: Mapping[str, Latency]
+    state: Optional[MachineState] = None
+
+
+def sample(calls: Calls, sampling: Sampling, tell: Tell = silent, watch: Optional[Watch] = None) -> Sampled:
     """The timings of ``calls``. ``tell`` hears of each burst of rounds, outside of what is timed.
 
     Every round runs every callable once, starting with another one each time, so that a drift of the clock or a
-    busy neighbour meets all of them alike. Pauses keep to the pace; what runs first after one is not timed.
+    busy neighbour meets all of them alike. Pauses keep to the pace; what runs first after one, or after a look at the
+    machine by ``watch``, is not timed.
 
     Raises:
         InputError: ``rounds`` is under 1, ``warmup`` under 0, or the seconds are no range.
@@ -73,36 +89,39 @@ def sample(calls: Calls, sampling: Sampling, tell: Tell = silent) -> Sampled:
     if not 0 <= sampling.min_s <= sampling.max_s or not sampling.max_s > 0:
         given = f"the seconds to measure are {sampling.min_s:g} to {sampling.max_s:g}"
         raise InputError(f"{given}; must be a range from 0 on, the latter over 0")
-    return _Turns(calls, tell).sampled(sampling)
+    return _Turns(calls, tell, watch).sampled(sampling)
 
 
-def measure(calls: Calls, sampling: Sampling, tell: Tell = silent) -> Dict[str, Latency]:
+def measure(calls: Calls, sampling: Sampling, tell: Tell = silent, watch: Optional[Watch] = None) -> Measured:
     """The latency of each callable, as ``sample`` times them.
 
     Raises:
         InputError: as ``sample``.
     """
-    return sample(calls, sampling, tell).latencies()
+    return sample(calls, sampling, tell, watch).measured()
 
 
 class _Turns:
     """Rounds over the callables, counted; the first of each round is another one than that of the round before."""
 
-    def __init__(self, calls: Calls, tell: Tell) -> None:
-        self._calls, self._names, self._tell = calls, list(calls), tell
+    def __init__(self, calls: Calls, tell: Tell, watch: Optional[Watch]) -> None:
+        self._calls, self._names, self._tell, self._watch = calls, list(calls), tell, watch
         self._rounds = 0
 
     def sampled(self, sampling: Sampling) -> Sampled:
         steady = self._warm_up(sampling.warmup)
         warmup, timings, began = self._rounds, self._empty(), time.perf_counter_ns()
         done, passed_s = 0, 0.0
+        if self._watch:
+            self._watch.begin()
         while (done < sampling.rounds or passed_s < sampling.min_s) and (passed_s < sampling.max_s or not done):
             if done % BURST == 0:
                 self._tell(done, max(sampling.rounds, done + 1), f"{sampling.rounds} timed rounds")
                 self._keep_pace(done, sampling.pace, began)
             self._round(timings)
             done, passed_s = done + 1, (time.perf_counter_ns() - began) / 1e9
-        return Sampled(timings, warmup, steady, passed_s, cut=done < sampling.rounds)
+        state = self._watch.end() if self._watch else None
+        return Sampled(timings, warmup, steady, passed_s, done < sampling.rounds, state)
 
     def _warm_up(self, rounds: int) -> bool:
         """Runs at least ``rounds`` rounds; whether the last ones were alike."""
@@ -120,9 +139,11 @@ class _Turns:
         return steady
 
     def _keep_pace(self, done: int, pace: float, began: int) -> None:
+        looked = self._watch is not None and self._watch.look()
         ahead_s = done / pace - (time.perf_counter_ns() - began) / 1e9 if pace else 0.0
         if ahead_s > 0:
             time.sleep(ahead_s)
+        if looked or ahead_s > 0:
             for name in self._names:
                 self._calls[name]()
 

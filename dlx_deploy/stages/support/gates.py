@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlx_deploy.pipeline.gate import GateResult, Verdict
-from dlx_deploy.runtime.timing.latency import decide
+from dlx_deploy.runtime.timing.latency import decide, noisy_bounds, widened
 from dlx_deploy.stages.support.results import Latencies
 
 __all__ = ["judge_latency"]
@@ -15,18 +15,21 @@ def judge_latency(percentile: int, limit_ms: float, latencies: Latencies, shippe
     if latencies.kind != "measured":
         run = f"run on it: dlx-deploy bench PACKAGE --max-{p}-ms {limit_ms:g}"
         return _result(percentile, limit_ms, None, None, "pending", f"not measured: only {latencies.where} can; {run}")
+    noise = latencies.state.noise if latencies.state else ()
     seen = next(t for t in latencies.rows if t.model == shipped).at(percentile)
-    verdict = decide(seen, limit_ms)
+    verdict = decide(seen, limit_ms, bool(noise))
+    level = noisy_bounds(noise) if noise else "at 95 % confidence"
+    seen = widened(seen) if noise else seen
     if verdict == "fail":
-        least = f"at least {seen.lower_ms:.4g} ms at 95 % confidence"
+        least = f"at least {seen.lower_ms:.4g} ms {level}"
         text = f"{p} is {seen.ms:.4g} ms, {least}; budget {limit_ms:g} ms"
         return _result(percentile, limit_ms, seen.ms, seen.lower_ms, verdict, text)
     most = "an unknown limit" if seen.upper_ms is None else f"{seen.upper_ms:.4g} ms"
-    how = "by a multiple of the slowest, as the timings come in bursts" if seen.by_slowest else "at 95 % confidence"
+    how = "by a multiple of the slowest, as the timings come in bursts" if seen.by_slowest else level
     text = f"{p} is {seen.ms:.4g} ms, at most {most} {how}; budget {limit_ms:g} ms"
     if verdict == "undecided":
         text += "; to decide: raise verify.rounds"
-        if seen.by_slowest:
+        if seen.by_slowest or noise:
             text += ", or build when the machine is quieter"
     return _result(percentile, limit_ms, seen.ms, seen.upper_ms, verdict, text)
 

@@ -136,7 +136,7 @@ def _timing(job: Job[Prune], device: Device, spec: Spec, data: Dataset) -> Meter
             export_onnx(model, paths[_NOW], spec)
             first.model = first.model or paths[_NOW].read_bytes()
             paths[_BEFORE].write_bytes(first.model)
-            seen = device.latencies(paths, sample, Sampling(_ROUNDS, pace=BUILD_PACE), 1, job.progress)
+            seen = device.latencies(paths, sample, Sampling(_ROUNDS, pace=BUILD_PACE), 1, job.progress).latencies
         first.ms = first.ms or seen[_BEFORE].p50_ms
         return first.ms * seen[_NOW].p50_ms / seen[_BEFORE].p50_ms
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from dlx_deploy.runtime.timing.latency import Percentile
+from dlx_deploy.runtime.timing.state import MachineState
 
 __all__ = ["MEASURED", "SCHEMA", "Latencies", "Pairing", "Timing", "read_latencies"]
 
@@ -47,12 +48,13 @@ class Pairing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Latencies(msgspec.Struct, frozen=True, kw_only=True):
-    """``latency.json``: ``kind`` says what the numbers are, ``where`` on what they hold."""
+    """``latency.json``: ``kind`` says what the numbers are, ``where`` on what; ``state``: what the machine did."""
 
     kind: str
     where: str
     rows: tuple[Timing, ...]
     int8_speedup: Pairing | None = None
+    state: MachineState | None = None
     schema: int = SCHEMA
 
 

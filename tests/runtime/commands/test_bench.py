@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from dlx_deploy.runtime.errors import BudgetMissed, InputError, Undecided
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.telling import silent
 from dlx_deploy.runtime.timing.sampling import PACE, Sampled, Sampling
+from dlx_deploy.runtime.timing.state import MachineState, Snapshot
 
 HUNDRED = (1_000_000 * np.random.default_rng(0).permutation(np.arange(1, 101))).tolist()
 """1 to 100 ms in no order."""
@@ -95,6 +97,25 @@ def test_every_percentile_has_its_budget(predictor: Predictor, monkeypatch: pyte
     assert (data["verdict"], data["max_p90_ms"]) == ("fail", 96)
 
 
+def noisy(seconds: float = 3.0) -> MachineState:
+    quiet = Snapshot(None, None, None, (), {}, {}, None)
+    return MachineState(quiet, quiet, seconds, 2, 0.45, 0.0, None, None, None, ("others used 45 % of its cores",))
+
+
+@pytest.mark.parametrize(
+    ("budget", "verdict"), [(288.0, "pass"), (287.0, "undecided"), (29.0, "undecided"), (27, "fail")]
+)
+def test_a_noisy_machine_decides_only_what_is_far_off(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, budget: float, verdict: str
+) -> None:
+    monkeypatch.setattr(bench, "sample", lambda *given: replace(sampled(HUNDRED), state=noisy()))
+    result = bench_package(predictor, BenchOptions(max_ms={90: budget}))
+    assert result.verdict == verdict
+    assert "as the machine was noisy: others used 45 % of its cores" in result.explain()
+    assert ("or on a quieter machine" in result.explain()) is (verdict == "undecided")
+    assert result.to_dict()["state"]["others"] == 0.45  # type: ignore[index]
+
+
 def test_what_took_too_long_says_so(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "sample", lambda *given: sampled(HUNDRED[:20], cut=True))
     result = bench_package(predictor, BenchOptions(max_ms={90: 200}))
@@ -118,7 +139,7 @@ def test_bursts_are_undecided(predictor: Predictor, monkeypatch: pytest.MonkeyPa
 def test_a_verdict_takes_time(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def watched(calls: Any, sampling: Sampling, tell: Any) -> Any:
+    def watched(calls: Any, sampling: Sampling, *rest: Any) -> Any:
         asked.append(sampling)
         return sampled(HUNDRED)
 

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dlx_deploy.config import Config, Gate
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.runtime.statistics.groups import Group
+from dlx_deploy.runtime.timing.state import MachineState, Snapshot
 from dlx_deploy.stages import verify
+from dlx_deploy.stages.support.results import read_latencies
 
 from .verifications import outputs
 
@@ -58,6 +61,35 @@ def test_latency(tmp_path: Path, limit_ms: float, timing: dict[str, Any], verdic
     assert ("to decide: raise verify.rounds" in results[1].text) is (verdict == "undecided")
     assert ("a multiple of the slowest, as the timings come in bursts" in results[1].text) is ("by_slowest" in timing)
     assert ("when the machine is quieter" in results[1].text) is ("by_slowest" in timing and verdict == "undecided")
+
+
+@pytest.mark.parametrize(
+    ("key", "limit_ms", "verdict"),
+    [
+        ("max_latency_p50_ms", 1.0, "pass"),
+        ("max_latency_p99_ms", 1.4, "fail"),
+        ("max_latency_p99_ms", 9.0, "undecided"),
+    ],
+)
+def test_every_percentile_has_its_budget(tmp_path: Path, key: str, limit_ms: float, verdict: str) -> None:
+    _, result = judge(Gate(**{key: limit_ms}), outputs(tmp_path))
+    assert (result.metric, result.verdict) == (key.replace("max_", ""), verdict)
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "verdict"), [(3.95, "pass"), (3.8, "undecided"), (0.5, "undecided"), (0.3, "fail")]
+)
+def test_a_noisy_machine_decides_only_what_is_far_off(tmp_path: Path, limit_ms: float, verdict: str) -> None:
+    """The bounds of p90, 1.2 and 1.3 ms, count three times as far away."""
+    files = outputs(tmp_path)
+    quiet = Snapshot(None, None, None, (), {}, {}, None)
+    state = MachineState(quiet, quiet, 9.0, 2, 0.6, 0.0, None, None, None, ("others used 60 % of its cores",))
+    seen = msgspec.structs.replace(read_latencies(files), state=state)
+    files["latency.json"].write_bytes(msgspec.json.encode(seen))
+    _, result = judge(Gate(max_latency_p90_ms=limit_ms), files)
+    assert result.verdict == verdict
+    assert "3 times as far as at 95 % confidence, as the machine was noisy: others used 60 %" in result.text
+    assert ("or build when the machine is quieter" in result.text) is (verdict == "undecided")
 
 
 def test_no_latency_budget_no_latency_gate(tmp_path: Path) -> None:
