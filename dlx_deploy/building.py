@@ -41,6 +41,7 @@ from dlx_deploy.tasks.recipes import asked_apart, with_recipe
 
 if TYPE_CHECKING:
     from dlx_deploy.pipeline.pool import Pool
+    from dlx_deploy.runtime.package.trust import Trust
 
 __all__ = [
     "DEFAULT_CONFIG",
@@ -273,14 +274,14 @@ def collect(config: Config, store: Path, dry_run: bool) -> CollectedView:
 
 
 @contextlib.contextmanager
-def labelled_data(data: str, package: Path) -> Iterator[Path]:
+def labelled_data(data: str, package: Path, trust: Trust | None = None) -> Iterator[Path]:
     """The folder that ``--data`` means; built-in data are made afresh with the seed that the package was built with."""
     if Path(data).exists() or not is_built_in(data):
         yield Path(data)
         return
     from dlx_deploy.tasks import prepare
 
-    params, seed = _data_of(package)
+    params, seed = _data_of(package, trust)
     if params.kind != data:
         raise ConfigError(
             f"--data {data}: {package} was built from data of kind {params.kind!r}; give their folder or file by --data"
@@ -290,11 +291,11 @@ def labelled_data(data: str, package: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _data_of(package: Path) -> tuple[Data, int]:
+def _data_of(package: Path, trust: Trust | None) -> tuple[Data, int]:
     """How the data of a package were made: their parameters and the seed."""
     from dlx_deploy.runtime.package.archive import read_archive
 
-    files = read_archive(package)
+    files = read_archive(package, trust)
     try:
         made = msgspec.json.decode(files["manifest.json"])["steps"]["data"]
         return msgspec.convert(made["params"], Data), msgspec.convert(made["seed"], int)

@@ -14,7 +14,18 @@ from typing import Annotated, NoReturn
 import typer
 
 import dlx_deploy
-from dlx_deploy.commands import bringing, builds, data, debugging, initial, inspection, packages, search, targets
+from dlx_deploy.commands import (
+    bringing,
+    builds,
+    data,
+    debugging,
+    initial,
+    inspection,
+    packages,
+    search,
+    signing,
+    targets,
+)
 from dlx_deploy.errors import DlxError, EnvironmentMissing
 from dlx_deploy.runtime.signals import INTERRUPTED, Terminated, interruptible
 from dlx_deploy.runtime.terminal import ready, show, silence, talk
@@ -54,6 +65,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     packages.selftest,
     inspection.inspect,
     packages.engine,
+    signing.sign,
     targets.hazards,
 )
 """In the order of ``--help``."""

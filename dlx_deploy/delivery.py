@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,9 @@ from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.record import Record
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from dlx_deploy.runtime.package.trust import Trust
 
 __all__ = ["StoredOutput", "deliver", "package_path", "set_aside", "stored_output", "stored_teacher"]
 
@@ -85,22 +88,22 @@ def stored_output(store: Store, digest: str) -> StoredOutput | None:
     return None
 
 
-def stored_teacher(package: Path, root: Path) -> StoredOutput | None:
+def stored_teacher(package: Path, root: Path, trust: Trust | None = None) -> StoredOutput | None:
     """The ONNX that the gate of ``package`` was judged by, found in the store at ``root`` by its SHA-256; or none.
 
     Raises:
-        PackageError: ``package`` is none. StoreError: as ``stored_output``.
+        PackageError: ``package`` is none, or not signed as ``trust`` asks. StoreError: as ``stored_output``.
     """
-    digest = _teacher_digest(package)
+    digest = _teacher_digest(package, trust)
     return stored_output(Store(root), digest) if digest else None
 
 
-def _teacher_digest(package: Path) -> str | None:
+def _teacher_digest(package: Path, trust: Trust | None) -> str | None:
     """The SHA-256 of the teacher's ONNX as the package's ``manifest.json`` has it, if it does."""
     from dlx_deploy.runtime.package.archive import read_archive
 
     try:
-        manifest = msgspec.json.decode(read_archive(package).get("manifest.json", b""))
+        manifest = msgspec.json.decode(read_archive(package, trust).get("manifest.json", b""))
         return str(manifest["steps"]["verify"]["inputs"]["teacher"])
     except (KeyError, TypeError, ValueError, RecursionError):  # made by other means
         return None

@@ -38,7 +38,7 @@ def write(store: Store, step: str, content: bytes) -> Path:
 def manifest(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the package's ``manifest.json`` holds; to be changed."""
     made: dict[str, Any] = {"steps": {"verify": {"inputs": {"teacher": hashlib.sha256(TEACHER).hexdigest()}}}}
-    monkeypatch.setattr(archive, "read_archive", lambda path: {"manifest.json": json.dumps(made).encode()})
+    monkeypatch.setattr(archive, "read_archive", lambda path, trust: {"manifest.json": json.dumps(made).encode()})
     return made
 
 

@@ -25,7 +25,7 @@ from dlx_deploy.commands.options import (
 if TYPE_CHECKING:
     from dlx_deploy.oneline import Brought
 
-__all__ = ["Given", "taking_given"]
+__all__ = ["Given", "taking", "taking_given"]
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,30 @@ class Given:
 
 def taking_given(command: Callable[..., None]) -> Callable[..., None]:
     """``command``, whose first parameter is a ``Given``, as a function of its fields, which the parser reads."""
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    hints = get_type_hints(Given, include_extras=True)
+    return taking(Given, command)
+
+
+def taking(group: type[Any], command: Callable[..., None], last: bool = False) -> Callable[..., None]:
+    """``command``, whose first parameter is a ``group`` of options, as a function of the fields of that dataclass.
+
+    ``last``: they stand behind the command's own in ``--help``.
+    """
+    own = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for one in list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    ]
+    hints = get_type_hints(group, include_extras=True)
     shared = [
         inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[one.name])
-        for one in fields(Given)
+        for one in fields(group)
     ]
     names = [one.name for one in shared]
 
     @functools.wraps(command)
     def spread(**options: Any) -> None:
-        given = Given(**{name: options.pop(name) for name in names})
+        given = group(**{name: options.pop(name) for name in names if name in options})
         command(given, **options)
 
-    spread.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*shared, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own)]
-    )
+    spread.__signature__ = inspect.Signature([*own, *shared] if last else [*shared, *own])  # type: ignore[attr-defined]
     spread.__annotations__ = {}  # the signature has them, as types
     return spread

@@ -10,6 +10,7 @@ import typer
 
 from dlx_deploy.commands.options import JsonOption, TargetOption, finish, print_view
 from dlx_deploy.commands.packages import selftest
+from dlx_deploy.commands.trusting import Trusting, taking_trust
 from dlx_deploy.errors import ConfigError
 
 __all__ = ["inspect"]
@@ -17,7 +18,9 @@ __all__ = ["inspect"]
 ONNX = ".onnx"
 
 
+@taking_trust
 def inspect(
+    trusting: Trusting,
     what: Annotated[
         str,
         typer.Argument(
@@ -33,6 +36,9 @@ def inspect(
     size: Annotated[int, typer.Option("--size", help="Of a network that reads images: pixels.", min=1)] = 224,
     channels: Annotated[int, typer.Option("--channels", help="Of a network that reads images.", min=1)] = 3,
     target: TargetOption = None,
+    verify_signature: Annotated[
+        bool, typer.Option("--verify-signature", help="Of a package: by --public-key or --certificates.")
+    ] = False,
     tested: Annotated[bool, typer.Option("--selftest", help="As the command selftest.", hidden=True)] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,16 +48,19 @@ def inspect(
     from dlx_deploy.nn.weights.suffixes import CHECKPOINTS
 
     path = Path(what)
+    suffix = path.suffix.lower()
+    if (verify_signature or trusting != Trusting()) and (suffix in (*CHECKPOINTS, ONNX) or _is_network(what)):
+        raise ConfigError(f"{what} is no package, and only packages are signed; leave the options of signatures out")
     if tested:
-        selftest(path, as_json=as_json)
-    elif path.suffix.lower() in CHECKPOINTS:
+        selftest(package=path, as_json=as_json, **vars(trusting))
+    elif suffix in CHECKPOINTS:
         from dlx_deploy.report.networks import view_checkpoint
         from dlx_deploy.report.screen import showing
 
         with showing("inspect") as progress:
             view = view_checkpoint(path, model, progress)
         print_view(view, as_json)
-    elif path.suffix.lower() == ONNX:
+    elif suffix == ONNX:
         from dlx_deploy.report.graphs import view_graph
 
         print_view(view_graph(path, target or []), as_json)
@@ -63,7 +72,7 @@ def inspect(
         from dlx_deploy.runtime.commands import actions as commands
         from dlx_deploy.runtime.package.contents import open_package
 
-        finish(commands.inspect(open_package(path), path), as_json)
+        finish(commands.inspect(open_package(path, trusting.trust(verify_signature)), path), as_json)
 
 
 def _is_network(what: str) -> bool:

@@ -22,14 +22,18 @@ from dlx_deploy.commands.options import (
     finish,
     say,
 )
+from dlx_deploy.commands.trusting import Trusting, taking_trust
 
 if TYPE_CHECKING:
+    from dlx_deploy.runtime.package.trust import Trust
     from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["bench", "engine", "predict", "selftest", "verify"]
 
 
+@taking_trust
 def verify(
+    trusting: Trusting,
     package: PackageArgument,
     data: Annotated[
         str,
@@ -72,12 +76,15 @@ def verify(
         "confidence": confidence,
         "teacher": teacher,
     }
-    with labelled_data(data, package) as folder:
-        command = ["verify", f"--data={folder}", *_given(given), *_session(threads, backend, no_build, accept_hazards)]
-        finish(_verified(package, command, store), as_json)
+    session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]
+    with labelled_data(data, package, trusting.trust()) as folder:
+        command = ["verify", f"--data={folder}", *_given(given), *session]
+        finish(_verified(package, command, store, trusting.trust()), as_json)
 
 
+@taking_trust
 def predict(
+    trusting: Trusting,
     package: PackageArgument,
     inputs: Annotated[
         list[str] | None,
@@ -111,7 +118,7 @@ def predict(
     from dlx_deploy.runtime.terminal import show_each
 
     opened = BackendOptions(backend, threads, not no_build, accept_hazards=accept_hazards)
-    predictor = Predictor(open_package(package), opened, say)
+    predictor = Predictor(open_package(package, trusting.trust()), opened, say)
     options = PredictOptions(top, out)
     request = PredictRequest(inputs or [], file, camera, every, batch, limit, as_lines, options)
     view = predict_asked(predictor, request, sys.stdin)
@@ -121,7 +128,9 @@ def predict(
         finish(view, as_json)
 
 
+@taking_trust
 def bench(
+    trusting: Trusting,
     package: PackageArgument,
     inputs: Annotated[list[str] | None, typer.Argument(help="Files or texts to read in turn; default: arrays.")] = None,
     rounds: Annotated[int, typer.Option(help="Timed runs.", min=1)] = 300,
@@ -135,11 +144,13 @@ def bench(
 ) -> None:
     """Measure a package's latency on this machine; exit 3 if it misses its budget."""
     command = ["bench", f"--rounds={rounds}", f"--batch={batch}", *_given({"max-p90-ms": max_p90_ms})]
-    given = ["--", *inputs] if inputs else []
-    finish(_on_device(package, [*command, *_session(threads, backend, no_build, accept_hazards), *given]), as_json)
+    session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]
+    finish(_on_device(package, [*command, *session, *(["--", *inputs] if inputs else [])]), as_json)
 
 
+@taking_trust
 def selftest(
+    trusting: Trusting,
     package: PackageArgument,
     data: Annotated[
         str | None,
@@ -154,25 +165,28 @@ def selftest(
     """Compare the golden inputs' outputs with those of the builder; exit 5 if they differ."""
     from dlx_deploy.building import labelled_data
 
-    session = _session(threads, backend, no_build, accept_hazards)
+    session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]
     if data is None:
         finish(_on_device(package, ["selftest", *session]), as_json)
         return
-    with labelled_data(data, package) as folder:
+    with labelled_data(data, package, trusting.trust()) as folder:
         finish(_on_device(package, ["selftest", f"--data={folder}", *session]), as_json)
 
 
+@taking_trust
 def engine(
+    trusting: Trusting,
     package: PackageArgument,
     no_build: NoBuildOption = False,
     cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build a package's TensorRT engine for this machine if need be, and describe it."""
-    finish(_on_device(package, ["engine", *_given({"cache": cache}), *["--no-build"] * no_build]), as_json)
+    flags = [*["--no-build"] * no_build, *trusting.flags()]
+    finish(_on_device(package, ["engine", *_given({"cache": cache}), *flags]), as_json)
 
 
-def _verified(package: Path, command: Sequence[str], store: Path) -> CommandView:
+def _verified(package: Path, command: Sequence[str], store: Path, trust: Trust | None) -> CommandView:
     """What ``verify`` gives, by the teacher out of the ``store`` where the package does not know the samples."""
     from dlx_deploy.runtime.errors import InputError, TeacherNeeded
 
@@ -181,7 +195,7 @@ def _verified(package: Path, command: Sequence[str], store: Path) -> CommandView
     except TeacherNeeded as e:
         from dlx_deploy.delivery import stored_teacher
 
-        found = stored_teacher(package, store)
+        found = stored_teacher(package, store, trust)
         if found is None:
             raise InputError(f"{e}; the store {store} does not hold it, name the build's: --store DIR") from e
         say(f"{e.what} (first: {e.first[0]}) are new to the package: all are judged by its teacher out of the store")

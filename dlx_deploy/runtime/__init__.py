@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         SelfTestFailed,
         Undecided,
     )
+    from .package.trust import Trust
     from .predictor import Predictor, load
     from .tasks.predictions import Predictions
 
@@ -36,11 +37,17 @@ __all__ = [
     "Predictor",
     "RuntimeFault",
     "SelfTestFailed",
+    "Trust",
     "Undecided",
     "load",
 ]
 
-HOMES = {"Predictions": "tasks.predictions", "Predictor": "predictor", "load": "predictor"}
+HOMES = {
+    "Predictions": "tasks.predictions",
+    "Predictor": "predictor",
+    "Trust": "package.trust",
+    "load": "predictor",
+}
 """Name → module; the others are errors."""
 
 

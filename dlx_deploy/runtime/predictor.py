@@ -15,6 +15,7 @@ from .errors import BackendMissing, InputError, PackageError
 from .files import PathLike
 from .inside import own_package
 from .package.contents import Package, open_package
+from .package.trust import Trust
 from .streaming import check_batch_size, read_all, stream_answers
 from .tasks.arrays import Arrays, count_of, joined, rows_of
 from .telling import Tell, silent
@@ -193,17 +194,27 @@ class Predictor:
 
 
 def load(
-    path: Optional[PathLike] = None, threads: int = 0, backend: Optional[str] = None, build: bool = True
+    path: Optional[PathLike] = None,
+    threads: int = 0,
+    backend: Optional[str] = None,
+    build: bool = True,
+    trust: Optional[Trust] = None,
 ) -> Predictor:
     """A predictor for the package at ``path``, every digest checked first; the options are those of ``BackendOptions``.
+
+    With ``trust`` (or where the machine's environment names what it trusts) its signature is verified before that.
 
     Without a path: for the package that this runtime was imported from (``from dlx_runtime import load``).
 
     Raises:
         PackageError, BackendMissing, EngineError: as ``Predictor``, and a package that is missing or damaged.
-        InputError: no path, and the runtime is not inside a package, or not alone (``own_package``).
+        InputError: no path, and the runtime is not inside a package, or not alone (``own_package``); or ``trust`` and
+            no path: that package's own code runs already, so its word for its signature is worth nothing.
     """
-    return Predictor(open_package(own_package() if path is None else path), BackendOptions(backend, threads, build))
+    if path is None and trust is not None:
+        raise InputError("load(trust=…) is for code that you trust and a package that it opens: load('X.dlx', trust=…)")
+    package = open_package(own_package() if path is None else path, trust)
+    return Predictor(package, BackendOptions(backend, threads, build))
 
 
 def _takes_frames(package: Package) -> bool:

@@ -218,6 +218,7 @@ def test_public_names() -> None:
         "Predictor",
         "RuntimeFault",
         "SelfTestFailed",
+        "Trust",
         "Undecided",
         "load",
     ]

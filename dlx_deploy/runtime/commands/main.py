@@ -13,6 +13,7 @@ from ..backends.table import BACKENDS, BackendOptions
 from ..errors import BackendMissing, InputError, RuntimeFault
 from ..package.archive import to_json
 from ..package.contents import Package, open_package
+from ..package.trust import Trust
 from ..predictor import Predictor
 from ..signals import INTERRUPTED, Terminated, interruptible
 from ..tasks.task import PredictOptions
@@ -23,6 +24,7 @@ from ..words import line
 from . import actions as commands
 from .bench import BenchOptions
 from .predicting import PredictRequest, predict_asked
+from .trusting import add_trust_options, asked_trust
 from .views import StreamView
 
 __all__ = ["main", "view_of"]
@@ -41,7 +43,8 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
     try:
         arguments = _parser(archive_path).parse_args(argv)
         with interruptible():
-            view = _run(arguments, archive_path or arguments.package)
+            trust = asked_trust(arguments, archive_path is not None)
+            view = _run(arguments, archive_path or arguments.package, trust)
             if isinstance(view, StreamView) and (arguments.jsonl or not arguments.json):
                 show_each(view.lines())
                 return 0
@@ -76,11 +79,11 @@ def view_of(command: Sequence[str], package: str) -> CommandView:
         arguments = _parser(package).parse_args(command)
     except SystemExit as e:  # argparse has said why
         raise InputError(f"{line(' '.join(command))!r} is no command that a package has; see: {package} --help") from e
-    return _run(arguments, package)
+    return _run(arguments, package, asked_trust(arguments, inside=False))
 
 
-def _run(arguments: argparse.Namespace, path: str) -> CommandView:
-    package = open_package(path)
+def _run(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> CommandView:
+    package = open_package(path, trust)
     arguments.command = ALIASES.get(arguments.command, arguments.command)
     if arguments.command in (None, "inspect"):
         return commands.inspect(package, path)
@@ -198,6 +201,7 @@ def _command(
     else:
         parser = actions.add_parser(name, description=described, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_trust_options(parser)
     if session:
         parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: ONNX Runtime's choice (default)")
         parser.add_argument("--backend", metavar="NAME", help=f"one of {', '.join(BACKENDS)} (default: the first here)")

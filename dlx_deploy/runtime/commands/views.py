@@ -19,6 +19,7 @@ from ..views import lines_of
 from ..words import line
 from .parity import ParityResult
 from .selftest import SelfTestResult
+from .trusting import signature_rows
 from .verify import PassedOver
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class PackageView:
     def data(self) -> JsonTable:
         """``package.json`` but for its list of files, the package's digest, the model's size, and its hazards."""
         meta = {key: value for key, value in self.package.meta.items() if key != "files"}
-        own = {"digest": self.package.digest, "model_bytes": len(self.package.model)}
+        own: Dict[str, object] = {"digest": self.package.digest, "model_bytes": len(self.package.model)}
+        if self.package.signed is not None:
+            own["signature"] = {"by": self.package.signed.by, "file": self.package.signed.signature}
         hazards = [{"id": one.id, "where": one.where()} for one in possible_hazards(self.package)]
         return {**meta, **own, "hazards": hazards}
 
@@ -60,6 +63,7 @@ class PackageView:
             ("plan", self._plan()),
             ("budgets", f"{drop}, {floor}{flips}{latency}"),
             ("digest", package.digest),
+            *signature_rows(package, self.path),
             *(("hazard", f"{one.title} on {one.where()} ({one.id})") for one in possible_hazards(package)),
             *self._way_in(),
         ]

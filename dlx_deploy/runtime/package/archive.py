@@ -1,7 +1,7 @@
 """The ``.dlx`` container: a zip whose every member is listed, with size and SHA-256, in its ``package.json``.
 
 Nothing is ever extracted to disk: members are read into memory and checked there. The digests find damage; they do
-not show who made a package (whoever can rewrite a member can rewrite its digest), which is what signatures are for.
+not show who made a package (whoever can rewrite a member can rewrite its digest), which a signature does (``trust``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import zipfile
-from typing import Dict, Mapping
+from typing import Dict, Mapping, Optional, Tuple
 
 from ..errors import PackageError
 from ..files import PathLike, TooLarge, read_file, reason, write_atomically
@@ -21,9 +21,19 @@ from ..schemas import newer_schema
 from ..strict_json import from_json
 from ..untyped import JsonTable
 from ..words import shortened
+from .trust import Signed, Trust, trust_of_machine
 from .unzip import MAX_BYTES, check_name, read_members
 
-__all__ = ["INDEX", "parse_archive", "read_archive", "read_index", "to_json", "write_archive"]
+__all__ = [
+    "INDEX",
+    "parse_archive",
+    "read_archive",
+    "read_bytes",
+    "read_index",
+    "read_signed",
+    "to_json",
+    "write_archive",
+]
 
 INDEX = "package.json"
 MAX_INDEX = 16 * 1024**2
@@ -58,22 +68,45 @@ def write_archive(path: PathLike, files: Mapping[str, bytes], deflate: bool = Fa
     write_atomically(path, buffer.getvalue(), MODE)
 
 
-def read_archive(path: PathLike) -> Dict[str, bytes]:
+def read_archive(path: PathLike, trust: Optional[Trust] = None) -> Dict[str, bytes]:
     """Every member of the package at ``path``, by name, each one's size and digest checked.
 
     Raises:
-        PackageError: no such file, or any of the reasons of ``parse_archive``.
+        PackageError, InputError, BackendMissing: as ``read_signed``.
+    """
+    return read_signed(path, trust)[0]
+
+
+def read_signed(path: PathLike, trust: Optional[Trust] = None) -> Tuple[Dict[str, bytes], Optional[Signed]]:
+    """As ``read_archive``, and who signed the package, where ``trust`` or the machine asks for a signature.
+
+    It is verified first, over the very bytes that are then parsed.
+
+    Raises:
+        PackageError: no such file, a signature that is not a trusted one's, or any of the reasons of ``parse_archive``.
+        InputError, BackendMissing: as ``Trust.verify``.
+    """
+    name, data = os.fspath(path), read_bytes(path)
+    trust = trust or trust_of_machine()
+    signed = trust.verify(data, name) if trust else None
+    return parse_archive(data, name), signed
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """The package at ``path`` as it lies there; nothing of it is checked.
+
+    Raises:
+        PackageError: no such file, too large, or it cannot be read.
     """
     name = os.fspath(path)
     try:
-        data = read_file(name, MAX_BYTES)
+        return read_file(name, MAX_BYTES)
     except FileNotFoundError as e:
         raise PackageError(f"{name}: no such file; give the path of a .dlx package") from e
     except TooLarge as e:
         raise PackageError(f"{name}: has {e} bytes; a package has at most {MAX_BYTES}") from e
     except (OSError, ValueError) as e:
         raise PackageError(f"{name}: cannot be read ({reason(e)})") from e
-    return parse_archive(data, name)
 
 
 def parse_archive(data: bytes, origin: str) -> Dict[str, bytes]:

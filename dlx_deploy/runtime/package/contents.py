@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, Mapping, Optional
 
 from ..errors import PackageError
@@ -23,6 +23,7 @@ from .members import DIGEST, LAYOUT, array_members, read_golden, read_reference
 from .model_bytes import check_model_bytes
 from .parity import ParityTable, parity_fields, parity_members, read_parity
 from .rules import check_batch, check_rest
+from .trust import Signed, Trust
 
 __all__ = ["Package", "PackageContents", "assemble", "make_reference", "open_package", "parse_package"]
 
@@ -55,7 +56,8 @@ class Package:
     arrays by the name of an input or output; ``reference`` by column: ``digest`` (uint64[m]) and those of the task's
     outputs. ``engine`` and ``engine_sidecar`` are a TensorRT engine that was built ahead and the JSON beside it, or
     both ``None``. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal. ``parity``: the builder's answers to
-    many real samples, if the package carries them. ``latency_budgets``: milliseconds by percentile.
+    many real samples, if the package carries them. ``latency_budgets``: milliseconds by percentile. ``signed``: the
+    signature, if it was verified.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Package:
     engine: Optional[bytes] = None
     engine_sidecar: Optional[bytes] = None
     parity: Optional[ParityTable] = None
+    signed: Optional[Signed] = None
 
     @property
     def max_latency_p90_ms(self) -> Optional[float]:
@@ -117,13 +120,14 @@ class PackageContents:
     parity: Optional[ParityTable] = None
 
 
-def open_package(path: PathLike) -> Package:
-    """The package at ``path``, every digest checked.
+def open_package(path: PathLike, trust: Optional[Trust] = None) -> Package:
+    """The package at ``path``, every digest checked; before that its signature, where ``trust`` or the machine asks.
 
     Raises:
-        PackageError: as ``archive.read_archive`` and ``parse_package``.
+        PackageError, InputError, BackendMissing: as ``archive.read_signed`` and ``parse_package``.
     """
-    return parse_package(archive.read_archive(path), os.fspath(path))
+    files, signed = archive.read_signed(path, trust)
+    return replace(parse_package(files, os.fspath(path)), signed=signed)
 
 
 def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
