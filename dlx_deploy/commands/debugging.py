@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlx_deploy.commands.options import DEFAULT_STORE, JsonOption, PackageArgument, StoreOption, print_view
+from dlx_deploy.commands.options import DEFAULT_STORE, JsonOption, PackageArgument, StoreOption, print_view, say
 
 __all__ = ["debug"]
 
@@ -23,6 +23,9 @@ def debug(
     store: StoreOption = DEFAULT_STORE,
     layers: Annotated[int, typer.Option(help="Of the noisiest layers so many are restored, one by one.", min=0)] = 8,
     samples: Annotated[int, typer.Option(help="At most so many, evenly over all; 0: all.", min=0)] = 2000,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for what flipped as a page, confusions as a picture, all as JSON.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say why a package is less accurate than its network in floating point: layer by layer, and what to do."""
@@ -30,5 +33,7 @@ def debug(
     from dlx_deploy.report.screen import showing
 
     with showing("debug") as progress:
-        view = debug_package(Debugged(package, store, data or "", reference, layers, samples), progress)
+        view = debug_package(Debugged(package, store, data or "", reference, layers, samples, out), progress)
+    if out is not None:
+        say(f"{out} written: flips.html shows what flipped")
     print_view(view, as_json)

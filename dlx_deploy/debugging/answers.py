@@ -16,9 +16,10 @@ from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
 from dlx_deploy.tasks import find_task
+from dlx_deploy.tasks.told import Told, all_told
 from dlx_deploy.tasks.verification import Comparison
 
-__all__ = ["Bench", "Labelled", "read_labelled"]
+__all__ = ["Answered", "Bench", "Labelled", "read_labelled"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,16 @@ class Labelled:
     names: tuple[str, ...]
     given: int
     """How many there were before ``most`` were taken."""
+    texts: tuple[str, ...] = ()
+    """What the samples are, where they are texts."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How good a graph is, 0..1, and what it answers; ``None`` where the task does not say it in words."""
+
+    score: float
+    told: Told | None
 
 
 def read_labelled(package: Package, data: str, most: int) -> Labelled:
@@ -49,7 +60,9 @@ def read_labelled(package: Package, data: str, most: int) -> Labelled:
     if not len(rows):
         raise ConfigError(f"{data}: no {task.inputs.noun}; rule: at least one")
     named = tuple(names[row] for row in rows) if len(names) == count else ()
-    return Labelled(Samples(rows_of(feeds, rows)), rows_of(targets, rows), named, count)
+    texts = tuple(map(str, given)) if isinstance(given, list) and all(isinstance(x, str) for x in given) else ()
+    texts = tuple(texts[row] for row in rows) if len(texts) == count else ()
+    return Labelled(Samples(rows_of(feeds, rows)), rows_of(targets, rows), named, count, texts)
 
 
 class Bench:
@@ -70,6 +83,21 @@ class Bench:
             rows = slice(start, start + count_of(outputs))
             yield rows, outputs
             start = rows.stop
+
+    def answered(self, model: ModelProto, what: str) -> Answered:
+        """How good ``model`` is, and what it answers.
+
+        Raises:
+            PackageError: an output is no number.
+        """
+        tell = getattr(find_task(self.package.task.name).answers, "told", None)  # tasks of other packages may have none
+        device, parts, told = self.package.task.outputs, list[Arrays](), list[Told]()
+        for rows, outputs in self.outputs(model, what):
+            targets = rows_of(self.labelled.targets, rows)
+            parts.append(dict(device.statistic(outputs, targets)))
+            if tell is not None:
+                told.append(tell(outputs, targets, device))
+        return Answered(self.comparison.score(joined(parts)), all_told(told) if told else None)
 
     def score(self, model: ModelProto, what: str) -> float:
         """How good ``model`` is: 0..1.

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from dlx_deploy.building import labelled_data
-from dlx_deploy.debugging.answers import Bench, read_labelled
+from dlx_deploy.debugging.answers import Bench, Labelled, read_labelled
+from dlx_deploy.debugging.flips import confusions, flips_between
 from dlx_deploy.debugging.layers import NOISE_SAMPLES, look_at_layers
 from dlx_deploy.debugging.reading import look_at_reading
 from dlx_deploy.debugging.sources import Made, find_reference, no_data, open_made, stored_data
 from dlx_deploy.graph.comparison.coverage import range_coverage
 from dlx_deploy.graph.model import load
 from dlx_deploy.progress import Progress, silent
+from dlx_deploy.report.debug_files import check_folder, write_files
 from dlx_deploy.report.debugging import ClippedRange, DebugView, StageScore
+from dlx_deploy.runtime.package.contents import Package
+from dlx_deploy.tasks import find_task
 
 __all__ = ["MOST_SAMPLES", "TRIED", "Debugged", "debug_package"]
 
@@ -30,6 +34,7 @@ MOST_SAMPLES = 2000
 class Debugged:
     """What is asked for: the ``package``; ``data`` ("": the build's test split) and ``reference`` (``None``: that of
     the build), both out of the ``store``; how many ``layers`` are restored, and at most how many ``samples`` (0: all).
+    ``out``: the folder for pictures and all else as files.
     """
 
     package: Path
@@ -38,6 +43,7 @@ class Debugged:
     reference: Path | None = None
     layers: int = TRIED
     samples: int = MOST_SAMPLES
+    out: Path | None = None
 
 
 def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
@@ -48,6 +54,8 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
         RuntimeFault: the package or the samples cannot be read. StageFailed: a graph cannot be run.
     """
     made = open_made(asked.package)
+    if asked.out is not None:
+        check_folder(asked.out)
     reference = find_reference(made, asked.store, asked.reference)
     package, stored = made.package, stored_data(made, asked.store)
     if not asked.data and stored is None:
@@ -57,11 +65,13 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
         bench = Bench(package, labelled, progress)
         reading, compared = look_at_reading(made, reference.model, bench, stored)
     written = load(package.model)
-    plain = bench.score(reference.model, "the network in floating point")
-    score = bench.score(written, "the package")
+    plain = bench.answered(reference.model, "the network in floating point")
+    packed = bench.answered(written, "the package")
+    score = packed.score
     found = look_at_layers(made, reference.model, bench, score, asked.layers, progress)
     ranges = range_coverage(reference.model, written, labelled.samples, progress)
-    return DebugView(
+    told = plain.told and packed.told and (plain.told, packed.told)
+    view = DebugView(
         package=str(asked.package),
         name=f"{package.name} {package.version}",
         target=str(package.meta["target"].get("title", package.target)),
@@ -74,7 +84,7 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
         samples=len(labelled.samples),
         given=labelled.given,
         noise_samples=min(len(labelled.samples), NOISE_SAMPLES),
-        reference_score=plain,
+        reference_score=plain.score,
         score=score,
         answers_db=found.answers_db,
         stages=tuple(_stages(made)),
@@ -83,8 +93,20 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
         layers=found.rows,
         remedy=found.remedy,
         ranges=tuple(ClippedRange(**vars(one)) for one in ranges),
-        notes=tuple(_notes(made, plain - score, bool(found.rows), found.remedy is None)),
+        flips=flips_between(*told, labelled) if told else (),
+        confusion=confusions(*told) if told else (),
+        notes=tuple(_notes(made, plain.score - score, bool(found.rows), found.remedy is None)),
     )
+    if asked.out is not None:
+        write_files(asked.out, view, _pictures(package, labelled))
+    return view
+
+
+def _pictures(package: Package, labelled: Labelled) -> Callable[[int], bytes | None]:
+    """What draws a sample, where it can be drawn."""
+    draw = getattr(find_task(package.task.name).inputs, "picture", None)  # texts cannot, nor what others bring
+    inputs, feeds = package.task.inputs, dict(labelled.samples.arrays)
+    return lambda number: None if draw is None else draw(inputs, feeds, number)
 
 
 def _stages(made: Made) -> Sequence[StageScore]:

@@ -15,7 +15,7 @@ from dlx_deploy.progress import Progress
 from dlx_deploy.report.datasets import SurveyView, class_rows, split_rows
 from dlx_deploy.runtime.words import line
 
-__all__ = ["contact_sheet"]
+__all__ = ["contact_sheet", "html_page", "html_text"]
 
 _PAIRS = 60
 _ODD = 8
@@ -43,14 +43,23 @@ def contact_sheet(surveyed: Surveyed, progress: Progress) -> str:
     survey = surveyed.survey
     draw = _Pictures(surveyed, progress)
     parts = [_head(survey), *_findings(survey, draw), *_pairs(survey, draw), *_tables(survey), *_classes(survey, draw)]
-    title = escape(line(survey.path or survey.kind))
+    return html_page(survey.path or survey.kind, parts)
+
+
+def html_page(title: str, parts: Sequence[str], style: str = "") -> str:
+    """A page of ``parts``, HTML, which loads and runs nothing; ``style``: CSS beside that of all pages."""
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html_text(title)}</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style>\n</head>\n<body>\n'
+        f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n'
         + "\n".join(parts)
         + "\n</body>\n</html>\n"
     )
+
+
+def html_text(text: str) -> str:
+    """Someone else's ``text`` as HTML that shows it, on one line."""
+    return escape(line(text))
 
 
 class _Pictures:
@@ -68,18 +77,18 @@ class _Pictures:
         data = self._picture(name)
         self._done += 1
         self._progress(min(self._done, self._total), self._total, "pictures drawn")
-        below = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
+        below = f"<figcaption>{html_text(caption)}</figcaption>" if caption else ""
+        alt = html_text(name)
         if data is None:
-            return f'<figure class="none" title="{_text(name)}"><figcaption>cannot be read</figcaption>{below}</figure>'
+            return f'<figure class="none" title="{alt}"><figcaption>cannot be read</figcaption>{below}</figure>'
         source = base64.b64encode(data).decode()
-        alt = _text(name)
         return f'<figure title="{alt}"><img alt="{alt}" src="data:image/jpeg;base64,{source}">{below}</figure>'
 
 
 def _head(survey: Survey) -> str:
     view = SurveyView(survey)
     severity = "refused" if survey.refusals else "fine"
-    return f'<h1>{_text(view.title)}</h1>\n<p><b class="{severity}">{_text(view.verdict)}</b></p>'
+    return f'<h1>{html_text(view.title)}</h1>\n<p><b class="{severity}">{html_text(view.verdict)}</b></p>'
 
 
 def _findings(survey: Survey, draw: _Pictures) -> Iterator[str]:
@@ -90,12 +99,12 @@ def _findings(survey: Survey, draw: _Pictures) -> Iterator[str]:
         files = ""
         if finding.files:
             more = f"<br>… and {finding.count - len(finding.files):,} more" * (finding.count > len(finding.files))
-            names = "<br>".join(f"<code>{_text(name)}</code>" for name in finding.files)
+            names = "<br>".join(f"<code>{html_text(name)}</code>" for name in finding.files)
             seen = "".join(draw.figure(name) for name in finding.files[:_ODD]) if finding.kind in PICTURED else ""
             files = f'<details><summary>which</summary><div class="row">{seen}</div>{names}{more}</details>'
         items.append(
             f'<li class="{finding.severity}"><b class="{finding.severity}">{finding.severity}</b> '
-            f"{_text(finding.said)}{files}</li>"
+            f"{html_text(finding.said)}{files}</li>"
         )
     yield '<h2>What was found</h2>\n<ul class="findings">' + "\n".join(items) + "</ul>"
 
@@ -137,24 +146,20 @@ def _classes(survey: Survey, draw: _Pictures) -> Iterator[str]:
         return
     yield f"<h2>Some {survey.noun} of each class</h2>"
     for group, of in groupby(survey.examples, key=lambda example: example.group):
-        yield f"<h3>{_text(group or 'without a class')}</h3>"
+        yield f"<h3>{html_text(group or 'without a class')}</h3>"
         for split, examples in groupby(of, key=lambda example: example.split):
             shown = _shown(list(examples), draw)
-            yield f'<div class="row of"><div class="split">{_text(split)}</div>{shown}</div>'
+            yield f'<div class="row of"><div class="split">{html_text(split)}</div>{shown}</div>'
 
 
 def _shown(examples: Sequence[Example], draw: _Pictures) -> str:
     if draw.shown:
         return "".join(draw.figure(example.name) for example in examples)
-    quotes = (f"<blockquote>{_text(example.name[:_TEXT])}</blockquote>" for example in examples)
+    quotes = (f"<blockquote>{html_text(example.name[:_TEXT])}</blockquote>" for example in examples)
     return f"<div>{''.join(quotes)}</div>"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in header)
-    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    head = "".join(f"<th>{html_text(cell)}</th>" for cell in header)
+    body = "".join(f"<tr>{''.join(f'<td>{html_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _text(text: str) -> str:
-    return escape(line(text))

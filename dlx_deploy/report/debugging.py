@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import msgspec
 
 from dlx_deploy.report.table import format_table
 from dlx_deploy.runtime.views import lines_of
 
-__all__ = ["ClippedRange", "DebugView", "LayerRow", "ReadingFinding", "Remedy", "StageScore"]
+__all__ = [
+    "ClippedRange",
+    "ConfusionCell",
+    "DebugView",
+    "Flip",
+    "LayerRow",
+    "ReadingFinding",
+    "Remedy",
+    "StageScore",
+    "changed_cells",
+]
 
 SHOWN = 12
 """Rows of a table in the text; JSON has all."""
+TEXT = 60
+"""Characters of a text in a table."""
 
 
 class StageScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,13 +93,42 @@ class ClippedRange(msgspec.Struct, frozen=True, kw_only=True):
     used: float
 
 
+class Flip(msgspec.Struct, frozen=True, kw_only=True):
+    """A sample that the package answers otherwise. ``direction``: ``lost`` (right in floating point alone), ``won``
+    (right in the package alone) or ``other`` (wrong in both, in other ways).
+
+    ``number``: among those looked at; ``name``: what it is called, if it has a name; ``text``: what it is, if it is a
+    text. ``confidence``: 0..1.
+    """
+
+    number: int
+    name: str
+    text: str
+    direction: Literal["lost", "won", "other"]
+    wanted: str
+    before: str
+    before_confidence: float
+    after: str
+    after_confidence: float
+
+
+class ConfusionCell(msgspec.Struct, frozen=True, kw_only=True):
+    """How often what is ``wanted`` was ``answered``: in floating point and by the package; never 0 in both."""
+
+    wanted: str
+    answered: str
+    before: int
+    after: int
+
+
 class DebugView(msgspec.Struct, frozen=True, kw_only=True):
     """A package beside its network in floating point, which comes from ``reference``.
 
     ``metric``, ``title``: what scores (0..1) are, for machines and for people. ``samples`` of ``given`` were looked at,
     ``noise_samples`` for noise. ``stages``: what the build measured. ``reading``: how preprocessing
     differs, and ``compared``: what was looked at for it. ``layers``: those that win most first; the
-    compressed ones, or all where none is. ``remedy``: ``None`` where no layer wins anything. ``notes``: what else there
+    compressed ones, or all where none is. ``remedy``: ``None`` where no layer wins anything. ``flips``: those that the
+    package is surest of first. ``notes``: what else there
     is to say, a sentence each.
     """
 
@@ -111,6 +153,8 @@ class DebugView(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[LayerRow, ...] = ()
     remedy: Remedy | None = None
     ranges: tuple[ClippedRange, ...] = ()
+    flips: tuple[Flip, ...] = ()
+    confusion: tuple[ConfusionCell, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -121,7 +165,7 @@ class DebugView(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """The scores, then each part under a title of its own."""
-        parts = [lines_of(self._head()), lines_of(self._reading()), *self._layers(), *self._ranges()]
+        parts = [lines_of(self._head()), lines_of(self._reading()), *self._layers(), *self._flips(), *self._ranges()]
         if self.notes:
             parts.append(lines_of(self.notes))
         return "\n\n".join(parts)
@@ -172,6 +216,30 @@ class DebugView(msgspec.Struct, frozen=True, kw_only=True):
             said = f"to have {_names(self.remedy.layers)} in floating point ({_points(self.remedy.won)} here):"
             yield lines_of([said, *(f"  {line}" for line in self.remedy.lines)])
 
+    def _flips(self) -> Iterator[str]:
+        if not self.confusion:
+            return
+        counts = {way: sum(flip.direction == way for flip in self.flips) for way in ("lost", "won", "other")}
+        title = f"flips: {counts['lost']} lost, {counts['won']} won, {counts['other']} wrong in another way"
+        rows = [
+            [
+                flip.direction,
+                flip.name or flip.text[:TEXT] or f"number {flip.number}",
+                flip.wanted,
+                f"{flip.before} ({flip.before_confidence:.0%})",
+                f"{flip.after} ({flip.after_confidence:.0%})",
+            ]
+            for flip in self.flips[:SHOWN]
+        ]
+        more = [f"… and {len(self.flips) - SHOWN} more (--json, --out)"] if len(self.flips) > SHOWN else []
+        table = (
+            [format_table(["", self.noun[:-1], "wanted", "in floating point", "in the package"], rows)] if rows else []
+        )
+        yield "\n".join([lines_of([title]), *table, *more])
+        if changed := changed_cells(self.confusion)[:SHOWN]:
+            told = [f"  {c.wanted} answered as {c.answered}: {c.before:,} before, {c.after:,} after" for c in changed]
+            yield lines_of(["confusions that changed most:", *told])
+
     def _ranges(self) -> Iterator[str]:
         bad = [one for one in self.ranges if one.clipped]
         if not self.ranges:
@@ -194,6 +262,12 @@ class DebugView(msgspec.Struct, frozen=True, kw_only=True):
         header = ["tensor (made by)", "range", "seen", "values", self.noun, "beyond, in widths"]
         more = [f"… and {len(bad) - SHOWN} more (--json)"] if len(bad) > SHOWN else []
         yield "\n".join([lines_of([title]), format_table(header, rows, right=(3, 4, 5)), *more])
+
+
+def changed_cells(cells: Sequence[ConfusionCell]) -> list[ConfusionCell]:
+    """The wrong answers that became more or fewer, those that changed most first."""
+    wrong = [cell for cell in cells if cell.wanted != cell.answered and cell.before != cell.after]
+    return sorted(wrong, key=lambda cell: -abs(cell.after - cell.before))
 
 
 def _percent(score: float) -> str:

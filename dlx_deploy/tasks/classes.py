@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.training.hooks import Metric
     from dlx_deploy.nn.training.losses import Blend, LossFn
+    from dlx_deploy.runtime.tasks.task import Outputs as DeviceOutputs
     from dlx_deploy.tasks.calibration import Calibrated
     from dlx_deploy.tasks.task import Calibration
+    from dlx_deploy.tasks.told import Told
     from dlx_deploy.tasks.verification import Comparison
 
 __all__ = ["Classes"]
@@ -83,6 +85,12 @@ class Classes:
                 f"compares the classes that are not the target: set {HINTON!r}"
             )
         return class_blend(Distillation.of(section))
+
+    def told(self, outputs: Arrays, targets: Arrays, device: DeviceOutputs) -> Told:
+        """The class of each sample, and how sure of it a model is."""
+        from dlx_deploy.tasks.told import told_classes
+
+        return told_classes(outputs, targets, device)
 
     def golden(self, outputs: Arrays, share: float, count: int) -> npt.NDArray[Any]:
         """Rows whose best class leads clearly."""

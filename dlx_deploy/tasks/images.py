@@ -174,6 +174,12 @@ class Images:
 
         return image_readings(inputs, feeds, files)
 
+    def picture(self, inputs: DeviceInputs, feeds: Arrays, row: int) -> bytes:
+        """Sample ``row`` of ``feeds`` as a PNG to be looked at."""
+        from dlx_deploy.tasks.readings import png_of
+
+        return png_of(inputs, feeds, row)
+
     def preprocessing(self, data: Dataset) -> dict[str, Any]:
         """Size, how pictures are brought to it, and normalisation.
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.models.outputs import Outputs
     from dlx_deploy.nn.training.hooks import Metric
     from dlx_deploy.nn.training.losses import Blend, LossFn
+    from dlx_deploy.runtime.tasks.task import Outputs as DeviceOutputs
+    from dlx_deploy.tasks.told import Told
     from dlx_deploy.tasks.verification import Comparison
 
 __all__ = ["Masks"]
@@ -81,6 +83,12 @@ class Masks:
         from dlx_deploy.nn.training.distillation import Distillation
 
         return pixel_blend(Distillation.of(section), section.loss == _WITH_DICE)
+
+    def told(self, outputs: Arrays, targets: Arrays, device: DeviceOutputs) -> Told:
+        """How much of each mask is right, and how sure of its pixels a model is."""
+        from dlx_deploy.tasks.told import told_masks
+
+        return told_masks(outputs, targets, device)
 
     def golden(self, outputs: Arrays, share: float, count: int) -> npt.NDArray[np.int64]:
         """The first ones, as many as are small enough to be packed: a self-test asks for close logits alone."""

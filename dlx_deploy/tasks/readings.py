@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from dlx_deploy.runtime.tasks.task import Inputs
     from dlx_deploy.runtime.untyped import Array
 
-__all__ = ["Reading", "image_readings"]
+__all__ = ["Reading", "image_readings", "png_of"]
 
 _BOXES = (1.0, 256 / 224, 1 / 0.95, 1 / 0.9)
 """Of how much larger the box is than what is cut out of it: networks were trained with one of these, mostly."""
 _MAX_PIXEL = 255
+_SIDE = 112
+"""Pixels of a picture to be looked at: a smaller one is enlarged by a whole factor, so that its pixels show."""
 
 
 class Reading(NamedTuple):
@@ -88,3 +90,26 @@ def _framings(framing: Framing) -> Iterator[tuple[str, str, Framing]]:
     for other, name in sorted(found.items(), key=lambda item: item[1].count(" and ")):
         within = f", box {other.box[0]} x {other.box[1]}" if other.box else ""
         yield name, f"by resize = '{other.resize}', interpolation = '{other.interpolation}'{within}", other
+
+
+def png_of(inputs: Inputs, feeds: Arrays, row: int) -> bytes:
+    """One of the images ``feeds``, uint8[N, H, W, 1 or 3], in its colours, as PNG of about ``_SIDE`` pixels."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from dlx_deploy.runtime.tasks.framing import BGR
+
+    ((_, pixels),) = feeds.items()
+    one = pixels[row]
+    framing: Framing | None = getattr(inputs, "framing", None)
+    if framing is not None and framing.color_order == BGR:
+        one = one[..., ::-1]
+    image = Image.fromarray(np.ascontiguousarray(one[..., 0] if one.shape[-1] == 1 else one))
+    factor = _SIDE / max(image.size)
+    size = [max(round(side * (int(factor) or factor)), 1) for side in image.size]
+    image = image.resize((size[0], size[1]), Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BILINEAR)
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
