@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,13 @@ from dlx_deploy.commands.packages import selftest
 from dlx_deploy.commands.trusting import Trusting, taking_trust
 from dlx_deploy.errors import ConfigError
 
+if TYPE_CHECKING:
+    from dlx_deploy.runtime.package.trust import Trust
+
 __all__ = ["inspect"]
 
 ONNX = ".onnx"
+STDOUT = "-"
 
 
 @taking_trust
@@ -39,6 +43,9 @@ def inspect(
     verify_signature: Annotated[
         bool, typer.Option("--verify-signature", help="Of a package: by --public-key or --certificates.")
     ] = False,
+    sbom: Annotated[
+        Path | None, typer.Option(help="Of a package: write its CycloneDX bill of materials there; -: print it.")
+    ] = None,
     tested: Annotated[bool, typer.Option("--selftest", help="As the command selftest.", hidden=True)] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,8 +56,9 @@ def inspect(
 
     path = Path(what)
     suffix = path.suffix.lower()
-    if (verify_signature or trusting != Trusting()) and (suffix in (*CHECKPOINTS, ONNX) or _is_network(what)):
-        raise ConfigError(f"{what} is no package, and only packages are signed; leave the options of signatures out")
+    asked = verify_signature or trusting != Trusting() or sbom is not None
+    if asked and (suffix in (*CHECKPOINTS, ONNX) or _is_network(what)):
+        raise ConfigError(f"{what} is no package; only packages have --sbom, and signatures: leave those options out")
     if tested:
         selftest(package=path, as_json=as_json, **vars(trusting))
     elif suffix in CHECKPOINTS:
@@ -68,11 +76,31 @@ def inspect(
         from dlx_deploy.report.networks import view_network
 
         print_view(view_network(what, _arguments(argument or ()), classes, (channels, size)), as_json)
+    elif sbom is not None:
+        _write_sbom(path, sbom, trusting.trust(verify_signature), as_json)
     else:
         from dlx_deploy.runtime.commands import actions as commands
         from dlx_deploy.runtime.package.contents import open_package
 
         finish(commands.inspect(open_package(path, trusting.trust(verify_signature)), path), as_json)
+
+
+def _write_sbom(package: Path, out: Path, trust: Trust | None, as_json: bool) -> None:
+    from dlx_deploy.pipeline.digest import canonical_json
+    from dlx_deploy.report.sbom import view_sbom
+    from dlx_deploy.runtime.files import reason, write_atomically
+
+    view = view_sbom(package, str(out), trust)
+    if str(out) == STDOUT:
+        print_view(view, as_json=True)
+        return
+    if out.exists() and out.samefile(package):
+        raise ConfigError(f"--sbom {out} is the package itself; name another file")
+    try:
+        write_atomically(out, canonical_json(view.data))
+    except OSError as e:
+        raise ConfigError(f"--sbom {out}: cannot be written ({reason(e)}); name another file") from e
+    print_view(view, as_json)
 
 
 def _is_network(what: str) -> bool:

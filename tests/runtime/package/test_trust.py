@@ -313,7 +313,7 @@ def test_inspect_says_who_signed(package: Path, trusted: Path, capsys: pytest.Ca
     assert cli.run(["inspect", str(package), "--json", "--public-key", str(trusted)]) == 0
     assert json.loads(capsys.readouterr().out)["signature"]["file"] == str(signature)
     assert cli.run(["inspect", "resnet18", "--verify-signature"]) == 2
-    assert "only packages are signed" in capsys.readouterr().err
+    assert "only packages have --sbom, and signatures" in capsys.readouterr().err
 
 
 def test_a_package_does_not_vouch_for_itself(package: Path, trusted: Path, capsys: pytest.CaptureFixture[str]) -> None:
