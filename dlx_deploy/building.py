@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dlx_deploy.config import Config, Data, load_config
-from dlx_deploy.delivery import deliver, package_path, set_aside
+from dlx_deploy.delivery import deliver, package_path, report_path, set_aside
 from dlx_deploy.devices.choice import device_for
 from dlx_deploy.errors import ConfigError, GateStopped
 from dlx_deploy.pipeline.check import check_build
@@ -25,8 +25,9 @@ from dlx_deploy.pipeline.plan import plan as plan_build
 from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.side_by_side import run_builds
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.report.builds import BuildView, view_build
+from dlx_deploy.report.builds import BuildView, Delivered, view_build
 from dlx_deploy.report.live import LiveWatcher, QuietWatcher
+from dlx_deploy.report.page.beside import write_beside
 from dlx_deploy.report.screen import Screen, stderr_console
 from dlx_deploy.report.stores import CollectedView
 from dlx_deploy.runtime.machine import available_cores
@@ -203,8 +204,10 @@ def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIO
             for build, result in zip(work.builds, results, strict=True):
                 package = None if result.stopped else deliver(result, todo[build.target_name])
                 aside = set_aside(todo[build.target_name], options.say) if package is None else None
+                report = write_beside(result, report_path(todo[build.target_name]), package, options.say)
                 del todo[build.target_name]
-                yield Built(view_build(work.config, result, package, aside), result.stopped)
+                view = view_build(work.config, result, Delivered(package, aside, report))
+                yield Built(view, result.stopped)
     except BaseException:
         for path in todo.values():
             set_aside(path, options.say)

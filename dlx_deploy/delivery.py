@@ -24,7 +24,15 @@ from dlx_deploy.runtime.files import write_atomically
 if TYPE_CHECKING:
     from dlx_deploy.runtime.package.trust import Trust
 
-__all__ = ["StoredOutput", "deliver", "package_path", "set_aside", "stored_output", "stored_teacher"]
+__all__ = [
+    "StoredOutput",
+    "deliver",
+    "package_path",
+    "report_path",
+    "set_aside",
+    "stored_output",
+    "stored_teacher",
+]
 
 READABLE = 0o644
 """Whatever this process gives its own files, a package may be read by all."""
@@ -33,6 +41,11 @@ READABLE = 0o644
 def package_path(config: Config, build: Build, output: Path) -> Path:
     """Where in ``output`` the package of ``build`` goes."""
     return output / f"{config.name}-{config.version}-{build.target_name}.dlx"
+
+
+def report_path(package: Path) -> Path:
+    """Where the report on ``package`` goes."""
+    return package.with_suffix(".report.html")
 
 
 def deliver(result: BuildResult, package: Path) -> Path:
@@ -48,12 +61,14 @@ def deliver(result: BuildResult, package: Path) -> Path:
 
 
 def set_aside(package: Path, say: Callable[[str], None]) -> Path | None:
-    """Rename an earlier build's package and its manifest, which a build without a package must not leave to be shipped.
+    """Rename an earlier build's package, manifest and report, which one without a package must not leave to be shipped.
 
     Gives the package's new path, ``NAME.dlx.superseded``, or ``None`` where there was none; says so, or why it failed.
     """
     moved = None
-    for path in (package, package.with_suffix(".manifest.json")):
+    for path in (package, package.with_suffix(".manifest.json"), report_path(package)):
+        if path == report_path(package) and moved is None:
+            continue  # of a build that a gate stopped
         aside = path.with_name(f"{path.name}.superseded")
         try:
             os.replace(path, aside)

@@ -65,7 +65,7 @@ def test_a_warm_build_finds_every_stage_and_imports_nothing_heavy(built: Path, t
     before = sha256(tmp_path / PACKAGE)
     code = (
         "import sys; from dlx_deploy import cli; code = cli.run(sys.argv[1:]);"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'sklearn'} & set(sys.modules);"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'sklearn', 'matplotlib', 'jinja2'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )
     command = [sys.executable, "-c", code, "build", "--json", *tiny()]
@@ -89,7 +89,7 @@ def test_a_warm_build_for_this_machine_imports_nothing_heavy_either(tmp_path: Pa
     assert dlx(*given, cwd=tmp_path).code == 0
     code = (
         "import sys; from dlx_deploy import cli; code = cli.run(sys.argv[1:]);"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'sklearn'} & set(sys.modules);"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'sklearn', 'matplotlib', 'jinja2'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )
     done = subprocess.run(
@@ -175,7 +175,7 @@ def test_a_damaged_student_fails_the_gate_and_is_not_packaged(built: Path, tmp_p
     assert (summary["status"], summary["package"]) == ("stopped by a gate", None)
     assert {r["model"] for r in summary["results"]["rows"]} == {"teacher", "student", "quantized"}
     assert "error: verify: accuracy drop" in done.err
-    assert not (tmp_path / "dist").exists()
+    assert [path.suffixes[-2:] for path in (tmp_path / "dist").iterdir()] == [[".report", ".html"]]
     status = here("status")
     assert "stopped by a gate" in status.out
     assert "gate accuracy: fail." in status.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def test_a_broken_teacher_is_not_packaged(built: Path, tmp_path: Path, here: Her
     assert again.startswith("verify: quantized, which the gate lets into the package if it passes, is right on ")
     assert note.startswith("teacher: the teacher is right on ")
     assert f"warning: {note}" in done.err
-    assert not (tmp_path / "dist").exists()
+    (report,) = (tmp_path / "dist").iterdir()  # and nothing that could be shipped
+    assert report.name == f"{Path(NAME).stem}.report.html"
+    assert '<b class="badge fail">fail</b>' in report.read_text(encoding="utf-8")
     done = here("build", "--json", *tiny(broken, *QUICK, "gate.allow_chance=true"))
     assert done.code == 0, done.err
     assert gates(done.out) == {"accuracy": "pass"}
@@ -79,7 +82,10 @@ def test_an_earlier_package_is_moved_aside(
     with monkeypatch.context() as patch:
         done = here("build", *spoil(broken, patch))
         assert done.code in code, done.err
-        assert listed(tmp_path) == [f"{NAME}.superseded", f"{Path(NAME).stem}.manifest.json.superseded"]
+        report = f"{Path(NAME).stem}.report.html"
+        aside = [f"{NAME}.superseded", f"{Path(NAME).stem}.manifest.json.superseded", f"{report}.superseded"]
+        stopped = [report] if broken == "gate" else []  # that is when people need it
+        assert listed(tmp_path) == sorted([*aside, *stopped])
         assert (tmp_path / "dist" / f"{NAME}.superseded").read_bytes() == before
         assert "is of an earlier build, and this one made no package: moved to" in done.err
         again = here("build", *spoil(broken, patch))
@@ -119,6 +125,35 @@ def test_a_package_is_never_there_without_its_manifest(built: Path, tmp_path: Pa
     assert done.code == 5
     assert "the stages are kept: name another folder with --output" in done.err
     assert not (tmp_path / PACKAGE).exists()
+
+
+def test_a_report_that_cannot_be_drawn_stops_no_build(
+    built: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    report = (tmp_path / PACKAGE).with_suffix(".report.html")
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert here("build", *tiny("gate.max_drop=0.8")).code == 0
+    assert not report.exists()  # that of the build before is not this one's
+    told = here("build", *tiny("gate.max_drop=0.8"))
+    assert "warning: no report is written: the HTML report needs jinja2" in told.err
+    assert "Report:" not in told.out
+    monkeypatch.undo()
+    report.mkdir()  # so it cannot be written
+    monkeypatch.chdir(tmp_path)
+    assert "warning: no report is written: " in here("build", *tiny()).err
+
+
+def test_a_report_is_written_where_something_changed(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    report = (tmp_path / PACKAGE).with_suffix(".report.html")
+    first = report.read_text(encoding="utf-8")
+    report.write_text(first + "<!-- kept -->", encoding="utf-8")
+    told = here("build", *tiny())
+    assert f"\nReport: {report.relative_to(tmp_path)}\n" in told.out
+    assert report.read_text(encoding="utf-8") == first + "<!-- kept -->"
+    assert here("build", *tiny("gate.max_drop=0.8")).code == 0
+    assert "budget 80.00 points" in report.read_text(encoding="utf-8")
 
 
 def test_only_what_did_not_pass_is_moved(built: Path, tmp_path: Path, here: Here) -> None:

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlx_deploy.commands.options import ConfigOption, JsonOption, SetOption, print_view, say
-from dlx_deploy.errors import ConfigError
+from dlx_deploy.commands.options import ConfigOption, JsonOption, SetOption, check_page, print_view, say, write_page
 
 if TYPE_CHECKING:
     from dlx_deploy.config import Config
 
 __all__ = ["data"]
-
-_PAGES = (".html", ".htm")
 
 
 def data(
@@ -34,14 +31,14 @@ def data(
     from dlx_deploy.report.screen import showing
     from dlx_deploy.tasks import survey
 
-    if html is not None and html.suffix.lower() not in _PAGES:
-        raise ConfigError(f"--html {html}: must end in {' or '.join(_PAGES)}, so that no other file is replaced")
+    if html is not None:
+        check_page(html)
     meant = _meant(config, path, overrides or [])
     with showing("data") as progress:
         surveyed = survey(meant.data, meant.seed, progress, meant.gate)
         page = contact_sheet(surveyed, progress) if html is not None else ""
     if html is not None:
-        _write(html, page)
+        write_page(html, page)
     view = SurveyView(surveyed.survey)
     print_view(view, as_json)
     if view.failure:
@@ -63,13 +60,3 @@ def _meant(config: Path | None, path: Path | None, overrides: list[str]) -> Conf
         say(f"{path}: nothing to train on, so it is looked at as what a finished network is judged by")
         return load_config(None, [*given, "data.use='evaluation'", *overrides])
     return loaded
-
-
-def _write(path: Path, page: str) -> None:
-    from dlx_deploy.runtime.files import write_atomically
-
-    try:
-        write_atomically(path, page.encode("utf-8"))
-    except OSError as e:
-        raise ConfigError(f"--html {path}: cannot be written ({e.strerror}); name another file") from e
-    say(f"{path} written; open it in a browser")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.terminal import show, talk
 from dlx_deploy.runtime.words import line
 
@@ -37,9 +38,11 @@ __all__ = [
     "TargetOption",
     "ThreadsOption",
     "WriteConfigOption",
+    "check_page",
     "finish",
     "print_view",
     "say",
+    "write_page",
 ]
 
 ConfigOption = Annotated[
@@ -88,6 +91,7 @@ AcceptHazardsOption = Annotated[
 CacheOption = Annotated[Path | None, typer.Option("--cache", help="Where engines are kept.")]
 
 DEFAULT_STORE = Path(".dlx")
+_PAGES = (".html", ".htm")
 
 
 def say(text: str) -> None:
@@ -100,6 +104,31 @@ def print_view(view: View, as_json: bool) -> None:
     from dlx_deploy.report.view import to_json
 
     show(to_json(view.data) if as_json else view.text)
+
+
+def check_page(path: Path) -> None:
+    """Refuses a file that is no page.
+
+    Raises:
+        ConfigError: its name ends otherwise.
+    """
+    if path.suffix.lower() not in _PAGES:
+        raise ConfigError(f"--html {path}: must end in {' or '.join(_PAGES)}, so that no other file is replaced")
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write what ``--html`` asks for.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    from dlx_deploy.runtime.files import write_atomically
+
+    try:
+        write_atomically(path, page.encode("utf-8"))
+    except OSError as e:
+        raise ConfigError(f"--html {path}: cannot be written ({e.strerror}); name another file") from e
+    say(f"{path} written; open it in a browser")
 
 
 def finish(view: CommandView, as_json: bool) -> None:

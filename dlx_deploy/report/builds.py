@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -16,7 +17,7 @@ from dlx_deploy.report.table import LOST, format_bytes, format_seconds
 from dlx_deploy.runtime.words import line
 from dlx_deploy.tasks.verification import REFERENCE
 
-__all__ = ["BuildView", "EngineSummary", "PrecisionSummary", "view_build"]
+__all__ = ["BuildView", "Delivered", "EngineSummary", "PrecisionSummary", "view_build"]
 
 
 class EngineSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +36,17 @@ class PrecisionSummary(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Delivered(NamedTuple):
+    """What lies in the user's folder: the package, where an earlier one is now, the report; ``None``: there is none."""
+
+    package: Path | None
+    superseded: Path | None = None
+    report: Path | None = None
+
+
 class BuildView(msgspec.Struct, frozen=True, kw_only=True):
-    """One target's build. ``package`` is None where a gate stopped it; ``superseded``: where an older one is now.
+    """One target's build. ``package`` is None where a gate stopped it; ``superseded``: where an older one is now;
+    ``report``: for people, None where it could not be written.
 
     ``data_lost``: what of the user's data was not used, or stands where it should not; metric → how many.
     """
@@ -54,6 +64,7 @@ class BuildView(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineSummary
     precision: PrecisionSummary
     data_lost: dict[str, int]
+    report: str | None = None
     size_bytes: int | UnsetType = UNSET
     teacher_size_ratio: float | UnsetType = UNSET
 
@@ -70,7 +81,9 @@ class BuildView(msgspec.Struct, frozen=True, kw_only=True):
         data = [f"Data: {lost}."] if lost else []
         precision = f"Precision: {self.precision.plan.upper()}; {self.precision.reason}."
         done = f"{self.ran} stages ran, {self.cached} cached, {format_seconds(self.seconds)}"
-        return "\n".join([self.results.text, *gates, *data, precision, *self._engine(), f"{self._made()}; {done}"])
+        report = [f"Report: {line(self.report)}"] if self.report else []
+        made = f"{self._made()}; {done}"
+        return "\n".join([self.results.text, *gates, *data, precision, *self._engine(), *report, made])
 
     def _engine(self) -> list[str]:
         if self.engine.status == "none":
@@ -91,8 +104,9 @@ class BuildView(msgspec.Struct, frozen=True, kw_only=True):
         return f"no package: a gate did not pass ({missed}){moved}"
 
 
-def view_build(config: Config, result: BuildResult, package: Path | None, superseded: Path | None = None) -> BuildView:
-    """What a build came to; ``package`` and ``superseded`` as in a ``BuildView``."""
+def view_build(config: Config, result: BuildResult, delivered: Delivered) -> BuildView:
+    """What a build came to, and what of it the user has."""
+    package, superseded, report = delivered
     manifest, compiled = result.manifest, result.outputs["compile"]
     ran = sum(entry.status == "ran" for entry in manifest.steps)
     results = read_results(manifest.target_name, result.outputs["verify"], config, package is not None)
@@ -104,6 +118,7 @@ def view_build(config: Config, result: BuildResult, package: Path | None, supers
         status=manifest.status,
         package=None if package is None else str(package),
         superseded=str(superseded) if superseded else None,
+        report=str(report) if report else None,
         seconds=manifest.seconds,
         ran=ran,
         cached=len(manifest.steps) - ran,

@@ -1,0 +1,90 @@
+"""The reports that somebody asks for, by the names of targets or packages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.manifest import SCHEMA, Manifest, latest_manifests
+from dlx_deploy.pipeline.store import Store
+from dlx_deploy.report.page.gather import outputs_of, report_of_build
+from dlx_deploy.report.page.packaged import report_of_package
+from dlx_deploy.report.page.report import BuildReport
+from dlx_deploy.runtime.schemas import newer_schema
+from dlx_deploy.targets import load_target
+
+__all__ = ["ReportsView", "view_reports"]
+
+PACKAGE = ".dlx"
+
+
+class ReportsView(msgspec.Struct, frozen=True):
+    """One report or several."""
+
+    reports: tuple[BuildReport, ...]
+
+    @property
+    def data(self) -> tuple[BuildReport, ...]:
+        """All of them."""
+        return self.reports
+
+    @property
+    def text(self) -> str:
+        """One below the other."""
+        return "\n\n\n".join(report.text for report in self.reports)
+
+    @property
+    def html(self) -> str:
+        """The page.
+
+        Raises:
+            EnvironmentMissing: what draws pages is not installed.
+        """
+        from dlx_deploy.report.page.render import render
+        from dlx_deploy.report.page.sections import page_of
+
+        (report,) = self.reports
+        return render(page_of(report, hashlib.sha256(canonical_json(report)).hexdigest()))
+
+
+def view_reports(asked: Sequence[str], store: Path) -> ReportsView:
+    """The reports on the targets and packages ``asked`` for, or on the newest build of each target.
+
+    Raises:
+        ConfigError: nothing was built for one of them. PackageError: a file is no package.
+    """
+    opened = Store(store)
+    builds = latest_manifests(opened)
+    if not asked and not builds:
+        raise ConfigError(f"no build in {store}; start one with: dlx-deploy build, or name a package")
+    return ReportsView(tuple(_report(what, builds, opened) for what in asked or builds))
+
+
+def _report(what: str, builds: dict[str, Manifest], store: Store) -> BuildReport:
+    path = Path(what)
+    if path.suffix == PACKAGE or path.is_file():
+        manifest = _manifest_of(path)
+        if manifest is None:
+            return report_of_package(path)
+        return report_of_build(manifest, outputs_of(manifest, store), path)
+    name = what if what in builds else load_target(what).profile.name
+    if name not in builds:
+        built = ", ".join(builds) or "none"
+        raise ConfigError(f"{what}: no build for it in {store.root}; there are those for: {built}; or name a package")
+    return report_of_build(builds[name], outputs_of(builds[name], store))
+
+
+def _manifest_of(package: Path) -> Manifest | None:
+    """The manifest that lies beside a package, if it is the record of the build that wrote these very bytes."""
+    try:
+        manifest = msgspec.json.decode(package.with_suffix(".manifest.json").read_bytes(), type=Manifest)
+        digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    made = {output.digest for step in manifest.steps for output in step.outputs.values()}
+    return manifest if digest in made and not newer_schema(manifest.schema, SCHEMA) else None

@@ -1,0 +1,64 @@
+"""The report beside a package: ``NAME.report.html``, written where what it is drawn from has changed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import dlx_deploy
+from dlx_deploy.errors import DlxError
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.execution import BuildResult
+from dlx_deploy.pipeline.manifest import Manifest
+from dlx_deploy.runtime.files import write_atomically
+
+__all__ = ["LAYOUT", "identity_of", "write_beside"]
+
+LAYOUT = 1
+"""Raised when the same build would be drawn otherwise."""
+_READABLE = 0o644
+_HEAD_BYTES = 1024
+"""In so many is the identity of a page."""
+
+
+def identity_of(manifest: Manifest) -> str:
+    """The digest of all that a report says of a build but for when it was built again and took which results."""
+    steps = [(step.step, step.key, step.outputs, step.metrics) for step in manifest.steps]
+    said = (manifest.status, manifest.error, manifest.gates, manifest.notes)
+    content = (LAYOUT, dlx_deploy.__version__, manifest.target, manifest.config, manifest.host, steps, said)
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def write_beside(result: BuildResult, path: Path, package: Path | None, say: Callable[[str], None]) -> Path | None:
+    """Write the report on a build that ended to ``path``, or leave that which is there; ``None`` where there is none.
+
+    ``package``: what the build made, if it made one. A report that cannot be drawn or written stops no build: ``say``
+    tells why.
+    """
+    identity = identity_of(result.manifest)
+    if _is_of(path, identity):
+        return path
+    try:
+        from dlx_deploy.report.page.gather import report_of_build
+        from dlx_deploy.report.page.render import render
+        from dlx_deploy.report.page.sections import page_of
+
+        report = report_of_build(result.manifest, result.outputs, package)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, render(page_of(report, identity)).encode(), _READABLE)
+    except (DlxError, OSError) as e:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # one of an earlier build is no report on this one
+        say(f"warning: no report is written: {e}")
+        return None
+    return path
+
+
+def _is_of(path: Path, identity: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return f'content="{identity}"'.encode() in file.read(_HEAD_BYTES)
+    except OSError:
+        return False

@@ -1,0 +1,197 @@
+"""The plots of the page on one build, each with what it shows in words and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from dlx_deploy.report.page.facts import Candidate, Layers, Models, TrialPoint
+from dlx_deploy.report.page.parts import Figure, Table
+from dlx_deploy.report.page.svg import COLOURS, canvas, svg_of
+from dlx_deploy.report.table import format_bytes, format_ms
+from dlx_deploy.runtime.words import line, percent, points
+from dlx_deploy.stages.support.results import Timing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["latencies", "sensitivities", "spent", "strip", "tried", "waterfall"]
+
+_MOST_BARS = 30
+"""Layers in a plot; the table behind it has all."""
+_MOST_NAME = 34
+"""Characters of a name in a plot."""
+
+
+def spent(models: Models) -> Figure:
+    """Each model's drop with its one-sided bound, against the budget."""
+    rows = [row for row in models.candidates if row.drop is not None and row.drop_upper is not None]
+    budget = 100 * (models.max_drop or 0.0)
+    level = f"{100 * models.confidence:g} % confidence"
+    title = f"Drop against the teacher in points: measured, and its upper bound at {level}; the line is the budget."
+    with canvas(7.2, 0.75 + 0.3 * len(rows)) as plot:
+        axes = plot.add_subplot()
+        for y, row in enumerate(rows):
+            value, upper = 100 * (row.drop or 0.0), 100 * (row.drop_upper or 0.0)
+            colour = COLOURS["one"] if upper <= budget else COLOURS["fail"]
+            axes.plot([value, upper], [y, y], color=colour, linewidth=2.5)
+            axes.plot([value], [y], "o", color=colour)
+            axes.plot([upper], [y], "|", color=colour, markersize=11, markeredgewidth=2)
+        axes.axvline(budget, color=COLOURS["fail"], linestyle="--", linewidth=1.2)
+        axes.axvline(0, color=COLOURS["line"], linewidth=1)
+        axes.annotate(
+            f"budget {budget:g}",
+            (budget, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=COLOURS["fail"],
+            va="bottom",
+        )
+        _named(axes, [row.model for row in rows])
+        axes.set_xlabel("points")
+        said = "; ".join(f"{row.model} {points(row.drop or 0)}, at most {points(row.drop_upper or 0)}" for row in rows)
+        svg = svg_of(plot, "spent", title, f"Budget {budget:g} points. {line(said)}.")
+    cells = [[row.model, points(row.drop or 0), points(row.drop_upper or 0)] for row in rows]
+    return Figure("spent", title, svg, Table(["model", "drop", "at most"], cells, right=(1, 2), folded="The numbers"))
+
+
+def waterfall(models: Models, table: Table) -> Figure:
+    """Accuracy, latency and size, from the teacher down to what is shipped."""
+    rows, title = models.candidates, f"{_capital(line(models.title))}, latency and size, stage by stage."
+    panels: list[tuple[str, Callable[[Candidate], float | None], Callable[[float], str]]] = [
+        (f"{line(models.title)}, %", lambda row: 100 * row.score, lambda value: f"{value:.2f}"),
+        ("size of the ONNX, MiB", lambda row: row.size_bytes / 2**20, lambda value: format_bytes(value * 2**20)),
+    ]
+    if any(row.latency for row in rows):
+        panels.insert(1, ("latency p50, ms", lambda row: row.p50_ms, format_ms))
+    with canvas(8.6, 0.8 + 0.34 * len(rows)) as plot:
+        drawn = plot.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (label, value, written) in zip(drawn, panels, strict=True):
+            values = [value(row) or 0.0 for row in rows]
+            colours = [COLOURS["two" if row.chosen else "one"] for row in rows]
+            bars = axes.barh(range(len(rows)), values, color=colours, height=0.62)
+            axes.bar_label(bars, [written(number) for number in values], padding=3, color=COLOURS["fg"])
+            axes.set_xlim(0, max(values, default=1.0) * 1.38 or 1.0)
+            axes.set_title(label, loc="left", fontsize=9)
+            axes.set_xticks([])
+            axes.spines["bottom"].set_visible(False)
+        _named(drawn[0], [row.model for row in rows])
+        said = "; ".join(
+            f"{row.model} {percent(row.score)}, {format_ms(row.p50_ms)}, {format_bytes(row.size_bytes)}" for row in rows
+        )
+        svg = svg_of(plot, "waterfall", title, line(said) + ".")
+    return Figure("waterfall", title, svg, table)
+
+
+def latencies(models: Models, table: Table) -> Figure:
+    """Each model's p50 and p90 with its bounds, or the range of an estimate."""
+    known = [(row, row.latency) for row in models.candidates if row.latency is not None]
+    estimated = any(row.is_estimate for row, _ in known)
+    measured = "Latency: p50 (dot), p90 (bar) and the bounds on p90 (line)."
+    title = "Latency: the estimate and its range." if estimated else measured
+    with canvas(7.2, 0.75 + 0.3 * len(known)) as plot:
+        axes = plot.add_subplot()
+        for y, (row, timing) in enumerate(known):
+            _time(axes, y, timing, COLOURS["two" if row.chosen else "one"])
+        axes.set_xlim(left=0)
+        _named(axes, [row.model for row, _ in known])
+        axes.set_xlabel("ms")
+        axes.grid(axis="x", alpha=0.6)
+        said = "; ".join(f"{row.model} p50 {format_ms(of.p50_ms)}, p90 {format_ms(of.p90_ms)}" for row, of in known)
+        svg = svg_of(plot, "latencies", title, line(said) + ".")
+    return Figure("latencies", title, svg, table)
+
+
+def _time(axes: Axes, y: int, timing: Timing, colour: str) -> None:
+    """A row: the range of an estimate, or p90 and its bounds; a bound that is not known ends at p90."""
+    low, high = timing.low_ms, timing.high_ms
+    if timing.p90_ms is not None:
+        low, high = timing.p90_lower_ms or timing.p90_ms, timing.p90_upper_ms or timing.p90_ms
+        axes.plot([timing.p90_ms], [y], "|", color=colour, markersize=12, markeredgewidth=2)
+    if low is not None and high is not None:
+        axes.plot([low, high], [y, y], color=colour, linewidth=2.5)
+    axes.plot([timing.p50_ms], [y], "o", color=colour)
+
+
+def strip(layers: Layers, table: Table) -> Figure:
+    """The precision of every layer, in the order of the graph."""
+    kinds = list(dict.fromkeys(layer.precision for layer in layers.layers))
+    title = "Precision of every layer, in the order of the graph from left to right."
+    with canvas(8.6, 0.9) as plot:
+        axes = plot.add_subplot()
+        names = ("one", "two", "three", "four", "soft")
+        for kind, name in zip(kinds, names * len(kinds), strict=False):
+            at = [(i, 0.86) for i, layer in enumerate(layers.layers) if layer.precision == kind]
+            axes.broken_barh(at, (0, 1), facecolors=COLOURS[name], label=kind.upper())
+        axes.set_xlim(0, len(layers.layers))
+        axes.axis("off")
+        plot.legend(loc="outside upper left", ncols=max(len(kinds), 1), handlelength=1)
+        said = "; ".join(
+            f"{sum(layer.precision == kind for layer in layers.layers)} layers in {kind.upper()}" for kind in kinds
+        )
+        svg = svg_of(plot, "strip", title, line(said) + ".")
+    return Figure("strip", title, svg, table)
+
+
+def sensitivities(layers: Layers, table: Table) -> Figure:
+    """The layers that cost most in INT8."""
+    known = sorted((x for x in layers.layers if x.sqnr_db is not None), key=lambda layer: layer.sqnr_db or 0.0)
+    shown = known[:_MOST_BARS]
+    title = f"The {len(shown)} layers that cost most in INT8: SQNR of the answers in dB, the lower the costlier."
+    with canvas(7.2, 0.8 + 0.2 * len(shown)) as plot:
+        axes = plot.add_subplot()
+        for restored, name, label in ((False, "one", "in INT8"), (True, "two", "restored to floating point")):
+            at = [i for i, layer in enumerate(shown) if layer.restored is restored]
+            if at:
+                axes.barh(at, [shown[i].sqnr_db or 0.0 for i in at], color=COLOURS[name], height=0.7, label=label)
+        _named(axes, [layer.name for layer in shown])
+        axes.set_xlabel("dB")
+        plot.legend(loc="outside upper right", ncols=2)
+        said = ", ".join(f"{layer.name} {layer.sqnr_db:.1f} dB" for layer in shown[:5])
+        svg = svg_of(plot, "sensitivities", title, line(said) + ".")
+    return Figure("sensitivities", title, svg, Table(table.header, table.rows, table.right, folded="Every layer"))
+
+
+def tried(trials: Sequence[TrialPoint], title: str, table: Table) -> Figure:
+    """Latency against the score of every graph that was tried, and the Pareto front."""
+    timed = sorted(
+        (trial for trial in trials if trial.latency_ms is not None), key=lambda t: (t.latency_ms or 0, -t.score)
+    )
+    front = [trial for i, trial in enumerate(timed) if all(trial.score > faster.score for faster in timed[:i])]
+    says = "Graphs that were tried: latency against the score on the validation split; the line is the Pareto front."
+    with canvas(7.2, 3.4) as plot:
+        axes = plot.add_subplot()
+        axes.plot(
+            [t.latency_ms or 0 for t in front], [100 * t.score for t in front], color=COLOURS["soft"], linewidth=1.2
+        )
+        for trial in timed:
+            colour, marker = COLOURS["two" if trial.chosen else "one"], "D" if trial.chosen else "o"
+            face = colour if trial.verdict == "met" else "none"
+            at = (trial.latency_ms or 0.0, 100 * trial.score)
+            axes.plot(*at, marker, color=colour, markerfacecolor=face, markersize=7)
+            axes.annotate(str(trial.restored), at, xytext=(6, 4), textcoords="offset points", color=COLOURS["dim"])
+        axes.set_xlabel("latency, ms")
+        axes.set_ylabel(f"{line(title)}, %")
+        axes.grid(alpha=0.6)
+        how = "Numbers: layers restored; filled: within the budget; diamond: chosen"
+        said = f"{len(timed)} graphs, {len(front)} on the front. {how}"
+        svg = svg_of(plot, "tried", says, said + ".")
+    return Figure("tried", f"{says} {said}.", svg, table)
+
+
+def _named(axes: Axes, names: Sequence[str]) -> None:
+    """A row for each name, the first on top."""
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(length=0)
+
+
+def _short(name: str) -> str:
+    """The end of a long name, which tells layers apart."""
+    name = line(name)
+    return name if len(name) <= _MOST_NAME else f"…{name[1 - _MOST_NAME :]}"
+
+
+def _capital(title: str) -> str:
+    return title.capitalize() if title.islower() else title

@@ -1,0 +1,112 @@
+"""The report of one build: a typed value with three renderings, text, JSON and HTML."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.report.page.facts import (
+    Candidate,
+    DataSeen,
+    Layers,
+    Models,
+    Origin,
+    Quantization,
+    StepSeen,
+    Verdicts,
+)
+from dlx_deploy.report.table import format_bytes, format_ms, format_seconds, format_table
+from dlx_deploy.runtime.views import lines_of
+from dlx_deploy.runtime.words import percent
+
+__all__ = ["WORDS", "BuildReport", "candidate_rows", "gate_line"]
+
+WORDS = {
+    "pass": "every budget is met",
+    "fail": "a budget is missed",
+    "undecided": "a budget is neither met nor missed: more samples or timings would tell",
+    "pending": "what was judged is met; the target has yet to judge the rest",
+    "unfinished": "the build did not come to its end",
+}
+"""What an outcome means."""
+
+
+class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One build for one target. What is ``None`` was not kept: of a package alone, or of a build that ended early."""
+
+    name: str
+    version: str
+    target: str
+    target_title: str
+    verdicts: Verdicts
+    models: Models | None
+    layers: Layers | None
+    quantization: Quantization | None
+    data_set: DataSeen | None = msgspec.field(name="data")
+    steps: tuple[StepSeen, ...]
+    origin: Origin
+    schema: int = 1
+
+    @property
+    def title(self) -> str:
+        """Which build it is."""
+        return f"{self.name} {self.version} for {self.target}".strip()
+
+    @property
+    def data(self) -> BuildReport:
+        """All of it."""
+        return self
+
+    @property
+    def text(self) -> str:
+        """The verdicts, the models, and where it comes from."""
+        head = [f"{self.title}: {self.verdicts.outcome.upper()}, {WORDS[self.verdicts.outcome]}"]
+        head += [gate_line(gate) for gate in self.verdicts.gates]
+        head += [f"error: {self.verdicts.error}"] if self.verdicts.error else []
+        head += [f"note {note}" for note in self.verdicts.notes]
+        parts = [lines_of(head), *self._models(), *self._steps()]
+        facts = [f"{label}: {value}" for label, value in self.origin.facts.items()]
+        return "\n\n".join([*parts, lines_of(facts)])
+
+    def _models(self) -> list[str]:
+        if self.models is None:
+            return []
+        header, rows = candidate_rows(self.models)
+        where = f"Latency at batch 1: {self.models.latency_kind}, {self.models.latency_where}."
+        said = [where] if self.models.latency_kind else []
+        said += [f"Distillation: {self.models.distillation}."] if self.models.distillation else []
+        return ["\n".join([format_table(header, rows, right=range(1, len(header))), lines_of(said)]).rstrip()]
+
+    def _steps(self) -> list[str]:
+        rows = [
+            [step.step, step.status, format_seconds(step.seconds), format_bytes(step.size_bytes), step.key[:12]]
+            for step in self.steps
+        ]
+        return [format_table(["stage", "", "took", "size", "key"], rows, right=(2, 3))] if rows else []
+
+
+def gate_line(gate: GateResult) -> str:
+    """A verdict as a line."""
+    return f"gate {gate.gate}: {gate.verdict}. {gate.text}"
+
+
+def candidate_rows(models: Models) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a table of all models."""
+    bound = f"at most ({100 * models.confidence:g} %)"
+    header = ["model", models.title, "drop", bound, "size", "parameters", "MACs", "p50", "p90"]
+    return header, [_cells(row) for row in models.candidates]
+
+
+def _cells(row: Candidate) -> list[str]:
+    p90_ms = row.latency.p90_ms if row.latency else None
+    return [
+        ("→ " if row.chosen else "") + row.model,
+        percent(row.score),
+        "" if row.drop is None else f"{100 * row.drop:.2f}",
+        "" if row.drop_upper is None else f"{100 * row.drop_upper:.2f}",
+        format_bytes(row.size_bytes),
+        f"{row.parameters:,}",
+        f"{row.macs:,}",
+        ("~" if row.is_estimate else "") + format_ms(row.p50_ms),
+        "pending" if row.is_estimate else format_ms(p90_ms),
+    ]
