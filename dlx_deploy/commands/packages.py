@@ -54,6 +54,12 @@ def verify(
     max_class_drop: Annotated[
         float | None, typer.Option(help="Budget of each class; the package's own by default, if it has one.")
     ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="The package released before: is this one worse?", metavar="DLX")
+    ] = None,
+    max_regression: Annotated[
+        float | None, typer.Option(help="Budget against the baseline; that of --max-drop by default.")
+    ] = None,
     confidence: Annotated[float | None, typer.Option(help="For instance 0.95; the package's own by default.")] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Teacher's ONNX, for images the package does not know; else the store's.")
@@ -73,6 +79,8 @@ def verify(
         "min-accuracy": min_accuracy,
         "max-flips": max_flips,
         "max-class-drop": max_class_drop,
+        "baseline": baseline,
+        "max-regression": max_regression,
         "confidence": confidence,
         "teacher": teacher,
     }

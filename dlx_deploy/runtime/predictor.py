@@ -46,7 +46,7 @@ class Predictor:
     def __init__(
         self, package: Package, options: BackendOptions = DEFAULTS, say: Optional[Callable[[str], None]] = None
     ) -> None:
-        self.package = package
+        self.package, self.options = package, options
         wrong = missing_dot_product(package.meta)
         if wrong:
             raise BackendMissing(wrong)

@@ -5,30 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Callable, Optional, Sequence
 
+import numpy as np
+
 from ..backends.choice import met_hazards
 from ..errors import TeacherNeeded
 from ..files import PathLike
 from ..package.contents import Package
+from ..package.trust import Trust
 from ..predictor import Predictor
-from ..tasks.arrays import count_of
+from ..tasks.arrays import count_of, rows_of
 from ..tasks.source import Sample
 from ..tasks.task import Budgets, PredictOptions
 from ..telling import telling
 from .asked import listed
+from .baseline import baseline_predictor, judge_regression
 from .bench import BenchOptions, bench_package
 from .bench_view import BenchView
 from .parity import Parity, check_parity
 from .predicting import answered
 from .selftest import self_test
 from .verify import PassedOver, teacher_outputs, verify_package
-from .views import EngineView, PackageView, PredictionsView, SelfTestView, VerifyView
+from .verify_view import VerifyView
+from .views import EngineView, PackageView, PredictionsView, SelfTestView
 
 __all__ = ["VerifyOptions", "bench", "engine", "inspect", "listed", "predict", "selftest", "verify"]
 
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """What ``verify`` compares with; ``None`` takes the package's own budgets and reference table."""
+    """What ``verify`` compares with; ``None`` takes the package's own budgets and reference table.
+
+    ``baseline``: a package that was released before; from it, ``max_regression`` is what ``max_drop`` is from the
+    teacher, and the same where it is ``None``. ``trust``: whose signatures it must have, as the package itself.
+    """
 
     max_drop: Optional[float] = None
     confidence: Optional[float] = None
@@ -37,6 +46,9 @@ class VerifyOptions:
     min_accuracy: Optional[float] = None
     max_flips: Optional[float] = None
     max_class_drop: Optional[float] = None
+    baseline: Optional[PathLike] = None
+    max_regression: Optional[float] = None
+    trust: Optional[Trust] = None
 
     def budgets(self, own: Budgets) -> Budgets:
         """The package's ``own`` budgets with those that were given in their place."""
@@ -109,6 +121,9 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
     """
     with telling(predictor.say, "verify") as predictor.tell:
         package = predictor.package
+        baseline, most = None, options.max_regression
+        if options.baseline is not None:
+            baseline = baseline_predictor(predictor, options.baseline, predictor.options, options.trust)
         given, targets = package.task.load_labelled(data)
         feeds, teacher = predictor.read(given), None
         if options.teacher is not None:
@@ -117,8 +132,14 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
         budgets = options.budgets(package.budgets)
         names = package.task.names or (lambda _: ())
         try:
-            judgement, passed_over = verify_package(predictor, feeds, targets, budgets, teacher, parity)
+            seen = verify_package(predictor, feeds, targets, budgets, teacher, parity)
         except TeacherNeeded as e:
             raise e.of(names(data)) from e
-        left = PassedOver.of(passed_over, count_of(feeds), names(data)) if passed_over else None
-        return VerifyView(package, judgement, None if parity is None else parity.result(), left)
+        regression = None
+        if baseline is not None:
+            rows = np.delete(np.arange(count_of(feeds)), seen.passed_over)
+            asked = Budgets(budgets.max_drop if most is None else most, budgets.confidence)
+            judged = rows_of(feeds, rows), rows_of(targets, rows)
+            regression = judge_regression(predictor, baseline, *judged, seen.statistic, asked)
+        left = PassedOver.of(seen.passed_over, count_of(feeds), names(data)) if seen.passed_over else None
+        return VerifyView(package, seen.judgement, None if parity is None else parity.result(), left, regression)

@@ -84,6 +84,7 @@ def view_of(command: Sequence[str], package: str) -> CommandView:
 
 def _run(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> CommandView:
     package = open_package(path, trust)
+    arguments.trust = trust
     arguments.command = ALIASES.get(arguments.command, arguments.command)
     if arguments.command in (None, "inspect"):
         return commands.inspect(package, path)
@@ -175,6 +176,10 @@ def _parser(archive_path: Optional[str]) -> argparse.ArgumentParser:
     )
     verify.add_argument(
         "--max-class-drop", type=float, metavar="X", help="budget of each class (default: the package's, if it has one)"
+    )
+    verify.add_argument("--baseline", metavar="DLX", help="the package released before: is this one worse?")
+    verify.add_argument(
+        "--max-regression", type=float, metavar="X", help="budget against the baseline (default: as --max-drop)"
     )
     verify.add_argument("--confidence", type=float, metavar="X", help="for instance 0.95 (default: the package's)")
     verify.add_argument("--teacher", metavar="ONNX", help="answers for inputs that the package does not know")

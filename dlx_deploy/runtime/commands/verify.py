@@ -28,10 +28,14 @@ __all__ = ["PassedOver", "Verified", "teacher_outputs", "verify_package"]
 
 
 class Verified(NamedTuple):
-    """The judgement, and the numbers of the samples that it does not rest on: those beside the build's test split."""
+    """The judgement, and the numbers of the samples that it does not rest on: those beside the build's test split.
+
+    ``statistic``: the package's, of the others.
+    """
 
     judgement: Judgement
     passed_over: Tuple[int, ...]
+    statistic: Arrays
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,9 @@ def verify_package(
         if parity is not None:
             parity.add(digests[block], answers)
     changed = int(outputs.changed(columns, rows_of(targets, known)).sum())
-    return Verified(outputs.judge(by_teacher, joined(parts), budgets or package.budgets, changed), tuple(unknown))
+    statistic = joined(parts)
+    judgement = outputs.judge(by_teacher, statistic, budgets or package.budgets, changed)
+    return Verified(judgement, tuple(unknown), statistic)
 
 
 def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0) -> Dict[str, Array]:

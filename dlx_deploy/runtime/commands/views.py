@@ -13,19 +13,18 @@ from ..errors import InputError, RuntimeFault
 from ..files import PathLike
 from ..package.contents import Package
 from ..schemas import RESULT
-from ..tasks.task import Judgement, PredictionRow
+from ..tasks.task import PredictionRow
 from ..untyped import JsonTable
 from ..views import lines_of
 from ..words import line
 from .parity import ParityResult
 from .selftest import SelfTestResult
 from .trusting import signature_rows
-from .verify import PassedOver
 
 if TYPE_CHECKING:
     from ..engine.open import PreparedEngine
 
-__all__ = ["EngineView", "PackageView", "PredictionsView", "SelfTestView", "StreamView", "VerifyView", "head_of"]
+__all__ = ["EngineView", "PackageView", "PredictionsView", "SelfTestView", "StreamView", "head_of"]
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ class SelfTestView:
     def data(self) -> JsonTable:
         """The verdict and the differences."""
         verdict = "fail" if self.failure else "pass"
-        return {**head_of(self.package), "verdict": verdict, **self.result.to_dict(), **_parity_data(self.parity)}
+        return {**head_of(self.package), "verdict": verdict, **self.result.to_dict(), **parity_data(self.parity)}
 
     @property
     def text(self) -> str:
@@ -212,40 +211,12 @@ class SelfTestView:
         return lines_of([golden, *([self.parity.describe()] if self.parity else [])])
 
 
-@dataclass(frozen=True)
-class VerifyView:
-    """The task's judgement on a package against its teacher, and the samples that it does not rest on."""
-
-    package: Package
-    result: Judgement
-    parity: Optional[ParityResult] = None
-    passed_over: Optional[PassedOver] = None
-
-    @property
-    def failure(self) -> Optional[RuntimeFault]:
-        """The budget that is missed, answers that are not the builder's, or a budget that cannot be decided."""
-        faults = [self.result.failure(), self.parity.failure() if self.parity else None]
-        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
-
-    @property
-    def data(self) -> JsonTable:
-        """The judgement's own values, how many samples were not judged, and how answers compare with the builder's."""
-        left = {"passed_over": self.passed_over.count if self.passed_over else 0}
-        return {**head_of(self.package), **self.result.to_dict(), **left, **_parity_data(self.parity)}
-
-    @property
-    def text(self) -> str:
-        """The judgement's own lines, what was not judged, and that comparison."""
-        noun = self.package.task.inputs.noun
-        left = [self.passed_over.describe(noun)] if self.passed_over else []
-        return lines_of([*self.result.lines(noun), *left, *([self.parity.describe()] if self.parity else [])])
-
-
 def _cells(name: str, row: PredictionRow) -> str:
     return "\t".join(map(line, [name, *row.cells]))
 
 
-def _parity_data(parity: Optional[ParityResult]) -> Dict[str, object]:
+def parity_data(parity: Optional[ParityResult]) -> Dict[str, object]:
+    """What the JSON of a result says of the comparison with the builder's answers."""
     return {"parity": parity.to_dict()} if parity else {}
 
 

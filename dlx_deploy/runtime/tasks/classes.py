@@ -53,6 +53,7 @@ class Verification:
     floor: Optional[Floor] = None
     flip_budget: Optional[FlipVerdict] = None
     class_budget: Optional[GroupsVerdict] = None
+    reference: str = "teacher"
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
@@ -69,8 +70,8 @@ class Verification:
     def lines(self, noun: str) -> List[str]:
         """The result for people."""
         lines = [
-            f"teacher {percent(self.teacher_accuracy)}, package {percent(self.accuracy)} of "
-            f"{self.verdict.images} {noun} ({self.b} only the teacher has right, {self.c} only the package)",
+            f"{self.reference} {percent(self.teacher_accuracy)}, package {percent(self.accuracy)} of "
+            f"{self.verdict.images} {noun} ({self.b} only the {self.reference} has right, {self.c} only the package)",
             self.verdict.explain(),
         ]
         if self.floor:

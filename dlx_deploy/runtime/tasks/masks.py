@@ -94,6 +94,7 @@ class MaskVerification:
     iou: Mapping[str, Optional[float]]
     changed: int
     floor: Optional[FloorVerdict] = None
+    reference: str = "teacher"
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
@@ -107,7 +108,10 @@ class MaskVerification:
     def lines(self, noun: str) -> List[str]:
         """The result for people."""
         seen = self.verdict
-        lines = [f"mIoU: teacher {100 * seen.teacher:.2f} %, package {100 * seen.package:.2f} % on {seen.units} {noun}"]
+        lines = [
+            f"mIoU: {self.reference} {100 * seen.teacher:.2f} %, package {100 * seen.package:.2f} % on {seen.units} "
+            f"{noun}"
+        ]
         there = {label: value for label, value in self.iou.items() if value is not None}
         worst = sorted(there, key=lambda label: there[label])[:3]
         lines.append("lowest: " + ", ".join(f"{label} {100 * there[label]:.2f} %" for label in worst))

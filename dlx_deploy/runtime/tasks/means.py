@@ -32,6 +32,7 @@ class MeanVerification:
     drop: MeanVerdict
     changed: int
     shortfall: Optional[MeanVerdict] = None
+    reference: str = "teacher"
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
@@ -45,7 +46,7 @@ class MeanVerification:
     def lines(self, noun: str) -> List[str]:
         """The result for people."""
         lines = [
-            f"{self.title}: teacher {percent(self.teacher)}, package {percent(self.package)} of "
+            f"{self.title}: {self.reference} {percent(self.teacher)}, package {percent(self.package)} of "
             f"{self.drop.samples} {noun}",
             self.drop.explain(),
         ]

@@ -1,0 +1,101 @@
+"""A package against the one that was released before it: both answer the same samples, on this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Dict, List, Optional
+
+from ..backends.table import BackendOptions
+from ..errors import InputError, PackageError, RuntimeFault
+from ..files import PathLike
+from ..package.contents import Package, open_package
+from ..package.contract import contract_difference, contract_of
+from ..package.trust import Trust
+from ..predictor import Predictor
+from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
+from ..tasks.task import Budgets, Judgement
+from ..words import line
+from .parity import BLOCK
+
+__all__ = ["Regression", "baseline_predictor", "judge_regression"]
+
+REFERENCE = "reference"
+"""The field of a judgement that says what its teacher is called."""
+
+
+@dataclass(frozen=True)
+class Regression:
+    """The judgement on a package beside ``baseline``, the package that takes the teacher's place in it."""
+
+    baseline: Package
+    result: Judgement
+
+    def failure(self) -> Optional[RuntimeFault]:
+        """The error that it amounts to, or ``None`` if there is no regression beyond the budget."""
+        fault = self.result.failure()
+        return None if fault is None else type(fault)(f"against the baseline {self._named()}: {fault}")
+
+    def to_dict(self) -> Dict[str, object]:
+        """The baseline, and the judgement as JSON-ready values."""
+        base = self.baseline
+        own = {"name": base.name, "version": base.version, "target": base.target, "digest": base.digest}
+        return {"package": own, **self.result.to_dict()}
+
+    def lines(self, noun: str) -> List[str]:
+        """The result for people."""
+        return [f"baseline: {self._named()}, {self.baseline.digest}", *self.result.lines(noun)]
+
+    def _named(self) -> str:
+        return line(f"{self.baseline.name} {self.baseline.version}")
+
+
+def baseline_predictor(
+    predictor: Predictor, path: PathLike, options: BackendOptions, trust: Optional[Trust] = None
+) -> Predictor:
+    """The package at ``path``, open, which promises what the one of ``predictor`` promises.
+
+    ``trust``: whose signature it must have, as that one; it lies beside it.
+
+    Raises:
+        InputError: it does not. PackageError, BackendMissing, EngineError: as ``open_package`` and ``Predictor``.
+    """
+    try:
+        baseline = open_package(path, replace(trust, signature=None) if trust else None)
+    except PackageError as e:
+        raise PackageError(f"the baseline: {e}") from e
+    ours = contract_of(predictor.package.task, predictor.package.meta["preprocessing"])
+    other = contract_difference(ours, baseline)
+    if other:
+        raise InputError(
+            f"{os.fspath(path)}: {other}; a baseline is compared answer by answer, so it must read and answer the "
+            "same: give another package, or leave the baseline out"
+        )
+    return Predictor(baseline, options, predictor.say)
+
+
+def judge_regression(
+    predictor: Predictor, baseline: Predictor, samples: Arrays, targets: Arrays, package: Arrays, budgets: Budgets
+) -> Regression:
+    """The judgement on the statistic ``package`` of ``samples``, beside what ``baseline`` answers to them.
+
+    Raises:
+        InputError, PackageError: as ``Outputs.statistic`` and ``judge``.
+    """
+    task = predictor.package.task
+    parts, count = [], count_of(samples)
+    size = block_rows((*task.inputs.tensors, *task.outputs.tensors), BLOCK)
+    for start in range(0, count, size):
+        predictor.tell(start, count, f"{task.inputs.noun} by the baseline")
+        block = slice(start, start + size)
+        answers = baseline.run(rows_of(samples, block))
+        parts.append(task.outputs.statistic(answers, rows_of(targets, block)))
+    judgement = task.outputs.judge(joined(parts), package, budgets, 0)
+    return Regression(baseline.package, _named(judgement))
+
+
+def _named(judgement: Judgement) -> Judgement:
+    """``judgement``, whose lines call the teacher the baseline, where it has a word for it."""
+    if is_dataclass(judgement) and REFERENCE in {one.name for one in fields(judgement)}:
+        return replace(judgement, **{REFERENCE: "baseline"})
+    return judgement

@@ -1,0 +1,54 @@
+"""The view of a package's ``verify``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from ..errors import RuntimeFault
+from ..package.contents import Package
+from ..tasks.task import Judgement
+from ..untyped import JsonTable
+from ..views import lines_of
+from .baseline import Regression
+from .parity import ParityResult
+from .verify import PassedOver
+from .views import head_of, parity_data
+
+__all__ = ["VerifyView"]
+
+
+@dataclass(frozen=True)
+class VerifyView:
+    """The task's judgement on a package against its teacher, and the samples that it does not rest on.
+
+    ``regression``: the judgement against a package that was released before.
+    """
+
+    package: Package
+    result: Judgement
+    parity: Optional[ParityResult] = None
+    passed_over: Optional[PassedOver] = None
+    regression: Optional[Regression] = None
+
+    @property
+    def failure(self) -> Optional[RuntimeFault]:
+        """The budget that is missed, answers that are not the builder's, or a budget that cannot be decided."""
+        judged = (self.result, self.parity, self.regression)
+        faults = [one.failure() for one in judged if one]
+        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
+
+    @property
+    def data(self) -> JsonTable:
+        """The judgement's own values, how many samples were not judged, and how answers compare with the builder's."""
+        left = {"passed_over": self.passed_over.count if self.passed_over else 0}
+        base = {"baseline": self.regression.to_dict()} if self.regression else {}
+        return {**head_of(self.package), **self.result.to_dict(), **left, **base, **parity_data(self.parity)}
+
+    @property
+    def text(self) -> str:
+        """The judgement's own lines, what was not judged, and that comparison."""
+        noun = self.package.task.inputs.noun
+        left = [self.passed_over.describe(noun)] if self.passed_over else []
+        left += self.regression.lines(noun) if self.regression else []
+        return lines_of([*self.result.lines(noun), *left, *([self.parity.describe()] if self.parity else [])])
