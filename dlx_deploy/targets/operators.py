@@ -17,7 +17,7 @@ from dlx_deploy.runtime.backends.names import BackendName
 from dlx_deploy.runtime.hazards.operators import Operator
 from dlx_deploy.runtime.hazards.table import Hazard
 from dlx_deploy.targets.hazards import own_version, target_hazards
-from dlx_deploy.targets.profile import Profile
+from dlx_deploy.targets.profile import Precision, Profile
 
 __all__ = ["OperatorTable", "Verdict", "operator_table", "operator_verdicts"]
 
@@ -25,6 +25,10 @@ _MEMBER = "operators.json"
 Word = Literal["runs", "rewritten", "not known", "hazard", "not supported"]
 _WORDS: tuple[str, ...] = get_args(Word)
 """The worst last."""
+_OWN = ("com.microsoft", "onnxruntime-cpu")
+"""The domain of ONNX Runtime's own operators, and who has their kernels on a CPU."""
+_PRECISIONS: dict[str, Precision] = {"int4": "int4", "float8e4m3fn": "fp8"}
+"""Element type → the precision that an engine must know to read it."""
 
 
 class _Parser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +44,15 @@ class _Absent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     absent: tuple[str, ...]
 
 
+class _Kernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``microsoft``: version → the operators of its own domain that have a CPU kernel from then on, at the latest;
+    ``types``: element type → the version that first reads it."""
+
+    absent: tuple[str, ...]
+    microsoft: dict[str, tuple[str, ...]]
+    types: dict[str, str]
+
+
 class OperatorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``date``: when it was last looked through. ``rewritten``: operator → builds for an older opset rewrite it."""
 
@@ -48,7 +61,7 @@ class OperatorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: tuple[str, ...]
     tensorrt: _Parser
     tensorrt_rtx: _Absent = msgspec.field(name="tensorrt-rtx")
-    onnxruntime: _Absent
+    onnxruntime: _Kernels
     rewritten: dict[str, int]
 
 
@@ -96,7 +109,12 @@ def _with_hazards(one: Operator, seen: tuple[Word, str], hazards: Sequence[Hazar
 def _verdict(one: Operator, profile: Profile, backend: BackendName, version: str) -> tuple[Word, str]:
     table = operator_table()
     if one.domain:
+        since = _group(table.onnxruntime.microsoft, one.type) if (one.domain, backend) == _OWN else ""
+        if since:
+            return "runs", f"an operator of ONNX Runtime's own, with a kernel for CPUs from {since} on"
         return "not supported", f"an operator of {one.domain}, not of ONNX"
+    if seen := _by_type(one, profile, backend):
+        return seen
     if one.opset > profile.opset and one.type in table.rewritten and profile.opset < table.rewritten[one.type]:
         return "rewritten", f"at opset {profile.opset}, that of the target"
     if backend != "tensorrt":
@@ -106,6 +124,18 @@ def _verdict(one: Operator, profile: Profile, backend: BackendName, version: str
     if reads is None:
         return "not known", f"the table of {table.date} does not say"
     return ("runs", table.tensorrt.notes.get(one.type, "")) if reads else ("not supported", _since(one.type))
+
+
+def _by_type(one: Operator, profile: Profile, backend: BackendName) -> tuple[Word, str] | None:
+    """What the type of its numbers alone decides: INT4 weights, FP8; ``None`` where it decides nothing."""
+    kinds = {one.dtype, one.gives}
+    if backend == _OWN[1]:
+        if one.type not in ("DequantizeLinear", "QuantizeLinear"):
+            return None
+        first = next((since for kind, since in operator_table().onnxruntime.types.items() if kind in kinds), "")
+        return ("runs", f"INT4 is read from ONNX Runtime {first} on") if first else None
+    lacking = [name for kind, name in _PRECISIONS.items() if kind in kinds and name not in profile.precisions]
+    return ("not supported", f"numbers in {lacking[0].upper()}, which the target has not") if lacking else None
 
 
 def _parsed(operator: str, version: str) -> bool | None:

@@ -18,9 +18,14 @@ def at(version: str, name: str = "jetson-orin-nano-8gb") -> Profile:
     return replace(profile, software=replace(profile.software, tensorrt=version, tensorrt_known=()))
 
 
+def seen(operator: str, profile: Profile, version: int = 17, **more: object) -> tuple[str, str]:
+    kinds = {"dtype": "float32", "gives": "float32"}
+    (verdict,) = operator_verdicts([Operator(operator, version, **{**kinds, **more})], profile)  # type: ignore[arg-type]
+    return verdict.verdict, verdict.note
+
+
 def word(operator: str, profile: Profile, version: int = 17, **more: object) -> str:
-    (verdict,) = operator_verdicts([Operator(operator, version, "float32", "float32", **more)], profile)  # type: ignore[arg-type]
-    return verdict.verdict
+    return seen(operator, profile, version, **more)[0]
 
 
 def test_each_operator_stands_once_and_rewritten_ones_have_a_rule() -> None:
@@ -61,6 +66,37 @@ def test_other_runtimes_and_other_domains() -> None:
     rtx, board = load_target("rtx").profile, load_target("rpi5").profile
     assert [word("DeformConv", one) for one in (rtx, board)] == ["not supported", "runs"]
     assert word("Relu", board, domain="com.example") == "not supported"
+
+
+@pytest.mark.parametrize(
+    ("operator", "since"), [("MatMulNBits", "1.17"), ("GatherBlockQuantized", "1.20"), ("MoE", "1.23")]
+)
+def test_operators_of_onnx_runtime_s_own_run_on_cpus_alone(operator: str, since: str) -> None:
+    board, engine = load_target("rpi5").profile, load_target("jetson").profile
+    own = {"domain": "com.microsoft", "version": 1}
+    said = f"an operator of ONNX Runtime's own, with a kernel for CPUs from {since} on"
+    assert seen(operator, board, **own) == ("runs", said)
+    assert seen(operator, engine, **own) == ("not supported", "an operator of com.microsoft, not of ONNX")
+    assert word(operator, board, domain="com.example") == word("NoSuch", board, **own) == "not supported"
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "expected"),
+    [
+        ("rpi5", "int4", ("runs", "INT4 is read from ONNX Runtime 1.19 on")),
+        ("rpi5", "int8", ("runs", "")),
+        ("jetson", "int4", ("runs", "zero point 0")),
+        ("jetson", "float8e4m3fn", ("not supported", "numbers in FP8, which the target has not")),
+        ("jetson-xavier-nx", "int4", ("not supported", "numbers in INT4, which the target has not")),
+        ("rtx", "int4", ("runs", "")),
+        ("rtx-4090", "float8e4m3fn", ("runs", "")),
+    ],
+)
+def test_numbers_that_not_every_runtime_reads(target: str, kind: str, expected: tuple[str, str]) -> None:
+    profile = load_target(target).profile
+    assert seen("DequantizeLinear", profile, min(profile.opset, 21), dtype=kind) == expected
+    if kind == "float8e4m3fn":
+        assert word("QuantizeLinear", profile, min(profile.opset, 21), gives=kind) == expected[0]
 
 
 def test_what_a_build_rewrites() -> None:

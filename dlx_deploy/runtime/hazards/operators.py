@@ -32,6 +32,9 @@ DTYPES: Dict[int, str] = {
     12: "uint32",
     13: "uint64",
     16: "bfloat16",
+    17: "float8e4m3fn",
+    21: "uint4",
+    22: "int4",
 }
 """Of TensorProto.DataType; another type is ``""``: nothing is said of it."""
 GIVES = {

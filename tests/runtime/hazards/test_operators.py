@@ -46,6 +46,20 @@ def test_types_are_followed_through_casts_and_quantizers() -> None:
     }
 
 
+@pytest.mark.parametrize(("kind", "name"), [(TensorProto.INT4, "int4"), (TensorProto.FLOAT8E4M3FN, "float8e4m3fn")])
+def test_types_of_less_than_a_byte_and_fp8_have_names(kind: int, name: str) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("DequantizeLinear", ["w", "s"], ["y"])],
+        "g",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor("w", kind, [1, 4], [1, 2, -3, 4]), numpy_helper.from_array(np.float32(0.1), "s")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    (found,) = list_operators(bytes(made.SerializeToString()))
+    assert (found.dtype, found.gives) == (name, "float32")
+
+
 def test_equal_ones_are_counted_and_text_attributes_shown() -> None:
     nodes = [
         helper.make_node("Gelu", ["x"], ["a"], approximate="tanh"),
