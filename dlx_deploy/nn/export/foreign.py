@@ -18,6 +18,7 @@ from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.graph.checks.rows import refuse_dependent_rows, unlike
 from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.foreign.adopt import Adoption, Border, adopted, ends_in_softmax, load_original
+from dlx_deploy.graph.foreign.finite import refuse_infinite
 from dlx_deploy.graph.foreign.invalid import refuse_invalid
 from dlx_deploy.graph.foreign.parity import Original, OriginalParity, check_original, open_original
 from dlx_deploy.graph.foreign.shape import PROGRAM, usable_ends
@@ -72,7 +73,8 @@ class Foreign:
         """The graph behind ``spec``, its answer in the order of ``classes``; ``names``: the order that it has.
 
         Raises:
-            ConfigError: the two are other classes, or the graph cannot be used. StageFailed: it cannot be converted.
+            ConfigError: the two are other classes, a weight is not finite, or the graph cannot be used.
+        StageFailed: it cannot be converted.
         """
         order, border = self._order(names, classes), spec.border(self.inputs, Path(self.name))
         ((output, dims),) = spec.outputs.items()
@@ -94,7 +96,9 @@ class Foreign:
             graph = adopted(load(self.model), wanted, self.name)
         except StageFailed:
             refuse_invalid(self.model, self.name)
+            refuse_infinite(self.model, self.name)
             raise
+        refuse_infinite(self.model, self.name)
         return Adopted(to_bytes(graph), original, border, self.name)
 
     def _order(self, names: Sequence[str] | None, classes: Sequence[str]) -> tuple[int, ...]:
@@ -194,8 +198,9 @@ def _refuse_nan(adopted: Adopted, noise: Samples, batch: int) -> None:
     (answers,) = run_onnx(adopted.model, noise, exact_qdq=False, batch=batch).values()
     if np.isnan(answers).any():
         raise ConfigError(
-            f"{adopted.name} answers NaN to noise: its weights are not finite, or were trained with another "
-            "preprocessing than [data] has (mean, std and scale); export it again, or correct that"
+            f"{adopted.name} answers NaN to noise: it computes what has no value (a logarithm of a negative number), "
+            "or was trained with another preprocessing than [data] has (mean, std and scale); export it again, or "
+            "correct that"
         )
 
 

@@ -123,8 +123,21 @@ def short(model: ModelProto) -> None:
     model.graph.initializer[0].raw_data = b"\0"
 
 
-def not_finite(model: ModelProto) -> None:
-    model.graph.initializer[2].CopyFrom(numpy_helper.from_array(np.full(CLASSES, np.nan, np.float32), "head.bias"))
+def not_finite(number: float, constant: bool = False) -> Spoil:
+    """Of the last layer's bias two values, which a node gives where ``constant``."""
+
+    def spoil(model: ModelProto) -> None:
+        bias = numpy_helper.from_array(np.array([0] * (CLASSES - 2) + [number] * 2, np.float32), "head.bias")
+        model.graph.initializer[2].CopyFrom(bias)
+        if constant:
+            del model.graph.initializer[2]
+            model.graph.node.insert(0, helper.make_node("Constant", [], ["head.bias"], value=bias))
+
+    return spoil
+
+
+def not_defined(model: ModelProto) -> None:
+    model.graph.node[1].op_type = "Log"
 
 
 def recursive(model: ModelProto) -> None:
@@ -171,7 +184,14 @@ def no_batch(model: ModelProto) -> None:
         (twice, r"is no valid ONNX model: .*'relu' has been used as output names multiple times"),
         (short, r"is no valid ONNX model: .*conv\.weight\) raw_data size \(1 bytes\) is too small"),
         (recursive, r"is no valid ONNX model: Cycle detected in model-local function references"),
-        (not_finite, r"net\.onnx answers NaN to noise: its weights are not finite"),
+        (
+            not_finite(np.nan),
+            r"net\.onnx: 'head\.bias', which 'logits_' \(Gemm\) reads, has 2 of 10 values that are no finite numbers "
+            r"\(the first: nan\); rule: finite weights; export the network again",
+        ),
+        (not_finite(np.inf), r"2 of 10 values that are no finite numbers \(the first: inf\)"),
+        (not_finite(-np.inf, constant=True), r"'logits_' \(Gemm\) reads, has 2 of 10 .* \(the first: -inf\)"),
+        (not_defined, r"net\.onnx answers NaN to noise: it computes what has no value \(a logarithm of a negative"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, spoil: Spoil, message: str) -> None:
