@@ -24,7 +24,7 @@ from dlx_deploy.runtime.supported import MATRIX
 
 from .conftest import dlx, tiny
 from .interpreters import Absent, make_environment, newest_python
-from .test_build_text import built_text, texts  # noqa: F401  # fixtures
+from .test_build_text import built_text, options, texts  # noqa: F401  # fixtures
 
 pytestmark = pytest.mark.matrix
 INPUTS = 6
@@ -87,6 +87,16 @@ def text_cases(built_text: Path) -> list[Case]:  # noqa: F811
     return [Case(package, data, tuple(inputs)) for package in sorted((built_text / "dist").glob("*.dlx"))]
 
 
+@pytest.fixture(scope="session")
+def int4_cases(built_text: Path, texts: Path) -> list[Case]:  # noqa: F811
+    """As MatMulNBits, which the oldest ONNX Runtime has, and as INT4 DequantizeLinear, which it has not."""
+    asked = options(texts, "quantize.precision='int4'", "compile.engine='off'")  # layers so small are unpacked
+    done = dlx("build", "-t", "cpu-x86_64", "-t", "jetson", "-o", "int4", *asked, cwd=built_text)
+    assert done.code == 0, done.err
+    packages = sorted((built_text / "int4").glob("*.dlx"))
+    return [Case(package, data_of(built_text, "test.texts.json"), ()) for package in packages]
+
+
 def data_of(folder: Path, name: str) -> Path:
     """The data that a build in ``folder`` made: a folder with ``dataset.json``."""
     return max((folder / ".dlx" / "store").glob(f"*/*/{name}"), key=lambda path: path.stat().st_mtime).parent
@@ -129,3 +139,11 @@ def test_text_packages_answer_as_in_the_build(environment: Environment, text_cas
     assert len(text_cases) == 2
     for case in text_cases:
         check(environment, case)
+
+
+def test_packages_with_int4_weights_answer_as_in_the_build(environment: Environment, int4_cases: list[Case]) -> None:
+    assert len(int4_cases) == 2
+    for case, sign in zip(int4_cases, (b"MatMulNBits", b"DequantizeLinear"), strict=True):
+        with zipfile.ZipFile(case.package) as archive:
+            assert sign in archive.read("model.onnx")
+        ask(environment.python, case, "selftest")
