@@ -12,6 +12,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.manifest import SCHEMA, Manifest, latest_manifests
 from dlx_deploy.pipeline.store import Store
+from dlx_deploy.report.page.compare import compared_text, comparison_page
 from dlx_deploy.report.page.gather import outputs_of, report_of_build
 from dlx_deploy.report.page.packaged import report_of_package
 from dlx_deploy.report.page.report import BuildReport
@@ -24,7 +25,7 @@ PACKAGE = ".dlx"
 
 
 class ReportsView(msgspec.Struct, frozen=True):
-    """One report or several."""
+    """One report, or several side by side."""
 
     reports: tuple[BuildReport, ...]
 
@@ -35,8 +36,10 @@ class ReportsView(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """One below the other."""
-        return "\n\n\n".join(report.text for report in self.reports)
+        """The report; of several the tables that show them side by side."""
+        if len(self.reports) > 1:
+            return compared_text(self.reports)
+        return self.reports[0].text
 
     @property
     def html(self) -> str:
@@ -48,8 +51,9 @@ class ReportsView(msgspec.Struct, frozen=True):
         from dlx_deploy.report.page.render import render
         from dlx_deploy.report.page.sections import page_of
 
-        (report,) = self.reports
-        return render(page_of(report, hashlib.sha256(canonical_json(report)).hexdigest()))
+        identity = hashlib.sha256(canonical_json(self.reports)).hexdigest()
+        several = len(self.reports) > 1
+        return render(comparison_page(self.reports, identity) if several else page_of(self.reports[0], identity))
 
 
 def view_reports(asked: Sequence[str], store: Path) -> ReportsView:

@@ -131,8 +131,9 @@ def _origin(manifest: Manifest, package: Path | None) -> Origin:
             "package size": f"{package.stat().st_size:,} bytes",
             "package SHA-256": hashlib.sha256(package.read_bytes()).hexdigest(),
         }
-    facts |= {f"built on: {key}": value for key, value in flat(manifest.host)}
-    facts |= {f"measured on: {key}": value for key, value in flat(manifest.device or {})}
+    machines = {"built on": manifest.host, "measured on": manifest.device or {}}
+    known = ((f"{did}: {key}", value) for did, of in machines.items() for key, value in flat(of))
+    facts |= {label: value for label, value in known if value not in ("", "null")}
     tools = {name: version for entry in manifest.steps for name, version in entry.tools.items()}
     return Origin(facts=facts, tools=dict(sorted(tools.items())), config=dict(flat(manifest.config)))
 

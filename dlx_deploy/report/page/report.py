@@ -19,7 +19,7 @@ from dlx_deploy.report.table import format_bytes, format_ms, format_seconds, for
 from dlx_deploy.runtime.views import lines_of
 from dlx_deploy.runtime.words import percent
 
-__all__ = ["WORDS", "BuildReport", "candidate_rows", "gate_line"]
+__all__ = ["WORDS", "BuildReport", "candidate_rows", "figure_of", "gate_line"]
 
 WORDS = {
     "pass": "every budget is met",
@@ -88,6 +88,19 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
 def gate_line(gate: GateResult) -> str:
     """A verdict as a line."""
     return f"gate {gate.gate}: {gate.verdict}. {gate.text}"
+
+
+def figure_of(gate: GateResult, value: float | None) -> str:
+    """A figure of a verdict in its unit, which the metric's name ends with; a share of one where it has none."""
+    if value is None:
+        return "-"
+    if gate.metric.endswith("_ms"):
+        return format_ms(value)
+    if gate.metric.endswith(("_mib", "_mj", "_per_s", "_w", "_s", "_bytes")):
+        return f"{value:,.4g} {gate.metric.rpartition('_')[2]}"
+    if gate.metric.endswith("_drop"):
+        return f"{100 * value:.2f} points"
+    return percent(value) if -1 <= value <= 1 else f"{value:,.4g}"
 
 
 def candidate_rows(models: Models) -> tuple[list[str], list[list[str]]]:

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import UNSET
 
-from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.report.page.facts import DataSeen, Models, Origin, StepSeen
 from dlx_deploy.report.page.figures import latencies, spent, waterfall
 from dlx_deploy.report.page.parts import Page, Section, Table
-from dlx_deploy.report.page.report import WORDS, BuildReport, candidate_rows
+from dlx_deploy.report.page.report import WORDS, BuildReport, candidate_rows, figure_of
 from dlx_deploy.report.page.weight_sections import layer_section, quantization_section
 from dlx_deploy.report.table import format_bytes, format_mib, format_ms, format_seconds
-from dlx_deploy.runtime.words import percent
 
 __all__ = ["page_of"]
 
@@ -37,7 +35,9 @@ def page_of(report: BuildReport, identity: str) -> Page:
 def _verdicts(report: BuildReport) -> Section:
     verdicts = report.verdicts
     header = ["budget", "verdict", "value", "bound", "limit", "in words"]
-    rows = [[g.gate, g.verdict, *(_number(g, v) for v in (g.value, g.bound, g.limit)), g.text] for g in verdicts.gates]
+    rows = [
+        [g.gate, g.verdict, *(figure_of(g, v) for v in (g.value, g.bound, g.limit)), g.text] for g in verdicts.gates
+    ]
     text = [f"The build ended early: {verdicts.error}"] if verdicts.error else []
     if not rows:
         text.append("No budget was judged.")
@@ -46,19 +46,6 @@ def _verdicts(report: BuildReport) -> Section:
     figures = [spent(report.models)] if report.models and report.models.max_drop is not None else []
     first = [*tables, *([notes] if verdicts.notes else [])]
     return Section("verdicts", "Verdicts", text, first=first, figures=figures)
-
-
-def _number(gate: GateResult, value: float | None) -> str:
-    """A figure of a verdict in its unit, which the metric's name ends with; a share of one where it has none."""
-    if value is None:
-        return "-"
-    if gate.metric.endswith("_ms"):
-        return format_ms(value)
-    if gate.metric.endswith(("_mib", "_mj", "_per_s", "_w", "_s", "_bytes")):
-        return f"{value:,.4g} {gate.metric.rpartition('_')[2]}"
-    if gate.metric.endswith("_drop"):
-        return f"{100 * value:.2f} points"
-    return percent(value) if -1 <= value <= 1 else f"{value:,.4g}"
 
 
 def _stages(report: BuildReport) -> Section | None:
@@ -113,12 +100,23 @@ def _latency(report: BuildReport) -> Section | None:
 
 def _timings(models: Models) -> Table:
     """Whatever is known of each model's latency, under the names that ``latency.json`` has for it."""
-    known = [(row.model, msgspec.to_builtins(row.latency)) for row in models.candidates if row.latency is not None]
-    names = [name for name in known[0][1] if name.endswith("_ms") and any(of.get(name) is not None for _, of in known)]
+    known = [(row.model, _times_of(msgspec.to_builtins(row.latency))) for row in models.candidates if row.latency]
+    names = list(dict.fromkeys(name for _, of in known for name in of))
     rows = [[model, *(format_ms(of.get(name)) for name in names)] for model, of in known]
-    header = ["model", *(name.removesuffix("_ms").replace("_", " ") for name in names)]
     caption = "Latency of every model"
-    return Table(header, rows, right=range(1, len(header)), folded="The numbers", caption=caption)
+    return Table(["model", *names], rows, right=range(1, len(names) + 1), folded="The numbers", caption=caption)
+
+
+def _times_of(timing: dict[str, float | None], before: str = "") -> dict[str, float]:
+    """Label → milliseconds, those of each percentile under its number."""
+    found = dict[str, float]()
+    for name, value in timing.items():
+        if name.endswith("_ms") and isinstance(value, (int, float)):
+            found[f"{before}{name.removesuffix('_ms').replace('_', ' ')}"] = value
+        elif isinstance(value, (list, tuple)):
+            for one in value:
+                found |= _times_of(one, f"p{one.get('percentile', '')} ") if isinstance(one, dict) else {}
+    return found
 
 
 def _data(data: DataSeen | None) -> Section | None:
