@@ -141,9 +141,17 @@ def bench(
     trusting: Trusting,
     package: PackageArgument,
     inputs: Annotated[list[str] | None, typer.Argument(help="Files or texts to read in turn; default: arrays.")] = None,
-    rounds: Annotated[int, typer.Option(help="Timed runs.", min=1)] = 300,
-    batch: Annotated[int, typer.Option(help="Images per run.", min=1)] = 1,
-    max_p90_ms: Annotated[float | None, typer.Option(help="Budget; the package's own by default.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Timed runs; by default as many as the percentile needs.", min=1)
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Inputs per run; several, as 1,8,32: throughput at each.")] = "1",
+    streams: Annotated[int, typer.Option(help="Queries in flight, each with a session of its own.")] = 1,
+    cold_starts: Annotated[int, typer.Option(help="Fresh processes, timed to their first answer; their memory.")] = 0,
+    max_p50_ms: Annotated[float | None, typer.Option(help="Budget of p50; the package's own by default.")] = None,
+    max_p90_ms: Annotated[float | None, typer.Option(help="Budget of p90; the package's own by default.")] = None,
+    max_p99_ms: Annotated[float | None, typer.Option(help="Budget of p99; the package's own by default.")] = None,
+    min_seconds: Annotated[float | None, typer.Option(help="At least so long; 3 with a budget.")] = None,
+    max_seconds: Annotated[float, typer.Option(help="And no longer.")] = 60.0,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
@@ -151,7 +159,10 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a package's latency on this machine; exit 3 if it misses its budget."""
-    command = ["bench", f"--rounds={rounds}", f"--batch={batch}", *_given({"max-p90-ms": max_p90_ms})]
+    limits = {"max-p50-ms": max_p50_ms, "max-p90-ms": max_p90_ms, "max-p99-ms": max_p99_ms}
+    length = {"rounds": rounds, "min-seconds": min_seconds, "max-seconds": max_seconds}
+    counts = {"batch": batch, "streams": streams, "cold-starts": cold_starts}
+    command = ["bench", *_given({**counts, **limits, **length})]
     session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]
     finish(_on_device(package, [*command, *session, *(["--", *inputs] if inputs else [])]), as_json)
 

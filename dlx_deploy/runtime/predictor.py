@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -22,7 +23,10 @@ from .telling import Tell, silent
 from .untyped import Array, Foreign
 from .words import line, said
 
-__all__ = ["Predictor", "load"]
+__all__ = ["Predictor", "Run", "load"]
+
+Run = Callable[[Optional[Sequence[str]], Arrays], List[Array]]
+"""What runs a model: names of outputs and the inputs by name in, the outputs out."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +66,7 @@ class Predictor:
                 _check_model(self.backend.session, package)
             except UnicodeDecodeError as e:
                 raise PackageError(f"a name in the model is no text ({e}); copy or build the package again") from e
-        self._run = self.backend.session.run
+        self._run: Run = self.backend.session.run
         self._faults = self.backend.record.faults()
         self._read, self._trim = package.task.inputs.read, package.task.inputs.trim
         self._decode, self._place = package.task.outputs.decode, package.task.place
@@ -105,6 +109,12 @@ class Predictor:
             noun = self.package.task.inputs.noun
             raise InputError(f"{noun} are an iterator ({type(given).__name__}); give a list, or use stream({noun})")
         return self.answers(self.run(self._read_in(given, bgr)), given)
+
+    def through(self, wrap: Callable[[Run], Run]) -> Predictor:
+        """This predictor, its backend open once, with ``wrap`` around what runs the model: whoever measures sees in."""
+        other = copy.copy(self)
+        other._run = wrap(self._run)
+        return other
 
     def stream(self, samples: Iterable[object], batch: Optional[int] = None, bgr: bool = False) -> Iterator[object]:
         """The answer to each of ``samples`` as they come, a generator's or a list's, in their order.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Dict, Iterator, Mapping, Optional, Tuple
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,16 +15,20 @@ from ..machine import machine_info
 from ..package.rules import MAX_BATCH, MAX_BATCH_BYTES
 from ..predictor import Predictor
 from ..statistics.drops import Decision
-from ..statistics.timings import UNSEEN
 from ..tasks.arrays import Arrays, count_of, rows_of
-from ..timing.latency import CONFIDENCE, PERCENTILES, Latency, Percentile, decide, noisy_bounds, rounds_for, widened
-from ..timing.sampling import PACE, Sampled, Sampling, sample
+from ..timing.cold import ColdStart
+from ..timing.latency import PERCENTILES, Latency, Percentile, rounds_for
+from ..timing.probe import Phases, Probe
+from ..timing.sampling import PACE, Sampling, sample
 from ..timing.state import MachineState, Watch
+from ..timing.streams import sample_streams
+from ..timing.verdicts import Judged, judge, metric_of
 from ..untyped import JsonTable
 
-__all__ = ["BenchOptions", "BenchResult", "Judged", "bench_package"]
+__all__ = ["BenchOptions", "BenchResult", "Throughput", "bench_package"]
 
 MAX_ROUNDS = 1_000_000_000
+BATCH_ROUNDS = 60  # of each batch size, in turn
 JUDGED_S = 3.0  # a verdict rests on no less: what comes and goes within it is met
 WORST_FIRST: Tuple[Decision, ...] = ("fail", "undecided", "pass")
 
@@ -34,17 +39,23 @@ class BenchOptions:
 
     ``rounds``: ``None`` takes as many as the highest of these percentiles needs. With a budget it takes three seconds
     at least, if ``min_s`` says nothing else, and never longer than ``max_s``.
-    ``inputs``: files or texts, ``batch`` of them in each round, one after the other: how they are read counts too.
+    ``batches``: the first is what percentiles and budgets are of; of all of them, where there are more, the throughput.
+    ``inputs``: files or texts, a batch of them in each round, one after the other: how they are read counts too.
     Without any the golden inputs are given, as arrays.
     """
 
     rounds: Optional[int] = None
     warmup: int = 30
-    batch: int = 1
+    batches: Tuple[int, ...] = (1,)
     max_ms: Mapping[int, float] = field(default_factory=dict)
     inputs: Tuple[str, ...] = ()
     min_s: Optional[float] = None
     max_s: float = 60.0
+
+    @property
+    def batch(self) -> int:
+        """What percentiles and budgets are of."""
+        return self.batches[0]
 
     def sampling(self) -> Sampling:
         """How much is timed; with a budget over time, so that a burst of other work cannot cover all rounds."""
@@ -60,15 +71,14 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One budget, judged: ``bound`` is what was held against ``limit``."""
+class Throughput:
+    """Samples a second at a batch size, one query after the other: by the median latency, and between its bounds."""
 
-    metric: str
-    value: float
-    bound: Optional[float]
-    limit: float
-    verdict: Decision
-    text: str
+    batch: int
+    p50_ms: float
+    per_second: float
+    lower: Optional[float]
+    upper: Optional[float]
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,8 @@ class BenchResult:
 
     ``inputs``: how many files or texts were read in turn, 0 where the golden inputs were given as arrays.
     ``warmup_rounds``: those before, at whose end timings were ``steady`` or not. ``state``: what the machine did.
+    ``checked``: so many timed runs' outputs were compared with what they must be. ``images_per_second``: with several
+    ``streams`` what all of them were answered, else by the median.
     """
 
     latency: Latency
@@ -88,6 +100,11 @@ class BenchResult:
     warmup_rounds: int
     steady: bool
     state: Optional[MachineState] = None
+    phases: Optional[Phases] = None
+    checked: int = 0
+    streams: int = 1
+    throughput: Tuple[Throughput, ...] = ()
+    cold_start: Optional[ColdStart] = None
     judged: Tuple[Judged, ...] = ()
 
     @property
@@ -107,44 +124,88 @@ class BenchResult:
 
     def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values; ``max_p90_ms`` is the budget of p90, ``None`` without one."""
-        p90 = next((one.limit for one in self.judged if one.metric == _metric(90)), None)
+        p90 = next((one.limit for one in self.judged if one.metric == metric_of(90)), None)
         return {**asdict(self), "verdict": self.verdict, "max_p90_ms": p90}
 
 
-def bench_package(predictor: Predictor, options: Optional[BenchOptions] = None) -> BenchResult:
+def bench_package(
+    predictor: Predictor, options: Optional[BenchOptions] = None, others: Sequence[Predictor] = ()
+) -> BenchResult:
     """The latency of ``predict`` on this machine, from what it is given to its answer.
 
     The numbers are this machine's, whatever target the package was built for; ``machine`` says which it was.
+    ``others``: as many more streams, each with its own session, which ask at the same time.
 
     Raises:
         InputError: rounds, seconds, warmup, batch or budget out of range, or an input that cannot be read.
+        SelfTestFailed: a timed run's outputs are not the golden ones.
     """
     options = options or BenchOptions()
     golden = predictor.package.golden_inputs
     _check(options, golden)
-    given = _turns(options, golden)
-    sampled = sample({"predict": lambda: predictor.predict(next(given))}, options.sampling(), predictor.tell, Watch())
+    probes = [Probe(one) for one in (predictor, *others)]
+    calls = [_call(probe, _turns(options, golden, options.batch)) for probe in probes]
+    if others:
+        sampled = sample_streams(calls, options.sampling(), Watch())
+    else:
+        sampled = sample({"predict": calls[0]}, options.sampling(), predictor.tell, Watch())
+    checked = sum(probe.check(partial(_expected, predictor, options)) for probe in probes)
     latency = sampled.measured().latencies["predict"]
+    answered = latency.n / sampled.seconds if others else 1000 / latency.p50_ms
     return BenchResult(
         latency=latency,
         batch=options.batch,
         inputs=len(options.inputs),
-        images_per_second=1000 * options.batch / latency.p50_ms,
+        images_per_second=options.batch * answered,
         machine=machine_info(),
         seconds=sampled.seconds,
         warmup_rounds=sampled.warmup_rounds,
         steady=sampled.steady,
         state=sampled.state,
-        judged=tuple(_judged(latency, p, options.max_ms[p], sampled) for p in sorted(options.max_ms)),
+        phases=probes[0].phases(options.warmup),
+        checked=checked,
+        streams=len(probes),
+        throughput=_throughput(predictor, options) if len(options.batches) > 1 else (),
+        judged=tuple(judge(latency, p, options.max_ms[p], sampled) for p in sorted(options.max_ms)),
     )
+
+
+def _call(probe: Probe, given: Iterator[object]) -> Callable[[], None]:
+    return lambda: probe.call(next(given))
+
+
+def _expected(predictor: Predictor, options: BenchOptions, given: object) -> Arrays:
+    """What must come out: the golden outputs, and of what a user named, what the model says of it when not timed."""
+    golden = predictor.package.golden_outputs
+    if not options.inputs:
+        return rows_of(golden, np.arange(options.batch) % count_of(golden))
+    return predictor.run(predictor.read(given))
+
+
+def _throughput(predictor: Predictor, options: BenchOptions) -> Tuple[Throughput, ...]:
+    """At every batch size, in turn."""
+    golden = predictor.package.golden_inputs
+    probes = {size: Probe(predictor) for size in options.batches}
+    calls = {str(size): _call(probe, _turns(options, golden, size)) for size, probe in probes.items()}
+    asked = Sampling(BATCH_ROUNDS, min(options.warmup, 3), pace=0.0, max_s=options.max_s)
+    seen = sample(calls, asked, predictor.tell).measured().latencies
+    for size, probe in probes.items():
+        probe.check(partial(_expected, predictor, replace(options, batches=(size,))))
+    return tuple(_per_second(size, seen[str(size)].at(50)) for size in options.batches)
+
+
+def _per_second(size: int, seen: Percentile) -> Throughput:
+    upper = None if not seen.lower_ms else 1000 * size / seen.lower_ms
+    return Throughput(size, seen.ms, 1000 * size / seen.ms, seen.upper_ms and 1000 * size / seen.upper_ms, upper)
 
 
 def _check(options: BenchOptions, golden: Arrays) -> None:
     """Refuses what is out of range."""
     row_bytes = sum(array[0].nbytes for array in golden.values())
     most = max(1, min(MAX_BATCH, MAX_BATCH_BYTES // row_bytes))
-    if not 1 <= options.batch <= most:
-        raise InputError(f"batch is {options.batch}; must be 1 or more, and at most {most}")
+    for size in options.batches:
+        if not 1 <= size <= most:
+            raise InputError(f"batch is {size}; must be 1 or more, and at most {most}")
     if options.rounds is not None and not 1 <= options.rounds <= MAX_ROUNDS:
         raise InputError(f"rounds is {options.rounds}; must be 1 or more, and at most {MAX_ROUNDS}")
     for percentile, limit in options.max_ms.items():
@@ -154,52 +215,10 @@ def _check(options: BenchOptions, golden: Arrays) -> None:
             raise InputError(f"the p{percentile} budget is {limit} ms; must be over 0 and finite")
 
 
-def _turns(options: BenchOptions, golden: Arrays) -> Iterator[object]:
+def _turns(options: BenchOptions, golden: Arrays, batch: int) -> Iterator[object]:
     """What each round is given, without an end."""
     if not options.inputs:
-        feeds = rows_of(golden, np.arange(options.batch) % count_of(golden))
+        feeds = rows_of(golden, np.arange(batch) % count_of(golden))
         return itertools.repeat(next(iter(feeds.values())) if len(feeds) == 1 else feeds)  # as a user would give it
     turns = itertools.cycle(options.inputs)
-    return (list(itertools.islice(turns, options.batch)) for _ in itertools.count())
-
-
-def _metric(percentile: int) -> str:
-    return f"latency_p{percentile}_ms"
-
-
-def _judged(latency: Latency, percentile: int, limit: float, sampled: Sampled) -> Judged:
-    """What the bounds of a percentile say of its budget."""
-    noise = sampled.noise
-    verdict = decide(latency.at(percentile), limit, bool(noise))
-    seen = widened(latency.at(percentile)) if noise else latency.at(percentile)
-    text = _text(seen, limit, verdict, latency.n, sampled)
-    bound = seen.lower_ms if verdict == "fail" else seen.upper_ms
-    return Judged(_metric(percentile), seen.ms, bound, limit, verdict, text)
-
-
-def _text(seen: Percentile, limit: float, verdict: Decision, n: int, sampled: Sampled) -> str:
-    """The verdict as a sentence."""
-    low, high = _ms(seen.lower_ms), _ms(seen.upper_ms)
-    ends = {"pass": "met", "fail": "missed", "undecided": f"undecided; {_what_would_decide(seen, n, sampled)}"}
-    level, blocks = f"{CONFIDENCE} confidence", f"{n} rounds in {seen.blocks} blocks"
-    if seen.by_slowest:
-        slowest = f"{UNSEEN:g} times the slowest: they come in bursts"
-        range_ = f"at least {low} ({level}, {blocks}), at most {high} ({slowest})"
-        if sampled.noise:
-            range_ += f", the machine was noisy: {'; '.join(sampled.noise)}"
-    elif sampled.noise:
-        range_ = f"between {low} and {high} ({noisy_bounds(sampled.noise)}; {blocks})"
-    else:
-        range_ = f"between {low} and {high} (each at {level}, {blocks})"
-    return f"p{seen.percentile} {_ms(seen.ms)}, {range_}; budget {_ms(limit)}: {ends[verdict]}"
-
-
-def _what_would_decide(seen: Percentile, n: int, sampled: Sampled) -> str:
-    more = f"measure with more rounds, for instance {max(4 * n, rounds_for([seen.percentile]))}"
-    if sampled.cut:
-        more = f"{sampled.seconds:.0f} s were not enough: measure for longer, with --max-seconds"
-    return f"{more}, or on a quieter machine" if seen.by_slowest or sampled.noise else more
-
-
-def _ms(value: Optional[float]) -> str:
-    return "an unknown limit" if value is None else f"{value:.4g} ms"
+    return (list(itertools.islice(turns, batch)) for _ in itertools.count())

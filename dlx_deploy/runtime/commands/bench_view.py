@@ -38,7 +38,7 @@ class BenchView:
         """Where it was measured, the percentiles, and the verdict."""
         result, seen = self.result, self.result.latency
         noun = self.package.task.inputs.noun
-        batch = f"batch {result.batch}"
+        batch = f"batch {result.batch}" + f", {result.streams} streams at once" * (result.streams > 1)
         if result.inputs:
             batch += f", each read from what was given ({result.inputs} {noun} in turn)"
         lines = [
@@ -46,7 +46,28 @@ class BenchView:
             f"{batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
             f"{result.images_per_second:.0f} {noun}/s",
         ]
-        return lines_of([*lines, *_bounds(result), *(one.text for one in result.judged)])
+        return lines_of([*lines, *_parts(result, noun), *_bounds(result), *(one.text for one in result.judged)])
+
+
+def _parts(result: BenchResult, noun: str) -> Sequence[str]:
+    """Where the time of a call goes, throughput at other batch sizes, and cold starts."""
+    told = []
+    if result.phases:
+        phases = result.phases
+        told.append(
+            f"of which {phases.pre_ms:.4f} ms prepare, {phases.inference_ms:.4f} ms run the model, "
+            f"{phases.post_ms:.4f} ms decode (medians); outputs of {result.checked} timed runs are right"
+        )
+    for one in result.throughput:
+        told.append(f"batch {one.batch}: {one.per_second:.0f} {noun}/s, p50 {one.p50_ms:.4f} ms")
+    if result.cold_start:
+        cold = result.cold_start
+        peak = f", at most {cold.peak_mib:.0f} MiB of memory" if cold.peak_mib else ""
+        told.append(
+            f"cold start to the first answer: median {cold.p50_ms:.0f} ms, at most {cold.slowest_ms:.0f} ms of "
+            f"{len(cold.ms)}{peak}"
+        )
+    return told
 
 
 def _bounds(result: BenchResult) -> Sequence[str]:

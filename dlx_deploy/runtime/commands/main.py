@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from dataclasses import fields
-from typing import List, NoReturn, Optional, Sequence
+from typing import List, NoReturn, Optional, Sequence, Tuple
 
 from ..backends.table import BACKENDS, BackendOptions
 from ..errors import BackendMissing, InputError, RuntimeFault
@@ -18,6 +18,7 @@ from ..predictor import Predictor
 from ..signals import INTERRUPTED, Terminated, interruptible
 from ..tasks.task import PredictOptions
 from ..terminal import ready, show, show_each, talk
+from ..timing.cold import cold_starts
 from ..timing.latency import PERCENTILES
 from ..views import CommandView, Outcome
 from ..words import line
@@ -29,6 +30,8 @@ from .views import StreamView
 
 __all__ = ["main", "view_of"]
 
+MAX_STREAMS = 256
+MAX_BATCHES_TEXT = 200
 ALIASES = {"run": "predict", "info": "inspect"}
 """Names that commands had, here or in dlx-deploy; they work and are not shown."""
 
@@ -94,16 +97,14 @@ def _run(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> Co
         arguments.backend, arguments.threads, not arguments.no_build, arguments.cache, arguments.accept_hazards
     )
     predictor = Predictor(package, options, _say)
+    if arguments.command == "bench":
+        return _benched(arguments, predictor, path, options)
     return _with_predictor(arguments, predictor, package)
 
 
 def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package: Package) -> CommandView:
     if arguments.command == "predict":
         return predict_asked(predictor, _request(arguments), sys.stdin)
-    if arguments.command == "bench":
-        for one in arguments.inputs:
-            package.task.inputs.check_argument(one)
-        return commands.bench(predictor, _bench(arguments, package))
     if arguments.command == "verify":
         names = (one.name for one in fields(commands.VerifyOptions))
         asked = commands.VerifyOptions(**{name: getattr(arguments, name) for name in names})
@@ -111,12 +112,36 @@ def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package
     return commands.selftest(predictor, arguments.data)
 
 
+def _benched(arguments: argparse.Namespace, predictor: Predictor, path: str, options: BackendOptions) -> CommandView:
+    """The latency of the package at ``path``, with as many streams and cold starts as were asked for."""
+    package, streams, cold = predictor.package, arguments.streams, arguments.cold_starts
+    for one in arguments.inputs:
+        package.task.inputs.check_argument(one)
+    asked = _bench(arguments, package)
+    for name, count, least, most in (("--streams", streams, 1, MAX_STREAMS), ("--cold-starts", cold, 0, 1000)):
+        if not least <= count <= most:
+            raise InputError(f"{name} is {count}; must be {least} to {most}")
+    if streams > 1 and len(asked.batches) > 1:
+        raise InputError("several batch sizes are measured one query after the other; give --streams or one --batch")
+    others = [Predictor(package, options, lambda text: None) for _ in range(streams - 1)]
+    fresh = (lambda tell: cold_starts(path, package.digest, options, cold, tell)) if cold else None
+    return commands.bench(predictor, asked, others, fresh)
+
+
+def _batches(text: str) -> Tuple[int, ...]:
+    """The batch sizes that ``1,8,32`` names."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.lstrip("-").isdigit() and part.isascii() for part in parts) or len(text) > MAX_BATCHES_TEXT:
+        raise InputError(f"batch is {line(text[:40])!r}; must be a whole number, or several, as 1,8,32")
+    return tuple(map(int, parts))
+
+
 def _bench(arguments: argparse.Namespace, package: Package) -> BenchOptions:
     """How the latency is measured; budgets that were given take the place of the package's own."""
     given = {p: getattr(arguments, f"max_p{p}_ms") for p in PERCENTILES}
     return BenchOptions(
         rounds=arguments.rounds,
-        batch=arguments.batch,
+        batches=_batches(arguments.batch),
         max_ms={**package.latency_budgets, **{p: limit for p, limit in given.items() if limit is not None}},
         inputs=tuple(arguments.inputs),
         min_s=arguments.min_seconds,
@@ -232,7 +257,10 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
 
 def _bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, metavar="N", help="timed runs (default: what the percentile needs)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="inputs per run (default: 1)")
+    parser.add_argument("--batch", default="1", metavar="N", help="inputs per run (default: 1), or several: 1,8,32")
+    parser.add_argument("--streams", type=int, default=1, metavar="N", help="queries in flight (default: 1)")
+    colds = "fresh processes, from start to first answer, and their memory (default: 0)"
+    parser.add_argument("--cold-starts", type=int, default=0, metavar="N", help=colds)
     for p in PERCENTILES:
         whose = f"budget of p{p} (default: the package's, if it has one)"
         parser.add_argument(f"--max-p{p}-ms", type=float, metavar="MS", help=whose)

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dlx_deploy.runtime.commands import bench
 from dlx_deploy.runtime.commands.bench import BenchOptions, bench_package
-from dlx_deploy.runtime.errors import BudgetMissed, InputError, Undecided
-from dlx_deploy.runtime.predictor import Predictor
-from dlx_deploy.runtime.telling import silent
+from dlx_deploy.runtime.errors import BudgetMissed, InputError, SelfTestFailed, Undecided
+from dlx_deploy.runtime.predictor import Predictor, Run
 from dlx_deploy.runtime.timing.sampling import PACE, Sampled, Sampling
 from dlx_deploy.runtime.timing.state import MachineState, Snapshot
 
@@ -24,7 +26,7 @@ def sampled(timings: list[int], cut: bool = False) -> Sampled:
 
 
 def test_bench_of_a_package(predictor: Predictor) -> None:
-    result = bench_package(predictor, BenchOptions(rounds=50, batch=6))
+    result = bench_package(predictor, BenchOptions(rounds=50, batches=(6,)))
     assert result.batch == 6
     assert 0 < result.latency.p50_ms <= result.latency.p90_ms <= result.latency.p99_ms
     assert result.images_per_second == pytest.approx(6_000 / result.latency.p50_ms)
@@ -33,31 +35,64 @@ def test_bench_of_a_package(predictor: Predictor) -> None:
 
 
 def test_bench_feeds_golden_images(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = set()
-
-    class Recorder:
-        package, tell = predictor.package, staticmethod(silent)
-
-        def predict(self, images: np.ndarray) -> None:
-            shapes.add(images.shape)
-            np.testing.assert_array_equal(images[4], self.package.golden_inputs["images"][0])
-
-    bench_package(Recorder(), BenchOptions(rounds=2, warmup=0, batch=5))  # type: ignore[arg-type]
-    assert shapes == {(5, 6, 4, 3)}
+    given, predict = [], Predictor.predict
+    monkeypatch.setattr(Predictor, "predict", lambda self, images: given.append(images) or predict(self, images))
+    result = bench_package(predictor, BenchOptions(rounds=2, warmup=0, batches=(5,)))
+    assert [images.shape for images in given] == [(5, 6, 4, 3)] * 2
+    np.testing.assert_array_equal(given[0][4], predictor.package.golden_inputs["images"][0])
+    assert result.checked == 3  # both, and the last
 
 
-def test_bench_reads_what_is_named_in_turn(predictor: Predictor) -> None:
-    given: list[object] = []
+def test_bench_reads_what_is_named_in_turn(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given, predict = [], Predictor.predict
+    monkeypatch.setattr(Predictor, "predict", lambda self, names: given.append(names) or predict(self, names))
+    paths = [str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+    for i, path in enumerate(paths):
+        Image.fromarray(np.full((6, 4, 3), 40 * i, np.uint8)).save(path)
+    a, b, c = paths
+    result = bench_package(predictor, BenchOptions(rounds=2, warmup=1, batches=(2,), inputs=(a, b, c)))
+    assert given == [[a, b], [c, a], [b, c]]
+    assert (result.inputs, result.checked) == (3, 4)
+    assert result.phases is not None
+    assert result.phases.pre_ms > 0
 
-    class Recorder:
-        package, tell = predictor.package, staticmethod(silent)
 
-        def predict(self, names: object) -> None:
-            given.append(names)
+@pytest.mark.parametrize("wrong_from", [0, 35])
+def test_what_is_fast_by_answering_something_else_is_refused(predictor: Predictor, wrong_from: int) -> None:
+    """A backend that is right at first, as in a self-test, too; streams are held to it alike."""
+    calls = itertools.count()
 
-    options = BenchOptions(rounds=2, warmup=1, batch=2, inputs=("a.png", "b.png", "c.png"))
-    assert bench_package(Recorder(), options).inputs == 3  # type: ignore[arg-type]
-    assert given == [["a.png", "b.png"], ["c.png", "a.png"], ["b.png", "c.png"]]
+    def other(run: Run) -> Run:
+        return lambda names, feeds: [v[::-1] * (-1 if next(calls) >= wrong_from else 1) for v in run(names, feeds)]
+
+    with pytest.raises(SelfTestFailed, match=r"a timed run gave other outputs than it must .* Its latency says"):
+        bench_package(predictor.through(other), BenchOptions(rounds=40))
+    options = BenchOptions(rounds=40, warmup=3)
+    assert bench_package(predictor, options).checked == 17
+    calls = itertools.count()
+    with pytest.raises(SelfTestFailed, match="a timed run gave other outputs"):
+        bench_package(predictor, options, [predictor.through(other)])
+
+
+def test_the_parts_of_a_call_make_the_whole(predictor: Predictor) -> None:
+    result = bench_package(predictor, BenchOptions(rounds=60, warmup=0))
+    assert result.phases is not None
+    parts = result.phases.pre_ms + result.phases.inference_ms + result.phases.post_ms
+    assert 0.5 * result.latency.p50_ms < parts < 2 * result.latency.p50_ms
+    assert result.phases.inference_ms > 0
+
+
+def test_throughput_at_batch_sizes(predictor: Predictor) -> None:
+    result = bench_package(predictor, BenchOptions(rounds=5, warmup=1, batches=(2, 1, 4)))
+    assert result.batch == 2
+    assert [one.batch for one in result.throughput] == [2, 1, 4]
+    for one in result.throughput:
+        assert one.per_second == pytest.approx(1000 * one.batch / one.p50_ms)
+        assert one.lower is not None
+        assert one.upper is not None
+        assert one.lower <= one.per_second <= one.upper
 
 
 @pytest.mark.parametrize(
@@ -167,8 +202,8 @@ def test_few_rounds_are_undecided(predictor: Predictor) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (BenchOptions(batch=0), "batch is 0; must be 1 or more"),
-        (BenchOptions(batch=2_000_000), "batch is 2000000; must be 1 or more, and at most 65536"),
+        (BenchOptions(batches=(0,)), "batch is 0; must be 1 or more"),
+        (BenchOptions(batches=(2_000_000,)), "batch is 2000000; must be 1 or more, and at most 65536"),
         (BenchOptions(rounds=10**12), "rounds is 1000000000000; must be 1 or more, and at most 1000000000"),
         (BenchOptions(max_ms={90: float("inf")}), "the p90 budget is inf ms; must be over 0 and finite"),
         (BenchOptions(max_ms={90: 0}), "the p90 budget is 0 ms; must be over 0"),

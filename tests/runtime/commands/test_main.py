@@ -83,6 +83,20 @@ def test_bench(run: Run) -> None:
     assert json.loads(run("bench", "--rounds", "5", "--json")[1])["inputs"] == 0
 
 
+def test_bench_with_streams_batches_and_cold_starts(run: Run) -> None:
+    code, out, _ = run("bench", "--rounds", "20", "--streams", "2", "--cold-starts", "1", "--threads", "1")
+    assert code == 0
+    assert "2 streams at once" in out
+    assert "cold start to the first answer: median" in out
+    code, out, _ = run("bench", "--rounds", "5", "--batch", "1,2", "--json")
+    data = json.loads(out)
+    assert [one["batch"] for one in data["throughput"]] == [1, 2]
+    assert (data["batch"], data["streams"], data["cold_start"]) == (1, 1, None)
+    assert set(data["phases"]) == {"pre_ms", "inference_ms", "post_ms"}
+    assert data["checked"] == 17
+    assert [one["percentile"] for one in data["latency"]["percentiles"]] == [50, 90, 99]
+
+
 def test_bench_of_files(run: Run, tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(2)]
     for path in paths:
@@ -185,6 +199,14 @@ def test_inspect_and_no_command(run: Run) -> None:
         (["selftest", "--threads", "1000000"], 2, "threads is 1000000"),
         (["bench", "--rounds", "0"], 2, "rounds is 0"),
         (["predict"], 2, "required: INPUT, images (or -: stdin), or --file, one a line; nothing is there"),
+        (["bench", "--batch", "1,x"], 2, "batch is '1,x'; must be a whole number, or several, as 1,8,32"),
+        (
+            ["bench", "--batch", "1,2", "--streams", "2"],
+            2,
+            "several batch sizes are measured one query",
+        ),
+        (["bench", "--streams", "0"], 2, "--streams is 0; must be 1 to 256"),
+        (["bench", "--cold-starts", "-1"], 2, "--cold-starts is -1; must be 0 to 1000"),
         (["bench", "--batch", "2000000"], 2, "batch is 2000000; must be 1 or more, and at most 65536"),
         (["nonsense"], 2, "invalid choice: 'nonsense'"),
     ],

@@ -105,7 +105,7 @@ def test_it_answers_and_tests_itself(contents: Any, batch: int | None) -> None:
     assert (result.images, [(o.name, o.atol) for o in result.outputs]) == (5, [("value", 0.01), ("distances", 0.5)])
     outputs = predictor.run(predictor.read(["1 2 3 m", "4 km"]))
     assert [outputs[name].dtype for name in ("value", "distances")] == [np.float32, np.float32]
-    assert bench_package(predictor, BenchOptions(rounds=3, warmup=0, batch=7)).batch == 7
+    assert bench_package(predictor, BenchOptions(rounds=3, warmup=0, batches=(7,))).batch == 7
 
 
 def test_every_output_is_tested(contents: Any) -> None:
