@@ -23,7 +23,7 @@ from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.runtime.timing.latency import rounds_for
 from dlx_deploy.stages.evaluate import evaluated
-from dlx_deploy.stages.support.budgets import missed_estimate, rehearse_latency
+from dlx_deploy.stages.support.budgets import missed_estimates, rehearse_latency
 from dlx_deploy.stages.support.control import control_evidence, control_notes
 from dlx_deploy.stages.support.costly import cost_of_int8
 from dlx_deploy.stages.support.gates import judge_latency
@@ -185,8 +185,8 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     comparison = task_for(config.data).answers.comparison
     of_task = comparison.shipped_notes(config.gate, accuracy)
     distilled = control_notes(comparison, accuracy, config.gate.confidence)
-    late = missed_estimate(config.gate.max_latency_p90_ms, latencies, accuracy.shipped)
-    return [*of_task, *distilled, *_choice_notes(config, accuracy, latencies), *([late] if late else [])]
+    late = missed_estimates(config.gate, latencies, accuracy.shipped)
+    return [*of_task, *distilled, *_choice_notes(config, accuracy, latencies), *late]
 
 
 def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> list[str]:

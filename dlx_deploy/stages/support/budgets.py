@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
-from dlx_deploy.config import Config
+from dlx_deploy.config import Config, Gate
 from dlx_deploy.devices.choice import device_for
 from dlx_deploy.errors import DlxError
 from dlx_deploy.pipeline.stage import Setup
@@ -25,7 +25,7 @@ __all__ = [
     "budget_notes",
     "least_latency_ms",
     "least_start_ms",
-    "missed_estimate",
+    "missed_estimates",
     "rehearse_latency",
 ]
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 def budget_notes(config: Config, profiles: Sequence[Profile]) -> list[str]:
     """What of the budgets cannot be met, or is none, as far as the configuration alone tells."""
-    notes = [_below_start(config.gate.max_latency_p90_ms, profile) for profile in profiles]
+    notes = [note for profile in profiles for note in _below_start(config.gate, profile)]
     asked, gate = config.quantize, config.gate.max_drop
     restores = asked.precision in ("auto", "int8") and any("int8" in profile.precisions for profile in profiles)
     if restores and isinstance(asked.max_drop, float) and asked.max_drop > gate:
@@ -44,22 +44,23 @@ def budget_notes(config: Config, profiles: Sequence[Profile]) -> list[str]:
             f"quantize.max_drop is {asked.max_drop:g} and gate.max_drop {gate:g}: INT8 that keeps to the first on "
             f"validation is taken, and the gate may refuse it; set quantize.max_drop to 'gate', or to {gate:g} or less"
         )
-    return [note for note in notes if note]
+    return notes
 
 
-def _below_start(limit_ms: float, profile: Profile) -> str:
+def _below_start(gate: Gate, profile: Profile) -> list[str]:
     least_ms = least_start_ms(profile)
-    if not 0 < limit_ms < least_ms:
-        return ""
-    return _hopeless(limit_ms, profile, f"a single layer takes {least_ms:.3g} ms or more to start", least_ms)
+    return _hopeless(gate, profile, f"a single layer takes {least_ms:.3g} ms or more to start", least_ms)
 
 
-def _hopeless(limit_ms: float, profile: Profile, least: str, least_ms: float) -> str:
-    return (
-        f"gate.max_latency_p90_ms is {limit_ms:g}, and on {profile.name} {least} (half of the roofline, an estimate): "
-        f"no build is expected to meet it, and the gate stays pending until the board measures it; the least that "
-        f"could be met is {least_ms:.3g}"
-    )
+def _hopeless(gate: Gate, profile: Profile, least: str, least_ms: float) -> list[str]:
+    """Of each budget of latency below ``least_ms``."""
+    return [
+        f"gate.max_latency_p{percentile}_ms is {limit_ms:g}, and on {profile.name} {least} (half of the roofline, an "
+        "estimate): no build is expected to meet it, and the gate stays pending until the board measures it; the least "
+        f"that could be met is {least_ms:.3g}"
+        for percentile, limit_ms in gate.latency_budgets.items()
+        if limit_ms < least_ms
+    ]
 
 
 def least_start_ms(profile: Profile) -> float:
@@ -85,10 +86,10 @@ def rehearse_latency(setup: Setup[Struct]) -> None:
     """Say where no network of the configuration would keep to the latency that the gate allows; it never raises: what
     is wrong with the network is for the stages that make it to say."""
     config, target = setup.config, setup.target
-    limit_ms = config.gate.max_latency_p90_ms
     from dlx_deploy.stages.support.rehearsal import is_unknown, untrained
 
-    if not limit_ms or _below_start(limit_ms, target) or device_for(target) is not None or is_unknown(config):
+    budgets = config.gate.latency_budgets
+    if not budgets or _below_start(config.gate, target) or device_for(target) is not None or is_unknown(config):
         return
     from dlx_deploy.graph.analysis.cost import layer_costs
 
@@ -98,24 +99,26 @@ def rehearse_latency(setup: Setup[Struct]) -> None:
     except DlxError as e:
         _log.debug("the least latency is not known: %s", e)
         return
-    if limit_ms < least_ms:
-        least = f"the network takes {least_ms:.3g} ms or more in its lowest precision"
-        _log.warning("%s", _hopeless(limit_ms, target, least, least_ms))
+    for note in _hopeless(
+        config.gate, target, f"the network takes {least_ms:.3g} ms or more in its lowest precision", least_ms
+    ):
+        _log.warning("%s", note)
 
 
-def missed_estimate(limit_ms: float, latencies: Latencies, shipped: str) -> str:
-    """Where what is shipped was not timed, and takes longer than the gate allows even by half of the roofline; empty
-    where the gate decides, or the budget is not out of reach."""
-    if not limit_ms or latencies.kind == MEASURED:
-        return ""
-    timing = next(row for row in latencies.rows if row.model == shipped)
-    if timing.low_ms is None or timing.low_ms <= limit_ms:
-        return ""
-    return (
-        f"{shipped} takes {timing.low_ms:.3g} ms or more on {latencies.where} by half of the roofline (an estimate), "
-        f"and gate.max_latency_p90_ms is {limit_ms:g}: the gate is pending here, and is expected to fail where it is "
-        "measured; choose a smaller network, prune more, or raise the budget"
-    )
+def missed_estimates(gate: Gate, latencies: Latencies, shipped: str) -> list[str]:
+    """Where what is shipped was not timed, and takes longer than a budget even by half of the roofline; nothing where
+    the gate decides, or the budget is not out of reach."""
+    budgets = gate.latency_budgets
+    if not budgets or latencies.kind == MEASURED:
+        return []
+    low_ms = next(row.low_ms for row in latencies.rows if row.model == shipped)
+    return [
+        f"{shipped} takes {low_ms:.3g} ms or more on {latencies.where} by half of the roofline (an estimate), and "
+        f"gate.max_latency_p{percentile}_ms is {limit_ms:g}: the gate is pending here, and is expected to fail where "
+        "it is measured; choose a smaller network, prune more, or raise the budget"
+        for percentile, limit_ms in budgets.items()
+        if low_ms is not None and low_ms > limit_ms
+    ]
 
 
 def _lowest(config: Config, profile: Profile) -> Precision:

@@ -40,6 +40,10 @@ def test_a_latency_below_the_start_of_one_layer_is_said_in_a_plan(tmp_path: Path
     )
     assert "the gate stays pending until the board measures it; the least that could be met is" in note
     assert notes() == notes("gate.max_latency_p90_ms=5") == []
+    assert [note[:24] for note in notes("gate.max_latency_p50_ms=1e-6", "gate.max_latency_p99_ms=1e-6")] == [
+        "gate.max_latency_p50_ms ",
+        "gate.max_latency_p99_ms ",
+    ]
 
 
 @pytest.mark.usefixtures("network")
