@@ -86,9 +86,9 @@ def inspect(
 
 
 def _write_sbom(package: Path, out: Path, trust: Trust | None, as_json: bool) -> None:
-    from dlx_deploy.pipeline.digest import canonical_json
     from dlx_deploy.report.sbom import view_sbom
     from dlx_deploy.runtime.files import reason, write_atomically
+    from dlx_deploy.runtime.package.archive import to_json
 
     view = view_sbom(package, str(out), trust)
     if str(out) == STDOUT:
@@ -97,7 +97,7 @@ def _write_sbom(package: Path, out: Path, trust: Trust | None, as_json: bool) ->
     if out.exists() and out.samefile(package):
         raise ConfigError(f"--sbom {out} is the package itself; name another file")
     try:
-        write_atomically(out, canonical_json(view.data))
+        write_atomically(out, to_json(view.data))
     except OSError as e:
         raise ConfigError(f"--sbom {out}: cannot be written ({reason(e)}); name another file") from e
     print_view(view, as_json)
