@@ -21,6 +21,7 @@ from dlx_deploy.runtime.terminal import show
 if TYPE_CHECKING:
     from dlx_deploy.building import BuildOptions, Work
     from dlx_deploy.oneline import Meant
+    from dlx_deploy.report.ci import Case
 
 __all__ = ["Asked", "build_all", "load_asked", "quantize"]
 
@@ -97,13 +98,14 @@ def _write(meant: Meant, path: Path) -> None:
     say(f"{path} written; dlx-deploy build -c {path} builds the same")
 
 
-def build_all(work: Work, output: Path, options: BuildOptions) -> None:
-    """Build what ``work`` says, each target's view on stdout.
+def build_all(work: Work, output: Path, options: BuildOptions, cases: list[Case] | None = None) -> None:
+    """Build what ``work`` says, each target's view on stdout; its budgets are added to ``cases``.
 
     Raises:
         GateStopped: a gate failed, or is undecided.
     """
     from dlx_deploy.building import build_packages
+    from dlx_deploy.report.ci import gate_cases
     from dlx_deploy.report.view import to_json
 
     for note in work.notes:
@@ -112,6 +114,8 @@ def build_all(work: Work, output: Path, options: BuildOptions) -> None:
     for built in build_packages(work, output, options):
         views.append(built.view.data)
         failures += [built.failure] if built.failure else []
+        if cases is not None:
+            cases += gate_cases(built.view.target, built.view.gates, built.view.seconds)
         if not options.quiet:
             show(built.view.text)
     if options.quiet:

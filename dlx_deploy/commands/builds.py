@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dlx_deploy.commands.bringing import Asked, build_all, load_asked
+from dlx_deploy.commands.ci_output import CiOutput, reporting, taking_ci
 from dlx_deploy.commands.given import Given, taking_given
 from dlx_deploy.commands.options import (
     DEFAULT_STORE,
@@ -26,9 +27,11 @@ from dlx_deploy.commands.options import (
 __all__ = ["build", "gc", "plan", "status", "why"]
 
 
+@taking_ci
 @taking_given
 def build(
     given: Given,
+    ci: CiOutput,
     output: OutputOption = Path("dist"),
     write_config: WriteConfigOption = None,
     force: ForceOption = False,
@@ -46,8 +49,9 @@ def build(
     if is_worker():
         raise typer.Exit(run_worker())
     jobs = jobs or usual_jobs()
-    work = load_asked(given, Asked(deep, exact_tools, 1 if processes > 1 else jobs, write_config, force))
-    build_all(work, output, BuildOptions(processes, jobs, tensorboard, as_json, say))
+    with reporting(ci, "build", "build") as cases:
+        work = load_asked(given, Asked(deep, exact_tools, 1 if processes > 1 else jobs, write_config, force))
+        build_all(work, output, BuildOptions(processes, jobs, tensorboard, as_json, say), cases)
 
 
 @taking_given

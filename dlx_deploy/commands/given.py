@@ -59,19 +59,18 @@ class Given:
 
 
 def taking_given(command: Callable[..., None]) -> Callable[..., None]:
-    """``command``, whose first parameter is a ``Given``, as a function of its fields, which the parser reads."""
+    """``command``, which has a parameter that is a ``Given``, as a function of its fields, which the parser reads."""
     return taking(Given, command)
 
 
 def taking(group: type[Any], command: Callable[..., None], last: bool = False) -> Callable[..., None]:
-    """``command``, whose first parameter is a ``group`` of options, as a function of the fields of that dataclass.
+    """``command``, which has a parameter that is a ``group`` of options, as a function of that dataclass's fields.
 
     ``last``: they stand behind the command's own in ``--help``.
     """
-    own = [
-        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for one in list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    ]
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    (place,) = (one.name for one in parameters if one.annotation is group)
+    own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters if one.name != place]
     hints = get_type_hints(group, include_extras=True)
     shared = [
         inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[one.name])
@@ -82,7 +81,7 @@ def taking(group: type[Any], command: Callable[..., None], last: bool = False) -
     @functools.wraps(command)
     def spread(**options: Any) -> None:
         given = group(**{name: options.pop(name) for name in names if name in options})
-        command(given, **options)
+        command(**{place: given}, **options)
 
     spread.__signature__ = inspect.Signature([*own, *shared] if last else [*shared, *own])  # type: ignore[attr-defined]
     spread.__annotations__ = {}  # the signature has them, as types

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlx_deploy.commands.ci_output import CiOutput, passed, reporting, taking_ci
 from dlx_deploy.commands.options import (
     DEFAULT_STORE,
     AcceptHazardsOption,
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["bench", "engine", "predict", "selftest", "verify"]
 
 
+@taking_ci
 @taking_trust
 def verify(
     trusting: Trusting,
+    ci: CiOutput,
     package: PackageArgument,
     data: Annotated[
         str,
@@ -85,9 +88,11 @@ def verify(
         "teacher": teacher,
     }
     session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]
-    with labelled_data(data, package, trusting.trust()) as folder:
+    with reporting(ci, "verify", package.name) as told, labelled_data(data, package, trusting.trust()) as folder:
         command = ["verify", f"--data={folder}", *_given(given), *session]
-        finish(_verified(package, command, store, trusting.trust()), as_json)
+        view = _verified(package, command, store, trusting.trust())
+        finish(view, as_json)
+        told.append(passed("verify", package.name, view))
 
 
 @taking_trust
@@ -136,9 +141,11 @@ def predict(
         finish(view, as_json)
 
 
+@taking_ci
 @taking_trust
 def bench(
     trusting: Trusting,
+    ci: CiOutput,
     package: PackageArgument,
     inputs: Annotated[list[str] | None, typer.Argument(help="Files or texts to read in turn; default: arrays.")] = None,
     rounds: Annotated[
@@ -164,7 +171,10 @@ def bench(
     counts = {"batch": batch, "streams": streams, "cold-starts": cold_starts}
     command = ["bench", *_given({**counts, **limits, **length})]
     session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]
-    finish(_on_device(package, [*command, *session, *(["--", *inputs] if inputs else [])]), as_json)
+    with reporting(ci, "bench", package.name) as told:
+        view = _on_device(package, [*command, *session, *(["--", *inputs] if inputs else [])])
+        finish(view, as_json)
+        told.append(passed("bench", package.name, view))
 
 
 @taking_trust

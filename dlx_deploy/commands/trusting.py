@@ -57,5 +57,5 @@ class Trusting:
 
 
 def taking_trust(command: Callable[..., None]) -> Callable[..., None]:
-    """``command``, whose first parameter is a ``Trusting``, as a function of its fields, which the parser reads."""
+    """``command``, which has a parameter that is a ``Trusting``, as a function of its fields."""
     return taking(Trusting, command, last=True)

@@ -1,0 +1,77 @@
+"""The verdicts of ``build``, ``verify`` and ``bench`` as CI reads them, also where they fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from dlx_deploy import cli
+from dlx_deploy.commands.ci_output import GITHUB, CiOutput, reporting
+from dlx_deploy.errors import ConfigError, GateUndecided, StageFailed
+
+
+def cases(path: Path) -> dict[str, list[str]]:
+    """Case → its elements."""
+    return {str(one.get("name")): [child.tag for child in one] for one in ET.parse(path).iter("testcase")}
+
+
+def test_a_package_within_and_beyond_its_budget(
+    dlx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, page, asked = tmp_path / "v.xml", tmp_path / "step.md", tmp_path / "own.md"
+    monkeypatch.setenv(GITHUB, str(page))
+    page.write_text("before\n")
+    package = str(dlx)
+    bench = ["bench", package, "--rounds=2", "--threads=1", f"--junit={out}", "--github-summary", f"--summary={asked}"]
+    assert cli.run([*bench]) == 0
+    assert cases(out) == {"bench": ["system-out"]}
+    assert page.read_text().startswith("before\n### dlx-deploy bench")
+    assert asked.read_text() == page.read_text().removeprefix("before\n")
+    assert cli.run([*bench, "--public-key", str(tmp_path / "none.pem")]) == 2
+    assert cases(out) == {"bench": ["error"]}
+    assert "::error title=" in capsys.readouterr().err
+
+
+def test_a_build_that_ends_before_it_begins(tmp_path: Path) -> None:
+    out = tmp_path / "v.xml"
+    out.write_text("of an earlier run")
+    assert cli.run(["build", "-c", str(tmp_path / "none.toml"), f"--junit={out}"]) == 2
+    assert cases(out) == {"build": ["error"]}
+
+
+def test_errors_of_each_kind(tmp_path: Path) -> None:
+    out = CiOutput(junit=tmp_path / "v.xml")
+    with pytest.raises(StageFailed), reporting(out, "build", "build"):
+        raise StageFailed("disk")
+    assert cases(tmp_path / "v.xml") == {"build": ["error"]}
+    with pytest.raises(KeyboardInterrupt), reporting(out, "build", "build"):
+        raise KeyboardInterrupt
+    assert cases(tmp_path / "v.xml") == {"build": ["error"]}
+
+
+def test_a_gate_that_has_a_case_gets_no_second_one(tmp_path: Path) -> None:
+    from dlx_deploy.report.ci import Case
+
+    out = CiOutput(junit=tmp_path / "v.xml")
+
+    def judge() -> None:
+        with reporting(out, "build", "build") as told:
+            told.append(Case(suite="jetson", name="accuracy", state="undecided", text="too few"))
+            raise GateUndecided("too few")
+
+    with pytest.raises(GateUndecided):
+        judge()
+    assert cases(tmp_path / "v.xml") == {"accuracy": ["error"]}
+
+
+def test_files_are_looked_at_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(GITHUB, raising=False)
+    for output, message in (
+        (CiOutput(junit=tmp_path / "none" / "v.xml"), "name a file in a folder that is there"),
+        (CiOutput(junit=tmp_path), "cannot be written"),
+        (CiOutput(github_summary=True), f"{GITHUB} is not set"),
+    ):
+        with pytest.raises(ConfigError, match=message), reporting(output, "build", "build"):
+            pytest.fail("the work began")
