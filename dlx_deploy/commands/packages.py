@@ -159,6 +159,21 @@ def bench(
     max_p99_ms: Annotated[float | None, typer.Option(help="Budget of p99; the package's own by default.")] = None,
     min_seconds: Annotated[float | None, typer.Option(help="At least so long; 3 with a budget.")] = None,
     max_seconds: Annotated[float, typer.Option(help="And no longer.")] = 60.0,
+    min_throughput: Annotated[
+        float | None, typer.Option(help="Budget: samples a second without a pause; the package's own by default.")
+    ] = None,
+    throughput_batch: Annotated[
+        int | None, typer.Option(help="So many at a time, for that; the package's own by default.")
+    ] = None,
+    max_memory_mib: Annotated[
+        float | None, typer.Option(help="Budget of this process's peak; the package's own by default.")
+    ] = None,
+    max_size_mib: Annotated[
+        float | None, typer.Option(help="Budget of the package's file; the package's own by default.")
+    ] = None,
+    max_energy_mj: Annotated[
+        float | None, typer.Option(help="Budget of an inference's energy beyond idle; the package's own by default.")
+    ] = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
@@ -169,7 +184,14 @@ def bench(
     limits = {"max-p50-ms": max_p50_ms, "max-p90-ms": max_p90_ms, "max-p99-ms": max_p99_ms}
     length = {"rounds": rounds, "min-seconds": min_seconds, "max-seconds": max_seconds}
     counts = {"batch": batch, "streams": streams, "cold-starts": cold_starts}
-    command = ["bench", *_given({**counts, **limits, **length})]
+    device = {
+        "min-throughput": min_throughput,
+        "throughput-batch": throughput_batch,
+        "max-memory-mib": max_memory_mib,
+        "max-size-mib": max_size_mib,
+        "max-energy-mj": max_energy_mj,
+    }
+    command = ["bench", *_given({**counts, **limits, **length, **device})]
     session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]
     with reporting(ci, "bench", package.name) as told:
         view = _on_device(package, [*command, *session, *(["--", *inputs] if inputs else [])])

@@ -8,6 +8,7 @@ from msgspec import Meta, field
 
 from dlx_deploy.config.strict import Table
 from dlx_deploy.config.values import AtLeastOne, Fraction, Section
+from dlx_deploy.runtime.device_budgets import DeviceBudgets
 
 __all__ = [
     "Gate",
@@ -37,6 +38,8 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``min_accuracy``: what is shipped must reach so much; 0: no floor, and then the teacher must be clearly better than
     one answer to everything, unless ``allow_chance``. ``max_flips``: the share of answers that may be others than the
     teacher's, right or wrong; 0: any. ``max_class_drop``: as ``max_drop``, of each class by itself; 0: no budget.
+    ``min_throughput``: samples a second, given ``throughput_batch`` at a time; ``max_memory_mib``: of the process that
+    runs the package; ``max_size_mib``: of its file; ``max_energy_mj``: of one inference, beyond idle.
     """
 
     max_drop: Fraction = 0.02
@@ -48,6 +51,22 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_latency_p50_ms: Annotated[float, Meta(ge=0.0)] = 0.0
     max_latency_p90_ms: Annotated[float, Meta(ge=0.0)] = 0.0
     max_latency_p99_ms: Annotated[float, Meta(ge=0.0)] = 0.0
+    min_throughput: Annotated[float, Meta(ge=0.0)] = 0.0
+    throughput_batch: Annotated[int, Meta(ge=1, le=65_536)] = 1
+    max_memory_mib: Annotated[float, Meta(ge=0.0)] = 0.0
+    max_size_mib: Annotated[float, Meta(ge=0.0)] = 0.0
+    max_energy_mj: Annotated[float, Meta(ge=0.0)] = 0.0
+
+    @property
+    def device_budgets(self) -> DeviceBudgets:
+        """What the machine that runs the package decides, but for its size."""
+        return DeviceBudgets(
+            min_throughput=self.min_throughput,
+            throughput_batch=self.throughput_batch,
+            max_memory_mib=self.max_memory_mib,
+            max_size_mib=self.max_size_mib,
+            max_energy_mj=self.max_energy_mj,
+        )
 
     @property
     def latency_budgets(self) -> dict[int, float]:

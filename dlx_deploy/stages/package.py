@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Provenance, Source, Stage, Step
 from dlx_deploy.stages.evaluate import answered
 from dlx_deploy.stages.quantize import read_precisions
+from dlx_deploy.stages.support.device_gates import judge_package
 from dlx_deploy.stages.support.parity import Judge, make_parity, parity_rows
 from dlx_deploy.stages.support.tolerances import relative, share_of, tolerance_of
 from dlx_deploy.targets import Profile
@@ -181,6 +183,7 @@ def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) ->
             "confidence": params.gate.confidence,
             "max_latency_p90_ms": params.gate.max_latency_p90_ms,
             **{f"max_latency_p{p}_ms": limit for p, limit in params.gate.latency_budgets.items()},
+            **params.gate.device_budgets.to_dict(),
         },
     }
 
@@ -234,7 +237,9 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     }
     kept = {answered(name) for name in upstream.candidates} & upstream.outputs.keys()
     inputs |= {name: upstream.output(name) for name in sorted(kept)}
-    return [Bound(Step("package", dataclasses.replace(STAGE, inputs=tuple(inputs)), params, inputs, config.seed))]
+    stage = dataclasses.replace(STAGE, inputs=tuple(inputs))
+    gates = partial(judge_package, config.gate.device_budgets, profile.title)
+    return [Bound(Step("package", stage, params, inputs, config.seed, gates))]
 
 
 STAGE = Stage(

@@ -10,6 +10,7 @@ from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..device_budgets import DeviceBudgets
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..machine import machine_info
 from ..package.rules import MAX_BATCH, MAX_BATCH_BYTES
@@ -24,6 +25,7 @@ from ..timing.state import MachineState, Watch
 from ..timing.streams import sample_streams
 from ..timing.verdicts import Judged, judge, metric_of
 from ..untyped import JsonTable
+from .resources import Resources, judge_resources, measure_resources
 
 __all__ = ["BenchOptions", "BenchResult", "Throughput", "bench_package"]
 
@@ -41,7 +43,8 @@ class BenchOptions:
     at least, if ``min_s`` says nothing else, and never longer than ``max_s``.
     ``batches``: the first is what percentiles and budgets are of; of all of them, where there are more, the throughput.
     ``inputs``: files or texts, a batch of them in each round, one after the other: how they are read counts too.
-    Without any the golden inputs are given, as arrays.
+    Without any the golden inputs are given, as arrays. ``device``: the budgets of throughput, memory, size and energy,
+    which are then measured; ``None``: they are not.
     """
 
     rounds: Optional[int] = None
@@ -51,6 +54,7 @@ class BenchOptions:
     inputs: Tuple[str, ...] = ()
     min_s: Optional[float] = None
     max_s: float = 60.0
+    device: Optional[DeviceBudgets] = None
 
     @property
     def batch(self) -> int:
@@ -106,6 +110,7 @@ class BenchResult:
     throughput: Tuple[Throughput, ...] = ()
     cold_start: Optional[ColdStart] = None
     judged: Tuple[Judged, ...] = ()
+    resources: Optional[Resources] = None
 
     @property
     def verdict(self) -> Optional[Decision]:
@@ -125,7 +130,9 @@ class BenchResult:
     def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values; ``max_p90_ms`` is the budget of p90, ``None`` without one."""
         p90 = next((one.limit for one in self.judged if one.metric == metric_of(90)), None)
-        return {**asdict(self), "verdict": self.verdict, "max_p90_ms": p90}
+        resources = self.resources.to_dict() if self.resources else None
+        plain = asdict(replace(self, resources=None))
+        return {**plain, "resources": resources, "verdict": self.verdict, "max_p90_ms": p90}
 
 
 def bench_package(
@@ -152,6 +159,8 @@ def bench_package(
     checked = sum(probe.check(partial(_expected, predictor, options)) for probe in probes)
     latency = sampled.measured().latencies["predict"]
     answered = latency.n / sampled.seconds if others else 1000 / latency.p50_ms
+    resources = _resources(predictor, options)
+    own = judge_resources(resources, options.device) if resources and options.device else ()
     return BenchResult(
         latency=latency,
         batch=options.batch,
@@ -166,8 +175,22 @@ def bench_package(
         checked=checked,
         streams=len(probes),
         throughput=_throughput(predictor, options) if len(options.batches) > 1 else (),
-        judged=tuple(judge(latency, p, options.max_ms[p], sampled) for p in sorted(options.max_ms)),
+        judged=(*(judge(latency, p, options.max_ms[p], sampled) for p in sorted(options.max_ms)), *own),
+        resources=resources,
     )
+
+
+def _resources(predictor: Predictor, options: BenchOptions) -> Optional[Resources]:
+    """What budgets and sensors ask for, with answers that are compared as those of the timed run are."""
+    if options.device is None:
+        return None
+    probe = Probe(predictor)
+    size = options.device.throughput_batch
+    call = _call(probe, _turns(options, predictor.package.golden_inputs, size))
+    seen = measure_resources(call, options.device, predictor.backend.name, predictor.tell)
+    if seen.sustained:
+        probe.check(partial(_expected, predictor, replace(options, batches=(size,))))
+    return replace(seen, package_bytes=predictor.package.size_bytes)
 
 
 def _call(probe: Probe, given: Iterator[object]) -> Callable[[], None]:
@@ -203,11 +226,14 @@ def _check(options: BenchOptions, golden: Arrays) -> None:
     """Refuses what is out of range."""
     row_bytes = sum(array[0].nbytes for array in golden.values())
     most = max(1, min(MAX_BATCH, MAX_BATCH_BYTES // row_bytes))
-    for size in options.batches:
+    for size in (*options.batches, options.device.throughput_batch if options.device else 1):
         if not 1 <= size <= most:
             raise InputError(f"batch is {size}; must be 1 or more, and at most {most}")
     if options.rounds is not None and not 1 <= options.rounds <= MAX_ROUNDS:
         raise InputError(f"rounds is {options.rounds}; must be 1 or more, and at most {MAX_ROUNDS}")
+    for name, limit in (options.device.to_dict() if options.device else {}).items():
+        if not 0 < limit < math.inf:
+            raise InputError(f"the budget {name} is {limit}; must be over 0 and finite")
     for percentile, limit in options.max_ms.items():
         if percentile not in PERCENTILES:
             raise InputError(f"there is a budget for p{percentile}; must be for one of {PERCENTILES}")

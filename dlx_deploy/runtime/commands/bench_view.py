@@ -11,6 +11,7 @@ from ..timing.latency import CONFIDENCE, Percentile
 from ..untyped import JsonTable
 from ..views import lines_of
 from .bench import BenchResult
+from .resources import Resources
 from .views import head_of
 
 __all__ = ["BenchView"]
@@ -46,7 +47,8 @@ class BenchView:
             f"{batch}: p50 {seen.p50_ms:.4f} ms, p90 {seen.p90_ms:.4f} ms, p99 {seen.p99_ms:.4f} ms, "
             f"{result.images_per_second:.0f} {noun}/s",
         ]
-        return lines_of([*lines, *_parts(result, noun), *_bounds(result), *(one.text for one in result.judged)])
+        told = [*_parts(result, noun), *_bounds(result), *_taken(result.resources, noun)]
+        return lines_of([*lines, *told, *(one.text for one in result.judged)])
 
 
 def _parts(result: BenchResult, noun: str) -> Sequence[str]:
@@ -68,6 +70,16 @@ def _parts(result: BenchResult, noun: str) -> Sequence[str]:
             f"{len(cold.ms)}{peak}"
         )
     return told
+
+
+def _taken(seen: Optional[Resources], noun: str) -> Sequence[str]:
+    """Throughput without a pause, memory and energy, as far as they were measured."""
+    if seen is None:
+        return []
+    rate, memory = seen.sustained, seen.peak_memory_mib
+    told = [f"without a pause, batch {rate.batch}: {rate.per_second:.0f} {noun}/s"] if rate else []
+    told += [f"memory: this process had at most {memory:.0f} MiB"] if memory is not None else []
+    return [*told, seen.energy.describe()]
 
 
 def _bounds(result: BenchResult) -> Sequence[str]:

@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import List, NoReturn, Optional, Sequence, Tuple
 
 from ..backends.table import BACKENDS, BackendOptions
+from ..device_budgets import LIMITS
 from ..errors import BackendMissing, InputError, RuntimeFault
 from ..package.archive import to_json
 from ..package.contents import Package, open_package
@@ -34,6 +35,14 @@ MAX_STREAMS = 256
 MAX_BATCHES_TEXT = 200
 ALIASES = {"run": "predict", "info": "inspect"}
 """Names that commands had, here or in dlx-deploy; they work and are not shown."""
+DEVICE_BUDGETS = {
+    "min_throughput": ("N", "budget: samples a second without a pause"),
+    "throughput_batch": ("N", "so many at a time, for that"),
+    "max_memory_mib": ("MIB", "budget of this process's peak"),
+    "max_size_mib": ("MIB", "budget of the package's file"),
+    "max_energy_mj": ("MJ", "budget of an inference's energy beyond idle"),
+}
+"""Those that ``bench`` takes beside budgets of latency: unit and text of the option."""
 
 
 def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
@@ -146,6 +155,9 @@ def _bench(arguments: argparse.Namespace, package: Package) -> BenchOptions:
         inputs=tuple(arguments.inputs),
         min_s=arguments.min_seconds,
         max_s=arguments.max_seconds,
+        device=package.device_budgets.with_given(
+            arguments.throughput_batch, {name: getattr(arguments, name) for name in LIMITS}
+        ),
     )
 
 
@@ -264,6 +276,11 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     for p in PERCENTILES:
         whose = f"budget of p{p} (default: the package's, if it has one)"
         parser.add_argument(f"--max-p{p}-ms", type=float, metavar="MS", help=whose)
+    for name, (unit, text) in DEVICE_BUDGETS.items():
+        kind = int if name == "throughput_batch" else float
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, metavar=unit, help=f"{text} (default: the package's)"
+        )
     least = "at least so long (default: 3 with a budget, but for --rounds)"
     parser.add_argument("--min-seconds", type=float, metavar="S", help=least)
     parser.add_argument("--max-seconds", type=float, default=60.0, metavar="S", help="and no longer (default: 60)")

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Dict, Mapping, Optional
 
+from ..device_budgets import LIMITS, NO_BUDGETS, DeviceBudgets
 from ..errors import PackageError
 from ..filenames import CARD, MANIFEST, MODEL, PLAN, SIDECAR
 from ..files import PathLike
@@ -57,7 +58,7 @@ class Package:
     outputs. ``engine`` and ``engine_sidecar`` are a TensorRT engine that was built ahead and the JSON beside it, or
     both ``None``. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal. ``parity``: the builder's answers to
     many real samples, if the package carries them. ``latency_budgets``: milliseconds by percentile. ``signed``: the
-    signature, if it was verified.
+    signature, if it was verified. ``size_bytes``: of the file that it was read from.
     """
 
     name: str
@@ -79,6 +80,8 @@ class Package:
     engine_sidecar: Optional[bytes] = None
     parity: Optional[ParityTable] = None
     signed: Optional[Signed] = None
+    device_budgets: DeviceBudgets = NO_BUDGETS
+    size_bytes: Optional[int] = None
 
     @property
     def max_latency_p90_ms(self) -> Optional[float]:
@@ -127,7 +130,7 @@ def open_package(path: PathLike, trust: Optional[Trust] = None) -> Package:
         PackageError, InputError, BackendMissing: as ``archive.read_signed`` and ``parse_package``.
     """
     files, signed = archive.read_signed(path, trust)
-    return replace(parse_package(files, os.fspath(path)), signed=signed)
+    return replace(parse_package(files, os.fspath(path)), signed=signed, size_bytes=os.path.getsize(path))
 
 
 def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
@@ -179,6 +182,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         engine=files.get(ENGINE),
         engine_sidecar=files.get(ENGINE_SIDECAR),
         parity=read_parity(field, files, task.outputs),
+        device_budgets=_device_budgets(field),
     )
 
 
@@ -225,6 +229,13 @@ def _latency_budgets(field: Fields) -> Dict[int, float]:
     paths = {p: f"budgets.max_latency_p{p}_ms" for p in PERCENTILES}
     limits = {p: field.number(path) for p, path in paths.items() if p == 90 or field.has(path)}
     return {p: limit for p, limit in limits.items() if limit}
+
+
+def _device_budgets(field: Fields) -> DeviceBudgets:
+    """Those that there are; older packages have none."""
+    limits = {name: field.number(f"budgets.{name}") for name in LIMITS if field.has(f"budgets.{name}")}
+    batch = "budgets.throughput_batch"
+    return DeviceBudgets(throughput_batch=field.count(batch, 1, 65536) if field.has(batch) else 1, **limits)
 
 
 def _metadata(contents: PackageContents) -> Dict[str, object]:

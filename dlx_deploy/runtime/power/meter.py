@@ -84,6 +84,11 @@ class Meter:
         self._idle: Tuple[Window, ...] = ()
         self._busy: Tuple[Window, ...] = ()
 
+    @property
+    def is_useful(self) -> bool:
+        """Whether there is something to read."""
+        return not self._why
+
     def count(self, inferences: int) -> None:
         """So many more were done."""
         self._inferences += inferences

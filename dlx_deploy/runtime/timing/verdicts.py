@@ -18,7 +18,7 @@ class Judged:
     """One budget, judged: ``bound`` is what was held against ``limit``."""
 
     metric: str
-    value: float
+    value: Optional[float]
     bound: Optional[float]
     limit: float
     verdict: Decision

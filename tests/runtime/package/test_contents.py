@@ -85,6 +85,21 @@ def test_latency_budget(contents: PackageContents, helpers: Any) -> None:
     assert package.max_latency_p90_ms == 2.5
 
 
+def test_budgets_of_the_machine_that_runs_it(contents: PackageContents, helpers: Any) -> None:
+    budgets = {"max_drop": 0.01, "confidence": 0.9, "max_latency_p90_ms": 0}
+    assert not parse_package(assemble(contents), "x").device_budgets.is_set  # as older packages are
+    given = {"min_throughput": 100, "throughput_batch": 8, "max_energy_mj": 2.5}
+    package = parse_package(assemble(replace(contents, metadata=helpers.metadata(budgets={**budgets, **given}))), "x")
+    assert package.device_budgets.to_dict() == given
+    for wrong, rule in (
+        ({"max_size_mib": "x"}, "a finite number from 0"),
+        ({"throughput_batch": 0}, "must be 1 to 65536"),
+    ):
+        metadata = helpers.metadata(budgets={**budgets, **wrong})
+        with pytest.raises(PackageError, match=rule):
+            assemble(replace(contents, metadata=metadata))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
