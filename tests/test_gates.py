@@ -215,3 +215,27 @@ def test_the_gate_sees_the_test_split_and_no_other(built: Path) -> None:
     reference = open_package(built / PACKAGE).reference
     np.testing.assert_array_equal(reference["label"], labels)
     np.testing.assert_array_equal(reference["teacher"], answers["teacher"])
+
+
+def test_the_gate_judges_by_the_metric_that_it_is_told(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    done = here("build", "--json", *tiny("gate.metric=macro_f1", "gate.max_drop=0.5"))
+    assert done.code == 0, done.err
+    (summary,) = json.loads(done.out)
+    drop, chance = summary["gates"]
+    assert (drop["metric"], chance["metric"]) == ("macro_f1_drop", "teacher_macro_f1")
+    assert drop["text"].startswith("macro-F1 drop ")
+    assert 0 < drop["value"] + 0.5 < 1
+    manifest = json.loads(max((tmp_path / ".dlx" / "builds").glob("*.json")).read_text())
+    assert not {"teacher", "distill", "prune"} & {s["step"] for s in manifest["steps"] if s["status"] == "ran"}
+    assert any("networks are validated by top-1" in note for note in summary["notes"])
+    seen = here("verify", PACKAGE, "--data", "digits", "--json")
+    assert seen.code == 0, seen.err
+    verdict = json.loads(seen.out)["verdict"]
+    assert (verdict["metric"], verdict["upper"]) == ("macro-F1", pytest.approx(drop["bound"], abs=1e-9))
+
+
+def test_a_metric_that_a_task_has_not_is_refused_in_a_plan(here: Here) -> None:
+    done = here("plan", "--set", "gate.metric=f1")
+    assert done.code == 2
+    assert "gate.metric is 'f1'; image-classification has: 'top1', 'macro_f1', 'balanced_accuracy', 'auroc'" in done.err

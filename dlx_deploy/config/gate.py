@@ -40,8 +40,10 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     teacher's, right or wrong; 0: any. ``max_class_drop``: as ``max_drop``, of each class by itself; 0: no budget.
     ``min_throughput``: samples a second, given ``throughput_batch`` at a time; ``max_memory_mib``: of the process that
     runs the package; ``max_size_mib``: of its file; ``max_energy_mj``: of one inference, beyond idle.
+    ``metric``: one of the task's (docs/guide/gates.md); "": its own.
     """
 
+    metric: str = ""
     max_drop: Fraction = 0.02
     min_accuracy: Fraction = 0.0
     allow_chance: bool = False

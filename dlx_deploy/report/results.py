@@ -15,6 +15,7 @@ from dlx_deploy.stages.support.control import gain_of
 from dlx_deploy.stages.support.results import Timing, read_latencies
 from dlx_deploy.tasks import task_for
 from dlx_deploy.tasks.flips import flips_of
+from dlx_deploy.tasks.judging import comparison_by
 from dlx_deploy.tasks.verification import REFERENCE, Drop, Row, read_accuracy
 
 __all__ = ["ResultRow", "Results", "read_results"]
@@ -76,7 +77,7 @@ def read_results(target: str, outputs: Mapping[str, Path], config: Config, packa
     ``packaged``: whether the gates let the candidate into a package.
     """
     accuracy, latencies = read_accuracy(outputs), read_latencies(outputs)
-    comparison, confidence = task_for(config.data).answers.comparison, config.gate.confidence
+    comparison, confidence = comparison_by(task_for(config.data), config.gate.metric), config.gate.confidence
     timings = {timing.model: timing for timing in latencies.rows}
     gain = gain_of(comparison, accuracy, confidence)
     return Results(

@@ -6,8 +6,8 @@ from typing import Optional
 
 __all__ = ["PACKAGE", "RESULT", "SIDECAR", "newer_schema"]
 
-PACKAGE = 2
-"""Of ``package.json`` (docs/package.md)."""
+PACKAGE = 3
+"""Of ``package.json`` (docs/package.md); what is judged by its task's own metric is still written as schema 2."""
 SIDECAR = 1
 """Of ``engine.json`` (docs/engines.md)."""
 RESULT = 1

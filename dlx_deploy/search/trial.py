@@ -24,10 +24,11 @@ from dlx_deploy.search.hopeless import hopeless
 from dlx_deploy.search.outcome import Figures, Miss, Outcome, misses, score_misses
 from dlx_deploy.stages.score import STATISTIC, scoring
 from dlx_deploy.stages.support.results import MEASURED, read_latencies
-from dlx_deploy.stages.weigh import SHIPPED
+from dlx_deploy.stages.weigh import SHIPPED, WeighParams
 from dlx_deploy.stages.weigh import STAGE as WEIGH
 from dlx_deploy.tasks import task_for
-from dlx_deploy.tasks.verification import REFERENCE, read_accuracy
+from dlx_deploy.tasks.judging import asked_metric, comparison_by
+from dlx_deploy.tasks.verification import REFERENCE, Comparison, read_accuracy
 
 __all__ = ["TrialStore", "run_trial"]
 
@@ -74,7 +75,7 @@ def run_trial(make: Callable[[], Build], store: TrialStore, watch: Watcher) -> O
 
 def _outcome(build: Build, store: Store, watch: Watcher) -> Outcome:
     parts = _parts(build)
-    metric = f"validation_{task_for(build.config.data).answers.comparison.name}"
+    metric = f"validation_{_comparison(build.config).name}"
     known = run_build(replace(build, steps=parts.teacher), store, watch)
     teacher = next(entry.metrics for entry in known.manifest.steps if entry.step == TEACHER_SCORE)[metric]
     if found := hopeless(build.config, build.target):
@@ -116,8 +117,9 @@ def _parts(build: Build) -> _Parts:
     assert isinstance(shipped, Output)
     assert isinstance(data, Output)
     seed, config = build.config.seed, build.config
+    metric = asked_metric(task_for(config.data), config.gate)
     scores = [
-        scoring(name, model, data, build.target, seed)
+        scoring(name, {"model": model, "data": data}, build.target, seed, metric)
         for name, model in ((TEACHER_SCORE, teacher), (SHIPPED_SCORE, shipped))
     ]
     inputs = {
@@ -127,7 +129,8 @@ def _parts(build: Build) -> _Parts:
         "shipped-score": Output(SHIPPED_SCORE, STATISTIC),
         "data": data,
     }
-    weigh = Step("weigh", WEIGH, config.verify, inputs, seed)
+    weighed = WeighParams(**structs.asdict(config.verify), metric=metric)
+    weigh = Step("weigh", WEIGH, weighed, inputs, seed)
     known = [*_before(build.steps, {teacher.step, data.step}), scores[0]]
     rest = [step for step in _before(build.steps, {shipped.step}) if step.name not in {one.name for one in known}]
     return _Parts(known, [*known, *rest, scores[1], weigh])
@@ -173,7 +176,7 @@ def _of_network(metrics: Metrics, config: Config, metric: str, teacher: float) -
     """What a network that was just trained misses by more than ``search.slack``."""
     if metric not in metrics or "epochs" not in metrics:
         return []
-    title = task_for(config.data).answers.comparison.title
+    title = _comparison(config).title
     return score_misses(metrics[metric], teacher, title, config, config.search.slack)
 
 
@@ -182,10 +185,14 @@ def _early(result: BuildResult, config: Config, metric: str, teacher: float) -> 
     return tuple(_of_network(last.metrics, config, metric, teacher))
 
 
+def _comparison(config: Config) -> Comparison:
+    return comparison_by(task_for(config.data), config.gate.metric)
+
+
 def _figures(outputs: Mapping[str, Path], config: Config) -> Figures:
     accuracy, latencies = read_accuracy(outputs), read_latencies(outputs)
     row, (timing,) = accuracy.row(SHIPPED), latencies.rows
-    drop = task_for(config.data).answers.comparison.drop(row, accuracy, config.gate.confidence)
+    drop = _comparison(config).drop(row, accuracy, config.gate.confidence)
     return Figures(
         metric=accuracy.metric,
         title=accuracy.title,

@@ -15,6 +15,7 @@ from dlx_deploy.nn.data.catalogue_checks import check_layout
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import check_keys, check_offered, kinds_with_a_path, prepare, task_for
+from dlx_deploy.tasks.judging import comparison_by
 
 __all__ = ["STAGE"]
 
@@ -91,7 +92,7 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     """Each budget that the test split is too small for, whatever is built from it."""
     task = task_for(config.data)
     count = int(metrics.get(f"test_{task.inputs.noun}", 0))
-    return task.answers.comparison.split_notes(config.gate, count, metrics)
+    return comparison_by(task, config.gate.metric).split_notes(config.gate, count, metrics)
 
 
 STAGE = Stage(

@@ -16,7 +16,8 @@ from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage
 from dlx_deploy.stages.support.parity import CHOSEN, kept_answers, parity_rows, write_answers
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.targets import Profile
-from dlx_deploy.tasks import task_of
+from dlx_deploy.tasks import task_for, task_of
+from dlx_deploy.tasks.judging import asked_metric, comparison_by, judged_device
 from dlx_deploy.tasks.verification import REFERENCE
 
 __all__ = ["STAGE", "EvaluateParams", "answered", "evaluated"]
@@ -26,11 +27,12 @@ STATISTIC, ANSWERS, PARITY = "statistic.npz", "teacher.npz", "parity.npz"
 
 class EvaluateParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept for packages. ``answers``: the decision on each sample, as the teacher's are. ``parity_samples``:
-    to so many samples the answers, of which the package takes those of what is shipped.
+    to so many samples the answers, of which the package takes those of what is shipped. ``metric``: "" is the task's.
     """
 
     answers: bool
     parity_samples: int
+    metric: str = ""
 
 
 def evaluated(name: str) -> str:
@@ -58,7 +60,8 @@ def run(job: Job[EvaluateParams]) -> Metrics:
     data = open_data(job.inputs["data"])
     task = task_of(data)
     dims, samples = input_dims(load(job.inputs["model"])), data.samples("test")
-    comparison, device = task.answers.comparison, task.device(data, (), dims)
+    comparison = comparison_by(task, job.params.metric)
+    device = judged_device(task, data, (), dims, job.params.metric)
     rows = list(parity_rows(len(samples), job.params.parity_samples))
     chosen = np.zeros(len(samples), np.bool_)
     chosen[rows] = True
@@ -94,7 +97,8 @@ def _bound(name: str, model: Output, config: Config, profile: Profile, upstream:
         kept[answered(name)] = PARITY
     stage = dataclasses.replace(stage, outputs=tuple(kept.values()))
     inputs = {"model": model, "data": upstream.output("data")}
-    params = EvaluateParams(answers=reference, parity_samples=config.package.parity_samples)
+    metric = asked_metric(task_for(config.data), config.gate)
+    params = EvaluateParams(answers=reference, parity_samples=config.package.parity_samples, metric=metric)
     step = Step(f"evaluate-{name}", stage, params, inputs, config.seed)
     return Bound(step, Offers({offer: Output(step.name, file) for offer, file in kept.items()}))
 

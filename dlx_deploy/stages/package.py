@@ -21,6 +21,7 @@ from dlx_deploy.stages.support.parity import Judge, make_parity, parity_rows
 from dlx_deploy.stages.support.tolerances import relative, share_of, tolerance_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import Task, task_of
+from dlx_deploy.tasks.judging import asked_metric, comparison_by, judged_device
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ def run(job: Job[PackageParams]) -> Metrics:
     model = job.inputs["model"].read_bytes()
     dims = input_dims(load(model))
     golden = _golden(job, task, samples, recipe, _few(task.device(data, (), dims), job.params.golden_images))
-    device = task.device(data, golden.rows, dims)
+    device = judged_device(task, data, golden.rows, dims, asked_metric(task, job.params.gate))
     with np.load(job.inputs["teacher"]) as columns:
         reference = make_reference(device, samples.feed(), dict(columns))
-    gates = task.answers.comparison.judge(job.params.gate, accuracy)
+    gates = comparison_by(task, job.params.gate.metric).judge(job.params.gate, accuracy)
     contents = PackageContents(
         task=device,
         metadata={**_metadata(job, data, recipe), "accuracy": _measured(accuracy, gates)},

@@ -50,10 +50,12 @@ from dlx_deploy.stages.support.requested import (
 )
 from dlx_deploy.stages.support.restoring import MOST_SAMPLES, Looked, keep_graphs, keep_within_budget
 from dlx_deploy.stages.support.validating import Validation
+from dlx_deploy.targets import Profile
+from dlx_deploy.tasks import task_for
+from dlx_deploy.tasks.judging import asked_metric
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.quantization.quantize import QuantizationReport
-    from dlx_deploy.targets import Profile
 
 __all__ = [
     "PTQ_LAYERS",
@@ -93,10 +95,12 @@ _log = logging.getLogger(__name__)
 class QuantizeParams(Quantize, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The section's keys, ``max_drop`` as a number or ``off``, and the confidence that its bound is asked for at.
 
-    ``missed``: what follows where the budget is: layers are restored, or nothing yet, as ``qat`` trains all of them.
+    ``metric``: that of the gate; "": the task's own. ``missed``: what follows where the budget is: layers are restored,
+    or nothing yet, as ``qat`` trains all of them.
     """
 
     confidence: float = Gate().confidence
+    metric: str = ""
     missed: Literal["restore", "train"] = "restore"
 
 
@@ -295,7 +299,7 @@ def _before_training(params: QuantizeParams, when: str, config: Config, upstream
     if when == "missed":
         params = msgspec.structs.replace(params, missed="train")
     else:
-        untried = {"max_drop": "off", "confidence": Gate().confidence}
+        untried = {"max_drop": "off", "confidence": Gate().confidence, "metric": ""}
         params = msgspec.structs.replace(params, activations="static", effort="fast", **untried)
     step = _bound(_FIRST, params, config, upstream).step
     files = {PTQ_PLAN: "plan.json", PTQ_LAYERS: "layers.json", PTQ_TRIALS: "trials.json"}
@@ -324,10 +328,10 @@ def _params(config: Config, profile: Profile) -> QuantizeParams:
     """Without a budget where nothing would be held against it: it is then in no key."""
     section = config.quantize
     max_drop = config.gate.max_drop if section.max_drop == "gate" else section.max_drop
-    confidence = config.gate.confidence
+    confidence, metric = config.gate.confidence, asked_metric(task_for(config.data), config.gate)
     if "int8" not in profile.precisions or section.precision not in ("auto", "int8") or max_drop == "off":
-        max_drop, confidence = "off", Gate().confidence
-    given = msgspec.structs.asdict(section) | {"max_drop": max_drop, "confidence": confidence}
+        max_drop, confidence, metric = "off", Gate().confidence, ""
+    given = msgspec.structs.asdict(section) | {"max_drop": max_drop, "confidence": confidence, "metric": metric}
     return QuantizeParams(**given)
 
 

@@ -6,20 +6,29 @@ The test split is never looked at: a choice among many trials by it would leave 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+
+import msgspec
 
 from dlx_deploy.errors import DataError
 from dlx_deploy.pipeline.stage import Job, Metrics, Output, Stage, Step
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
-from dlx_deploy.stages.support.training import NoParams
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_of
+from dlx_deploy.tasks.judging import comparison_by, judged_device
 
-__all__ = ["STAGE", "STATISTIC", "scoring"]
+__all__ = ["STAGE", "STATISTIC", "ScoreParams", "scoring"]
 
 STATISTIC = "statistic.npz"
 
 
-def run(job: Job[NoParams]) -> Metrics:
+class ScoreParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``metric``: by what; "": by the task's own."""
+
+    metric: str = ""
+
+
+def run(job: Job[ScoreParams]) -> Metrics:
     """Write ``statistic.npz``, the task's statistic with a row for each sample of the validation split.
 
     Raises:
@@ -38,7 +47,8 @@ def run(job: Job[NoParams]) -> Metrics:
             "or data.validation_fraction"
         )
     task, samples = task_of(data), data.samples("validation")
-    comparison, device = task.answers.comparison, task.device(data, (), input_dims(load(job.inputs["model"])))
+    comparison, dims = comparison_by(task, job.params.metric), input_dims(load(job.inputs["model"]))
+    device = judged_device(task, data, (), dims, job.params.metric)
     judged = Judged("validation", samples, {comparison.target: data.targets("validation")}, device)
     exact = job.target.judge == "exact-qdq"
     (statistic,) = statistics_of(job, job.inputs["model"], judged, [device.outputs.statistic], exact)
@@ -46,17 +56,17 @@ def run(job: Job[NoParams]) -> Metrics:
     return {f"validation_{comparison.name}": comparison.score(statistic), "validation_samples": float(len(samples))}
 
 
-def scoring(name: str, model: Output, data: Output, profile: Profile, seed: int) -> Step:
-    """The step that scores ``model``."""
+def scoring(name: str, inputs: Mapping[str, Output], profile: Profile, seed: int, metric: str) -> Step:
+    """The step that scores the ``model`` among the ``inputs`` on the ``data``."""
     # A CPU's own INT8 kernels are part of what is judged; exact arithmetic is the same on every machine.
     stage = dataclasses.replace(STAGE, measures_host=profile.judge == "native")
-    return Step(name, stage, NoParams(), {"model": model, "data": data}, seed)
+    return Step(name, stage, ScoreParams(metric=metric), inputs, seed)
 
 
 STAGE = Stage(
     name="score",
     version=1,
-    params=NoParams,
+    params=ScoreParams,
     inputs=("model", "data"),
     outputs=(STATISTIC,),
     run=run,

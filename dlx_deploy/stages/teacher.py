@@ -26,6 +26,7 @@ from dlx_deploy.stages.support.weights import (
 )
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
+from dlx_deploy.tasks.judging import validation_notes
 from dlx_deploy.tasks.preprocessing import preprocessing_notes, preprocessing_parity
 
 __all__ = ["STAGE"]
@@ -129,7 +130,7 @@ def rehearse(setup: Setup[Teacher]) -> None:
 
 def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[str]:
     """What the validation split already says of the gates, and how preprocessing compares."""
-    said = task_for(config.data).answers.comparison.teacher_notes(config.gate, metrics)
+    said = validation_notes(task_for(config.data), config.gate, metrics)
     return (*said, *preprocessing_notes(metrics))
 
 

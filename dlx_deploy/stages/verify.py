@@ -31,7 +31,8 @@ from dlx_deploy.stages.support.judging import estimated, read_statistic, row_of,
 from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read_latencies
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
-from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, read_accuracy
+from dlx_deploy.tasks.judging import asked_metric, comparison_by
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, Comparison, read_accuracy
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
@@ -45,12 +46,15 @@ SENSITIVITY = "sensitivity.json"
 
 
 class VerifyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How is timed; ``candidates``: which inputs are compared, in the order of the table."""
+    """How is timed; ``candidates``: which inputs are compared, in the order of the table. ``metric``: ""
+    is the task's own.
+    """
 
     rounds: int = Verify().rounds
     max_seconds: float = Verify().max_seconds
     threads: int = Verify().threads
     candidates: tuple[str, ...]
+    metric: str = ""
 
 
 def run(job: Job[VerifyParams]) -> Metrics:
@@ -71,7 +75,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
-    comparison = task_of(data).answers.comparison
+    comparison = comparison_by(task_of(data), job.params.metric)
     statistics = {name: read_statistic(job.inputs[evaluated(name)]) for name in models}
     targets, shipped = data.targets("test"), _name_of(job.inputs["shipped"], models)
     classes: tuple[Group, ...] = ()
@@ -152,6 +156,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
             max_seconds=config.verify.max_seconds,
             threads=config.verify.threads,
             candidates=tuple(upstream.candidates),
+            metric=asked_metric(task_for(config.data), config.gate),
         ),
         inputs={**upstream.candidates, **own},
         seed=config.seed,
@@ -163,13 +168,13 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 def check(setup: Setup[VerifyParams]) -> None:
     """Budgets by which what is verified can be judged."""
-    task_for(setup.config.data).answers.comparison.check(setup.config.gate)
+    _comparison(setup.config).check(setup.config.gate)
 
 
 def judge(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequence[GateResult]:
     """The gates of a finished verification: the task's, and latency where a budget is set."""
     accuracy, budgets = read_accuracy(outputs), config.gate
-    results = task_for(config.data).answers.comparison.judge(budgets, accuracy)
+    results = _comparison(config).judge(budgets, accuracy)
     cost = cost_of_int8(accuracy, read_sensitivity(outputs[SENSITIVITY])) if SENSITIVITY in outputs else ""
     if cost and results[0].verdict != "pass":
         results[0] = msgspec.structs.replace(results[0], text=f"{results[0].text}; {cost}")
@@ -182,11 +187,15 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     """What passes the gates and is not right all the same: by the task and the control, a choice timings contradict, a
     latency that is not measured here and far above its budget."""
     accuracy, latencies = read_accuracy(outputs), read_latencies(outputs)
-    comparison = task_for(config.data).answers.comparison
+    comparison = _comparison(config)
     of_task = comparison.shipped_notes(config.gate, accuracy)
     distilled = control_notes(comparison, accuracy, config.gate.confidence)
     late = missed_estimates(config.gate, latencies, accuracy.shipped)
     return [*of_task, *distilled, *_choice_notes(config, accuracy, latencies), *late]
+
+
+def _comparison(config: Config) -> Comparison:
+    return comparison_by(task_for(config.data), config.gate.metric)
 
 
 def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> list[str]:

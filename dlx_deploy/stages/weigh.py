@@ -11,20 +11,27 @@ from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.stages.support.judging import estimated, read_statistic, row_of, timings_of
 from dlx_deploy.stages.support.results import MEASURED, Latencies
 from dlx_deploy.tasks import task_of
+from dlx_deploy.tasks.judging import comparison_by
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy
 
-__all__ = ["SHIPPED", "STAGE"]
+__all__ = ["SHIPPED", "STAGE", "WeighParams"]
 
 SHIPPED = "shipped"
 """The candidate that is weighed."""
 
 
-def run(job: Job[Verify]) -> Metrics:
+class WeighParams(Verify, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section's keys; ``metric``: by what; "": by the task's own."""
+
+    metric: str = ""
+
+
+def run(job: Job[WeighParams]) -> Metrics:
     """Write ``accuracy.json`` and ``latency.json``: teacher and shipped model by score, the shipped one by time."""
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
-    comparison, targets = task_of(data).answers.comparison, data.targets("validation")
+    comparison, targets = comparison_by(task_of(data), job.params.metric), data.targets("validation")
     statistics = {
         REFERENCE: read_statistic(job.inputs["teacher-score"]),
         SHIPPED: read_statistic(job.inputs["shipped-score"]),
@@ -48,7 +55,7 @@ def run(job: Job[Verify]) -> Metrics:
     }
 
 
-def _latencies(job: Job[Verify]) -> Latencies:
+def _latencies(job: Job[WeighParams]) -> Latencies:
     from dlx_deploy.nn.data.dataset import open_data
     from dlx_deploy.runtime.timing.sampling import BUILD_PACE, Sampling
 
@@ -64,7 +71,7 @@ def _latencies(job: Job[Verify]) -> Latencies:
 STAGE = Stage(
     name="weigh",
     version=1,
-    params=Verify,
+    params=WeighParams,
     inputs=("teacher", "shipped", "teacher-score", "shipped-score", "data"),
     outputs=("accuracy.json", "latency.json"),
     run=run,

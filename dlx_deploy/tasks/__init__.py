@@ -10,6 +10,7 @@ from dlx_deploy.config import Data, Gate
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.plugins import Plugin, load_plugin, provider
 from dlx_deploy.progress import Progress, silent
+from dlx_deploy.tasks.judging import comparison_by
 from dlx_deploy.tasks.kind import DataKind
 from dlx_deploy.tasks.task import Task
 
@@ -182,5 +183,6 @@ def survey(config: Data, seed: int, progress: Progress = silent, budgets: Gate |
     tested = next((split.count for split in seen.splits if split.name == "test"), 0)
     if budgets is None or not tested:
         return surveyed
-    notes = task.answers.comparison.split_notes(budgets, tested, {"classes": float(len(seen.classes))})
+    comparison = comparison_by(task, budgets.metric)
+    notes = comparison.split_notes(budgets, tested, {"classes": float(len(seen.classes))})
     return surveyed.adding([Finding("gate", "warning", note) for note in notes])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,13 @@ class Classes:
     def comparison(self) -> Comparison:
         """Right or wrong, by the largest logit."""
         return Paired(name="top1", title="top-1", target="label")
+
+    @property
+    def metrics(self) -> Mapping[str, Comparison]:
+        """Those that are no mean over samples."""
+        from dlx_deploy.tasks.class_metrics import CLASS_METRICS
+
+        return CLASS_METRICS
 
     @property
     def metric(self) -> Metric:

@@ -13,6 +13,7 @@ from ..errors import InputError, RuntimeFault
 from ..files import PathLike
 from ..package.contents import Package
 from ..schemas import RESULT
+from ..tasks.judging import judging_of
 from ..tasks.task import PredictionRow
 from ..untyped import JsonTable
 from ..views import lines_of
@@ -49,8 +50,9 @@ class PackageView:
     def text(self) -> str:
         """A line for each thing that a user asks first."""
         package, budgets = self.package, self.package.budgets
-        drop = f"accuracy drop {100 * budgets.max_drop:g} points at {budgets.confidence:g} confidence"
-        floor = f"accuracy from {100 * budgets.min_accuracy:g} %, " if budgets.min_accuracy else ""
+        title = judging_of(package.task).title or "accuracy"
+        drop = f"{title} drop {100 * budgets.max_drop:g} points at {budgets.confidence:g} confidence"
+        floor = f"{title} from {100 * budgets.min_accuracy:g} %, " if budgets.min_accuracy else ""
         flips = f"changed answers up to {100 * budgets.max_flips:g} %, " if budgets.max_flips else ""
         flips += f"of each class {100 * budgets.max_class_drop:g} points, " if budgets.max_class_drop else ""
         limits = {90: 0.0, **package.latency_budgets}

@@ -14,6 +14,7 @@ from ..files import PathLike
 from ..schemas import PACKAGE
 from ..sources import own_sources
 from ..tasks.arrays import Arrays, Tensor, Tolerance, count_of
+from ..tasks.judging import judging_fields, judging_of, read_judging
 from ..tasks.table import open_task
 from ..tasks.task import Budgets, Task
 from ..timing.latency import PERCENTILES
@@ -148,7 +149,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         raise PackageError(
             f"{origin}: of {ENGINE!r} and {ENGINE_SIDECAR!r} only one is there; both or none must be: build it again"
         )
-    task = open_task(field)
+    task = read_judging(field, open_task(field))
     batch = field.batch("inputs.0.shape")
     field.tensors("inputs", task.inputs.tensors, batch)
     field.tensors("outputs", task.outputs.tensors, batch)
@@ -241,13 +242,17 @@ def _device_budgets(field: Fields) -> DeviceBudgets:
 def _metadata(contents: PackageContents) -> Dict[str, object]:
     """``package.json`` but ``files``."""
     task, batch = contents.task, contents.batch
+    how = judging_fields(judging_of(task))
+    budgets = {"budgets": {**contents.metadata["budgets"], **how}} if how else {}
+    schema = PACKAGE if how else PACKAGE - 1  # older runtimes would judge by another metric, and need not refuse others
     tolerances = {name: tolerance.to_dict() for name, tolerance in contents.tolerances.items()}
     return {
         **contents.metadata,
+        **budgets,
         **task.inputs.fields(),
         **task.outputs.fields(),
         **(parity_fields(contents.parity) if contents.parity else {}),
-        "schema": PACKAGE,
+        "schema": schema,
         "task": task.name,
         "inputs": [tensor.to_dict(batch) for tensor in task.inputs.tensors],
         "outputs": [tensor.to_dict(batch) for tensor in task.outputs.tensors],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Values = NDArray[np.float64]
     Metric = Callable[[Values], Values]
 
-__all__ = ["resample_drops", "resample_value"]
+__all__ = ["BLOCK", "RESAMPLES", "SEED", "bounds_of", "resample_drops", "resample_value"]
 
 RESAMPLES = 4000
 """Four lie above the bound at 0.999, the highest of ``LEVELS``."""
@@ -42,7 +42,7 @@ def resample_value(counts: Counts, worst: Tuple[Counts, Counts], metric: Metric)
     _refuse_none(counts)
     right, wrong = worst
     low, high = (_resampled([(counts, extra)], metric)[0] for extra in (wrong, right))
-    return _whole(counts, metric), _bounds(low, high)
+    return _whole(counts, metric), bounds_of(low, high)
 
 
 def resample_drops(pair: Tuple[Counts, Counts], worst: Tuple[Counts, Counts], metric: Metric) -> Drops:
@@ -61,7 +61,7 @@ def resample_drops(pair: Tuple[Counts, Counts], worst: Tuple[Counts, Counts], me
     for ours, theirs in ((wrong, right), (right, wrong)):
         of_teacher, of_package = _resampled([(teacher, ours), (package, theirs)], metric)
         drops.append(of_teacher - of_package)
-    return Drops(_whole(teacher, metric), _whole(package, metric), len(teacher), _bounds(*drops))
+    return Drops(_whole(teacher, metric), _whole(package, metric), len(teacher), bounds_of(*drops))
 
 
 def _refuse_none(counts: Counts) -> None:
@@ -73,7 +73,7 @@ def _whole(counts: Counts, metric: Metric) -> float:
     return float(metric(counts.sum(axis=0, keepdims=True).astype(np.float64))[0])
 
 
-def _bounds(low: Values, high: Values) -> Bounds:
+def bounds_of(low: Values, high: Values) -> Bounds:
     """Of values resampled with the unit that makes them low, and with the one that makes them high."""
     return Bounds(tuple(-x for x in _order_statistics(-low)), _order_statistics(high))
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..package.fields import Fields
+    from .judging import Judging
 
-__all__ = ["LABEL", "LOGITS", "TEACHER", "Classes", "Verification", "by_class", "read_labels"]
+__all__ = ["ANSWER", "LABEL", "LOGITS", "TEACHER", "Classes", "Verification", "by_class", "read_labels"]
 
 LOGITS = "logits"
 LABEL, TEACHER = "label", "teacher"  # columns: the right class, and the teacher's first
@@ -96,6 +97,16 @@ class Classes:
     def tensors(self) -> Tuple[Tensor, ...]:
         """The one output."""
         return (Tensor(LOGITS, "float32", (len(self.labels),)),)
+
+    def judged_by(self, judging: Judging) -> Classes:
+        """These, judged by another metric.
+
+        Raises:
+            InputError: there is no such metric.
+        """
+        from .class_metrics import MetricClasses
+
+        return MetricClasses.of(self.labels, judging)
 
     def fields(self) -> Dict[str, object]:
         """The names of the classes."""

@@ -16,6 +16,7 @@ from dlx_deploy.stages.support.judging import read_statistic
 from dlx_deploy.stages.support.parity import parity_rows
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.tasks import task_of
+from dlx_deploy.tasks.judging import comparison_by, judged_device
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Row
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Validation:
         self._rows = list(parity_rows(len(samples), most))
         self._samples = samples[self._rows]
         self._task = task_of(self._data)
-        self._comparison = self._task.answers.comparison
+        self._metric: str = getattr(job.params, "metric", "")  # which the stage adds to the section
+        self._comparison = comparison_by(self._task, self._metric)
         self._exact = job.target.judge == "exact-qdq"
 
     def trial(self, name: str, path: Path, restored: tuple[str, ...], layers: Mapping[str, str]) -> Trial:
@@ -132,7 +134,7 @@ class Validation:
             return read_statistic(kept)
         from dlx_deploy.graph.model import input_dims, load
 
-        device = self._task.device(self._data, (), input_dims(load(path)))
+        device = judged_device(self._task, self._data, (), input_dims(load(path)), self._metric)
         targets = self._data.targets("validation")[self._rows]
         judged = Judged("validation", self._samples, {self._comparison.target: targets}, device)
         (statistic,) = statistics_of(self._job, path, judged, [device.outputs.statistic], self._exact)

@@ -12,10 +12,16 @@ from PIL import Image
 
 from dlx_deploy.runtime.commands.verify import teacher_outputs
 from dlx_deploy.runtime.commands.verify import verify_package as judged
+from dlx_deploy.runtime.commands.views import PackageView
 from dlx_deploy.runtime.errors import BudgetMissed, InputError, PackageError, TeacherNeeded
+from dlx_deploy.runtime.package.archive import write_archive
+from dlx_deploy.runtime.package.contents import assemble, make_reference, open_package
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.tasks.class_metrics import METRICS
 from dlx_deploy.runtime.tasks.classes import Verification
 from dlx_deploy.runtime.tasks.framing import Framing
+from dlx_deploy.runtime.tasks.judging import Judging, MetricVerification
+from dlx_deploy.runtime.tasks.judging import judged as judged_by
 from dlx_deploy.runtime.tasks.labelled import load_labelled_images, load_labelled_texts
 
 
@@ -357,3 +363,36 @@ def test_each_class_is_counted_and_may_have_a_budget(make_predictor: Any, helper
     free = verify_package(make_predictor(reference=table), images, labels, max_drop=0.1)
     assert (free.class_budget, free.failure()) == (None, None)
     assert any(text.startswith("classes that drop: ") and "12 lost" in text for text in free.lines("images"))
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "auroc"])
+def test_a_package_is_judged_by_the_metric_that_its_gate_was(
+    tmp_path: Path, helpers: Any, data: Any, metric: str
+) -> None:
+    images, labels = data
+    task, logits = judged_by(helpers.tiny_task(), Judging(metric)), helpers.expected_logits(images)
+    columns = task.outputs.record({"logits": logits}, {"label": labels})
+    contents = helpers.tiny_contents(images, labels)
+    reference = make_reference(task, {"images": images}, columns)
+    write_archive(tmp_path / "x.dlx", assemble(replace(contents, task=task, reference=reference)))
+    package = open_package(tmp_path / "x.dlx")
+    assert (package.meta["schema"], package.meta["budgets"]["metric"]) == (3, metric)
+    seen = judged(Predictor(package), {"images": images}, {"label": labels}).judgement
+    assert isinstance(seen, MetricVerification)
+    assert (seen.verdict.verdict, seen.verdict.drop) == ("pass", 0)
+    assert f"budgets  {METRICS[metric].title} drop 2 points" in PackageView(package).text
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("f1", r"budgets\.metric is 'f1'; .*must be one of 'macro_f1'"),
+        (3, r"budgets\.metric is 3; must be of type str"),
+    ],
+)
+def test_a_metric_that_there_is_not_is_refused_at_load(helpers: Any, data: Any, given: object, message: str) -> None:
+    contents = helpers.tiny_contents(
+        *data, metadata=helpers.metadata(budgets={**helpers.metadata()["budgets"], "metric": given})
+    )
+    with pytest.raises(PackageError, match=message):
+        assemble(contents)

@@ -1,0 +1,106 @@
+"""By what a package is judged where that is not the task's own metric: ``gate.metric`` of its build."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Dict, List, Optional
+
+from ..errors import InputError, RuntimeFault
+from ..statistics.resampled import DropVerdict, FloorVerdict
+from ..words import percent
+from .metric_names import TITLES
+from .task import Task
+
+if TYPE_CHECKING:
+    from ..package.fields import Fields
+
+__all__ = ["OWN", "Judging", "MetricVerification", "judged", "judging_fields", "judging_of", "read_judging"]
+
+METRIC = "budgets.metric"
+
+
+@dataclass(frozen=True)
+class Judging:
+    """``metric``: its name; "": the task's own."""
+
+    metric: str = ""
+
+    @property
+    def title(self) -> str:
+        """The metric for people; "" for the task's own."""
+        return TITLES.get(self.metric, self.metric)
+
+
+OWN = Judging()
+"""As the task is judged where nobody asks for more."""
+
+
+@dataclass(frozen=True)
+class MetricVerification:
+    """The gate's verdict by a metric called ``title``, with a floor if there is one; ``changed`` counts samples whose
+    target is another than when the package was built."""
+
+    title: str
+    verdict: DropVerdict
+    changed: int
+    floor: Optional[FloorVerdict] = None
+
+    def failure(self) -> Optional[RuntimeFault]:
+        """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
+        faults = [self.verdict.failure(), self.floor.failure() if self.floor else None]
+        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
+
+    def to_dict(self) -> Dict[str, object]:
+        """The result as JSON-ready values."""
+        return asdict(self)
+
+    def lines(self, noun: str) -> List[str]:
+        """The result for people."""
+        seen = self.verdict
+        lines = [
+            f"{self.title}: teacher {percent(seen.teacher)}, package {percent(seen.package)} on {seen.units} {noun}",
+            seen.explain(),
+        ]
+        lines += [self.floor.explain()] if self.floor else []
+        lines += [f"{self.changed} {noun} have another target than when it was built"] if self.changed else []
+        return lines
+
+
+def judged(task: Task, judging: Judging) -> Task:
+    """``task`` with answers that are judged so.
+
+    Raises:
+        InputError: they cannot be.
+    """
+    if judging == OWN:
+        return task
+    judge_by = getattr(task.outputs, "judged_by", None)
+    if judge_by is None:
+        raise InputError(f"metric is {judging.metric!r}; {task.name} has its own alone")
+    return replace(task, outputs=judge_by(judging))
+
+
+def judging_of(task: Task) -> Judging:
+    """By what ``task`` is judged."""
+    judging: Judging = getattr(task.outputs, "judging", OWN)
+    return judging
+
+
+def judging_fields(judging: Judging) -> Dict[str, object]:
+    """What ``package.json`` says of it among the budgets; nothing of the task's own metric."""
+    return {"metric": judging.metric} if judging.metric else {}
+
+
+def read_judging(field: Fields, task: Task) -> Task:
+    """``task``, judged as the package's budgets say.
+
+    Raises:
+        PackageError: its answers cannot be judged so.
+    """
+    if not field.has(METRIC):
+        return task
+    metric = field.get(METRIC, str)
+    try:
+        return judged(task, Judging(metric))
+    except InputError as e:
+        raise field.wrong(METRIC, metric, str(e)) from e

@@ -1,0 +1,52 @@
+"""Classes by a metric that is no mean over samples (``gate.metric``), as the device's half computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlx_deploy.runtime.statistics.resampled import Bounds, Drops
+from dlx_deploy.runtime.tasks.metric_names import TITLES
+from dlx_deploy.tasks.gates import CONSTANT
+from dlx_deploy.tasks.resampled import ResampledComparison
+from dlx_deploy.tasks.verification import Comparison
+
+if TYPE_CHECKING:
+    from dlx_deploy.graph.samples import Arrays
+    from dlx_deploy.runtime.tasks.class_metrics import ClassMetric
+
+__all__ = ["CLASS_METRICS", "ClassComparison"]
+
+
+@dataclass(frozen=True)
+class ClassComparison(ResampledComparison):
+    """The statistic is that of ``runtime.tasks.class_metrics.MetricClasses``: labels, and classes or logits."""
+
+    target: str = "label"
+
+    def score(self, statistic: Arrays) -> float:
+        """The metric."""
+        return self._metric.value(statistic)
+
+    def bounds(self, statistic: Arrays) -> Bounds:
+        """Of the metric."""
+        return self._metric.bounds(statistic)[1]
+
+    def drops(self, teacher: Arrays, model: Arrays) -> Drops:
+        """Of the metric."""
+        return self._metric.drops(teacher, model)
+
+    def facts(self, targets: Arrays) -> dict[str, float]:
+        """What the best constant answer reaches."""
+        return {CONSTANT: self._metric.constant(targets[self.target])}
+
+    @property
+    def _metric(self) -> ClassMetric:
+        from dlx_deploy.runtime.tasks.class_metrics import METRICS
+
+        return METRICS[self.name]
+
+
+CLASS_METRICS: Mapping[str, Comparison] = {name: ClassComparison(name, title) for name, title in TITLES.items()}
+"""By the values of ``gate.metric``."""
