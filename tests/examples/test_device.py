@@ -1,4 +1,4 @@
-"""examples/device/run_on_device.py on a small package, and examples/ci/github-workflow.yml."""
+"""examples/device/run_on_device.py on a small package."""
 
 from __future__ import annotations
 
@@ -112,37 +112,3 @@ def test_device_script_without_a_package_says_how_to_use_it() -> None:
     done = run()
     assert done.returncode == 1
     assert "PACKAGE.dlx" in done.stderr
-
-
-@pytest.fixture
-def build_step() -> dict[str, Any]:
-    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: the workflow is not parsed")
-    workflow = yaml.safe_load((EXAMPLES / "ci" / "github-workflow.yml").read_text(encoding="utf-8"))
-    step: dict[str, Any] = next(s for s in workflow["jobs"]["build"]["steps"] if s.get("name") == "Build")
-    return step
-
-
-@pytest.mark.parametrize(
-    ("code", "allow", "expected", "said"),
-    [
-        (0, "0", 0, ""),
-        (3, "0", 3, "::error title=Budget missed"),
-        (3, "1", 3, "::error title=Budget missed"),
-        (5, "1", 5, "::error title=Build failed::exit code 5"),
-        (6, "0", 6, "::warning title=Undecided"),
-        (6, "1", 0, "::warning title=Undecided"),
-    ],
-)
-def test_workflow_ends_as_the_gate_says(
-    build_step: dict[str, Any], tmp_path: Path, code: int, allow: str, expected: int, said: str
-) -> None:
-    fake = tmp_path / "dlx-deploy"
-    fake.write_text(f"#!/bin/sh\nexit {code}\n")
-    fake.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ALLOW_UNDECIDED": allow}
-    # As GitHub runs a step: bash that stops at the first error.
-    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", build_step["run"]]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == expected
-    assert done.stdout.startswith(said)
-    assert bool(done.stdout) == bool(said)
