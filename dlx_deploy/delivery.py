@@ -91,12 +91,13 @@ class StoredOutput(NamedTuple):
 
 
 def stored_output(store: Store, digest: str) -> StoredOutput | None:
-    """What has this SHA-256 in ``store``, its bytes checked, whatever they lie beside; or none.
+    """What has this SHA-256 in ``store``, its bytes checked, whatever they lie beside; or none. Of several the oldest:
+    what made it, not what passed it on.
 
     Raises:
         StoreError: the store is newer than this dlx-deploy, or cannot be read.
     """
-    for record in store.records():
+    for record in reversed(store.records()):
         for name, output in record.outputs.items():
             if output.digest == digest and isinstance(store.find(record.key), Record):
                 return StoredOutput(store.output_path(record.key, name), record.step)

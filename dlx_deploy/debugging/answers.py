@@ -99,14 +99,15 @@ class Bench:
                 told.append(tell(outputs, targets, device))
         return Answered(self.comparison.score(joined(parts)), all_told(told) if told else None)
 
-    def score(self, model: ModelProto, what: str) -> float:
-        """How good ``model`` is: 0..1.
+    def score(self, model: ModelProto, what: str, exact: bool | None = None) -> float:
+        """How good ``model`` is: 0..1; ``exact``: other than for the package.
 
         Raises:
             PackageError: an output is no number.
         """
         statistic = self.package.task.outputs.statistic
         parts = [
-            statistic(outputs, rows_of(self.labelled.targets, rows)) for rows, outputs in self.outputs(model, what)
+            statistic(outputs, rows_of(self.labelled.targets, rows))
+            for rows, outputs in self.outputs(model, what, exact)
         ]
         return self.comparison.score(joined(parts))

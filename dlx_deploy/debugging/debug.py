@@ -12,13 +12,13 @@ from dlx_deploy.building import labelled_data
 from dlx_deploy.debugging.answers import Bench, Labelled, read_labelled
 from dlx_deploy.debugging.flips import confusions, flips_between
 from dlx_deploy.debugging.layers import NOISE_SAMPLES, look_at_layers
+from dlx_deploy.debugging.ranges import look_at_ranges
 from dlx_deploy.debugging.reading import look_at_reading
 from dlx_deploy.debugging.sources import Made, find_reference, no_data, open_made, stored_data
-from dlx_deploy.graph.comparison.coverage import range_coverage
 from dlx_deploy.graph.model import load
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.report.debug_files import check_folder, write_files
-from dlx_deploy.report.debugging import ClippedRange, DebugView, StageScore
+from dlx_deploy.report.debugging import DebugView, StageScore
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.tasks import find_task
 
@@ -68,8 +68,8 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
     plain = bench.answered(reference.model, "the network in floating point")
     packed = bench.answered(written, "the package")
     score = packed.score
-    found = look_at_layers(made, reference.model, bench, score, asked.layers, progress)
-    ranges = range_coverage(reference.model, written, labelled.samples, progress)
+    found = look_at_layers(made, reference.model, bench, (plain.score, score), asked.layers, progress)
+    ranges = look_at_ranges(made, reference.model, written, bench, progress)
     told = plain.told and packed.told and (plain.told, packed.told)
     view = DebugView(
         package=str(asked.package),
@@ -92,7 +92,8 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
         compared=compared,
         layers=found.rows,
         remedy=found.remedy,
-        ranges=tuple(ClippedRange(**vars(one)) for one in ranges),
+        ranges=ranges.rows,
+        range_remedy=ranges.remedy,
         flips=flips_between(*told, labelled) if told else (),
         confusion=confusions(*told) if told else (),
         notes=tuple(_notes(made, plain.score - score, bool(found.rows), found.remedy is None)),
@@ -128,7 +129,7 @@ def _notes(made: Made, lost: float, compared: bool, nothing_won: bool) -> Sequen
         return ("nothing is lost on these samples: the package is as good as its network in floating point",)
     if nothing_won:
         return (
-            "no layer wins anything back alone: the loss is spread over many. Let the build find how many must be "
-            "restored (quantize.max_drop), or have better integers (quantize.effort = 'best')",
+            "no layer alone wins back a tenth of what was lost; it is spread over many. Let a build find how many "
+            "must be restored (quantize.max_drop), or have better integers (quantize.effort = 'best')",
         )
     return ()

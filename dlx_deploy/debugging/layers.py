@@ -26,6 +26,8 @@ NOISE_SAMPLES = 256
 """Samples on which noise is measured: a sum over all of their activations needs no more."""
 BETWEEN = "cpu"
 """The style of graphs in which integers pass from kernel to kernel."""
+LEAST_WON = 0.1
+"""Of what was lost: less is chance, and every layer in floating point costs time."""
 MOST_TOGETHER = 3
 """Of the layers that win something alone, tried together; whether more are needed a build finds out by itself."""
 
@@ -41,9 +43,10 @@ class LayerFindings:
 
 
 def look_at_layers(
-    made: Made, reference: ModelProto, bench: Bench, score: float, most: int, progress: Progress
+    made: Made, reference: ModelProto, bench: Bench, scores: tuple[float, float], most: int, progress: Progress
 ) -> LayerFindings:
-    """Of the layers that both graphs have; ``score``: of the package. The ``most`` noisiest are restored, one by one.
+    """Of the layers that both graphs have; ``scores``: of the network and of the package. The ``most`` noisiest are
+    restored, one by one.
 
     Raises:
         StageFailed: ONNX Runtime cannot run a graph that was made for it.
@@ -51,7 +54,7 @@ def look_at_layers(
     written = load(made.package.model)
     some = bench.labelled.samples[:NOISE_SAMPLES]
     pairs = paired_layers(reference, written)
-    trials = _Trials(made, reference, written, bench, score)
+    trials = _Trials(made, reference, written, bench, scores)
     noise = {found.layer.name: found for found in layer_noise(reference, written, pairs, some, bench.exact, progress)}
     shown = [pair for pair in pairs if pair.is_compressed] or [pair for pair in pairs if pair.precision != "fp32"]
     rows = {}
@@ -79,9 +82,11 @@ def look_at_layers(
 class _Trials:
     """Graphs with some layers restored, and how they do."""
 
-    def __init__(self, made: Made, reference: ModelProto, written: ModelProto, bench: Bench, score: float) -> None:
+    def __init__(
+        self, made: Made, reference: ModelProto, written: ModelProto, bench: Bench, scores: tuple[float, float]
+    ) -> None:
         self._made, self._reference, self._written, self._bench = made, reference, written, bench
-        self._score = score
+        self._score, self._lost = scores[1], scores[0] - scores[1]
         self._between = made.package.meta["precision"].get("style") == BETWEEN
         self._judge = Judge(reference, bench.labelled.samples[:NOISE_SAMPLES], bench.exact)
 
@@ -96,8 +101,9 @@ class _Trials:
         return msgspec.structs.replace(row, won=won, answers_db=self.answers_db(model))
 
     def remedy(self, ranked: Sequence[LayerRow], layers: dict[str, LayerPair]) -> Remedy | None:
-        """The fewest of the best layers that win most together; ``None`` where none wins anything."""
-        helpful = [row for row in ranked if row.won is not None and row.won > 0][:MOST_TOGETHER]
+        """The fewest of the best layers that win most together; ``None`` where none wins a part of what was lost."""
+        least = self._lost * LEAST_WON
+        helpful = [row for row in ranked if row.won is not None and self._lost > 0 and row.won >= least][:MOST_TOGETHER]
         if not helpful:
             return None
         found = [(self._score + (helpful[0].won or 0.0), helpful[0].layers)]

@@ -93,6 +93,15 @@ class ClippedRange(msgspec.Struct, frozen=True, kw_only=True):
     used: float
 
 
+class RangeRemedy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the score (0..1) gains where the ranges of ``tensors``, which clip much, hold all of these samples; and the
+    ``lines`` of ``deploy.toml`` by which calibration sees more, if that is anything."""
+
+    tensors: tuple[str, ...]
+    won: float
+    lines: tuple[str, ...]
+
+
 class Flip(msgspec.Struct, frozen=True, kw_only=True):
     """A sample that the package answers otherwise. ``direction``: ``lost`` (right in floating point alone), ``won``
     (right in the package alone) or ``other`` (wrong in both, in other ways).
@@ -153,6 +162,7 @@ class DebugView(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[LayerRow, ...] = ()
     remedy: Remedy | None = None
     ranges: tuple[ClippedRange, ...] = ()
+    range_remedy: RangeRemedy | None = None
     flips: tuple[Flip, ...] = ()
     confusion: tuple[ConfusionCell, ...] = ()
     notes: tuple[str, ...] = ()
@@ -261,6 +271,11 @@ class DebugView(msgspec.Struct, frozen=True, kw_only=True):
         ]
         header = ["tensor (made by)", "range", "seen", "values", self.noun, "beyond, in widths"]
         more = [f"… and {len(bad) - SHOWN} more (--json)"] if len(bad) > SHOWN else []
+        wider = self.range_remedy
+        if wider is not None:
+            said = f"with {_names(wider.tensors)} wide enough for all of these {self.noun}: {_points(wider.won)}"
+            see = "; to calibrate on more:" if wider.lines else ""
+            more.append(lines_of([said + see, *(f"  {line}" for line in wider.lines)]))
         yield "\n".join([lines_of([title]), format_table(header, rows, right=(3, 4, 5)), *more])
 
 

@@ -89,7 +89,8 @@ class Bench:
         data, plain = (json.loads((self.folder / f"{name}.json").read_text()) for name in ("data", "plain"))
         quantize = {"inputs": {"onnx": plain["digest"]}, "key": "", "params": {"exclude": [], "plan": ""} | meta}
         verify = {"inputs": {"data": data["digest"], "teacher": plain["digest"]}}
-        return json.dumps({"schema": 1, "steps": {"quantize": quantize, "verify": verify}}).encode()
+        steps = {"quantize": quantize, "verify": verify, "data": {"params": {"calibration_images": 128}}}
+        return json.dumps({"schema": 1, "steps": steps}).encode()
 
 
 def _task() -> Task:

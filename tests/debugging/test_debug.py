@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dlx_deploy.config import load_config
+from dlx_deploy.debugging import debug
 from dlx_deploy.debugging.debug import Debugged, debug_package
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import Index, load
@@ -48,6 +49,10 @@ def test_a_layer_whose_scale_is_destroyed_comes_first(bench: Bench, factor: floa
     if factor < 1:
         assert view.ranges[0].clipped > 0.1
         assert view.ranges[0].node in view.text
+        assert view.range_remedy is not None
+        assert view.range_remedy.tensors == ("relu2",)
+        assert view.range_remedy.won > 0.8 * (view.reference_score - view.score)
+        assert "with relu2 wide enough for all of these images: +" in view.text
 
 
 def test_a_range_that_several_layers_read_is_found_by_restoring_them_together(bench: Bench) -> None:
@@ -91,9 +96,22 @@ def test_what_was_excluded_before_stays_so_and_a_plan_gets_a_line(bench: Bench) 
     assert line.endswith(f'"{LAYER}": {{"precision": "fp32"}}')
 
 
+def test_more_calibration_is_asked_for_in_lines_that_load(bench: Bench, tmp_path: Path) -> None:
+    scale = scale_of_input(load(bench.folder / "cpu.onnx"), LAYER)
+    package = bench.package("narrow", "cpu", scale_by(0.1, scale), calibration="percentile")
+    remedy = debugged(bench, package, layers=0).range_remedy
+    assert remedy is not None
+    assert remedy.won > 0
+    (tmp_path / "deploy.toml").write_text("\n".join(remedy.lines))
+    config = load_config(tmp_path / "deploy.toml")
+    assert (config.data.calibration_images, config.quantize.calibration) == (512, "minmax")
+    assert debugged(bench, bench.package("wide"), layers=0).range_remedy is None
+
+
 def test_nothing_is_lost_where_nothing_is_wrong(bench: Bench) -> None:
     view = debugged(bench, bench.package("whole"), layers=1, samples=100)
     assert abs(view.score - view.reference_score) < 0.02
+    assert view.remedy is None
     assert (view.samples, view.given) == (100, 200)
     assert "on 100 of 200 images" in view.text
     assert view.answers_db is not None
@@ -122,6 +140,20 @@ def test_the_command_prints_text_and_json(bench: Bench, here: Here) -> None:
     assert len(view["layers"]) == 5
     assert [row["won"] is not None for row in view["layers"]] == [True] + 4 * [False]
     assert here("debug", package, "--store", "nowhere").code == 2
+
+
+def test_an_interrupt_leaves_nothing_behind(
+    bench: Bench, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(debug, "look_at_layers", interrupted)
+    package = bench.package("stopped")
+    done = here("debug", package, "--store", bench.folder / "store", "--samples", "40", "--out", tmp_path / "out")
+    assert done.code == 130
+    assert done.out == ""
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_another_network_is_refused(bench: Bench, tmp_path: Path) -> None:

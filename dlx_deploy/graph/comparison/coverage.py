@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from dlx_deploy.graph.comparison.tapped import Tap, parts_of, row_tensors
-from dlx_deploy.graph.model import Index, batch_size
+from dlx_deploy.graph.model import Index, batch_size, load
 from dlx_deploy.graph.quantization.scheme import LARGEST_FP8, SMALLEST_FLOAT
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.untyped import Array
 
-__all__ = ["Coverage", "range_coverage", "ranges_in"]
+__all__ = ["Coverage", "range_coverage", "ranges_in", "widened"]
 
 LIMITS: dict[int, tuple[int, int]] = {
     TensorProto.INT8: (-128, 127),
@@ -28,6 +28,8 @@ LIMITS: dict[int, tuple[int, int]] = {
     TensorProto.UINT16: (0, 65535),
     TensorProto.FLOAT8E4M3FN: (-LARGEST_FP8, LARGEST_FP8),
 }
+LEVELS: dict[int, int] = {TensorProto.INT8: 127, TensorProto.UINT8: 255, TensorProto.FLOAT8E4M3FN: LARGEST_FP8}
+"""Steps from 0 to the end of a range, or from end to end where integers have no sign."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,46 @@ class _Seen:
 
 
 def ranges_in(written: ModelProto) -> dict[str, tuple[float, float, float]]:
-    """Activation → the lowest and highest value that its integers stand for, and half a step of them."""
-    index = Index(written)
-    found: dict[str, tuple[float, float, float]] = {}
-    for node in written.graph.node:
+    """Activation → the lowest and highest value that its integers stand for, and half a step of them.
+
+    Of activations that share a range the first.
+    """
+    index, ranges = Index(written), dict[str, tuple[float, float, float]]()
+    for node in _quantizers(index):
+        name, bounds = _range(index, node)
+        ranges.setdefault(name, bounds)
+    return ranges
+
+
+def _quantizers(index: Index) -> list[NodeProto]:
+    """What rounds an activation by a constant scale; of those with the same one the first."""
+    scales: dict[str, NodeProto] = {}
+    for node in index.model.graph.node:
         if node.op_type == "QuantizeLinear" and set(node.input[1:3]) <= set(index.initializers):
-            name, bounds = _range(index, node)
-            found.setdefault(name, bounds)
-    return found
+            scales.setdefault(node.input[1], node)
+    return list(scales.values())
+
+
+def widened(written: ModelProto, found: Sequence[Coverage]) -> ModelProto:
+    """A copy of ``written`` whose ranges ``found`` are as wide as what was seen; those of fewer bits than 8 stay."""
+    model = load(written)
+    index, wanted = Index(model), {one.tensor: one for one in found}
+    for node in _quantizers(index):
+        one, kind = wanted.get(_range(index, node)[0]), index.initializers[node.input[2]].data_type
+        if one is None or kind not in LEVELS or node.input[0].endswith("/clipped"):
+            continue
+        low, high, levels = min(one.seen_low, 0.0), max(one.seen_high, 0.0), LEVELS[kind]
+        scale = np.float32((high - low if kind == TensorProto.UINT8 else max(high, -low)) / levels)
+        half = index.initializers[node.input[1]].data_type == TensorProto.FLOAT16
+        _set(index, node.input[1], np.asarray(scale, np.float16 if half else np.float32))
+        if kind == TensorProto.UINT8:
+            _set(index, node.input[2], np.asarray(np.clip(np.round(-low / scale), 0, levels), np.uint8))
+    return model
+
+
+def _set(index: Index, name: str, value: Array) -> None:
+    tensor = index.initializers[name]
+    tensor.CopyFrom(numpy_helper.from_array(value.reshape(tuple(tensor.dims)), name))
 
 
 def _range(index: Index, node: NodeProto) -> tuple[str, tuple[float, float, float]]:
