@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from dlx_deploy.commands.options import JsonOption, TargetOption, finish, print_view
@@ -15,6 +16,7 @@ from dlx_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
     from dlx_deploy.runtime.package.trust import Trust
+    from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["inspect"]
 
@@ -82,7 +84,8 @@ def inspect(
         from dlx_deploy.runtime.commands import actions as commands
         from dlx_deploy.runtime.package.contents import open_package
 
-        finish(commands.inspect(open_package(path, trusting.trust(verify_signature)), path), as_json)
+        inspected = commands.inspect(open_package(path, trusting.trust(verify_signature)), path)
+        finish(_with_proofs(inspected, path), as_json)
 
 
 def _write_sbom(package: Path, out: Path, trust: Trust | None, as_json: bool) -> None:
@@ -101,6 +104,18 @@ def _write_sbom(package: Path, out: Path, trust: Trust | None, as_json: bool) ->
     except OSError as e:
         raise ConfigError(f"--sbom {out}: cannot be written ({reason(e)}); name another file") from e
     print_view(view, as_json)
+
+
+def _with_proofs(view: CommandView, package: Path) -> CommandView:
+    """The view, and what boards have shown of the package by the manifest beside it."""
+    from dlx_deploy.proofs import lines_of_proofs, proofs_beside
+    from dlx_deploy.runtime.views import Outcome
+
+    proofs = proofs_beside(package)
+    if not proofs:
+        return view
+    data = {**view.data, "proofs": msgspec.to_builtins(proofs)}
+    return Outcome(data, "\n".join([view.text, *lines_of_proofs(proofs)]))
 
 
 def _is_network(what: str) -> bool:

@@ -21,9 +21,11 @@ from dlx_deploy.commands.options import (
     StoreOption,
     ThreadsOption,
     finish,
+    print_view,
     say,
 )
 from dlx_deploy.commands.trusting import Trusting, taking_trust
+from dlx_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
     from dlx_deploy.runtime.package.trust import Trust
@@ -39,11 +41,15 @@ def verify(
     ci: CiOutput,
     package: PackageArgument,
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--data", help="As training has it: a folder, texts as .csv or .jsonl, or built-in data by their kind."
         ),
-    ],
+    ] = None,
+    attached: Annotated[
+        Path | None,
+        typer.Option("--attach", help="What verify --json wrote on a board: join it to the manifest.", metavar="JSON"),
+    ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Budget, 0.01 is one point; the package's own by default.")
     ] = None,
@@ -76,6 +82,14 @@ def verify(
 ) -> None:
     """Judge the shipped bytes again: package against teacher, image by image."""
     from dlx_deploy.building import labelled_data
+
+    if attached is not None:
+        from dlx_deploy.proofs import attach
+
+        print_view(attach(package, attached, store, trusting.trust()), as_json)
+        return
+    if data is None:
+        raise ConfigError("verify needs labelled samples, --data DIR, or what a board has shown, --attach proof.json")
 
     given = {
         "max-drop": max_drop,

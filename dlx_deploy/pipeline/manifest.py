@@ -16,7 +16,7 @@ from dlx_deploy.pipeline.record import FinishedStep
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.schemas import newer_schema
 
-__all__ = ["SCHEMA", "Manifest", "Status", "StepEntry", "latest_manifests", "now"]
+__all__ = ["SCHEMA", "BoardProof", "Manifest", "ProvenBudget", "Status", "StepEntry", "latest_manifests", "now"]
 
 SCHEMA = 1
 
@@ -30,6 +30,27 @@ class StepEntry(FinishedStep, frozen=True, kw_only=True):
 
     status: Status
     why: str
+
+
+class ProvenBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """One budget that a board judged: ``bound`` is what was held against ``limit``."""
+
+    metric: str
+    value: float | None
+    bound: float | None
+    limit: float
+    verdict: Literal["pass", "fail", "undecided"]
+    text: str
+
+
+class BoardProof(msgspec.Struct, frozen=True, kw_only=True):
+    """What a board has shown of the package: ``taken`` (ISO 8601), by what it ran, its machine, its verdicts."""
+
+    taken: str
+    backend: str
+    machine: dict[str, object]
+    accuracy: Literal["pass", "fail", "undecided"]
+    budgets: tuple[ProvenBudget, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +71,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     device: Plain | None = None
     """What the device that was measured was when the build began; ``None``: nothing was measured."""
+    proofs: dict[str, BoardProof] = {}
+    """What boards have shown since, by what they are called."""
 
 
 def now() -> str:

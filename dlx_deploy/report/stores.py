@@ -11,6 +11,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.collect import Collected
 from dlx_deploy.pipeline.manifest import Manifest, latest_manifests
 from dlx_deploy.pipeline.store import Store
+from dlx_deploy.proofs import lines_of_proofs
 from dlx_deploy.report.table import format_age, format_bytes, format_mib, format_seconds, format_table
 from dlx_deploy.runtime.words import line
 
@@ -98,6 +99,7 @@ def _draw_manifest(manifest: Manifest) -> str:
         format_table(["stage", "", "took", "memory", "size", "why"], rows, right=(2, 3, 4)),
         *(f"gate {gate.gate}: {gate.verdict}. {gate.text}" for gate in manifest.gates),
     ]
+    lines += lines_of_proofs(manifest.proofs)
     lines += [line(f"note {note}") for note in manifest.notes]
     if manifest.status == "interrupted":  # somebody's wish, not an error
         return "\n".join([*lines, "interrupted; finished stages are kept: build again to go on"])

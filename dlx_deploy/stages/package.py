@@ -170,7 +170,7 @@ def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) ->
     return {
         "name": params.name,
         "version": params.version,
-        "target": {"name": target.name, "kind": target.kind, "title": target.title},
+        "target": {"name": target.name, "kind": target.kind, "arch": target.arch, "title": target.title},
         "preprocessing": task_of(data).inputs.preprocessing(data),
         "precision": {"plan": recipe["precision"], "style": target.quantization.style, "layers": layers},
         "engine": compiled,

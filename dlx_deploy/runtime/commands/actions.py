@@ -24,6 +24,7 @@ from .bench import BenchOptions, bench_package
 from .bench_view import BenchView
 from .parity import Parity, check_parity
 from .predicting import answered
+from .proof import take_proof
 from .selftest import self_test
 from .verify import PassedOver, teacher_outputs, verify_package
 from .verify_view import VerifyView
@@ -151,4 +152,5 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
             judged = rows_of(feeds, rows), rows_of(targets, rows)
             regression = judge_regression(predictor, baseline, *judged, seen.statistic, asked)
         left = PassedOver.of(seen.passed_over, count_of(feeds), names(data)) if seen.passed_over else None
-        return VerifyView(package, seen.judgement, None if parity is None else parity.result(), left, regression)
+        view = VerifyView(package, seen.judgement, None if parity is None else parity.result(), left, regression)
+        return replace(view, proof=take_proof(predictor, view.failure, budgets == package.budgets))

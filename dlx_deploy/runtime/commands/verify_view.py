@@ -12,6 +12,7 @@ from ..untyped import JsonTable
 from ..views import lines_of
 from .baseline import Regression
 from .parity import ParityResult
+from .proof import Proof
 from .verify import PassedOver
 from .views import head_of, parity_data
 
@@ -22,7 +23,7 @@ __all__ = ["VerifyView"]
 class VerifyView:
     """The task's judgement on a package against its teacher, and the samples that it does not rest on.
 
-    ``regression``: the judgement against a package that was released before.
+    ``regression``: the judgement against a package that was released before. ``proof``: of this machine's budgets.
     """
 
     package: Package
@@ -30,12 +31,13 @@ class VerifyView:
     parity: Optional[ParityResult] = None
     passed_over: Optional[PassedOver] = None
     regression: Optional[Regression] = None
+    proof: Optional[Proof] = None
 
     @property
     def failure(self) -> Optional[RuntimeFault]:
         """The budget that is missed, answers that are not the builder's, or a budget that cannot be decided."""
         judged = (self.result, self.parity, self.regression)
-        faults = [one.failure() for one in judged if one]
+        faults = [*(one.failure() for one in judged if one), self.proof.fault if self.proof else None]
         return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
 
     @property
@@ -43,6 +45,8 @@ class VerifyView:
         """The judgement's own values, how many samples were not judged, and how answers compare with the builder's."""
         left = {"passed_over": self.passed_over.count if self.passed_over else 0}
         base = {"baseline": self.regression.to_dict()} if self.regression else {}
+        if self.proof:
+            base["proof"] = self.proof.to_dict()
         return {**head_of(self.package), **self.result.to_dict(), **left, **base, **parity_data(self.parity)}
 
     @property
@@ -51,4 +55,5 @@ class VerifyView:
         noun = self.package.task.inputs.noun
         left = [self.passed_over.describe(noun)] if self.passed_over else []
         left += self.regression.lines(noun) if self.regression else []
-        return lines_of([*self.result.lines(noun), *left, *([self.parity.describe()] if self.parity else [])])
+        shown = [self.parity.describe()] if self.parity else []
+        return lines_of([*self.result.lines(noun), *left, *shown, *(self.proof.lines() if self.proof else ())])

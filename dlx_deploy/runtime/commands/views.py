@@ -25,7 +25,7 @@ from .trusting import signature_rows
 if TYPE_CHECKING:
     from ..engine.open import PreparedEngine
 
-__all__ = ["EngineView", "PackageView", "PredictionsView", "SelfTestView", "StreamView", "head_of"]
+__all__ = ["EngineView", "PackageView", "PredictionsView", "SelfTestView", "StreamView", "head_of", "parity_data"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,222 @@
+"""What a board has shown of a package, taken into the manifest beside it: checked first, then written whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from dlx_deploy.errors import ConfigError, StoreError
+from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.manifest import BoardProof, Manifest, ProvenBudget
+from dlx_deploy.runtime.device_budgets import DeviceBudgets
+from dlx_deploy.runtime.files import read_file, reason, write_atomically
+from dlx_deploy.runtime.words import line
+
+if TYPE_CHECKING:
+    from dlx_deploy.runtime.package.trust import Trust
+
+__all__ = ["AttachedView", "attach", "lines_of_proofs", "proofs_beside"]
+
+SCHEMA = 1
+MAX_BYTES = 16 * 2**20
+FLOORS = ("throughput",)
+"""Metrics of which a budget is the least that there must be; of all others it is the most."""
+METRICS = {
+    "throughput": "min_throughput",
+    "peak_memory_mib": "max_memory_mib",
+    "package_mib": "max_size_mib",
+    "energy_mj": "max_energy_mj",
+}
+
+
+class _Proof(msgspec.Struct, frozen=True):
+    schema: int
+    taken: str
+    arch: str
+    backend: str
+    machine: dict[str, object]
+    accuracy: Literal["pass", "fail", "undecided"]
+    own_budgets: bool
+    why: str
+    budgets: tuple[ProvenBudget, ...]
+
+
+class _Of(msgspec.Struct, frozen=True):
+    digest: str
+
+
+class _File(msgspec.Struct, frozen=True):
+    schema: int
+    package: _Of
+    proof: _Proof
+
+
+class AttachedView(msgspec.Struct, frozen=True, kw_only=True):
+    """The proof that was attached, and where."""
+
+    board: str
+    manifest: str
+    proof: BoardProof
+
+    @property
+    def data(self) -> AttachedView:
+        """All of it."""
+        return self
+
+    @property
+    def text(self) -> str:
+        """The board and its verdicts."""
+        return "\n".join([f"attached to {self.manifest}:", *lines_of_proofs({self.board: self.proof})])
+
+
+def attach(package: Path, proof: Path, store: Path, trust: Trust | None = None) -> AttachedView:
+    """Join ``proof``, the JSON of ``verify`` on a board, to the manifest beside ``package`` and to that of the store.
+
+    The package's own bytes stay as they are: their digest is what proofs are of. Another proof of the same board in the
+    same power mode is replaced.
+
+    Raises:
+        ConfigError: it is no such proof, of another package, of another kind of machine, in contradiction to itself or
+            without a verdict that is pending; or there is no manifest of this package beside it.
+        PackageError: ``package`` is none.
+    """
+    from dlx_deploy.runtime.package.contents import open_package
+
+    opened, seen = open_package(package, trust), _read(proof)
+    path, manifest = _manifest_of(package)
+    if seen.package.digest != opened.digest:
+        raise ConfigError(
+            f"{proof} is of the package {line(seen.package.digest[:12])}, and {package} is {opened.digest[:12]}; rule: "
+            "of the same; run verify --json with this package on the board"
+        )
+    limits = {f"latency_p{p}_ms": limit for p, limit in opened.latency_budgets.items()}
+    _check(seen.proof, _limits(opened.device_budgets) | limits, manifest, str(proof))
+    board = " ".join(filter(None, (_said(seen.proof, "label"), _said(seen.proof, "power_mode"))))
+    taken = BoardProof(
+        taken=line(seen.proof.taken),
+        backend=line(seen.proof.backend),
+        machine=seen.proof.machine,
+        accuracy=seen.proof.accuracy,
+        budgets=seen.proof.budgets,
+    )
+    for where in (path, *_same_in_store(store, manifest)):
+        old = msgspec.json.decode(where.read_bytes(), type=Manifest)
+        new = msgspec.structs.replace(old, proofs={**old.proofs, board: taken})
+        try:
+            write_atomically(where, canonical_json(new), 0o644)
+        except OSError as e:
+            raise StoreError(f"{where}: {e.strerror}; the proof is not attached") from e
+    return AttachedView(board=board, manifest=str(path), proof=taken)
+
+
+def proofs_beside(package: Path) -> Mapping[str, BoardProof]:
+    """The proofs in the manifest beside ``package``; none where there is no manifest of this very package."""
+    try:
+        return _manifest_of(package)[1].proofs
+    except ConfigError:
+        return {}
+
+
+def lines_of_proofs(proofs: Mapping[str, BoardProof]) -> Sequence[str]:
+    """A line for each verdict of each board."""
+    told = []
+    for board, proof in proofs.items():
+        told.append(line(f"on {board}, {proof.taken}, {proof.backend}: accuracy {proof.accuracy}"))
+        told += [line(f"  {one.metric}: {one.verdict}. {one.text}") for one in proof.budgets]
+    return told
+
+
+def _read(path: Path) -> _File:
+    try:
+        data = read_file(path, MAX_BYTES)
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"{path}: the proof cannot be read ({reason(e)})") from e
+    try:
+        return msgspec.json.decode(data, type=_File)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as e:
+        why = line(str(e))
+        write = "python X.dlx verify --data DIR --json > proof.json"
+        raise ConfigError(f"{path} is no whole proof ({why}); write it on the board: {write}") from e
+
+
+def _manifest_of(package: Path) -> tuple[Path, Manifest]:
+    path = package.with_suffix(".manifest.json")
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        file = hashlib.sha256(package.read_bytes()).hexdigest()
+    except (OSError, msgspec.MsgspecError) as e:
+        raise ConfigError(
+            f"{path}: no manifest of a build is there ({line(str(e))}); a proof is attached to the one that the build "
+            "wrote beside the package"
+        ) from e
+    made = [step.outputs["package.dlx"].digest for step in manifest.steps if "package.dlx" in step.outputs]
+    if made != [file]:
+        raise ConfigError(f"{path} is the manifest of another package than {package}; build again, or move it back")
+    return path, manifest
+
+
+def _check(proof: _Proof, limits: Mapping[str, float], manifest: Manifest, origin: str) -> None:
+    """Refuses what contradicts itself, the package or its target."""
+    if proof.schema != SCHEMA:
+        raise ConfigError(
+            f"{origin}: the proof has schema {proof.schema}; rule: {SCHEMA}; use the package's own runtime"
+        )
+    target = manifest.target
+    arch = target.get("arch") if isinstance(target, dict) else None
+    if proof.arch != arch:
+        raise ConfigError(f"{origin} is of a machine with {line(proof.arch)}, and {manifest.target_name} is {arch}")
+    if not proof.own_budgets:
+        raise ConfigError(f"{origin} was judged by other budgets than the package's own; run verify without them")
+    if proof.why:
+        raise ConfigError(f"{origin} holds no verdict on budgets: {line(proof.why)}")
+    found = {one.metric: one for one in proof.budgets}
+    wanted = limits if proof.accuracy == "pass" else {}
+    if missing := wanted.keys() - found.keys():
+        raise ConfigError(
+            f"{origin} says nothing of {', '.join(sorted(missing))}; rule: of every budget of the package"
+        )
+    for metric, one in found.items():
+        if one.limit != limits.get(metric):
+            raise ConfigError(
+                f"{origin}: {line(metric)} is held against {one.limit:g}; the budget is {limits.get(metric)}"
+            )
+        if not _fits(one):
+            raise ConfigError(
+                f"{origin}: {line(metric)} is said to {one.verdict} with a bound of {one.bound} and a budget of "
+                f"{one.limit:g}, which contradict each other"
+            )
+
+
+def _fits(one: ProvenBudget) -> bool:
+    """Whether a verdict is what the bound says."""
+    if one.bound is None:
+        return one.verdict == "undecided"
+    met = one.bound >= one.limit if one.metric in FLOORS else one.bound <= one.limit
+    return {"pass": met, "fail": not met, "undecided": True}[one.verdict]
+
+
+def _limits(budgets: DeviceBudgets) -> dict[str, float]:
+    given = budgets.to_dict()
+    return {metric: given[name] for metric, name in METRICS.items() if name in given}
+
+
+def _said(proof: _Proof, key: str) -> str:
+    value = proof.machine.get(key)
+    return line(str(value))[:200] if value else ""
+
+
+def _same_in_store(store: Path, manifest: Manifest) -> Sequence[Path]:
+    """The same build's manifest in the store, so that ``status`` shows the proof too."""
+    same = []
+    for path in sorted(store.glob(f"builds/*-{manifest.target_name}-*.json")):
+        try:
+            other = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        except (OSError, msgspec.MsgspecError):
+            continue
+        if (other.started, other.target_name) == (manifest.started, manifest.target_name):
+            same.append(path)
+    return same

@@ -1,0 +1,153 @@
+"""What a board has shown of a package, joined to the manifest beside it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.manifest import Manifest
+from dlx_deploy.proofs import attach, lines_of_proofs, proofs_beside
+from dlx_deploy.runtime.package.archive import write_archive
+from dlx_deploy.runtime.package.contents import assemble, open_package
+from tests.runtime.conftest import make_images, metadata, tiny_contents
+
+BUDGETS = {
+    "max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 4.0, "min_throughput": 100, "throughput_batch": 8,
+}  # fmt: skip
+
+
+DOCUMENT = {
+    "schema": 2, "stage": "package", "version": 8, "seed": 0, "params": {}, "inputs": {}, "outputs": [], "tools": {},
+    "target": {}, "host": {},
+}  # fmt: skip
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package with two budgets of the board, and the manifest of its build beside it and in a store."""
+    import hashlib
+
+    contents = tiny_contents(*make_images(12))
+    path = tmp_path / "x.dlx"
+    write_archive(path, assemble(replace(contents, metadata=metadata(budgets=BUDGETS))))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    step = {
+        "step": "package", "target_name": "board", "key": "k", "document": DOCUMENT, "metrics": {}, "started": "s",
+        "seconds": 1.0, "tools": {}, "status": "ran", "why": "",
+        "outputs": {"package.dlx": {"digest": digest, "size_bytes": 1, "files": {}}},
+    }  # fmt: skip
+    manifest = {
+        "schema": 1, "dlx_deploy": "1", "target_name": "board", "target": {"arch": platform.machine()}, "config": {},
+        "host": {}, "started": "2026-11-26T00:00:00+00:00", "status": "done", "steps": [step],
+        "gates": [{"gate": "latency", "metric": "latency_p90_ms", "value": None, "bound": None, "limit": 4.0,
+                   "verdict": "pending", "text": "pending"}],
+    }  # fmt: skip
+    path.with_suffix(".manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "store/builds").mkdir(parents=True)
+    (tmp_path / "store/builds/20261126-board-7.json").write_text(json.dumps(manifest))
+    return path
+
+
+def proof_of(package: Path, **changes: Any) -> dict[str, Any]:
+    budgets = [
+        {"metric": "latency_p90_ms", "value": 3.0, "bound": 3.5, "limit": 4.0, "verdict": "pass", "text": "p90 met"},
+        {"metric": "throughput", "value": 90.0, "bound": 95.0, "limit": 100.0, "verdict": "fail", "text": "missed"},
+    ]
+    proof = {
+        "schema": 1, "taken": "2026-11-26T12:00:00+00:00", "arch": platform.machine(), "backend": "tensorrt",
+        "machine": {"label": "NVIDIA Jetson Orin NX (8 cores)", "power_mode": "MAXN"}, "accuracy": "pass",
+        "own_budgets": True, "why": "", "budgets": budgets, **changes,
+    }  # fmt: skip
+    return {"schema": 1, "package": {"digest": open_package(package).digest}, "proof": proof}
+
+
+@pytest.fixture
+def attached(package: Path, tmp_path: Path) -> Callable[[object], Any]:
+    def write(proof: object) -> Any:
+        path = tmp_path / "proof.json"
+        path.write_text(proof if isinstance(proof, str) else json.dumps(proof))
+        return attach(package, path, tmp_path / "store")
+
+    return write
+
+
+def test_a_proof_is_in_both_manifests_and_the_package_stays(
+    package: Path, attached: Callable[[object], Any], tmp_path: Path
+) -> None:
+    before = package.read_bytes()
+    view = attached(proof_of(package))
+    assert view.board == "NVIDIA Jetson Orin NX (8 cores) MAXN"
+    assert "  throughput: fail. missed" in view.text.splitlines()
+    assert package.read_bytes() == before
+    for path in (package.with_suffix(".manifest.json"), tmp_path / "store/builds/20261126-board-7.json"):
+        proofs = msgspec.json.decode(path.read_bytes(), type=Manifest).proofs
+        assert [one.verdict for one in proofs[view.board].budgets] == ["pass", "fail"]
+    assert "on NVIDIA Jetson Orin NX (8 cores) MAXN, 2026-11-26T12:00:00+00:00, tensorrt: accuracy pass" in (
+        lines_of_proofs(proofs_beside(package))
+    )
+
+
+def test_two_boards_live_side_by_side_and_the_same_one_is_replaced(
+    package: Path, attached: Callable[[object], Any]
+) -> None:
+    attached(proof_of(package))
+    attached(proof_of(package, machine={"label": "another", "power_mode": None}))
+    attached(proof_of(package, taken="later"))
+    taken = {board: proof.taken for board, proof in proofs_beside(package).items()}
+    assert taken == {"NVIDIA Jetson Orin NX (8 cores) MAXN": "later", "another": "2026-11-26T12:00:00+00:00"}
+
+
+def tampered(proof: dict[str, Any], place: int, **changes: Any) -> dict[str, Any]:
+    proof["proof"]["budgets"][place].update(changes)
+    return proof
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: {**p, "package": {"digest": "f" * 64}}, "is of the package ffffffffffff, and .* rule: of the same"),
+        (
+            lambda p: tampered(p, 0, bound=4.5),
+            "latency_p90_ms is said to pass with a bound of 4.5 and a budget of 4, wh",
+        ),
+        (
+            lambda p: tampered(p, 1, verdict="pass"),
+            "throughput is said to pass with a bound of 95.0 and a budget of 100",
+        ),
+        (lambda p: tampered(p, 1, bound=None), "throughput is said to fail with a bound of None"),
+        (lambda p: tampered(p, 0, limit=9.0), "latency_p90_ms is held against 9; the budget is 4.0"),
+        (lambda p: tampered(p, 0, metric="other"), "says nothing of latency_p90_ms; rule: of every budget"),
+        (lambda p: p["proof"].update(budgets=[]) or p, "says nothing of latency_p90_ms, throughput"),
+        (lambda p: p["proof"].update(arch="mips") or p, "is of a machine with mips, and board is "),
+        (lambda p: p["proof"].update(schema=0) or p, "the proof has schema 0; rule: 1"),
+        (lambda p: p["proof"].update(own_budgets=False) or p, "judged by other budgets than the package's own"),
+        (lambda p: p["proof"].update(why="this machine is no board") or p, "no verdict on budgets: this machine is no"),
+        (lambda p: json.dumps(p)[:200], "is no whole proof"),
+        (lambda p: {"schema": 1}, "is no whole proof .*package"),
+        (lambda p: "[" * 100_000, "is no whole proof"),
+    ],
+)
+def test_what_is_refused(
+    package: Path, attached: Callable[[object], Any], change: Callable[[dict[str, Any]], object], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        attached(change(proof_of(package)))
+    assert proofs_beside(package) == {}
+
+
+def test_a_manifest_of_another_package_takes_no_proof(package: Path, attached: Callable[[object], Any]) -> None:
+    path = package.with_suffix(".manifest.json")
+    path.write_text(path.read_text().replace('"digest": "', '"digest": "0'))
+    with pytest.raises(ConfigError, match="is the manifest of another package than"):
+        attached(proof_of(package))
+    path.unlink()
+    with pytest.raises(ConfigError, match="no manifest of a build is there"):
+        attached(proof_of(package))
