@@ -229,6 +229,8 @@ def test_the_gate_judges_by_the_metric_that_it_is_told(built: Path, tmp_path: Pa
     manifest = json.loads(max((tmp_path / ".dlx" / "builds").glob("*.json")).read_text())
     assert not {"teacher", "distill", "prune"} & {s["step"] for s in manifest["steps"] if s["status"] == "ran"}
     assert any("networks are validated by top-1" in note for note in summary["notes"])
+    for built_or_packed in ("jetson-orin-nano-8gb", PACKAGE):
+        assert "macro-F1 drop" in here("report", built_or_packed).out
     seen = here("verify", PACKAGE, "--data", "digits", "--json")
     assert seen.code == 0, seen.err
     verdict = json.loads(seen.out)["verdict"]

@@ -10,6 +10,7 @@ from dlx_deploy.report.page.facts import Candidate, Models
 from dlx_deploy.stages.support.control import gain_of
 from dlx_deploy.stages.support.results import Timing, read_latencies
 from dlx_deploy.tasks import task_for
+from dlx_deploy.tasks.judging import comparison_by
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Comparison, Row, read_accuracy
 
 __all__ = ["candidates_of", "models_of"]
@@ -18,7 +19,7 @@ __all__ = ["candidates_of", "models_of"]
 def models_of(config: Config, verify: Mapping[str, Path]) -> Models:
     """What ``verify`` found, judged as ``config`` says."""
     accuracy, latencies = read_accuracy(verify), read_latencies(verify)
-    comparison, confidence = task_for(config.data).answers.comparison, config.gate.confidence
+    comparison, confidence = comparison_by(task_for(config.data), config.gate.metric), config.gate.confidence
     gain = gain_of(comparison, accuracy, confidence)
     timings = {timing.model: timing for timing in latencies.rows}
     return Models(

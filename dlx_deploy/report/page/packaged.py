@@ -16,6 +16,7 @@ from dlx_deploy.report.page.facts import Layers, LayerSeen, Models, Origin, Step
 from dlx_deploy.report.page.judged import candidates_of
 from dlx_deploy.report.page.report import BuildReport
 from dlx_deploy.tasks import task_for
+from dlx_deploy.tasks.judging import comparison_by
 from dlx_deploy.tasks.verification import Accuracy
 
 __all__ = ["report_of_package"]
@@ -114,7 +115,7 @@ def _models(index: _Index, steps: Mapping[str, _Step]) -> Models | None:
         max_drop=float(index.budgets["max_drop"]) if "max_drop" in index.budgets else None,
         latency_kind="",
         latency_where="",
-        candidates=candidates_of(measured, task_for(data).answers.comparison, confidence, {}),
+        candidates=candidates_of(measured, comparison_by(task_for(data), measured.metric), confidence, {}),
     )
 
 
