@@ -21,6 +21,7 @@ from dlx_deploy.pipeline.record import Record
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.proofs import proofs_beside
 from dlx_deploy.runtime.files import write_atomically
+from dlx_deploy.runtime.package.bundle import SUFFIX
 
 if TYPE_CHECKING:
     from dlx_deploy.runtime.package.trust import Trust
@@ -31,6 +32,7 @@ __all__ = [
     "package_path",
     "report_path",
     "set_aside",
+    "signature_path",
     "stored_output",
     "stored_teacher",
 ]
@@ -49,17 +51,28 @@ def report_path(package: Path) -> Path:
     return package.with_suffix(".report.html")
 
 
+def signature_path(package: Path) -> Path:
+    """Where the signature of ``package`` is."""
+    return package.with_name(package.name + SUFFIX)
+
+
 def deliver(result: BuildResult, package: Path) -> Path:
-    """Write the manifest, and then copy the package beside it, out of the store; the package's path."""
+    """Write the manifest, and then copy the package beside it, out of the store; the package's path.
+
+    A signature that lies there is moved aside where the package becomes other bytes: it is of the earlier one.
+    """
     output = package.parent
     try:
-        output.mkdir(parents=True, exist_ok=True)
         data = result.outputs["package"]["package.dlx"].read_bytes()
+        output.mkdir(parents=True, exist_ok=True)
         same = package.exists() and package.read_bytes() == data
         manifest = result.manifest
         if same:  # what boards have shown of these bytes still holds
             manifest = msgspec.structs.replace(manifest, proofs=dict(proofs_beside(package)))
         write_atomically(package.with_suffix(".manifest.json"), canonical_json(manifest), READABLE)
+        signature = signature_path(package)
+        if signature.exists() and not same:
+            os.replace(signature, _aside(signature))
         write_atomically(package, data, READABLE)
     except OSError as e:
         raise StoreError(f"{output}: {e.strerror}; the stages are kept: name another folder with --output") from e
@@ -67,15 +80,15 @@ def deliver(result: BuildResult, package: Path) -> Path:
 
 
 def set_aside(package: Path, say: Callable[[str], None]) -> Path | None:
-    """Rename an earlier build's package, manifest and report, which one without a package must not leave to be shipped.
+    """Rename what an earlier build and its maker left, which one without a package must not leave to be shipped.
 
     Gives the package's new path, ``NAME.dlx.superseded``, or ``None`` where there was none; says so, or why it failed.
     """
     moved = None
-    for path in (package, package.with_suffix(".manifest.json"), report_path(package)):
+    for path in (package, package.with_suffix(".manifest.json"), report_path(package), signature_path(package)):
         if path == report_path(package) and moved is None:
             continue  # of a build that a gate stopped
-        aside = path.with_name(f"{path.name}.superseded")
+        aside = _aside(path)
         try:
             os.replace(path, aside)
         except FileNotFoundError:
@@ -87,6 +100,10 @@ def set_aside(package: Path, say: Callable[[str], None]) -> Path | None:
             moved = aside
             say(f"warning: {path} is of an earlier build, and this one made no package: moved to {aside}")
     return moved
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.superseded")
 
 
 class StoredOutput(NamedTuple):

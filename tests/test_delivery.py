@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from dlx_deploy.delivery import stored_teacher
+from dlx_deploy.delivery import deliver, set_aside, stored_teacher
+from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.key import KeyDocument, key_of
+from dlx_deploy.pipeline.manifest import Manifest
 from dlx_deploy.pipeline.record import SCHEMA, Record
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.package import archive
@@ -60,3 +63,24 @@ def test_a_package_that_does_not_say_it(tmp_path: Path, manifest: dict[str, Any]
     manifest["steps"] = made
     write(Store(tmp_path), "export-teacher", TEACHER)
     assert stored_teacher(tmp_path / "x.dlx", tmp_path) is None
+
+
+def test_a_signature_is_of_the_package_that_it_lies_beside(tmp_path: Path) -> None:
+    stored, package = tmp_path / "package.dlx", tmp_path / "dist" / "x.dlx"
+    signature, aside = tmp_path / "dist" / "x.dlx.sig", tmp_path / "dist" / "x.dlx.sig.superseded"
+    outputs = {"package": {"package.dlx": stored}}
+    manifest = Manifest(
+        schema=1, dlx_deploy="0", target_name="cpu", target={}, config={}, host={}, started="", status="done"
+    )
+    result = cast(BuildResult, SimpleNamespace(manifest=manifest, outputs=outputs))
+    stored.write_bytes(b"first")
+    deliver(result, package)
+    signature.write_bytes(b"of the first")
+    deliver(result, package)
+    assert signature.read_bytes() == b"of the first"  # the same bytes again
+    stored.write_bytes(b"second")
+    deliver(result, package)
+    assert (signature.exists(), aside.read_bytes()) == (False, b"of the first")
+    signature.write_bytes(b"of the second")
+    set_aside(package, lambda _: None)
+    assert (signature.exists(), aside.read_bytes()) == (False, b"of the second")
