@@ -10,8 +10,8 @@ import msgspec
 
 from dlx_deploy.building import labelled_data
 from dlx_deploy.debugging.answers import Bench, Labelled, read_labelled
-from dlx_deploy.debugging.flips import confusions, flips_between
-from dlx_deploy.debugging.layers import NOISE_SAMPLES, look_at_layers
+from dlx_deploy.debugging.flips import chance_note, confusions, flips_between
+from dlx_deploy.debugging.layers import NOISE_SAMPLES, LayerFindings, look_at_layers
 from dlx_deploy.debugging.ranges import look_at_ranges
 from dlx_deploy.debugging.reading import look_at_reading
 from dlx_deploy.debugging.sources import Made, find_reference, no_data, open_made, stored_data
@@ -71,6 +71,7 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
     found = look_at_layers(made, reference.model, bench, (plain.score, score), asked.layers, progress)
     ranges = look_at_ranges(made, reference.model, written, bench, progress)
     told = plain.told and packed.told and (plain.told, packed.told)
+    flips = flips_between(*told, labelled) if told else ()
     view = DebugView(
         package=str(asked.package),
         name=f"{package.name} {package.version}",
@@ -94,9 +95,9 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
         remedy=found.remedy,
         ranges=ranges.rows,
         range_remedy=ranges.remedy,
-        flips=flips_between(*told, labelled) if told else (),
+        flips=flips,
         confusion=confusions(*told) if told else (),
-        notes=tuple(_notes(made, plain.score - score, bool(found.rows), found.remedy is None)),
+        notes=tuple(filter(None, [_note(plain.score - score, found), chance_note(flips)])),
     )
     if asked.out is not None:
         write_files(asked.out, view, _pictures(package, labelled))
@@ -119,17 +120,18 @@ def _stages(made: Made) -> Sequence[StageScore]:
         return ()
 
 
-def _notes(made: Made, lost: float, compared: bool, nothing_won: bool) -> Sequence[str]:
-    if not compared:
+def _note(lost: float, found: LayerFindings) -> str:
+    """What to make of the layers."""
+    if not found.rows:
         return (
             "no layer is compressed, or both graphs have none of the same name: what was lost was lost in other stages "
-            "(distillation, pruning); 'in the build' says where",
+            "(distillation, pruning); 'in the build' says where"
         )
     if lost <= 0:
-        return ("nothing is lost on these samples: the package is as good as its network in floating point",)
-    if nothing_won:
+        return "nothing is lost on these samples: the package is as good as its network in floating point"
+    if found.remedy is None:
         return (
             "no layer alone wins back a tenth of what was lost; it is spread over many. Let a build find how many "
-            "must be restored (quantize.max_drop), or have better integers (quantize.effort = 'best')",
+            "must be restored (quantize.max_drop), or have better integers (quantize.effort = 'best')"
         )
-    return ()
+    return ""

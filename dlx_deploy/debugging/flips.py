@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from dlx_deploy.debugging.answers import Labelled
 from dlx_deploy.report.debugging import ConfusionCell, Flip
+from dlx_deploy.runtime.statistics.beta import incomplete_beta
 from dlx_deploy.tasks.told import Told
 
-__all__ = ["confusions", "flips_between"]
+__all__ = ["chance_note", "confusions", "flips_between"]
+
+CHANCE = 0.05
+"""Of a sign test: above it flips in one direction are no more than a coin would give."""
 
 Direction = Literal["lost", "won", "other"]
 
@@ -52,4 +57,18 @@ def confusions(before: Told, after: Told) -> tuple[ConfusionCell, ...]:
             after=int(after.confusion[row, column]),
         )
         for row, column in cells
+    )
+
+
+def chance_note(flips: Sequence[Flip]) -> str:
+    """That as many ``flips`` lost and won may be chance, by the exact sign test (McNemar's, two-sided); else empty."""
+    lost, won = (sum(flip.direction == way for flip in flips) for way in ("lost", "won"))
+    if lost <= won:
+        return ""
+    chance = min(2 * incomplete_beta(0.5, lost, won + 1), 1.0)  # of a coin with as few heads, or as many
+    if chance <= CHANCE:
+        return ""
+    return (
+        f"{lost} lost against {won} won may be chance (sign test: p = {chance:.2f}); look at more samples before a "
+        "layer is given up for it"
     )

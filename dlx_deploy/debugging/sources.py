@@ -19,8 +19,11 @@ from dlx_deploy.graph.quantization.plan import QuantizationPlan, read_plan
 from dlx_deploy.graph.quantization.quantize import as_divided
 from dlx_deploy.pipeline.record import Record
 from dlx_deploy.pipeline.store import Store
+from dlx_deploy.runtime.errors import PackageError
+from dlx_deploy.runtime.files import TooLarge, read_file
 from dlx_deploy.runtime.package.archive import read_archive
 from dlx_deploy.runtime.package.contents import Package, parse_package
+from dlx_deploy.runtime.package.model_bytes import MAX_BYTES, check_model_bytes
 
 if TYPE_CHECKING:
     from dlx_deploy.runtime.untyped import JsonTable
@@ -78,13 +81,13 @@ def find_reference(made: Made, root: Path, given: Path | None) -> Reference:
     the sake of integers is rescaled here too, which changes no answer.
 
     Raises:
-        ConfigError: it is not to be had, or reads other inputs than the package. StageFailed: it is no ONNX model.
+        ConfigError: it is not to be had, is no ONNX model, or reads other inputs than the package.
         StoreError: the store cannot be read.
     """
     store = Store(root)
     plan = _plan(made, store)
     if given is not None:
-        reference = Reference(load(given), str(given), plan)
+        reference = Reference(_given(given), str(given), plan)
     else:
         found = _stored(made, store)
         reference = Reference(load(found.path), f"step {found.step!r} in {root}", plan)
@@ -107,6 +110,24 @@ def no_data(made: Made, root: Path) -> ConfigError:
         f"{made.path}: the data that it was judged on ({_short(made.inputs('verify').get('data', ''))}) are not in the "
         f"store {root}; name the build's store, --store DIR, or the labelled data, --data DIR"
     )
+
+
+def _given(path: Path) -> ModelProto:
+    """The model in a file of the user's, every weight inside.
+
+    Raises:
+        ConfigError: it cannot be read, or is no such model.
+    """
+    try:
+        content = read_file(path, MAX_BYTES)
+        check_model_bytes(content, str(path))
+    except TooLarge as e:
+        raise ConfigError(f"--reference {path}: has {e} bytes; an ONNX model has at most {MAX_BYTES}") from e
+    except OSError as e:
+        raise ConfigError(f"--reference {path}: cannot be read ({e.strerror}); give an .onnx file") from e
+    except PackageError as e:
+        raise ConfigError(f"--reference {e}") from e
+    return load(content)
 
 
 def _stored(made: Made, store: Store) -> StoredOutput:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto
 
 from dlx_deploy.config import load_config
 from dlx_deploy.debugging import debug
@@ -162,3 +163,21 @@ def test_another_network_is_refused(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(other.SerializeToString())
     with pytest.raises(ConfigError, match=r"images uint8\[N, 9, 8, 1\].* and the package images uint8\[N, 8, 8, 1\].*"):
         debugged(bench, bench.package("refused"), reference=tmp_path / "other.onnx")
+
+
+def test_what_is_no_model_is_refused_as_a_reference(bench: Bench, tmp_path: Path) -> None:
+    package = bench.package("no-model")
+    (tmp_path / "text.onnx").write_text("no model at all")
+    outside = load(bench.folder / "plain.onnx")
+    tensor = outside.graph.initializer[0]
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    (tmp_path / "outside.onnx").write_bytes(outside.SerializeToString())
+    for name, said in (
+        ("none.onnx", r"none\.onnx: cannot be read \(No such file or directory\); give an \.onnx file"),
+        ("", r"--reference .*: cannot be read"),
+        ("text.onnx", r"--reference .*text\.onnx"),
+        ("outside.onnx", r"--reference .*outside\.onnx: .*external"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            debugged(bench, package, reference=tmp_path / name)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dlx_deploy.debugging.answers import Labelled
 from dlx_deploy.debugging.debug import Debugged, debug_package
-from dlx_deploy.debugging.flips import confusions, flips_between
+from dlx_deploy.debugging.flips import chance_note, confusions, flips_between
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import load
 from dlx_deploy.report import debug_files
@@ -70,6 +70,26 @@ def test_confusions_are_counted_and_those_that_changed_come_first() -> None:
     halves = all_told([told([0, 0, 0], wanted[:3]), told([1, 0, 2], wanted[3:])])
     assert (halves.confusion == before.confusion).all()
     assert halves.answers == before.answers
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "said"),
+    [
+        (8, 6, "p = 0.79"),
+        (5, 0, "p = 0.06"),
+        (6, 0, ""),
+        (3, 3, ""),
+        (0, 4, ""),
+        (900, 700, ""),
+        (510, 500, "p = 0.78"),
+    ],
+)
+def test_few_flips_more_in_one_direction_may_be_chance(lost: int, won: int, said: str) -> None:
+    before = told([0] * (lost + won), [0] * lost + [1] * won)
+    after = told([1] * (lost + won), [0] * lost + [1] * won)
+    note = chance_note(flips_between(before, after, labelled(lost + won)))
+    assert said in note
+    assert bool(note) == bool(said)
 
 
 def test_a_mask_flips_where_a_tenth_of_its_pixels_do() -> None:
