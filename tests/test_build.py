@@ -183,7 +183,12 @@ def test_a_damaged_student_fails_the_gate_and_is_not_packaged(built: Path, tmp_p
 
 def test_a_gate_stops_its_own_target_only(built: Path, tmp_path: Path, here: Here) -> None:
     shutil.copytree(built / ".dlx", tmp_path / ".dlx")
-    budget = ["--set", "gate.max_latency_p90_ms=1e-6"]  # no CPU is so fast; the Jetson's latency is pending
+    budget = [
+        "--set",
+        "gate.max_latency_p90_ms=1e-6",
+        "--set",
+        "verify.max_seconds=1",
+    ]  # no CPU is so fast; the Jetson's latency is pending
     done = here("build", "--target", "cpu-x86_64", "--target", "jetson", *tiny(), *budget)
     assert done.code == 3
     assert [p.name for p in (tmp_path / "dist").glob("*.dlx")] == [Path(PACKAGE).name]

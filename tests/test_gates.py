@@ -160,7 +160,12 @@ def test_only_what_did_not_pass_is_moved(built: Path, tmp_path: Path, here: Here
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     board, cpu = "jetson-orin-nano-8gb", "cpu-x86_64"
     assert here("build", "--target", cpu, *tiny()).code == 0
-    budget = ["--set", "gate.max_latency_p90_ms=1e-6"]  # no CPU is so fast; the Jetson's latency is pending
+    budget = [
+        "--set",
+        "gate.max_latency_p90_ms=1e-6",
+        "--set",
+        "verify.max_seconds=1",
+    ]  # no CPU is so fast; the Jetson's latency is pending
     assert here("build", "--target", cpu, "--target", board, *tiny(), *budget).code == 3
     names = listed(tmp_path)
     assert NAME in names

@@ -22,6 +22,7 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.runtime.timing.latency import rounds_for
+from dlx_deploy.runtime.timing.sampling import NEAR_S
 from dlx_deploy.stages.evaluate import evaluated
 from dlx_deploy.stages.support.budgets import missed_estimates, rehearse_latency
 from dlx_deploy.stages.support.control import control_evidence, control_notes
@@ -51,6 +52,7 @@ class VerifyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     rounds: int = Verify().rounds
+    min_seconds: float = 0.0
     max_seconds: float = Verify().max_seconds
     threads: int = Verify().threads
     candidates: tuple[str, ...]
@@ -106,7 +108,7 @@ def _measured(job: Job[VerifyParams], models: Mapping[str, Path], device: Device
 
     data = open_data(job.inputs["data"])
     samples = data.samples("test")
-    sampling = Sampling(job.params.rounds, pace=BUILD_PACE, max_s=job.params.max_seconds)
+    sampling = Sampling(job.params.rounds, pace=BUILD_PACE, min_s=job.params.min_seconds, max_s=job.params.max_seconds)
     timed = device.latencies(models, samples[:1], sampling, job.params.threads, job.progress)
     latencies = timed.latencies
     return Latencies(
@@ -153,6 +155,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         stage=stage,
         params=VerifyParams(
             rounds=max([config.verify.rounds, *(rounds_for([p]) for p in config.gate.latency_budgets)]),
+            min_seconds=min(NEAR_S, config.verify.max_seconds) if config.gate.latency_budgets else 0.0,
             max_seconds=config.verify.max_seconds,
             threads=config.verify.threads,
             candidates=tuple(upstream.candidates),

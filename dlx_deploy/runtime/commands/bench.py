@@ -18,9 +18,9 @@ from ..predictor import Predictor
 from ..statistics.drops import Decision
 from ..tasks.arrays import Arrays, count_of, rows_of
 from ..timing.cold import ColdStart
-from ..timing.latency import PERCENTILES, Latency, Percentile, rounds_for
+from ..timing.latency import PERCENTILES, Latency, Percentile, decide, rounds_for, summarise
 from ..timing.probe import Phases, Probe
-from ..timing.sampling import PACE, Sampling, sample
+from ..timing.sampling import JUDGED_S, NEAR_S, PACE, Sampling, sample
 from ..timing.state import MachineState, Watch
 from ..timing.streams import sample_streams
 from ..timing.verdicts import Judged, judge, metric_of
@@ -31,7 +31,6 @@ __all__ = ["BenchOptions", "BenchResult", "Throughput", "bench_package"]
 
 MAX_ROUNDS = 1_000_000_000
 BATCH_ROUNDS = 60  # of each batch size, in turn
-JUDGED_S = 3.0  # a verdict rests on no less: what comes and goes within it is met
 WORST_FIRST: Tuple[Decision, ...] = ("fail", "undecided", "pass")
 
 
@@ -39,8 +38,8 @@ WORST_FIRST: Tuple[Decision, ...] = ("fail", "undecided", "pass")
 class BenchOptions:
     """How ``bench_package`` measures. ``max_ms``: the budgets, by percentile: one of 50, 90, 99.
 
-    ``rounds``: ``None`` takes as many as the highest of these percentiles needs. With a budget it takes three seconds
-    at least, if ``min_s`` says nothing else, and never longer than ``max_s``.
+    ``rounds``: ``None`` takes as many as the highest of these percentiles needs. With a budget it then takes three
+    seconds at least, ten if one is near, if ``min_s`` says nothing else; and never longer than ``max_s``.
     ``batches``: the first is what percentiles and budgets are of; of all of them, where there are more, the throughput.
     ``inputs``: files or texts, a batch of them in each round, one after the other: how they are read counts too.
     Without any the golden inputs are given, as arrays. ``device``: the budgets of throughput, memory, size and energy,
@@ -71,7 +70,14 @@ class BenchOptions:
             pace=PACE if self.max_ms else 0.0,
             min_s=least_s if self.min_s is None else self.min_s,
             max_s=self.max_s,
+            near_s=min(NEAR_S, self.max_s),
+            settled=self._far_off if self.max_ms and self.rounds is None and self.min_s is None else None,
         )
+
+    def _far_off(self, timings: Mapping[str, Sequence[int]]) -> bool:
+        """Whether every budget is so far from what was measured that the verdict is plain at three times the bounds."""
+        latency = summarise(timings["predict"])
+        return all(decide(latency.at(p), limit, noisy=True) != "undecided" for p, limit in self.max_ms.items())
 
 
 @dataclass(frozen=True)

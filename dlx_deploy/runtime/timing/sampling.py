@@ -13,13 +13,14 @@ from ..telling import Tell, silent
 from .latency import Latency, summarise
 from .state import MachineState, Watch
 
-__all__ = ["BUILD_PACE", "PACE", "Measured", "Sampled", "Sampling", "measure", "sample"]
+__all__ = ["BUILD_PACE", "JUDGED_S", "NEAR_S", "PACE", "Measured", "Sampled", "Sampling", "measure", "sample"]
 
 Calls = Mapping[str, Callable[[], object]]
 
 PACE = 100.0  # rounds a second at most where a verdict is asked for: 300 then meet what comes and goes within 3 s
 BUILD_PACE = 300.0  # where several models are timed: a few hundred timings of a small one would else be one moment's
-BURST = 5  # rounds between two pauses
+JUDGED_S, NEAR_S = 3.0, 10.0  # what a verdict rests on at least, and where a budget is near what was measured
+BURST = 7  # rounds between two pauses; no divisor of a block, or the slow first one of each would all be in one row
 WINDOW, WINDOWS = 10, 3  # rounds of the warm-up that are one median, and how many of these must be alike …
 STEADY = 0.1  # … each within so much of their mean
 WARMUP_TIMES, WARMUP_S = 10, 10.0  # a warm-up that is never steady ends after so many times its rounds, or so long
@@ -31,7 +32,8 @@ class Sampling:
 
     There are at most ``pace`` rounds a second (0: any number). ``warmup``: rounds before, that are not timed; from 30
     on they go on until the medians of the last three windows of 10 are each within 10 % of their mean, at most ten
-    times as many or for ten seconds.
+    times as many or for ten seconds. ``settled`` is asked once, of the timings so far, when all that is done: where it
+    says no, ``near_s`` seconds are measured.
     """
 
     rounds: int
@@ -39,6 +41,8 @@ class Sampling:
     pace: float = PACE
     min_s: float = 0.0
     max_s: float = math.inf
+    near_s: float = 0.0
+    settled: Optional[Callable[[Mapping[str, List[int]]], bool]] = None
 
 
 @dataclass(frozen=True)
@@ -111,15 +115,19 @@ class _Turns:
     def sampled(self, sampling: Sampling) -> Sampled:
         steady = self._warm_up(sampling.warmup)
         warmup, timings, began = self._rounds, self._empty(), time.perf_counter_ns()
-        done, passed_s = 0, 0.0
+        done, passed_s, least_s, asked = 0, 0.0, sampling.min_s, sampling.settled is None
         if self._watch:
             self._watch.begin()
-        while (done < sampling.rounds or passed_s < sampling.min_s) and (passed_s < sampling.max_s or not done):
+        while (done < sampling.rounds or passed_s < least_s) and (passed_s < sampling.max_s or not done):
             if done % BURST == 0:
                 self._tell(done, max(sampling.rounds, done + 1), f"{sampling.rounds} timed rounds")
                 self._keep_pace(done, sampling.pace, began)
             self._round(timings)
             done, passed_s = done + 1, (time.perf_counter_ns() - began) / 1e9
+            if not asked and done >= sampling.rounds and passed_s >= least_s:
+                asked = True
+                if sampling.settled and not sampling.settled(timings):
+                    least_s = sampling.near_s
         state = self._watch.end() if self._watch else None
         return Sampled(timings, warmup, steady, passed_s, done < sampling.rounds, state)
 

@@ -115,6 +115,23 @@ def test_a_warm_up_that_never_is_steady_ends(monkeypatch: pytest.MonkeyPatch) ->
     assert sample({"a": call}, Sampling(5, warmup=29, pace=0.0)).warmup_rounds == 29
 
 
+@pytest.mark.parametrize(("settled", "max_s", "rounds"), [(True, 9.0, 40), (False, 9.0, 90), (False, 0.06, 60)])
+def test_what_is_not_settled_is_measured_for_longer(
+    monkeypatch: pytest.MonkeyPatch, settled: bool, max_s: float, rounds: int
+) -> None:
+    asked = []
+
+    def ask(timings: Any) -> bool:
+        asked.append(len(timings["a"]))
+        return settled
+
+    seen = sample(
+        {"a": Clock(monkeypatch).takes(1_000_000)},
+        Sampling(30, 0, 0.0, min_s=0.04, max_s=max_s, near_s=0.09, settled=ask),
+    )
+    assert (len(seen.timings["a"]), asked) == (rounds, [40])
+
+
 @pytest.mark.parametrize(
     ("asked", "rounds", "cut"),
     [
@@ -130,7 +147,7 @@ def test_a_measurement_takes_so_long(monkeypatch: pytest.MonkeyPatch, asked: Sam
 
 
 def test_rounds_are_spread_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two models of 1 ms at ten rounds a second: pauses of half a second less the work, then one that is not timed."""
+    """Two models of 1 ms at ten rounds a second: a pause after seven, less the work, then one that is not timed."""
     clock, naps, calls = Clock(monkeypatch), [], []
 
     def nap(seconds: float) -> None:
@@ -144,5 +161,12 @@ def test_rounds_are_spread_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling.time, "sleep", nap)
     timings = sample({"a": call, "b": call}, Sampling(12, warmup=3, pace=10.0)).timings
     assert timings == {"a": [1_000_000] * 12, "b": [1_000_000] * 12}
-    assert len(calls) == 2 * (12 + 3 + 2)  # two pauses, after five rounds each
-    assert naps == [0.49, 0.488]
+    assert len(calls) == 2 * (12 + 3 + 1)
+    assert naps == [0.686]
+
+
+def test_what_is_slow_after_each_pause_counts_in_the_bound() -> None:
+    """A seventh of all timings is slow, so p90 is: in blocks of as many rounds as a pause is apart it would not be."""
+    timings = [3_000_000 if i % sampling.BURST == 0 else 1_000_000 for i in range(rounds_for([90]))]
+    seen = summarise(timings).at(90)
+    assert (seen.ms, seen.upper_ms) == (3.0, 3.0)
