@@ -85,8 +85,12 @@ def verify(
 
     if attached is not None:
         from dlx_deploy.proofs import attach
+        from dlx_deploy.report.ci import proof_cases
 
-        print_view(attach(package, attached, store, trusting.trust()), as_json)
+        with reporting(ci, "verify", package.name) as told:
+            joined = attach(package, attached, store, trusting.trust())
+            print_view(joined, as_json)
+            told += proof_cases(joined.board, joined.proof)
         return
     if data is None:
         raise ConfigError("verify needs labelled samples, --data DIR, or what a board has shown, --attach proof.json")

@@ -13,9 +13,10 @@ from xml.etree import ElementTree as ET
 import msgspec
 
 from dlx_deploy.pipeline.gate import GateResult, Verdict
+from dlx_deploy.pipeline.manifest import BoardProof
 from dlx_deploy.runtime.words import line
 
-__all__ = ["Case", "gate_cases", "github_notes", "junit", "summary"]
+__all__ = ["Case", "gate_cases", "github_notes", "junit", "proof_cases", "summary"]
 
 State = Literal[Verdict, "error"]
 ELEMENTS: dict[State, str | None] = {
@@ -51,6 +52,15 @@ def gate_cases(target: str, gates: Sequence[GateResult], seconds: float = 0.0) -
         )
         for i, gate in enumerate(gates)
     ]
+
+
+def proof_cases(board: str, proof: BoardProof) -> list[Case]:
+    """A case for the accuracy and for each budget that ``board`` judged."""
+    accuracy = Case(
+        suite=board, name="accuracy", state=proof.accuracy, text=f"judged by {proof.backend}, {proof.taken}"
+    )
+    budgets = [Case(suite=board, name=one.metric, state=one.verdict, text=one.text) for one in proof.budgets]
+    return [accuracy, *budgets]
 
 
 def junit(cases: Sequence[Case]) -> bytes:

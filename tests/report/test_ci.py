@@ -5,7 +5,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from dlx_deploy.pipeline.gate import GateResult, Verdict
-from dlx_deploy.report.ci import Case, gate_cases, github_notes, junit, summary
+from dlx_deploy.pipeline.manifest import BoardProof, ProvenBudget
+from dlx_deploy.report.ci import Case, gate_cases, github_notes, junit, proof_cases, summary
 
 HOSTILE = "a<b>&\"'\x1b[31m\x00\u202e|`x`\n::error::no [l](http://x) ]]> %0A"
 
@@ -66,3 +67,10 @@ def test_what_is_annotated() -> None:
         "::error title=jetson%3A latency%3A p90_ms fail::a sentence",
         "::warning title=jetson%3A latency%3A p90_ms undecided::a sentence",
     ]
+
+
+def test_what_a_board_has_shown_is_cases_of_that_board() -> None:
+    budget = ProvenBudget(metric="latency_p90_ms", value=4.0, bound=6.0, limit=5.0, verdict="fail", text="too slow")
+    proof = BoardProof(taken="2026-11-26", backend="tensorrt", machine={}, accuracy="pass", budgets=(budget,))
+    states = [(case.suite, case.name, case.state) for case in proof_cases("orin 15W", proof)]
+    assert states == [("orin 15W", "accuracy", "pass"), ("orin 15W", "latency_p90_ms", "fail")]
