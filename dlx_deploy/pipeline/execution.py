@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from dlx_deploy.errors import DlxError, EnvironmentMissing, GateStopped, StageFailed
 from dlx_deploy.extras import install_command
@@ -19,7 +19,7 @@ from dlx_deploy.pipeline.manifest import Manifest, Status, StepEntry, now
 from dlx_deploy.pipeline.plan import Build, Planned, Resolver
 from dlx_deploy.pipeline.record import SCHEMA, Record
 from dlx_deploy.pipeline.recorder import Recorder
-from dlx_deploy.pipeline.stage import Job, Metrics, Provenance, Step
+from dlx_deploy.pipeline.stage import CURVES, Curves, Job, Metrics, Provenance, Step
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.pipeline.view import seen_by
 
@@ -124,6 +124,7 @@ class Work:
         step, planned = self.planned.step, self.planned
         assert planned.key is not None
         assert planned.document is not None
+        curves = _taken_curves(self.folder)
         _check_outputs(self.folder, step)
         return Record(
             schema=SCHEMA,
@@ -137,6 +138,7 @@ class Work:
             started=self.started,
             seconds=round(time.monotonic() - self.clock, 3),
             peak_memory_mib=UNSET if peak_memory_mib is None else peak_memory_mib,
+            curves=curves,
         )
 
     def failed(self, e: Exception) -> NoReturn:
@@ -227,6 +229,16 @@ def _job(planned: Planned, folder: Path, loop: Loop) -> Job[msgspec.Struct]:
     )
 
 
+def _taken_curves(folder: Path) -> Curves | UnsetType:
+    """What the stage had its job keep; the file is gone then."""
+    path = folder / CURVES
+    if not path.exists():
+        return UNSET
+    curves = msgspec.json.decode(path.read_bytes(), type=Curves)
+    path.unlink()
+    return curves
+
+
 def _check_outputs(folder: Path, step: Step) -> None:
     for name, source in step.inputs.items():
         if isinstance(source, Provenance):
@@ -271,4 +283,5 @@ def _entry(record: Record, step: Step, status: Status, why: str) -> StepEntry:
         started=record.started,
         seconds=record.seconds,
         peak_memory_mib=record.peak_memory_mib,
+        curves=record.curves,
     )

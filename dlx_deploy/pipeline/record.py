@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from dlx_deploy.pipeline.digest import FileDigest, canonical_json
 from dlx_deploy.pipeline.key import KeyDocument
-from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.pipeline.stage import Curves, Metrics
 
 __all__ = ["SCHEMA", "Corrupt", "FinishedStep", "Record", "StoredOutput"]
 
@@ -29,7 +29,8 @@ class FinishedStep(msgspec.Struct, frozen=True, kw_only=True):
     """What a step was given and what it gave. ``started`` (ISO 8601, UTC) and ``seconds`` are those of its run.
 
     ``tools`` are the whole versions that made the outputs; of these only a part is in the key. ``peak_memory_mib``: the
-    most that the process of the step had in memory, where that is known; records of before have none.
+    most that the process of the step had in memory, where that is known; ``curves``: how training went, where there was
+    any. Records of before have neither.
     """
 
     step: str
@@ -41,6 +42,7 @@ class FinishedStep(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     tools: dict[str, str] = msgspec.field(default_factory=dict)
     peak_memory_mib: float | UnsetType = UNSET
+    curves: Curves | UnsetType = UNSET
 
 
 class Record(FinishedStep, frozen=True, kw_only=True):

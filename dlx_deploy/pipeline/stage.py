@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from dlx_deploy.targets import Profile
 
 __all__ = [
+    "CURVES",
     "AnyStage",
     "Bound",
+    "Curves",
     "Job",
     "Metrics",
     "Network",
@@ -35,6 +37,10 @@ __all__ = [
     "Tree",
 ]
 
+Curves = dict[str, tuple[float, ...]]
+"""Metric name → its value after each epoch."""
+CURVES = ".curves.json"
+"""The file that takes them from a stage to its record; no output, so they are in no key."""
 Metrics = dict[str, float]
 """Metric name → value, the unit in the name: ``latency_p90_ms``, ``size_bytes``."""
 
@@ -64,6 +70,11 @@ class Job(Generic[P_co]):
     processes: int = 1
     logs: Path | None = None
     device: Device | None = None
+
+    def keep_curves(self, curves: Mapping[str, Sequence[float]]) -> None:
+        """Have the record keep how training went, six digits of each value; no byte of an output depends on it."""
+        rounded = {name: tuple(float(f"{value:.6g}") for value in values) for name, values in curves.items()}
+        (self.out / CURVES).write_bytes(msgspec.json.encode(rounded))
 
 
 @dataclass(frozen=True)

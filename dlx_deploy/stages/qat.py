@@ -140,6 +140,7 @@ def _trained(job: Job[Qat]) -> Metrics:
         "written_agreement": agreement,
     }
     if report.epochs:
+        job.keep_curves({"loss": report.losses, f"validation_{metric.name}": report.scores})
         metrics |= {"loss": report.losses[-1], "samples_per_s": report.samples_per_s, "data_share": report.data_share}
     return metrics
 

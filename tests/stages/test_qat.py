@@ -25,7 +25,7 @@ from dlx_deploy.nn.qat import graph_network
 from dlx_deploy.nn.qat.graph_network import GraphNetwork
 from dlx_deploy.nn.training.loop import _Run  # here, so that it has its own evaluate when a test replaces that
 from dlx_deploy.nn.weights.network import Architecture, save_model
-from dlx_deploy.pipeline.stage import Job, Output, Step
+from dlx_deploy.pipeline.stage import CURVES, Job, Output, Step
 from dlx_deploy.stages import quantize
 from dlx_deploy.stages.convert import used_as_it_is
 from dlx_deploy.stages.order import steps_for
@@ -80,7 +80,7 @@ def test_what_was_learned_is_quantized_as_it_was_trained(
     monkeypatch.setattr("dlx_deploy.nn.training.inference.evaluate", lambda *_: 0.0)  # no score is lower
     metrics, out = run(made, tmp_path, target)
     assert metrics["kept"] == 1
-    assert sorted(path.name for path in out.iterdir()) == sorted(STAGE.outputs)
+    assert sorted(path.name for path in out.iterdir()) == sorted([CURVES, *STAGE.outputs])
     assert metrics["written_sqnr_db"] > 40
     assert metrics["epochs"] == 2
     assert {"validation_top1", "validation_top1_ptq"} <= metrics.keys()

@@ -138,7 +138,10 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """A step of the pipeline and the run that made its outputs. ``digests``: output → SHA-256."""
+    """A step of the pipeline and the run that made its outputs. ``digests``: output → SHA-256.
+
+    ``curves``: metric → its value after each epoch; empty where nothing was trained, or an older dlx-deploy did it.
+    """
 
     step: str
     status: str
@@ -152,6 +155,7 @@ class StepSeen(msgspec.Struct, frozen=True, kw_only=True):
     digests: dict[str, str]
     inputs: dict[str, str]
     tools: dict[str, str]
+    curves: dict[str, tuple[float, ...]] = {}
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from dlx_deploy.report.page.facts import Candidate, Layers, Models, TrialPoint
+from dlx_deploy.report.page.facts import Candidate, Layers, Models, StepSeen, TrialPoint
 from dlx_deploy.report.page.parts import Figure, Table
 from dlx_deploy.report.page.svg import COLOURS, canvas, svg_of
 from dlx_deploy.report.table import format_bytes, format_ms
@@ -15,10 +15,12 @@ from dlx_deploy.stages.support.results import Timing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["latencies", "sensitivities", "spent", "strip", "tried", "waterfall"]
+__all__ = ["curves", "latencies", "sensitivities", "spent", "strip", "tried", "waterfall"]
 
 _MOST_BARS = 30
 """Layers in a plot; the table behind it has all."""
+_MOST_SPREAD = 1.5
+"""A plot of latencies ends at so many times the largest p90, or end of an estimate."""
 _MOST_NAME = 34
 """Characters of a name in a plot."""
 
@@ -88,13 +90,14 @@ def latencies(models: Models, table: Table) -> Figure:
     """Each model's p50 and p90 with its bounds, or the range of an estimate."""
     known = [(row, row.latency) for row in models.candidates if row.latency is not None]
     estimated = any(row.is_estimate for row, _ in known)
-    measured = "Latency: p50 (dot), p90 (bar) and the bounds on p90 (line)."
+    measured = "Latency: p50 (dot), p90 (bar) and the bounds on p90 (line; one that leaves the plot goes on)."
     title = "Latency: the estimate and its range." if estimated else measured
     with canvas(7.2, 0.75 + 0.3 * len(known)) as plot:
         axes = plot.add_subplot()
         for y, (row, timing) in enumerate(known):
             _time(axes, y, timing, COLOURS["two" if row.chosen else "one"])
-        axes.set_xlim(left=0)
+        # A bound from the slowest of few timings may be so far off that the rest would be a dot.
+        axes.set_xlim(0, max(_MOST_SPREAD * (of.high_ms or of.p90_ms or of.p50_ms) for _, of in known))
         _named(axes, [row.model for row, _ in known])
         axes.set_xlabel("ms")
         axes.grid(axis="x", alpha=0.6)
@@ -112,6 +115,29 @@ def _time(axes: Axes, y: int, timing: Timing, colour: str) -> None:
     if low is not None and high is not None:
         axes.plot([low, high], [y, y], color=colour, linewidth=2.5)
     axes.plot([timing.p50_ms], [y], "o", color=colour)
+
+
+def curves(step: StepSeen, table: Table) -> Figure:
+    """How one step trained: a panel for each metric."""
+    title = f"How {line(step.step)} trained: {', '.join(map(line, step.curves))} by epoch."
+    with canvas(8.6, 2.2) as plot:
+        drawn = plot.subplots(1, len(step.curves), squeeze=False)[0]
+        for axes, (name, values), ink in zip(drawn, step.curves.items(), ("one", "two") * 8, strict=False):
+            epochs = range(1, len(values) + 1)
+            axes.plot(epochs, values, "." if len(values) == 1 else "-", color=COLOURS[ink], linewidth=1.6)
+            axes.set_title(line(name).replace("_", " "), loc="left", fontsize=9)
+            axes.set_xlabel("epoch")
+            axes.grid(alpha=0.6)
+        ends = (
+            f"{line(name)} from {values[0]:.4g} to {values[-1]:.4g}" for name, values in step.curves.items() if values
+        )
+        svg = svg_of(plot, f"curves-{_anchor(step.step)}", title, "; ".join(ends) + ".")
+    return Figure(f"curves-{_anchor(step.step)}", title, svg, table)
+
+
+def _anchor(name: str) -> str:
+    """``name`` as part of an id: other characters as their numbers, so that no two are alike."""
+    return "".join(c if c.isascii() and (c.isalnum() or c == "-") else f"_{ord(c):x}" for c in name)
 
 
 def strip(layers: Layers, table: Table) -> Figure:
@@ -172,7 +198,7 @@ def tried(trials: Sequence[TrialPoint], title: str, table: Table) -> Figure:
             axes.plot(*at, marker, color=colour, markerfacecolor=face, markersize=7)
             axes.annotate(str(trial.restored), at, xytext=(6, 4), textcoords="offset points", color=COLOURS["dim"])
         axes.set_xlabel("latency, ms")
-        axes.set_ylabel(f"{line(title)}, %")
+        axes.set_ylabel(f"{_short(title)}, %")
         axes.grid(alpha=0.6)
         how = "Numbers: layers restored; filled: within the budget; diamond: chosen"
         said = f"{len(timed)} graphs, {len(front)} on the front. {how}"

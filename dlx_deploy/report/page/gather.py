@@ -115,6 +115,7 @@ def _step(entry: StepEntry) -> StepSeen:
         digests={name: output.digest for name, output in entry.outputs.items()},
         inputs=entry.document.inputs,
         tools=entry.tools,
+        curves={} if entry.curves is UNSET else entry.curves,
     )
 
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from dlx_deploy.report.page.facts import DataSeen, Models, Origin, StepSeen
-from dlx_deploy.report.page.figures import latencies, spent, waterfall
+from dlx_deploy.report.page.figures import curves, latencies, spent, waterfall
 from dlx_deploy.report.page.parts import Page, Section, Table
 from dlx_deploy.report.page.report import WORDS, BuildReport, candidate_rows, figure_of
 from dlx_deploy.report.page.weight_sections import layer_section, quantization_section
@@ -20,7 +20,7 @@ __all__ = ["page_of"]
 def page_of(report: BuildReport, identity: str) -> Page:
     """The page on ``report``; ``identity`` is the digest of what it is drawn from."""
     parts = [_verdicts(report), _stages(report), _latency(report), layer_section(report), quantization_section(report)]
-    parts += [_data(report.data_set), _steps(report), _origin(report.origin)]
+    parts += [_training(report), _data(report.data_set), _steps(report), _origin(report.origin)]
     target = report.target_title or report.target
     return Page(
         title=report.title,
@@ -117,6 +117,22 @@ def _times_of(timing: dict[str, float | None], before: str = "") -> dict[str, fl
             for one in value:
                 found |= _times_of(one, f"p{one.get('percentile', '')} ") if isinstance(one, dict) else {}
     return found
+
+
+def _training(report: BuildReport) -> Section | None:
+    trained = [step for step in report.steps if step.curves]
+    if not trained:
+        return None
+    figures = [curves(step, _epochs(step)) for step in trained]
+    return Section(
+        "training", "Training", ["Loss on train and score on validation, after each epoch."], figures=figures
+    )
+
+
+def _epochs(step: StepSeen) -> Table:
+    names, columns = list(step.curves), list(step.curves.values())
+    rows = [[str(i), *(f"{value:.4g}" for value in values)] for i, values in enumerate(zip(*columns, strict=False), 1)]
+    return Table(["epoch", *names], rows, right=range(len(names) + 1), folded="The numbers", caption=step.step)
 
 
 def _data(data: DataSeen | None) -> Section | None:

@@ -74,7 +74,8 @@ def quantization_section(report: BuildReport) -> Section | None:
         return Section("quantization", "Quantization", text, tables=tables)
     title = seen.trials.title if seen.trials else ""
     samples = seen.trials.samples if seen.trials else 0
-    text.append(f"{len(seen.points)} graphs were tried on {samples:,} samples of the validation split.")
+    many = "1 graph was" if len(seen.points) == 1 else f"{len(seen.points)} graphs were"
+    text.append(f"{many} tried on {samples:,} samples of the validation split.")
     table = _points(seen.points, title)
     timed = [point for point in seen.points if point.latency_ms is not None]
     figures = [tried(timed, title, table)] if len(timed) > 1 else []

@@ -220,5 +220,6 @@ def train_and_save(
         "parameters": float(sum(p.numel() for p in model.parameters())),
     }
     if report.epochs:
+        job.keep_curves({"loss": report.losses, f"validation_{metric.name}": report.scores})
         metrics |= {"loss": report.losses[-1], "samples_per_s": report.samples_per_s, "data_share": report.data_share}
     return metrics

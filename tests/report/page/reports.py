@@ -49,6 +49,7 @@ def small(verdict: str = "pass") -> BuildReport:
     step = StepSeen(
         step="distill", status="cached", why="", key="ab" * 32, started="2026-11-26T09:22:18.4+00:00", seconds=14.0,
         peak_memory_mib=None, size_bytes=9, metrics={"loss": 0.5}, digests={"model": "cd" * 32}, inputs={}, tools={},
+        curves={"loss": (0.9, 0.5), "validation_top1": (0.4, 0.8)},
     )  # fmt: skip
     return BuildReport(
         name="digits",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 
 from dlx_deploy.errors import EnvironmentMissing
@@ -92,7 +93,7 @@ def test_ids_are_unique_and_what_points_at_them_is_there(crowded: str) -> None:
 
 def test_every_plot_is_told_in_words(crowded: str) -> None:
     plots = re.findall(r"<svg.*?</svg>", crowded, re.DOTALL)
-    assert len(plots) == 6
+    assert len(plots) == 7
     for plot in plots:
         assert 'role="img"' in plot
         assert re.search(r"<title id=[^>]+>[^<]{20,}</title><desc id=[^>]+>[^<]{10,}</desc>", plot), plot[:300]
@@ -115,6 +116,13 @@ def test_the_verdicts_are_on_top(verdict: str) -> None:
     assert words.index(f"is a {verdict}") < words.index("599 samples of the test split")
     assert page.count(f'<b class="badge {verdict}">{verdict}</b>') == 2
     assert "1.10 points 2.40 points 2.00 points" in words
+
+
+def test_what_training_went_through_is_there() -> None:
+    page = drawn(small())
+    assert "loss from 0.9 to 0.5; validation_top1 from 0.4 to 0.8." in page
+    step = msgspec.structs.replace(small().steps[0], curves={})
+    assert ">Training<" not in drawn(msgspec.structs.replace(small(), steps=(step,)))
 
 
 def test_the_same_build_gives_the_same_bytes() -> None:
