@@ -26,7 +26,7 @@ _HEAD_BYTES = 1024
 def identity_of(manifest: Manifest) -> str:
     """The digest of all that a report says of a build but for when it was built again and took which results."""
     steps = [(step.step, step.key, step.outputs, step.metrics) for step in manifest.steps]
-    said = (manifest.status, manifest.error, manifest.gates, manifest.notes)
+    said = (manifest.status, manifest.error, manifest.gates, manifest.notes, manifest.proofs)
     content = (LAYOUT, dlx_deploy.__version__, manifest.target, manifest.config, manifest.host, steps, said)
     return hashlib.sha256(canonical_json(content)).hexdigest()
 

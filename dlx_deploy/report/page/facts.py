@@ -11,6 +11,7 @@ import msgspec
 from dlx_deploy.graph.quantization.kit.decisions import Decisions
 from dlx_deploy.graph.quantization.trials import Trials
 from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.pipeline.manifest import BoardProof
 from dlx_deploy.stages.support.results import Timing
 
 __all__ = [
@@ -41,6 +42,8 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     gates: tuple[GateResult, ...]
     notes: tuple[str, ...]
+    boards: dict[str, BoardProof] = {}
+    """What boards have shown of the package since, by what they are called."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

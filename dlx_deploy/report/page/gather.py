@@ -54,6 +54,7 @@ def report_of_build(manifest: Manifest, outputs: Outputs, package: Path | None =
             error=manifest.error,
             gates=manifest.gates,
             notes=manifest.notes,
+            boards=manifest.proofs,
         ),
         models=_models(config, outputs),
         layers=layers_of(outputs),

@@ -19,7 +19,7 @@ from dlx_deploy.report.table import format_bytes, format_ms, format_seconds, for
 from dlx_deploy.runtime.views import lines_of
 from dlx_deploy.runtime.words import percent
 
-__all__ = ["WORDS", "BuildReport", "candidate_rows", "figure_of", "gate_line"]
+__all__ = ["WORDS", "BuildReport", "candidate_rows", "figure_of", "gate_line", "number_of"]
 
 WORDS = {
     "pass": "every budget is met",
@@ -62,6 +62,9 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
         """The verdicts, the models, and where it comes from."""
         head = [f"{self.title}: {self.verdicts.outcome.upper()}, {WORDS[self.verdicts.outcome]}"]
         head += [gate_line(gate) for gate in self.verdicts.gates]
+        for board, proof in self.verdicts.boards.items():
+            said = "; ".join([f"accuracy {proof.accuracy}", *(f"{x.metric} {x.verdict}" for x in proof.budgets)])
+            head.append(f"shown by {board} on {proof.taken[:19]}: {said}")
         head += [f"error: {self.verdicts.error}"] if self.verdicts.error else []
         head += [f"note {note}" for note in self.verdicts.notes]
         parts = [lines_of(head), *self._models(), *self._steps()]
@@ -91,14 +94,19 @@ def gate_line(gate: GateResult) -> str:
 
 
 def figure_of(gate: GateResult, value: float | None) -> str:
-    """A figure of a verdict in its unit, which the metric's name ends with; a share of one where it has none."""
+    """A figure of a verdict in the unit of its metric."""
+    return number_of(gate.metric, value)
+
+
+def number_of(metric: str, value: float | None) -> str:
+    """``value`` in the unit that the name of ``metric`` ends with; a share of one where it has none."""
     if value is None:
         return "-"
-    if gate.metric.endswith("_ms"):
+    if metric.endswith("_ms"):
         return format_ms(value)
-    if gate.metric.endswith(("_mib", "_mj", "_per_s", "_w", "_s", "_bytes")):
-        return f"{value:,.4g} {gate.metric.rpartition('_')[2]}"
-    if gate.metric.endswith("_drop"):
+    if metric.endswith(("_mib", "_mj", "_per_s", "_w", "_s", "_bytes")):
+        return f"{value:,.4g} {metric.rpartition('_')[2]}"
+    if metric.endswith("_drop"):
         return f"{100 * value:.2f} points"
     return percent(value) if -1 <= value <= 1 else f"{value:,.4g}"
 

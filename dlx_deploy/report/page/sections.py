@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import UNSET
 
+from dlx_deploy.pipeline.manifest import BoardProof
 from dlx_deploy.report.page.facts import DataSeen, Models, Origin, StepSeen
 from dlx_deploy.report.page.figures import curves, latencies, spent, waterfall
 from dlx_deploy.report.page.parts import Page, Section, Table
-from dlx_deploy.report.page.report import WORDS, BuildReport, candidate_rows, figure_of
+from dlx_deploy.report.page.report import WORDS, BuildReport, candidate_rows, figure_of, number_of
 from dlx_deploy.report.page.weight_sections import layer_section, quantization_section
 from dlx_deploy.report.table import format_bytes, format_mib, format_ms, format_seconds
 
@@ -44,8 +45,20 @@ def _verdicts(report: BuildReport) -> Section:
     notes = Table(["note"], [[note] for note in verdicts.notes], caption="What else must be known")
     tables = [Table(header, rows, right=(2, 3, 4), badges=1)] if rows else []
     figures = [spent(report.models)] if report.models and report.models.max_drop is not None else []
+    tables += [_shown(name, proof) for name, proof in verdicts.boards.items()]
     first = [*tables, *([notes] if verdicts.notes else [])]
     return Section("verdicts", "Verdicts", text, first=first, figures=figures)
+
+
+def _shown(board: str, proof: BoardProof) -> Table:
+    """What a board has shown, its accuracy first."""
+    rows = [["accuracy", proof.accuracy, "-", "-", "-", ""]]
+    for one in proof.budgets:
+        figures = (number_of(one.metric, value) for value in (one.value, one.bound, one.limit))
+        rows.append([one.metric, one.verdict, *figures, one.text])
+    caption = f"Shown by {board} on {proof.taken[:19]}, {proof.backend}"
+    header = ["budget", "verdict", "value", "bound", "limit", "in words"]
+    return Table(header, rows, right=(2, 3, 4), badges=1, caption=caption)
 
 
 def _stages(report: BuildReport) -> Section | None:
