@@ -19,7 +19,7 @@ from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.record import Record
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.proofs import proofs_beside
+from dlx_deploy.report.proofs import proofs_beside
 from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.package.bundle import SUFFIX
 

@@ -84,8 +84,8 @@ def verify(
     from dlx_deploy.building import labelled_data
 
     if attached is not None:
-        from dlx_deploy.proofs import attach
         from dlx_deploy.report.ci import proof_cases
+        from dlx_deploy.report.proofs import attach
 
         with reporting(ci, "verify", package.name) as told:
             joined = attach(package, attached, store, trusting.trust())

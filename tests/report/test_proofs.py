@@ -14,7 +14,7 @@ import pytest
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.manifest import Manifest
-from dlx_deploy.proofs import attach, lines_of_proofs, proofs_beside
+from dlx_deploy.report.proofs import attach, lines_of_proofs, proofs_beside
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble, open_package
 from tests.runtime.conftest import make_images, metadata, tiny_contents
