@@ -11,6 +11,7 @@ import msgspec
 
 from dlx_deploy.errors import ConfigError, StoreError
 from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.manifest import BoardProof, Manifest, ProvenBudget
 from dlx_deploy.runtime.device_budgets import DeviceBudgets
 from dlx_deploy.runtime.files import read_file, reason, write_atomically
@@ -19,7 +20,7 @@ from dlx_deploy.runtime.words import line
 if TYPE_CHECKING:
     from dlx_deploy.runtime.package.trust import Trust
 
-__all__ = ["AttachedView", "attach", "lines_of_proofs", "proofs_beside"]
+__all__ = ["AttachedView", "attach", "lines_of_proofs", "proofs_beside", "settled_gates"]
 
 SCHEMA = 1
 MAX_BYTES = 16 * 2**20
@@ -128,6 +129,28 @@ def lines_of_proofs(proofs: Mapping[str, BoardProof]) -> Sequence[str]:
         told.append(line(f"on {board}, {proof.taken}, {proof.backend}: accuracy {proof.accuracy}"))
         told += [line(f"  {one.metric}: {one.verdict}. {one.text}") for one in proof.budgets]
     return told
+
+
+def settled_gates(manifest: Manifest) -> tuple[GateResult, ...]:
+    """The gates of a build, in place of each that was pending what boards have shown of it."""
+    shown = {(board, one.metric): one for board, proof in manifest.proofs.items() for one in proof.budgets}
+    gates: list[GateResult] = []
+    for gate in manifest.gates:
+        by_boards = [_gate_of(gate.gate, board, one) for (board, metric), one in shown.items() if metric == gate.metric]
+        gates += by_boards if gate.verdict == "pending" and by_boards else [gate]
+    return tuple(gates)
+
+
+def _gate_of(gate: str, board: str, one: ProvenBudget) -> GateResult:
+    return GateResult(
+        gate=gate,
+        metric=one.metric,
+        value=one.value,
+        bound=one.bound,
+        limit=one.limit,
+        verdict=one.verdict,
+        text=line(f"on {board}: {one.text}"),
+    )
 
 
 def _read(path: Path) -> _File:

@@ -14,7 +14,7 @@ import pytest
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.manifest import Manifest
-from dlx_deploy.report.proofs import attach, lines_of_proofs, proofs_beside
+from dlx_deploy.report.proofs import attach, lines_of_proofs, proofs_beside, settled_gates
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble, open_package
 from tests.runtime.conftest import make_images, metadata, tiny_contents
@@ -103,6 +103,16 @@ def test_two_boards_live_side_by_side_and_the_same_one_is_replaced(
     attached(proof_of(package, taken="later"))
     taken = {board: proof.taken for board, proof in proofs_beside(package).items()}
     assert taken == {"NVIDIA Jetson Orin NX (8 cores) MAXN": "later", "another": "2026-11-26T12:00:00+00:00"}
+
+
+def test_a_pending_gate_is_settled_by_each_board(package: Path, attached: Callable[[object], Any]) -> None:
+    path = package.with_suffix(".manifest.json")
+    attached(proof_of(package))
+    slow = proof_of(package, machine={"label": "old"})
+    attached(tampered(slow, 0, bound=9.0, verdict="fail", text="too slow"))
+    gates = settled_gates(msgspec.json.decode(path.read_bytes(), type=Manifest))
+    assert [(one.gate, one.verdict) for one in gates] == [("latency", "pass"), ("latency", "fail")]
+    assert gates[1].text == "on old: too slow"
 
 
 def tampered(proof: dict[str, Any], place: int, **changes: Any) -> dict[str, Any]:

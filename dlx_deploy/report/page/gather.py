@@ -16,6 +16,7 @@ from dlx_deploy.report.page.facts import DataSeen, Models, Origin, Outputs, Step
 from dlx_deploy.report.page.judged import models_of
 from dlx_deploy.report.page.report import BuildReport
 from dlx_deploy.report.page.weights import layers_of, quantization_of
+from dlx_deploy.report.proofs import settled_gates
 from dlx_deploy.report.table import LOST
 
 __all__ = ["config_of", "flat", "outputs_of", "report_of_build"]
@@ -40,7 +41,7 @@ def config_of(manifest: Manifest) -> Config | None:
 
 def report_of_build(manifest: Manifest, outputs: Outputs, package: Path | None = None) -> BuildReport:
     """What is known of a build. ``package``: where it is, if there is one."""
-    config = config_of(manifest)
+    config, gates = config_of(manifest), settled_gates(manifest)
     whole = manifest.config if isinstance(manifest.config, dict) else {}
     target = manifest.target if isinstance(manifest.target, dict) else {}
     return BuildReport(
@@ -49,10 +50,10 @@ def report_of_build(manifest: Manifest, outputs: Outputs, package: Path | None =
         target=manifest.target_name,
         target_title=str(target.get("title", "")),
         verdicts=Verdicts(
-            outcome=overall(manifest.status, manifest.gates),
+            outcome=overall(manifest.status, gates),
             status=manifest.status,
             error=manifest.error,
-            gates=manifest.gates,
+            gates=gates,
             notes=manifest.notes,
             boards=manifest.proofs,
         ),
