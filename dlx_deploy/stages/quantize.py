@@ -31,6 +31,7 @@ from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup
 from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.stages.support.calibrated import one_answer, one_answer_notes
 from dlx_deploy.stages.support.costly import trial_notes
+from dlx_deploy.stages.support.given import check_plan
 from dlx_deploy.stages.support.missed import PTQ, copy_untrained, read_trained, trains_int8
 from dlx_deploy.stages.support.precisions import NEEDS, check_below
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
@@ -178,7 +179,7 @@ def run(job: Job[QuantizeParams]) -> Metrics:
 
 def _counted(precisions: LayerPrecisions, out: Path) -> Metrics:
     kinds = list(precisions.layers.values())
-    counted = ("int8", "fp16", "fp32", *([precisions.precision] if precisions.precision in NEEDS else []))
+    counted = ("int8", "fp16", "fp32", *(kind for kind in NEEDS if kind in {precisions.precision, *kinds}))
     counts = {f"{kind}_layers": float(kinds.count(kind)) for kind in counted}
     return {**counts, "size_bytes": float(out.stat().st_size)}
 
@@ -363,20 +364,7 @@ def check(setup: Setup[Quantize]) -> None:
         if not pattern.strip():
             raise ConfigError(f"quantize.exclude has {pattern!r}; rule: patterns of layer names, e.g. '*conv1*'")
     if "plan" in setup.inputs:
-        _check_plan(setup.inputs["plan"], params, precision)
-
-
-def _check_plan(path: Path, params: Quantize, precision: Precision) -> None:
-    """What can be said of a plan without a graph."""
-    from dlx_deploy.graph.quantization.plan import read_plan
-
-    given = read_plan(path)
-    for kind in QUANTIZED_TO:
-        if precision != kind and (layers := given.layers_at(kind)):
-            raise ConfigError(
-                f"{path}: layers[{layers[0]!r}].precision is {kind!r}, and quantize.precision {params.precision!r} "
-                f"writes no {kind.upper()} for this target; set one of the two to what the other says"
-            )
+        check_plan(setup.inputs["plan"], setup, precision)
 
 
 STAGE = Stage(

@@ -22,7 +22,7 @@ from dlx_deploy.stages.quantize import STAGE, LayerPrecisions, QuantizeParams, r
 from dlx_deploy.targets import load_target
 
 from ..datasets import held_images, held_texts
-from ..onnx_fixtures import images, residual_net
+from ..onnx_fixtures import Net, images, residual_net
 from .support.planning import planned, rehearsed
 
 
@@ -303,6 +303,52 @@ def test_a_plan_is_an_input_by_its_content(tmp_path: Path) -> None:
     assert step.inputs["plan"] == tmp_path / "mine.json"
     assert step.params == QuantizeParams(plan="plan.json", max_drop=0.02)
     assert "plan" not in step_of(planned(tmp_path)).inputs
+
+
+BOTH = '{"schema": 1, "layers": {"a/Gemm": {"precision": "int4"}}}'
+INT8 = "quantize.precision=int8"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "target", "message"),
+    [
+        ([INT8], "rpi5", ""),
+        ([INT8], "jetson", ""),
+        ([INT8, "quantize.effort=best", "qat.enabled=false"], "jetson", ""),
+        ([], "jetson", r"'int4', and quantize\.precision 'auto' writes no INT4"),
+        ([INT8], "t4", r"'int4', and quantize\.precision 'int8' writes no INT4 for this target"),
+        (
+            [INT8, "export.opset=17"],
+            "jetson",
+            r"'int4', and the graph's opset 17; rule: 20 or newer; set export\.opset",
+        ),
+        ([INT8, "quantize.effort=best"], "jetson", r"'int4' beside INT8, and qat would .*; set qat\.enabled = false"),
+        ([INT8, "qat.enabled=true"], "jetson", r"'int4' beside INT8, and qat would train the network as INT8 alone"),
+    ],
+)
+def test_int4_lines_beside_int8(tmp_path: Path, overrides: list[str], target: str, message: str) -> None:
+    (tmp_path / "mine.json").write_text(BOTH)
+    given = f"quantize.plan={tmp_path / 'mine.json'}"
+    if not message:
+        assert "plan" in step_of(planned(tmp_path, given, *overrides, target=target)).inputs
+        return
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, given, *overrides, target=target)
+
+
+def test_int4_layers_beside_int8_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlx_deploy.nn.data.dataset.open_data", lambda _: held_images(images(16), only="calibration"))
+    net = Net(20)
+    source, plan, out = tmp_path / "m.onnx", tmp_path / "mine.json", tmp_path / "out"
+    source.write_bytes(net.head(net.conv("a", net.planes(), 1, 32), 32).SerializeToString())
+    plan.write_text(BOTH.replace("a/Gemm", "logits/Gemm"))
+    out.mkdir()
+    inputs = {"onnx": source, "data": tmp_path, "plan": plan}
+    metrics = STAGE.run(
+        Job(QuantizeParams(precision="int8", plan="plan.json"), inputs, out, load_target("rpi5").profile)
+    )
+    assert (metrics["int4_layers"], metrics["int8_layers"], metrics["fp32_layers"]) == (1, 1, 0)
+    assert read_precisions(out / "layers.json").layers == {"a/Conv": "int8", "logits/Gemm": "int4"}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from dlx_deploy.graph.passes.half import HalfKind, float_tensors, half_precision
 from dlx_deploy.graph.passes.nbits import as_matmul_nbits
 from dlx_deploy.graph.passes.seams import divided
 from dlx_deploy.graph.passes.tidy import TIDY
+from dlx_deploy.graph.quantization.beside import apart
 from dlx_deploy.graph.quantization.blocks import unblocked
 from dlx_deploy.graph.quantization.dynamic import dynamic_layers, quantize_dynamically
 from dlx_deploy.graph.quantization.fit import (
@@ -109,8 +110,10 @@ def quantize_model(
         StageFailed: the result breaks a rule of the target's parser.
     """
     model = load(source)
+    request, beside = apart(request)
+    blocks, lines = beside.planned(model, request.exclude)
     int8 = _int8(model, samples, request, progress)
-    model, passes = int8.model, list(int8.passes)
+    model, passes = int8.model, [*int8.passes, *blocks]
     if request.half or request.bf16:
         kept = request.given.layers_at("fp32")
         kind: HalfKind = "bf16" if request.bf16 else "fp16"
@@ -119,7 +122,7 @@ def quantize_model(
     passes.append(TIDY)
     if request.style == "tensorrt":
         passes += [FENCE, TENSORRT_RULES]
-    elif request.block_size:
+    elif request.block_size or blocks:
         passes.insert(-1, as_matmul_nbits(opset(model)))
     written = run_passes(load(model), passes, source.name)
     layers = layer_precision(written)
@@ -130,6 +133,7 @@ def quantize_model(
     out.write_bytes(to_bytes(written))
     activations = sum(node.op_type == "QuantizeLinear" for node in written.graph.node)
     plan = _with_layers(int8.plan, layers)
+    plan = replace(plan, layers={**plan.layers, **lines})
     return QuantizationReport(
         layers, activations, int8.ranges, plan, int8.decisions, int8.seconds, rounded=int8.rounded
     )
@@ -141,6 +145,7 @@ def setting_for(model: ModelProto, samples: Samples, request: QuantizationReques
     Raises:
         ConfigError: as ``quantize_model``. NothingToQuantize: no layer can be INT8.
     """
+    request, _ = apart(request)
     scheme, given = request.scheme, request.given
     assert scheme is not None
     assert scheme is not CPU_DYNAMIC

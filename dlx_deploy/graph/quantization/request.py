@@ -47,7 +47,8 @@ class QuantizationRequest:
     to be found here. ``method`` is one of ``methods``. ``effort``: how much is tried to make integers better
     (``quantization.kit``); with dynamic activations nothing is. ``weight_bits``: of the weights of INT8 layers of which
     ``given`` says nothing else (4: from -7 to 7, stored as int8). ``block_size``: above 0, weights alone are INT4,
-    with a scale for each so many inputs, and nothing is INT8. ``fp8``: E4M3 is written in its place.
+    with a scale for each so many inputs, and nothing is INT8 (``given`` puts both in one graph: ``beside``).
+    ``fp8``: E4M3 is written in its place.
     ``activation_bits``: as ``weight_bits``, of activations.
     ``bf16``: half precision is bfloat16; nothing is quantized then.
     ``kernels``: which integer kernels pay beside those of layers (CPU style). ``again``: ``given`` and

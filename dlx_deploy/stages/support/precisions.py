@@ -8,7 +8,7 @@ from dlx_deploy.config import Quantize
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Setup
 
-__all__ = ["NEEDS", "check_below", "refuse"]
+__all__ = ["NEEDS", "OLDEST_OPSET", "check_below", "refuse"]
 
 NEEDS = {
     "int4": "INT4 weights need TensorRT 10 and compute capability 8.0, or a CPU",

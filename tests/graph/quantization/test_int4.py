@@ -156,7 +156,7 @@ def test_what_does_not_fit(given: dict[str, Any], message: str, tmp_path: Path) 
 def test_a_plan_of_int4_where_nobody_asks_for_it(tmp_path: Path) -> None:
     given = {"layers": {"head/Gemm": {"precision": "int4"}}}
     with pytest.raises(ConfigError, match=r"precision is 'int4'; quantize\.precision lets nothing be int4; set one"):
-        int4(tmp_path, given=given, int8=True, block_size=0)
+        int4(tmp_path, given=given, int8=False, block_size=0)
 
 
 def test_layers_that_share_weights_share_their_blocks(tmp_path: Path) -> None:
