@@ -61,7 +61,9 @@ def _what_would_decide(seen: Percentile, n: int, sampled: Sampled) -> str:
     more = f"measure with more rounds, for instance {max(4 * n, rounds_for([seen.percentile]))}"
     if sampled.cut:
         more = f"{sampled.seconds:.0f} s were not enough: measure for longer, with --max-seconds"
-    return f"{more}, or on a quieter machine" if seen.by_slowest or sampled.noise else more
+    if sampled.noise:
+        return "measure on a quieter machine"  # more of the same would not decide
+    return f"{more}, or on a quieter machine" if seen.by_slowest else more
 
 
 def _ms(value: Optional[float]) -> str:

@@ -28,9 +28,9 @@ def judge_latency(percentile: int, limit_ms: float, latencies: Latencies, shippe
     how = "by a multiple of the slowest, as the timings come in bursts" if seen.by_slowest else level
     text = f"{p} is {seen.ms:.4g} ms, at most {most} {how}; budget {limit_ms:g} ms"
     if verdict == "undecided":
-        text += "; to decide: raise verify.rounds"
+        text += "; to decide: " + ("" if noise else "raise verify.rounds")
         if seen.by_slowest or noise:
-            text += ", or build when the machine is quieter"
+            text += ("" if noise else ", or ") + "build when the machine is quieter"
     return _result(percentile, limit_ms, seen.ms, seen.upper_ms, verdict, text)
 
 
