@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from dlx_deploy.errors import ConfigError
+from dlx_deploy.errors import ConfigError, StoreError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.manifest import SCHEMA, Manifest, latest_manifests
 from dlx_deploy.pipeline.store import Store
@@ -60,13 +60,19 @@ def view_reports(asked: Sequence[str], store: Path) -> ReportsView:
     """The reports on the targets and packages ``asked`` for, or on the newest build of each target.
 
     Raises:
-        ConfigError: nothing was built for one of them. PackageError: a file is no package.
+        ConfigError: nothing was built for one of them. PackageError: a file is no package. StoreError: what a step
+            wrote is damaged.
     """
     opened = Store(store)
     builds = latest_manifests(opened)
     if not asked and not builds:
         raise ConfigError(f"no build in {store}; start one with: dlx-deploy build, or name a package")
-    return ReportsView(tuple(_report(what, builds, opened) for what in asked or builds))
+    try:
+        return ReportsView(tuple(_report(what, builds, opened) for what in asked or builds))
+    except msgspec.MsgspecError as e:
+        raise StoreError(
+            f"{store}: what a step wrote cannot be read ({e}); build again with --deep, which makes damaged steps anew"
+        ) from e
 
 
 def _report(what: str, builds: dict[str, Manifest], store: Store) -> BuildReport:

@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 import dlx_deploy
 from dlx_deploy.errors import DlxError
 from dlx_deploy.pipeline.digest import canonical_json
@@ -48,7 +50,7 @@ def write_beside(result: BuildResult, path: Path, package: Path | None, say: Cal
         report = report_of_build(result.manifest, result.outputs, package)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, render(page_of(report, identity)).encode(), _READABLE)
-    except (DlxError, OSError) as e:
+    except (DlxError, OSError, ValueError, msgspec.MsgspecError) as e:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)  # one of an earlier build is no report on this one
         say(f"warning: no report is written: {e}")
