@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dlx_deploy.errors import DataError
 from dlx_deploy.runtime.statistics.resampled import Bounds, Drops
 from dlx_deploy.runtime.tasks.metric_names import TITLES
 from dlx_deploy.tasks.gates import CONSTANT
@@ -27,19 +29,32 @@ class ClassComparison(ResampledComparison):
 
     def score(self, statistic: Arrays) -> float:
         """The metric."""
-        return self._metric.value(statistic)
+        with self._valued():
+            return self._metric.value(statistic)
 
     def bounds(self, statistic: Arrays) -> Bounds:
         """Of the metric."""
-        return self._metric.bounds(statistic)[1]
+        with self._valued():
+            return self._metric.bounds(statistic)[1]
 
     def drops(self, teacher: Arrays, model: Arrays) -> Drops:
         """Of the metric."""
-        return self._metric.drops(teacher, model)
+        with self._valued():
+            return self._metric.drops(teacher, model)
 
     def facts(self, targets: Arrays) -> dict[str, float]:
         """What the best constant answer reaches."""
         return {CONSTANT: self._metric.constant(targets[self.target])}
+
+    @contextmanager
+    def _valued(self) -> Iterator[None]:
+        """The data are named where the metric has no value on them."""
+        from dlx_deploy.runtime.errors import InputError
+
+        try:
+            yield
+        except InputError as e:
+            raise DataError(f"gate.metric is {self.name!r}: {e}; or set another metric") from e
 
     @property
     def _metric(self) -> ClassMetric:

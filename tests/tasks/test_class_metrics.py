@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dlx_deploy.config import Gate
+from dlx_deploy.errors import ConfigError, DataError
+from dlx_deploy.runtime.tasks.class_metrics import METRICS
+from dlx_deploy.tasks import find_task
+from dlx_deploy.tasks.judging import asked_metric, comparison_by, validation_notes
+
+TASK = find_task("image-classification")
+
+
+def test_both_halves_have_the_same_metrics() -> None:
+    for name, metric in METRICS.items():
+        comparison = comparison_by(TASK, name)
+        assert (comparison.name, comparison.title) == (metric.name, metric.title)
+
+
+@pytest.mark.parametrize("metric", ["", "top1"])
+def test_the_task_s_own_metric_has_two_names_and_one_key(metric: str) -> None:
+    assert asked_metric(TASK, Gate(metric=metric)) == ""
+    assert comparison_by(TASK, metric) == TASK.answers.comparison
+    assert not validation_notes(TASK, Gate(metric=metric), {})
+
+
+def test_masks_have_no_metric_of_classes() -> None:
+    with pytest.raises(ConfigError, match=r"gate\.metric is 'auroc'; semantic-segmentation has: 'miou'$"):
+        comparison_by(find_task("semantic-segmentation"), "auroc")
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_flips", 0.1), ("max_class_drop", 0.1), ("confidence", 0.9995)])
+def test_budgets_that_no_resampling_judges_are_refused_in_a_plan(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"gate\.{key} is {value:g}; .* judged by"):
+        comparison_by(TASK, "macro_f1").check(Gate(metric="macro_f1", **{key: value}))
+
+
+def test_data_on_which_a_metric_has_no_value_are_named() -> None:
+    statistic = {"label": np.zeros(9, np.int64), "logits": np.zeros((9, 2), np.float32)}
+    comparison = comparison_by(TASK, "auroc")
+    with pytest.raises(DataError, match=r"gate\.metric is 'auroc': the metric has no value on these samples"):
+        comparison.score(statistic)
+    with pytest.raises(DataError, match=r"gate\.metric is 'auroc': .*; or set another metric"):
+        comparison.evidence(statistic, statistic)
