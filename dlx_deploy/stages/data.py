@@ -92,7 +92,19 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     """Each budget that the test split is too small for, whatever is built from it."""
     task = task_for(config.data)
     count = int(metrics.get(f"test_{task.inputs.noun}", 0))
-    return comparison_by(task, config.gate.metric).split_notes(config.gate, count, metrics)
+    said = comparison_by(task, config.gate.metric).split_notes(config.gate, count, metrics)
+    return [*said, *_group_notes(count, metrics)]
+
+
+def _group_notes(count: int, metrics: Metrics) -> list[str]:
+    """Test samples that come in groups err alike: the gate's bounds take each for one of its own."""
+    groups = int(metrics.get("test_groups", count))
+    if groups >= count:
+        return []
+    return [
+        f"the {count} test samples are of {groups} groups, and the gate's bounds take each for one of its own: those "
+        "of a group err alike, so a verdict is surer than it should be; give samples of more groups, or few of each"
+    ]
 
 
 STAGE = Stage(

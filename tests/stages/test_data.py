@@ -69,6 +69,12 @@ def test_a_split_that_can_decide_nothing(kind: str, noun: str) -> None:
     assert [non_inferiority(0, 0, n, 0.02, 0.95).verdict for n in (132, 133)] == ["undecided", "pass"]
 
 
+def test_samples_of_few_groups_are_said_to_be_fewer_than_they_look() -> None:
+    (note,) = notes(Config(), {}, {**split(600), "test_groups": 40.0})
+    assert note.startswith("the 600 test samples are of 40 groups, and the gate's bounds take each for one of its own")
+    assert not notes(Config(), {}, {**split(600), "test_groups": 600.0})
+
+
 def test_a_split_that_may_decide_nothing() -> None:
     (note,) = notes(Config(gate=Gate(max_drop=0.02)), {}, split(214))
     assert "which may be too few" in note

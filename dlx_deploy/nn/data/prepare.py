@@ -70,4 +70,11 @@ def prepare(source: DataSource, config: Data, out: Path, seed: int) -> dict[str,
     counts = {name: len(part.positions) for name, part in parts.items()}
     write_header(out, source.header(out, counts))
     sizes = {f"{name}_{source.noun}": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}
-    return {**sizes, **source.counts, **counted}
+    return {**sizes, **source.counts, **counted, **_tested_groups(source, parts)}
+
+
+def _tested_groups(source: DataSource, parts: Mapping[str, Part]) -> dict[str, float]:
+    """How many groups the test samples come from, where there are groups."""
+    part = parts.get("test")
+    groups = getattr(source, "groups", {}).get(part.origin) if part else None
+    return {} if groups is None or part is None else {"test_groups": float(len(set(groups[part.positions].tolist())))}

@@ -204,10 +204,11 @@ def test_groups_never_leak(tmp_path: Path, use: str) -> None:
         group=[f"p{g}" for g in sizes],
     )
     by_pixels = {np.asarray(Image.open(tmp_path / row["path"]).resize((4, 4), 2)).tobytes(): row for row in rows}
-    data, _ = prepared(tmp_path / "out", table(tmp_path / "list.csv", rows), use=use)
+    data, metrics = prepared(tmp_path / "out", table(tmp_path / "list.csv", rows), use=use)
     groups = {split: {by_pixels[p]["group"] for p in pixels(data, split)} for split in ("train", "validation", "test")}
     if use == "evaluation":
         groups["train"] = {by_pixels[p]["group"] for p in pixels(data, "calibration")}
+    assert metrics["test_groups"] == len(groups["test"]) < data.splits["test"]
     for one, other in itertools.combinations(groups.values(), 2):
         assert one
         assert not one & other
