@@ -19,10 +19,12 @@ import msgspec
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.targets.profile import Precision, Profile, Roofline
 
-__all__ = ["NOT_MEASURED", "Estimate", "LayerCost", "LayerEstimate", "estimate"]
+__all__ = ["ANCHOR_ERROR", "NOT_MEASURED", "SPREAD", "Estimate", "LayerCost", "LayerEstimate", "estimate"]
 
 NOT_MEASURED = "estimate (roofline, not measured)"
 SPREAD = 0.5  # an uncalibrated roofline is off by 30 to 50 %
+ANCHOR_ERROR = 0.164
+"""The mean error of the profiles on MLPerf's ResNet-50 of eight boards (tests/targets/anchors.toml), at most 0.63."""
 LARGE_BATCH = 16  # from here on eff_compute_batch16 holds
 
 

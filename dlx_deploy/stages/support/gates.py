@@ -5,6 +5,7 @@ from __future__ import annotations
 from dlx_deploy.pipeline.gate import GateResult, Verdict
 from dlx_deploy.runtime.timing.latency import decide, noisy_bounds, widened
 from dlx_deploy.stages.support.results import Latencies
+from dlx_deploy.targets.roofline import ANCHOR_ERROR
 
 __all__ = ["judge_latency"]
 
@@ -14,7 +15,8 @@ def judge_latency(percentile: int, limit_ms: float, latencies: Latencies, shippe
     p = f"p{percentile}"
     if latencies.kind != "measured":
         run = f"run on it: dlx-deploy bench PACKAGE --max-{p}-ms {limit_ms:g}"
-        return _result(percentile, limit_ms, None, None, "pending", f"not measured: only {latencies.where} can; {run}")
+        text = f"not measured: only {latencies.where} can; {run}{_estimate(latencies, shipped)}"
+        return _result(percentile, limit_ms, None, None, "pending", text)
     noise = latencies.state.noise if latencies.state else ()
     seen = next(t for t in latencies.rows if t.model == shipped).at(percentile)
     verdict = decide(seen, limit_ms, bool(noise))
@@ -32,6 +34,16 @@ def judge_latency(percentile: int, limit_ms: float, latencies: Latencies, shippe
         if seen.by_slowest or noise:
             text += ("" if noise else ", or ") + "build when the machine is quieter"
     return _result(percentile, limit_ms, seen.ms, seen.upper_ms, verdict, text)
+
+
+def _estimate(latencies: Latencies, shipped: str) -> str:
+    """What the roofline says of the shipped model, and how far it was off elsewhere: no verdict rests on it."""
+    timing = next((t for t in latencies.rows if t.model == shipped), None)
+    if timing is None or timing.low_ms is None or timing.high_ms is None:
+        return ""
+    error = f"the profiles' mean error on published latencies is {100 * ANCHOR_ERROR:.0f} %"
+    guess = f"{timing.p50_ms:.4g} ms, {timing.low_ms:.4g} to {timing.high_ms:.4g}"
+    return f". By the roofline {guess} ({error}), which decides nothing"
 
 
 def _result(

@@ -14,7 +14,8 @@ from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.runtime.statistics.groups import Group
 from dlx_deploy.runtime.timing.state import MachineState, Snapshot
 from dlx_deploy.stages import verify
-from dlx_deploy.stages.support.results import read_latencies
+from dlx_deploy.stages.support.gates import judge_latency
+from dlx_deploy.stages.support.results import Latencies, Timing, read_latencies
 
 from .verifications import outputs
 
@@ -190,3 +191,15 @@ def test_classes_that_nobody_counted_are_undecided(tmp_path: Path) -> None:
     _, result = judge(Gate(max_class_drop=0.5), outputs(tmp_path))
     assert (result.verdict, result.value) == ("undecided", None)
     assert "keeps no answers by class, so their drops are not known; set gate.max_class_drop = 0" in result.text
+
+
+def test_a_pending_verdict_says_what_the_roofline_does_and_its_error() -> None:
+    """An estimate far within the budget passes nothing."""
+    guess = Timing(model="student", p50_ms=0.2, low_ms=0.1, high_ms=0.3)
+    latencies = Latencies(kind="estimate (roofline, not measured)", where="a board", rows=(guess,))
+    result = judge_latency(90, 1000.0, latencies, "student")
+    assert (result.verdict, result.value, result.bound) == ("pending", None, None)
+    assert result.text.endswith(
+        "By the roofline 0.2 ms, 0.1 to 0.3 (the profiles' mean error on published latencies is 16 %), which decides "
+        "nothing"
+    )
