@@ -246,3 +246,16 @@ def test_a_metric_that_a_task_has_not_is_refused_in_a_plan(here: Here) -> None:
     done = here("plan", "--set", "gate.metric=f1")
     assert done.code == 2
     assert "gate.metric is 'f1'; image-classification has: 'top1', 'macro_f1', 'balanced_accuracy', 'auroc'" in done.err
+
+
+def test_a_build_is_held_against_the_last_release(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    old = built / PACKAGE
+    done = here("build", "--json", "--baseline", str(old), *tiny())
+    assert done.code == 0, done.err
+    assert gates(done.out)["regression"] == "pass"
+    kept = json.loads(here("inspect", PACKAGE, "--json").out)["accuracy"]["baseline"]
+    assert kept["digest"] == json.loads(here("inspect", str(old), "--json").out)["digest"]
+    missed = here("build", "--json", "--baseline", str(old), *tiny("gate.max_regression=0.0001"))
+    assert (missed.code, gates(missed.out)["regression"]) == (6, "undecided")
+    assert "against the last release, " in missed.err

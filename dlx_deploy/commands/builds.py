@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -38,17 +39,24 @@ def build(
     deep: Annotated[bool, typer.Option("--deep", help="Read every stored byte again, trusting no time stamp.")] = False,
     processes: Annotated[int, typer.Option(help="Processes that train together on this machine.", min=1)] = 1,
     jobs: JobsOption = 0,
+    baseline: Annotated[
+        str | None, typer.Option(help="The package released before: fail if this one is worse.", metavar="DLX")
+    ] = None,
     exact_tools: ExactToolsOption = False,
     tensorboard: Annotated[Path | None, typer.Option(help="Write TensorBoard logs of training there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the pipeline for each target and write its package."""
     from dlx_deploy.building import BuildOptions, usual_jobs
+    from dlx_deploy.config.template import toml_value
     from dlx_deploy.stages.support.team import is_worker, run_worker
 
     if is_worker():
         raise typer.Exit(run_worker())
     jobs = jobs or usual_jobs()
+    if baseline is not None:
+        override = f"gate.baseline={toml_value(baseline)}"
+        given = dataclasses.replace(given, overrides=[*(given.overrides or []), override])
     with reporting(ci, "build", "build") as cases:
         work = load_asked(given, Asked(deep, exact_tools, 1 if processes > 1 else jobs, write_config, force))
         build_all(work, output, BuildOptions(processes, jobs, tensorboard, as_json, say), cases)

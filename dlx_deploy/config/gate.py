@@ -41,6 +41,9 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``min_throughput``: samples a second, given ``throughput_batch`` at a time; ``max_memory_mib``: of the process that
     runs the package; ``max_size_mib``: of its file; ``max_energy_mj``: of one inference, beyond idle.
     ``metric``: one of the task's (docs/guide/gates.md); "": its own.
+
+    ``baseline``: the package that was released before (``{target}`` in its path: a target's name); against it the
+    metric may fall by ``max_regression``.
     """
 
     metric: str = ""
@@ -49,6 +52,8 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allow_chance: bool = False
     max_flips: Fraction = 0.0
     max_class_drop: Fraction = 0.0
+    baseline: str = ""
+    max_regression: Fraction | Literal["max_drop"] = "max_drop"
     confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95
     max_latency_p50_ms: Annotated[float, Meta(ge=0.0)] = 0.0
     max_latency_p90_ms: Annotated[float, Meta(ge=0.0)] = 0.0

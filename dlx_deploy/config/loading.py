@@ -159,6 +159,7 @@ _KEYS = (
     ("distill", "checkpoint"),
     ("distill", "model"),
     ("quantize", "plan"),
+    ("gate", "baseline"),
 )
 """The keys that may hold paths, beside ``targets``."""
 

@@ -17,6 +17,7 @@ __all__ = ["ORDER", "steps_for"]
 
 ORDER = (
     "data",
+    "baseline",
     "teacher",
     "convert",
     "export",

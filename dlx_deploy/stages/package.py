@@ -226,8 +226,9 @@ answers = predictor.predict({task.inputs.noun})
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """One step, the last: what it packs is offered by all the others. Which candidate it ships shows when it runs."""
+    gate = msgspec.structs.replace(config.gate, baseline="")  # a user's path; what was found of it is in ``accuracy``
     params = PackageParams(
-        **msgspec.structs.asdict(config.package), name=config.name, version=config.version, gate=config.gate
+        **msgspec.structs.asdict(config.package), name=config.name, version=config.version, gate=gate
     )
     own = {name: upstream.output(name) for name in ("recipe", "engine", "layers", "accuracy", "data")}
     inputs: dict[str, Source] = {

@@ -16,7 +16,7 @@ __all__ = ["STAGES", "load_stage"]
 STAGES = {
     name: f"dlx_deploy.stages.{name}:STAGE"
     for name in (
-        *("data", "teacher", "convert", "logits", "distill", "prune"),
+        *("data", "baseline", "teacher", "convert", "logits", "distill", "prune"),
         *("export", "quantize", "qat", "compile", "evaluate", "calibrate", "verify", "package"),
         *("score", "weigh"),  # of a search's trials
     )

@@ -29,6 +29,7 @@ from dlx_deploy.stages.support.control import control_evidence, control_notes
 from dlx_deploy.stages.support.costly import cost_of_int8
 from dlx_deploy.stages.support.gates import judge_latency
 from dlx_deploy.stages.support.judging import estimated, read_statistic, row_of, timings_of
+from dlx_deploy.stages.support.regression import baseline_of, judge_regression
 from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read_latencies
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["STAGE", "VerifyParams"]
 
 SENSITIVITY = "sensitivity.json"
+_OPTIONAL = ("sensitivity", "baseline", "released")
+"""Inputs that not every configuration makes."""
 
 
 class VerifyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +83,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     comparison = comparison_by(task_of(data), job.params.metric)
     statistics = {name: read_statistic(job.inputs[evaluated(name)]) for name in models}
     targets, shipped = data.targets("test"), _name_of(job.inputs["shipped"], models)
+    released = {name: read_statistic(job.inputs[name]) for name in ("released",) if name in job.inputs}
     classes: tuple[Group, ...] = ()
     if isinstance(comparison, ByClass):
         classes = comparison.by_class(statistics[REFERENCE], statistics[shipped], data.classes)
@@ -93,6 +97,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
         facts=comparison.facts({comparison.target: targets}),
         control=control_evidence(comparison, statistics),
         classes=classes or msgspec.UNSET,
+        baseline=baseline_of(comparison, job.inputs, released, statistics[shipped]),
     )
 
 
@@ -145,7 +150,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
             f"the candidate {', '.join(late)} is made behind the stage evaluate; rule: before it, to be judged; "
             "set 'after' of the stage that makes it to compile or to one before"
         )
-    given = [name for name in STAGE.inputs if name != "sensitivity" or name in upstream.outputs]
+    given = [name for name in (*STAGE.inputs[:2], *_OPTIONAL) if name not in _OPTIONAL or name in upstream.outputs]
     own = {name: upstream.output(name) for name in (*map(evaluated, upstream.candidates), *given)}
     if taken := own.keys() & upstream.candidates.keys():
         raise ValueError(f"a candidate is called {', '.join(taken)}, as an input of verify is; choose another name")
@@ -183,6 +188,7 @@ def judge(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
         results[0] = msgspec.structs.replace(results[0], text=f"{results[0].text}; {cost}")
     for percentile, limit_ms in budgets.latency_budgets.items():
         results.append(judge_latency(percentile, limit_ms, read_latencies(outputs), accuracy.shipped))
+    results += judge_regression(_comparison(config), budgets, accuracy)
     return results
 
 

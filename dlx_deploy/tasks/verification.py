@@ -27,6 +27,7 @@ __all__ = [
     "SCHEMA",
     "STUDENT",
     "Accuracy",
+    "Baseline",
     "ByClass",
     "Comparison",
     "Control",
@@ -74,12 +75,23 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     lead: Evidence
 
 
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """A package that was released before, its score, and the evidence of the shipped model beside it."""
+
+    name: str
+    version: str
+    target: str
+    digest: str
+    score: float
+    evidence: Evidence
+
+
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """``accuracy.json``: deterministic, so it can be shipped.
 
     ``metric``: what scores are, as metrics are called (``top1``), and ``title``: for people. ``judge``: how the graphs
     were run. ``facts``: what the task knows of the targets, by name. ``classes``: what each class of the shipped model
-    has lost and gained, where answers are counted by class.
+    has lost and gained, where answers are counted by class. ``baseline``: the package that was released before.
     """
 
     metric: str
@@ -91,6 +103,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, float] = {}
     control: Control | msgspec.UnsetType = msgspec.UNSET
     classes: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
+    baseline: Baseline | msgspec.UnsetType = msgspec.UNSET
     schema: int = SCHEMA
 
     def row(self, model: str) -> Row:

@@ -180,7 +180,7 @@ def test_a_stage_out_of_order_is_told_what_is_missing(monkeypatch: pytest.Monkey
     [
         (
             {"thin": {}},
-            r"stages\.thin\.after is ''; rule: the stage behind which .*; valid names: calibrate, compile",
+            r"stages\.thin\.after is ''; rule: the stage behind which .*; valid names: baseline, calibrate, compile",
         ),
         ({"thin": {"after": "exprot"}}, r"stages\.thin\.after is 'exprot'; rule: .*; nearest valid name: 'export'"),
         ({"prune": {"after": "data"}}, r"'prune' is a stage of dlx-deploy itself; its keys belong into \[prune\]"),

@@ -44,6 +44,7 @@ class MetricVerification:
     verdict: DropVerdict
     changed: int
     floor: Optional[FloorVerdict] = None
+    reference: str = "teacher"
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
@@ -58,7 +59,8 @@ class MetricVerification:
         """The result for people."""
         seen = self.verdict
         lines = [
-            f"{self.title}: teacher {percent(seen.teacher)}, package {percent(seen.package)} on {seen.units} {noun}",
+            f"{self.title}: {self.reference} {percent(seen.teacher)}, package {percent(seen.package)} on {seen.units} "
+            f"{noun}",
             seen.explain(),
         ]
         lines += [self.floor.explain()] if self.floor else []

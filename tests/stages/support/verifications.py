@@ -29,7 +29,7 @@ def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) 
             model=model, score=score, evidence={"b": b, "c": c, **changed}, size_bytes=3000, macs=10, parameters=20
         )
 
-    classes = timing.pop("classes", msgspec.UNSET)
+    classes, baseline = timing.pop("classes", msgspec.UNSET), timing.pop("baseline", msgspec.UNSET)
     rows = (row("teacher", 0, 0), row("quantized", b, c))
     facts = {"largest_class": largest / n} if largest else {}
     accuracy = Accuracy(
@@ -41,6 +41,7 @@ def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) 
         rows=rows,
         facts=facts,
         classes=classes,
+        baseline=baseline,
     )
     kind = timing.pop("kind", "measured")
     values = {"p50_ms": 1.0, "p90_ms": 1.2, "p90_upper_ms": 1.3, **timing}
