@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import InputError
+from ..statistics.bootstrap import RESAMPLES
 from ..statistics.flips import refuse_counted
 from ..statistics.resampled import Bounds, Drops, judge_drops, judge_value
 from ..statistics.weighted import Units, weighted_bounds, weighted_drops, weighted_value
@@ -57,14 +58,14 @@ class ClassMetric:
         scores, units = self._read([statistic])
         return weighted_bounds(scores[0], units)
 
-    def drops(self, teacher: Arrays, package: Arrays) -> Drops:
+    def drops(self, teacher: Arrays, package: Arrays, resamples: int = RESAMPLES) -> Drops:
         """From the teacher to the package, on the same samples.
 
         Raises:
             InputError: as ``bounds``.
         """
         (first, second), units = self._read([teacher, package])
-        return weighted_drops((first, second), units)
+        return weighted_drops((first, second), units, resamples)
 
     def constant(self, labels: NDArray[np.int64]) -> float:
         """What the best answer that is always the same reaches on samples of these ``labels``."""
