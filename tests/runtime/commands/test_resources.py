@@ -62,6 +62,13 @@ def test_throughput_is_of_the_median_block() -> None:
     assert [steady.per_second, steady.lower, steady.upper] == pytest.approx([400, 400, 400])
     stalled = throughput_of([i * 10_000_000 + (i > 200) * 10**9 for i in range(401)], 4)
     assert (stalled.blocks, stalled.per_second) == (20, pytest.approx(400))
+    times = [0]
+    for i in range(400):  # faster and slower by turns, so that blocks are in no order
+        times.append(times[-1] + 10_000_000 + (i // 20 * 7 % 20) * 1_000_000)
+    mixed = throughput_of(times, 1)
+    assert mixed.lower is not None
+    assert mixed.upper is not None
+    assert 1000 / 25 < mixed.lower < mixed.per_second < mixed.upper < 1000 / 14
     few = throughput_of([0, 10_000_000], 1)
     assert (few.lower, few.upper, few.calls) == (None, None, 1)
 
