@@ -192,6 +192,10 @@ def bench(
     max_energy_mj: Annotated[
         float | None, typer.Option(help="Budget of an inference's energy beyond idle; the package's own by default.")
     ] = None,
+    max_cold_start_ms: Annotated[
+        float | None,
+        typer.Option(help="Budget of a fresh process's time to its first answer; the package's own by default."),
+    ] = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
@@ -208,6 +212,7 @@ def bench(
         "max-memory-mib": max_memory_mib,
         "max-size-mib": max_size_mib,
         "max-energy-mj": max_energy_mj,
+        "max-cold-start-ms": max_cold_start_ms,
     }
     command = ["bench", *_given({**counts, **limits, **length, **device})]
     session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]

@@ -39,7 +39,8 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     one answer to everything, unless ``allow_chance``. ``max_flips``: the share of answers that may be others than the
     teacher's, right or wrong; 0: any. ``max_class_drop``: as ``max_drop``, of each class by itself; 0: no budget.
     ``min_throughput``: samples a second, given ``throughput_batch`` at a time; ``max_memory_mib``: of the process that
-    runs the package; ``max_size_mib``: of its file; ``max_energy_mj``: of one inference, beyond idle.
+    runs the package; ``max_size_mib``: of its file; ``max_energy_mj``: of one inference, beyond idle;
+    ``max_cold_start_ms``: the median time of a fresh process to its first answer.
     ``metric``: one of the task's (docs/guide/gates.md); "": its own.
 
     ``baseline``: the package that was released before (``{target}`` in its path: a target's name); against it the
@@ -63,6 +64,7 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_memory_mib: Annotated[float, Meta(ge=0.0)] = 0.0
     max_size_mib: Annotated[float, Meta(ge=0.0)] = 0.0
     max_energy_mj: Annotated[float, Meta(ge=0.0)] = 0.0
+    max_cold_start_ms: Annotated[float, Meta(ge=0.0)] = 0.0
 
     @property
     def device_budgets(self) -> DeviceBudgets:
@@ -73,6 +75,7 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             max_memory_mib=self.max_memory_mib,
             max_size_mib=self.max_size_mib,
             max_energy_mj=self.max_energy_mj,
+            max_cold_start_ms=self.max_cold_start_ms,
         )
 
     @property

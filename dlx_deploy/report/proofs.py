@@ -31,6 +31,7 @@ METRICS = {
     "peak_memory_mib": "max_memory_mib",
     "package_mib": "max_size_mib",
     "energy_mj": "max_energy_mj",
+    "cold_start_ms": "max_cold_start_ms",
 }
 
 

@@ -7,20 +7,21 @@ from typing import Dict, Mapping, Optional, Tuple
 
 __all__ = ["LIMITS", "NO_BUDGETS", "DeviceBudgets"]
 
-LIMITS: Tuple[str, ...] = ("min_throughput", "max_memory_mib", "max_size_mib", "max_energy_mj")
+LIMITS: Tuple[str, ...] = ("min_throughput", "max_memory_mib", "max_size_mib", "max_energy_mj", "max_cold_start_ms")
 
 
 @dataclass(frozen=True)
 class DeviceBudgets:
     """``min_throughput``: samples a second, given ``throughput_batch`` at a time. ``max_memory_mib``: the peak of the
     process that runs the package. ``max_size_mib``: of the package's file. ``max_energy_mj``: of one inference, beyond
-    what the machine takes idle."""
+    what the machine takes idle. ``max_cold_start_ms``: the median from the start of a process to its first answer."""
 
     min_throughput: float = 0.0
     throughput_batch: int = 1
     max_memory_mib: float = 0.0
     max_size_mib: float = 0.0
     max_energy_mj: float = 0.0
+    max_cold_start_ms: float = 0.0
 
     @property
     def is_set(self) -> bool:

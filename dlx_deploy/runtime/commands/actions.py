@@ -16,8 +16,7 @@ from ..predictor import Predictor
 from ..tasks.arrays import count_of, rows_of
 from ..tasks.source import Sample
 from ..tasks.task import Budgets, PredictOptions
-from ..telling import Tell, telling
-from ..timing.cold import ColdStart
+from ..telling import telling
 from .asked import listed
 from .baseline import baseline_predictor, judge_regression
 from .bench import BenchOptions, bench_package
@@ -104,22 +103,14 @@ def selftest(predictor: Predictor, data: Optional[PathLike] = None) -> SelfTestV
         return SelfTestView(package, result, check_parity(predictor, predictor.read(given)))
 
 
-def bench(
-    predictor: Predictor,
-    options: BenchOptions,
-    others: Sequence[Predictor] = (),
-    cold: Optional[Callable[[Tell], ColdStart]] = None,
-) -> BenchView:
-    """The latency here, and the verdict if there is a budget. ``others``: more streams; ``cold``: measures cold starts.
+def bench(predictor: Predictor, options: BenchOptions, others: Sequence[Predictor] = ()) -> BenchView:
+    """The latency here, and the verdict if there is a budget. ``others``: more streams.
 
     Raises:
         InputError: an option out of range.
     """
     with telling(predictor.say, "bench") as predictor.tell:
-        result = bench_package(predictor, options, others)
-        if cold:
-            result = replace(result, cold_start=cold(predictor.tell))
-        return BenchView(predictor.package, result)
+        return BenchView(predictor.package, bench_package(predictor, options, others))
 
 
 def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> VerifyView:

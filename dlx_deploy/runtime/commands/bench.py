@@ -17,7 +17,7 @@ from ..package.rules import MAX_BATCH, MAX_BATCH_BYTES
 from ..predictor import Predictor
 from ..statistics.drops import Decision
 from ..tasks.arrays import Arrays, count_of, rows_of
-from ..timing.cold import ColdStart
+from ..timing.cold import JUDGED_STARTS, ColdStart, cold_starts, judge_cold_start
 from ..timing.latency import PERCENTILES, Latency, Percentile, decide, rounds_for, summarise
 from ..timing.probe import Phases, Probe
 from ..timing.sampling import JUDGED_S, NEAR_S, PACE, Sampling, sample
@@ -43,7 +43,7 @@ class BenchOptions:
     ``batches``: the first is what percentiles and budgets are of; of all of them, where there are more, the throughput.
     ``inputs``: files or texts, a batch of them in each round, one after the other: how they are read counts too.
     Without any the golden inputs are given, as arrays. ``device``: the budgets of throughput, memory, size and energy,
-    which are then measured; ``None``: they are not.
+    which are then measured; ``None``: they are not. ``cold_starts``: so many, at least five where they have a budget.
     """
 
     rounds: Optional[int] = None
@@ -54,6 +54,7 @@ class BenchOptions:
     min_s: Optional[float] = None
     max_s: float = 60.0
     device: Optional[DeviceBudgets] = None
+    cold_starts: int = 0
 
     @property
     def batch(self) -> int:
@@ -166,7 +167,10 @@ def bench_package(
     latency = sampled.measured().latencies["predict"]
     answered = latency.n / sampled.seconds if others else 1000 / latency.p50_ms
     resources = _resources(predictor, options)
+    cold = _cold_starts(predictor, options)
     own = judge_resources(resources, options.device) if resources and options.device else ()
+    if options.device and options.device.max_cold_start_ms:
+        own = (*own, judge_cold_start(cold, options.device.max_cold_start_ms))
     return BenchResult(
         latency=latency,
         batch=options.batch,
@@ -181,6 +185,7 @@ def bench_package(
         checked=checked,
         streams=len(probes),
         throughput=_throughput(predictor, options) if len(options.batches) > 1 else (),
+        cold_start=cold,
         judged=(*(judge(latency, p, options.max_ms[p], sampled) for p in sorted(options.max_ms)), *own),
         resources=resources,
     )
@@ -197,6 +202,15 @@ def _resources(predictor: Predictor, options: BenchOptions) -> Optional[Resource
     if seen.sustained:
         probe.check(partial(_expected, predictor, replace(options, batches=(size,))))
     return replace(seen, package_bytes=predictor.package.size_bytes)
+
+
+def _cold_starts(predictor: Predictor, options: BenchOptions) -> Optional[ColdStart]:
+    """As many as are asked for, or judged; ``None`` for none, or where the package is no file."""
+    judged = options.device is not None and options.device.max_cold_start_ms > 0
+    count, package = max(options.cold_starts, JUDGED_STARTS if judged else 0), predictor.package
+    if not count or package.path is None:
+        return None
+    return cold_starts(package.path, package.digest, predictor.options, count, predictor.tell)
 
 
 def _call(probe: Probe, given: Iterator[object]) -> Callable[[], None]:

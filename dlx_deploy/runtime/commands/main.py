@@ -19,7 +19,6 @@ from ..predictor import Predictor
 from ..signals import INTERRUPTED, Terminated, interruptible
 from ..tasks.task import PredictOptions
 from ..terminal import ready, show, show_each, talk
-from ..timing.cold import cold_starts
 from ..timing.latency import PERCENTILES
 from ..views import CommandView, Outcome
 from ..words import line
@@ -41,6 +40,7 @@ DEVICE_BUDGETS = {
     "max_memory_mib": ("MIB", "budget of this process's peak"),
     "max_size_mib": ("MIB", "budget of the package's file"),
     "max_energy_mj": ("MJ", "budget of an inference's energy beyond idle"),
+    "max_cold_start_ms": ("MS", "budget of a fresh process's time to its first answer"),
 }
 """Those that ``bench`` takes beside budgets of latency: unit and text of the option."""
 
@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> Co
     )
     predictor = Predictor(package, options, _say)
     if arguments.command == "bench":
-        return _benched(arguments, predictor, path, options)
+        return _benched(arguments, predictor)
     return _with_predictor(arguments, predictor, package)
 
 
@@ -121,8 +121,8 @@ def _with_predictor(arguments: argparse.Namespace, predictor: Predictor, package
     return commands.selftest(predictor, arguments.data)
 
 
-def _benched(arguments: argparse.Namespace, predictor: Predictor, path: str, options: BackendOptions) -> CommandView:
-    """The latency of the package at ``path``, with as many streams and cold starts as were asked for."""
+def _benched(arguments: argparse.Namespace, predictor: Predictor) -> CommandView:
+    """The latency of the package, with as many streams and cold starts as were asked for."""
     package, streams, cold = predictor.package, arguments.streams, arguments.cold_starts
     for one in arguments.inputs:
         package.task.inputs.check_argument(one)
@@ -132,9 +132,8 @@ def _benched(arguments: argparse.Namespace, predictor: Predictor, path: str, opt
             raise InputError(f"{name} is {count}; must be {least} to {most}")
     if streams > 1 and len(asked.batches) > 1:
         raise InputError("several batch sizes are measured one query after the other; give --streams or one --batch")
-    others = [Predictor(package, options, lambda text: None) for _ in range(streams - 1)]
-    fresh = (lambda tell: cold_starts(path, package.digest, options, cold, tell)) if cold else None
-    return commands.bench(predictor, asked, others, fresh)
+    others = [Predictor(package, predictor.options, lambda text: None) for _ in range(streams - 1)]
+    return commands.bench(predictor, asked, others)
 
 
 def _batches(text: str) -> Tuple[int, ...]:
@@ -154,6 +153,7 @@ def _bench(arguments: argparse.Namespace, package: Package) -> BenchOptions:
         max_ms={**package.latency_budgets, **{p: limit for p, limit in given.items() if limit is not None}},
         inputs=tuple(arguments.inputs),
         min_s=arguments.min_seconds,
+        cold_starts=arguments.cold_starts,
         max_s=arguments.max_seconds,
         device=package.device_budgets.with_given(
             arguments.throughput_batch, {name: getattr(arguments, name) for name in LIMITS}

@@ -59,7 +59,7 @@ class Package:
     outputs. ``engine`` and ``engine_sidecar`` are a TensorRT engine that was built ahead and the JSON beside it, or
     both ``None``. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal. ``parity``: the builder's answers to
     many real samples, if the package carries them. ``latency_budgets``: milliseconds by percentile. ``signed``: the
-    signature, if it was verified. ``size_bytes``: of the file that it was read from.
+    signature, if it was verified. ``size_bytes`` and ``path``: of the file that it was read from.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Package:
     signed: Optional[Signed] = None
     device_budgets: DeviceBudgets = NO_BUDGETS
     size_bytes: Optional[int] = None
+    path: Optional[str] = None
 
     @property
     def max_latency_p90_ms(self) -> Optional[float]:
@@ -131,7 +132,12 @@ def open_package(path: PathLike, trust: Optional[Trust] = None) -> Package:
         PackageError, InputError, BackendMissing: as ``archive.read_signed`` and ``parse_package``.
     """
     files, signed = archive.read_signed(path, trust)
-    return replace(parse_package(files, os.fspath(path)), signed=signed, size_bytes=os.path.getsize(path))
+    return replace(
+        parse_package(files, os.fspath(path)),
+        signed=signed,
+        size_bytes=os.path.getsize(path),
+        path=os.path.abspath(path),
+    )
 
 
 def parse_package(files: Mapping[str, bytes], origin: str) -> Package:

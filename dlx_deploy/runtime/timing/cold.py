@@ -15,11 +15,15 @@ from ..backends.table import BackendOptions
 from ..errors import BackendMissing, RuntimeFault
 from ..telling import Tell, silent
 from ..words import line
+from .limits import Bounded, judge_at_most
+from .verdicts import Judged
 
-__all__ = ["ColdStart", "cold_starts", "main"]
+__all__ = ["JUDGED_STARTS", "ColdStart", "cold_starts", "judge_cold_start", "main"]
 
 START = "import sys; sys.path[:] = {path!r}; from {module} import main; main({options!r})"
 PATIENCE_S = 600.0
+JUDGED_STARTS = 5
+"""The fastest and the slowest of so many bound their median at 96.9 %."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,18 @@ def cold_starts(path: str, digest: str, options: BackendOptions, count: int, tel
         ms.append(took_ms)
         peaks += [peak] if peak else []
     return ColdStart(tuple(ms), median(ms), max(ms), max(peaks, default=None))
+
+
+def judge_cold_start(seen: Optional[ColdStart], limit_ms: float) -> Judged:
+    """Whether the median cold start is within its budget: by the slowest it is, by the fastest it is not."""
+    metric, remedy = "cold_start_ms", "measure on a quieter machine"
+    if seen is None:
+        text = f"cold starts are not measured: the package is no file here; budget {limit_ms:g} ms: undecided"
+        return Judged(metric, None, None, limit_ms, "undecided", text)
+    bounded = len(seen.ms) >= JUDGED_STARTS
+    lower, upper = (min(seen.ms), seen.slowest_ms) if bounded else (None, None)
+    what = f"the median of {len(seen.ms)} cold starts is"
+    return judge_at_most(metric, what, Bounded(seen.p50_ms, lower, upper, "ms"), limit_ms, remedy)
 
 
 def _first_answer(code: str) -> Tuple[float, Optional[float]]:

@@ -16,6 +16,7 @@ PENDING = (
     ("throughput", "min_throughput", "throughput"),
     ("memory", "max_memory_mib", "peak_memory_mib"),
     ("energy", "max_energy_mj", "energy_mj"),
+    ("cold_start", "max_cold_start_ms", "cold_start_ms"),
 )
 """Gate, budget, and what a device calls what it measures of it (``runtime/commands/resources``)."""
 
