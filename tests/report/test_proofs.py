@@ -7,12 +7,15 @@ import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from dlx_deploy.delivery import deliver
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.manifest import Manifest
 from dlx_deploy.report.proofs import attach, lines_of_proofs, proofs_beside, settled_gates
 from dlx_deploy.runtime.package.archive import write_archive
@@ -161,3 +164,19 @@ def test_a_manifest_of_another_package_takes_no_proof(package: Path, attached: C
     path.unlink()
     with pytest.raises(ConfigError, match="no manifest of a build is there"):
         attached(proof_of(package))
+
+
+def test_a_build_of_the_same_bytes_keeps_proofs_and_one_of_others_does_not(
+    package: Path, attached: Callable[[object], Any], tmp_path: Path
+) -> None:
+    attached(proof_of(package))
+    manifest = msgspec.json.decode(package.with_suffix(".manifest.json").read_bytes(), type=Manifest)
+    fresh = msgspec.structs.replace(manifest, proofs={}, started="again")
+    stored = tmp_path / "stored.dlx"
+    stored.write_bytes(package.read_bytes())
+    outputs = {"package": {"package.dlx": stored}}
+    deliver(cast(BuildResult, SimpleNamespace(manifest=fresh, outputs=outputs)), package)
+    assert len(proofs_beside(package)) == 1
+    stored.write_bytes(b"another")
+    deliver(cast(BuildResult, SimpleNamespace(manifest=fresh, outputs=outputs)), package)
+    assert msgspec.json.decode(package.with_suffix(".manifest.json").read_bytes(), type=Manifest).proofs == {}
