@@ -65,6 +65,10 @@ def test_each_layer_has_the_integers_of_its_line(source: Path, asked: dict[str, 
     assert (onnx.TensorProto.INT4 in {one.data_type for one in model.graph.initializer}) == (
         asked["style"] == "tensorrt"
     )
+    if "half" in asked:  # the head computes in the half precision of the rest
+        (blocks,) = (one for one in model.graph.node if any(item.name == "block_size" for item in one.attribute))
+        kinds = {one.name: one.data_type for one in model.graph.initializer}
+        assert kinds[blocks.input[1]] == onnx.TensorProto.FLOAT16
     exact, noisy = answers(source), answers(source.with_name("both.onnx"))
     assert 10 * np.log10(np.square(exact).sum() / np.square(exact - noisy).sum()) > 15
     assert not np.array_equal(noisy, answers(source.with_name("int8.onnx")))
