@@ -13,6 +13,7 @@ from dlx_deploy.graph.execution.evaluation import BATCH, run_in_batches
 from dlx_deploy.graph.model import to_bytes
 from dlx_deploy.graph.samples import Arrays, Samples
 from dlx_deploy.progress import Progress, silent
+from dlx_deploy.runtime.errors import PackageError
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
 from dlx_deploy.tasks import find_task
@@ -72,6 +73,8 @@ class Bench:
         self.package, self.labelled, self.exact = package, labelled, package.exact_qdq
         self.comparison: Comparison = find_task(package.task.name).answers.comparison
         self._progress = progress
+        self.faults: list[str] = []
+        """Which graphs gave no numbers: a package with such a fault is what one wants to look into."""
 
     def outputs(self, model: ModelProto, what: str, exact: bool | None = None) -> Iterator[tuple[slice, Arrays]]:
         """The outputs of ``model`` batch by batch, and the rows that they are for."""
@@ -85,29 +88,26 @@ class Bench:
             start = rows.stop
 
     def answered(self, model: ModelProto, what: str) -> Answered:
-        """How good ``model`` is, and what it answers.
-
-        Raises:
-            PackageError: an output is no number.
-        """
+        """How good ``model`` is, and what it answers; 0 and nothing where that is no number."""
         tell = getattr(find_task(self.package.task.name).answers, "told", None)  # tasks of other packages may have none
         device, parts, told = self.package.task.outputs, list[Arrays](), list[Told]()
-        for rows, outputs in self.outputs(model, what):
-            targets = rows_of(self.labelled.targets, rows)
-            parts.append(dict(device.statistic(outputs, targets)))
-            if tell is not None:
-                told.append(tell(outputs, targets, device))
+        try:
+            for rows, outputs in self.outputs(model, what):
+                targets = rows_of(self.labelled.targets, rows)
+                parts.append(dict(device.statistic(outputs, targets)))
+                if tell is not None:
+                    told.append(tell(outputs, targets, device))
+        except PackageError as e:
+            self.faults.append(f"{what} gives no numbers, and counts as wrong everywhere ({e})")
+            return Answered(0.0, None)
         return Answered(self.comparison.score(joined(parts)), all_told(told) if told else None)
 
     def score(self, model: ModelProto, what: str, exact: bool | None = None) -> float:
-        """How good ``model`` is: 0..1; ``exact``: other than for the package.
-
-        Raises:
-            PackageError: an output is no number.
-        """
-        statistic = self.package.task.outputs.statistic
-        parts = [
-            statistic(outputs, rows_of(self.labelled.targets, rows))
-            for rows, outputs in self.outputs(model, what, exact)
-        ]
+        """How good ``model`` is: 0..1, 0 where its answers are no numbers; ``exact``: other than for the package."""
+        statistic, parts = self.package.task.outputs.statistic, list[Arrays]()
+        try:
+            for rows, outputs in self.outputs(model, what, exact):
+                parts.append(dict(statistic(outputs, rows_of(self.labelled.targets, rows))))
+        except PackageError:
+            return 0.0
         return self.comparison.score(joined(parts))

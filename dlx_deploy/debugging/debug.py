@@ -97,7 +97,7 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
         range_remedy=ranges.remedy,
         flips=flips,
         confusion=confusions(*told) if told else (),
-        notes=tuple(filter(None, [_note(plain.score - score, found), chance_note(flips)])),
+        notes=tuple(filter(None, [*bench.faults, _note(plain.score - score, found), chance_note(flips)])),
     )
     if asked.out is not None:
         write_files(asked.out, view, _pictures(package, labelled))

@@ -24,6 +24,7 @@ from .conftest import Bench, scale_by, scale_of_input
 
 LAYER = "conv3/Conv"
 """Which alone reads what it reads."""
+LAST = "logits/Gemm"
 
 
 def debugged(bench: Bench, package: Path, **asked: Any) -> DebugView:
@@ -95,6 +96,18 @@ def test_what_was_excluded_before_stays_so_and_a_plan_gets_a_line(bench: Bench) 
     assert view.remedy is not None
     (line,) = view.remedy.lines
     assert line.endswith(f'"{LAYER}": {{"precision": "fp32"}}')
+
+
+def test_a_package_whose_answers_are_no_numbers_is_looked_into(bench: Bench) -> None:
+    model = load(bench.folder / "tensorrt.onnx")
+    weights = Index(model).producer[node(model, LAST).input[1]].input[1]
+    view = debugged(bench, bench.package("nan", change=scale_by(float("nan"), weights)), layers=1)
+    assert view.score == 0
+    assert "the package gives no numbers, and counts as wrong everywhere (the model gives NaN or infinite" in view.text
+    assert view.layers[0].layers == (LAST,)
+    assert view.layers[0].own_sqnr_db == -200
+    assert view.layers[0].won is not None
+    assert view.layers[0].won > 0.9
 
 
 def test_more_calibration_is_asked_for_in_lines_that_load(bench: Bench, tmp_path: Path) -> None:
