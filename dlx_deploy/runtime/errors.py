@@ -13,7 +13,7 @@ RuntimeFault
 
 from __future__ import annotations
 
-from typing import ClassVar, Sequence
+from typing import ClassVar, Iterable, Optional, Sequence
 
 from .words import first_names
 
@@ -27,6 +27,7 @@ __all__ = [
     "SelfTestFailed",
     "TeacherNeeded",
     "Undecided",
+    "first_fault",
 ]
 
 
@@ -96,3 +97,8 @@ class EngineError(RuntimeFault):
     """Raised when a TensorRT engine cannot be built, is not what its plan asked for, or must not be loaded here."""
 
     exit_code: ClassVar[int] = 7
+
+
+def first_fault(faults: Iterable[Optional[RuntimeFault]]) -> Optional[RuntimeFault]:
+    """Of several verdicts' errors the one to end with: a miss before an undecided one; ``None`` if all pass."""
+    return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)

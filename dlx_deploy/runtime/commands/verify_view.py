@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from ..errors import RuntimeFault
+from ..errors import RuntimeFault, first_fault
 from ..package.contents import Package
 from ..tasks.task import Judgement
 from ..untyped import JsonTable
@@ -38,7 +38,7 @@ class VerifyView:
         """The budget that is missed, answers that are not the builder's, or a budget that cannot be decided."""
         judged = (self.result, self.parity, self.regression)
         faults = [*(one.failure() for one in judged if one), self.proof.fault if self.proof else None]
-        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
+        return first_fault(faults)
 
     @property
     def data(self) -> JsonTable:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ..errors import InputError, RuntimeFault
+from ..errors import InputError, RuntimeFault, first_fault
 from ..statistics.drops import Verdict, non_inferiority
 from ..statistics.flips import Flips, FlipVerdict, judge_flips
 from ..statistics.floors import Floor, accuracy_floor
@@ -60,7 +60,7 @@ class Verification:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
         judged = (self.verdict, self.floor, self.flip_budget, self.class_budget)
         faults = [verdict.failure() for verdict in judged if verdict]
-        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
+        return first_fault(faults)
 
     def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values."""

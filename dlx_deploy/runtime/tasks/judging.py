@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Dict, List, Optional
 
-from ..errors import InputError, RuntimeFault
+from ..errors import InputError, RuntimeFault, first_fault
 from ..statistics.resampled import DropVerdict, FloorVerdict
 from ..words import percent
 from .metric_names import TITLES
@@ -49,7 +49,7 @@ class MetricVerification:
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
         faults = [self.verdict.failure(), self.floor.failure() if self.floor else None]
-        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
+        return first_fault(faults)
 
     def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values."""

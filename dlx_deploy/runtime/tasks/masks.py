@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 import numpy as np
 
-from ..errors import InputError, PackageError, RuntimeFault, TeacherNeeded
+from ..errors import InputError, PackageError, RuntimeFault, TeacherNeeded, first_fault
 from ..statistics.flips import refuse_counted
 from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
 from .arrays import Agreement, Arrays, Tensor, Tolerance, digests_of, within
@@ -99,7 +99,7 @@ class MaskVerification:
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
         faults = [self.verdict.failure(), self.floor.failure() if self.floor else None]
-        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
+        return first_fault(faults)
 
     def to_dict(self) -> Dict[str, Any]:
         """The result as JSON-ready values."""

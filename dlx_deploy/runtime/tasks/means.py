@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Dict, List, Optional
 
-from ..errors import InputError, RuntimeFault
+from ..errors import InputError, RuntimeFault, first_fault
 from ..statistics.flips import refuse_counted
 from ..statistics.means import DROP_RANGE, Mean, MeanVerdict, mean_at_most
 from ..words import percent
@@ -37,7 +37,7 @@ class MeanVerification:
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
         faults = [self.drop.failure(), self.shortfall.failure() if self.shortfall else None]
-        return min((fault for fault in faults if fault), key=lambda fault: fault.exit_code, default=None)
+        return first_fault(faults)
 
     def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values."""
