@@ -15,6 +15,7 @@ from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.manifest import BoardProof, Manifest, ProvenBudget
 from dlx_deploy.runtime.device_budgets import DeviceBudgets
 from dlx_deploy.runtime.files import read_file, reason, write_atomically
+from dlx_deploy.runtime.machine import MACHINE_NAME
 from dlx_deploy.runtime.words import line
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def attach(package: Path, proof: Path, store: Path, trust: Trust | None = None) 
         )
     limits = {f"latency_p{p}_ms": limit for p, limit in opened.latency_budgets.items()}
     _check(seen.proof, _limits(opened.device_budgets) | limits, manifest, str(proof))
-    board = " ".join(filter(None, (_said(seen.proof, "label"), _said(seen.proof, "power_mode"))))
+    board = " ".join(filter(None, (_said(seen.proof, MACHINE_NAME), _said(seen.proof, "power_mode"))))
     taken = BoardProof(
         taken=line(seen.proof.taken),
         backend=line(seen.proof.backend),

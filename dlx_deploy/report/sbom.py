@@ -140,7 +140,7 @@ def _parameters(package: Package, data: list[Json]) -> Json:
 
 
 def _task(package: Package) -> str:
-    return str(package.meta.get("task", "image-classification"))  # schema 1 knew no other
+    return package.task.name
 
 
 def _format(tensor: Mapping[str, Any]) -> str:

@@ -8,7 +8,10 @@ from typing import Dict, Optional
 
 from .linux import CPUINFO, DEVICE_TREE_MODEL
 
-__all__ = ["available_cores", "machine_info", "power_mode"]
+__all__ = ["MACHINE_NAME", "available_cores", "machine_info", "power_mode"]
+
+MACHINE_NAME = "label"
+"""What ``machine_info`` calls the name of a machine for people."""
 
 
 def available_cores() -> int:
@@ -29,7 +32,7 @@ def machine_info() -> Dict[str, object]:
     system = f"{platform.system()} {platform.machine()}"
     board = _text(DEVICE_TREE_MODEL)
     return {
-        "label": f"{board or cpu or 'unknown CPU'} ({cores} cores, {system})",
+        MACHINE_NAME: f"{board or cpu or 'unknown CPU'} ({cores} cores, {system})",
         "board": board,
         "cpu": cpu,
         "cores": cores,

@@ -34,7 +34,9 @@ ASKED = re.compile(
 )
 
 
-KNOWS_CLASSES = re.compile(r"top.?1\b|top1|\blabels?\b|largest.class|\bchance\b|paired_counts", re.IGNORECASE)
+KNOWS_CLASSES = re.compile(
+    r"top.?1\b|top1|^(?!.*\baxes\.).*\blabels?\b|largest.class|\bchance\b|paired_counts", re.IGNORECASE
+)
 KNOWING = ("building.py", "commands/", "delivery.py", "devices/", "pipeline/", "report/", "stages/")
 """Rooms that judge, report and pack by asking the task: no word of theirs is of classes."""
 

@@ -66,10 +66,10 @@ def _tables(reports: Sequence[BuildReport]) -> Iterator[tuple[str, Table]]:
 
 
 def _side_by_side(reports: Sequence[BuildReport], facts: Callable[[BuildReport], Facts], folded: str = "") -> Table:
-    """A row for each label that one of them has, in the order in which they come up."""
+    """A row for each fact that one of them has, in the order in which they come up."""
     columns = [facts(report) for report in reports]
-    labels = list(dict.fromkeys(label for column in columns for label in column))
-    rows = [[label, *(column.get(label, _NONE) for column in columns)] for label in labels]
+    known = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [[name, *(column.get(name, _NONE) for column in columns)] for name in known]
     marked = frozenset(i for i, (_, *cells) in enumerate(rows) if len(set(cells)) > 1)
     return Table(["", *_names(reports)], rows, marked=marked, folded=folded)
 

@@ -69,13 +69,13 @@ def waterfall(models: Models, table: Table) -> Figure:
         panels.insert(1, ("latency p50, ms", lambda row: row.p50_ms, format_ms))
     with canvas(8.6, 0.8 + 0.34 * len(rows)) as plot:
         drawn = plot.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (label, value, written) in zip(drawn, panels, strict=True):
+        for axes, (heading, value, written) in zip(drawn, panels, strict=True):
             values = [value(row) or 0.0 for row in rows]
             colours = [COLOURS["two" if row.chosen else "one"] for row in rows]
             bars = axes.barh(range(len(rows)), values, color=colours, height=0.62)
             axes.bar_label(bars, [written(number) for number in values], padding=3, color=COLOURS["fg"])
             axes.set_xlim(0, max(values, default=1.0) * 1.38 or 1.0)
-            axes.set_title(label, loc="left", fontsize=9)
+            axes.set_title(heading, loc="left", fontsize=9)
             axes.set_xticks([])
             axes.spines["bottom"].set_visible(False)
         _named(drawn[0], [row.model for row in rows])
@@ -167,10 +167,10 @@ def sensitivities(layers: Layers, table: Table) -> Figure:
     title = f"The {len(shown)} layers that cost most in INT8: SQNR of the answers in dB, the lower the costlier."
     with canvas(7.2, 0.8 + 0.2 * len(shown)) as plot:
         axes = plot.add_subplot()
-        for restored, name, label in ((False, "one", "in INT8"), (True, "two", "restored to floating point")):
+        for restored, name, meaning in ((False, "one", "in INT8"), (True, "two", "restored to floating point")):
             at = [i for i, layer in enumerate(shown) if layer.restored is restored]
             if at:
-                axes.barh(at, [shown[i].sqnr_db or 0.0 for i in at], color=COLOURS[name], height=0.7, label=label)
+                axes.barh(at, [shown[i].sqnr_db or 0.0 for i in at], color=COLOURS[name], height=0.7, label=meaning)
         _named(axes, [layer.name for layer in shown])
         axes.set_xlabel("dB")
         plot.legend(loc="outside upper right", ncols=2)

@@ -136,7 +136,7 @@ def _origin(manifest: Manifest, package: Path | None) -> Origin:
         }
     machines = {"built on": manifest.host, "measured on": manifest.device or {}}
     known = ((f"{did}: {key}", value) for did, of in machines.items() for key, value in flat(of))
-    facts |= {label: value for label, value in known if value not in ("", "null")}
+    facts |= {name: value for name, value in known if value not in ("", "null")}
     tools = {name: version for entry in manifest.steps for name, version in entry.tools.items()}
     return Origin(facts=facts, tools=dict(sorted(tools.items())), config=dict(flat(manifest.config)))
 

@@ -68,7 +68,7 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
         head += [f"error: {self.verdicts.error}"] if self.verdicts.error else []
         head += [f"note {note}" for note in self.verdicts.notes]
         parts = [lines_of(head), *self._models(), *self._steps()]
-        facts = [f"{label}: {value}" for label, value in self.origin.facts.items()]
+        facts = [f"{name}: {value}" for name, value in self.origin.facts.items()]
         return "\n\n".join([*parts, lines_of(facts)])
 
     def _models(self) -> list[str]:

@@ -184,7 +184,7 @@ def _mib(step: StepSeen) -> str:
 
 
 def _origin(origin: Origin) -> Section:
-    facts = Table(["", ""], [[label, value] for label, value in origin.facts.items()])
+    facts = Table(["", ""], [[name, value] for name, value in origin.facts.items()])
     tools = Table(["library", "version"], [list(item) for item in origin.tools.items()], folded="Versions of libraries")
     config = Table(["key", "value"], [list(item) for item in origin.config.items()], folded="The whole configuration")
     tables = [facts, *([tools] if origin.tools else []), *([config] if origin.config else [])]
