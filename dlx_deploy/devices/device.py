@@ -13,6 +13,7 @@ from dlx_deploy.progress import Progress, silent
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
     from dlx_deploy.runtime.timing.sampling import Measured, Sampling
+    from dlx_deploy.runtime.untyped import JsonTable
     from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["Device", "Facts"]
@@ -73,6 +74,19 @@ class Device(Protocol):
         Raises:
             RuntimeFault, DlxError: the command cannot be done; a gate that does not pass is in the view.
         """
+        ...
+
+    def run_apart(self, package: str, command: Sequence[str]) -> JsonTable:
+        """What ``python PACKAGE COMMAND --json`` prints there, in a process of its own, whose memory is then what the
+        package takes; a gate that does not pass is in it.
+
+        Raises:
+            RuntimeFault: the process ended without an answer; its last words are in the message.
+        """
+        ...
+
+    def energy_unknown(self, processor: str) -> str:
+        """Why the energy that ``processor`` takes (``cpu``, ``gpu``) cannot be measured there; empty where it can."""
         ...
 
     def latencies(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,11 +22,14 @@ from dlx_deploy.targets import Host, read_host
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
     from dlx_deploy.runtime.timing.sampling import Measured, Sampling
+    from dlx_deploy.runtime.untyped import JsonTable
     from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["ThisMachine"]
 
 RUNTIMES = ("numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "cuda-python")
+ANSWERED = (0, 3, 6)
+"""Exit codes of a command that has said what it was asked: done, a budget missed, undecided."""
 PROC, SYS = Path("/proc"), Path("/sys")
 
 
@@ -77,6 +82,25 @@ class ThisMachine:
         from dlx_deploy.runtime.commands.main import view_of
 
         return view_of(command, package)
+
+    def run_apart(self, package: str, command: Sequence[str]) -> JsonTable:
+        """What the package's own runtime says, in a fresh process of this Python."""
+        from dlx_deploy.runtime.errors import BackendMissing
+        from dlx_deploy.runtime.words import line
+
+        argv = [sys.executable, package, *command, "--json"]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if done.returncode not in ANSWERED:
+            said = line(done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2])
+            raise BackendMissing(f"{command[0]} in a fresh process ended with exit code {done.returncode}: {said}")
+        answer: JsonTable = msgspec.json.decode(done.stdout)
+        return answer
+
+    def energy_unknown(self, processor: str) -> str:
+        """By the sensors below ``/sys``, and NVIDIA's driver."""
+        from dlx_deploy.runtime.power.sensors import find_sensors
+
+        return find_sensors(self.sys, self.proc / "driver/nvidia/version").missing(processor)
 
     def latencies(
         self, models: Mapping[str, Path], sample: Samples, sampling: Sampling, threads: int, progress: Progress = silent

@@ -34,6 +34,7 @@ ORDER = (
     "calibrate",
     "verify",
     "package",
+    "measure",
 )
 """``export`` follows each stage that makes a network: one that cannot be exported is known before more is trained.
 ``quantize`` follows ``qat`` where that trains what it gave."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dlx_deploy.config import Config, Gate, Package
+from dlx_deploy.devices.choice import device_for
 from dlx_deploy.pipeline.gate import GateResult
-from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Provenance, Source, Stage, Step
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Provenance, Source, Stage, Step
 from dlx_deploy.stages.evaluate import answered
 from dlx_deploy.stages.quantize import read_precisions
 from dlx_deploy.stages.support.device_gates import judge_package
@@ -225,7 +226,7 @@ answers = predictor.predict({task.inputs.noun})
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
-    """One step, the last: what it packs is offered by all the others. Which candidate it ships shows when it runs."""
+    """One step: what it packs is offered by all before it. Which candidate it ships shows when it runs."""
     gate = msgspec.structs.replace(config.gate, baseline="")  # a user's path; what was found of it is in ``accuracy``
     params = PackageParams(
         **msgspec.structs.asdict(config.package), name=config.name, version=config.version, gate=gate
@@ -240,8 +241,9 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     kept = {answered(name) for name in upstream.candidates} & upstream.outputs.keys()
     inputs |= {name: upstream.output(name) for name in sorted(kept)}
     stage = dataclasses.replace(STAGE, inputs=tuple(inputs))
-    gates = partial(judge_package, config.gate.device_budgets, profile.title)
-    return [Bound(Step("package", stage, params, inputs, config.seed, gates))]
+    gates = partial(judge_package, config.gate.device_budgets, profile.title, device_for(profile) is not None)
+    step = Step("package", stage, params, inputs, config.seed, gates)
+    return [Bound(step, Offers(outputs={"package": Output("package", "package.dlx")}))]
 
 
 STAGE = Stage(

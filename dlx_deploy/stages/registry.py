@@ -17,7 +17,7 @@ STAGES = {
     name: f"dlx_deploy.stages.{name}:STAGE"
     for name in (
         *("data", "baseline", "teacher", "convert", "logits", "distill", "prune"),
-        *("export", "quantize", "qat", "compile", "evaluate", "calibrate", "verify", "package"),
+        *("export", "quantize", "qat", "compile", "evaluate", "calibrate", "verify", "package", "measure"),
         *("score", "weigh"),  # of a search's trials
     )
 }

@@ -12,6 +12,7 @@ import numpy as np
 from dlx_deploy.devices.device import Facts
 from dlx_deploy.runtime.timing.latency import summarise
 from dlx_deploy.runtime.timing.sampling import Measured
+from dlx_deploy.runtime.untyped import JsonTable
 from dlx_deploy.runtime.views import Outcome
 
 __all__ = ["FakeDevice"]
@@ -24,6 +25,7 @@ class FakeDevice:
     cpu: str = "a CPU"
     ms: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 40
+    says: JsonTable = field(default_factory=dict)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
 
     @property
@@ -57,6 +59,13 @@ class FakeDevice:
     def run(self, package: str, command: Sequence[str]) -> Outcome:
         self.asked.append(("run", package, *command))
         return Outcome({"package": package}, "done")
+
+    def run_apart(self, package: str, command: Sequence[str]) -> JsonTable:
+        self.asked.append(("run_apart", package, *command))
+        return self.says
+
+    def energy_unknown(self, processor: str) -> str:
+        return "no sensor"
 
     def latencies(
         self, models: Mapping[str, Path], sample: Any, sampling: Any, threads: int, progress: Any = None

@@ -14,7 +14,7 @@ from dlx_deploy.stages.support.device_gates import judge_package
 def judged(path: Path, gate: Gate, size: int = 3 * 2**20) -> list[GateResult]:
     package = path / "package.dlx"
     package.write_bytes(b"\0" * size)
-    return judge_package(gate.device_budgets, "Jetson Orin NX 16GB", {"package.dlx": package}, {})
+    return judge_package(gate.device_budgets, "Jetson Orin NX 16GB", False, {"package.dlx": package}, {})
 
 
 @pytest.mark.parametrize(("limit", "verdict", "words"), [(3.0, "pass", "met"), (2.9, "fail", "missed; package.parity")])
