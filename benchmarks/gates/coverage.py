@@ -102,7 +102,8 @@ def clusters() -> Iterator[dict[str, Any]]:
     size, drop, flips = 10, 0.01, 0.05
     for groups in (20, 60):
         rng = np.random.default_rng([6, groups])
-        by_group, alone = [], []
+        by_group: list[bool] = []
+        alone: list[bool] = []
         for _ in range(200):
             kind = np.repeat(rng.choice(3, groups, p=[(flips + drop) / 2, (flips - drop) / 2, 1 - flips]), size)
             shuffled = np.where(rng.random(len(kind)) < 0.8, kind, 2)

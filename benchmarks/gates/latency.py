@@ -111,7 +111,7 @@ def runs(count: int, loaded: bool) -> dict[str, Any]:
     other = multiprocessing.get_context("spawn").Process(target=busy, args=(core,), daemon=True) if loaded else None
     if other:
         other.start()
-    rows = []
+    rows: list[dict[str, Any]] = []
     try:
         for _ in range(count):
             sampled = sample(
