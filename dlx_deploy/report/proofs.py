@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,9 @@ import msgspec
 from dlx_deploy.errors import ConfigError, StoreError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.pipeline.locks import locked
 from dlx_deploy.pipeline.manifest import BoardProof, Manifest, ProvenBudget
+from dlx_deploy.report.repeated import builds_of, packages_of
 from dlx_deploy.runtime.device_budgets import DeviceBudgets
 from dlx_deploy.runtime.files import read_file, reason, write_atomically
 from dlx_deploy.runtime.machine import MACHINE_NAME
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AttachedView", "attach", "lines_of_proofs", "proofs_beside", "settled_gates"]
 
+_log = logging.getLogger(__name__)
 SCHEMA = 1
 MAX_BYTES = 16 * 2**20
 FLOORS = ("throughput",)
@@ -106,14 +110,20 @@ def attach(package: Path, proof: Path, store: Path, trust: Trust | None = None) 
         accuracy=seen.proof.accuracy,
         budgets=seen.proof.budgets,
     )
-    for where in (path, *_same_in_store(store, manifest)):
-        old = msgspec.json.decode(where.read_bytes(), type=Manifest)
-        new = msgspec.structs.replace(old, proofs={**old.proofs, board: taken})
-        try:
-            write_atomically(where, canonical_json(new), 0o644)
-        except OSError as e:
-            raise StoreError(f"{where}: {e.strerror}; the proof is not attached") from e
+    with locked(path, lambda: _log.warning("waiting for another process that attaches a proof to %s", path)):
+        for where in (*_same_in_store(store, manifest), path):  # the last one is what the lock is of
+            _join(where, board, taken)
     return AttachedView(board=board, manifest=str(path), proof=taken)
+
+
+def _join(where: Path, board: str, taken: BoardProof) -> None:
+    """The manifest at ``where`` with one board's proof, as it is by now."""
+    old = msgspec.json.decode(where.read_bytes(), type=Manifest)
+    new = msgspec.structs.replace(old, proofs={**old.proofs, board: taken})
+    try:
+        write_atomically(where, canonical_json(new), 0o644)
+    except OSError as e:
+        raise StoreError(f"{where}: {e.strerror}; the proof is not attached") from e
 
 
 def proofs_beside(package: Path) -> Mapping[str, BoardProof]:
@@ -178,8 +188,7 @@ def _manifest_of(package: Path) -> tuple[Path, Manifest]:
             f"{path}: no manifest of a build is there ({line(str(e))}); a proof is attached to the one that the build "
             "wrote beside the package"
         ) from e
-    made = [step.outputs["package.dlx"].digest for step in manifest.steps if "package.dlx" in step.outputs]
-    if made != [file]:
+    if packages_of(manifest) != [file]:
         raise ConfigError(f"{path} is the manifest of another package than {package}; build again, or move it back")
     return path, manifest
 
@@ -236,12 +245,5 @@ def _said(proof: _Proof, key: str) -> str:
 
 def _same_in_store(store: Path, manifest: Manifest) -> Sequence[Path]:
     """The same build's manifest in the store, so that ``status`` shows the proof too."""
-    same = []
-    for path in sorted(store.glob(f"builds/*-{manifest.target_name}-*.json")):
-        try:
-            other = msgspec.json.decode(path.read_bytes(), type=Manifest)
-        except (OSError, msgspec.MsgspecError):
-            continue
-        if (other.started, other.target_name) == (manifest.started, manifest.target_name):
-            same.append(path)
-    return same
+    builds = builds_of(store, manifest.target_name)
+    return [path for path, other in builds.items() if other.started == manifest.started]

@@ -12,6 +12,7 @@ from dlx_deploy.pipeline.collect import Collected
 from dlx_deploy.pipeline.manifest import Manifest, latest_manifests
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.proofs import lines_of_proofs
+from dlx_deploy.report.repeated import with_earlier_proofs
 from dlx_deploy.report.table import format_age, format_bytes, format_mib, format_seconds, format_table
 from dlx_deploy.runtime.words import line
 
@@ -79,7 +80,7 @@ def view_status(store: Path) -> StatusView:
     manifests = latest_manifests(Store(store))
     if not manifests:
         raise ConfigError(f"no build in {store}; start one with: dlx-deploy build --target jetson")
-    return StatusView(manifests)
+    return StatusView({name: with_earlier_proofs(one, store) for name, one in manifests.items()})
 
 
 def _draw_manifest(manifest: Manifest) -> str:

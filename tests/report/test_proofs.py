@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +18,11 @@ import pytest
 from dlx_deploy.delivery import deliver
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.execution import BuildResult
+from dlx_deploy.pipeline.locks import locked
 from dlx_deploy.pipeline.manifest import Manifest
 from dlx_deploy.report.proofs import attach, lines_of_proofs, proofs_beside, settled_gates
+from dlx_deploy.report.stores import view_status
+from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble, open_package
 from tests.runtime.conftest import make_images, metadata, tiny_contents
@@ -180,3 +185,41 @@ def test_a_build_of_the_same_bytes_keeps_proofs_and_one_of_others_does_not(
     stored.write_bytes(b"another")
     deliver(cast(BuildResult, SimpleNamespace(manifest=fresh, outputs=outputs)), package)
     assert msgspec.json.decode(package.with_suffix(".manifest.json").read_bytes(), type=Manifest).proofs == {}
+
+
+def test_status_shows_them_after_a_build_of_the_same_bytes(
+    package: Path, attached: Callable[[object], Any], tmp_path: Path
+) -> None:
+    attached(proof_of(package))
+    store = tmp_path / "store"
+    earlier = store / "builds/20261126-board-7.json"
+    text = earlier.read_text()
+    again = msgspec.structs.replace(
+        msgspec.json.decode(text, type=Manifest), proofs={}, started="2026-11-27T00:00:00+00:00", status="done"
+    )
+    later = store / "builds/20261127-board-8.json"
+    later.write_bytes(msgspec.json.encode(again))
+    (store / "builds/20261126-board-2-9.json").write_text(text.replace("MAXN", "of another target"))
+    (manifest,) = view_status(store).data.values()
+    assert manifest.started == again.started
+    assert list(manifest.proofs) == ["NVIDIA Jetson Orin NX (8 cores) MAXN"]
+    later.write_text(later.read_text().replace(manifest.steps[0].outputs["package.dlx"].digest, "f" * 64))
+    (manifest,) = view_status(store).data.values()
+    assert manifest.proofs == {}
+
+
+def test_two_who_attach_at_once_lose_nothing(
+    package: Path, attached: Callable[[object], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = threading.Event()
+    monkeypatch.setattr("dlx_deploy.report.proofs._log.warning", lambda *text: waits.set())
+    path, proof = package.with_suffix(".manifest.json"), proof_of(package)
+    with ThreadPoolExecutor(1) as pool:
+        with locked(path, lambda: None):
+            other = pool.submit(attached, proof)
+            assert waits.wait(30)
+            manifest = json.loads(path.read_text())
+            first = {**proof["proof"], "budgets": []}
+            write_atomically(path, json.dumps({**manifest, "proofs": {"the first": first}}).encode(), 0o644)
+        second = other.result(30).board
+    assert set(proofs_beside(package)) == {"the first", second}
