@@ -98,10 +98,11 @@ class Search(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``space``: key of the configuration → a list of choices, two numbers, which are a range, or a table of ``choice`` or
     of ``low``, ``high`` and maybe ``step`` or ``log``. A trial is stopped where a network on its way is worse than the
-    budgets by more than ``slack``. ``choose``: of the trials that meet all budgets, the best by that.
+    budgets by more than ``slack``. ``choose``: of the trials that meet all budgets, the best by that;
+    "energy" where this machine is the target and measures it.
     """
 
     space: Table = field(default_factory=dict)
-    choose: Literal["latency", "accuracy", "size"] = "latency"
+    choose: Literal["latency", "accuracy", "size", "energy"] = "latency"
     slack: Fraction = 0.05
     max_size_mib: Annotated[float, Meta(ge=0.0)] = 0.0

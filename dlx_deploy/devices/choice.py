@@ -8,7 +8,7 @@ from dlx_deploy.devices.device import Device
 from dlx_deploy.devices.local import ThisMachine
 from dlx_deploy.targets import Profile, is_this_host
 
-__all__ = ["device_for", "has_gpu_of"]
+__all__ = ["device_for", "has_gpu_of", "processor_of"]
 
 
 def device_for(profile: Profile) -> Device | None:
@@ -17,6 +17,11 @@ def device_for(profile: Profile) -> Device | None:
     ``None`` where none can be reached: then a latency is estimated, and labelled so.
     """
     return ThisMachine() if is_this_host(profile) else None
+
+
+def processor_of(profile: Profile) -> str:
+    """Whose energy an inference there is: ``cpu`` or ``gpu``."""
+    return "cpu" if profile.kind == "cpu" else "gpu"
 
 
 def has_gpu_of(profile: Profile) -> bool:

@@ -12,6 +12,7 @@ from dlx_deploy.progress import Progress, silent
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
+    from dlx_deploy.runtime.power.meter import Reading
     from dlx_deploy.runtime.timing.sampling import Measured, Sampling
     from dlx_deploy.runtime.untyped import JsonTable
     from dlx_deploy.runtime.views import CommandView
@@ -87,6 +88,11 @@ class Device(Protocol):
 
     def energy_unknown(self, processor: str) -> str:
         """Why the energy that ``processor`` takes (``cpu``, ``gpu``) cannot be measured there; empty where it can."""
+        ...
+
+    def energy(self, model: Path, sample: Samples, threads: int) -> Reading:
+        """What an inference of an ONNX model that lies here takes there beyond idle, run without a pause; or why that
+        is unknown. ``sample``: one."""
         ...
 
     def latencies(

@@ -21,6 +21,8 @@ from dlx_deploy.targets import Host, read_host
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
+    from dlx_deploy.runtime.power.meter import Reading
+    from dlx_deploy.runtime.power.sensors import Sensors
     from dlx_deploy.runtime.timing.sampling import Measured, Sampling
     from dlx_deploy.runtime.untyped import JsonTable
     from dlx_deploy.runtime.views import CommandView
@@ -98,9 +100,13 @@ class ThisMachine:
 
     def energy_unknown(self, processor: str) -> str:
         """By the sensors below ``/sys``, and NVIDIA's driver."""
-        from dlx_deploy.runtime.power.sensors import find_sensors
+        return self._sensors().missing(processor)
 
-        return find_sensors(self.sys, self.proc / "driver/nvidia/version").missing(processor)
+    def energy(self, model: Path, sample: Samples, threads: int) -> Reading:
+        """As ``graph.execution.latency.inference_energy``, by the same sensors."""
+        from dlx_deploy.graph.execution.latency import inference_energy
+
+        return inference_energy(model, sample, threads, self._sensors())
 
     def latencies(
         self, models: Mapping[str, Path], sample: Samples, sampling: Sampling, threads: int, progress: Progress = silent
@@ -109,6 +115,11 @@ class ThisMachine:
         from dlx_deploy.graph.execution.latency import interleaved_latency
 
         return interleaved_latency(models, sample, sampling, threads, progress)
+
+    def _sensors(self) -> Sensors:
+        from dlx_deploy.runtime.power.sensors import find_sensors
+
+        return find_sensors(self.sys, self.proc / "driver/nvidia/version")
 
     def _host(self) -> Host:
         return read_host(self.proc / "cpuinfo", self.proc / "device-tree/model")

@@ -14,6 +14,7 @@ import dlx_deploy
 from dlx_deploy.building import DEFAULT_CONFIG, build_for, find_config, load_work
 from dlx_deploy.config import Config
 from dlx_deploy.config.template import toml_value
+from dlx_deploy.devices.choice import processor_of
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.check import check_build
 from dlx_deploy.pipeline.digest import canonical_json
@@ -102,9 +103,25 @@ def base_of(asked: Search) -> Base:
     (build,) = work.builds
     parameters = parse_space(config.search.space or default_space(config, build.target))
     check_budgets(config, build.target)
+    _check_energy(config, build)
     base = Base(asked, source, config, build, parameters, _study(config, build, parameters, work.store))
     _check_values(base)
     return base
+
+
+def _check_energy(config: Config, build: Build) -> None:
+    """Nothing, if energy is measured where trials are to be chosen by it.
+
+    Raises:
+        ConfigError: says why it is not.
+    """
+    if config.search.choose != "energy":
+        return
+    device, rule = build.device, "rule: a target that is this machine, with a sensor of its energy"
+    if device is None:
+        raise ConfigError(f"search.choose is 'energy', and {build.target_name} is not this machine; {rule}")
+    if why := device.energy_unknown(processor_of(build.target)):
+        raise ConfigError(f"search.choose is 'energy', and {device.name} does not measure it: {why}; {rule}")
 
 
 def _check_values(base: Base) -> None:

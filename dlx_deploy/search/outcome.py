@@ -20,7 +20,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Of the model that would be shipped. ``score``, ``teacher_score`` and ``drop`` (0..1) are of the validation split.
 
     ``drop_upper``: what the drop is at most, at ``gate.confidence``. ``latency_ms``: p50 at batch 1, or an estimate;
-    ``latency_p90_ms``, ``latency_p99_ms``: measured.
+    ``latency_p90_ms``, ``latency_p99_ms``: measured. ``energy_mj``: of an inference, where a search chooses by it.
     """
 
     metric: str
@@ -35,9 +35,16 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     latency_p99_ms: float | None = None
     latency_kind: str
     latency_where: str
+    energy_mj: float | None = None
     size_bytes: int
     parameters: int
     macs: int
+
+    @property
+    def objectives(self) -> tuple[float, ...]:
+        """What is the better the smaller; energy is among it where it was measured."""
+        energy = () if self.energy_mj is None else (self.energy_mj,)
+        return (-self.score, self.latency_ms, float(self.size_bytes), *energy)
 
 
 class Miss(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,7 +41,7 @@ def search(asked: Search) -> SearchView:
     from dlx_deploy.search.trial import TrialStore, run_trial
 
     folder = asked.store / "search" / base.study
-    study = Study(folder, base.parameters, base.config.seed)
+    study = Study(folder, base.parameters, base.config.seed, base.config.search.choose == "energy")
     for parameter in base.parameters:
         asked.say(f"search: {parameter}")
     trials = min(asked.trials, how_many(base.parameters))
@@ -137,4 +137,6 @@ def _order(row: TrialRow, choose: str) -> tuple[float, ...]:
     figures = row.figures
     assert figures is not None
     objectives = {"latency": figures.latency_ms, "size": float(figures.size_bytes), "accuracy": -figures.score}
+    if figures.energy_mj is not None:
+        objectives["energy"] = figures.energy_mj
     return (objectives.pop(choose), *objectives.values(), row.number)

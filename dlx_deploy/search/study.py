@@ -52,9 +52,9 @@ class Taken:
 
 
 class Study:
-    """The trials of one search in ``folder``."""
+    """The trials of one search in ``folder``; ``energy``: it is an objective too."""
 
-    def __init__(self, folder: Path, parameters: Sequence[Parameter], seed: int) -> None:
+    def __init__(self, folder: Path, parameters: Sequence[Parameter], seed: int, energy: bool = False) -> None:
         self.folder = folder
         self._parameters = {one.key: one for one in parameters}
         self._distributions = {one.key: _distribution(one) for one in parameters}
@@ -64,7 +64,7 @@ class Study:
         except OSError as e:
             raise store_error(e, folder) from e
         with self._alone():
-            self._study = _open(folder, seed)
+            self._study = _open(folder, seed, energy)
 
     def propose(self, first: Sequence[Assignment], trials: int) -> None:
         """Have ``first`` tried before all others, and all combinations where there are no more than ``trials``."""
@@ -99,8 +99,8 @@ class Study:
                 taken.trial.set_constraint(miss.budget, miss.excess)
             taken.trial.set_user_attr(OUTCOME, msgspec.json.encode(done).decode())
             if outcome.state == "complete" and figures is not None:
-                values = [figures.score, figures.latency_ms, float(figures.size_bytes)]
-                self._study.tell(taken.trial, values)
+                score, *others = figures.objectives
+                self._study.tell(taken.trial, [-score, *others])
             else:
                 state = TrialState.PRUNED if outcome.state == "stopped" else TrialState.FAIL
                 self._study.tell(taken.trial, state=state)
@@ -184,11 +184,10 @@ class Study:
         return raw
 
 
-def _objectives(one: Done) -> tuple[float, float, float]:
-    """What is the better the smaller."""
+def _objectives(one: Done) -> tuple[float, ...]:
     figures = one.outcome.figures
     assert figures is not None
-    return (-figures.score, figures.latency_ms, float(figures.size_bytes))
+    return figures.objectives
 
 
 def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
@@ -207,10 +206,11 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     return FloatDistribution(low, high, log=not step, step=step or None)
 
 
-def _open(folder: Path, seed: int) -> optuna.Study:
+def _open(folder: Path, seed: int, energy: bool) -> optuna.Study:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
+    from optuna.study import StudyDirection
 
     from dlx_deploy.search.sampler import FileLock
 
@@ -225,7 +225,7 @@ def _open(folder: Path, seed: int) -> optuna.Study:
                 storage=storage,
                 study_name=NAME,
                 sampler=numbered_sampler(seed),
-                directions=["maximize", "minimize", "minimize"],
+                directions=[StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (2 + energy)],
                 load_if_exists=True,
             )
         except (ValueError, KeyError, TypeError) as e:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from msgspec import structs
 
 from dlx_deploy.config import Config
@@ -24,7 +25,7 @@ from dlx_deploy.search.hopeless import hopeless
 from dlx_deploy.search.outcome import Figures, Miss, Outcome, misses, score_misses
 from dlx_deploy.stages.score import STATISTIC, scoring
 from dlx_deploy.stages.support.results import MEASURED, read_latencies
-from dlx_deploy.stages.weigh import SHIPPED, WeighParams
+from dlx_deploy.stages.weigh import SHIPPED, Weighed, WeighParams
 from dlx_deploy.stages.weigh import STAGE as WEIGH
 from dlx_deploy.tasks import task_for
 from dlx_deploy.tasks.judging import asked_metric, comparison_by
@@ -129,7 +130,7 @@ def _parts(build: Build) -> _Parts:
         "shipped-score": Output(SHIPPED_SCORE, STATISTIC),
         "data": data,
     }
-    weighed = WeighParams(**structs.asdict(config.verify), metric=metric)
+    weighed = WeighParams(**structs.asdict(config.verify), metric=metric, energy=config.search.choose == "energy")
     weigh = Step("weigh", WEIGH, weighed, inputs, seed)
     known = [*_before(build.steps, {teacher.step, data.step}), scores[0]]
     rest = [step for step in _before(build.steps, {shipped.step}) if step.name not in {one.name for one in known}]
@@ -206,6 +207,7 @@ def _figures(outputs: Mapping[str, Path], config: Config) -> Figures:
         latency_p99_ms=timing.at(99).ms if latencies.kind == MEASURED else None,
         latency_kind=latencies.kind,
         latency_where=latencies.where,
+        energy_mj=msgspec.json.decode(outputs["energy.json"].read_bytes(), type=Weighed).per_inference_mj,
         size_bytes=row.size_bytes,
         parameters=row.parameters,
         macs=row.macs,

@@ -108,7 +108,12 @@ class SearchView(msgspec.Struct, frozen=True, kw_only=True):
         plot = [f"Plot: {line(self.plot)}"] if self.plot else []
         if self.chosen is None:
             return plot
-        best = {"latency": "the fastest", "accuracy": "the most accurate", "size": "the smallest"}[self.choose]
+        best = {
+            "latency": "the fastest",
+            "accuracy": "the most accurate",
+            "size": "the smallest",
+            "energy": "the least energy",
+        }[self.choose]
         return [
             *plot,
             f"Chosen: trial {self.chosen}, {best} of those that meet the budgets. It is built and judged on the test "
@@ -145,12 +150,14 @@ def trial_line(done: Done, asked: int) -> str:
     if figures is None:
         return f"{head}  {outcome.state}: {outcome.reason}  {tail}"
     verdict = "meets the budgets" if outcome.meets else f"misses {', '.join(miss.budget for miss in outcome.misses)}"
-    said = f"{figures.title} {percent(figures.score)}  {_latency(figures)}  {format_bytes(figures.size_bytes)}"
+    energy = "" if figures.energy_mj is None else f"  {_energy(figures)}"
+    said = f"{figures.title} {percent(figures.score)}  {_latency(figures)}{energy}  {format_bytes(figures.size_bytes)}"
     return f"{head}  {said}  {verdict}  {tail}"
 
 
 def _table(rows: Sequence[TrialRow], keys: Sequence[str], chosen: int | None) -> str:
     title = next(row.figures.title for row in rows if row.figures is not None)
+    measured = any(row.figures is not None and row.figures.energy_mj is not None for row in rows)
     header = [
         "trial",
         *(key.rpartition(".")[2] for key in keys),
@@ -158,12 +165,13 @@ def _table(rows: Sequence[TrialRow], keys: Sequence[str], chosen: int | None) ->
         "drop",
         "at most",
         "latency",
+        *["energy"] * measured,
         "size",
         "budgets",
     ]
     drawn = [_cells(row, keys, chosen) for row in rows]
     first = len(keys) + 1
-    return format_table(header, drawn, right=tuple(range(first, first + 5)))
+    return format_table(header, drawn, right=tuple(range(first, first + 5 + measured)))
 
 
 def _cells(row: TrialRow, keys: Sequence[str], chosen: int | None) -> list[str]:
@@ -176,6 +184,7 @@ def _cells(row: TrialRow, keys: Sequence[str], chosen: int | None) -> list[str]:
         f"{100 * figures.drop:.2f}",
         f"{100 * figures.drop_upper:.2f}",
         _latency(figures),
+        *([] if figures.energy_mj is None else [_energy(figures)]),
         format_bytes(figures.size_bytes),
         ", ".join(miss.budget for miss in row.misses) or "met",
     ]
@@ -187,6 +196,10 @@ def _by_latency(row: TrialRow) -> float:
 
 def _latency(figures: Figures) -> str:
     return ("" if figures.latency_kind == MEASURED else "~") + format_ms(figures.latency_ms)
+
+
+def _energy(figures: Figures) -> str:
+    return f"{figures.energy_mj:.3g} mJ"
 
 
 def _values(values: dict[str, str]) -> str:

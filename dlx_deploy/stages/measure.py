@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dlx_deploy.config import Config, Verify
-from dlx_deploy.devices.choice import device_for
+from dlx_deploy.devices.choice import device_for, processor_of
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Stage, Step
@@ -82,7 +82,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
         rounds=config.verify.rounds,
         max_seconds=config.verify.max_seconds,
         threads=config.verify.threads,
-        energy_unknown=device.energy_unknown(profile.kind) if budgets.max_energy_mj else "",
+        energy_unknown=device.energy_unknown(processor_of(profile)) if budgets.max_energy_mj else "",
     )
     gates = partial(judge_measured, budgets)
     return [Bound(Step("measure", STAGE, params, {"package": upstream.output("package")}, config.seed, gates))]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlx_deploy.devices.device import Facts
+from dlx_deploy.runtime.power.meter import Energy, Reading
 from dlx_deploy.runtime.timing.latency import summarise
 from dlx_deploy.runtime.timing.sampling import Measured
 from dlx_deploy.runtime.untyped import JsonTable
@@ -66,6 +67,13 @@ class FakeDevice:
 
     def energy_unknown(self, processor: str) -> str:
         return "no sensor"
+
+    def energy(self, model: Path, sample: Any, threads: int) -> Reading:
+        self.asked.append(("energy", model, threads))
+        mj = self.says.get("mj")
+        return (
+            Reading(None, "no sensor") if mj is None else Reading(Energy(mj, mj, mj, 0.0, 9, 9, 3.0, 2.0, 1.0, ("s",)))
+        )
 
     def latencies(
         self, models: Mapping[str, Path], sample: Any, sampling: Any, threads: int, progress: Any = None

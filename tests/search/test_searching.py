@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from dlx_deploy.errors import ConfigError, DataError, DlxError, EnvironmentMissi
 from dlx_deploy.pipeline.manifest import latest_manifests
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.live import QuietWatcher
+from dlx_deploy.runtime.power.meter import Energy, Reading
 from dlx_deploy.search.base import Search, base_of
 from dlx_deploy.search.trial import TrialStore, run_trial
 
 from ..conftest import Here, Run
+from ..devices.fake import FakeDevice
 
 CONFIG = """# mine
 name = "tiny"
@@ -184,6 +187,54 @@ def test_a_trial_that_cannot_be_built_ends_no_search(error: DlxError, tmp_path: 
     for ends in (EnvironmentMissing("no torch"), StoreError("disk full"), DataError("no validation samples")):
         with pytest.raises(type(ends)):
             run_trial(_raising(ends), TrialStore(tmp_path, tmp_path), QuietWatcher(print))
+
+
+@dataclass
+class Metered(FakeDevice):
+    """A board on which what is larger takes less energy."""
+
+    def energy_unknown(self, processor: str) -> str:
+        return "" if processor == "gpu" else "no sensor"
+
+    def energy(self, model: Path, sample: Any, threads: int) -> Reading:
+        mj = 1e6 / model.stat().st_size
+        return Reading(Energy(mj, mj, mj, 0.0, 9, 9, 3.0, 2.0, 1.0, ("VDD_IN",)))
+
+
+def test_the_least_energy_is_chosen_where_it_is_measured(
+    copied: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlx_deploy.building.device_for", lambda profile: Metered(ms={"shipped": 1.0}))
+    asked = ("search", "--trials", "3", "--set", "search.choose='energy'")
+    done = here(*asked, "--json")
+    assert done.code == 0, done.err
+    seen = view(done)
+    chosen = next(row for row in seen["trials"] if row["number"] == seen["chosen"])
+    assert chosen["values"] == {"quantize.precision": '"fp32"'}, "the largest"
+    taken = {row["figures"]["energy_mj"] for row in seen["trials"]}
+    assert len(taken) == 2
+    assert chosen["figures"]["energy_mj"] == min(taken) == 1e6 / chosen["figures"]["size_bytes"]
+    assert chosen["on_front"]
+    text = here(*asked).out
+    assert f"  {min(taken):.3g} mJ  " in text
+    assert "the least energy of those that meet the budgets" in text
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        (None, "search.choose is 'energy', and jetson-orin-nano-8gb is not this machine; rule: a target that is this"),
+        (FakeDevice(), "search.choose is 'energy', and a board (a CPU) does not measure it: no sensor; rule: a target"),
+    ],
+)
+def test_energy_that_is_not_measured_is_refused_at_once(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: FakeDevice | None, said: str
+) -> None:
+    monkeypatch.setattr("dlx_deploy.building.device_for", lambda profile: device)
+    (tmp_path / "deploy.toml").write_text(CONFIG)
+    done = here("search", "--set", "search.choose='energy'")
+    assert (done.code, steps_ran(tmp_path)) == (2, [])
+    assert f"error: {said}" in done.err
 
 
 def _raising(error: DlxError) -> Any:

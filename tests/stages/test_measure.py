@@ -6,11 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto
 
 from dlx_deploy.config import load_config
 from dlx_deploy.devices.local import ThisMachine
 from dlx_deploy.errors import StageFailed
+from dlx_deploy.graph.samples import Samples
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Job, Output, Step
 from dlx_deploy.runtime.errors import BackendMissing
@@ -19,6 +22,8 @@ from dlx_deploy.stages.order import steps_for
 from dlx_deploy.targets import load_target
 
 from ..devices.fake import FakeDevice
+from ..runtime.power.trees import hwmon
+from .support.verifications import brightness
 
 BUDGETS = ["gate.min_throughput=100", "gate.max_memory_mib=200", "gate.max_energy_mj=3", "gate.max_cold_start_ms=900"]
 PROFILE = load_target("cpu-x86_64").profile
@@ -141,3 +146,17 @@ def test_sensors_are_those_of_the_machine(tmp_path: Path) -> None:
         (zone / name).write_text(f"{value}\n")
     assert here.energy_unknown("cpu") == ""
     assert "NVML" in here.energy_unknown("gpu")
+
+
+def test_a_model_s_energy_is_by_the_machine_s_sensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlx_deploy.runtime.timing.sustained.WINDOW_S", 1.3)
+    (tmp_path / "model.onnx").write_bytes(brightness(TensorProto.FLOAT))
+    sample = Samples({"images": np.ones((1, 1, 1, 1), np.uint8)})
+    bare = ThisMachine(tmp_path / "proc", tmp_path / "sys").energy(tmp_path / "model.onnx", sample, 1)
+    assert (bare.energy, bare.why) == (None, "no sensor of the CPU is here (INA3221 or RAPL)")
+    hwmon(tmp_path / "sys", {"VDD_IN": (5000, 1000)})
+    seen = ThisMachine(tmp_path / "proc", tmp_path / "sys").energy(tmp_path / "model.onnx", sample, 1).energy
+    assert seen is not None
+    assert (seen.sensors, round(seen.power_w, 6), round(seen.idle_w, 6)) == (("VDD_IN",), 5.0, 5.0)
+    assert seen.inferences > 20
+    assert abs(seen.per_inference_mj) < 1e-6

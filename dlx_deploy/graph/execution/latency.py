@@ -13,12 +13,16 @@ from dlx_deploy.graph.execution.kernels import host_saturates
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.backends.session import open_session
+from dlx_deploy.runtime.power.meter import Meter, Reading
+from dlx_deploy.runtime.power.sensors import Sensors
+from dlx_deploy.runtime.timing.latency import CONFIDENCE
 from dlx_deploy.runtime.timing.sampling import Measured, Sampling, measure
 from dlx_deploy.runtime.timing.state import Watch
+from dlx_deploy.runtime.timing.sustained import sustain
 from dlx_deploy.runtime.untyped import Array
 from dlx_deploy.runtime.words import line
 
-__all__ = ["interleaved_latency"]
+__all__ = ["inference_energy", "interleaved_latency"]
 
 _NEAR = 0.01
 """Of the largest value, or of all whole numbers: kernels may round otherwise, what is nonsense is further away."""
@@ -42,6 +46,19 @@ def interleaved_latency(
     return measured
 
 
+def inference_energy(path: Path, sample: Samples, threads: int, sensors: Sensors) -> Reading:
+    """The energy of one inference of the model at ``path`` beyond idle, on this CPU: as a package's ``bench`` has it.
+
+    Raises:
+        StageFailed: as ``interleaved_latency``.
+    """
+    timed, meter = _Timed(path, sample, threads), Meter(sensors, "cpu")
+    if meter.is_useful:
+        sustain(timed.run, timed.batch, meter)
+        timed.check(path.name, sample)
+    return meter.result(CONFIDENCE)
+
+
 class _Timed:
     """A session with its input, and what it gave last."""
 
@@ -50,7 +67,8 @@ class _Timed:
         self._session = open_session(self._model, exact_qdq=False, threads=threads)
         shapes = input_shapes(self._session)
         size = next(iter(shapes.values()))[0]
-        self._feed = sample.fitted(shapes).repeated(size if isinstance(size, int) else 1).feed()
+        self.batch = size if isinstance(size, int) else 1
+        self._feed = sample.fitted(shapes).repeated(self.batch).feed()
         self._last: Sequence[Array] = ()
 
     def run(self) -> None:
