@@ -242,6 +242,48 @@ def test_the_gate_judges_by_the_metric_that_it_is_told(built: Path, tmp_path: Pa
     assert (verdict["metric"], verdict["upper"]) == ("macro-F1", pytest.approx(drop["bound"], abs=1e-9))
 
 
+OWN = """
+import numpy as np
+RESAMPLES = 400
+
+def recalled(targets, answers, weights):
+    right = answers.argmax(axis=1) == targets
+    return np.mean([np.average(right[targets == k], weights=weights[targets == k]) for k in np.unique(targets)])
+"""
+
+
+def test_the_gate_judges_by_a_function_of_the_users(built: Path, tmp_path: Path, here: Here) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
+    (tmp_path / "own").mkdir()
+    file = tmp_path / "own" / "metric.py"
+    file.write_text(OWN, encoding="utf-8")
+    asked = tiny("gate.metric=own/metric.py:recalled", "gate.max_drop=0.5")
+    done = here("build", "--json", *asked)
+    assert done.code == 0, done.err
+    drop, chance = json.loads(done.out)[0]["gates"]
+    assert (drop["metric"], chance["metric"]) == ("metric.py:recalled_drop", "teacher_metric.py:recalled")
+    assert drop["text"].startswith("recalled drop ")
+    assert chance["limit"] == pytest.approx(0.1)  # of ten classes
+    steps = json.loads((tmp_path / PACKAGE).with_suffix(".manifest.json").read_text(encoding="utf-8"))["steps"]
+    assert "own/metric.py" not in json.dumps([step["document"] for step in steps])
+    for told in (here("report", "jetson-orin-nano-8gb"), here("report", PACKAGE), here("inspect", PACKAGE)):
+        assert (told.code, "recalled" in told.out) == (0, True)
+    assert here("selftest", PACKAGE).code == 0
+    seen = here("verify", PACKAGE, "--data", "digits")
+    assert seen.code == 2
+    assert "judged by metric.py:recalled, a function of who built it, which packages do not carry" in seen.err
+    assert "cached" in here("plan", *asked).out
+    file.write_text(OWN + "# changed", encoding="utf-8")
+    changed = here("plan", *asked).out
+    assert "input metric (own/metric.py) changed" in changed
+    file.write_text("def other(): ...", encoding="utf-8")
+    other = here("plan", *asked)
+    assert (other.code, "own/metric.py has no function 'recalled'" in other.err) == (2, True)
+    file.unlink()
+    gone = here("plan", *asked)
+    assert (gone.code, "metric own/metric.py does not exist" in gone.err) == (2, True)
+
+
 def test_a_metric_that_a_task_has_not_is_refused_in_a_plan(here: Here) -> None:
     done = here("plan", "--set", "gate.metric=f1")
     assert done.code == 2

@@ -147,7 +147,7 @@ def _assign(raw: object, parts: Sequence[str], value: object) -> Table:
     return table
 
 
-_PATHS = {"model": ".py:", "tokenizer": ".json"}
+_PATHS = {"model": ".py:", "tokenizer": ".json", "metric": ".py:"}
 """What a value holds that is a path, where a name would be valid too."""
 _KEYS = (
     ("data", "path"),
@@ -160,6 +160,7 @@ _KEYS = (
     ("distill", "model"),
     ("quantize", "plan"),
     ("gate", "baseline"),
+    ("gate", "metric"),
 )
 """The keys that may hold paths, beside ``targets``."""
 

@@ -18,7 +18,7 @@ from dlx_deploy.pipeline.execution import BuildResult, Watcher
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.run import run_build
-from dlx_deploy.pipeline.stage import Metrics, Output, Step
+from dlx_deploy.pipeline.stage import Metrics, Output, Source, Step
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.words import said
 from dlx_deploy.search.hopeless import hopeless
@@ -28,7 +28,7 @@ from dlx_deploy.stages.support.results import MEASURED, read_latencies
 from dlx_deploy.stages.weigh import SHIPPED, Weighed, WeighParams
 from dlx_deploy.stages.weigh import STAGE as WEIGH
 from dlx_deploy.tasks import task_for
-from dlx_deploy.tasks.judging import asked_metric, comparison_by
+from dlx_deploy.tasks.judging import asked_metric, comparison_by, metric_file
 from dlx_deploy.tasks.verification import REFERENCE, Comparison, read_accuracy
 
 __all__ = ["TrialStore", "run_trial"]
@@ -120,15 +120,16 @@ def _parts(build: Build) -> _Parts:
     seed, config = build.config.seed, build.config
     metric = asked_metric(task_for(config.data), config.gate)
     scores = [
-        scoring(name, {"model": model, "data": data}, build.target, seed, metric)
+        scoring(name, {"model": model, "data": data, **metric_file(config.gate)}, build.target, seed, metric)
         for name, model in ((TEACHER_SCORE, teacher), (SHIPPED_SCORE, shipped))
     ]
-    inputs = {
+    inputs: dict[str, Source] = {
         REFERENCE: teacher,
         SHIPPED: shipped,
         "teacher-score": Output(TEACHER_SCORE, STATISTIC),
         "shipped-score": Output(SHIPPED_SCORE, STATISTIC),
         "data": data,
+        **metric_file(config.gate),
     }
     weighed = WeighParams(**structs.asdict(config.verify), metric=metric, energy=config.search.choose == "energy")
     weigh = Step("weigh", WEIGH, weighed, inputs, seed)

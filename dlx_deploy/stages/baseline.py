@@ -14,12 +14,12 @@ import msgspec
 from dlx_deploy.config import Config
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
-from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Source, Stage, Step
 from dlx_deploy.stages.support.regression import BASELINE, STATISTIC, Released
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
-from dlx_deploy.tasks.judging import asked_metric, comparison_by, judged_device
+from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, judged_device, metric_file
 
 __all__ = ["STAGE", "BaselineParams"]
 
@@ -73,7 +73,7 @@ def run(job: Job[BaselineParams]) -> Metrics:
         )
     if wrong := missing_dot_product(package.meta):
         raise ConfigError(f"{named}: {wrong}")
-    comparison, samples = comparison_by(task, job.params.metric), data.samples("test")
+    comparison, samples = comparison_by(task, job.params.metric, job.inputs.get(METRIC)), data.samples("test")
     test = Judged("test", samples, {comparison.target: data.targets("test")}, device)
     (statistic,) = statistics_of(job, model, test, [device.outputs.statistic], exact)
     np.savez(job.out / STATISTIC, **statistic)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
@@ -89,7 +89,8 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     stage = dataclasses.replace(STAGE, measures_host=profile.judge == "native")  # as evaluate's
     path = Path(config.gate.baseline.replace(TARGET, profile.name))
     params = BaselineParams(metric=asked_metric(task_for(config.data), config.gate))
-    step = Step("baseline", stage, params, {"package": path, "data": upstream.output("data")}, config.seed)
+    inputs: dict[str, Source] = {"package": path, "data": upstream.output("data"), **metric_file(config.gate)}
+    step = Step("baseline", stage, params, inputs, config.seed)
     offers = {"baseline": Output("baseline", BASELINE), "released": Output("baseline", STATISTIC)}
     return [Bound(step, Offers(offers))]
 
@@ -98,7 +99,7 @@ STAGE = Stage(
     name="baseline",
     version=1,
     params=BaselineParams,
-    inputs=("package", "data"),
+    inputs=("package", "data", METRIC),
     outputs=(BASELINE, STATISTIC),
     run=run,
     bind=bind,

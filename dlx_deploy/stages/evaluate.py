@@ -12,12 +12,12 @@ from functools import partial
 import msgspec
 
 from dlx_deploy.config import Config
-from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Source, Stage, Step
 from dlx_deploy.stages.support.parity import CHOSEN, kept_answers, parity_rows, write_answers
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
-from dlx_deploy.tasks.judging import asked_metric, comparison_by, judged_device
+from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, judged_device, metric_file
 from dlx_deploy.tasks.verification import REFERENCE
 
 __all__ = ["STAGE", "EvaluateParams", "answered", "evaluated"]
@@ -60,7 +60,7 @@ def run(job: Job[EvaluateParams]) -> Metrics:
     data = open_data(job.inputs["data"])
     task = task_of(data)
     dims, samples = input_dims(load(job.inputs["model"])), data.samples("test")
-    comparison = comparison_by(task, job.params.metric)
+    comparison = comparison_by(task, job.params.metric, job.inputs.get(METRIC))
     device = judged_device(task, data, (), dims, job.params.metric)
     rows = list(parity_rows(len(samples), job.params.parity_samples))
     chosen = np.zeros(len(samples), np.bool_)
@@ -96,7 +96,7 @@ def _bound(name: str, model: Output, config: Config, profile: Profile, upstream:
     if config.package.parity_samples:
         kept[answered(name)] = PARITY
     stage = dataclasses.replace(stage, outputs=tuple(kept.values()))
-    inputs = {"model": model, "data": upstream.output("data")}
+    inputs: dict[str, Source] = {"model": model, "data": upstream.output("data"), **metric_file(config.gate)}
     metric = asked_metric(task_for(config.data), config.gate)
     params = EvaluateParams(answers=reference, parity_samples=config.package.parity_samples, metric=metric)
     step = Step(f"evaluate-{name}", stage, params, inputs, config.seed)
@@ -107,7 +107,7 @@ STAGE = Stage(
     name="evaluate",
     version=3,
     params=EvaluateParams,
-    inputs=("model", "data"),
+    inputs=("model", "data", METRIC),
     outputs=(STATISTIC,),
     run=run,
     bind=bind,

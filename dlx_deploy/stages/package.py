@@ -23,6 +23,7 @@ from dlx_deploy.stages.support.tolerances import relative, share_of, tolerance_o
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import Task, task_of
 from dlx_deploy.tasks.judging import asked_metric, comparison_by, judged_device
+from dlx_deploy.tasks.user_file import without_folder
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy
 
 if TYPE_CHECKING:
@@ -227,7 +228,8 @@ answers = predictor.predict({task.inputs.noun})
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     """One step: what it packs is offered by all before it. Which candidate it ships shows when it runs."""
-    gate = msgspec.structs.replace(config.gate, baseline="")  # a user's path; what was found of it is in ``accuracy``
+    # A user's paths; what was found of them is in ``accuracy``.
+    gate = msgspec.structs.replace(config.gate, baseline="", metric=without_folder(config.gate.metric))
     params = PackageParams(
         **msgspec.structs.asdict(config.package), name=config.name, version=config.version, gate=gate
     )

@@ -53,7 +53,7 @@ from dlx_deploy.stages.support.restoring import MOST_SAMPLES, Looked, keep_graph
 from dlx_deploy.stages.support.validating import Validation
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for
-from dlx_deploy.tasks.judging import asked_metric
+from dlx_deploy.tasks.judging import METRIC, asked_metric, metric_file
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.quantization.quantize import QuantizationReport
@@ -316,6 +316,8 @@ def _bound(name: str, params: QuantizeParams, config: Config, upstream: Offers) 
         params = msgspec.structs.replace(params, plan="plan.json")  # its content is in the key, not its path
     if params.max_drop != "off" and reference != source:
         inputs["reference"] = reference
+    if params.metric:
+        inputs |= metric_file(config.gate)
     step = Step(name, STAGE, params, inputs, config.seed, notes=notes)
     files = {"layers": "layers.json", "sensitivity": "sensitivity.json", TRIED: TRIED}
     offers = Offers(
@@ -372,7 +374,7 @@ STAGE = Stage(
     version=9,
     params=QuantizeParams,
     inputs=(
-        *("onnx", "data", "plan", "reference", "float", "learned-record", "learned-model", "learned-plan"),
+        *("onnx", "data", "plan", "reference", "float", "learned-record", "learned-model", "learned-plan", METRIC),
         *(f"{PTQ}{name}" for name in _OUTPUTS),
     ),
     outputs=_OUTPUTS,

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import msgspec
 
 from dlx_deploy.errors import DataError
-from dlx_deploy.pipeline.stage import Job, Metrics, Output, Stage, Step
+from dlx_deploy.pipeline.stage import Job, Metrics, Source, Stage, Step
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_of
-from dlx_deploy.tasks.judging import comparison_by, judged_device
+from dlx_deploy.tasks.judging import METRIC, comparison_by, judged_device
 
 __all__ = ["STAGE", "STATISTIC", "ScoreParams", "scoring"]
 
@@ -47,7 +47,10 @@ def run(job: Job[ScoreParams]) -> Metrics:
             "or data.validation_fraction"
         )
     task, samples = task_of(data), data.samples("validation")
-    comparison, dims = comparison_by(task, job.params.metric), input_dims(load(job.inputs["model"]))
+    comparison, dims = (
+        comparison_by(task, job.params.metric, job.inputs.get(METRIC)),
+        input_dims(load(job.inputs["model"])),
+    )
     device = judged_device(task, data, (), dims, job.params.metric)
     judged = Judged("validation", samples, {comparison.target: data.targets("validation")}, device)
     exact = job.target.judge == "exact-qdq"
@@ -56,7 +59,7 @@ def run(job: Job[ScoreParams]) -> Metrics:
     return {f"validation_{comparison.name}": comparison.score(statistic), "validation_samples": float(len(samples))}
 
 
-def scoring(name: str, inputs: Mapping[str, Output], profile: Profile, seed: int, metric: str) -> Step:
+def scoring(name: str, inputs: Mapping[str, Source], profile: Profile, seed: int, metric: str) -> Step:
     """The step that scores the ``model`` among the ``inputs`` on the ``data``."""
     # A CPU's own INT8 kernels are part of what is judged; exact arithmetic is the same on every machine.
     stage = dataclasses.replace(STAGE, measures_host=profile.judge == "native")
@@ -67,7 +70,7 @@ STAGE = Stage(
     name="score",
     version=1,
     params=ScoreParams,
-    inputs=("model", "data"),
+    inputs=("model", "data", METRIC),
     outputs=(STATISTIC,),
     run=run,
     uses=("judge",),

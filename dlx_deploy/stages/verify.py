@@ -20,7 +20,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.quantization.trials import Sensitivity, read_sensitivity, written
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
-from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
+from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step
 from dlx_deploy.runtime.timing.latency import rounds_for
 from dlx_deploy.runtime.timing.sampling import NEAR_S
 from dlx_deploy.stages.evaluate import evaluated
@@ -33,7 +33,7 @@ from dlx_deploy.stages.support.regression import baseline_of, judge_regression
 from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read_latencies
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
-from dlx_deploy.tasks.judging import asked_metric, comparison_by
+from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, metric_file
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, Comparison, read_accuracy
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
-    comparison = comparison_by(task_of(data), job.params.metric)
+    comparison = comparison_by(task_of(data), job.params.metric, job.inputs.get(METRIC))
     statistics = {name: read_statistic(job.inputs[evaluated(name)]) for name in models}
     targets, shipped = data.targets("test"), _name_of(job.inputs["shipped"], models)
     released = {name: read_statistic(job.inputs[name]) for name in ("released",) if name in job.inputs}
@@ -151,7 +151,8 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
             "set 'after' of the stage that makes it to compile or to one before"
         )
     given = [name for name in (*STAGE.inputs[:2], *_OPTIONAL) if name not in _OPTIONAL or name in upstream.outputs]
-    own = {name: upstream.output(name) for name in (*map(evaluated, upstream.candidates), *given)}
+    own: dict[str, Source] = {n: upstream.output(n) for n in (*map(evaluated, upstream.candidates), *given)}
+    own |= metric_file(config.gate)
     if taken := own.keys() & upstream.candidates.keys():
         raise ValueError(f"a candidate is called {', '.join(taken)}, as an input of verify is; choose another name")
     stage = dataclasses.replace(STAGE, inputs=(*upstream.candidates, *own))

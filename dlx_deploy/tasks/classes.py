@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlx_deploy.config import DKD, HINTON, METHODS
@@ -56,6 +57,12 @@ class Classes:
         from dlx_deploy.tasks.class_metrics import CLASS_METRICS
 
         return CLASS_METRICS
+
+    def by_function(self, function: str, file: Path, name: str) -> Comparison:
+        """By labels and logits."""
+        from dlx_deploy.tasks.user_metric import UserComparison
+
+        return UserComparison(name=f"{name}:{function}", title=function, target="label", file=file)
 
     @property
     def metric(self) -> Metric:

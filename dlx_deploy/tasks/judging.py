@@ -3,39 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.tasks.task import Task
+from dlx_deploy.tasks.user_file import is_user_metric, split_metric, without_folder
 from dlx_deploy.tasks.verification import Comparison
 
 if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.runtime.tasks.task import Task as DeviceTask
 
-__all__ = ["asked_metric", "comparison_by", "judged_device", "validation_notes"]
+__all__ = ["METRIC", "asked_metric", "comparison_by", "judged_device", "metric_file", "validation_notes"]
+
+METRIC = "metric"
+"""The input of a step that is the file of a user's own metric."""
+
+
+@runtime_checkable
+class ByFunction(Protocol):
+    """What a task's answers have more where a function of the user's can judge them."""
+
+    def by_function(self, function: str, file: Path, name: str) -> Comparison:
+        """By the ``function`` in ``file``, which is called ``name`` whatever the file lies as."""
+        ...
 
 
 def asked_metric(task: Task, budgets: Gate) -> str:
-    """The metric as it enters keys: "" is the task's own, by whatever name."""
-    return "" if budgets.metric == task.answers.comparison.name else budgets.metric
+    """The metric as it enters keys: "" is the task's own, by whatever name; a user's is without its folder."""
+    return "" if budgets.metric == task.answers.comparison.name else without_folder(budgets.metric)
 
 
-def comparison_by(task: Task, metric: str) -> Comparison:
-    """How models of ``task`` are compared by ``metric``; "": by its own.
+def metric_file(budgets: Gate) -> dict[str, Path]:
+    """The file of a user's own metric, as an input of a step: what it says is in the key."""
+    return {METRIC: split_metric(budgets.metric)[0]} if is_user_metric(budgets.metric) else {}
+
+
+def comparison_by(task: Task, metric: str, file: Path | None = None) -> Comparison:
+    """How models of ``task`` are compared by ``metric``; "": by its own. ``file``: of a user's, if not as named.
 
     Raises:
         ConfigError: it has no such metric.
     """
+    if is_user_metric(metric) and isinstance(task.answers, ByFunction):
+        named, function = split_metric(metric)
+        return task.answers.by_function(function, file or named, named.name)
     own = task.answers.comparison
     others: Mapping[str, Comparison] = getattr(task.answers, "metrics", {})
     if metric in ("", own.name):
         return own
     if metric not in others:
         known = ", ".join(map(repr, (own.name, *others)))
-        raise ConfigError(f"gate.metric is {metric!r}; {task.name} has: {known}")
+        own_too = ", or a function of yours, 'FILE.py:FUNCTION'" if isinstance(task.answers, ByFunction) else ""
+        raise ConfigError(f"gate.metric is {metric!r}; {task.name} has: {known}{own_too}")
     return others[metric]
 
 

@@ -105,7 +105,11 @@ class Classes:
             InputError: there is no such metric.
         """
         from .class_metrics import MetricClasses
+        from .metric_names import is_user_metric_name
+        from .user_metric import UserClasses
 
+        if is_user_metric_name(judging.metric):
+            return UserClasses.of(self.labels, judging)
         return MetricClasses.of(self.labels, judging)
 
     def fields(self) -> Dict[str, object]:

@@ -1,0 +1,57 @@
+"""Classes whose build was judged by a function of the user's, which a package does not carry: it judges by nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn, Tuple
+
+from ..errors import InputError
+from .arrays import Arrays
+from .classes import LABEL, LOGITS, Classes
+from .judging import OWN, Judging, MetricVerification
+from .task import Budgets
+
+__all__ = ["UserClasses"]
+
+
+@dataclass(frozen=True)
+class UserClasses(Classes):
+    """As ``Classes``; a build judges their labels and logits, and nobody judges them here."""
+
+    judging: Judging = OWN
+
+    @classmethod
+    def of(cls, labels: Tuple[str, ...], judging: Judging) -> UserClasses:
+        """Of these ``labels``."""
+        return cls(labels, judging=judging)
+
+    def statistic(self, outputs: Arrays, targets: Arrays) -> Arrays:
+        """Labels, int32[n], and a model's logits, float32[n, K], with what ``Classes`` keep.
+
+        Raises:
+            PackageError: a logit is NaN or infinite.
+        """
+        return {**super().statistic(outputs, targets), LABEL: targets[LABEL], LOGITS: outputs[LOGITS]}
+
+    def recall(self, columns: Arrays, targets: Arrays) -> Arrays:
+        """Nothing: it is refused before the package answers to any sample.
+
+        Raises:
+            InputError: always.
+        """
+        self._refuse()
+
+    def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> MetricVerification:  # type: ignore[override]  # of another metric
+        """Nothing.
+
+        Raises:
+            InputError: always.
+        """
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise InputError(
+            f"this package was judged by {self.judging.metric}, a function of who built it, which packages do not "
+            "carry: verify cannot judge it, and judges by no other metric instead; the build's verdict is in its "
+            "manifest, and selftest compares its answers here with the builder's"
+        )

@@ -1,0 +1,123 @@
+"""A function of the user's that judges classes, as it is called: everything that it can get wrong is said.
+
+It gets labels int64[m], logits float32[m, K] and weights float64[m], and gives one number, 0..1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import numbers
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlx_deploy.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Labels = NDArray[np.int64]
+    Logits = NDArray[np.float32]
+    Values = NDArray[np.float64]
+
+__all__ = ["UserFunction"]
+
+_CHECKS = 3
+_SLACK = 1e-6
+"""By so much weights may round otherwise than repeated samples."""
+
+
+@dataclass(frozen=True)
+class UserFunction:
+    """``call`` as the user wrote it, called ``name`` in messages."""
+
+    name: str
+    call: Callable[..., object]
+
+    @classmethod
+    def loaded(cls, file: Path, function: str, name: str) -> UserFunction:
+        """From ``file``, which is run.
+
+        Raises:
+            ConfigError: it fails, or what is called so is no function.
+        """
+        try:
+            source = file.read_bytes()
+        except OSError as e:
+            raise ConfigError(f"gate.metric is {name!r}: its file cannot be read ({e.strerror}); put it back") from e
+        # Not through the import system, which would leave __pycache__ beside it and might read an old one.
+        module = types.ModuleType(f"dlx_user_metric_{hashlib.sha256(source).hexdigest()[:16]}")
+        module.__file__ = str(file)
+        sys.modules[module.__name__] = module  # dataclasses look their module up
+        try:
+            exec(compile(source, str(file), "exec"), module.__dict__)
+        except (Exception, SystemExit) as e:  # the user's code: whatever it raises
+            del sys.modules[module.__name__]
+            raise ConfigError(f"gate.metric is {name!r}: its file fails with {_told(e)}; mend it") from e
+        call = getattr(module, function, None)
+        if not callable(call):
+            raise ConfigError(f"gate.metric is {name!r}: {function} is a {type(call).__name__}; must be a function")
+        return cls(name, call)
+
+    def value(self, targets: Labels, answers: Logits, weights: Values) -> float:
+        """0..1, or NaN, of the samples that have a weight.
+
+        Raises:
+            ConfigError: it fails, or gives something else.
+        """
+        import numpy as np
+
+        drawn = weights > 0
+        given = (targets[drawn], answers[drawn], weights[drawn])
+        for array in given:
+            array.setflags(write=False)
+        try:
+            value = self.call(*given)
+        except (Exception, SystemExit) as e:  # the user's code: whatever it raises
+            raise self._wrong(
+                f"fails with {_told(e)}", "it gets targets int64[m], logits float32[m, K] and weights float64[m]"
+            ) from e
+        if isinstance(value, np.ndarray) and value.ndim == 0:
+            value = value[()]
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise self._wrong(f"gives a {type(value).__name__}", "must be one number")
+        found = float(value)
+        if np.isnan(found):
+            return found
+        if not -_SLACK <= found <= 1 + _SLACK:
+            raise self._wrong(f"gives {found:g}", "must be 0 to 1, higher is better: scale it, or turn it round")
+        return min(max(found, 0.0), 1.0)
+
+    def check_weights(self, targets: Labels, answers: Logits) -> None:
+        """That a sample of weight 2 counts as two samples, whatever order they come in.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        for _ in range(_CHECKS):
+            weights = rng.integers(1, 4, len(targets))
+            rows = rng.permutation(np.repeat(np.arange(len(targets)), weights))
+            weighed = self.value(targets, answers, weights.astype(np.float64))
+            repeated = self.value(targets[rows], answers[rows], np.ones(len(rows)))
+            if not np.isclose(weighed, repeated, rtol=0, atol=_SLACK, equal_nan=True):
+                raise self._wrong(
+                    f"gives {weighed:.9g} of samples with weights and {repeated:.9g} where the samples come as often "
+                    "as they weigh, in another order",
+                    "must be the same: it must use its weights (sample_weight) and neither order nor chance",
+                )
+
+    def _wrong(self, seen: str, rule: str) -> ConfigError:
+        return ConfigError(f"gate.metric is {self.name!r}: the function {seen}; {rule}")
+
+
+def _told(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    shown = "".join(c for c in text if c.isprintable())[:200]
+    return f"{type(error).__name__}: {shown}" if shown else type(error).__name__

@@ -1,0 +1,193 @@
+"""Classes by a function of the user's: ``metric(targets, answers, weights) -> number``, bounded by a paired bootstrap.
+
+It gets labels int64[m], logits float32[m, K] and weights float64[m], whole numbers from 1: how often each sample was
+drawn. What was not drawn it does not get. Higher is better, 0..1; NaN where it has no value.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlx_deploy.config import Gate
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.runtime.statistics.resampled import Bounds, Drops
+from dlx_deploy.tasks.gates import CONSTANT
+from dlx_deploy.tasks.resampled import ResampledComparison
+from dlx_deploy.tasks.user_file import FEWEST, check_file
+from dlx_deploy.tasks.user_function import UserFunction
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Evidence
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dlx_deploy.graph.samples import Arrays
+    from dlx_deploy.runtime.statistics.weighted import Score, Units
+
+    Labels = NDArray[np.int64]
+    Logits = NDArray[np.float32]
+    Values = NDArray[np.float64]
+
+__all__ = ["UserComparison"]
+
+MOST_S = 1800.0
+"""CPU seconds that the resamples of one model may take, by what one call took."""
+_ABOVE = 4
+"""Resamples that lie above a bound, at least."""
+
+
+@dataclass(frozen=True)
+class UserComparison(ResampledComparison):
+    """The statistic: labels int64[n] and logits float32[n, K] (``runtime.tasks.user_metric``). ``file``: where the
+    function ``title`` is.
+
+    Evidence has ``constant`` too, of the teacher: how many logits there are is known of answers alone.
+    """
+
+    file: Path = Path()
+
+    def check(self, budgets: Gate) -> None:
+        """What others that are resampled are held to, the file, and whether its resamples tell such a bound."""
+        super().check(budgets)
+        count = check_file(self.file, self.title)
+        if count * (1 - budgets.confidence) < _ABOVE - 1e-6:
+            raise ConfigError(
+                f"gate.confidence is {budgets.confidence:g}, and RESAMPLES in {self.file} is {count}: a bound needs "
+                f"{_ABOVE} of them above it; raise RESAMPLES, or set gate.confidence = {1 - _ABOVE / count:g} or less"
+            )
+
+    def score(self, statistic: Arrays) -> float:
+        """What the function gives."""
+        from dlx_deploy.runtime.statistics.weighted import weighted_value
+
+        scores, units = self._read([statistic])
+        self._refuse_none(scores[0], units)
+        return weighted_value(scores[0], units)
+
+    def bounds(self, statistic: Arrays) -> Bounds:
+        """Of what the function gives."""
+        from dlx_deploy.runtime.statistics.weighted import weighted_bounds
+
+        scores, units = self._read([statistic])
+        return weighted_bounds(scores[0], units, self._resamples(scores[0], units))[1]
+
+    def drops(self, teacher: Arrays, model: Arrays) -> Drops:
+        """Of what the function gives."""
+        from dlx_deploy.runtime.statistics.weighted import weighted_drops
+
+        (first, second), units = self._read([teacher, model])
+        return weighted_drops((first, second), units, self._resamples(first, units))
+
+    def evidence(self, teacher: Arrays, model: Arrays) -> Evidence:
+        """Bounds of the score and of its drop, and of the teacher beside itself what one answer to everything gets."""
+        found = super().evidence(teacher, model)
+        return {**found, CONSTANT: self._constant(teacher)} if teacher is model else found
+
+    def facts(self, targets: Arrays) -> dict[str, float]:
+        """Nothing that targets alone tell."""
+        return {}
+
+    def judge(self, budgets: Gate, accuracy: Accuracy) -> list[GateResult]:
+        """As others, with the constant that is evidence here."""
+        return super().judge(budgets, _with_constant(accuracy))
+
+    def shipped_notes(self, budgets: Gate, accuracy: Accuracy) -> list[str]:
+        """As others, with the constant that is evidence here."""
+        return super().shipped_notes(budgets, _with_constant(accuracy))
+
+    def _constant(self, statistic: Arrays) -> float:
+        """The best of answers that are always the same class, one that samples have."""
+        import numpy as np
+
+        labels, logits = _parts(statistic)
+        function, ones, best = self._function(), np.ones(len(labels)), 0.0
+        for k in np.unique(labels):
+            value = function.value(labels, _sure(np.full(len(labels), k), logits.shape[1], 1.0), ones)
+            best = max(best, 0.0 if np.isnan(value) else value)
+        return best
+
+    def _read(self, statistics: Sequence[Arrays]) -> tuple[tuple[Score, ...], Units]:
+        """What the function makes of each model's statistic, once it has shown that it reads its weights."""
+        import numpy as np
+
+        from dlx_deploy.runtime.statistics.weighted import Units
+
+        labels, _ = _parts(statistics[0])
+        answers = [_parts(statistic)[1] for statistic in statistics]
+        there, counts = np.unique(labels, return_counts=True)
+        keys = [labels[i].tobytes() + b"".join(one[i].tobytes() for one in answers) for i in range(len(labels))]
+        units = Units.ordered(keys, np.arange(len(labels)), counts / max(len(labels), 1))
+        classes = answers[0].shape[1]
+        wrong = np.roll(there, -1) if len(there) > 1 else (there + 1) % classes
+        doubtless = max([1.0, *(float(np.abs(one).max(initial=0.0)) for one in answers)])
+        extras = _sure(np.concatenate([there, wrong]), classes, doubtless)
+        every = np.concatenate([labels, there, there])
+        function = self._function()
+        given = [np.concatenate([one, extras]) for one in answers]
+        function.check_weights(every, given[0])
+        return tuple(_score(function, every, one) for one in given), units
+
+    def _function(self) -> UserFunction:
+        return UserFunction.loaded(self.file, self.title, self.name)
+
+    def _resamples(self, score: Score, units: Units) -> int:
+        """As the file says.
+
+        Raises:
+            ConfigError: they would take too long.
+        """
+        count, started = check_file(self.file, self.title), time.process_time()
+        self._refuse_none(score, units)
+        seconds = 6 * count * (time.process_time() - started)  # bounds, and drops of two models, from either side
+        if seconds > MOST_S:
+            raise ConfigError(
+                f"gate.metric is {self.name!r}: by one call its {count} resamples take {seconds:.0f} s for each model, "
+                f"over {MOST_S:.0f} s; make the function faster, or write RESAMPLES = {FEWEST} (or more) in its file"
+            )
+        return count
+
+    def _refuse_none(self, score: Score, units: Units) -> None:
+        import numpy as np
+
+        if np.isnan(score(units.whole)[0]):
+            raise ConfigError(
+                f"gate.metric is {self.name!r}: the function gives NaN on these samples; must be a number"
+            )
+
+
+def _with_constant(accuracy: Accuracy) -> Accuracy:
+    import msgspec
+
+    constant = accuracy.row(REFERENCE).number(CONSTANT)
+    return msgspec.structs.replace(accuracy, facts={**accuracy.facts, CONSTANT: constant})
+
+
+def _parts(statistic: Arrays) -> tuple[Labels, Logits]:
+    import numpy as np
+
+    from dlx_deploy.runtime.tasks.classes import LABEL, LOGITS
+
+    return np.asarray(statistic[LABEL], np.int64), np.asarray(statistic[LOGITS], np.float32)
+
+
+def _sure(answers: Labels, classes: int, most: float) -> Logits:
+    """Logits float32[n, classes] of who has no doubt of its ``answers``: ``most`` for them and less for others."""
+    import numpy as np
+
+    logits = np.full((len(answers), classes), -most, np.float32)
+    logits[np.arange(len(answers)), answers] = most
+    return logits
+
+
+def _score(function: UserFunction, targets: Labels, answers: Logits) -> Score:
+    import numpy as np
+
+    def score(weights: Values) -> Values:
+        return np.array([function.value(targets, answers, row) for row in weights])
+
+    return score

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlx_deploy.config import Gate
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.graph.samples import Arrays
+from dlx_deploy.runtime.statistics.bootstrap import RESAMPLES
+from dlx_deploy.runtime.tasks.class_metrics import METRICS
+from dlx_deploy.tasks import find_task
+from dlx_deploy.tasks.judging import asked_metric, comparison_by, metric_file
+from dlx_deploy.tasks.user_file import MOST
+from dlx_deploy.tasks.verification import Comparison
+
+TASK = find_task("image-classification")
+BALANCED = """
+import numpy as np
+RESAMPLES = 400
+
+def own(targets, answers, weights):
+    right = answers.argmax(axis=1) == targets
+    return np.mean([np.average(right[targets == k], weights=weights[targets == k]) for k in np.unique(targets)])
+"""
+BODY = "import numpy as np\ndef own(targets, answers, weights):\n    "
+
+
+def statistic(seed: int, n: int = 60) -> Arrays:
+    rng = np.random.default_rng(seed)
+    labels = np.random.default_rng(9).integers(0, 3, n)
+    logits = rng.normal(size=(n, 3)).astype(np.float32)
+    logits[np.arange(n), labels] += 2
+    return {"label": labels, "logits": logits}
+
+
+def written(folder: Path, text: str) -> Comparison:
+    (folder / "mine.py").write_text(text, encoding="utf-8")
+    return comparison_by(TASK, f"{folder}/mine.py:own")
+
+
+def test_a_function_is_bounded_as_the_same_metric_of_ours(tmp_path: Path) -> None:
+    mine, teacher, model = written(tmp_path, BALANCED), statistic(1), statistic(2)
+    ours = METRICS["balanced_accuracy"]
+    given = [{"label": of["label"], "answer": of["logits"].argmax(axis=1).astype(np.int32)} for of in (teacher, model)]
+    assert mine.score(model) == pytest.approx(ours.value(given[1]), abs=1e-12)
+    found, drops = mine.evidence(teacher, model), ours.drops(given[0], given[1], 400)
+    assert isinstance(found["drop_uppers"], tuple)
+    assert found["drop_uppers"][45] == pytest.approx(drops.bounds.at(0.95)[1], abs=0.05)
+    assert mine.evidence(teacher, teacher)["constant"] == pytest.approx(1 / 3)
+    assert not list(tmp_path.glob("__pycache__"))
+
+
+def test_the_folder_is_in_no_key_and_the_file_in_all(tmp_path: Path) -> None:
+    budgets = Gate(metric=f"{tmp_path}/mine.py:own")
+    assert asked_metric(TASK, budgets) == "mine.py:own"
+    assert metric_file(budgets) == {"metric": tmp_path / "mine.py"}
+    assert metric_file(Gate(metric="macro_f1")) == {}
+    assert MOST == RESAMPLES
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return (answers.argmax(axis=1) == targets).mean()", r"gives .* weights and .* must use its weights"),
+        ("return float(answers[0, 0]) % 1", r"neither order nor chance"),
+        ("return 100 * weights.sum() / weights.sum()", r"gives 100; must be 0 to 1, higher is better"),
+        ("return float('inf')", r"gives inf; must be 0 to 1"),
+        ("return float('nan')", r"gives NaN on these samples; must be a number"),
+        ("return answers.argmax(axis=1) == targets", r"gives a ndarray; must be one number"),
+        ("return None", r"gives a NoneType; must be one number"),
+        ("return True", r"gives a bool; must be one number"),
+        ("raise KeyError('x')", r"fails with KeyError: 'x'; it gets targets int64\[m\]"),
+        ("raise SystemExit", r"fails with SystemExit; it gets"),
+        ("weights[0] = 3\n    return 0.5", r"fails with ValueError: assignment destination is read-only"),
+    ],
+)
+def test_what_a_function_does_wrong_is_said(tmp_path: Path, body: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"gate\.metric is 'mine\.py:own': the function {told}|{told}"):
+        written(tmp_path, BODY + body).score(statistic(1))
+
+
+@pytest.mark.parametrize(
+    ("text", "confidence", "told"),
+    [
+        ("def other(): ...", 0.95, r"mine\.py has no function 'own'; define it there"),
+        ("print(own)", 0.95, r"has no function 'own'"),
+        ("def own(:", 0.95, r"mine\.py is no Python \(invalid syntax"),
+        ("RESAMPLES = 5\nown = max", 0.95, r"RESAMPLES in .* is 5; must be a number written out, 400 to 4000"),
+        ("RESAMPLES = 20 * 20\nown = max", 0.95, r"is 20 \* 20; must be a number written out"),
+        ("RESAMPLES = 400\nown = max", 0.995, r"gate\.confidence is 0\.995, .* set gate\.confidence = 0\.99 or less"),
+    ],
+)
+def test_a_plan_reads_the_file_and_does_not_run_it(tmp_path: Path, text: str, confidence: float, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        written(tmp_path, text).check(Gate(confidence=confidence))
+    written(tmp_path, "raise OSError\nfrom a import own").check(Gate())
+
+
+def test_a_file_that_fails_or_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"its file fails with ZeroDivisionError: division by zero; mend it"):
+        written(tmp_path, "own = 1 / 0").score(statistic(1))
+    with pytest.raises(ConfigError, match=r"own is a int; must be a function"):
+        written(tmp_path, "own = 1").score(statistic(1))
+    with pytest.raises(ConfigError, match=r"none\.py cannot be read \(.*\); name a Python file"):
+        comparison_by(TASK, "none.py:own").check(Gate())
+    with pytest.raises(ConfigError, match=r"must be 'FILE\.py:FUNCTION'"):
+        comparison_by(TASK, "mine.py:1")
+    with pytest.raises(ConfigError, match=r"semantic-segmentation has: 'miou'$"):
+        comparison_by(find_task("semantic-segmentation"), "mine.py:own")
+
+
+def test_a_function_that_would_take_hours_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlx_deploy.tasks.user_metric.MOST_S", 0.0)
+    with pytest.raises(ConfigError, match=r"its 400 resamples take .* over 0 s; make the function faster"):
+        written(tmp_path, BALANCED).evidence(statistic(1), statistic(2))
