@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -31,9 +31,12 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``kind = "docstrings"``: first paragraphs of docstrings of numpy, scikit-learn and torch; which package is it?
     ``kind = "text"``: ``path/train.csv`` (columns text and label) or ``train.jsonl``, and likewise ``validation`` and
     ``test``; or one such file.
+    ``slices``: columns of an image list; the test samples of each value are judged by themselves.
     ``kind = "scenes"``: the digits on textured ground, with masks. ``kind = "maskfolder"``: ``path/train/images`` and
     ``path/train/masks`` (index PNGs), and likewise ``validation`` and ``test``.
     """
+
+    KEYED_WHERE_SET: ClassVar[tuple[str, ...]] = ("slices",)
 
     kind: str = "digits"
     path: str = ""
@@ -67,10 +70,14 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     root: str = ""
     classes: str = ""
     group_by: str = ""
+    slices: tuple[str, ...] = ()
     max_bad_fraction: Fraction = 0.0
     use: Literal["auto", "training", "evaluation"] = "auto"
 
     def __post_init__(self) -> None:
+        folded = [name.strip().lower() for name in self.slices]
+        if "" in folded or any("=" in name for name in folded) or len(set(folded)) < len(folded):
+            raise ValueError(f"slices is {list(self.slices)}; rule: names of columns, none twice, none with '='")
         if self.group_by:
             try:
                 re.compile(self.group_by)

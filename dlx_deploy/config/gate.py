@@ -38,6 +38,7 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``min_accuracy``: what is shipped must reach so much; 0: no floor, and then the teacher must be clearly better than
     one answer to everything, unless ``allow_chance``. ``max_flips``: the share of answers that may be others than the
     teacher's, right or wrong; 0: any. ``max_class_drop``: as ``max_drop``, of each class by itself; 0: no budget.
+    ``max_slice_drop``: of each slice of ``data.slices``; ``slices``: of single ones, by ``COLUMN=VALUE``.
     ``min_throughput``: samples a second, given ``throughput_batch`` at a time; ``max_memory_mib``: of the process that
     runs the package; ``max_size_mib``: of its file; ``max_energy_mj``: of one inference, beyond idle;
     ``max_cold_start_ms``: the median time of a fresh process to its first answer.
@@ -53,6 +54,8 @@ class Gate(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allow_chance: bool = False
     max_flips: Fraction = 0.0
     max_class_drop: Fraction = 0.0
+    max_slice_drop: Fraction = 0.0
+    slices: dict[str, Fraction] = field(default_factory=dict)
     baseline: str = ""
     max_regression: Fraction | Literal["max_drop"] = "max_drop"
     confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95

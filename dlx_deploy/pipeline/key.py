@@ -89,7 +89,7 @@ def key_document(
         stage=stage.name,
         version=stage.version,
         seed=seed,
-        params=_plain(params),
+        params=_keyed(params),
         inputs=dict(inputs),
         outputs=sorted(stage.outputs),
         tools={name: counted(version) for name, version in tool_versions(stage.tools).items()},
@@ -111,6 +111,16 @@ def differences(old: KeyDocument, new: KeyDocument) -> list[str]:
         if before.get(path, _ABSENT) != after.get(path, _ABSENT):
             phrases.append(f"{'.'.join(path)}: {_short(path, before)} → {_short(path, after)}")
     return phrases
+
+
+def _keyed(params: msgspec.Struct) -> Plain:
+    """What of ``params`` decides bytes. Those that a section names in ``KEYED_WHERE_SET`` came later than stores that
+    are still in use: at their defaults nothing is made otherwise, so keys stay what they were."""
+    plain, late = _plain(params), getattr(type(params), "KEYED_WHERE_SET", ())
+    for field in msgspec.structs.fields(params):
+        if field.name in late and getattr(params, field.name) == field.default:
+            del plain[field.encode_name]
+    return plain
 
 
 def _plain(value: msgspec.Struct | Mapping[str, object]) -> Plain:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from dlx_deploy.config import Config
+from dlx_deploy.report.slices import draw_slices
 from dlx_deploy.report.table import format_bytes, format_ms, format_table
 from dlx_deploy.runtime.statistics.flips import Flips
 from dlx_deploy.runtime.statistics.groups import Group, describe_worst
@@ -44,7 +45,8 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
 class Results(msgspec.Struct, frozen=True, kw_only=True):
     """What a verification says of each model. ``metric``: what scores are, ``metric_title``: for people.
 
-    ``classes``: what each class of the candidate lost and gained, where that is counted.
+    ``classes``: what each class of the candidate lost and gained, where that is counted, and ``slices``: each of
+    ``data.slices``.
     ``distillation``: what it gave, as a sentence; empty without a control.
     """
 
@@ -58,6 +60,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     latency_where: str
     rows: tuple[ResultRow, ...]
     classes: tuple[Group, ...] = ()
+    slices: tuple[Group, ...] = ()
     distillation: str = ""
 
     @property
@@ -83,6 +86,7 @@ def read_results(target: str, outputs: Mapping[str, Path], config: Config, packa
     return Results(
         distillation=gain.text if gain else "",
         classes=() if isinstance(accuracy.classes, msgspec.UnsetType) else accuracy.classes,
+        slices=() if isinstance(accuracy.slices, msgspec.UnsetType) else accuracy.slices,
         target=target,
         metric=accuracy.metric,
         metric_title=accuracy.title,
@@ -123,7 +127,8 @@ def _draw(results: Results) -> str:
         notes.append(f"Distillation: {results.distillation}.")
     if results.latency_kind != "measured":
         notes.append("The measured latency is pending until the board measures it: python PACKAGE bench")
-    return "\n".join([format_table(header, rows, right=(1, 2, 3, 4, 5, 6)), *notes])
+    drawn = [format_table(header, rows, right=(1, 2, 3, 4, 5, 6)), *notes]
+    return "\n".join([*drawn, *draw_slices(results.slices)])
 
 
 def _row(row: Row, drop: Drop, flips: Flips | None, timing: Timing, candidate: bool, packaged: bool) -> ResultRow:

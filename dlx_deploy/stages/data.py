@@ -12,10 +12,12 @@ from msgspec.structs import replace
 from dlx_deploy.config import Config, Data, Training
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.data.catalogue_checks import check_layout
+from dlx_deploy.nn.data.slices import SLICES, named, read_slices
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import check_keys, check_offered, kinds_with_a_path, prepare, task_for
 from dlx_deploy.tasks.judging import comparison_by
+from dlx_deploy.tasks.slices import check_slices, refuse_unknown
 
 __all__ = ["STAGE"]
 
@@ -37,16 +39,18 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     params = replace(config.data, path="", root="", classes=classes, tokenizer=tokenizer)
     task = task_for(config.data)
     files = task.files(config.data)
+    made = {"data": "data", **({"slices": SLICES} if config.data.slices else {})}
+    stage = dataclasses.replace(STAGE, inputs=tuple(files), tools=task.tools(config.data))
     step = Step(
         name="data",
-        stage=dataclasses.replace(STAGE, inputs=tuple(files), tools=task.tools(config.data)),
+        stage=dataclasses.replace(stage, outputs=tuple(made.values())),
         params=params,
         inputs=files,
         seed=config.seed,
-        gates=partial(refuse_large_batches, config),
+        gates=partial(refuse_data, config),
         notes=partial(notes, config),
     )
-    return [Bound(step, Offers(outputs={"data": Output("data", "data")}))]
+    return [Bound(step, Offers({offer: Output("data", file) for offer, file in made.items()}))]
 
 
 def check(setup: Setup[Data]) -> None:
@@ -68,6 +72,20 @@ def check(setup: Setup[Data]) -> None:
             "false, prune.enabled = false and qat.enabled = false, or leave data.use out"
         )
     task.inputs.check(data)
+    check_slices(data, setup.config.gate)
+
+
+def refuse_data(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> tuple[()]:
+    """Nothing, once the data are there, if they are what budgets and networks that will be trained ask for.
+
+    Raises:
+        DataError: a batch is larger than the training split; the section is named.
+        ConfigError: a budget is of a slice that the test split has not.
+    """
+    if config.gate.slices and SLICES in outputs:
+        columns = read_slices(outputs[SLICES])
+        refuse_unknown(config.gate, [named(name, value) for name, values in columns.items() for value in values])
+    return refuse_large_batches(config, outputs, metrics)
 
 
 def refuse_large_batches(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> tuple[()]:

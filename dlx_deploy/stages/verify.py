@@ -18,6 +18,7 @@ import msgspec
 from dlx_deploy.config import Config, Verify
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.quantization.trials import Sensitivity, read_sensitivity, written
+from dlx_deploy.nn.data.slices import read_slices
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step
@@ -34,7 +35,7 @@ from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
 from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, metric_file
-from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, Comparison, read_accuracy
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, BySlice, Comparison, read_accuracy
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["STAGE", "VerifyParams"]
 
 SENSITIVITY = "sensitivity.json"
-_OPTIONAL = ("sensitivity", "baseline", "released")
+_OPTIONAL = ("sensitivity", "baseline", "released", "slices")
 """Inputs that not every configuration makes."""
 
 
@@ -87,6 +88,9 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     classes: tuple[Group, ...] = ()
     if isinstance(comparison, ByClass):
         classes = comparison.by_class(statistics[REFERENCE], statistics[shipped], data.classes)
+    slices: tuple[Group, ...] = ()
+    if "slices" in job.inputs and isinstance(comparison, BySlice):
+        slices = comparison.by_slice(statistics[REFERENCE], statistics[shipped], read_slices(job.inputs["slices"]))
     return Accuracy(
         metric=comparison.name,
         title=comparison.title,
@@ -97,6 +101,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
         facts=comparison.facts({comparison.target: targets}),
         control=control_evidence(comparison, statistics),
         classes=classes or msgspec.UNSET,
+        slices=slices or msgspec.UNSET,
         baseline=baseline_of(comparison, job.inputs, released, statistics[shipped]),
     )
 

@@ -59,14 +59,20 @@ def flips_of(row: Row, samples: int) -> Flips | None:
 
 
 def refuse_counted(budgets: Gate, title: str) -> None:
-    """Nothing, unless there is a budget of changed answers or of classes, which those judged by ``title`` cannot have.
+    """Nothing, unless there is a budget of changed answers, of classes or of slices, which those judged by
+    ``title`` cannot have.
 
     Raises:
         ConfigError: there is.
     """
-    for key in ("max_flips", "max_class_drop"):
+    for key in ("max_flips", "max_class_drop", "max_slice_drop"):
         if budget := getattr(budgets, key):
             raise ConfigError(
                 f"gate.{key} is {budget:g}; rule: with answers that are one class each, and here they are judged by "
                 f"{title}; set it to 0"
             )
+    if any(budgets.slices.values()):
+        raise ConfigError(
+            f"gate.slices has {next(iter(budgets.slices))!r}; rule: with answers that are one class each, and here "
+            f"they are judged by {title}; leave it out"
+        )

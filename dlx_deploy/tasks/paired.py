@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from dlx_deploy.runtime.statistics.groups import Group
 from dlx_deploy.tasks.flips import CHANGED, judge_classes, judge_flipped
 from dlx_deploy.tasks.paired_gates import LARGEST, counts, judge_accuracy, judge_chance, judge_floor
 from dlx_deploy.tasks.paired_notes import shipped_notes, split_notes, teacher_notes
+from dlx_deploy.tasks.slices import asked_slices, judge_slices
 from dlx_deploy.tasks.verification import Accuracy, Drop, Evidence, Row
 
 if TYPE_CHECKING:
@@ -63,6 +64,19 @@ class Paired:
 
         return by_class(teacher, model, labels) if LABEL in model else ()
 
+    def by_slice(self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]]) -> tuple[Group, ...]:
+        """Of the samples of each value of each column, by their names."""
+        import numpy as np
+
+        from dlx_deploy.runtime.tasks.classes import by_group
+
+        found: list[Group] = []
+        for column, values in columns.items():
+            names, number = np.unique(np.array(values, np.str_), return_inverse=True)
+            called = [f"{column}={name}" for name in names.tolist()]
+            found += by_group(_right(teacher), _right(model), number, called)
+        return tuple(found)
+
     def facts(self, targets: Arrays) -> dict[str, float]:
         """The share of the most frequent label."""
         import numpy as np
@@ -81,6 +95,8 @@ class Paired:
             results.append(judge_flipped(budgets, accuracy))
         if budgets.max_class_drop:
             results.append(judge_classes(budgets, accuracy))
+        if asked_slices(budgets):
+            results.append(judge_slices(budgets, accuracy))
         return results
 
     def drop(self, row: Row, accuracy: Accuracy, confidence: float) -> Drop:

@@ -29,6 +29,7 @@ __all__ = [
     "Accuracy",
     "Baseline",
     "ByClass",
+    "BySlice",
     "Comparison",
     "Control",
     "Drop",
@@ -91,7 +92,8 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
     ``metric``: what scores are, as metrics are called (``top1``), and ``title``: for people. ``judge``: how the graphs
     were run. ``facts``: what the task knows of the targets, by name. ``classes``: what each class of the shipped model
-    has lost and gained, where answers are counted by class. ``baseline``: the package that was released before.
+    has lost and gained, where answers are counted by class, and ``slices``: each slice that is asked for.
+    ``baseline``: the package that was released before.
     """
 
     metric: str
@@ -103,6 +105,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, float] = {}
     control: Control | msgspec.UnsetType = msgspec.UNSET
     classes: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
+    slices: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
     baseline: Baseline | msgspec.UnsetType = msgspec.UNSET
     schema: int = SCHEMA
 
@@ -193,4 +196,13 @@ class ByClass(Protocol):
 
     def by_class(self, teacher: Arrays, model: Arrays, labels: Sequence[str]) -> tuple[Group, ...]:
         """What each class, in the order of ``labels``, has lost and gained; nothing where it is not kept."""
+        ...
+
+
+@runtime_checkable
+class BySlice(Protocol):
+    """What a ``Comparison`` has more where answers are counted by any groups of samples."""
+
+    def by_slice(self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]]) -> tuple[Group, ...]:
+        """What each slice, ``COLUMN=VALUE``, has lost and gained; ``columns``: what each sample has in each."""
         ...

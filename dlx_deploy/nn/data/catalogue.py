@@ -38,11 +38,13 @@ NEEDED = {
 
 
 class Sample(NamedTuple):
-    """An image: its name relative to the catalogue's root, its class ("": none is known) and its group ("": none)."""
+    """An image: its name relative to the catalogue's root, its class ("": none is known), its group ("": none) and what
+    it has in the columns of ``data.slices``."""
 
     name: str
     label: str
     group: str = ""
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,10 +186,10 @@ def _of_folders(root: Path) -> Catalogue:
 
 
 def _of_list(config: Data) -> Catalogue:
-    rows = _rows(Path(config.path))
+    rows = _rows(Path(config.path), config.slices)
     samples: dict[str, list[Sample]] = {}
     for row in rows:
-        samples.setdefault(row.split or ALL, []).append(Sample(row.name, row.label, row.group))
+        samples.setdefault(row.split or ALL, []).append(Sample(row.name, row.label, row.group, row.slices))
     labels = {split: {s.label for s in of if s.label} for split, of in samples.items() if split != CALIBRATION}
     if pair := alike(name for names in labels.values() for name in names):
         raise DataError(
@@ -217,19 +219,19 @@ def listed_names(path: str, root: Path) -> list[str]:
     return sorted(row.name for row in _rows(Path(path)) if os.path.isfile(os.path.join(root, row.name)))
 
 
-def _rows(path: Path) -> Sequence[ListedImage]:
+def _rows(path: Path, slices: tuple[str, ...] = ()) -> Sequence[ListedImage]:
     try:
         status = os.stat(path)
     except OSError as e:
         raise DataError(f"data.path: {path}: no such list of images; a .csv or .jsonl file with path and label") from e
-    return _read(str(path), status.st_size, status.st_mtime_ns)
+    return _read(str(path), status.st_size, status.st_mtime_ns, slices)
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: str, size: int, changed: int) -> Sequence[ListedImage]:
+def _read(path: str, size: int, changed: int, slices: tuple[str, ...]) -> Sequence[ListedImage]:
     """A list, which a build looks at more than once: for its files, its classes and its splits."""
     try:
-        return tuple(read_list(path))
+        return tuple(read_list(path, slices))
     except InputError as e:
         raise DataError(f"data.path: {e}") from e
 

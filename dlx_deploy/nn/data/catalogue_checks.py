@@ -37,12 +37,14 @@ def check_layout(data: Data) -> None:
     Raises:
         ConfigError: names the key.
     """
-    own = {"root": (LIST,), **dict.fromkeys(("classes", "group_by", "max_bad_fraction", "use"), LAYOUTS)}
+    layouts = dict.fromkeys(("classes", "group_by", "max_bad_fraction", "use"), LAYOUTS)
+    own = {**dict.fromkeys(("root", "slices"), (LIST,)), **layouts}
     for key, kinds in own.items():
         value = getattr(data, key)
         if value != getattr(Data(), key) and data.kind not in kinds:
+            shown = list(value) if isinstance(value, tuple) else repr(value)
             raise ConfigError(
-                f"data.{key} is {value!r}, and data.kind is {data.kind!r}; only {', '.join(map(repr, kinds))} "
+                f"data.{key} is {shown}, and data.kind is {data.kind!r}; only {', '.join(map(repr, kinds))} "
                 f"{'have' if len(kinds) > 1 else 'has'} it: leave it out"
             )
 
@@ -143,7 +145,7 @@ def _refuse_shared_groups(catalogue: Catalogue, config: Data) -> None:
     origin: dict[str, tuple[str, str]] = {}
     shared: list[tuple[str, str, str]] = []
     for split in ("train", "validation", "test"):
-        for name, _, group in catalogue.samples.get(split, ()):
+        for name, _, group, _ in catalogue.samples.get(split, ()):
             if group:
                 first = origin.setdefault(group, (split, name))
                 shared += [(group, first[1], name)] if first[0] != split else []

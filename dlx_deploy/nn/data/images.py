@@ -42,6 +42,7 @@ class ImageSource:
     ``fill`` may give back which rows of ``into`` could not be read: they are left out, counted and listed.
     ``framing``: how pictures become pixels, where they are files. ``make_header``: what ``dataset.json`` is made by, of
     what it says of images. ``groups``: split → int64[N]; splits that are drawn share none.
+    ``slices``: split → what each image has in the columns of ``data.slices``.
     ``read``: opens an image as it came.
     """
 
@@ -58,6 +59,7 @@ class ImageSource:
     counts: Mapping[str, float] = field(default_factory=dict)
     make_header: Callable[..., ImageHeader] = ImageHeader
     groups: Mapping[str, Labels] = field(default_factory=dict)
+    slices: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     read: Callable[[str, int], BinaryIO] | None = None
 
     def __post_init__(self) -> None:
@@ -243,6 +245,7 @@ def _laid_out(config: Data, progress: Progress) -> ImageSource:
         framing=framing,
         counts={"files_left_out": float(len(catalogue.left_out))},
         groups=group_numbers(catalogue),
+        slices={split: [sample.slices for sample in of] for split, of in catalogue.samples.items()},
         read=read,
     )
 

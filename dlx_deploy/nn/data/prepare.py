@@ -9,6 +9,7 @@ from typing import Protocol
 from dlx_deploy.config import Data
 from dlx_deploy.nn.data.dataset import Header, write_header
 from dlx_deploy.nn.data.drawing import Drawable, draw_calibration, draw_splits
+from dlx_deploy.nn.data.slices import SLICES, write_slices
 from dlx_deploy.nn.data.splits import Indices, Part
 
 __all__ = ["DataSource", "prepare"]
@@ -20,7 +21,8 @@ class DataSource(Drawable, Protocol):
     """Labelled samples, by the split that they come in: ``train``, and maybe ``validation``, ``test`` and others of
     ``calibration``; or without ``train``, where nothing is trained.
 
-    Where it also has ``groups``, split → int64[N], no two splits that are drawn share a group.
+    Where it also has ``groups``, split → int64[N], no two splits that are drawn share a group. ``slices``:
+    split → what each sample has in the columns of ``data.slices``.
     """
 
     @property
@@ -50,6 +52,8 @@ class DataSource(Drawable, Protocol):
 def prepare(source: DataSource, config: Data, out: Path, seed: int) -> dict[str, float]:
     """Write what ``source`` gives into the folder ``out``, split as ``config`` says; gives back its counts.
 
+    Slices of the test split, where some are asked for, are written beside ``out``.
+
     Raises:
         DataError: the images or texts, their files or the splits cannot be used.
         EnvironmentMissing: a library that reads them is not installed.
@@ -67,6 +71,10 @@ def prepare(source: DataSource, config: Data, out: Path, seed: int) -> dict[str,
     parts = {"train": train, **parts}
     for name, part in parts.items():
         source.write_targets(out, name, part)
+    if config.slices:
+        test = parts["test"]
+        rows = getattr(source, "slices")[test.origin]  # noqa: B009  # not every source has them
+        write_slices(out.with_name(SLICES), config.slices, [rows[i] for i in test.positions])
     counts = {name: len(part.positions) for name, part in parts.items()}
     write_header(out, source.header(out, counts))
     sizes = {f"{name}_{source.noun}": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}

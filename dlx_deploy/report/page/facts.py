@@ -84,6 +84,8 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
     latency_kind: str
     latency_where: str
     candidates: tuple[Candidate, ...]
+    slices: tuple[tuple[str, ...], ...] = ()
+    """Rows under ``report.slices.HEADER``."""
     distillation: str = ""
     """What it gave, as a sentence; empty without a control."""
 

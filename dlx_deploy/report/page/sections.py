@@ -13,6 +13,7 @@ from dlx_deploy.report.page.figures import curves, latencies, spent, waterfall
 from dlx_deploy.report.page.parts import Page, Section, Table
 from dlx_deploy.report.page.report import WORDS, BuildReport, candidate_rows, figure_of, number_of
 from dlx_deploy.report.page.weight_sections import layer_section, quantization_section
+from dlx_deploy.report.slices import HEADER
 from dlx_deploy.report.table import format_bytes, format_mib, format_ms, format_seconds
 
 __all__ = ["page_of"]
@@ -79,7 +80,16 @@ def _stages(report: BuildReport) -> Section | None:
         caption="What each stage gave, beside the model that it was made from",
     )
     table = Table(header, rows, right=range(1, len(header)), marked=marked, caption="Every model")
-    return Section("stages", "What each stage gave", text, figures=[waterfall(models, table)], tables=[steps])
+    return Section(
+        "stages", "What each stage gave", text, figures=[waterfall(models, table)], tables=[steps, *_slices(models)]
+    )
+
+
+def _slices(models: Models) -> list[Table]:
+    if not models.slices:
+        return []
+    caption = "What each slice of the test split has lost and gained, of the model that compile chose"
+    return [Table(HEADER, models.slices, right=range(1, len(HEADER)), caption=caption)]
 
 
 def _gains(models: Models) -> Iterator[list[str]]:

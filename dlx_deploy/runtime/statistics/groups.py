@@ -20,7 +20,7 @@ from ..words import line, points
 from .drops import Decision, drop_lower_bound, drop_upper_bound, non_inferiority
 from .floors import accuracy_upper_bound, fewest_samples
 
-__all__ = ["Group", "GroupVerdict", "GroupsVerdict", "describe_worst", "judge_groups", "table_of"]
+__all__ = ["Group", "GroupVerdict", "GroupsVerdict", "by_drop", "describe_worst", "judge_groups", "table_of"]
 
 NAMED, LISTED = 3, 1000
 """Groups that a sentence names, and that a table holds."""
@@ -138,17 +138,18 @@ def judge_groups(groups: Sequence[Group], limits: Sequence[float], noun: str, co
 
 def table_of(groups: Sequence[Group]) -> Dict[str, object]:
     """``groups`` as JSON-ready values, the ``LISTED`` worst first, and how many are left out."""
-    listed = [asdict(group) for group in _by_drop(groups)[:LISTED]]
+    listed = [asdict(group) for group in by_drop(groups)[:LISTED]]
     return {"groups": listed, "left_out": len(groups) - len(listed)}
 
 
 def describe_worst(groups: Sequence[Group], noun: str) -> Optional[str]:
     """The groups that drop most, for people; ``None`` where none drops."""
-    worst = [group.describe() for group in _by_drop(groups) if group.drop > 0]
+    worst = [group.describe() for group in by_drop(groups) if group.drop > 0]
     return f"{noun} that drop: {_first(worst)}; of {len(groups)}" if worst else None
 
 
-def _by_drop(groups: Sequence[Group]) -> List[Group]:
+def by_drop(groups: Sequence[Group]) -> List[Group]:
+    """``groups``, the largest drop first."""
     return sorted(groups, key=lambda group: (-group.drop, -group.lost, group.name))
 
 

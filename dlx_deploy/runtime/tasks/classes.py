@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..package.fields import Fields
     from .judging import Judging
 
-__all__ = ["ANSWER", "LABEL", "LOGITS", "TEACHER", "Classes", "Verification", "by_class", "read_labels"]
+__all__ = ["ANSWER", "LABEL", "LOGITS", "TEACHER", "Classes", "Verification", "by_class", "by_group", "read_labels"]
 
 LOGITS = "logits"
 LABEL, TEACHER = "label", "teacher"  # columns: the right class, and the teacher's first
@@ -245,10 +245,15 @@ def _statistic(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> Arrays:
 
 def by_class(teacher: Arrays, package: Arrays, labels: Sequence[str]) -> Tuple[Group, ...]:
     """What each class has lost and gained, by the statistics of two models on the same samples."""
-    by_teacher, right, label = teacher[RIGHT], package[RIGHT], package[LABEL]
-    kinds = (label >= 0, by_teacher, right, by_teacher & ~right, right & ~by_teacher)
-    counts = [np.bincount(label[kind], minlength=len(labels)).tolist() for kind in kinds]
-    return tuple(Group(name, *(of[k] for of in counts)) for k, name in enumerate(labels))
+    return by_group(teacher[RIGHT], package[RIGHT], package[LABEL], labels)
+
+
+def by_group(teacher: np.ndarray, package: np.ndarray, group: np.ndarray, names: Sequence[str]) -> Tuple[Group, ...]:
+    """What each group of samples has lost and gained. ``teacher``, ``package``: bool[N], right or wrong; ``group``:
+    int[N], its number among ``names``, under 0 for none."""
+    kinds = (group >= 0, teacher, package, teacher & ~package, package & ~teacher)
+    counts = [np.bincount(group[kind], minlength=len(names)).tolist() for kind in kinds]
+    return tuple(Group(name, *(of[k] for of in counts)) for k, name in enumerate(names))
 
 
 def read_labels(field: Fields) -> Tuple[str, ...]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import InputError
 from ..files import PathLike
 from .folders import SPLITS, SUFFIXES
-from .tables import Cells, Columns, label_of, read_rows, string_of
+from .tables import Cells, Columns, label_of, read_rows, slice_of, string_of
 
 __all__ = ["CALIBRATION", "ListedImage", "names_images", "read_list"]
 
@@ -34,34 +34,36 @@ _EITHER = Columns({"path": _COLUMNS.names["path"], "text": ("text",)}, (), "samp
 
 class ListedImage(NamedTuple):
     """A row: the image's name relative to the list's root, with ``/``; its label ("": none, of calibration), split and
-    group ("" where there is no such column)."""
+    group ("" where there is no such column), and what it has in the columns that are slices."""
 
     name: str
     label: str
     split: str
     group: str
+    slices: Tuple[str, ...] = ()
 
 
-def read_list(path: PathLike) -> List[ListedImage]:
-    """The rows of a list with columns ``path`` and ``label``, maybe ``split`` and ``group``; others do not matter.
+def read_list(path: PathLike, slices: Sequence[str] = ()) -> List[ListedImage]:
+    """The rows of a list with columns ``path`` and ``label``, maybe ``split`` and ``group``; of others ``slices``.
 
-    Only images of the split ``calibration`` may come without a label.
+    Only images of the split ``calibration`` may come without a label, and those that are not judged without slices.
 
     Raises:
         InputError: as ``tables.read_rows``; a path that is empty, absolute, leads out of the folder or is no image's
-            by its suffix; an image that comes twice; a label, split or group that is missing or unknown.
+            by its suffix; an image that comes twice; a label, split, group or slice that is missing or unknown.
     """
     list_name = os.fspath(path)
     rows: List[ListedImage] = []
     lines: Dict[str, int] = {}
-    for line, cells in read_rows(path, _COLUMNS):
+    for line, cells in read_rows(path, _with_slices(slices)):
         where = f"{list_name}, line {line}"
         name, split = _name(cells, where), _split(cells, where)
         label = "" if split == CALIBRATION and not cells.get("label") else label_of(cells, where, "image")
         first = lines.setdefault(name, line)
         if first != line:
             raise InputError(f"{where}: {name!r} is in line {first} already; an image is in one row: remove the other")
-        row = ListedImage(name, label, split, _optional(cells, "group", where) or "")
+        group = _optional(cells, "group", where) or ""
+        row = ListedImage(name, label, split, group, _slices(cells, slices, split, where))
         _refuse_halves(row, where)
         rows.append(row)
     if not rows:
@@ -69,9 +71,30 @@ def read_list(path: PathLike) -> List[ListedImage]:
     return rows
 
 
+def _with_slices(slices: Sequence[str]) -> Columns:
+    """The columns of a list, and those called ``slices``, in any case."""
+    names = {_slice(name): (name.strip().lower(),) for name in slices}
+    return Columns({**_COLUMNS.names, **names}, _COLUMNS.needed, _COLUMNS.noun)
+
+
+def _slice(name: str) -> str:
+    """The key of a column that is a slice: not that of ``label`` or ``group``, which may be sliced by too."""
+    return f"slice {name}"
+
+
+def _slices(cells: Cells, slices: Sequence[str], split: str, where: str) -> Tuple[str, ...]:
+    """What a row has in the columns ``slices``; "" where it has nothing, and is of no split that is judged."""
+    judged = split in ("", "test")
+    found = []
+    for name in slices:
+        key = _slice(name)
+        found.append(slice_of(cells, key, name, where) if judged or key not in cells or cells[key] else "")
+    return tuple(found)
+
+
 def _refuse_halves(row: ListedImage, where: str) -> None:
     """JSON can write ``\\ud83d`` without its other half, which no file can hold."""
-    for text in row:
+    for text in (*row[:4], *row.slices):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as e:

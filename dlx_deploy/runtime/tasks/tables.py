@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import difflib
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from ..filenames import CSV, JSONL
 from ..files import PathLike, open_file, reason
 from .labels import composed
 
-__all__ = ["Cells", "Columns", "label_of", "read_rows", "string_of"]
+__all__ = ["Cells", "Columns", "label_of", "read_rows", "slice_of", "string_of"]
 
 Cells = Dict[str, object]
 """Column → what a row has there, ``None`` where it ends before; under "" the names of all columns, for messages."""
@@ -118,6 +119,31 @@ def label_of(row: Cells, where: str, noun: str) -> str:
             "the class otherwise"
         )
     return label
+
+
+def slice_of(row: Cells, key: str, name: str, where: str) -> str:
+    """The value of ``row`` in the column ``name``, which is there by ``key``: one line, without the spaces around it.
+
+    Raises:
+        InputError: there is no such column, or no value, what stands for a missing one, or something else.
+    """
+    if key not in row:
+        header = str(row[""]).split(", ")
+        near = difflib.get_close_matches(name.lower(), [cell.lower() for cell in header], n=1, cutoff=0.5)
+        raise InputError(f"{where}: has no column {name!r}; " + (f"nearest: {near[0]!r}" if near else f"has {row['']}"))
+    value = row[key]
+    if isinstance(value, (list, dict)):
+        raise InputError(f"{where}: the column {name!r} is {_kind(value)}; must be a string or a number")
+    text = "" if value is None else composed(str(value)).strip()
+    if not text:
+        raise InputError(
+            f"{where}: the column {name!r} is empty; a sample that may be judged is of a slice: fill it in"
+        )
+    if any(unicodedata.category(c) == "Cc" for c in text):
+        raise InputError(f"{where}: the column {name!r} is {text[:40]!a}, which holds a control character; remove it")
+    if text.lower() in MISSING or text in _MISSING_EXACTLY:
+        raise InputError(f"{where}: the column {name!r} is {text!r}, which stands for a missing one; fill it in")
+    return text
 
 
 def _csv_rows(stream: TextIO, name: str, columns: Columns) -> Iterator[Tuple[int, Cells]]:

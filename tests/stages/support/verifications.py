@@ -30,6 +30,7 @@ def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) 
         )
 
     classes, baseline = timing.pop("classes", msgspec.UNSET), timing.pop("baseline", msgspec.UNSET)
+    slices = timing.pop("slices", msgspec.UNSET)
     rows = (row("teacher", 0, 0), row("quantized", b, c))
     facts = {"largest_class": largest / n} if largest else {}
     accuracy = Accuracy(
@@ -41,6 +42,7 @@ def outputs(folder: Path, b: int = 2, c: int = 1, n: int = 1000, **timing: Any) 
         rows=rows,
         facts=facts,
         classes=classes,
+        slices=slices,
         baseline=baseline,
     )
     kind = timing.pop("kind", "measured")

@@ -1,0 +1,192 @@
+"""Slices of the test split: from a column of a list to counts, a table and budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlx_deploy.config import Config, Data, Gate
+from dlx_deploy.errors import ConfigError, DataError
+from dlx_deploy.nn.data.slices import SLICES, read_slices
+from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.pipeline.key import key_document
+from dlx_deploy.pipeline.stage import Offers
+from dlx_deploy.report.page.judged import models_of
+from dlx_deploy.report.results import read_results
+from dlx_deploy.runtime.statistics.groups import Group
+from dlx_deploy.stages import verify
+from dlx_deploy.stages.data import STAGE, bind, refuse_data
+from dlx_deploy.targets import load_target
+from dlx_deploy.tasks.paired import Paired
+
+from ..nn.data.layouts import picture, prepared, table
+from .support.planning import planned
+from .support.verifications import outputs
+
+DAY, NIGHT = Group("light=day", 600, 590, 590, 0, 0), Group("light=night", 400, 390, 350, 40, 0)
+SLICES_SEEN = (DAY, NIGHT, Group("camera=3", 1000, 980, 940, 40, 0))
+
+
+def listed(folder: Path, **more: Sequence[str]) -> Path:
+    """A list of 24 pictures of two classes, 8 of them to judge by, with other columns."""
+    names = [picture(folder / f"{i}.png").name for i in range(24)]
+    rows: list[dict[str, str]] = [
+        {"path": name, "label": "ab"[i % 2], "split": "train" if i < 16 else "test"} for i, name in enumerate(names)
+    ]
+    for column, values in more.items():
+        rows = [{**row, column: value} for row, value in zip(rows, values, strict=True)]
+    return table(folder / "list.csv", rows)
+
+
+def judge(budgets: Gate, folder: Path, **given: Any) -> Sequence[GateResult]:
+    return verify.judge(Config(gate=budgets), outputs(folder, **given), {})
+
+
+def test_each_test_sample_keeps_its_slices(tmp_path: Path) -> None:
+    """Rows that are not judged need none; a column is found in any case, and may be the label too."""
+    night = [""] * 16 + ["night", "day"] * 4
+    given = listed(tmp_path, Light=night, camera=[str(i) for i in range(24)])
+    data, _ = prepared(tmp_path / "out", given, slices=("light", "camera", "label"))
+    columns = read_slices(tmp_path / SLICES)
+    images = data.samples("test").arrays["images"]
+    of = {pixels_of(tmp_path / f"{i}.png"): i for i in range(24)}
+    numbers = [of[image.tobytes()] for image in images]
+    assert sorted(numbers) == list(range(16, 24))
+    assert list(columns) == ["light", "camera", "label"]
+    assert columns["camera"] == [str(i) for i in numbers]
+    assert columns["light"] == [night[i] for i in numbers]
+    assert columns["label"] == [data.classes[k] for k in data.targets("test")]
+
+
+def pixels_of(path: Path) -> bytes:
+    from dlx_deploy.runtime.tasks.framing import Framing
+    from dlx_deploy.runtime.tasks.images import load_image
+
+    return load_image(path, Framing(4, 4, 3)).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("light", "asked", "message"),
+    [
+        ("", "light", r"line 18: the column 'light' is empty; a sample that may be judged is of a slice"),
+        ("nan", "light", r"line 18: the column 'light' is 'nan', which stands for a missing one"),
+        ("a\x07", "light", r"line 18: the column 'light' is 'a\\x07', which holds a control character"),
+        ("day", "ligth", r"line 2: has no column 'ligth'; nearest: 'light'"),
+    ],
+)
+def test_samples_that_are_of_no_slice_are_refused(tmp_path: Path, light: str, asked: str, message: str) -> None:
+    given = listed(tmp_path, light=["day"] * 16 + [light] * 8)
+    with pytest.raises(DataError, match=message):
+        prepared(tmp_path / "out", given, slices=(asked,))
+
+
+def test_keys_and_data_stay_what_they_are_where_no_slices_are_asked_for(tmp_path: Path) -> None:
+    def key(data: Data) -> dict[str, object]:
+        return key_document(STAGE, data, {}, None, 0, {}).params
+
+    assert "slices" not in key(Data())
+    assert key(Data(slices=("light",))) == {**key(Data()), "slices": ["light"]}
+    assert "group_by" in key(Data())
+    given = listed(tmp_path, light=["day"] * 24)
+    for name, slices in (("plain", ()), ("sliced", ("light",))):
+        prepared(tmp_path / name / "out", given, slices=slices)
+    plain, sliced = ({p.name: p.read_bytes() for p in (tmp_path / n / "out").iterdir()} for n in ("plain", "sliced"))
+    assert plain == sliced
+    assert (tmp_path / "sliced" / SLICES).exists() > (tmp_path / "plain" / SLICES).exists()
+
+
+def test_the_table_is_an_output_of_its_own() -> None:
+    profile = load_target("jetson").profile
+    for slices, made in (((), ("data",)), (("light",), ("data", SLICES))):
+        (bound,) = bind(Config(data=Data(kind="imagelist", path="x.csv", height=4, slices=slices)), profile, Offers())
+        assert bound.step.stage.outputs == made
+
+
+def test_counts_by_slice() -> None:
+    paired = Paired("top1", "top-1", "label")
+    teacher, model = np.array([1, 1, 1, 0, 0], bool), np.array([1, 0, 0, 1, 0], bool)
+    columns = {"light": ["day", "day", "night", "night", "dusk"]}
+    found = paired.by_slice({"right": teacher}, {"right": model}, columns)
+    assert found == (
+        Group("light=day", 2, 2, 1, 1, 0),
+        Group("light=dusk", 1, 0, 0, 0, 0),
+        Group("light=night", 2, 1, 1, 1, 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("budgets", "verdict", "limit", "text"),
+    [
+        (Gate(max_slice_drop=0.2), "pass", 0.2, "all 3 slices keep to their budgets"),
+        (Gate(max_slice_drop=0.05), "fail", 0.05, "1 of 3 slices drop too far at 0.95 confidence (Holm, over 3)"),
+        (Gate(slices={"light=day": 0.05}), "pass", 0.05, "all 1 slices keep to their budgets"),
+        (Gate(max_slice_drop=0.05, slices={"light=night": 0.2}), "undecided", 0.05, "'camera=3' 4.00 points"),
+        (Gate(max_slice_drop=0.06, slices={"light=night": 0.0}), "pass", 0.06, "all 2 slices keep"),
+    ],
+)
+def test_slices_have_budgets_of_their_own(tmp_path: Path, budgets: Gate, verdict: str, limit: float, text: str) -> None:
+    results = judge(budgets, tmp_path, slices=SLICES_SEEN)
+    result = next(r for r in results if r.gate == "slice_drop")
+    assert (result.metric, result.verdict, result.limit) == ("slice_top1_drop", verdict, limit)
+    assert text in result.text
+    assert ("more samples of these slices, compress less, or raise their" in result.text) is (verdict != "pass")
+
+
+def test_slices_that_nobody_counted_are_undecided(tmp_path: Path) -> None:
+    _, result = judge(Gate(max_slice_drop=0.5), tmp_path)
+    assert (result.verdict, result.value) == ("undecided", None)
+    assert "answers are not counted by slice" in result.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["gate.max_slice_drop=0.1"], r"gate\.max_slice_drop is 0\.1, and data\.slices is \[\]; name the columns"),
+        (["gate.slices={night = 0.1}"], r"gate\.slices has 'night'; rule: COLUMN=VALUE"),
+        (
+            ['gate.slices={"a=1" = 0.1}'],
+            r"gate\.slices has 'a=1', and data\.slices no column 'a'; data\.slices is \[\]",
+        ),
+        (["data.slices=['a']"], r"data\.slices is \['a'\], and data\.kind is 'digits'; only 'imagelist' has it"),
+        (["data.slices=['a', 'A ']"], r"slices is \['a', 'A '\]; rule: names of columns, none twice, none with '='"),
+    ],
+)
+def test_what_a_plan_refuses(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, *overrides)
+
+
+def test_a_budget_of_a_slice_that_is_not_there_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / SLICES).write_text('{"light": ["day", "night"]}')
+    config = Config(data=Data(slices=("light",)), gate=Gate(slices={"light=nigth": 0.1}))
+    with pytest.raises(ConfigError, match=r"gate\.slices has 'light=nigth', .* nearest valid name: 'light=night'"):
+        refuse_data(config, {SLICES: tmp_path / SLICES}, {})
+    (tmp_path / SLICES).write_text("[]")
+    with pytest.raises(DataError, match=r"slices\.json: not a table of slices"):
+        refuse_data(config, {SLICES: tmp_path / SLICES}, {})
+
+
+def test_a_metric_without_single_answers_has_no_slices(tmp_path: Path) -> None:
+    given = ["data.kind=imagelist", f"data.path={listed(tmp_path, light=['x'] * 24)}", "data.height=4"]
+    given += ["data.slices=['light']", "gate.metric=macro_f1"]
+    with pytest.raises(ConfigError, match=r"gate\.slices has 'light=x'; rule: with answers that are one class each"):
+        planned(tmp_path, *given, 'gate.slices={"light=x" = 0.1}')
+    with pytest.raises(ConfigError, match=r"gate\.max_slice_drop is 0\.1; rule: with answers that are one class"):
+        planned(tmp_path, *given, "gate.max_slice_drop=0.1")
+
+
+def test_slices_are_a_table_without_a_budget(tmp_path: Path) -> None:
+    many = tuple(Group(f"camera={i}", 50, 50, 50, 0, 0) for i in range(20))
+    files = outputs(tmp_path, slices=(*SLICES_SEEN, *many))
+    results = read_results("jetson", files, Config())
+    assert results.slices[:3] == SLICES_SEEN
+    lines = results.text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("slice "))
+    assert lines[start + 2].split()[:3] == ["light=night", "400", "97.50"]
+    assert lines[-1] == "11 more slices, none of which drops further, are in --json."
+    assert models_of(Config(), files).slices[0][0] == "light=night"
+    assert "slice " not in read_results("jetson", outputs(tmp_path), Config()).text
