@@ -306,4 +306,4 @@ def test_every_stage_can_travel(store: Store) -> None:
         call, job = pickle.loads(task)  # noqa: S301
         assert (call, job.target.name) == (stage.run, "jetson-orin-nano-8gb")
     assert packed(lambda job: {}, None) is None
-    assert [name for name in STAGES if load_stage(name).times_host] == ["compile", "verify", "weigh"]
+    assert [name for name in STAGES if load_stage(name).times_host] == ["compile", "verify", "measure", "weigh"]
