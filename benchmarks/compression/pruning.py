@@ -56,9 +56,6 @@ SEEDS = (0, 1, 2)
 TIMED = 1_000
 VIEWS = Views(flip=True)
 FINE_TUNE: dict[str, Any] = {"batch_size": 128, "shift_px": 0, "flip": True, "alpha": 0.7}
-CHANNELS: dict[str, Any] = {**FINE_TUNE, "epochs": 2, "learning_rate": 0.05}
-ZEROS: dict[str, Any] = {**FINE_TUNE, "epochs": 1, "learning_rate": 0.02}
-UNSTRUCTURED: dict[str, Any] = {**ZEROS, "reconstruct": True, "sparsity": "unstructured"}
 
 
 class Variant(NamedTuple):
@@ -69,14 +66,21 @@ class Variant(NamedTuple):
 
 
 LONGER, SHORTER = "control of channels", "control of zeros"
-VARIANTS = {
-    LONGER: Variant({**CHANNELS, "reduce_macs": 0.0}),
-    "half the MACs": Variant({**CHANNELS, "reduce_macs": 0.5, "reconstruct": True}, LONGER),
-    SHORTER: Variant({**ZEROS, "reduce_macs": 0.0}),
-    "2:4": Variant({**ZEROS, "reduce_macs": 0.0, "reconstruct": True, "sparsity": "2:4"}, SHORTER),
-    "unstructured 50 %": Variant({**UNSTRUCTURED, "reduce_macs": 0.0}, SHORTER),
-    "unstructured 90 %": Variant({**UNSTRUCTURED, "reduce_macs": 0.0, "sparsity_ratio": 0.9}, SHORTER),
-}
+
+
+def variants_of(channels: dict[str, Any], zeros: dict[str, Any]) -> dict[str, Variant]:
+    """By name; controls before what is held against them."""
+    unstructured = {**zeros, "reduce_macs": 0.0, "reconstruct": True, "sparsity": "unstructured"}
+    return {
+        LONGER: Variant({**channels, "reduce_macs": 0.0}),
+        "half the MACs": Variant({**channels, "reduce_macs": 0.5, "reconstruct": True}, LONGER),
+        SHORTER: Variant({**zeros, "reduce_macs": 0.0}),
+        "2:4": Variant({**zeros, "reduce_macs": 0.0, "reconstruct": True, "sparsity": "2:4"}, SHORTER),
+        "unstructured 50 %": Variant(unstructured, SHORTER),
+        "unstructured 90 %": Variant({**unstructured, "sparsity_ratio": 0.9}, SHORTER),
+    }
+
+
 TIMES = ("half the MACs", "2:4", "unstructured 50 %")
 
 
@@ -124,7 +128,7 @@ def part(parts: Path, seed: int, name: str) -> Path:
     return parts / f"{seed}-{name.translate(str.maketrans(' ', '-', ':%'))}"
 
 
-def run_variant(name: str, folder: Path, parts: Path, seed: int, threads: int) -> Run:
+def run_variant(name: str, prune: dict[str, Any], folder: Path, parts: Path, seed: int) -> Run:
     """Of ``parts``, or made now and kept there: ``SEED-NAME.json``, and the network beside it."""
     kept = part(parts, seed, name).with_suffix(".json")
     if kept.exists():
@@ -134,11 +138,11 @@ def run_variant(name: str, folder: Path, parts: Path, seed: int, threads: int) -
         path.mkdir(parents=True, exist_ok=True)
     inputs = {"data": folder / "data", "model": folder / "model", "logits": folder / "logits.npy"}
     job = Job(
-        params=Prune(**VARIANTS[name].prune),
+        params=Prune(**prune),
         inputs=inputs,
         out=out,
         seed=seed,
-        threads=threads,
+        threads=1,
         checkpoints=checkpoints,
     )
     began = time.process_time()
@@ -193,11 +197,14 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--network", type=Path, default=Path("examples/cifar10/resnet20.py"))
     parser.add_argument("--train", type=int, default=12_000, help="training images, validation included")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--epochs", type=int, nargs=2, default=(2, 1), help="where channels go, where zeros come")
     parser.add_argument("--parts", type=Path, help="where runs are kept; default: nowhere")
     parser.add_argument("--no-run", action="store_true", help="the table of what is there")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
+    channels = {**FINE_TUNE, "epochs": asked.epochs[0], "learning_rate": 0.05}
+    zeros = {**FINE_TUNE, "epochs": asked.epochs[1], "learning_rate": 0.02}
+    variants = variants_of(channels, zeros)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         parts = asked.parts or folder / "parts"
@@ -207,16 +214,16 @@ def main() -> None:
                 Job(params=VIEWS, inputs={"data": folder / "data", "teacher": folder / "model"}, out=folder, threads=1)
             )
         as_it_came = right_answers(load_model(folder / "model")[0], data)
-        found: dict[str, list[Run]] = {name: [] for name in VARIANTS}
-        for seed, name in product(SEEDS, VARIANTS):
+        found: dict[str, list[Run]] = {name: [] for name in variants}
+        for seed, name in product(SEEDS, variants):
             there = part(parts, seed, name).with_suffix(".json").exists()
             if there or not asked.no_run:
-                found[name].append(run_variant(name, folder, parts, seed, asked.threads))
-        table: dict[str, Any] = {n: judged(runs, found[VARIANTS[n].control or n]) for n, runs in found.items() if runs}
+                found[name].append(run_variant(name, variants[name].prune, folder, parts, seed))
+        table: dict[str, Any] = {n: judged(runs, found[variants[n].control or n]) for n, runs in found.items() if runs}
         for name in set(TIMES) & table.keys():
-            control, variant = (part(parts, SEEDS[0], n) for n in (VARIANTS[name].control or name, name))
+            control, variant = (part(parts, SEEDS[0], n) for n in (variants[name].control or name, name))
             table[name]["speedup"] = speedup(control, variant, data, folder)
-    settings = {"channels": CHANNELS, "zeros": ZEROS, "train_images": asked.train, "test_images": len(as_it_came)}
+    settings = {"channels": channels, "zeros": zeros, "train_images": asked.train, "test_images": len(as_it_came)}
     finish({**settings, "as_it_came": round(100 * float(as_it_came.mean()), 2), "variants": table}, asked.json)
 
 
