@@ -120,7 +120,7 @@ def check(environment: Environment, case: Case) -> None:
     print(f"{environment.title}: {case.package.name}: logits within {tested['max_abs_diff']:.3g}")
     (row,) = (r for r in meta["accuracy"]["rows"] if r["model"] == meta["accuracy"]["shipped"])
     verified = ask(environment.python, case, "verify", "--data", str(case.data))
-    assert {"b": verified["b"], "c": verified["c"]} == row["evidence"]
+    assert {"b": verified["b"], "c": verified["c"], "changed": verified["flips"]["changed"]} == row["evidence"]
     assert verified["accuracy"] == row["score"]
     predictions_here = ask(environment.python, case, "predict", *case.inputs)["predictions"]
     expected = ask(sys.executable, case, "predict", *case.inputs)["predictions"]
