@@ -124,7 +124,9 @@ def _lines(made: Made, names: Sequence[str]) -> tuple[str, ...]:
     if asked.get("plan"):
         lines = ", ".join(f'{toml_value(name)}: {{"precision": "fp32"}}' for name in names)
         return (f'in the file that quantize.plan names, among its "layers": {lines}',)
-    patterns = [*asked.get("exclude", ()), *(glob.escape(name) for name in names)]
+    before = asked.get("exclude")
+    kept = [one for one in before if isinstance(one, str)] if isinstance(before, list) else []
+    patterns = [*kept, *(glob.escape(name) for name in names)]
     return ("[quantize]", f"exclude = {toml_value(list(dict.fromkeys(patterns)))}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Made", "Reference", "find_reference", "no_data", "open_made", "stored_data"]
 
 
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""What a package says of its making is believed only as far as it has the form of a SHA-256."""
+
+
 @dataclass(frozen=True)
 class Made:
     """A package and how it was made: the ``steps`` of its ``manifest.json``, none where it was made by other means."""
@@ -41,7 +46,8 @@ class Made:
 
     def inputs(self, step: str) -> Mapping[str, str]:
         """Name → SHA-256 of what ``step`` was given; nothing where there was no such step."""
-        return _table(_table(self.steps.get(step)).get("inputs"))
+        given = _table(_table(self.steps.get(step)).get("inputs"))
+        return {name: digest for name, digest in given.items() if isinstance(digest, str) and DIGEST.fullmatch(digest)}
 
     def parameters(self, step: str) -> JsonTable:
         """What ``step`` was asked for."""
@@ -156,7 +162,7 @@ def _candidates(made: Made) -> Iterator[str]:
 def _plan(made: Made, store: Store) -> QuantizationPlan | None:
     """The ``plan.json`` of the build, where the store has it and the package's graph was written by it."""
     key = str(_table(made.steps.get("quantize")).get("key", ""))
-    record = store.find(key) if key else None
+    record = store.find(key) if DIGEST.fullmatch(key) else None
     if not isinstance(record, Record) or "plan.json" not in record.outputs:
         return None
     written = record.outputs.get("model.onnx")

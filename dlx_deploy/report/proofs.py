@@ -150,7 +150,18 @@ def settled_gates(manifest: Manifest) -> tuple[GateResult, ...]:
     for gate in manifest.gates:
         by_boards = [_gate_of(gate.gate, board, one) for (board, metric), one in shown.items() if metric == gate.metric]
         gates += by_boards if gate.verdict == "pending" and by_boards else [gate]
-    return tuple(gates)
+    return (
+        *gates,
+        *(_wrong_answers(board, proof) for board, proof in manifest.proofs.items() if proof.accuracy != "pass"),
+    )
+
+
+def _wrong_answers(board: str, proof: BoardProof) -> GateResult:
+    """A board on which the package's answers did not pass."""
+    text = line(f"on {board}: the package's answers are judged {proof.accuracy}, so nothing was timed there")
+    return GateResult(
+        gate="board", metric="accuracy", value=None, bound=None, limit=0.0, verdict=proof.accuracy, text=text
+    )
 
 
 def _gate_of(gate: str, board: str, one: ProvenBudget) -> GateResult:
@@ -203,11 +214,19 @@ def _check(proof: _Proof, limits: Mapping[str, float], manifest: Manifest, origi
     arch = target.get("arch") if isinstance(target, dict) else None
     if proof.arch != arch:
         raise ConfigError(f"{origin} is of a machine with {line(proof.arch)}, and {manifest.target_name} is {arch}")
+    _check_board(proof, target, manifest.target_name, origin)
     if not proof.own_budgets:
         raise ConfigError(f"{origin} was judged by other budgets than the package's own; run verify without them")
     if proof.why:
         raise ConfigError(f"{origin} holds no verdict on budgets: {line(proof.why)}")
     found = {one.metric: one for one in proof.budgets}
+    if len(found) != len(proof.budgets):
+        raise ConfigError(f"{origin} judges a budget twice; rule: once; write the proof again")
+    if found and proof.accuracy != "pass":
+        raise ConfigError(
+            f"{origin} judges budgets of a package whose answers are said to {proof.accuracy}, which contradict each "
+            "other: nothing is timed then"
+        )
     wanted = limits if proof.accuracy == "pass" else {}
     if missing := wanted.keys() - found.keys():
         raise ConfigError(
@@ -223,6 +242,17 @@ def _check(proof: _Proof, limits: Mapping[str, float], manifest: Manifest, origi
                 f"{origin}: {line(metric)} is said to {one.verdict} with a bound of {one.bound} and a budget of "
                 f"{one.limit:g}, which contradict each other"
             )
+
+
+def _check_board(proof: _Proof, target: object, name: str, origin: str) -> None:
+    """Refuses another board than the target, as far as the profile says which it is, and a CPU in place of a GPU."""
+    told = target if isinstance(target, dict) else {}
+    model = str(told.get("device_tree_model") or "")
+    if model not in _said(proof, "board"):
+        seen = _said(proof, MACHINE_NAME) or "a machine without a name"
+        raise ConfigError(f"{origin} is of {seen}, and {name} is {model}; run verify on that board")
+    if told.get("kind") != "cpu" and proof.backend.endswith("-cpu") and proof.budgets:
+        raise ConfigError(f"{origin}: {line(proof.backend)} is no GPU, and {name} has one; run verify on its GPU")
 
 
 def _fits(one: ProvenBudget) -> bool:

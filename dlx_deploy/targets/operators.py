@@ -132,8 +132,10 @@ def _by_type(one: Operator, profile: Profile, backend: BackendName) -> tuple[Wor
     if backend == _OWN[1]:
         if one.type not in ("DequantizeLinear", "QuantizeLinear"):
             return None
-        first = next((since for kind, since in operator_table().onnxruntime.types.items() if kind in kinds), "")
-        return ("runs", f"INT4 is read from ONNX Runtime {first} on") if first else None
+        found = [(kind, since) for kind, since in operator_table().onnxruntime.types.items() if kind in kinds]
+        return ("runs", f"{found[0][0].upper()} is read from ONNX Runtime {found[0][1]} on") if found else None
+    if "uint4" in kinds:
+        return "not supported", "numbers in UINT4, which TensorRT does not have; INT4 has a sign"
     lacking = [name for kind, name in _PRECISIONS.items() if kind in kinds and name not in profile.precisions]
     return ("not supported", f"numbers in {lacking[0].upper()}, which the target has not") if lacking else None
 

@@ -52,10 +52,10 @@ class _Power:
 
     @property
     def db(self) -> float:
-        if not math.isfinite(self.noise) or self.signal <= 0:
-            return -CAP_DB
         if not self.noise:
             return CAP_DB
+        if not math.isfinite(self.noise) or self.signal <= 0:
+            return -CAP_DB
         return round(max(min(10 * math.log10(self.signal / self.noise), CAP_DB), -CAP_DB), 3)
 
 

@@ -33,11 +33,13 @@ def row_tensors(model: ModelProto) -> dict[str, TensorInfo]:
         known = infer(model, batch=1)
         return {name: info for name, info in known.items() if info.shape and info.shape[0] == 1}
     many = fixed or 2
-    one, two = infer(model, batch=many), infer(model, batch=many)
+    more = fixed or 3  # a dimension that is the batch grows with it; of a fixed batch nothing tells them apart
+    one = infer(model, batch=many)
+    two = one if fixed else infer(model, batch=more)
     return {
         name: TensorInfo(info.dtype, (1, *info.shape[1:]))
         for name, info in one.items()
-        if info.shape and info.shape[0] == many and two[name].shape[0] == many
+        if info.shape and info.shape[0] == many and name in two and two[name].shape[:1] == (more,)
     }
 
 

@@ -30,7 +30,7 @@ def _decided(values: Array) -> NDArray[np.int64] | None:
     """int64[N, ...]: which value is the largest; integers are decisions already."""
     if values.dtype.kind in "iu":
         return np.asarray(values, np.int64)
-    if values.dtype.kind != "f" or values.shape[1] < 2:
+    if values.dtype.kind != "f" or values.ndim < 2 or values.shape[1] < 2:
         return None
     return np.asarray(values.argmax(axis=1), np.int64)
 

@@ -158,6 +158,11 @@ def energy_of(idle: Sequence[Window], busy: Sequence[Window], sensors: Sensors, 
     error = math.hypot(stdev(each) / math.sqrt(len(each)), share * stdev(idle_w) / math.sqrt(len(idle_w)))
     reach = student_quantile(confidence, min(len(each), len(idle_w)) - 1) * error
     value = joules / inferences - mean(idle_w) * share
+    if value <= 0:
+        return Reading(
+            why=f"the machine took {joules / seconds:.3g} W while it ran and {mean(idle_w):.3g} W before: something "
+            "else was at work then; measure on a quieter machine"
+        )
     return Reading(
         Energy(
             per_inference_mj=value * 1e3,
