@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,13 +89,18 @@ def _checked(bundle: bytes, data: bytes, signer: SigningKey, origin: str) -> str
     """Who signed, by the verifier of the devices: what it would refuse is never written."""
     import hashlib
 
+    from dlx_deploy.runtime.errors import PackageError
     from dlx_deploy.runtime.package.bundle import signed_digest
-    from dlx_deploy.runtime.package.keys import fingerprint, key_signer
+    from dlx_deploy.runtime.package.keys import chain_signer, fingerprint, key_signer, read_pem
 
     key = _private_key(signer).public_key()
     parsed = parse_bundle(bundle, origin)
-    by = key_signer(replace(parsed, key=""), [(fingerprint(key), key)], origin)
-    assert signed_digest(parsed.payload, origin) == hashlib.sha256(data).hexdigest()
+    if parsed.chain:
+        by = chain_signer(parsed, b"\n".join(read_pem(path) for path in signer.chain), origin)
+    else:
+        by = key_signer(parsed, [(fingerprint(key), key)], origin)
+    if signed_digest(parsed.payload, origin) != hashlib.sha256(data).hexdigest():
+        raise PackageError(f"{origin}: the signature is of other bytes than the package; sign it again")
     return by
 
 

@@ -45,7 +45,7 @@ def judge_classes(budgets: Gate, accuracy: Accuracy) -> GateResult:
         return result(value=None, bound=None, verdict="undecided", text=text)
     limits = [budgets.max_class_drop] * len(accuracy.classes)
     seen = judge_groups(accuracy.classes, limits, "classes", budgets.confidence)
-    text, worst = f"{accuracy.shipped}: {seen.explain()}", seen.groups[0]
+    text, worst = f"{accuracy.shipped}: {seen.explain()}", seen.cause
     if seen.verdict != "pass":
         text += "; to improve: more samples of these classes, compress less, or raise gate.max_class_drop"
     bound = worst.lower if seen.verdict == "fail" else max(one.upper for one in seen.groups)

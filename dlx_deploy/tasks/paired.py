@@ -72,8 +72,9 @@ class Paired:
 
         found: list[Group] = []
         for column, values in columns.items():
-            names, number = np.unique(np.array(values, np.str_), return_inverse=True)
-            called = [f"{column}={name}" for name in names.tolist()]
+            place = {name: i for i, name in enumerate(sorted(set(values)))}
+            number = np.array([place[value] for value in values], np.int64)
+            called = [f"{column}={name}" for name in place]
             found += by_group(_right(teacher), _right(model), number, called)
         return tuple(found)
 

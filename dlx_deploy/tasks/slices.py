@@ -68,7 +68,7 @@ def judge_slices(budgets: Gate, accuracy: Accuracy) -> GateResult:
         limit = budgets.max_slice_drop or max(budgets.slices.values())
         return result(value=None, bound=None, limit=limit, verdict="undecided", text=text)
     seen = judge_groups(judged, [budget[group.name] for group in judged], "slices", budgets.confidence)
-    text, worst = f"{accuracy.shipped}: {seen.explain()}", seen.groups[0]
+    text, worst = f"{accuracy.shipped}: {seen.explain()}", seen.cause
     if seen.verdict != "pass":
         text += "; to improve: more samples of these slices, compress less, or raise their budgets (gate.slices)"
     # Slices have budgets of their own: the bound is that of the slice whose budget is shown.

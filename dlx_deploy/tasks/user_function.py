@@ -54,7 +54,7 @@ class UserFunction:
         module.__file__ = str(file)
         sys.modules[module.__name__] = module  # dataclasses look their module up
         try:
-            exec(compile(source, str(file), "exec"), module.__dict__)
+            exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
         except (Exception, SystemExit) as e:  # the user's code: whatever it raises
             del sys.modules[module.__name__]
             raise ConfigError(f"gate.metric is {name!r}: its file fails with {_told(e)}; mend it") from e

@@ -84,7 +84,7 @@ def _execute(path: Path) -> types.ModuleType:
     module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses and pickling look their module up
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except Exception as e:  # a user's file may raise anything
         del sys.modules[name]
         raise ConfigError(f"{path}: cannot be executed: {type(e).__name__}: {e}") from e

@@ -16,6 +16,7 @@ from dlx_deploy.report.page.compare import compared_text, comparison_page
 from dlx_deploy.report.page.gather import outputs_of, report_of_build
 from dlx_deploy.report.page.packaged import report_of_package
 from dlx_deploy.report.page.report import BuildReport
+from dlx_deploy.report.repeated import with_earlier_proofs
 from dlx_deploy.runtime.schemas import newer_schema
 from dlx_deploy.targets import load_target
 
@@ -86,7 +87,8 @@ def _report(what: str, builds: dict[str, Manifest], store: Store) -> BuildReport
     if name not in builds:
         built = ", ".join(builds) or "none"
         raise ConfigError(f"{what}: no build for it in {store.root}; there are those for: {built}; or name a package")
-    return report_of_build(builds[name], outputs_of(builds[name], store))
+    manifest = with_earlier_proofs(builds[name], store.root)
+    return report_of_build(manifest, outputs_of(manifest, store))
 
 
 def _manifest_of(package: Path) -> Manifest | None:

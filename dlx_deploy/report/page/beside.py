@@ -14,6 +14,7 @@ from dlx_deploy.errors import DlxError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.manifest import Manifest
+from dlx_deploy.report.proofs import proofs_beside
 from dlx_deploy.runtime.files import write_atomically
 
 __all__ = ["LAYOUT", "identity_of", "write_beside"]
@@ -39,7 +40,10 @@ def write_beside(result: BuildResult, path: Path, package: Path | None, say: Cal
     ``package``: what the build made, if it made one. A report that cannot be drawn or written stops no build: ``say``
     tells why.
     """
-    identity = identity_of(result.manifest)
+    manifest = result.manifest
+    if package is not None:  # what boards have shown of these bytes, as the manifest beside them has it
+        manifest = msgspec.structs.replace(manifest, proofs=dict(proofs_beside(package)))
+    identity = identity_of(manifest)
     if _is_of(path, identity):
         return path
     try:
@@ -47,7 +51,7 @@ def write_beside(result: BuildResult, path: Path, package: Path | None, say: Cal
         from dlx_deploy.report.page.render import render
         from dlx_deploy.report.page.sections import page_of
 
-        report = report_of_build(result.manifest, result.outputs, package)
+        report = report_of_build(manifest, result.outputs, package)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, render(page_of(report, identity)).encode(), _READABLE)
     except (DlxError, OSError, ValueError, msgspec.MsgspecError) as e:

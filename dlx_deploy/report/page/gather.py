@@ -10,7 +10,9 @@ import msgspec
 from msgspec import UNSET
 
 from dlx_deploy.config import Config
+from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.manifest import Manifest, StepEntry
+from dlx_deploy.pipeline.record import Corrupt
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.page.facts import DataSeen, Models, Origin, Outputs, StepSeen, Verdicts, overall
 from dlx_deploy.report.page.judged import models_of
@@ -23,11 +25,22 @@ __all__ = ["config_of", "flat", "outputs_of", "report_of_build"]
 
 
 def outputs_of(manifest: Manifest, store: Store) -> Outputs:
-    """Of each step of a build what the store still has."""
+    """Of each step of a build what the store still has, and no other run's: the same key may have been timed again.
+
+    Raises:
+        StoreError: what a step wrote is damaged.
+    """
     found: dict[str, dict[str, Path]] = {}
     for entry in manifest.steps:
-        paths = {name: store.output_path(entry.key, name) for name in entry.outputs}
-        found[entry.step] = {name: path for name, path in paths.items() if path.exists()}
+        record = store.find(entry.key)
+        if isinstance(record, Corrupt):
+            raise StoreError(
+                f"{store.root}: what {entry.step} wrote is damaged ({record.what}); build again with --deep, which "
+                "makes damaged steps anew"
+            )
+        there = record.outputs if record else {}
+        same = [name for name, output in entry.outputs.items() if name in there and there[name].digest == output.digest]
+        found[entry.step] = {name: store.output_path(entry.key, name) for name in same}
     return found
 
 

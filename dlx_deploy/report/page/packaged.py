@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,9 @@ from dlx_deploy.tasks.judging import comparison_by
 from dlx_deploy.tasks.verification import Accuracy
 
 __all__ = ["report_of_package"]
+
+_NO_BUDGETS = ("max_drop", "confidence", "throughput_batch")
+"""What stands among budgets and is none, or is judged in the package."""
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -52,7 +55,7 @@ class _Index(msgspec.Struct, frozen=True):
     precision: _Precision
     recipe: _Recipe
     accuracy: _Measured
-    budgets: dict[str, float | bool]
+    budgets: dict[str, float | bool | str]
 
 
 class _Step(msgspec.Struct, frozen=True):
@@ -84,7 +87,7 @@ def report_of_package(path: Path) -> BuildReport:
         raise ConfigError(
             f"{path}: its package.json and manifest.json hold no report ({e}); dlx-deploy inspect says what they do"
         ) from e
-    gates = (index.accuracy.gate,)
+    gates = (index.accuracy.gate, *_unknown(index.budgets))
     layers = tuple(LayerSeen(name=name, precision=kind) for name, kind in index.precision.layers.items())
     return BuildReport(
         name=index.name,
@@ -99,6 +102,17 @@ def report_of_package(path: Path) -> BuildReport:
         steps=tuple(_step(name, step) for name, step in steps.items()),
         origin=Origin(facts=_facts(path), tools=_tools(steps), config={}),
     )
+
+
+def _unknown(budgets: Mapping[str, float | bool | str]) -> Iterator[GateResult]:
+    """The other budgets that a package carries: what came of them is in the manifest beside it, or not judged yet."""
+    for name, limit in budgets.items():
+        if not limit or isinstance(limit, (str, bool)) or name in _NO_BUDGETS:
+            continue
+        text = f"{name} {limit:g}: what came of it does not travel in the package; the manifest beside it says so"
+        yield GateResult(
+            gate=name, metric=name, value=None, bound=None, limit=float(limit), verdict="pending", text=text
+        )
 
 
 def _models(index: _Index, steps: Mapping[str, _Step]) -> Models | None:

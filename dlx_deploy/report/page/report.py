@@ -25,7 +25,7 @@ WORDS = {
     "pass": "every budget is met",
     "fail": "a budget is missed",
     "undecided": "a budget is neither met nor missed: more samples or timings would tell",
-    "pending": "what was judged is met; the target has yet to judge the rest",
+    "pending": "what was judged is met; of the rest nothing is known here yet",
     "unfinished": "the build did not come to its end",
 }
 """What an outcome means."""

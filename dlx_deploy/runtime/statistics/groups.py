@@ -82,6 +82,11 @@ class GroupsVerdict:
     groups: Tuple[GroupVerdict, ...]
     confidence: float
 
+    @property
+    def cause(self) -> GroupVerdict:
+        """The worst of the groups that have the verdict of all: a larger drop may well be of one that passes."""
+        return next(one for one in self.groups if one.verdict == self.verdict)
+
     def explain(self) -> str:
         """The verdict as a sentence that names the worst groups, and what would decide it where it is undecided."""
         level, count = f"at {self.confidence:.4g} confidence", len(self.groups)

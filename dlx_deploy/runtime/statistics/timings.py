@@ -100,7 +100,6 @@ def timings_needed(percentile: float, confidence: float) -> int:
     Raises:
         InputError: as ``percentile_bounds``.
     """
-    percentile_upper_bound([], percentile, confidence)  # refuses what is out of range
     return FIRST_BLOCK * _many_blocks(percentile, confidence)
 
 
@@ -137,6 +136,7 @@ def paired_speedup(slow: Sequence[float], fast: Sequence[float], confidence: flo
 
 def _many_blocks(percentile: float, confidence: float) -> int:
     """Blocks with which both bounds are well inside of the timings."""
+    percentile_upper_bound([], percentile, confidence)  # refuses what is out of range
     rare = max(percentile, 100 - percentile) / 100
     needed = math.ceil(math.log((1 - confidence) / 2) / math.log(rare))
     return max(MANY_BLOCKS, math.ceil(SPARE * needed))

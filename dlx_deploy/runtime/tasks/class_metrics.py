@@ -87,7 +87,8 @@ class ClassMetric:
         if not self.by_scores:
             given = [np.concatenate([one, there, wrong]) for one in answers]
         else:
-            sure = _sure(np.concatenate([there, wrong]), answers[0].shape[1])
+            many = answers[0].shape[1]
+            sure = _sure(np.concatenate([there, wrong % many]), many)
             given = [np.concatenate([log_odds(one), sure]) for one in answers]
         return tuple(self.score(every, one) for one in given), units
 

@@ -68,7 +68,20 @@ def read_list(path: PathLike, slices: Sequence[str] = ()) -> List[ListedImage]:
         rows.append(row)
     if not rows:
         raise InputError(f"{list_name}: holds no images; give one a line, with its label")
+    if not any(row.split in ("", "test") for row in rows):
+        _refuse_gaps(rows, slices, lines, list_name)
     return rows
+
+
+def _refuse_gaps(rows: Sequence[ListedImage], slices: Sequence[str], lines: Dict[str, int], list_name: str) -> None:
+    """A test split that is drawn from ``train`` may be any of its rows, so each must say of which slices it is."""
+    for row in rows:
+        if row.split == "train" and "" in row.slices:
+            column = slices[row.slices.index("")]
+            raise InputError(
+                f"{list_name}, line {lines[row.name]}: the column {column!r} is empty, and without rows of the split "
+                "'test' that is drawn from 'train'; fill it in"
+            )
 
 
 def _with_slices(slices: Sequence[str]) -> Columns:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -76,10 +78,21 @@ def judge_cold_start(seen: Optional[ColdStart], limit_ms: float) -> Judged:
 def _first_answer(code: str) -> Tuple[float, Optional[float]]:
     """How long a process took, and its peak."""
     start = time.perf_counter_ns()
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        answer = child.stdout.readline() if child.stdout else b""
-        took_ms = (time.perf_counter_ns() - start) / 1e6
-        _, said = child.communicate(timeout=PATIENCE_S)
+    # Into a file, as nobody reads a pipe meanwhile: what a library says may be longer than one holds.
+    with (
+        tempfile.TemporaryFile() as told,
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=told) as child,
+    ):
+        patience = threading.Timer(PATIENCE_S, child.kill)
+        patience.start()
+        try:
+            answer = child.stdout.readline() if child.stdout else b""
+            took_ms = (time.perf_counter_ns() - start) / 1e6
+            child.wait()
+        finally:
+            patience.cancel()
+        told.seek(0)
+        said = told.read()
     try:
         peak = json.loads(answer)["peak_mib"]
     except (ValueError, KeyError, TypeError) as e:
@@ -90,13 +103,15 @@ def _first_answer(code: str) -> Tuple[float, Optional[float]]:
 
 def main(options: str) -> None:
     """In the fresh process: opens the package, answers once, says so on a line, with the memory that it took."""
-    from ..package.contents import open_package
+    from ..package.archive import parse_archive, read_bytes
+    from ..package.contents import parse_package
     from ..predictor import Predictor
     from ..tasks.arrays import rows_of
 
     given = json.loads(options)
     path, digest = given.pop("path"), given.pop("digest")
-    package = open_package(path)
+    # Whom it is from was asked where it was opened first: these must be the same bytes.
+    package = parse_package(parse_archive(read_bytes(path), path), path)
     if package.digest != digest:
         sys.exit(f"{line(path)} has become another package while it was measured")
     answers = os.dup(1)

@@ -62,8 +62,8 @@ def test_a_damaged_output_is_named(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built / ".dlx", tmp_path / ".dlx")
     (accuracy,) = (tmp_path / ".dlx" / "store").glob("*/accuracy.json")
     accuracy.chmod(0o644)
-    accuracy.write_text("{}")
-    with pytest.raises(StoreError, match=r"what a step wrote cannot be read .*; build again with --deep"):
+    accuracy.write_text(accuracy.read_text().replace("0", "1", 1))  # still JSON
+    with pytest.raises(StoreError, match=r"what verify wrote is damaged \(accuracy.json .*\); build again with --deep"):
         view_reports([BOARD], tmp_path / ".dlx")
 
 
