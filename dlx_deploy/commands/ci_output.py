@@ -74,13 +74,13 @@ def reporting(output: CiOutput, command: str, suite: str) -> Iterator[list[Case]
     from dlx_deploy.report.ci import Case
 
     files = [*([output.junit] if output.junit is not None else []), *output.summaries]
-    if output.junit is not None and output.junit.suffix.lower() != ".xml":
-        raise ConfigError(
-            f"--junit {output.junit}: must end in .xml, so that no other file is replaced; name for instance "
-            f"{output.junit}.xml"
-        )
     _check(files)
     if output.junit is not None:
+        if output.junit.suffix.lower() != ".xml":
+            raise ConfigError(
+                f"--junit {output.junit}: must end in .xml, so that no other file is replaced; name for instance "
+                f"{output.junit}.xml"
+            )
         output.junit.unlink(missing_ok=True)  # an earlier run's verdicts are not this one's
     cases: list[Case] = []
     try:

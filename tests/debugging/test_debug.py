@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from onnx import TensorProto
 from dlx_deploy.config import load_config
 from dlx_deploy.debugging import debug
 from dlx_deploy.debugging.debug import Debugged, debug_package
+from dlx_deploy.debugging.sources import open_made
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import Index, load
 from dlx_deploy.graph.quantization.quantize import QuantizationRequest
@@ -96,6 +98,20 @@ def test_what_was_excluded_before_stays_so_and_a_plan_gets_a_line(bench: Bench) 
     assert view.remedy is not None
     (line,) = view.remedy.lines
     assert line.endswith(f'"{LAYER}": {{"precision": "fp32"}}')
+
+
+@pytest.mark.parametrize("exclude", [3, [{"a": 1}], "conv1"])
+def test_what_a_package_says_of_its_making_is_not_believed(bench: Bench, exclude: Any) -> None:
+    scale = scale_of_input(load(bench.folder / "tensorrt.onnx"), LAYER)
+    view = debugged(bench, bench.package("odd", change=scale_by(0.02, scale), exclude=exclude), layers=1)
+    assert view.remedy is not None
+    assert view.remedy.lines == ("[quantize]", f'exclude = ["{LAYER}"]')
+
+
+def test_only_digests_are_looked_up_in_a_store(bench: Bench) -> None:
+    made = open_made(bench.package("plain"))
+    steps = {"verify": {"inputs": {"data": 5, "shipped": "../../x", "teacher": "a" * 64}}}
+    assert replace(made, steps=steps).inputs("verify") == {"teacher": "a" * 64}
 
 
 def test_a_package_whose_answers_are_no_numbers_is_looked_into(bench: Bench) -> None:

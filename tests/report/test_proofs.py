@@ -123,6 +123,26 @@ def test_a_pending_gate_is_settled_by_each_board(package: Path, attached: Callab
     assert gates[1].text == "on old: too slow"
 
 
+def test_a_board_on_which_answers_are_wrong_is_no_pass(package: Path, attached: Callable[[object], Any]) -> None:
+    path = package.with_suffix(".manifest.json")
+    attached(proof_of(package))
+    attached(proof_of(package, accuracy="fail", budgets=[], machine={"label": "old"}))
+    gates = settled_gates(msgspec.json.decode(path.read_bytes(), type=Manifest))
+    assert [(one.gate, one.verdict) for one in gates] == [("latency", "pass"), ("board", "fail")]
+    assert gates[1].text.startswith("on old: the package's answers are judged fail")
+
+
+def test_another_board_than_the_profile_names_is_refused(package: Path, attached: Callable[[object], Any]) -> None:
+    path = package.with_suffix(".manifest.json")
+    known = json.loads(path.read_text())
+    known["target"] |= {"kind": "cpu", "device_tree_model": "Raspberry Pi 5"}
+    path.write_text(json.dumps(known))
+    with pytest.raises(ConfigError, match=r"is of Neoverse, and board is Raspberry Pi 5; run verify on that board"):
+        attached(proof_of(package, machine={"label": "Neoverse", "board": None}, backend="ort-cpu"))
+    attached(proof_of(package, machine={"label": "Pi", "board": "Raspberry Pi 5 Model B"}, backend="ort-cpu"))
+    assert list(proofs_beside(package)) == ["Pi"]
+
+
 def tampered(proof: dict[str, Any], place: int, **changes: Any) -> dict[str, Any]:
     proof["proof"]["budgets"][place].update(changes)
     return proof
@@ -148,6 +168,15 @@ def tampered(proof: dict[str, Any], place: int, **changes: Any) -> dict[str, Any
         (lambda p: p["proof"].update(schema=0) or p, "the proof has schema 0; rule: 1"),
         (lambda p: p["proof"].update(own_budgets=False) or p, "judged by other budgets than the package's own"),
         (lambda p: p["proof"].update(why="this machine is no board") or p, "no verdict on budgets: this machine is no"),
+        (
+            lambda p: p["proof"].update(accuracy="fail") or p,
+            "of a package whose answers are said to fail, which contra",
+        ),
+        (lambda p: p["proof"]["budgets"].append(p["proof"]["budgets"][0]) or p, "judges a budget twice; rule: once"),
+        (
+            lambda p: p["proof"].update(backend="ort-cpu") or p,
+            "ort-cpu is no GPU, and board has one; run verify on its",
+        ),
         (lambda p: json.dumps(p)[:200], "is no whole proof"),
         (lambda p: {"schema": 1}, "is no whole proof .*package"),
         (lambda p: "[" * 100_000, "is no whole proof"),

@@ -84,6 +84,22 @@ def test_samples_that_are_of_no_slice_are_refused(tmp_path: Path, light: str, as
         prepared(tmp_path / "out", given, slices=(asked,))
 
 
+def test_a_test_split_that_is_drawn_has_no_gaps(tmp_path: Path) -> None:
+    rows = [
+        {
+            "path": picture(tmp_path / f"{i}.png").name,
+            "label": "ab"[i % 2],
+            "split": "train",
+            "camera": "1" * (i % 3 > 0),
+        }
+        for i in range(24)
+    ]
+    given = table(tmp_path / "list.csv", rows)
+    message = r"line 2: the column 'camera' is empty, and without rows of the split 'test' that is drawn from 'train'"
+    with pytest.raises(DataError, match=message):
+        prepared(tmp_path / "out", given, slices=("camera",))
+
+
 def test_keys_and_data_stay_what_they_are_where_no_slices_are_asked_for(tmp_path: Path) -> None:
     def key(data: Data) -> dict[str, object]:
         return key_document(STAGE, data, {}, None, 0, {}).params

@@ -89,6 +89,8 @@ def test_operators_of_onnx_runtime_s_own_run_on_cpus_alone(operator: str, since:
         ("jetson", "float8e4m3fn", ("not supported", "numbers in FP8, which the target has not")),
         ("jetson-xavier-nx", "int4", ("not supported", "numbers in INT4, which the target has not")),
         ("rtx", "int4", ("runs", "")),
+        ("jetson", "uint4", ("not supported", "numbers in UINT4, which TensorRT does not have; INT4 has a sign")),
+        ("rpi5", "uint4", ("runs", "UINT4 is read from ONNX Runtime 1.19 on")),
         ("rtx-4090", "float8e4m3fn", ("runs", "")),
     ],
 )

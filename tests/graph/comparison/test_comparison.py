@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from dlx_deploy.graph.comparison import tapped
 from dlx_deploy.graph.comparison.coverage import range_coverage, ranges_in
-from dlx_deploy.graph.comparison.noise import CAP_DB, layer_noise
+from dlx_deploy.graph.comparison.noise import CAP_DB, layer_noise, sqnr_db
 from dlx_deploy.graph.comparison.pairing import paired_layers
 from dlx_deploy.graph.comparison.restored import restored
 from dlx_deploy.graph.model import load, to_bytes
@@ -164,3 +164,24 @@ def _giving(model: ModelProto, tensor: str) -> ModelProto:
     copy.graph.output[0].name = tensor
     copy.graph.output[0].type.tensor_type.ClearField("shape")
     return copy
+
+
+def test_a_dimension_of_two_is_no_batch() -> None:
+    """Keys and values of attention are stacked before the samples."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["pairs"]),
+        helper.make_node("Transpose", ["pairs"], ["kv"], perm=[1, 0, 2]),
+        helper.make_node("Relu", ["x"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in "xy"]
+    shape = numpy_helper.from_array(np.array([-1, 2, 2], np.int64), "shape")
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert {"x", "pairs", "y"} <= tapped.row_tensors(model).keys()
+    assert "kv" not in tapped.row_tensors(model)
+
+
+def test_nothing_beside_nothing_is_no_noise() -> None:
+    silence = np.zeros((2, 3), np.float32)
+    assert sqnr_db(silence, silence) == CAP_DB
+    assert sqnr_db(silence, silence + 1) == -CAP_DB

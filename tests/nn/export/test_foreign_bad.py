@@ -123,6 +123,17 @@ def short(model: ModelProto) -> None:
     model.graph.initializer[0].raw_data = b"\0"
 
 
+def nan_beside(model: ModelProto) -> None:
+    """A bias that is added behind a product, as torch exports a linear layer on tokens."""
+    last = model.graph.node[-1]
+    values = np.zeros(10, np.float32)
+    values[3] = np.nan
+    model.graph.initializer.append(numpy_helper.from_array(values, "offset"))
+    answer = last.output[0]
+    last.output[0] = "before"
+    model.graph.node.append(helper.make_node("Add", ["before", "offset"], [answer], name="shift"))
+
+
 def not_finite(number: float, constant: bool = False) -> Spoil:
     """Of the last layer's bias two values, which a node gives where ``constant``."""
 
@@ -188,6 +199,10 @@ def no_batch(model: ModelProto) -> None:
             not_finite(np.nan),
             r"net\.onnx: 'head\.bias', which 'logits_' \(Gemm\) reads, has 2 of 10 values that are no finite numbers "
             r"\(the first: nan\); rule: finite weights; export the network again",
+        ),
+        (
+            nan_beside,
+            r"'offset', which .* \(Add\) reads, has 1 of 10 values that are no finite numbers \(the first: nan\)",
         ),
         (not_finite(np.inf), r"2 of 10 values that are no finite numbers \(the first: inf\)"),
         (not_finite(-np.inf, constant=True), r"'logits_' \(Gemm\) reads, has 2 of 10 .* \(the first: -inf\)"),

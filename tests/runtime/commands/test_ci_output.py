@@ -75,3 +75,10 @@ def test_files_are_looked_at_before_the_work(tmp_path: Path, monkeypatch: pytest
     ):
         with pytest.raises(ConfigError, match=message), reporting(output, "build", "build"):
             pytest.fail("the work began")
+
+
+def test_another_file_is_not_replaced(dlx: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = dlx.read_bytes()
+    assert cli.run(["bench", str(dlx), f"--junit={dlx}"]) == 2
+    assert "must end in .xml, so that no other file is replaced" in capsys.readouterr().err
+    assert dlx.read_bytes() == before

@@ -151,3 +151,10 @@ def test_a_key_of_another_curve(folder: Path, run: Run) -> None:
     write(folder / "k.pem", private_pem(make_key(curve)))
     code, said = run("sign", "X.dlx", "--key", "k.pem")
     assert (code, "the key is secp256k1" in said) == (2, True)
+
+
+def test_a_chain_that_does_not_vouch_for_the_certificate_signs_nothing(folder: Path, run: Run) -> None:
+    write(folder / "foreign.pem", certificate_pem(make_certificate("root", make_key(), ca=True)))
+    code, said = run("sign", "X.dlx", "--key", "k.pem", "--certificate", "own.pem", "--chain", "foreign.pem")
+    assert code == 2, said
+    assert not (folder / "X.dlx.sig").exists()

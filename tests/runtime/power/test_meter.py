@@ -113,3 +113,9 @@ def test_without_the_processor_s_sensor_nothing_is_measured() -> None:
     with meter.running():
         meter.count(1)
     assert meter.result(0.95).why == "no sensor of the GPU is here (INA3221 or NVML)"
+
+
+def test_less_than_idle_is_no_energy() -> None:
+    reading = energy_of(window([50.0], 0), window([40.0], 100), SENSORS, 0.95)
+    assert reading.energy is None
+    assert reading.why.startswith("the machine took 40 W while it ran and 50 W before: something else was at work")

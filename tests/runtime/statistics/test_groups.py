@@ -98,3 +98,14 @@ def test_budgets_that_mean_nothing_are_refused() -> None:
         judge_groups([group("a", 10)], [0], "classes", 0.95)
     with pytest.raises(InputError, match=r"there are no classes to judge"):
         judge_groups([], [], "classes", 0.95)
+
+
+def test_the_cause_of_a_verdict_has_it() -> None:
+    """A small group may drop further than the one that decides."""
+    small, large = group("small", 3, 2), group("large", 2000, 400)
+    seen = judge_groups([small, large], [0.05] * 2, "classes", 0.95)
+    assert (seen.verdict, seen.cause.group.name) == ("fail", "large")
+    assert seen.cause.lower > 0.05
+    seen = judge_groups([group("many", 10_000, 100), group("few", 30)], [0.02] * 2, "classes", 0.95)
+    assert (seen.verdict, seen.cause.group.name) == ("undecided", "few")
+    assert seen.cause.upper > 0.02

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.statistics.drops import percentile_lower_bound, percentile_upper_bound
-from dlx_deploy.runtime.statistics.timings import block_medians, paired_speedup, percentile_bounds
+from dlx_deploy.runtime.statistics.timings import block_medians, paired_speedup, percentile_bounds, timings_needed
 
 BUDGET = 1.5
 TRIALS = 200
@@ -244,3 +245,11 @@ def test_a_speedup_is_bounded_at_its_median() -> None:
     assert (speedup.lower, speedup.ratio, speedup.upper) == (pytest.approx(1.5), pytest.approx(2.5), pytest.approx(4.0))
     speedup = paired_speedup(ratios, [1.0] * 5, 0.969)
     assert (speedup.lower, speedup.upper) == (None, None)
+
+
+@pytest.mark.parametrize(("percentile", "confidence"), [(0, 0.95), (100, 0.95), (90, 1.0)])
+def test_what_has_no_bound_is_refused(percentile: float, confidence: float) -> None:
+    with pytest.raises(InputError):
+        percentile_bounds([1.0] * 10, percentile, confidence)
+    with pytest.raises(InputError):
+        timings_needed(percentile, confidence)

@@ -176,3 +176,12 @@ def test_scores_travel_only_where_the_metric_reads_them() -> None:
 def statistic_of(labels: NDArray[np.int64], logits: NDArray[np.float32], name: str) -> dict[str, NDArray[np.generic]]:
     outputs = MetricClasses.of(tuple("abcdefghijkl"[: logits.shape[1]]), Judging(name))
     return dict(outputs.statistic({"logits": logits}, {"label": labels}))
+
+
+@pytest.mark.parametrize(("classes", "one"), [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)])
+def test_samples_of_one_class_have_no_auroc(classes: int, one: int) -> None:
+    labels = np.full(6, one, np.int64)
+    logits = np.random.default_rng(0).normal(size=(6, classes)).astype(np.float32)
+    statistic = {"label": labels, "logits": logits}
+    with pytest.raises(InputError, match="one class"):
+        METRICS["auroc"].drops(statistic, statistic)

@@ -10,7 +10,8 @@ from dlx_deploy.runtime.device_budgets import DeviceBudgets
 from dlx_deploy.runtime.errors import BackendMissing
 from dlx_deploy.runtime.package.contents import open_package
 from dlx_deploy.runtime.predictor import Predictor
-from dlx_deploy.runtime.timing.cold import ColdStart, cold_starts, judge_cold_start
+from dlx_deploy.runtime.timing import cold
+from dlx_deploy.runtime.timing.cold import ColdStart, _first_answer, cold_starts, judge_cold_start
 
 
 def test_a_fresh_process_answers(dlx: Path) -> None:
@@ -64,3 +65,23 @@ def test_cold_starts_are_a_budget_of_a_package(dlx: Path) -> None:
         "undecided",
         "cold starts are not measured: the package is no file here",
     )
+
+
+def test_a_process_that_says_much_is_waited_for() -> None:
+    """More than a pipe holds, before and after its answer."""
+    talk = "sys.stderr.write('x' * 200_000)"
+    took_ms, peak = _first_answer(f"import sys; {talk}; print('{{\"peak_mib\": 3.0}}', flush=True); {talk}")
+    assert took_ms > 0
+    assert peak == 3.0
+
+
+def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cold, "PATIENCE_S", 0.5)
+    with pytest.raises(BackendMissing, match=r"a fresh process gave no answer, exit code -9"):
+        _first_answer("import time; time.sleep(60)")
+
+
+def test_whom_a_package_is_from_is_asked_once(dlx: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    digest = open_package(dlx).digest
+    monkeypatch.setenv("DLX_DEPLOY_PUBLIC_KEY", str(tmp_path / "none.pem"))
+    assert len(cold_starts(str(dlx), digest, BackendOptions(threads=1), 1).ms) == 1

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from dlx_deploy.config import Quantize
-from dlx_deploy.graph.execution.decided import commonest_share
+from dlx_deploy.graph.execution.decided import _decided, commonest_share
 from dlx_deploy.graph.quantization.trials import Sensitivity, Trials, written
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.pipeline.stage import Job
@@ -100,3 +100,8 @@ def test_maps_decide_in_each_place_and_integers_are_decisions() -> None:
 
 def test_a_single_number_decides_nothing() -> None:
     assert commonest_share(model("Relu", ["n", 1]), rows(np.ones((4, 1)))) is None
+
+
+def test_one_number_for_each_sample_decides_nothing() -> None:
+    assert _decided(np.zeros(3, np.float32)) is None
+    assert _decided(np.zeros((3, 1), np.float32)) is None
