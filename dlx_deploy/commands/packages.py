@@ -184,7 +184,7 @@ def bench(
         int | None, typer.Option(help="So many at a time, for that; the package's own by default.")
     ] = None,
     max_memory_mib: Annotated[
-        float | None, typer.Option(help="Budget of this process's peak; the package's own by default.")
+        float | None, typer.Option(help="Budget of the peak of a process that runs it; the package's own by default.")
     ] = None,
     max_size_mib: Annotated[
         float | None, typer.Option(help="Budget of the package's file; the package's own by default.")

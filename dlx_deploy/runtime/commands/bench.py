@@ -166,8 +166,9 @@ def bench_package(
     checked = sum(probe.check(partial(_expected, predictor, options)) for probe in probes)
     latency = sampled.measured().latencies["predict"]
     answered = latency.n / sampled.seconds if others else 1000 / latency.p50_ms
-    resources = _resources(predictor, options)
-    cold = _cold_starts(predictor, options)
+    resources, cold = _resources(predictor, options), _cold_starts(predictor, options)
+    if resources and cold:  # here, benchmarks or a whole test set were held too
+        resources = replace(resources, peak_memory_mib=cold.peak_mib)
     own = judge_resources(resources, options.device) if resources and options.device else ()
     if options.device and options.device.max_cold_start_ms:
         own = (*own, judge_cold_start(cold, options.device.max_cold_start_ms))
@@ -206,8 +207,9 @@ def _resources(predictor: Predictor, options: BenchOptions) -> Optional[Resource
 
 def _cold_starts(predictor: Predictor, options: BenchOptions) -> Optional[ColdStart]:
     """As many as are asked for, or judged; ``None`` for none, or where the package is no file."""
-    judged = options.device is not None and options.device.max_cold_start_ms > 0
-    count, package = max(options.cold_starts, JUDGED_STARTS if judged else 0), predictor.package
+    budgets, package = options.device, predictor.package
+    judged = JUDGED_STARTS if budgets and budgets.max_cold_start_ms else int(bool(budgets and budgets.max_memory_mib))
+    count = max(options.cold_starts, judged)
     if not count or package.path is None:
         return None
     return cold_starts(package.path, package.digest, predictor.options, count, predictor.tell)

@@ -78,7 +78,7 @@ def _taken(seen: Optional[Resources], noun: str) -> Sequence[str]:
         return []
     rate, memory = seen.sustained, seen.peak_memory_mib
     told = [f"without a pause, batch {rate.batch}: {rate.per_second:.0f} {noun}/s"] if rate else []
-    told += [f"memory: this process had at most {memory:.0f} MiB"] if memory is not None else []
+    told += [f"memory: a process that runs it had at most {memory:.0f} MiB"] if memory is not None else []
     return [*told, seen.energy.describe()]
 
 

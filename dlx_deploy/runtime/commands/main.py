@@ -37,7 +37,7 @@ ALIASES = {"run": "predict", "info": "inspect"}
 DEVICE_BUDGETS = {
     "min_throughput": ("N", "budget: samples a second without a pause"),
     "throughput_batch": ("N", "so many at a time, for that"),
-    "max_memory_mib": ("MIB", "budget of this process's peak"),
+    "max_memory_mib": ("MIB", "budget of the peak of a process that runs it"),
     "max_size_mib": ("MIB", "budget of the package's file"),
     "max_energy_mj": ("MJ", "budget of an inference's energy beyond idle"),
     "max_cold_start_ms": ("MS", "budget of a fresh process's time to its first answer"),

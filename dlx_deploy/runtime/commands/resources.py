@@ -22,8 +22,10 @@ LONGER = "measure on a quieter machine"
 
 @dataclass(frozen=True)
 class Resources:
-    """``sustained``: ``None`` where neither a budget nor a sensor asked for it. ``peak_memory_mib``: of this process
-    since it began. ``package_bytes``: of the package's file, where it is one."""
+    """``sustained``: ``None`` where neither a budget nor a sensor asked for it. ``peak_memory_mib``: of a fresh process
+    that opens the package and answers once, or of this one since it began where none was started. ``package_bytes``: of
+    the package's file, where it is one.
+    """
 
     sustained: Optional[Sustained]
     energy: Reading
@@ -79,7 +81,9 @@ def judge_resources(seen: Resources, budgets: DeviceBudgets) -> Tuple[Judged, ..
         judged.append(_energy(seen.energy, budgets.max_energy_mj))
     if budgets.max_memory_mib:
         judged.append(
-            _exact("peak_memory_mib", "this process had at most", seen.peak_memory_mib, budgets.max_memory_mib)
+            _exact(
+                "peak_memory_mib", "a process that runs it had at most", seen.peak_memory_mib, budgets.max_memory_mib
+            )
         )
     if budgets.max_size_mib:
         size = None if seen.package_bytes is None else seen.package_bytes / MIB

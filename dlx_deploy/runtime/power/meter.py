@@ -23,6 +23,7 @@ INTERVAL_S = 0.05  # between two readings: each costs a Jetson's I2C bus a few m
 IDLE_S = 2.0
 BLOCK_S = 0.2  # at least, and four readings: RAPL moves once in a millisecond, an INA3221 once in a few
 LEAST_BLOCKS, MOST_BLOCKS = 5, 20
+BELOW_IDLE = 0.01  # of what was taken: rounding, and no other work that ended
 LEAST_PER_BLOCK = 2  # inferences: one that straddles two blocks is counted in one of them
 
 
@@ -158,7 +159,7 @@ def energy_of(idle: Sequence[Window], busy: Sequence[Window], sensors: Sensors, 
     error = math.hypot(stdev(each) / math.sqrt(len(each)), share * stdev(idle_w) / math.sqrt(len(idle_w)))
     reach = student_quantile(confidence, min(len(each), len(idle_w)) - 1) * error
     value = joules / inferences - mean(idle_w) * share
-    if value <= 0:
+    if value + reach < -BELOW_IDLE * joules / inferences:
         return Reading(
             why=f"the machine took {joules / seconds:.3g} W while it ran and {mean(idle_w):.3g} W before: something "
             "else was at work then; measure on a quieter machine"

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from dlx_deploy.runtime.backends.table import BackendOptions
 from dlx_deploy.runtime.commands import resources
 from dlx_deploy.runtime.commands.bench import BenchOptions, bench_package
 from dlx_deploy.runtime.commands.resources import Resources, judge_resources, measure_resources, processor_of
 from dlx_deploy.runtime.device_budgets import DeviceBudgets
 from dlx_deploy.runtime.errors import BudgetMissed, InputError, Undecided
+from dlx_deploy.runtime.package.contents import open_package
 from dlx_deploy.runtime.power.meter import Energy, Reading
 from dlx_deploy.runtime.power.sensors import Sensors, find_sensors
 from dlx_deploy.runtime.predictor import Predictor
@@ -37,7 +39,7 @@ SEEN = Resources(RATE, Reading(ENERGY), peak_memory_mib=100.0, package_bytes=2 *
         ("max_energy_mj", 6.0, "pass", 6.0, "energy of an inference beyond idle, by VDD_IN, is 5 mJ, 4 to 6 at 95 %"),
         ("max_energy_mj", 5.9, "undecided", 6.0, "budget 5.9 mJ: undecided"),
         ("max_energy_mj", 3.9, "fail", 4.0, "budget 3.9 mJ: missed"),
-        ("max_memory_mib", 100.0, "pass", 100.0, "this process had at most 100 MiB; budget 100 MiB: met"),
+        ("max_memory_mib", 100.0, "pass", 100.0, "a process that runs it had at most 100 MiB; budget 100 MiB: met"),
         ("max_memory_mib", 99.0, "fail", 100.0, "budget 99 MiB: missed"),
         ("max_size_mib", 2.0, "pass", 2.0, "the package has 2 MiB; budget 2 MiB: met"),
         ("max_size_mib", 1.9, "fail", 2.0, "budget 1.9 MiB: missed"),
@@ -128,3 +130,13 @@ def test_peak_memory_is_what_linux_says(tmp_path: Path) -> None:
     status.write_text("Name:\tpython\nVmHWM:\t  204800 kB\nVmRSS:\t 1 kB\n")
     assert peak_memory_mib(str(status)) == 200.0
     assert peak_memory_mib(str(tmp_path / "none")) is None
+
+
+def test_memory_is_that_of_a_process_that_does_nothing_else(dlx: Path) -> None:
+    """A test set that ``verify`` holds in this process is not the package's."""
+    predictor = Predictor(open_package(dlx), BackendOptions(threads=1), lambda text: None)
+    seen = bench_package(predictor, BenchOptions(rounds=1, warmup=0, device=DeviceBudgets(max_memory_mib=1e5)))
+    assert seen.resources is not None
+    assert seen.cold_start is not None
+    assert seen.resources.peak_memory_mib == seen.cold_start.peak_mib
+    assert [one.metric for one in seen.judged] == ["peak_memory_mib"]
