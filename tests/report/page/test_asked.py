@@ -6,10 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dlx_deploy.errors import ConfigError, StoreError
+from dlx_deploy.pipeline.manifest import latest_manifests
+from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.page.asked import view_reports
+from dlx_deploy.report.page.facts import overall
+from dlx_deploy.report.page.gather import outputs_of
+from dlx_deploy.report.page.packaged import _unknown
 
 from ...conftest import PACKAGE, Here
 
@@ -77,3 +83,25 @@ def test_the_command(built: Path, tmp_path: Path, here: Here) -> None:
     assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     wrong = here("report", BOARD, "--store", store, "--html", "r.dlx")
     assert (wrong.code, "must end in .html or .htm" in wrong.err) == (2, True)
+
+
+def test_budgets_whose_verdicts_do_not_travel_are_no_pass() -> None:
+    """A package alone knows what came of its drop, and of nothing else."""
+    found = tuple(_unknown({"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 4, "metric": "auroc"}))
+    assert [(one.gate, one.limit, one.verdict) for one in found] == [("max_latency_p90_ms", 4.0, "pending")]
+    assert overall("done", found) == "pending"
+
+
+def test_what_another_run_left_under_a_key_is_no_part_of_a_report(built: Path) -> None:
+    store = Store(built / ".dlx")
+    manifest = latest_manifests(store)[BOARD]
+    whole = outputs_of(manifest, store)
+    assert whole["verify"].keys() >= {"accuracy.json", "latency.json"}
+    changed = [
+        msgspec.structs.replace(
+            step, outputs={n: msgspec.structs.replace(o, digest="0" * 64) for n, o in step.outputs.items()}
+        )
+        for step in manifest.steps
+    ]
+    other = outputs_of(msgspec.structs.replace(manifest, steps=tuple(changed)), store)
+    assert not any(other.values())
