@@ -70,7 +70,7 @@ def means() -> Iterator[dict[str, Any]]:
 
 
 def classes(name: str) -> Callable[[], Iterator[dict[str, Any]]]:
-    """A metric of classes, the rarest a tenth as frequent as the commonest; the truth from a million samples."""
+    """A metric of classes, the rarest a tenth as frequent as the commonest; the truth from 400,000 samples."""
 
     def part() -> Iterator[dict[str, Any]]:
         for n, spread in ((150, 0.3), (600, 1.0)):
@@ -119,7 +119,7 @@ def clusters() -> Iterator[dict[str, Any]]:
 
 
 def verdicts() -> Iterator[dict[str, Any]]:
-    """200 pairs a metric whose true drop is the budget and 1 % of it more: how often the gate passes them."""
+    """200 pairs a metric whose true drop is 1 % over the budget, as far as 400,000 tell: what the gate passes."""
     for name in ("top1", "macro_f1", "balanced_accuracy", "auroc"):
         rng, n, spread = np.random.default_rng([7, len(name)]), 300, 0.6
         truth = metric_drop(name, rng, 400_000, spread)

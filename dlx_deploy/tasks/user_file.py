@@ -88,13 +88,24 @@ def _resamples(file: Path, parsed: ast.Module) -> int:
     Raises:
         ConfigError: it says no number in range.
     """
-    for node in parsed.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "RESAMPLES" for t in node.targets):
-            count = node.value.value if isinstance(node.value, ast.Constant) else None
-            if type(count) is not int or not FEWEST <= count <= MOST:
-                raise ConfigError(
-                    f"gate.metric: RESAMPLES in {file} is {ast.unparse(node.value)}; must be a number written out, "
-                    f"{FEWEST} to {MOST}"
-                )
-            return count
-    return MOST
+    given = [node.value for node in _assignments(parsed) if "RESAMPLES" in _assigned(node)]
+    if not given:
+        return MOST
+    value = given[-1]  # as Python has it
+    count = value.value if isinstance(value, ast.Constant) else None
+    if type(count) is not int or not FEWEST <= count <= MOST:
+        raise ConfigError(
+            f"gate.metric: RESAMPLES in {file} is {ast.unparse(value) if value else 'not set'}; must be a number "
+            f"written out, {FEWEST} to {MOST}"
+        )
+    return count
+
+
+def _assignments(parsed: ast.Module) -> list[ast.Assign | ast.AnnAssign]:
+    return [node for node in parsed.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
+
+
+def _assigned(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    """The names that a statement gives a value to."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [target.id for target in targets if isinstance(target, ast.Name)]

@@ -90,6 +90,8 @@ def test_what_a_function_does_wrong_is_said(tmp_path: Path, body: str, told: str
         ("RESAMPLES = 5\nown = max", 0.95, r"RESAMPLES in .* is 5; must be a number written out, 400 to 4000"),
         ("RESAMPLES = 20 * 20\nown = max", 0.95, r"is 20 \* 20; must be a number written out"),
         ("RESAMPLES = 400\nown = max", 0.995, r"gate\.confidence is 0\.995, .* set gate\.confidence = 0\.99 or less"),
+        ("RESAMPLES: int = 5\nown = max", 0.95, r"RESAMPLES in .* is 5; must be a number written out"),
+        ("RESAMPLES = 400\nRESAMPLES = 10\nown = max", 0.95, r"RESAMPLES in .* is 10; must be a number written out"),
     ],
 )
 def test_a_plan_reads_the_file_and_does_not_run_it(tmp_path: Path, text: str, confidence: float, told: str) -> None:
