@@ -194,7 +194,7 @@ class Predictor:
                     f"the model gives {what}{value.dtype}{list(value.shape)} for {count} "
                     f"{self.package.task.inputs.noun}; must give [{wanted}]"
                 )
-        return dict(zip(self._names, values))  # noqa: B905  # Python 3.8
+        return dict(zip(self._names, values))
 
     def _unrun(self, error: BaseException, count: int) -> PackageError:
         return PackageError(

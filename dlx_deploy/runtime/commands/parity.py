@@ -126,7 +126,7 @@ class Parity:
                 raise SelfTestFailed(
                     f"{self._predictor.backend.name} gives NaN or infinite {name}; do not deploy it here"
                 )
-            self._noise[name].update(zip(rows, noise.tolist()))  # noqa: B905  # Python 3.8
+            self._noise[name].update(zip(rows, noise.tolist()))
         decided, wanted = decisions_of(task, some), self._table.decisions
         if decided is not None and wanted is not None:
             if decided.shape[1] != wanted.shape[1]:
@@ -135,7 +135,7 @@ class Parity:
                     "build the package again"
                 )
             other = decided_otherwise(decided, wanted[rows])
-            self._differing.update(zip(rows, other.tolist()))  # noqa: B905
+            self._differing.update(zip(rows, other.tolist()))
 
     def result(self) -> Optional[ParityResult]:
         """The comparison of all that were added, each sample once; ``None`` if the package carries none of them."""

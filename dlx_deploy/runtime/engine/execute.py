@@ -75,7 +75,7 @@ class EngineSession:
                 size = min(high, count - start)
                 views = lane.run(block, max(size, low))
                 blocks.append([views[name][:size].copy() for name in names])
-        return blocks[0] if len(blocks) == 1 else [np.concatenate(parts) for parts in zip(*blocks)]  # noqa: B905
+        return blocks[0] if len(blocks) == 1 else [np.concatenate(parts) for parts in zip(*blocks)]
 
     @contextlib.contextmanager
     def lend(self, feeds: Mapping[str, Array]) -> Iterator[Dict[str, Array]]:

@@ -135,7 +135,7 @@ def _place(origin: str, data: bytes, info: zipfile.ZipInfo) -> Tuple[int, int, i
 def _check_overlaps(origin: str, infos: List[zipfile.ZipInfo], places: List[Tuple[int, int, int]]) -> None:
     """Members that share bytes are how a small zip becomes a large one without being deflated much."""
     order = sorted(range(len(infos)), key=lambda i: places[i])
-    for i, j in zip(order, order[1:]):  # noqa: B905, RUF007  # Python 3.8
+    for i, j in zip(order, order[1:]):
         if places[j][0] < places[i][2]:
             raise PackageError(
                 f"{origin}: members {infos[i].filename!r} and {infos[j].filename!r} overlap in the zip; refused"

@@ -129,7 +129,7 @@ def judge_groups(groups: Sequence[Group], limits: Sequence[float], noun: str, co
     over = _over(groups, limits, confidence)
     level = 1 - (1 - confidence) / max(len(groups) - len(over) + 1, 1)
     judged = []
-    for i, (group, limit) in enumerate(zip(groups, limits)):  # noqa: B905  # Python 3.8
+    for i, (group, limit) in enumerate(zip(groups, limits)):
         upper = _upper(group.lost, group.gained, group.samples, confidence)
         verdict: Decision = "fail" if i in over else "pass" if upper <= limit else "undecided"
         needed = _needed(group, limit, confidence) if verdict == "undecided" else None

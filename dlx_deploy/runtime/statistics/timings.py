@@ -119,10 +119,10 @@ def paired_speedup(slow: Sequence[float], fast: Sequence[float], confidence: flo
     Raises:
         InputError: a confidence outside 0.5..1.
     """
-    logs = [math.log(a / b) for a, b in zip(slow, fast)]  # noqa: B905  # Python 3.8
+    logs = [math.log(a / b) for a, b in zip(slow, fast)]
     middle = median(logs)
     while len(logs) >= LEAST_BLOCKS and _alike([float(x > middle) for x in logs]):
-        logs = [sum(pair) / 2 for pair in zip(logs[::2], logs[1::2])]  # noqa: B905
+        logs = [sum(pair) / 2 for pair in zip(logs[::2], logs[1::2])]
     ranked = sorted(logs)
     lower = percentile_lower_bound(ranked, 50, confidence)
     upper = percentile_upper_bound(ranked, 50, confidence)

@@ -44,7 +44,7 @@ class Units:
     def ordered(cls, keys: Sequence[bytes], groups: NDArray[np.int64], shares: Values) -> Units:
         """Units by ``groups``, int64[n], numbered by the ``keys`` of their samples: whatever order samples come in."""
         held: dict[int, List[bytes]] = {}  # Python 3.8 reads no annotation of a local name
-        for key, group in zip(keys, groups.tolist()):  # noqa: B905  # Python 3.8
+        for key, group in zip(keys, groups.tolist()):
             held.setdefault(group, []).append(key)
         ranked = sorted(held, key=lambda group: sorted(held[group]))
         number = {group: i for i, group in enumerate(ranked)}
@@ -126,7 +126,7 @@ def weighted_drops(pair: Tuple[Score, Score], units: Units, resamples: int = RES
 
 def _resampled(scores: Sequence[Score], units: Units, right: Sequence[bool], count: int) -> List[Values]:
     blocks = [
-        [score(weights) for score, weights in zip(scores, block)]  # noqa: B905  # Python 3.8
+        [score(weights) for score, weights in zip(scores, block)]
         for block in units.resamples(right, count)
     ]
     return [np.concatenate([block[i] for block in blocks]) for i in range(len(scores))]

@@ -147,5 +147,5 @@ def _stacked(arrays: Sequence[Array]) -> Array:
     if len(arrays) == 1:
         return arrays[0]
     sizes = np.max([array.shape[1:] for array in arrays], axis=0, initial=0)
-    wide = [np.pad(a, [(0, 0), *((0, int(n) - m) for n, m in zip(sizes, a.shape[1:]))]) for a in arrays]  # noqa: B905
+    wide = [np.pad(a, [(0, 0), *((0, int(n) - m) for n, m in zip(sizes, a.shape[1:]))]) for a in arrays]
     return np.concatenate(wide)

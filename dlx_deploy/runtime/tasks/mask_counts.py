@@ -19,7 +19,7 @@ __all__ = ["confusion_counts", "iou_of", "mean_iou", "mean_iou_bounds", "mean_io
 def confusion_counts(classes: NDArray[np.uint8], masks: NDArray[np.uint8], labels: int) -> NDArray[np.int64]:
     """int64[N, labels, 3]: pixels that are rightly, wrongly (surplus), and wrongly not (missing) of each class."""
     counts = np.empty((len(masks), labels, 3), np.int64)
-    for i, (answer, mask) in enumerate(zip(classes, masks)):  # noqa: B905  # Python 3.8
+    for i, (answer, mask) in enumerate(zip(classes, masks)):
         kept = mask != IGNORED
         pairs = np.bincount(labels * mask[kept].astype(np.int64) + answer[kept], minlength=labels * labels)
         table = pairs.reshape(labels, labels)  # [true, answered]

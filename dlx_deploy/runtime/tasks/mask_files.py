@@ -102,7 +102,7 @@ def write_mask(mask: NDArray[np.uint8], framing: Framing, source: Foreign, paths
     laid_over = (picture * (1 - OVERLAY) + colours[np.asarray(indexed)] * OVERLAY).round().astype(np.uint8)
     over = np.where(np.asarray(shown)[..., np.newaxis] == IGNORED, picture, laid_over)
     try:
-        for path, result in zip(paths, (indexed, pillow().fromarray(over))):  # noqa: B905  # Python 3.8
+        for path, result in zip(paths, (indexed, pillow().fromarray(over))):
             with open(path, "xb") as out:
                 result.save(out, "PNG")
     except OSError as e:

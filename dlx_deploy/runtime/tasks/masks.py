@@ -62,7 +62,7 @@ class Segmentations:
             BackendMissing: an image was of another size, and Pillow is not here.
         """
         masks = []
-        for mask, size in zip(self.classes, self.sizes):  # noqa: B905  # Python 3.8
+        for mask, size in zip(self.classes, self.sizes):
             masks.append(mask if size is None else np.array(unframed(mask, self._framing, size[::-1], IGNORED)))
         return masks
 
@@ -73,7 +73,7 @@ class Segmentations:
     def shares(self) -> List[Dict[str, float]]:
         """Per image the share of each class that is in it, the largest first; padding around an image is none of it."""
         shares = []
-        for mask, size in zip(self.classes, self.sizes):  # noqa: B905  # Python 3.8
+        for mask, size in zip(self.classes, self.sizes):
             shown = mask if size is None else mask[_shown(self._framing, *size)]
             count = np.bincount(shown.reshape(-1), minlength=len(self._labels))
             order = np.argsort(-count, kind="stable")

@@ -64,7 +64,7 @@ def _sketch(output: Array, tensor: Tensor) -> NDArray[np.float32]:
     signs = 1.0 - 2.0 * (hashed(count) & 1)  # float64
     padded = np.zeros(-(-count // SIZE) * SIZE)
     rows = np.empty((len(flat), SIZE), np.float32)
-    for row, values in zip(rows, flat):  # noqa: B905  # Python 3.8; one at a time: masks are megabytes each
+    for row, values in zip(rows, flat):  # Python 3.8; one at a time: masks are megabytes each
         padded[:count] = signs * values
         row[:] = padded.reshape(-1, SIZE).sum(axis=0)
     return rows

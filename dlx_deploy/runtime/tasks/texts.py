@@ -79,7 +79,7 @@ class TextEncoder:
                 )
         width = self.length or min(max(len(ids) for ids in encoded), self.max_length)
         tokens = np.full((len(encoded), width), self.pad_id, np.int32)
-        for row, ids in zip(tokens, encoded):  # noqa: B905  # Python 3.8
+        for row, ids in zip(tokens, encoded):
             kept = ids[: min(width, self.max_length)]
             row[: len(kept)] = kept
         return tokens

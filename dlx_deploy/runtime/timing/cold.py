@@ -79,18 +79,16 @@ def _first_answer(code: str) -> Tuple[float, Optional[float]]:
     """How long a process took, and its peak."""
     start = time.perf_counter_ns()
     # Into a file, as nobody reads a pipe meanwhile: what a library says may be longer than one holds.
-    with (
-        tempfile.TemporaryFile() as told,
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=told) as child,
-    ):
-        patience = threading.Timer(PATIENCE_S, child.kill)
-        patience.start()
-        try:
-            answer = child.stdout.readline() if child.stdout else b""
-            took_ms = (time.perf_counter_ns() - start) / 1e6
-            child.wait()
-        finally:
-            patience.cancel()
+    with tempfile.TemporaryFile() as told:
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=told) as child:
+            patience = threading.Timer(PATIENCE_S, child.kill)
+            patience.start()
+            try:
+                answer = child.stdout.readline() if child.stdout else b""
+                took_ms = (time.perf_counter_ns() - start) / 1e6
+                child.wait()
+            finally:
+                patience.cancel()
         told.seek(0)
         said = told.read()
     try:

@@ -91,7 +91,7 @@ class Probe:
             start = clock()
             values = run(names, feeds)
             self._spans.append((start, clock()))
-            self._outputs.append(dict(zip(names or (), values)))  # noqa: B905  # Python 3.8
+            self._outputs.append(dict(zip(names or (), values)))
             return values
 
         return timed

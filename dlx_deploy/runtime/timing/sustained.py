@@ -63,7 +63,7 @@ def throughput_of(times_ns: List[int], batch: int) -> Sustained:
     blocks = min(BLOCKS, calls)
     cuts = [times_ns[calls * i // blocks] for i in range(blocks + 1)]
     counts = [calls * (i + 1) // blocks - calls * i // blocks for i in range(blocks)]
-    spans = zip(counts, cuts, cuts[1:])  # noqa: B905  # Python 3.8
+    spans = zip(counts, cuts, cuts[1:])
     rates = sorted(batch * n * 1e9 / max(late - early, 1) for n, early, late in spans)
     return Sustained(
         batch=batch,
