@@ -125,10 +125,7 @@ def weighted_drops(pair: Tuple[Score, Score], units: Units, resamples: int = RES
 
 
 def _resampled(scores: Sequence[Score], units: Units, right: Sequence[bool], count: int) -> List[Values]:
-    blocks = [
-        [score(weights) for score, weights in zip(scores, block)]
-        for block in units.resamples(right, count)
-    ]
+    blocks = [[score(weights) for score, weights in zip(scores, block)] for block in units.resamples(right, count)]
     return [np.concatenate([block[i] for block in blocks]) for i in range(len(scores))]
 
 
