@@ -15,6 +15,7 @@ import typer
 
 import dlx_deploy
 from dlx_deploy.commands import (
+    boards,
     bringing,
     builds,
     data,
@@ -68,6 +69,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     inspection.inspect,
     packages.engine,
     signing.sign,
+    boards.boards,
     targets.hazards,
 )
 """In the order of ``--help``."""

@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_STORE",
     "AcceptHazardsOption",
     "BackendOption",
+    "BoardsOption",
     "CacheOption",
     "CheckpointOption",
     "ConfigOption",
@@ -87,6 +88,15 @@ BackendOption = Annotated[
 NoBuildOption = Annotated[bool, typer.Option("--no-build", help="Refuse if an engine would have to be built.")]
 AcceptHazardsOption = Annotated[
     bool, typer.Option("--accept-hazards", help="Use a backend that is known to compute this model wrong.")
+]
+BoardsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--boards",
+        help="The inventory of boards; ./boards.toml if it is there.",
+        envvar="DLX_DEPLOY_BOARDS",
+        show_envvar=False,
+    ),
 ]
 CacheOption = Annotated[Path | None, typer.Option("--cache", help="Where engines are kept.")]
 
