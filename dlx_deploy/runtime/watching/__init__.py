@@ -1,0 +1,1 @@
+"""What a package that serves says of itself: counters, logs, health and drift."""
