@@ -142,7 +142,7 @@ def predict(
     """Say what a package's model makes of images, videos or texts."""
     from dlx_deploy.runtime.backends.table import BackendOptions
     from dlx_deploy.runtime.commands.predicting import PredictRequest, predict_asked
-    from dlx_deploy.runtime.commands.views import StreamView
+    from dlx_deploy.runtime.commands.prediction_views import StreamView
     from dlx_deploy.runtime.package.contents import open_package
     from dlx_deploy.runtime.predictor import Predictor
     from dlx_deploy.runtime.tasks.task import PredictOptions

@@ -67,6 +67,28 @@ def test_predict_without_dlx_deploy_and_torch(bare_python: Path, elsewhere: Path
     assert json.loads(done.stdout)["predictions"][0]["top"][0]["label"] == "dog"
 
 
+OTHERS = {"actions", "baseline", "bench", "bench_view", "parity", "proof", "resources", "selftest", "verify", "views"}
+"""Modules of commands that are not ``predict``."""
+AND_MODULES = """
+import runpy, sys
+sys.argv = ["tiny.dlx", "predict", "dog.png"]
+try:
+    runpy.run_path("tiny.dlx", run_name="__main__")
+finally:
+    print(*sorted(sys.modules), file=sys.stderr)
+"""
+
+
+def test_predict_imports_nothing_of_the_other_commands(bare_python: Path, elsewhere: Path) -> None:
+    done = call(bare_python, elsewhere, "-c", AND_MODULES)
+    assert done.stdout.startswith("dog.png\tdog")
+    loaded = set(done.stderr.split())
+    assert "dlx_runtime.commands.predicting" in loaded
+    assert loaded.isdisjoint(f"dlx_runtime.commands.{name}" for name in OTHERS)
+    assert not [name for name in loaded if name.startswith(("dlx_runtime.engine", "dlx_runtime.power"))]
+    assert loaded.isdisjoint({"dlx_runtime.timing.cold", "dlx_runtime.tasks.text_classification"})
+
+
 def test_selftest_bench_and_info_without_dlx_deploy_and_torch(bare_python: Path, elsewhere: Path) -> None:
     assert "self-test passed" in call(bare_python, elsewhere, "tiny.dlx", "selftest").stdout
     bench = call(bare_python, elsewhere, "tiny.dlx", "bench", "--rounds", "30", "--json")

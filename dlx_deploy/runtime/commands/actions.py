@@ -23,11 +23,12 @@ from .bench import BenchOptions, bench_package
 from .bench_view import BenchView
 from .parity import Parity, check_parity
 from .predicting import answered
+from .prediction_views import PredictionsView
 from .proof import take_proof
 from .selftest import self_test
 from .verify import PassedOver, teacher_outputs, verify_package
 from .verify_view import VerifyView
-from .views import EngineView, PackageView, PredictionsView, SelfTestView
+from .views import EngineView, PackageView, SelfTestView
 
 __all__ = ["VerifyOptions", "bench", "engine", "inspect", "listed", "predict", "selftest", "verify"]
 

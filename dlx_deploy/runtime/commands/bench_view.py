@@ -11,8 +11,8 @@ from ..timing.latency import CONFIDENCE, Percentile
 from ..untyped import JsonTable
 from ..views import lines_of
 from .bench import BenchResult
+from .prediction_views import head_of
 from .resources import Resources
-from .views import head_of
 
 __all__ = ["BenchView"]
 

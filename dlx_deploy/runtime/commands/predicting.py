@@ -16,7 +16,7 @@ from ..tasks.source import Sample, Source
 from ..tasks.task import Inputs, PredictionRow, PredictOptions
 from ..views import CommandView
 from .asked import asked_inputs
-from .views import PredictionsView, StreamView
+from .prediction_views import PredictionsView, StreamView
 
 __all__ = ["PredictRequest", "answered", "predict_asked"]
 

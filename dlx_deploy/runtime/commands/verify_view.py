@@ -12,9 +12,10 @@ from ..untyped import JsonTable
 from ..views import lines_of
 from .baseline import Regression
 from .parity import ParityResult
+from .prediction_views import head_of
 from .proof import Proof
 from .verify import PassedOver
-from .views import head_of, parity_data
+from .views import parity_data
 
 __all__ = ["VerifyView"]
 
