@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .package.trust import Trust
     from .predictor import Predictor, load
     from .tasks.predictions import Predictions
+    from .watching.watch import Watch
 
 __all__ = [
     "BackendMissing",
@@ -39,6 +40,7 @@ __all__ = [
     "SelfTestFailed",
     "Trust",
     "Undecided",
+    "Watch",
     "load",
 ]
 
@@ -46,6 +48,7 @@ HOMES = {
     "Predictions": "tasks.predictions",
     "Predictor": "predictor",
     "Trust": "package.trust",
+    "Watch": "watching.watch",
     "load": "predictor",
 }
 """Name → module; the others are errors."""

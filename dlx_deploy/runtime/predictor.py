@@ -105,10 +105,7 @@ class Predictor:
             if values[0].shape == self._answer_shape:
                 return self._decode({self._output: values[0]})
             return self._decode(self._named(values, len(given)))
-        if hasattr(given, "__next__"):
-            noun = self.package.task.inputs.noun
-            raise InputError(f"{noun} are an iterator ({type(given).__name__}); give a list, or use stream({noun})")
-        return self.answers(self.run(self._read_in(given, bgr)), given)
+        return self.answers(self.run(self.read_given(given, bgr)), given)
 
     def through(self, wrap: Callable[[Run], Run]) -> Predictor:
         """This predictor, its backend open once, with ``wrap`` around what runs the model: whoever measures sees in."""
@@ -138,7 +135,7 @@ class Predictor:
         Raises:
             InputError, BackendMissing: as ``predict``.
         """
-        return read_all(self.package.task.inputs, samples, lambda given: self._read_in(given, bgr))
+        return read_all(self.package.task.inputs, samples, lambda given: self.read_given(given, bgr))
 
     def read(self, given: object) -> Dict[str, Array]:
         """``given`` as the arrays that the model reads, by name, with their batch axis.
@@ -148,14 +145,18 @@ class Predictor:
         """
         return self._read(given)
 
-    def _read_in(self, given: object, bgr: bool) -> Dict[str, Array]:
-        """``given`` as a user has it: where it is pictures, their colours come in an order."""
-        read_own = getattr(self.package.task.inputs, "read_own", None)
-        if read_own is None:
-            if bgr:
-                raise InputError(f"bgr is for arrays of pixels, and the package reads {self.package.task.inputs.noun}")
-            return self._read(given)
-        feeds: Dict[str, Array] = read_own(given, bgr)
+    def read_given(self, given: object, bgr: bool = False) -> Dict[str, Array]:
+        """``given`` as ``predict`` takes it, as the arrays that the model reads: what comes first in ``predict``.
+
+        Raises:
+            InputError, BackendMissing: as ``predict``.
+        """
+        noun, own = self.package.task.inputs.noun, getattr(self.package.task.inputs, "read_own", None)
+        if hasattr(given, "__next__"):
+            raise InputError(f"{noun} are an iterator ({type(given).__name__}); give a list, or use stream({noun})")
+        if own is None and bgr:
+            raise InputError(f"bgr is for arrays of pixels, and the package reads {noun}")
+        feeds: Dict[str, Array] = own(given, bgr) if own else self._read(given)
         return feeds
 
     def run(self, feeds: Arrays) -> Dict[str, Array]:

@@ -242,6 +242,7 @@ def test_public_names() -> None:
         "SelfTestFailed",
         "Trust",
         "Undecided",
+        "Watch",
         "load",
     ]
     assert {name: getattr(runtime, name).__name__ for name in dir(runtime)} == {name: name for name in runtime.__all__}
