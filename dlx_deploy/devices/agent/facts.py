@@ -1,0 +1,142 @@
+"""What a board is and has, read from files: no command is run, no library that packages need is imported."""
+
+import glob
+import os
+import platform
+import re
+import sys
+import time
+from typing import Dict, List, Optional
+
+from .files import Table, field_number, field_root, read_text
+
+__all__ = ["DISTRIBUTIONS", "facts"]
+
+DISTRIBUTIONS = (
+    *("numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "cuda-python"),
+    *("pillow", "tokenizers", "opencv-python", "opencv-python-headless", "cryptography", "pyopenssl"),
+)
+"""What packages run on, or can use; their versions are told."""
+ROOT = "/"
+MIB = 1 << 20
+
+
+def facts(asked: Table) -> Table:
+    """The board as it is now. ``path``: where packages go; ``clock_s``: the asker's, in seconds since 1970."""
+    root = field_root(asked)
+    there = _nearest(root)
+    disk, memory = os.statvfs(there), _memory()
+    policy = "sys/devices/system/cpu/cpu0/cpufreq/"
+    khz = _text(policy + "scaling_cur_freq")
+    mode = _text("var/lib/nvpmodel/status")
+    return {
+        "root": root,
+        "writable": os.access(there, os.W_OK | os.X_OK),
+        "free_disk_mib": disk.f_bavail * disk.f_frsize // MIB,
+        "free_memory_mib": memory.get("MemAvailable"),
+        "total_memory_mib": memory.get("MemTotal"),
+        "arch": platform.machine(),
+        "system": "%s %s" % (platform.system(), platform.release()),
+        "os": _release(),
+        "glibc": _glibc(),
+        "cpu_model": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "board": _text("proc/device-tree/model"),
+        "gpus": _gpus(),
+        "l4t": _l4t(),
+        "power_mode": mode or None,
+        "power_mode_name": _mode_name(mode),
+        "governor": _text(policy + "scaling_governor") or None,
+        "clock_mhz": int(khz) / 1000 if khz.isdigit() else None,
+        "executable": sys.executable,
+        "pythons": _pythons(),
+        "versions": dict(_versions(), python=platform.python_version()),
+        "clock_ahead_s": time.time() - field_number(asked, "clock_s", 0),
+        "boot": _text("proc/sys/kernel/random/boot_id"),
+    }
+
+
+def _nearest(path: str) -> str:
+    """The folder itself, or the first above it that is there: where its file system says how much is free."""
+    while not os.path.isdir(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return path
+
+
+def _text(name: str) -> str:
+    return read_text(os.path.join(ROOT, name))
+
+
+def _memory() -> Dict[str, int]:
+    """MiB by the names of ``/proc/meminfo``."""
+    found = re.findall(r"^(\w+):\s+(\d+) kB", _text("proc/meminfo"), re.MULTILINE)
+    return {name: int(kib) // 1024 for name, kib in found}
+
+
+def _release() -> str:
+    name = re.search(r'^PRETTY_NAME="?([^"\n]*)', _text("etc/os-release"), re.MULTILINE)
+    return name.group(1) if name else ""
+
+
+def _glibc() -> str:
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").replace("glibc ", "")
+    except (ValueError, OSError):  # another C library
+        return ""
+
+
+def _cpu_model() -> str:
+    found = re.findall(r"^([^\t:]+?)\s*: *(.*)$", _text("proc/cpuinfo"), re.MULTILINE)
+    named = {name.lower(): value.strip() for name, value in reversed(found)}
+    return named.get("model name") or named.get("hardware") or named.get("model") or ""
+
+
+def _gpus() -> List[str]:
+    """Graphics cards by NVIDIA's driver, or the one inside a Jetson."""
+    pattern = os.path.join(ROOT, "proc/driver/nvidia/gpus/*/information")
+    models = [re.search(r"^Model:\s*(.*)$", read_text(path), re.MULTILINE) for path in sorted(glob.glob(pattern))]
+    devices = ("dev/nvhost-gpu", "dev/nvgpu", "dev/nvhost-gpu-0")
+    inside = any(os.path.exists(os.path.join(ROOT, device)) for device in devices)
+    return [model.group(1) for model in models if model] or ["a Jetson's"] * inside
+
+
+def _l4t() -> str:
+    """The version of a Jetson's system, 36.4.3, which JetPack's is told by; empty elsewhere."""
+    found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", _text("etc/nv_tegra_release"))
+    return "%s.%s" % found.groups() if found else ""
+
+
+def _mode_name(status: str) -> Optional[str]:
+    """What the board's table of power modes calls the one that is set: ``15W``."""
+    mode = re.search(r"pmode:0*(\d+)", status)
+    if not mode:
+        return None
+    pattern = r"<\s*POWER_MODEL\s+ID=%s\s+NAME=(\S+)\s*>" % mode.group(1)
+    name = re.search(pattern, _text("etc/nvpmodel.conf"))
+    return name.group(1) if name else None
+
+
+def _pythons() -> Dict[str, str]:
+    """Minor version → the first interpreter of it on the PATH."""
+    found: Dict[str, str] = {}
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        for path in glob.glob(os.path.join(glob.escape(folder), "python3.*")):
+            minor = re.match(r"python(3\.\d+)\Z", os.path.basename(path))
+            if minor and os.access(path, os.X_OK):
+                found.setdefault(minor.group(1), path)
+    return found
+
+
+def _versions() -> Dict[str, str]:
+    """Of those distributions that are installed; none where this Python is too old to say."""
+    if sys.version_info < (3, 8):
+        return {}
+    from importlib import metadata
+
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = str(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,43 @@
+"""One question, one answer."""
+
+import platform
+import sys
+from typing import Callable, Dict
+
+from .facts import facts
+from .files import Refusal, Table, fault_of
+from .lock import lock, unlock, working
+from .releases import activate, install, mark, partial, prune, releases, rollback
+
+__all__ = ["COMMANDS", "answer"]
+
+COMMANDS: Dict[str, Callable[[Table], Table]] = {
+    "facts": facts,
+    "partial": partial,
+    "install": install,
+    "mark": mark,
+    "activate": activate,
+    "releases": releases,
+    "rollback": rollback,
+    "prune": prune,
+    "lock": lock,
+    "unlock": unlock,
+    "working": working,
+}
+
+
+def answer(asked: Table) -> Table:
+    """What the board says to a question: its answer, or its refusal in words."""
+    command = COMMANDS.get(str(asked.get("command")))
+    if command is None:
+        text = "command is %r; must be one of %s" % (asked.get("command"), ", ".join(COMMANDS))
+        return {"fault": {"kind": "question", "text": text}}
+    if sys.version_info < (3, 8) and command is not facts:
+        text = "packages need Python 3.8 or newer; this is %s" % platform.python_version()
+        return {"fault": {"kind": "old-python", "text": text}}
+    try:
+        return {"ok": command(asked)}
+    except Refusal as e:
+        return {"fault": e.to_table()}
+    except OSError as e:
+        return {"fault": fault_of(e).to_table()}
