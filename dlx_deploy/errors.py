@@ -4,6 +4,10 @@
     ├── ConfigError            2   a configuration file, option, name or checkpoint that cannot be used
     │   └── DataError          2   images, labels or folders that cannot be used
     ├── EnvironmentMissing     4   an extra, a device or a library that is not here
+    ├── BoardError             4   a board that does not do what it is asked
+    │   ├── BoardUnreachable   4   it cannot be logged in at: network, host key, user
+    │   ├── BoardLost          4   the connection broke off in the middle
+    │   └── BoardUnfit         4   it lacks what the work needs: Python, a runtime, room
     ├── StageFailed            5   a stage could not do its work (NaN loss, a full disk, …)
     │   └── StoreError         5   the store cannot be read or written
     └── GateStopped            -   a gate's verdict stopped the build
@@ -19,6 +23,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "BoardError",
+    "BoardLost",
+    "BoardUnfit",
+    "BoardUnreachable",
     "ConfigError",
     "DataError",
     "DlxError",
@@ -51,6 +59,24 @@ class EnvironmentMissing(DlxError):
     """Raised when this machine lacks what the work needs: an extra, a device, a library."""
 
     exit_code: ClassVar[int] = 4
+
+
+class BoardError(DlxError):
+    """Raised when a board that is reached over the network does not do what it is asked."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class BoardUnreachable(BoardError):
+    """Raised when there is no login at a board: no route, no ssh server, another host key, a key it does not take."""
+
+
+class BoardLost(BoardError):
+    """Raised when the connection to a board breaks off in the middle; what arrived there stays."""
+
+
+class BoardUnfit(BoardError):
+    """Raised when a board lacks what the work needs: a Python that is new enough, a runtime, room on its disk."""
 
 
 class StageFailed(DlxError):

@@ -1,0 +1,45 @@
+"""Addresses of boards: what they mean, and what is refused before ssh sees it."""
+
+from __future__ import annotations
+
+import pytest
+
+from dlx_deploy.devices.ssh.address import Address, parse_address
+from dlx_deploy.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("ssh://orin", Address("orin")),
+        ("ssh://edge@10.0.0.7:2222/opt/dlx/", Address("10.0.0.7", "edge", 2222, "/opt/dlx")),
+        ("ssh://Edge.Lab_1/~/packages/a%20b", Address("Edge.Lab_1", None, None, "packages/a b")),
+        ("ssh://[fe80::1%eth0]:22", Address("fe80::1%eth0", None, 22)),
+    ],
+)
+def test_an_address_says_where(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+    assert parse_address(str(address).replace(" ", "%20")) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("orin", "it begins with ssh://"),
+        ("ssh://", "a host is named by"),
+        ("ssh://-oProxyCommand=reboot", "a host is named by"),
+        ("ssh://-l@orin", "a user is named by"),
+        ("ssh://a b", "a host is named by"),
+        ("ssh://user:secret@orin", "passwords are not taken"),
+        ("ssh://orin:99999", "a port is a number"),
+        ("ssh://orin:0", "a port is a number"),
+        ("ssh://orin/a%0ab", "control character"),
+        ("ssh://orin/../etc", r"has '\.\.'"),
+        ("ssh://orin/~root/x", "only /~/"),
+        ("ssh://orin/x?y", r"'\?' and '#'"),
+    ],
+)
+def test_what_is_no_address_is_refused(text: str, rule: str) -> None:
+    with pytest.raises(ConfigError, match=rule) as refused:
+        parse_address(text)
+    assert "secret" not in str(refused.value)
