@@ -10,7 +10,7 @@ from typing import Dict, List, Optional
 
 from .files import Table, field_number, field_root, read_text
 
-__all__ = ["DISTRIBUTIONS", "facts"]
+__all__ = ["DISTRIBUTIONS", "facts", "power_modes"]
 
 DISTRIBUTIONS = (
     *("numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "cuda-python"),
@@ -106,14 +106,21 @@ def _l4t() -> str:
     return "%s.%s" % found.groups() if found else ""
 
 
+def power_modes() -> Table:
+    """``mode``: what the board's table calls the power mode that is set, ``None`` where it has none; ``modes``: all of
+    the table, name → number."""
+    return {"mode": _mode_name(_text("var/lib/nvpmodel/status")), "modes": {v: int(k) for k, v in _modes().items()}}
+
+
 def _mode_name(status: str) -> Optional[str]:
     """What the board's table of power modes calls the one that is set: ``15W``."""
     mode = re.search(r"pmode:0*(\d+)", status)
-    if not mode:
-        return None
-    pattern = r"<\s*POWER_MODEL\s+ID=%s\s+NAME=(\S+)\s*>" % mode.group(1)
-    name = re.search(pattern, _text("etc/nvpmodel.conf"))
-    return name.group(1) if name else None
+    return _modes().get(mode.group(1)) if mode else None
+
+
+def _modes() -> Dict[str, str]:
+    """Number → name."""
+    return dict(re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", _text("etc/nvpmodel.conf")))
 
 
 def _pythons() -> Dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Callable, Dict
 from .facts import facts
 from .files import Refusal, Table, fault_of
 from .lock import lock, unlock, working
+from .measuring import measure, release
 from .releases import activate, install, mark, partial, prune, releases, rollback
 
 __all__ = ["COMMANDS", "answer"]
@@ -23,6 +24,8 @@ COMMANDS: Dict[str, Callable[[Table], Table]] = {
     "lock": lock,
     "unlock": unlock,
     "working": working,
+    "measure": measure,
+    "release": release,
 }
 
 

@@ -114,6 +114,13 @@ def test_too_old_a_python_is_told_in_words(monkeypatch: pytest.MonkeyPatch, tmp_
     assert facts(tmp_path)["root"]
 
 
+def test_power_modes_have_names_and_numbers(orin: Path) -> None:
+    assert module.power_modes() == {"mode": "7W", "modes": {"15W": 0, "7W": 1}}
+    (orin / "var/lib/nvpmodel/status").unlink()
+    (orin / "etc/nvpmodel.conf").unlink()
+    assert module.power_modes() == {"mode": None, "modes": {}}
+
+
 def test_the_source_is_whole_and_any_python_3_reads_it(tmp_path: Path) -> None:
     folder = Path(module.__file__).parent
     assert {f"{name}.py" for name in (*MODULES, "__init__", "sending")} == {path.name for path in folder.glob("*.py")}

@@ -12,7 +12,7 @@ import pytest
 from dlx_deploy.devices.agent import releases as module
 from dlx_deploy.devices.agent.files import Refusal
 from dlx_deploy.devices.agent.lock import lock
-from dlx_deploy.devices.agent.main import answer
+from dlx_deploy.devices.agent.main import COMMANDS, answer
 
 TOKEN = "a" * 32
 
@@ -197,6 +197,5 @@ def test_without_the_lock_nothing_changes(board: Board) -> None:
 def test_an_unknown_command_names_the_known_ones() -> None:
     assert answer({"command": "rm"})["fault"] == {
         "kind": "question",
-        "text": "command is 'rm'; must be one of facts, partial, install, mark, activate, releases, rollback, prune, "
-        "lock, unlock, working",
+        "text": f"command is 'rm'; must be one of {', '.join(COMMANDS)}",
     }
