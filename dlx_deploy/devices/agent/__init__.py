@@ -11,4 +11,5 @@ What it keeps below the folder of a package (``~/dlx-deploy/NAME``):
     history.json                        what current was, the newest last; what stands behind current never came to be
     incoming/<SHA-256>, <SHA-256>.part  what is being sent
     lock, lock.pid                      who works here, and the process that does it for them
+    venvs/<id>, venv -> venvs/<id>      libraries that were brought, where the board lacks them
 """

@@ -9,6 +9,7 @@ from .files import Refusal, Table, fault_of
 from .lock import lock, unlock, working
 from .measuring import measure, release
 from .releases import activate, install, mark, partial, prune, releases, rollback
+from .wheels import environment, use_environment
 
 __all__ = ["COMMANDS", "answer"]
 
@@ -24,6 +25,8 @@ COMMANDS: Dict[str, Callable[[Table], Table]] = {
     "lock": lock,
     "unlock": unlock,
     "working": working,
+    "environment": environment,
+    "use-environment": use_environment,
     "measure": measure,
     "release": release,
 }
