@@ -22,6 +22,7 @@ from dlx_deploy.commands import (
     debugging,
     initial,
     inspection,
+    neighbours,
     packages,
     reports,
     search,
@@ -70,6 +71,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     packages.engine,
     signing.sign,
     boards.boards,
+    neighbours.export_bundle,
     targets.hazards,
 )
 """In the order of ``--help``."""

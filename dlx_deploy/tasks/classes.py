@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.training.losses import Blend, LossFn
     from dlx_deploy.runtime.tasks.task import Outputs as DeviceOutputs
     from dlx_deploy.tasks.calibration import Calibrated
+    from dlx_deploy.tasks.neighbours import Served
     from dlx_deploy.tasks.task import Calibration
     from dlx_deploy.tasks.told import Told
     from dlx_deploy.tasks.verification import Comparison
@@ -106,6 +107,14 @@ class Classes:
         from dlx_deploy.tasks.told import told_classes
 
         return told_classes(outputs, targets, device)
+
+    def served(self, device: DeviceOutputs) -> Served:
+        """One class of several, whichever is best: DeepStream's threshold is 0."""
+        from dlx_deploy.runtime.tasks.classes import Classes as DeviceClasses
+        from dlx_deploy.tasks.neighbours import Served
+
+        assert isinstance(device, DeviceClasses)
+        return Served(device.labels, True, {"network-type": "1", "classifier-threshold": "0.0"})
 
     def golden(self, outputs: Arrays, share: float, count: int) -> npt.NDArray[Any]:
         """Rows whose best class leads clearly."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.pruning.channels import PruneReport
     from dlx_deploy.nn.pruning.order import Order
     from dlx_deploy.nn.training.batches import Feed
+    from dlx_deploy.runtime.tasks.framing import Framing
     from dlx_deploy.runtime.tasks.task import Inputs as DeviceInputs
     from dlx_deploy.tasks.readings import Reading
 
@@ -179,6 +180,13 @@ class Images:
         from dlx_deploy.tasks.readings import png_of
 
         return png_of(inputs, feeds, row)
+
+    def frames(self, inputs: DeviceInputs) -> Framing:
+        """How pictures become the input, for what brings them there by other means."""
+        from dlx_deploy.runtime.tasks.image_inputs import ImageInputs
+
+        assert isinstance(inputs, ImageInputs)
+        return inputs.framing
 
     def preprocessing(self, data: Dataset) -> dict[str, Any]:
         """Size, how pictures are brought to it, and normalisation.

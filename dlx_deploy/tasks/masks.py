@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.training.hooks import Metric
     from dlx_deploy.nn.training.losses import Blend, LossFn
     from dlx_deploy.runtime.tasks.task import Outputs as DeviceOutputs
+    from dlx_deploy.tasks.neighbours import Served
     from dlx_deploy.tasks.told import Told
     from dlx_deploy.tasks.verification import Comparison
 
@@ -89,6 +90,15 @@ class Masks:
         from dlx_deploy.tasks.told import told_masks
 
         return told_masks(outputs, targets, device)
+
+    def served(self, device: DeviceOutputs) -> Served:
+        """The best class of each pixel, however sure: DeepStream's threshold is 0."""
+        from dlx_deploy.runtime.tasks.masks import Masks as DeviceMasks
+        from dlx_deploy.tasks.neighbours import Served
+
+        assert isinstance(device, DeviceMasks)
+        how = {"network-type": "2", "segmentation-threshold": "0.0", "segmentation-output-order": "0"}
+        return Served(device.labels, False, how)
 
     def golden(self, outputs: Arrays, share: float, count: int) -> npt.NDArray[np.int64]:
         """The first ones, as many as are small enough to be packed: a self-test asks for close logits alone."""

@@ -91,10 +91,10 @@ def board(built: Path, tmp_path: Path) -> Path:
 
 def test_there_are_commands_to_run() -> None:
     pages = {page.name for page in GUIDE if commands(page, "bash") or commands(page, "sh")}
-    assert pages == {"tutorial.md", "recipes.md", "ci.md", "jetson.md", "raspberry-pi.md"}
+    assert pages == {"tutorial.md", "recipes.md", "ci.md", "jetson.md", "neighbours.md", "raspberry-pi.md"}
 
 
-@pytest.mark.parametrize("page", ["jetson.md", "raspberry-pi.md"])
+@pytest.mark.parametrize("page", ["jetson.md", "neighbours.md", "raspberry-pi.md"])
 def test_what_is_typed_on_a_board_works(page: str, board: Path) -> None:
     run_all(page, board)
 
