@@ -127,7 +127,7 @@ def _group_notes(count: int, metrics: Metrics) -> list[str]:
 
 STAGE = Stage(
     name="data",
-    version=4,
+    version=5,
     params=Data,
     inputs=("images", "list", "root", "classes", "texts", "tokenizer"),
     outputs=("data",),

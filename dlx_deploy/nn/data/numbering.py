@@ -6,6 +6,7 @@ import numpy as np
 
 from dlx_deploy.nn.data.catalogue import Catalogue
 from dlx_deploy.nn.data.dataset import Labels
+from dlx_deploy.nn.data.groups import numbered_groups
 from dlx_deploy.nn.data.listing import CALIBRATION
 
 __all__ = ["class_numbers", "group_numbers"]
@@ -21,9 +22,6 @@ def class_numbers(catalogue: Catalogue) -> dict[str, Labels]:
 
 
 def group_numbers(catalogue: Catalogue) -> dict[str, Labels]:
-    """Split → int64[N], a number for the group of each image; nothing where there are no groups."""
-    if not catalogue.grouped:
-        return {}
-    names = sorted({s.group for samples in catalogue.samples.values() for s in samples})
-    number = {name: i for i, name in enumerate(names)}
-    return {split: np.array([number[s.group] for s in of], np.int64) for split, of in catalogue.samples.items()}
+    """Split → int64[N], a number for the group of each image, one of its own where it is of none; nothing where there
+    are no groups."""
+    return numbered_groups({split: [s.group for s in of] for split, of in catalogue.samples.items()})

@@ -19,6 +19,7 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.copies import ORDER, Row, digests, find_copies
 from dlx_deploy.nn.data.dataset import Dataset, Labels
 from dlx_deploy.nn.data.docstrings import load_docstrings
+from dlx_deploy.nn.data.groups import numbered_groups, refuse_shared_groups
 from dlx_deploy.nn.data.headers import TextHeader
 from dlx_deploy.nn.data.listing import left_out_tables, require_classes, split_of, text_names
 from dlx_deploy.nn.data.splits import Indices, Part, without
@@ -26,19 +27,20 @@ from dlx_deploy.nn.data.targets import ClassTargets, SampleTargets
 from dlx_deploy.nn.data.tokenizing import Kind, encode_all, load_tokenizer, pad_id, train_tokenizer
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.labels import class_order, same_but_for_writing
-from dlx_deploy.runtime.tasks.text_files import distinct, read_texts
+from dlx_deploy.runtime.tasks.text_files import TextTable, distinct, read_table
 
 __all__ = ["Tables", "TextSource", "text_source", "text_tables", "texts_of", "tokenizer_of"]
 
 log = logging.getLogger(__name__)
 
-Tables = Mapping[str, tuple[list[str], list[str]]]
-"""Split → its texts and their labels."""
+Tables = Mapping[str, TextTable]
+"""Split → its texts, their labels and groups."""
 
 
 @dataclass(frozen=True)
 class TextSource:
-    """Labelled texts by the split that they come in; ``make_header``: what ``dataset.json`` is made by."""
+    """Labelled texts by the split that they come in; ``make_header``: what ``dataset.json`` is made by. ``groups``:
+    split → int64[N], where there are some; splits that are drawn share none."""
 
     noun: ClassVar[str] = "texts"
     place: ClassVar[str] = "file"
@@ -48,6 +50,7 @@ class TextSource:
     texts: Mapping[str, Sequence[str]]
     config: Data
     counts: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, Labels] = field(default_factory=dict)
     make_header: Callable[..., TextHeader] = TextHeader
 
     @property
@@ -173,7 +176,7 @@ def text_source(config: Data) -> TextSource:
             texts are all duplicates.
     """
     if config.kind == "docstrings":
-        return _source({"train": load_docstrings()}, {"train": "docstrings"}, config)
+        return _source({"train": _table(*load_docstrings())}, {"train": "docstrings"}, config)
     if not config.path:
         raise DataError("data.path is empty; data.kind 'text' needs a folder with train.csv or train.jsonl, or a file")
     path = Path(config.path)
@@ -193,7 +196,7 @@ def text_tables(path: Path) -> Tables:
         DataError: a file cannot be read, or has a broken line.
     """
     try:
-        return {split: read_texts(file) for split, file in _files(path).items()}
+        return {split: read_table(file) for split, file in _files(path).items()}
     except InputError as e:
         raise DataError(str(e)) from e
 
@@ -204,28 +207,37 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def _source(tables: Tables, names: Mapping[str, str], config: Data) -> TextSource:
-    classes = tuple(class_order(tables["train"][1]))
+    classes = tuple(class_order(tables["train"].labels))
     if len(classes) < 2:
         raise DataError(f"{names['train']}: one class only ({classes[0]!r}); a classifier needs at least 2")
     number = {name: i for i, name in enumerate(classes)}
     texts: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     labels: dict[str, Labels] = {}
     taken: dict[str, str] = {}
     counts = {"copies_left_out": 0.0, "contradictory_texts": 0.0}
     for split in ("test", "validation", "train"):  # what is tested on is not trained on
         if split in tables:
-            _refuse_broken([*tables[split][0], *tables[split][1]], names[split])
-            _refuse_unseen(tables[split][1], classes, names[split])
-            rows, contradictory = _first_ones(*tables[split], taken)
-            texts[split] = [tables[split][0][i] for i in rows]
-            labels[split] = np.array([number[tables[split][1][i]] for i in rows], np.int64)
-            counts["copies_left_out"] += _say_copies(names[split], len(tables[split][0]) - len(rows), contradictory)
+            table = tables[split]
+            _refuse_broken([*table.texts, *table.labels, *table.groups], names[split])
+            _refuse_unseen(table.labels, classes, names[split])
+            rows, contradictory = _first_ones(table.texts, table.labels, taken)
+            texts[split] = [table.texts[i] for i in rows]
+            groups[split] = [table.groups[i] for i in rows]
+            labels[split] = np.array([number[table.labels[i]] for i in rows], np.int64)
+            counts["copies_left_out"] += _say_copies(names[split], len(table.texts) - len(rows), contradictory)
             counts["contradictory_texts"] += contradictory
     _refuse_gone(labels["train"], classes, names["train"])
     for split in sorted(set(labels) - {"train"}):
         missing = [name for i, name in enumerate(classes) if i not in labels[split]]
         require_classes(missing, names[split], config.allow_missing_classes)
-    return TextSource(classes, ClassTargets(labels), texts, config, counts if config.kind == "text" else {})
+    refuse_shared_groups(groups, names, config)
+    counted = counts if config.kind == "text" else {}
+    return TextSource(classes, ClassTargets(labels), texts, config, counted, numbered_groups(groups))
+
+
+def _table(texts: list[str], labels: list[str]) -> TextTable:
+    return TextTable(texts, labels, [""] * len(texts))
 
 
 def _first_ones(texts: Sequence[str], labels: Sequence[str], taken: dict[str, str]) -> tuple[list[int], int]:

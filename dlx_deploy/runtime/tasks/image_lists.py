@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from ..errors import InputError
 from ..files import PathLike
 from .folders import SPLITS, SUFFIXES
-from .tables import Cells, Columns, label_of, read_rows, slice_of, string_of
+from .tables import Cells, Columns, label_of, optional_of, read_rows, slice_of, string_of
 
 __all__ = ["CALIBRATION", "ListedImage", "names_images", "read_list"]
 
@@ -62,7 +62,7 @@ def read_list(path: PathLike, slices: Sequence[str] = ()) -> List[ListedImage]:
         first = lines.setdefault(name, line)
         if first != line:
             raise InputError(f"{where}: {name!r} is in line {first} already; an image is in one row: remove the other")
-        group = _optional(cells, "group", where) or ""
+        group = optional_of(cells, "group", where) or ""
         row = ListedImage(name, label, split, group, _slices(cells, slices, split, where))
         _refuse_halves(row, where)
         rows.append(row)
@@ -140,25 +140,10 @@ def _name(cells: Cells, where: str) -> str:
 
 
 def _split(cells: Cells, where: str) -> str:
-    given = _optional(cells, "split", where)
+    given = optional_of(cells, "split", where)
     if given is None:
         return ""
     split = CALIBRATION if given.lower() == CALIBRATION else SPLITS.get(given.lower())
     if split is None:
         raise InputError(f"{where}: the split is {given!r}; must be train, validation (or val), test or {CALIBRATION}")
     return split
-
-
-def _optional(cells: Cells, key: str, where: str) -> Optional[str]:
-    """What the column ``key`` says, or ``None`` where there is no such column.
-
-    Raises:
-        InputError: the column is there, and empty in this row.
-    """
-    if key not in cells:
-        return None
-    value = cells[key]
-    text = str(value).strip() if isinstance(value, (str, int, float)) else ""
-    if not text:
-        raise InputError(f"{where}: the {key} is empty; fill it in, or leave the column out")
-    return text

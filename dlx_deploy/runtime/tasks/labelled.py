@@ -96,8 +96,8 @@ def name_labelled_texts(path: PathLike) -> List[str]:
         return []
     file = _text_file(root)
     first: Dict[str, str] = {}
-    for line, text, _ in read_lines(file):
-        first.setdefault(distinct(text), f"{file}, line {line}")
+    for row in read_lines(file):
+        first.setdefault(distinct(row.text), f"{file}, line {row.line}")
     return list(first.values())
 
 

@@ -13,14 +13,14 @@ import json
 import os
 import unicodedata
 from dataclasses import dataclass
-from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Sequence, TextIO, Tuple
+from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
 
 from ..errors import InputError
 from ..filenames import CSV, JSONL
 from ..files import PathLike, open_file, reason
 from .labels import composed
 
-__all__ = ["Cells", "Columns", "label_of", "read_rows", "slice_of", "string_of"]
+__all__ = ["Cells", "Columns", "label_of", "optional_of", "read_rows", "slice_of", "string_of"]
 
 Cells = Dict[str, object]
 """Column → what a row has there, ``None`` where it ends before; under "" the names of all columns, for messages."""
@@ -119,6 +119,21 @@ def label_of(row: Cells, where: str, noun: str) -> str:
             "the class otherwise"
         )
     return label
+
+
+def optional_of(row: Cells, key: str, where: str) -> Optional[str]:
+    """What the column ``key`` says, or ``None`` where there is no such column.
+
+    Raises:
+        InputError: the column is there, and empty in this row.
+    """
+    if key not in row:
+        return None
+    value = row[key]
+    text = str(value).strip() if isinstance(value, (str, int, float)) else ""
+    if not text:
+        raise InputError(f"{where}: the {key} is empty; fill it in, or leave the column out")
+    return text
 
 
 def slice_of(row: Cells, key: str, name: str, where: str) -> str:

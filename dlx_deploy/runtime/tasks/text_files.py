@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 import os
-from typing import Iterator, List, Tuple
+from typing import Iterator, List, NamedTuple, Tuple
 
 from ..errors import InputError
 from ..files import PathLike
 from .labels import alike, composed
-from .tables import Columns, label_of, read_rows, string_of
+from .tables import Columns, label_of, optional_of, read_rows, string_of
 
-__all__ = ["distinct", "read_lines", "read_texts"]
+__all__ = ["TextLine", "TextTable", "distinct", "read_lines", "read_table", "read_texts"]
 
-_COLUMNS = Columns({"text": ("text",), "label": ("label",)}, ("text", "label"), "labelled texts")
+_COLUMNS = Columns({"text": ("text",), "label": ("label",), "group": ("group",)}, ("text", "label"), "labelled texts")
+
+
+class TextLine(NamedTuple):
+    """A row, and the number of its ``line``; ``group`` is "" where there is no such column."""
+
+    line: int
+    text: str
+    label: str
+    group: str
+
+
+class TextTable(NamedTuple):
+    """The rows of a file, column by column."""
+
+    texts: List[str]
+    labels: List[str]
+    groups: List[str]
 
 
 def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
-    """The texts and the labels in a CSV file with columns ``text`` and ``label``, or in JSON lines with these keys.
+    """The texts and the labels of ``read_table``.
 
-    Other columns do not matter, nor does the case of these two. Labels lose the spaces around them and are composed
+    Raises:
+        InputError: as there.
+    """
+    table = read_table(path)
+    return table.texts, table.labels
+
+
+def read_table(path: PathLike) -> TextTable:
+    """What is in a CSV file with columns ``text`` and ``label``, maybe ``group``, or in JSON lines with these keys.
+
+    Other columns do not matter, nor does the case of these. Labels lose the spaces around them and are composed
     Unicode; a number in JSON is the label that its digits spell.
 
     Raises:
         InputError: no such file, another suffix or encoding, a line without a text or a label, with too many columns,
-            or that repeats the header, a label that stands for a missing one, or two that look alike.
+            or that repeats the header, a label that stands for a missing one, or two that look alike; a group that is
+            empty.
     """
     name = os.fspath(path)
-    texts: List[str] = []
-    labels: List[str] = []
-    for _, text, label in read_lines(path):
-        texts.append(text)
-        labels.append(label)
-    if not texts:
+    rows = list(read_lines(path))
+    if not rows:
         raise InputError(f"{name}: holds no texts; give one a line, with its label")
-    pair = alike(labels)
+    pair = alike([row.label for row in rows])
     if pair:
         raise InputError(f"{name}: the labels {pair[0]!a} and {pair[1]!a} differ in their writing only; make them one")
-    return texts, labels
+    return TextTable([row.text for row in rows], [row.label for row in rows], [row.group for row in rows])
 
 
-def read_lines(path: PathLike) -> Iterator[Tuple[int, str, str]]:
-    """The number of its line, the text and the label of each row in ``path``, as ``read_texts``.
+def read_lines(path: PathLike) -> Iterator[TextLine]:
+    """The rows in ``path``, as ``read_table``.
 
     Raises:
-        InputError: as ``read_texts``, but for no texts and labels that look alike.
+        InputError: as ``read_table``, but for no texts and labels that look alike.
     """
     for line, row in read_rows(path, _COLUMNS):
         where = f"{os.fspath(path)}, line {line}"
-        yield line, string_of(row, "text", where), label_of(row, where, "text")
+        text, label = string_of(row, "text", where), label_of(row, where, "text")
+        yield TextLine(line, text, label, optional_of(row, "group", where) or "")
 
 
 def distinct(text: str) -> str:

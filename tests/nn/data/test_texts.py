@@ -19,6 +19,7 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.dataset import Dataset, open_data
 from dlx_deploy.nn.data.docstrings import CLASSES, load_docstrings
+from dlx_deploy.nn.data.groups import numbered_groups
 from dlx_deploy.nn.data.texts import texts_of, tokenizer_of
 from dlx_deploy.nn.data.tokenizing import encode_all, load_tokenizer, train_tokenizer
 from dlx_deploy.tasks import prepare
@@ -209,3 +210,48 @@ def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "words.json").write_bytes(train_tokenizer(["a b"], "words", 300))
     with pytest.raises(DataError, match=r"here: 1 texts give no token; the first: ' '"):
         encode_all(load_tokenizer(tmp_path / "words.json"), ["a", " "], 9, False, "here")
+
+
+def grouped_texts(path: Path, texts: list[tuple[str, str]], groups: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        lines = ["text,label,Group", *(f"{text},{label},{g}" for (text, label), g in zip(texts, groups, strict=True))]
+    else:
+        lines = [json.dumps({"text": t, "label": x, "group": g}) for (t, x), g in zip(texts, groups, strict=True)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_texts_of_one_group_are_in_one_split(suffix: str, tmp_path: Path) -> None:
+    texts = rows(120)
+    grouped_texts(tmp_path / "texts" / f"train{suffix}", texts, [f"author {i // 6}" for i in range(120)])
+    metrics = prepare(Data(kind="text", path=str(tmp_path / "texts"), vocabulary=400), tmp_path / "out", 0)
+    group = {text: i // 6 for i, (text, _) in enumerate(texts)}
+    data = open_data(tmp_path / "out")
+    of = {split: {group[t] for t in texts_of(data, split)} for split in ("train", "validation", "test")}
+    assert len(of["train"]) + len(of["validation"]) + len(of["test"]) == len(set.union(*of.values()))
+    assert metrics["test_groups"] == len(of["test"]) < metrics["test_texts"]
+
+
+def test_a_group_of_texts_in_two_files_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = rows(60)
+    grouped_texts(tmp_path / "texts" / "train.csv", texts[:40], ["a", "b"] * 20)
+    grouped_texts(tmp_path / "texts" / "test.csv", texts[40:], ["b", "c"] * 10)
+    with pytest.raises(DataError, match=r"group 'b' is in .*test.csv and in .*train.csv \(1 such groups\); what"):
+        prepared(tmp_path / "texts", tmp_path / "out")
+    assert prepared(tmp_path / "texts", tmp_path / "out", allow_leakage=True).splits["test"] == 20
+    assert "data.allow_leakage is true, so they stay" in caplog.text
+
+
+def test_an_empty_group_of_a_text_is_refused(tmp_path: Path) -> None:
+    grouped_texts(tmp_path / "texts" / "train.csv", rows(40), ["a", ""] * 20)
+    with pytest.raises(DataError, match="line 3: the group is empty; fill it in, or leave the column out"):
+        prepared(tmp_path / "texts", tmp_path / "out")
+
+
+def test_who_is_of_no_group_is_alone() -> None:
+    numbers = numbered_groups({"train": ["b", "", "a", ""], "test": ["", ""]})
+    assert numbers["train"][[0, 2]].tolist() == [1, 0]
+    alone = [*numbers["train"][[1, 3]], *numbers["test"]]
+    assert len({*alone, 0, 1}) == 6
+    assert numbered_groups({"train": ["", ""]}) == {}

@@ -19,7 +19,7 @@ from dlx_deploy.nn.data.targets import ClassTargets
 from dlx_deploy.nn.data.texts import Tables, text_source, text_tables
 from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.tasks.labels import class_order
-from dlx_deploy.runtime.tasks.text_files import distinct
+from dlx_deploy.runtime.tasks.text_files import TextTable, distinct
 
 __all__ = ["survey_texts"]
 
@@ -41,7 +41,7 @@ def survey_texts(config: Data, seed: int, progress: Progress) -> Surveyed:
         source, texts = kept, kept.texts
     except DataError as e:
         findings.append(Finding("layout", "refused", str(e)))
-        source, texts = _as_given(tables), {split: of[0] for split, of in tables.items()}
+        source, texts = _as_given(tables), {split: of.texts for split, of in tables.items()}
     drawn = draw(config, source, seed)
     if drawn.refusal and not any(f.severity == "refused" for f in findings):
         findings.append(drawn.refusal)
@@ -72,7 +72,8 @@ def _copies(tables: Tables) -> list[Finding]:
     first: dict[str, tuple[str, str]] = {}
     kinds: dict[tuple[str, Severity], list[str]] = defaultdict(list)
     for split in _ORDER:
-        for text, label in zip(*tables.get(split, ([], [])), strict=True):
+        table = tables.get(split, TextTable([], [], []))
+        for text, label in zip(table.texts, table.labels, strict=True):
             key = distinct(text)
             if key not in first:
                 first[key] = (split, label)
@@ -81,7 +82,7 @@ def _copies(tables: Tables) -> list[Finding]:
             kinds[("copies", "warning") if where != split else ("repeated", "note")].append(text[:_SHOWN])
             if meant != label:
                 kinds["contradictory", "warning"].append(text[:_SHOWN])
-    total = sum(len(texts) for texts, _ in tables.values())
+    total = sum(len(of.texts) for of in tables.values())
     return [found(kind, severity, _SAID[kind], names, total) for (kind, severity), names in kinds.items()]
 
 
@@ -94,9 +95,9 @@ _SAID = {
 
 def _as_given(tables: Tables) -> Samples:
     """The rows of the files as they are, where a build would refuse them."""
-    classes = tuple(class_order(label for _, labels in tables.values() for label in labels))
+    classes = tuple(class_order(label for of in tables.values() for label in of.labels))
     number = {name: i for i, name in enumerate(classes)}
     strata: Mapping[str, Labels] = {
-        split: np.array([number[label] for label in labels], np.int64) for split, (_, labels) in tables.items()
+        split: np.array([number[label] for label in of.labels], np.int64) for split, of in tables.items()
     }
     return Samples("texts", "file", classes, ClassTargets(strata))
