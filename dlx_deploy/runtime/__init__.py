@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import (
         BackendMissing,
         BudgetMissed,
+        Busy,
         EngineError,
         InputError,
         PackageError,
@@ -25,14 +26,17 @@ if TYPE_CHECKING:
     )
     from .package.trust import Trust
     from .predictor import Predictor, load
+    from .serving.queue import MicroBatcher
     from .tasks.predictions import Predictions
     from .watching.watch import Watch
 
 __all__ = [
     "BackendMissing",
     "BudgetMissed",
+    "Busy",
     "EngineError",
     "InputError",
+    "MicroBatcher",
     "PackageError",
     "Predictions",
     "Predictor",
@@ -45,6 +49,7 @@ __all__ = [
 ]
 
 HOMES = {
+    "MicroBatcher": "serving.queue",
     "Predictions": "tasks.predictions",
     "Predictor": "predictor",
     "Trust": "package.trust",

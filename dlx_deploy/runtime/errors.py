@@ -6,6 +6,9 @@ RuntimeFault
 │   └── TeacherNeeded     samples to which the teacher's answers are not in the package
 ├── BudgetMissed      3   the accuracy or latency budget is missed
 ├── BackendMissing    4   a library or execution provider that is not here
+├── Busy              4   a queue before a model that has no room for more
+│   ├── Expired           what was not answered in the time that it had
+│   └── Stopped           a queue that was closed
 ├── SelfTestFailed    5   the golden inputs do not give the golden outputs on this machine
 ├── Undecided         6   too few images or timings to say
 └── EngineError       7   an engine that cannot be built, is not what was asked for, or must not be loaded here
@@ -20,11 +23,14 @@ from .words import first_names
 __all__ = [
     "BackendMissing",
     "BudgetMissed",
+    "Busy",
     "EngineError",
+    "Expired",
     "InputError",
     "PackageError",
     "RuntimeFault",
     "SelfTestFailed",
+    "Stopped",
     "TeacherNeeded",
     "Undecided",
     "first_fault",
@@ -79,6 +85,20 @@ class BackendMissing(RuntimeFault):
     """Raised when onnxruntime, Pillow or an execution provider is not on this machine."""
 
     exit_code: ClassVar[int] = 4
+
+
+class Busy(RuntimeFault):
+    """Raised when more wait for a model than may; asking again later may help."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class Expired(Busy):
+    """Raised when a call was not answered in the time that it had."""
+
+
+class Stopped(Busy):
+    """Raised when a queue was closed, for good."""
 
 
 class SelfTestFailed(RuntimeFault):

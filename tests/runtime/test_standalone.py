@@ -233,8 +233,10 @@ def test_public_names() -> None:
     assert runtime.__all__ == [
         "BackendMissing",
         "BudgetMissed",
+        "Busy",
         "EngineError",
         "InputError",
+        "MicroBatcher",
         "PackageError",
         "Predictions",
         "Predictor",
@@ -267,6 +269,9 @@ def test_exit_codes() -> None:
     codes = {name: getattr(errors, name).exit_code for name in errors.__all__ if name != "first_fault"}
     assert codes == {
         "BackendMissing": 4,
+        "Busy": 4,
+        "Expired": 4,
+        "Stopped": 4,
         "BudgetMissed": 3,
         "InputError": 2,
         "PackageError": 2,

@@ -93,7 +93,8 @@ class Inputs(Protocol):
     """What a network reads, and how what a user has becomes that.
 
     Where there is such a thing it has three methods more, as ``ImageInputs``: ``read_own`` (arrays of a user, BGR or
-    not), ``open_source`` (folders, videos) and ``open_camera``.
+    not), ``open_source`` (folders, videos) and ``open_camera``. Inputs that differ in length have ``join`` if those of
+    several callers may be one batch, as ``TextInputs``.
     """
 
     @property

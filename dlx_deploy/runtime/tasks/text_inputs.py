@@ -105,6 +105,17 @@ class TextInputs:
         used = np.flatnonzero((block != self.tokens.pad_id).any(axis=0))
         return {TOKENS: block[:, : int(used[-1]) + 1 if len(used) else 1]}
 
+    def join(self, parts: Sequence[Arrays]) -> Dict[str, Array]:
+        """The texts of all ``parts``, padded to the longest."""
+        blocks = [part[TOKENS] for part in parts]
+        longest = max(block.shape[1] for block in blocks)
+        wide = np.full((sum(map(len, blocks)), longest), self.tokens.pad_id, np.int32)
+        start = 0
+        for block in blocks:
+            wide[start : start + len(block), : block.shape[1]] = block
+            start += len(block)
+        return {TOKENS: wide}
+
     def digests(self, feeds: Arrays) -> NDArray[np.uint64]:
         """Of each text the digest of its tokens without padding, as little-endian int32."""
         return digests_of(row[row != self.tokens.pad_id].astype("<i4") for row in feeds[TOKENS])

@@ -1,0 +1,1 @@
+"""Packages that serve: what stands between many callers and one model."""
