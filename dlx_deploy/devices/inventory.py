@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from dlx_deploy.config.strict import Table, decode, nearest, read_toml
+from dlx_deploy.devices.ssh.address import parse_address
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.schemas import newer_schema
 from dlx_deploy.runtime.words import line, shortened
@@ -170,7 +171,8 @@ def _meant(name: str, known: Inventory, by_address: Mapping[str, Board]) -> tupl
         if not boards:
             raise ConfigError(f"group {name!r} of {known.origin} has no boards; name it in the groups of one")
         return boards
-    return (by_address.get(name, Board(name=name, address=name)),)
+    address = str(parse_address(name))
+    return (by_address.get(address, Board(name=name, address=address)),)
 
 
 def _check_names(entries: Mapping[str, _Entry], groups: Mapping[str, object], origin: str) -> None:
@@ -249,13 +251,20 @@ def _board(name: str, entry: _Entry, groups: Mapping[str, Sequence[str]], place:
 
 
 def _address(entry: _Entry, where: str) -> str:
-    address = entry.ssh if _is_address(entry.ssh) else SCHEME + entry.ssh
-    if not entry.path:
-        return address
-    host = address[len(SCHEME) :].rstrip("/")
-    if "/" in host:
-        raise ConfigError(f"{where}: ssh is {entry.ssh!r} and path is {entry.path!r}; say the path once")
-    return f"{SCHEME}{host}/{entry.path.lstrip('/')}"
+    """As ``Address`` writes it, so that one place has one spelling."""
+    text = entry.ssh if _is_address(entry.ssh) else SCHEME + entry.ssh
+    try:
+        address = parse_address(text)
+        if entry.path and address.path:
+            raise ConfigError(f"ssh is {entry.ssh!r} and path is {entry.path!r}; say the path once")
+        return str(parse_address(f"{text.rstrip('/')}/{_below(entry.path)}") if entry.path else address)
+    except ConfigError as e:
+        raise ConfigError(f"{where}: {e}") from e
+
+
+def _below(path: str) -> str:
+    """``path`` as an address has it behind the host: from the root, or below the home (``~/x``, ``x``)."""
+    return path[1:] if path.startswith("/") else path if path.startswith("~/") else f"~/{path}"
 
 
 def _refuse_twice(boards: Iterable[Board], origin: str) -> None:

@@ -52,7 +52,10 @@ def test_names_groups_and_addresses_mean_each_board_once(small: Path) -> None:
 
 def test_without_an_inventory_addresses_alone_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert resolve_boards(["ssh://edge@x:22/p"])[0].address == "ssh://edge@x:22/p"
+    found = resolve_boards(["ssh://edge@x:22/p", "ssh://edge@x:22/p/"])
+    assert [board.address for board in found] == ["ssh://edge@x:22/p"]
+    with pytest.raises(ConfigError, match="'ssh://-x' is no address of a board"):
+        resolve_boards(["ssh://-x"])
     with pytest.raises(ConfigError, match=r"board 'x': no boards\.toml here .* as in ssh://user@x, or write one with"):
         resolve_boards(["x"])
 
@@ -74,6 +77,9 @@ BAD = {
     '[boards."a b"]\nssh = "x"': "boards.'a b' is no name; rule: letters, digits",
     '[boards.a]\nssh = "x/y"\npath = "z"': "ssh is 'x/y' and path is 'z'; say the path once",
     '[boards.a]\nssh = "x"\ntarget = "jetsn"': "boards.a.target: target 'jetsn'",
+    '[boards.a]\nssh = "-oProxyCommand=x"': "'ssh://-oProxyCommand=x' is no address of a board: a host",
+    '[boards.a]\nssh = "x:0"': "a port is a number from 1 to 65535",
+    '[boards.a]\nssh = "u:secret@x"': "boards.a: 'ssh://u:…@x' is no address of a board: passwords are not taken",
     "schema = 2": "schema is 2; this version reads up to 1",
     "schema = 0": "schema is 0; rule: 1, or leave it out",
 }

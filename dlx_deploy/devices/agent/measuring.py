@@ -36,7 +36,7 @@ class _Ended(Exception):
 
 def measure(asked: Table) -> Table:
     """Holds the lock until standard input ends, or ``release`` or a thief signals. ``who``, ``purpose`` and ``since``
-    are for people; ``wait``: until it is free; ``steal``: end the process that holds it.
+    are for people; ``wait_s``: so long until it is free; ``steal``: end the process that holds it.
 
     Says on standard error, with ``MARK``, when it waits and when it holds. Gives how it ended: ``released``, ``stolen``
     or ``gone``.
@@ -48,7 +48,7 @@ def measure(asked: Table) -> Table:
     about = {name: field_text(asked, name) for name in ("who", "purpose", "since")}
     handle = _open(path)
     try:
-        if not _take(handle, path, bool(asked.get("wait")), bool(asked.get("steal"))):
+        if not _take(handle, path, field_number(asked, "wait_s", 0), bool(asked.get("steal"))):
             return {"ended": "gone"}
         signals = {signal.SIGUSR1: "released", signal.SIGTERM: "stolen"}
         before = {number: signal.signal(number, _end_by(how)) for number, how in signals.items()}
@@ -108,10 +108,10 @@ def _open(path: str) -> int:
     raise Refusal("system", "%s is there and no file; remove it" % path)
 
 
-def _take(handle: int, path: str, wait: bool, steal: bool) -> bool:
+def _take(handle: int, path: str, wait_s: float, steal: bool) -> bool:
     """Whether the lock was taken before the asker went away."""
     told: Optional[Table] = None
-    until = time.monotonic() + STEAL_S
+    until = time.monotonic() + (STEAL_S if steal else wait_s)
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,7 +120,7 @@ def _take(handle: int, path: str, wait: bool, steal: bool) -> bool:
             held = _holder(path)
         if held != told and steal:
             _kill(held)
-        elif not wait and not (steal and time.monotonic() < until):
+        elif time.monotonic() >= until:
             raise Refusal("measuring", _said(held), {"who": held.get("who")})
         _tell({"waits": _said(held)} if held != told else {})
         told = held

@@ -30,7 +30,7 @@ class Asker:
     """Someone whose program asks for the lock; what it hears."""
 
     def __init__(self, folder: Path, who: str, **fields: Any) -> None:
-        asked = {"command": "measure", "who": who, "purpose": "bench", "since": "12:00", **fields}
+        asked = {"command": "measure", "who": who, "purpose": "bench", "since": "12:00", "wait_s": 0, **fields}
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         command = [sys.executable, "-c", CODE, str(folder), json.dumps(asked)]
         self.process = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
@@ -83,7 +83,7 @@ def test_a_second_one_hears_who_measures_and_for_what(asks: Callable[..., Asker]
 def test_who_waits_gets_it_when_the_holder_is_gone(asks: Callable[..., Asker]) -> None:
     ann = asks("ann")
     ann.heard("holds")
-    bob = asks("bob", wait=True)
+    bob = asks("bob", wait_s=20)
     assert bob.heard("waits").startswith("ann measures on it")
     ann.process.kill()  # as a board that starts anew, or a connection that breaks
     assert bob.heard("holds")["pid"] == bob.process.pid
@@ -92,7 +92,7 @@ def test_who_waits_gets_it_when_the_holder_is_gone(asks: Callable[..., Asker]) -
 
 def test_who_waits_and_goes_away_waits_no_longer(asks: Callable[..., Asker]) -> None:
     asks("ann").heard("holds")
-    bob = asks("bob", wait=True)
+    bob = asks("bob", wait_s=20)
     bob.heard("waits")
     assert bob.ends() == {"ok": {"ended": "gone"}}
 
@@ -128,7 +128,7 @@ def test_a_damaged_note_says_nothing(text: str, folder: Path) -> None:
 
 def test_what_is_no_file_is_not_opened(folder: Path) -> None:
     os.mkfifo(folder / module.NAME)
-    asked = {"command": "measure", "who": "ann", "purpose": "bench", "since": "12:00"}
+    asked = {"command": "measure", "who": "ann", "purpose": "bench", "since": "12:00", "wait_s": 0}
     text = f"{folder / module.NAME} is there and no file; remove it"
     assert answer(asked)["fault"] == {"kind": "system", "text": text}
     os.unlink(folder / module.NAME)
