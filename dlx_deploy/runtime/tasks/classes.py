@@ -177,6 +177,12 @@ class Classes:
         first: NDArray[np.int32] = outputs[LOGITS].argmax(axis=1).astype(np.int32)[:, None]
         return first
 
+    def features(self, outputs: Arrays) -> Arrays:
+        """Of each sample the probability of its answer, float32[n], and the answer, int64[n]."""
+        logits = outputs[LOGITS]
+        most = logits.max(axis=1, keepdims=True)
+        return {"confidence": 1 / np.exp(logits - most).sum(axis=1), "class": logits.argmax(axis=1)}
+
     def check_targets(self, targets: Arrays, count: int, noun: str) -> None:
         """Refuses labels that do not fit ``count`` samples.
 

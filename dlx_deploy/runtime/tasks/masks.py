@@ -12,6 +12,7 @@ from ..statistics.flips import refuse_counted
 from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
 from .arrays import Agreement, Arrays, Tensor, Tolerance, digests_of, within
 from .classes import LOGITS
+from .features import grid_steps
 from .framing import Framing, place, unframed
 from .mask_counts import confusion_counts, iou_of, mean_iou_bounds, mean_iou_drops
 from .mask_files import IGNORED, mask_paths, write_mask
@@ -27,6 +28,7 @@ MASK = "mask"  # the target
 TITLE = "mIoU"
 DECIDED = 64
 """Pixels of a mask that a parity table knows the class of."""
+MOST_SHARES = 32  # classes whose shares a drift watch knows
 MASK_DIGEST, COUNTS = "mask_digest", "counts"  # columns of the reference table
 
 
@@ -220,6 +222,16 @@ class Masks:
         some = logits.reshape(*logits.shape[:2], -1)[:, :, pixels]
         classes: NDArray[np.int32] = some.argmax(axis=1).astype(np.int32)
         return classes
+
+    def features(self, outputs: Arrays) -> Arrays:
+        """Of each image the mean probability of its pixels' answers, and the share of each of the first classes,
+        float32[n], on a grid of its pixels."""
+        rows, columns = grid_steps(*self.size)
+        logits = outputs[LOGITS][:, :, ::rows, ::columns]
+        confidence = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+        classes = logits.argmax(axis=1)
+        told = {f"share_{k}": (classes == k).mean(axis=(1, 2)) for k in range(min(len(self.labels), MOST_SHARES))}
+        return {"confidence": confidence.mean(axis=(1, 2)), **told}
 
     def check_targets(self, targets: Arrays, count: int, noun: str) -> None:
         """Refuses masks that do not fit ``count`` images.

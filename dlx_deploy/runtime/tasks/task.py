@@ -94,7 +94,7 @@ class Inputs(Protocol):
 
     Where there is such a thing it has three methods more, as ``ImageInputs``: ``read_own`` (arrays of a user, BGR or
     not), ``open_source`` (folders, videos) and ``open_camera``. Inputs that differ in length have ``join`` if those of
-    several callers may be one batch, as ``TextInputs``.
+    several callers may be one batch, as ``TextInputs``; ``features`` is for a drift watch (``features_of``).
     """
 
     @property
@@ -150,7 +150,10 @@ class Inputs(Protocol):
 
 
 class Outputs(Protocol):
-    """What a network's answers mean, and how well two of them agree."""
+    """What a network's answers mean, and how well two of them agree.
+
+    Where there is such a thing it has methods more: ``decisions`` and ``features``, for parity and a drift watch.
+    """
 
     @property
     def tensors(self) -> Tuple[Tensor, ...]:

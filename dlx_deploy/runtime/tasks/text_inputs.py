@@ -57,6 +57,8 @@ class TextInputs:
     any_value: bool = False
     _encoders: List[TextEncoder] = field(default_factory=list, repr=False, compare=False)
     """None or one: opened when the first text comes."""
+    _unknowns: List[Optional[int]] = field(default_factory=list, repr=False, compare=False)
+    """Likewise: what ``_unknown`` found."""
 
     @property
     def tensors(self) -> Tuple[Tensor, ...]:
@@ -120,6 +122,16 @@ class TextInputs:
         """Of each text the digest of its tokens without padding, as little-endian int32."""
         return digests_of(row[row != self.tokens.pad_id].astype("<i4") for row in feeds[TOKENS])
 
+    def features(self, feeds: Arrays) -> Arrays:
+        """Of each text, float32[n]: its tokens, their mean number (other words, another mean), and the share of unknown
+        ones where the tokenizer has a token for those."""
+        tokens = feeds[TOKENS]
+        there = tokens != self.tokens.pad_id
+        length = np.maximum(there.sum(axis=1), 1).astype(np.float32)
+        told = {"length": length, "token_mean": np.where(there, tokens, 0).sum(axis=1) / length}
+        unknown = self._unknown()
+        return told if unknown is None else {**told, "unknown": (tokens == unknown).sum(axis=1) / length}
+
     def fault(self, feeds: Arrays) -> Optional[Tuple[str, str]]:
         """Tokens that there are not, or none at all."""
         tokens, most = feeds[TOKENS], self.tokens.vocabulary - 1
@@ -157,6 +169,15 @@ class TextInputs:
             )
         if not any(c.isspace() for c in argument) and argument.lower().endswith((*TEXT_SUFFIXES, *SUFFIXES)):
             raise InputError(f"{shortened(argument)} looks like a file, and there is none of this name; {remedy}")
+
+    def _unknown(self) -> Optional[int]:
+        """The number of the token for what the tokenizer does not know, by ``tokenizer.json``."""
+        if not self._unknowns:
+            from .texts import unknown_token
+
+            found = unknown_token(self.tokenizer)
+            self._unknowns.append(None if found == self.tokens.pad_id else found)
+        return self._unknowns[0]
 
     def _encoder(self) -> TextEncoder:
         if not self._encoders:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, List, Optional, Sequence
 import numpy as np
 
 from ..errors import BackendMissing, InputError, PackageError
+from ..strict_json import from_json
 from ..words import said, shortened
 from .text_files import read_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TextEncoder", "read_texts"]
+__all__ = ["TextEncoder", "read_texts", "unknown_token"]
 
 PANIC = "PanicException"
 
@@ -103,3 +104,17 @@ def _check(texts: Sequence[str]) -> None:
             raise InputError(f"text {i} is empty; give at least one word")
         if any("\ud800" <= c <= "\udfff" for c in text):
             raise InputError(f"text {i} ({shortened(text)}) holds half a character; give text in UTF-8")
+
+
+def unknown_token(tokenizer: bytes) -> Optional[int]:
+    """The token that stands for what ``tokenizer``, a ``tokenizer.json``, does not know; ``None``: it has none."""
+    try:
+        table = from_json(tokenizer)
+    except ValueError:
+        return None
+    model = table.get("model") if isinstance(table, dict) else None
+    if not isinstance(model, dict):
+        return None
+    vocabulary, name = model.get("vocab"), model.get("unk_token")
+    number = vocabulary.get(name) if isinstance(vocabulary, dict) and isinstance(name, str) else model.get("unk_id")
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
