@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["CARD", "CSV", "DATA_HEADER", "JSONL", "LABELLED_TEXTS", "MANIFEST", "MODEL", "PLAN", "SIDECAR"]
+__all__ = ["CARD", "CSV", "DATA_HEADER", "DRIFT", "JSONL", "LABELLED_TEXTS", "MANIFEST", "MODEL", "PLAN", "SIDECAR"]
 
 MODEL, MANIFEST, CARD = "model.onnx", "manifest.json", "MODEL_CARD.md"
 """Members of a package."""
+DRIFT = "drift.json"
+"""A member too: what a device holds the field against."""
 PLAN, SIDECAR = "engine.plan", "engine.json"
 """A TensorRT engine, in a package's folder ``engine`` and in the cache, and what it was built for."""
 DATA_HEADER = "dataset.json"

@@ -9,7 +9,7 @@ from typing import Dict, Mapping, Optional
 
 from ..device_budgets import LIMITS, NO_BUDGETS, DeviceBudgets
 from ..errors import PackageError
-from ..filenames import CARD, MANIFEST, MODEL, PLAN, SIDECAR
+from ..filenames import CARD, DRIFT, MANIFEST, MODEL, PLAN, SIDECAR
 from ..files import PathLike
 from ..schemas import PACKAGE
 from ..sources import own_sources
@@ -58,7 +58,8 @@ class Package:
     arrays by the name of an input or output; ``reference`` by column: ``digest`` (uint64[m]) and those of the task's
     outputs. ``engine`` and ``engine_sidecar`` are a TensorRT engine that was built ahead and the JSON beside it, or
     both ``None``. ``digest`` is the SHA-256 of ``package.json`` in hexadecimal. ``parity``: the builder's answers to
-    many real samples, if the package carries them. ``latency_budgets``: milliseconds by percentile. ``signed``: the
+    many real samples, if the package carries them. ``drift``: what ``watching.reference`` reads, if it carries that;
+    who watches no drift does not read it. ``latency_budgets``: milliseconds by percentile. ``signed``: the
     signature, if it was verified. ``size_bytes`` and ``path``: of the file that it was read from.
     """
 
@@ -84,6 +85,7 @@ class Package:
     device_budgets: DeviceBudgets = NO_BUDGETS
     size_bytes: Optional[int] = None
     path: Optional[str] = None
+    drift: Optional[bytes] = None
 
     @property
     def max_latency_p90_ms(self) -> Optional[float]:
@@ -123,6 +125,7 @@ class PackageContents:
     engine: Optional[bytes] = None
     engine_sidecar: Optional[bytes] = None
     parity: Optional[ParityTable] = None
+    drift: Optional[bytes] = None
 
 
 def open_package(path: PathLike, trust: Optional[Trust] = None) -> Package:
@@ -190,6 +193,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         engine_sidecar=files.get(ENGINE_SIDECAR),
         parity=read_parity(field, files, task.outputs),
         device_budgets=_device_budgets(field),
+        drift=files.get(DRIFT),
     )
 
 
@@ -208,6 +212,7 @@ def assemble(contents: PackageContents) -> Dict[str, bytes]:
         **array_members({**contents.golden_inputs, **contents.golden_outputs}, contents.reference),
         **contents.task.inputs.members(),
         **(parity_members(contents.parity) if contents.parity else {}),
+        **({} if contents.drift is None else {DRIFT: contents.drift}),
         "__main__.py": MAIN,
     }
     if contents.engine is not None and contents.engine_sidecar is not None:

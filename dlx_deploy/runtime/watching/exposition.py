@@ -9,7 +9,7 @@ from typing import Dict, Iterable, List, Mapping, Sequence, Tuple
 from ..words import line
 from .counters import HistogramSnapshot, Snapshot
 
-__all__ = ["CONTENT_TYPE", "Family", "Sample", "counted", "exposition", "gauge"]
+__all__ = ["CONTENT_TYPE", "Family", "Labels", "Sample", "counted", "exposition", "gauge"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Labels = Mapping[str, str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Union
 
 from ..errors import InputError, RuntimeFault
 from ..tasks.arrays import Arrays, rows_of
@@ -15,6 +15,7 @@ from .logs import SILENT, EventLog, Fields
 
 if TYPE_CHECKING:
     from ..predictor import Predictor, Run
+    from .drift import DriftOptions, DriftReport, DriftWatch
 
 __all__ = ["Watch"]
 
@@ -25,14 +26,32 @@ class Watch:
     """``predictor``, watched: call ``predict`` here, or hand ``watch.predictor`` to what runs it (a queue).
 
     Every run of ``watch.predictor`` is timed and counted, and known to the watchdog. Who reads requests himself counts
-    them with ``counters``, as ``predict`` does. Counters, health and the log may be used from any thread.
+    them with ``counters``, as ``predict`` does. Counters, health and the log may be used from any thread. With
+    ``drift`` each window of samples is held against those of the build.
+
+    Raises:
+        PackageError, InputError: as ``DriftWatch``.
     """
 
-    def __init__(self, predictor: Predictor, watchdog: WatchdogOptions = DEFAULTS, log: EventLog = SILENT) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        watchdog: WatchdogOptions = DEFAULTS,
+        log: EventLog = SILENT,
+        drift: Union[bool, DriftOptions] = False,
+    ) -> None:
         self.counters, self.health, self.log = Counters(), Health(), log
         self.watchdog = Watchdog(watchdog)
         self._guarded = predictor.through(self._guard)
         self.predictor = self._guarded.through(self._count)
+        self.drift: Optional[DriftWatch] = None
+        self._drifting = False
+        if drift is not False:
+            from .drift import DriftOptions, DriftWatch
+
+            asked = DriftOptions() if drift is True else drift
+            self.drift = DriftWatch(predictor.package, asked, self._say_drift)
+            self.predictor = self.predictor.through(self._see(self.drift))
 
     @property
     def name(self) -> str:
@@ -94,11 +113,13 @@ class Watch:
         """All that is known in numbers, for ``exposition``; those of several packages together are one page."""
         package, health = self.predictor.package, self.health.report()
         labels = {"model": package.name, "version": package.version}
+        drift = self.drift.last if self.drift else None
         return [
             *counted(self.counters.snapshot(), labels),
             gauge("dlx_ready", "1: requests may come.", float(health.ready), labels),
             gauge("dlx_live", "1: the process is worth keeping.", float(health.live), labels),
             gauge("dlx_log_lines_lost", "Lines of the log that could not be written.", float(self.log.lost), labels),
+            *(drift.families(labels) if drift else ()),
         ]
 
     def to_dict(self) -> Dict[str, object]:
@@ -109,6 +130,7 @@ class Watch:
             "version": package.version,
             "health": self.health.report().to_dict(),
             **self.counters.snapshot().to_dict(),
+            "drift": self.drift.to_dict() if self.drift else None,
         }
 
     def _guard(self, run: Run) -> Run:
@@ -134,6 +156,31 @@ class Watch:
                 return run(names, feeds)
 
         return counting
+
+    def _see(self, drift: DriftWatch) -> Callable[[Run], Run]:
+        """What shows ``drift`` each run; no fault of it costs an answer."""
+
+        def around(run: Run) -> Run:
+            def seen(names: Optional[Sequence[str]], feeds: Arrays) -> List[Array]:
+                values = run(names, feeds)
+                try:
+                    drift.see(feeds, dict(zip(names or (), values)))
+                except Exception as e:  # the border to code of a task, which may be another package's
+                    self._say("drift-failed", {"kind": kind_of(e)}, "error")
+                return values
+
+            return seen
+
+        return around
+
+    def _say_drift(self, report: DriftReport) -> None:
+        """A window that has drifted, or the first after such a one that has not."""
+        was = self._drifting
+        self._drifting = bool(report.drifted)
+        if report.drifted or was:
+            names = ", ".join(one.describe() for one in report.drifted)
+            fields: Fields = {"window": report.window, "in_a_row": report.in_a_row, "features": names}
+            self._say("drift" if names else "drift-ended", fields, "warning")
 
     def _say(self, event: str, fields: Fields, level: str = "info", request: str = "") -> None:
         self.log.event(event, {"model": self.name, **fields}, level, request)

@@ -1,0 +1,211 @@
+"""Whether the field still looks like what the package was proven on: features of each sample, a window at a time.
+
+Nothing leaves the process but distances, medians and names; of samples only their features are kept, for one window.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from ..errors import InputError, PackageError
+from ..tasks.arrays import Arrays, rows_of
+from ..tasks.features import features_of
+from .exposition import Family, Labels, gauge
+from .reference import DriftReference, FeatureReference, read_reference
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..package.contents import Package
+
+__all__ = ["DriftOptions", "DriftReport", "DriftWatch", "FeatureDrift"]
+
+WINDOW = 256
+
+
+@dataclass(frozen=True)
+class DriftOptions:
+    """``window``: samples that are held against the reference at once, one of those that it knows; each is in one.
+
+    ``every``: each so many samples one is looked at. Samples must be about as independent as those of the reference:
+    of a camera at 30 frames a second, take one a second or fewer.
+    """
+
+    window: int = WINDOW
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class FeatureDrift:
+    """One feature in a window: its distance from the reference, what of it is usual, and the two medians."""
+
+    name: str
+    distance: float
+    threshold: float
+    median: Optional[float] = None
+    usual_median: Optional[float] = None
+
+    @property
+    def drifted(self) -> bool:
+        """Whether it is further away than chance explains."""
+        return self.distance > self.threshold
+
+    def describe(self) -> str:
+        """The feature, for people."""
+        moved = f", median {self.median:.4g}, was {self.usual_median:.4g}" if self.median is not None else ""
+        return f"{self.name} {self.distance:.3f} (usual: up to {self.threshold:.3f}{moved})"
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """The last window: its number from 1, and how many in a row, this one included, have drifted."""
+
+    window: int
+    samples: int
+    in_a_row: int
+    drifted_windows: int
+    features: Tuple[FeatureDrift, ...]
+
+    @property
+    def drifted(self) -> Tuple[FeatureDrift, ...]:
+        """The features that have, the furthest in units of its threshold first."""
+        found = [one for one in self.features if one.drifted]
+        return tuple(sorted(found, key=lambda one: -one.distance / one.threshold))
+
+    def to_dict(self) -> Dict[str, object]:
+        """The report as JSON-ready values."""
+        features = {
+            one.name: {key: value for key, value in vars(one).items() if key != "name"} for one in self.features
+        }
+        return {**vars(self), "features": features, "drifted": [one.name for one in self.drifted]}
+
+    def families(self, labels: Labels) -> List[Family]:
+        """The report in numbers, for ``exposition``."""
+        distances = tuple(("", {**labels, "feature": one.name}, one.distance) for one in self.features)
+        thresholds = tuple(("", {**labels, "feature": one.name}, one.threshold) for one in self.features)
+        far, usual = "Distance of the last window from the build's samples.", "Up to which a distance is usual."
+        windows = "Windows that were held against the build's samples."
+        drifted = "Windows of which a feature was beyond its threshold."
+        return [
+            Family("dlx_drift_distance", "gauge", far, distances),
+            Family("dlx_drift_threshold", "gauge", usual, thresholds),
+            Family("dlx_drift_windows_total", "counter", windows, (("", labels, self.window),)),
+            Family("dlx_drift_drifted_windows_total", "counter", drifted, (("", labels, self.drifted_windows),)),
+            gauge("dlx_drift_in_a_row", "Windows in a row, up to the last, that drifted.", self.in_a_row, labels),
+        ]
+
+
+class DriftWatch:
+    """Collects features from any thread; ``heard`` is called with the report of each window.
+
+    Raises:
+        PackageError: the package has no reference. InputError: it knows no such window, or ``every`` is under 1.
+    """
+
+    def __init__(
+        self, package: Package, options: DriftOptions, heard: Callable[[DriftReport], None] = lambda report: None
+    ) -> None:
+        reference = read_reference(package)
+        if reference is None:
+            raise PackageError(
+                f"{package.name} {package.version} carries no statistics to hold the field against; build it again "
+                "with package.parity_samples above 0, or watch without drift"
+            )
+        _check(options, reference)
+        self.reference, self.options, self._task, self._heard = reference, options, package.task, heard
+        self._filled_up = package.batch not in (None, 1)
+        self._lock = threading.Lock()
+        self._rows = np.zeros((options.window, len(reference.features)), np.float32)
+        self._seen = self._kept = self._windows = self._in_a_row = self._drifted = 0
+        self.last: Optional[DriftReport] = None
+
+    def see(self, feeds: Arrays, outputs: Arrays) -> None:
+        """A run of the model: what it read and answered.
+
+        Raises:
+            ValueError: the task says other features than when the package was built.
+        """
+        with self._lock:
+            some = self._some(len(next(iter(feeds.values()))))
+        if not some:
+            return
+        if some != range(some.stop):
+            feeds, outputs = rows_of(feeds, list(some)), rows_of(outputs, list(some))
+        rows = self._without_filling(self._matrix(features_of(self._task, feeds, outputs)))
+        reports = []
+        with self._lock:
+            for start in range(0, len(rows), self.options.window):
+                reports += self._keep(rows[start : start + self.options.window])
+        for report in reports:
+            self._heard(report)
+
+    def to_dict(self) -> Dict[str, object]:
+        """What is watched and what the last window said, as JSON-ready values."""
+        options = {"window": self.options.window, "every": self.options.every, "kept": self._kept}
+        return {
+            **options,
+            "samples_at_build": self.reference.samples,
+            "last": self.last.to_dict() if self.last else None,
+        }
+
+    def judge(self, rows: NDArray[np.float32], window: int) -> Tuple[FeatureDrift, ...]:
+        """The features of samples, float32[n, features], as of ``window``, held against the reference."""
+        at = self.reference.windows.index(window)
+        return tuple(_judged(one, rows[:, i], at) for i, one in enumerate(self.reference.features))
+
+    def _some(self, count: int) -> range:
+        """Which of the next ``count`` samples are looked at."""
+        first = -self._seen % self.options.every
+        self._seen += count
+        return range(first, count, self.options.every)
+
+    def _matrix(self, features: Arrays) -> NDArray[np.float32]:
+        names = [one.name for one in self.reference.features]
+        missing = [name for name in names if name not in features]
+        if missing:
+            raise ValueError(f"the task says nothing of {missing[0]}, which the package has a reference of")
+        return np.stack([features[name] for name in names], axis=1).astype(np.float32)
+
+    def _without_filling(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``rows`` without copies of the last sample, which fill up a fixed batch size."""
+        if not self._filled_up or len(rows) < 2:
+            return rows
+        same = (rows == rows[-1]).all(axis=1)[::-1]
+        copies = len(rows) if same.all() else int(same.argmin())
+        return rows[: len(rows) - copies + 1]
+
+    def _keep(self, rows: NDArray[np.float32]) -> List[DriftReport]:
+        """Adds at most a window of rows; the report of the window that they fill, if they do."""
+        taken = rows[: self.options.window - self._kept]
+        self._rows[self._kept : self._kept + len(taken)] = taken
+        self._kept += len(taken)
+        if self._kept < self.options.window:
+            return []
+        features = self.judge(self._rows, self.options.window)
+        self._windows += 1
+        drifted = any(one.drifted for one in features)
+        self._in_a_row = self._in_a_row + 1 if drifted else 0
+        self._drifted += drifted
+        self.last = DriftReport(self._windows, self.options.window, self._in_a_row, self._drifted, features)
+        self._kept = len(rows) - len(taken)
+        self._rows[: self._kept] = rows[len(taken) :]
+        return [self.last]
+
+
+def _judged(reference: FeatureReference, values: NDArray[np.float32], at: int) -> FeatureDrift:
+    distance, threshold = reference.distance(values), reference.thresholds[at]
+    if reference.edges is None:
+        return FeatureDrift(reference.name, distance, threshold)
+    return FeatureDrift(reference.name, distance, threshold, float(np.median(values)), reference.median)
+
+
+def _check(options: DriftOptions, reference: DriftReference) -> None:
+    if options.window not in reference.windows:
+        known = ", ".join(map(str, reference.windows))
+        raise InputError(f"the window of drift is {options.window}; must be one that the package knows: {known}")
+    if options.every < 1:
+        raise InputError(f"drift looks at every {options.every} samples; must be 1 or more")
