@@ -105,7 +105,7 @@ def _bound(name: str, model: Output, config: Config, profile: Profile, upstream:
 
 STAGE = Stage(
     name="evaluate",
-    version=3,
+    version=4,
     params=EvaluateParams,
     inputs=("model", "data", METRIC),
     outputs=(STATISTIC,),

@@ -18,7 +18,8 @@ from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Prove
 from dlx_deploy.stages.evaluate import answered
 from dlx_deploy.stages.quantize import read_precisions
 from dlx_deploy.stages.support.device_gates import judge_package
-from dlx_deploy.stages.support.parity import Judge, make_parity, parity_rows
+from dlx_deploy.stages.support.drift import drift_file
+from dlx_deploy.stages.support.parity import Judge, kept_features, make_parity, parity_rows
 from dlx_deploy.stages.support.tolerances import relative, share_of, tolerance_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import Task, task_of
@@ -72,6 +73,7 @@ def run(job: Job[PackageParams]) -> Metrics:
     device = judged_device(task, data, golden.rows, dims, asked_metric(task, job.params.gate))
     with np.load(job.inputs["teacher"]) as columns:
         reference = make_reference(device, samples.feed(), dict(columns))
+    answers = job.inputs.get(answered(accuracy.shipped))
     gates = comparison_by(task, job.params.gate.metric).judge(job.params.gate, accuracy)
     contents = PackageContents(
         task=device,
@@ -86,7 +88,8 @@ def run(job: Job[PackageParams]) -> Metrics:
         batch=next(iter(dims.values()))[0],
         engine=_optional(engine / "engine.plan"),
         engine_sidecar=_optional(engine / "engine.json"),
-        parity=_parity(job, job.inputs.get(answered(accuracy.shipped)), samples.fitted(dims), device, recipe),
+        parity=_parity(job, answers, samples.fitted(dims), device, recipe),
+        drift=None if answers is None else drift_file(kept_features(answers)),
     )
     out = job.out / "package.dlx"
     write_archive(out, assemble(contents), job.params.deflate)
@@ -250,7 +253,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 STAGE = Stage(
     name="package",
-    version=8,
+    version=9,
     params=PackageParams,
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),

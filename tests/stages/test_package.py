@@ -20,6 +20,8 @@ from dlx_deploy.runtime.package.contents import Package, open_package
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks import arrays
 from dlx_deploy.runtime.tasks.arrays import Tolerance, within
+from dlx_deploy.runtime.tasks.features import features_of
+from dlx_deploy.runtime.watching.reference import read_reference
 from dlx_deploy.stages import evaluate
 from dlx_deploy.stages.evaluate import EvaluateParams
 from dlx_deploy.stages.package import STAGE, PackageParams
@@ -149,6 +151,20 @@ def test_answers_to_many_samples_travel_along(packed: Any) -> None:
     few = packed(graph(), parity_samples=5).parity
     np.testing.assert_array_equal(few.digests, table.digests[[0, 4, 8, 12, 16]])
     assert packed(graph(), parity_samples=0).parity is None
+
+
+def test_statistics_for_a_drift_watch_travel_along(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert packed(graph()).drift is None  # of 20 samples
+    monkeypatch.setattr("dlx_deploy.stages.support.drift.LEAST_SAMPLES", 20)
+    package = packed(graph())
+    reference = read_reference(package)
+    assert reference is not None
+    names = ["input_brightness", "input_contrast", "input_detail", "output_class", "output_confidence"]
+    assert ([one.name for one in reference.features], reference.samples) == (names, 20)
+    answers = Predictor(package).run({"images": IMAGES})
+    told = features_of(package.task, {"images": IMAGES}, answers)
+    assert [one.distance(told[one.name]) for one in reference.features] == pytest.approx([0] * 5)
+    assert packed(graph(), parity_samples=0).drift is None
 
 
 def test_golden_inputs_are_chosen_among_few_if_answers_are_large(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:

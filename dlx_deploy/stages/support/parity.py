@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from dlx_deploy.runtime.tasks.task import Task
     from dlx_deploy.runtime.untyped import Array, JsonTable
 
-__all__ = ["CHOSEN", "Judge", "kept_answers", "make_parity", "parity_rows", "write_answers"]
+__all__ = ["CHOSEN", "Judge", "kept_answers", "kept_features", "make_parity", "parity_rows", "write_answers"]
 
 CHOSEN = "chosen for parity"
 """A column beside the targets, bool[n]: the samples whose answers are kept."""
-_DIGESTS, _ANSWERS, _DECISIONS = "digests", "answers/", "decisions"
+_DIGESTS, _ANSWERS, _DECISIONS, _FEATURES = "digests", "answers/", "decisions", "features/"
 
 ENGINE_DB = {"int8": 26.0, "fp16": 40.0, "fp32": 60.0}
 """The least signal-to-noise ratio of an engine's answers, by precision. Results that are off by a step of their
@@ -63,10 +63,12 @@ def parity_rows(count: int, most: int) -> Sequence[int]:
 
 
 def kept_answers(outputs: Arrays, targets: Arrays, device: Task) -> Arrays:
-    """Sketches and decisions of the outputs of those samples of a batch that are ``CHOSEN``; of none, no rows."""
+    """Sketches, decisions and features of the outputs of those samples of a batch that are ``CHOSEN``; of none, no
+    rows."""
     import numpy as np
 
     from dlx_deploy.runtime.package.parity import decisions_of
+    from dlx_deploy.runtime.tasks.features import output_features
     from dlx_deploy.runtime.tasks.sketches import sketched
 
     rows = np.flatnonzero(targets[CHOSEN])
@@ -74,15 +76,27 @@ def kept_answers(outputs: Arrays, targets: Arrays, device: Task) -> Arrays:
     kept: Arrays = {f"{_ANSWERS}{name}": one for name, one in sketched(some, device.outputs.tensors).items()}
     if (decisions := decisions_of(device.outputs, some)) is not None:
         kept[_DECISIONS] = decisions
+    kept.update({f"{_FEATURES}{name}": values for name, values in output_features(device.outputs, some).items()})
     return {name: values[: len(rows)] for name, values in kept.items()}
 
 
 def write_answers(path: Path, samples: Samples, device: Task, kept: Arrays) -> None:
-    """Write what was ``kept`` of the answers to ``samples``, and what finds these again."""
+    """Write what was ``kept`` of the answers to ``samples``, their own features, and what finds these again."""
     import numpy as np
 
-    digests = device.inputs.digests(samples.feed())
-    np.savez(path, **{_DIGESTS: digests}, **kept)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
+    from dlx_deploy.runtime.tasks.features import input_features
+
+    feeds = samples.feed()
+    features = {f"{_FEATURES}{name}": values for name, values in input_features(device.inputs, feeds).items()}
+    np.savez(path, **{_DIGESTS: device.inputs.digests(feeds)}, **features, **kept)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
+
+
+def kept_features(path: Path) -> Arrays:
+    """The features of the samples whose answers are at ``path``, and of these answers."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name.removeprefix(_FEATURES): arrays[name] for name in arrays if name.startswith(_FEATURES)}
 
 
 def make_parity(path: Path, judge: Judge, device: Task, recipe: JsonTable) -> ParityTable | None:
