@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Protocol, Sequence, Tuple, Union
 
 from ..errors import InputError, RuntimeFault
 from ..tasks.arrays import Arrays, rows_of
@@ -17,9 +17,17 @@ if TYPE_CHECKING:
     from ..predictor import Predictor, Run
     from .drift import DriftOptions, DriftReport, DriftWatch
 
-__all__ = ["Watch"]
+__all__ = ["Waited", "Watch"]
 
 DEFAULTS = WatchdogOptions()
+
+
+class Waited(Protocol):
+    """A batch that a queue has run."""
+
+    @property
+    def waited_s(self) -> Tuple[float, ...]:
+        """How long each call in it had waited."""
 
 
 class Watch:
@@ -45,7 +53,7 @@ class Watch:
         self._guarded = predictor.through(self._guard)
         self.predictor = self._guarded.through(self._count)
         self.drift: Optional[DriftWatch] = None
-        self._drifting = False
+        self._drifting = self._warming = False
         if drift is not False:
             from .drift import DriftOptions, DriftWatch
 
@@ -58,8 +66,11 @@ class Watch:
         """What the package is called."""
         return self.predictor.package.name
 
-    def start(self, selftest: bool = False) -> None:
+    def start(self, selftest: bool = False, warm_up: Callable[[], object] = lambda: None) -> None:
         """Warms the model up and holds it against its golden answers, if asked to; then it is ready.
+
+        ``warm_up``: that of a queue. What is run here is known to the watchdog, and neither counted nor held for the
+        field: golden samples are not users'.
 
         Raises:
             PackageError: it cannot be run. SelfTestFailed: this machine computes something else than the builder.
@@ -68,6 +79,8 @@ class Watch:
         began = time.perf_counter()
         try:
             self._guarded.run(rows_of(package.golden_inputs, slice(1)))
+            self._warming = True
+            warm_up()
             if selftest:
                 from ..commands.selftest import self_test
 
@@ -76,6 +89,8 @@ class Watch:
             self.health.move("failed", kind_of(e))
             self._say("failed", {"kind": kind_of(e), "exit_code": e.exit_code}, "error")
             raise
+        finally:
+            self._warming = False
         self.health.move("ready")
         took_s = round(time.perf_counter() - began, 3)
         self._say("ready", {"version": package.version, "digest": package.digest, "took_s": took_s, "tested": selftest})
@@ -99,6 +114,11 @@ class Watch:
             raise
         counters.answer(_count(outputs))
         return answers
+
+    def waited(self, ran: Waited) -> None:
+        """Counts how long the calls in a batch had waited: what a queue's ``observe`` is given."""
+        for seconds in ran.waited_s:
+            self.counters.took("wait", seconds)
 
     def fault(self, error: BaseException, request: str = "") -> None:
         """Counts a request that got no answer and writes down why: the kind of error, not its words.
@@ -151,6 +171,8 @@ class Watch:
         counters = self.counters
 
         def counting(names: Optional[Sequence[str]], feeds: Arrays) -> List[Array]:
+            if self._warming:
+                return run(names, feeds)
             counters.batch(_count(feeds))
             with counters.timed("model"):
                 return run(names, feeds)
@@ -163,6 +185,8 @@ class Watch:
         def around(run: Run) -> Run:
             def seen(names: Optional[Sequence[str]], feeds: Arrays) -> List[Array]:
                 values = run(names, feeds)
+                if self._warming:
+                    return values
                 try:
                     drift.see(feeds, dict(zip(names or (), values)))
                 except Exception as e:  # the border to code of a task, which may be another package's

@@ -40,13 +40,18 @@ def drift_file(features: Arrays) -> bytes | None:
 
     Floats are magnitudes, and whole numbers classes.
     """
+    import numpy as np
+
     from dlx_deploy.runtime.package.archive import to_json
     from dlx_deploy.runtime.watching.reference import DriftReference, parse_reference
 
     count = min((len(values) for values in features.values()), default=0)
     if count < LEAST_SAMPLES:
         return None
-    plain = [_plain(name, values) for name, values in sorted(features.items())]
+    # Logits of a mask may be infinite where no pixel's answer is in doubt; what is no number has no distribution.
+    plain = [_plain(name, values) for name, values in sorted(features.items()) if np.isfinite(values).all()]
+    if not plain:
+        return None
     thresholds = _thresholds(plain, [features[one.name] for one in plain], count)
     judged = tuple(_with(one, limits) for one, limits in zip(plain, thresholds, strict=True))
     data = to_json(DriftReference(count, WINDOWS, judged).to_dict())

@@ -119,6 +119,7 @@ def test_copies_that_fill_a_fixed_batch_are_not_counted(drifting: Package) -> No
     contents = tiny_contents(*make_images(30), model=tiny_model(batch=4), batch=4, drift=drifting.drift)
     fixed = parse_package(assemble(contents), "tiny.dlx")
     watch = Watch(Predictor(fixed, BackendOptions(threads=1)), drift=DriftOptions(64))
+    watch.start(warm_up=lambda: watch.predict(images[:50]))  # is not of the field
     for image in images:
         watch.predict(image)
     watch.predict(images[:3])

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dlx_deploy.runtime import Watch
 from dlx_deploy.runtime.errors import InputError, SelfTestFailed
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.serving.queue import MicroBatcher
 from dlx_deploy.runtime.watching.exposition import exposition
 from dlx_deploy.runtime.watching.health import STUCK_EXIT, WatchdogOptions
 from dlx_deploy.runtime.watching.keeper import Keeper
@@ -68,6 +69,15 @@ def test_a_machine_that_computes_something_else_never_becomes_ready(predictor: P
         watch.start(selftest=True)
     assert watch.health.report().to_dict()["state"] == "failed"
     assert json.loads(lines[0])["kind"] == "SelfTestFailed"
+
+
+def test_a_queue_is_warmed_up_uncounted_and_its_waits_are_counted(watch: Watch, data: Any) -> None:
+    with MicroBatcher(watch.predictor, max_batch=4, observe=watch.waited) as queue:
+        watch.start(warm_up=queue.warm_up)
+        assert watch.counters.snapshot().batch_sizes.count == 0
+        queue.submit({"images": data[0][:3]})
+    seen = watch.counters.snapshot()
+    assert (seen.batch_sizes.total, seen.stages["wait"].count, seen.stages["model"].count) == (3, 1, 1)
 
 
 def test_metrics_and_json_say_the_same(watch: Watch, data: Any) -> None:
