@@ -26,6 +26,7 @@ from dlx_deploy.commands import (
     packages,
     reports,
     search,
+    serve,
     signing,
     targets,
 )
@@ -67,6 +68,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     packages.predict,
     packages.bench,
     packages.selftest,
+    serve.serve,
     inspection.inspect,
     packages.engine,
     signing.sign,

@@ -43,6 +43,8 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
         arguments = make_parser(archive_path, argv).parse_args(argv)
         with interruptible():
             trust = asked_trust(arguments, archive_path is not None)
+            if arguments.command == "serve":
+                return _serve(arguments, archive_path or arguments.package, trust)
             view = _run(arguments, archive_path or arguments.package, trust)
             if arguments.command == "predict" and _is_shown_as_it_comes(view, arguments):
                 return 0
@@ -79,6 +81,8 @@ def view_of(command: Sequence[str], package: str) -> CommandView:
         arguments = make_parser(package, command).parse_args(command)
     except SystemExit as e:  # argparse has said why
         raise InputError(f"{line(' '.join(command))!r} is no command that a package has; see: {package} --help") from e
+    if arguments.command == "serve":
+        raise InputError(f"serve answers until it is told to end, and gives no result: run it itself, {package} serve")
     return _run(arguments, package, asked_trust(arguments, inside=False))
 
 
@@ -92,15 +96,28 @@ def _run(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> Co
         if arguments.command != "engine":
             return actions.inspect(package, path)
         return actions.engine(package, not arguments.no_build, arguments.cache, _say)
-    options = BackendOptions(
-        arguments.backend, arguments.threads, not arguments.no_build, arguments.cache, arguments.accept_hazards
-    )
-    predictor = Predictor(package, options, _say)
+    predictor = Predictor(package, _options(arguments), _say)
     if arguments.command == "predict":
         return _predicted(arguments, predictor)
     if arguments.command == "bench":
         return _benched(arguments, predictor)
     return _tested(arguments, predictor)
+
+
+def _options(arguments: argparse.Namespace) -> BackendOptions:
+    return BackendOptions(
+        arguments.backend, arguments.threads, not arguments.no_build, arguments.cache, arguments.accept_hazards
+    )
+
+
+def _serve(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> int:
+    """Serves until it is told to end."""
+    from .serve_options import request_of
+    from .serving import serve  # what it needs of the standard library takes longer than all else here
+
+    predictor = Predictor(open_package(path, trust), _options(arguments), _say)
+    serve([predictor], request_of(arguments), show, _say, arguments.json)
+    return 0
 
 
 def _predicted(arguments: argparse.Namespace, predictor: Predictor) -> CommandView:

@@ -165,6 +165,13 @@ class _Parser(argparse.ArgumentParser):
             (show if file is sys.stdout else talk)(message.rstrip("\n"))
 
 
+def _serve_options(parser: argparse.ArgumentParser) -> None:
+    from .serve_options import add_serve_options
+
+    _common_options(parser)
+    add_serve_options(parser)
+
+
 def _inspect_options(parser: argparse.ArgumentParser) -> None:
     _common_options(parser, session=False)
 
@@ -174,6 +181,7 @@ COMMANDS: Tuple[Tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("selftest", "compare the golden inputs' outputs with those of the builder", _selftest_options),
     ("bench", "measure the latency on this machine", _bench_options),
     ("verify", "compare with the teacher on labelled samples", _verify_options),
+    ("serve", "answer requests over HTTP, by the KServe v2 inference protocol", _serve_options),
     ("engine", "build this machine's engine if need be, and describe it", _engine_options),
     ("inspect", "say what this package is", _inspect_options),
 )

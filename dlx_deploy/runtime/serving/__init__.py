@@ -1,1 +1,1 @@
-"""Packages that serve: what stands between many callers and one model."""
+"""Packages that serve: many callers before one model, and HTTP by the KServe v2 inference protocol."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple
 
@@ -13,6 +14,7 @@ from .arrays import Arrays, Tensor, digests_of, only_array
 from .features import grid_steps
 from .framing import BGR, BILINEAR, FLOOR, RGB, ROUND, RULES, SQUASH, Framing
 from .image_sources import open_images, refuse_missing
+from .images import open_picture
 from .pictures import read_pictures
 from .source import Source
 from .video import read_camera
@@ -37,6 +39,7 @@ class ImageInputs:
     verb: str = "classifies"
     noun: str = IMAGES
     samples: Sequence[object] = ()
+    media: str = "image/*"
 
     @property
     def shape(self) -> Tuple[int, int, int]:
@@ -80,6 +83,14 @@ class ImageInputs:
             InputError, BackendMissing: as ``read_pictures``.
         """
         return {IMAGES: read_pictures(only_array(given, IMAGES), self.framing, BGR if bgr else RGB)}
+
+    def open_bytes(self, data: bytes, name: str) -> object:
+        """The image in the bytes of a file, called ``name`` in messages, as ``read`` takes it.
+
+        Raises:
+            InputError, BackendMissing: as ``open_picture``.
+        """
+        return open_picture(name, self.framing.channels, io.BytesIO(data))
 
     def trim(self, feeds: Arrays) -> Arrays:
         """``feeds``: images have no padding."""

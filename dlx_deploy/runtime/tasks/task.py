@@ -95,6 +95,8 @@ class Inputs(Protocol):
     Where there is such a thing it has three methods more, as ``ImageInputs``: ``read_own`` (arrays of a user, BGR or
     not), ``open_source`` (folders, videos) and ``open_camera``. Inputs that differ in length have ``join`` if those of
     several callers may be one batch, as ``TextInputs``; ``features`` is for a drift watch (``features_of``).
+    What arrives over a network as bytes needs ``open_bytes``, and ``media``: the Content-Type of such a sample, as in
+    ``image/*``.
     """
 
     @property

@@ -55,6 +55,7 @@ class TextInputs:
     verb: str = "classifies"
     noun: str = "texts"
     any_value: bool = False
+    media: str = "text/plain"
     _encoders: List[TextEncoder] = field(default_factory=list, repr=False, compare=False)
     """None or one: opened when the first text comes."""
     _unknowns: List[Optional[int]] = field(default_factory=list, repr=False, compare=False)
@@ -98,6 +99,17 @@ class TextInputs:
                 f"texts are a {type(texts).__name__}; must be a str, a list of them, or tokens int32[N, L]"
             )
         return {TOKENS: self._encoder().encode(list(texts))}
+
+    def open_bytes(self, data: bytes, name: str) -> object:
+        """The text in ``data``, UTF-8, called ``name`` in messages.
+
+        Raises:
+            InputError: it is no UTF-8.
+        """
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as e:
+            raise InputError(f"{name} is no UTF-8 ({e.reason} at byte {e.start}); give text in UTF-8") from e
 
     def trim(self, feeds: Arrays) -> Arrays:
         """``feeds`` without columns that are padding in every row, unless the length is fixed."""

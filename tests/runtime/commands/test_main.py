@@ -145,7 +145,7 @@ def test_verify_counts_what_it_passes_over(run: Run, split: Path, data: Any) -> 
     assert json.loads(run("verify", "--data", str(split), "--json")[1])["passed_over"] == 2
 
 
-COMMANDS = ["predict", "selftest", "bench", "verify", "engine", "inspect"]
+COMMANDS = ["predict", "selftest", "bench", "verify", "serve", "engine", "inspect"]
 
 
 def test_the_package_and_the_tool_have_the_same_commands(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

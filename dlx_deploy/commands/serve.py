@@ -1,0 +1,103 @@
+"""``serve``: packages answer requests over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlx_deploy.commands.given import taking
+from dlx_deploy.commands.options import (
+    AcceptHazardsOption,
+    BackendOption,
+    CacheOption,
+    JsonOption,
+    NoBuildOption,
+    ThreadsOption,
+    say,
+)
+from dlx_deploy.commands.trusting import Trusting, taking_trust
+from dlx_deploy.errors import ConfigError
+from dlx_deploy.runtime.commands.serve_options import (
+    BODY_MIB,
+    CAPACITY,
+    CONNECTIONS,
+    DRAIN_S,
+    HOST,
+    PORT,
+    ServeRequest,
+)
+
+__all__ = ["Listening", "serve", "taking_address"]
+
+
+@dataclass(frozen=True)
+class Listening:
+    """The options of the server itself, in the order of ``--help``."""
+
+    host: Annotated[str, typer.Option(help="The address to listen on; by default this machine alone reaches it.")] = (
+        HOST
+    )
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = PORT
+    token_file: Annotated[Path | None, typer.Option(help="The token that each request must bear.", metavar="FILE")] = (
+        None
+    )
+    tls_cert: Annotated[Path | None, typer.Option(help="The certificate, with its chain.", metavar="PEM")] = None
+    tls_key: Annotated[Path | None, typer.Option(help="Its key.", metavar="PEM")] = None
+    insecure: Annotated[bool, typer.Option("--insecure", help="Another host without token and TLS.")] = False
+    capacity: Annotated[int, typer.Option(help="Requests that run or wait at a time, of each model; more get 429.")] = (
+        CAPACITY
+    )
+    connections: Annotated[int, typer.Option(help="At a time.")] = CONNECTIONS
+    max_body_mib: Annotated[int, typer.Option(help="Of a request at most; larger ones get 413.")] = BODY_MIB
+    drain_s: Annotated[float, typer.Option(help="For what has begun, once it is told to end.")] = DRAIN_S
+
+    def request(self) -> ServeRequest:
+        """The same as the runtime takes it."""
+        files = {"token_file": self.token_file, "tls_cert": self.tls_cert, "tls_key": self.tls_key}
+        return ServeRequest(
+            host=self.host,
+            port=self.port,
+            insecure=self.insecure,
+            capacity=self.capacity,
+            connections=self.connections,
+            max_body_mib=self.max_body_mib,
+            drain_s=self.drain_s,
+            **{name: None if path is None else str(path) for name, path in files.items()},
+        )
+
+
+def taking_address(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, which has a parameter that is a ``Listening``, as a function of its fields."""
+    return taking(Listening, command, last=True)
+
+
+@taking_trust
+@taking_address
+def serve(
+    trusting: Trusting,
+    listening: Listening,
+    packages: Annotated[list[Path], typer.Argument(help="The .dlx files.", metavar="PACKAGE...")],
+    threads: ThreadsOption = 0,
+    backend: BackendOption = None,
+    no_build: NoBuildOption = False,
+    cache: CacheOption = None,
+    accept_hazards: AcceptHazardsOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let packages answer requests over HTTP, by the KServe v2 inference protocol."""
+    from dlx_deploy.runtime.backends.table import BackendOptions
+    from dlx_deploy.runtime.commands.serving import serve as serve_packages
+    from dlx_deploy.runtime.package.contents import open_package
+    from dlx_deploy.runtime.predictor import Predictor
+    from dlx_deploy.runtime.terminal import show
+
+    if trusting.signature is not None and len(packages) > 1:
+        raise ConfigError("--signature names one file, and there are several packages; leave it out: PACKAGE.sig each")
+    options = BackendOptions(backend, threads, not no_build, None if cache is None else str(cache), accept_hazards)
+    trust = trusting.trust()
+    predictors = [Predictor(open_package(path, trust), options, say) for path in packages]
+    serve_packages(predictors, listening.request(), show, say, as_json)

@@ -1,0 +1,52 @@
+"""What ``serve`` is asked for on a command line; the server itself is not loaded for this."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields
+from typing import Optional
+
+__all__ = ["ServeRequest", "add_serve_options", "request_of"]
+
+HOST, PORT = "127.0.0.1", 8000
+CAPACITY, CONNECTIONS, BODY_MIB, DRAIN_S = 64, 64, 64, 20.0
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """What ``serve`` is asked for. ``capacity``: requests that run or wait for each model; ``drain_s``: at its end."""
+
+    host: str = HOST
+    port: int = PORT
+    token_file: Optional[str] = None
+    tls_cert: Optional[str] = None
+    tls_key: Optional[str] = None
+    insecure: bool = False
+    capacity: int = CAPACITY
+    connections: int = CONNECTIONS
+    max_body_mib: int = BODY_MIB
+    drain_s: float = DRAIN_S
+
+
+def add_serve_options(parser: argparse.ArgumentParser) -> None:
+    """Gives ``parser`` the options of a ``ServeRequest``."""
+    parser.add_argument("--host", default=HOST, help=f"the address to listen on (default: {HOST}, this machine alone)")
+    parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"0: any that is free (default: {PORT})")
+    parser.add_argument("--token-file", metavar="FILE", help="the token that each request must bear")
+    parser.add_argument("--tls-cert", metavar="PEM", help="the certificate, with its chain")
+    parser.add_argument("--tls-key", metavar="PEM", help="its key")
+    parser.add_argument("--insecure", action="store_true", help="another host without token and TLS")
+    waiting = f"requests that run or wait at a time, of each model; more get 429 (default: {CAPACITY})"
+    parser.add_argument("--capacity", type=int, default=CAPACITY, metavar="N", help=waiting)
+    parser.add_argument(
+        "--connections", type=int, default=CONNECTIONS, metavar="N", help=f"at a time (default: {CONNECTIONS})"
+    )
+    size = f"of a request at most; larger ones get 413 (default: {BODY_MIB})"
+    parser.add_argument("--max-body-mib", type=int, default=BODY_MIB, metavar="MIB", help=size)
+    last = f"for what has begun, once it is told to end (default: {DRAIN_S:g})"
+    parser.add_argument("--drain-s", type=float, default=DRAIN_S, metavar="S", help=last)
+
+
+def request_of(arguments: argparse.Namespace) -> ServeRequest:
+    """What a parsed command line asks for."""
+    return ServeRequest(**{name: getattr(arguments, name) for name in (one.name for one in fields(ServeRequest))})

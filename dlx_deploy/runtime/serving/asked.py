@@ -1,0 +1,179 @@
+"""The body of an inference request: what is asked, checked against the protocol alone and not yet against a model."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Dict, List, Mapping, NoReturn, Optional, Tuple
+
+from ..words import shortened
+from .messages import Head, Refused
+from .tensors import InputTensor, read_tensor
+
+__all__ = ["Asked", "Wanted", "parse_asked"]
+
+HEADER = "inference-header-content-length"
+NUMBER = re.compile(r"[0-9]{1,12}")
+MAX_JSON = 32 * 1024**2
+MAX_DIGITS = 400  # of a number: Python takes seconds for one of a million
+DIGITS = bytes(48 if 48 <= i < 58 else 32 for i in range(256))
+MAX_TENSORS = 64
+MAX_ID = 1_000
+REPORT = "report"
+TOP, TIMEOUT, UNREADABLE, BINARY = "top", "timeout", "unreadable", "binary_data_output"
+KNOWN = (BINARY, TIMEOUT, TOP, UNREADABLE)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An output that is asked for; ``binary`` as its bytes, ``None``: as all are."""
+
+    name: str
+    binary: Optional[bool]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request. ``outputs``: ``None``: all. ``binary``: they come as bytes.
+
+    ``report``: samples that cannot be read are told, and the others answered. ``timeout_s``: how long it may wait for
+    the model at most. ``top``: how many of each sample's best answers are wanted, where they are decoded.
+    """
+
+    id: Optional[str]
+    inputs: Tuple[InputTensor, ...]
+    outputs: Optional[Tuple[Wanted, ...]]
+    binary: bool = False
+    report: bool = False
+    timeout_s: Optional[float] = None
+    top: int = 1
+
+
+def parse_asked(head: Head, body: memoryview) -> Asked:
+    """The request that ``body`` holds: JSON, and behind it the bytes of tensors, where a header says how long it is.
+
+    Raises:
+        Refused: 400, 413, 415.
+    """
+    if head.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused(415, "the body is compressed, which is not read here; send it as it is")
+    size = len(body)
+    if HEADER in head.headers:
+        text = head.headers[HEADER]
+        if not NUMBER.fullmatch(text) or int(text) > size:
+            raise Refused(400, f"{HEADER} is {shortened(text)}; must be how many of the {size} bytes are JSON")
+        size = int(text)
+    table = _table(body[:size])
+    parameters = _parameters(table.get("parameters", {}))
+    inputs, rest = _inputs(table.get("inputs"), body[size:])
+    if len(rest):
+        raise Refused(400, f"{len(rest)} bytes are left behind those of the inputs; {HEADER} and they must agree")
+    return Asked(
+        _id(table.get("id")),
+        inputs,
+        _outputs(table["outputs"]) if table.get("outputs") else None,
+        _flag(BINARY, parameters.get(BINARY, False)),
+        _report(parameters.get(UNREADABLE)),
+        _timeout(parameters.get(TIMEOUT)),
+        _top(parameters.get(TOP, 1)),
+    )
+
+
+def _table(data: memoryview) -> Mapping[str, object]:
+    if len(data) > MAX_JSON:
+        raise Refused(413, f"the body has {len(data)} bytes of JSON; at most {MAX_JSON}: send tensors as binary data")
+    raw = bytes(data)
+    if b"0" * MAX_DIGITS in raw.translate(DIGITS):
+        raise Refused(400, f"the JSON holds a number of {MAX_DIGITS} digits or more")
+    try:
+        table = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique)
+    except RecursionError as e:
+        raise Refused(400, "the JSON is nested too deep") from e
+    except ValueError as e:
+        raise Refused(400, f"the body is no JSON: {e}") from e
+    if not isinstance(table, dict):
+        raise Refused(400, "the JSON must be a table with inputs")
+    return table
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _unique(pairs: List[Tuple[str, object]]) -> Dict[str, object]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name is there twice in one table")
+    return table
+
+
+def _inputs(described: object, rest: memoryview) -> Tuple[Tuple[InputTensor, ...], memoryview]:
+    if not isinstance(described, list) or not 1 <= len(described) <= MAX_TENSORS:
+        raise Refused(400, "the request has no inputs; must be a list of 1 or more tensors")
+    inputs: List[InputTensor] = []
+    for one in described:
+        tensor, rest = read_tensor(one, rest)
+        if any(tensor.name == other.name for other in inputs):
+            raise Refused(400, f"input {shortened(tensor.name)} is there twice")
+        inputs.append(tensor)
+    return tuple(inputs), rest
+
+
+def _outputs(described: object) -> Tuple[Wanted, ...]:
+    if not isinstance(described, list) or len(described) > MAX_TENSORS:
+        raise Refused(400, "outputs must be a list of tables with a name, or left out for all")
+    wanted: List[Wanted] = []
+    for one in described:
+        if not isinstance(one, dict) or not isinstance(one.get("name"), str):
+            raise Refused(400, "outputs holds what has no name; each must be a table with a name")
+        name, parameters = one["name"], one.get("parameters", {})
+        if not isinstance(parameters, dict) or not set(parameters) <= {"binary_data"}:
+            raise Refused(400, f"output {shortened(name)} has other parameters than binary_data, which alone is known")
+        if any(name == other.name for other in wanted):
+            raise Refused(400, f"output {shortened(name)} is there twice")
+        binary = parameters.get("binary_data")
+        wanted.append(Wanted(name, None if binary is None else _flag("binary_data", binary)))
+    return tuple(wanted)
+
+
+def _parameters(parameters: object) -> Mapping[str, object]:
+    """Those of the request. One that is not known is refused: its answer would be to another question."""
+    if not isinstance(parameters, dict):
+        raise Refused(400, "parameters must be a table")
+    for name in parameters:
+        if name not in KNOWN:
+            raise Refused(400, f"the parameter {shortened(name)} is not known here; there are {', '.join(KNOWN)}")
+    return parameters
+
+
+def _id(value: object) -> Optional[str]:
+    if value is None or (isinstance(value, str) and len(value) <= MAX_ID):
+        return value
+    raise Refused(400, f"id must be a string of at most {MAX_ID} characters")
+
+
+def _flag(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise Refused(400, f"{name} is {shortened(value)}; must be true or false")
+
+
+def _report(value: object) -> bool:
+    if value in (None, REPORT):
+        return value is not None
+    raise Refused(400, f"{UNREADABLE} is {shortened(value)}; must be {REPORT!r}, or left out: the request then fails")
+
+
+def _timeout(value: object) -> Optional[float]:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53:
+        return value / 1e6
+    raise Refused(400, f"{TIMEOUT} is {shortened(value)}; must be a whole number of microseconds, over 0")
+
+
+def _top(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31:
+        return value
+    raise Refused(400, f"{TOP} is {shortened(value)}; must be a whole number, 1 or more")

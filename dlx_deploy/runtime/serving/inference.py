@@ -1,0 +1,105 @@
+"""An inference: the request's tensors read by the task, run, and its outputs as the protocol has them."""
+
+from __future__ import annotations
+
+import json
+from typing import Dict, List
+
+from ..errors import PackageError
+from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
+from ..tasks.task import PredictOptions
+from ..words import shortened
+from .asked import Asked, Wanted
+from .direct import Busy
+from .messages import Body, Refused, Response, json_response
+from .models import Served
+from .reading import Read, read_asked
+from .tensors import bytes_tensor, tensor_json
+
+__all__ = ["infer", "predict"]
+
+WAIT_S = 30.0
+BLOCK = 64  # samples that are run at a time at most, as predict does
+UNREADABLE = "unreadable"
+OCTETS = "application/octet-stream"
+
+
+def infer(served: Served, asked: Asked) -> Response:
+    """The outputs that are asked for, as JSON or bytes.
+
+    Raises:
+        Refused: 400 what is given or wanted is none of the model's, 429 too many ask, 500 the model failed.
+    """
+    wanted = _wanted(served, asked)
+    read = read_asked(served, asked, keep=False)
+    outputs = _run(served, read, asked)
+    entries: List[Dict[str, object]] = []
+    parts: List[Body] = []
+    for one in wanted:
+        entry, behind = tensor_json(one.name, outputs[one.name], asked.binary if one.binary is None else one.binary)
+        entries.append(entry)
+        parts.extend(behind)
+    if asked.report:
+        told = [read.faults.get(i, "") for i in range(read.count)]
+        entry, behind = bytes_tensor(UNREADABLE, told, asked.binary)
+        entries.append(entry)
+        parts.extend(behind)
+    value = {**_named(served, asked), "outputs": entries}
+    if not parts:
+        return json_response(value)
+    body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return Response(200, (body, *parts), OCTETS, (("Inference-Header-Content-Length", str(len(body))),))
+
+
+def predict(served: Served, asked: Asked, read: Read) -> Response:
+    """The answer to each sample as the task says it: what ``predict --json`` prints of it, or why it was not read.
+
+    Raises:
+        Refused: as ``infer``.
+    """
+    outputs, task = _run(served, read, asked), served.predictor.package.task
+    answers: List[Dict[str, object]] = [{"error": read.faults.get(i, "")} for i in range(read.count)]
+    try:
+        for i, number in enumerate(read.rows):
+            here = slice(i, i + 1)
+            sample = read.samples[i] if read.samples else rows_of(read.feeds, here)
+            decoded = served.predictor.answers(rows_of(outputs, here), sample)
+            row = task.outputs.rows(decoded, [""], PredictOptions(asked.top))[0]
+            answers[number] = dict(row.data)
+    except PackageError as e:
+        raise Refused(500, str(e)) from e
+    return json_response({**_named(served, asked), "predictions": answers})
+
+
+def _wanted(served: Served, asked: Asked) -> List[Wanted]:
+    own = served.predictor.package.outputs
+    if asked.outputs is None:
+        return [Wanted(name, None) for name in own]
+    for one in asked.outputs:
+        if one.name not in own:
+            raise Refused(400, f"output {shortened(one.name)} is none of the model's; it has {', '.join(own)}")
+    return list(asked.outputs)
+
+
+def _run(served: Served, read: Read, asked: Asked) -> Arrays:
+    """The model's outputs, through its queue; many samples a block at a time."""
+    if not read.rows:
+        return read.no_outputs(served)
+    inputs, outputs = served.predictor.package.task.inputs.tensors, served.predictor.package.task.outputs.tensors
+    size, wait_s = block_rows((*inputs, *outputs), BLOCK), min(WAIT_S, asked.timeout_s or WAIT_S)
+    count = count_of(read.feeds)
+    try:
+        if count <= size:
+            return served.queue.submit(read.feeds, wait_s)
+        blocks = [rows_of(read.feeds, slice(i, i + size)) for i in range(0, count, size)]
+        return joined([served.queue.submit(block, wait_s) for block in blocks])
+    except Busy as e:
+        raise Refused(429, f"{e}; try again later", ("Retry-After", "1")) from e
+    except PackageError as e:
+        raise Refused(500, str(e)) from e
+
+
+def _named(served: Served, asked: Asked) -> Dict[str, object]:
+    """What an answer begins with."""
+    own: Dict[str, object] = {"model_name": served.name, "model_version": served.version}
+    return own if asked.id is None else {**own, "id": asked.id}

@@ -1,0 +1,111 @@
+"""The packages that a server serves, each by its name and version, and what the protocol says of them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Sequence
+
+from ..errors import InputError
+from ..predictor import Predictor
+from ..tasks.arrays import Tensor
+from ..words import line, shortened
+from .direct import Queue
+from .messages import Refused
+from .tensors import datatype_of
+
+__all__ = ["Models", "Served"]
+
+READERS = 4  # image files that are decoded at a time: each may become hundreds of megabytes
+
+
+@dataclass(frozen=True)
+class Served:
+    """A package that is served: its predictor reads and decodes, ``queue`` runs the model.
+
+    ``reading`` is held while a sample is decoded.
+    """
+
+    predictor: Predictor
+    queue: Queue
+    reading: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(READERS))
+
+    @property
+    def name(self) -> str:
+        """The package's."""
+        return self.predictor.package.name
+
+    @property
+    def version(self) -> str:
+        """The package's."""
+        return self.predictor.package.version
+
+    def metadata(self, versions: Sequence[str]) -> Dict[str, object]:
+        """What the protocol calls model metadata; ``parameters`` say what it has no field for."""
+        package, inputs = self.predictor.package, self.predictor.package.task.inputs
+        return {
+            "name": self.name,
+            "versions": list(versions),
+            "platform": f"dlx-deploy_{self.predictor.backend.name}",
+            "inputs": [self._tensor(tensor) for tensor in inputs.tensors],
+            "outputs": [self._tensor(tensor) for tensor in package.task.outputs.tensors],
+            "parameters": {
+                "version": self.version,
+                "task": package.task.name,
+                "target": package.target,
+                "digest": package.digest,
+                "samples": inputs.noun,
+                "media": str(getattr(inputs, "media", "")),
+            },
+        }
+
+    def _tensor(self, tensor: Tensor) -> Dict[str, object]:
+        sizes = [n if n is not None else -1 for n in tensor.sizes]
+        batch = self.predictor.package.batch
+        return {"name": tensor.name, "datatype": datatype_of(tensor.dtype), "shape": [batch or -1, *sizes]}
+
+
+class Models:
+    """The served packages by name and version.
+
+    Raises:
+        InputError: two have the same name and version.
+    """
+
+    def __init__(self, served: Sequence[Served]) -> None:
+        self._served: Dict[str, Dict[str, Served]] = {}
+        for one in served:
+            versions = self._served.setdefault(one.name, {})
+            if one.version in versions:
+                raise InputError(
+                    f"two packages are called {line(one.name)} {line(one.version)}; a request could not say which is "
+                    "meant: serve each by a server of its own, or give one another version"
+                )
+            versions[one.version] = one
+
+    def find(self, name: str, version: Optional[str] = None) -> Served:
+        """The one that is meant; without a version the only one there is.
+
+        Raises:
+            Refused: 404 it is not served, 400 there are several versions and none is named.
+        """
+        versions = self._served.get(name)
+        if versions is None:
+            raise Refused(404, f"model {shortened(name)} is not served here; v2/repository/index lists those that are")
+        if version is None:
+            if len(versions) > 1:
+                known = ", ".join(versions)
+                raise Refused(400, f"model {name} is served in versions {known}; say which: …/versions/VERSION")
+            return next(iter(versions.values()))
+        if version not in versions:
+            known = ", ".join(versions)
+            raise Refused(404, f"model {name} is not served in version {shortened(version)}; there are {known}")
+        return versions[version]
+
+    def versions(self, name: str) -> List[str]:
+        """Those that are served of one name."""
+        return list(self._served[name])
+
+    def all(self) -> List[Served]:
+        """Every one, in the order in which they were given."""
+        return [one for versions in self._served.values() for one in versions.values()]

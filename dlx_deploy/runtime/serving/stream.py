@@ -1,0 +1,207 @@
+"""A connection's bytes under limits: how much may come, and how long it may take, both ways."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+from dataclasses import dataclass
+from typing import Optional, Sequence
+
+from .messages import Body, Refused
+
+__all__ = ["Ended", "Limits", "Stream"]
+
+PIECE = 65_536
+JOINED = 262_144  # bytes of an answer that are sent at once: a copy is cheaper than another packet
+CHUNK_LINE = 64
+CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+LINGER_S, LINGER_BYTES = 2.0, 4 * 1024**2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of every connection: bytes and seconds. ``slowest``: bytes a second that a body must come, or be taken, at least.
+
+    ``idle_s``: between two requests; ``head_s``: for a request's head, and what each step of a body or answer may take
+    beside its bytes.
+    """
+
+    head_bytes: int = 16_384
+    body_bytes: int = 64 * 1024**2
+    idle_s: float = 75.0
+    head_s: float = 10.0
+    slowest: int = 65_536
+
+    def seconds(self, size: int) -> float:
+        """How long ``size`` bytes may take."""
+        return self.head_s + size / self.slowest
+
+
+class Ended(Exception):
+    """Raised where the peer is gone, or was too slow to be waited for; nobody is left to answer."""
+
+
+class Stream:
+    """The bytes of the connected socket ``sock``, which it owns; used by one thread."""
+
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+        self._sock, self._limits = sock, limits
+        self._buffer = bytearray()
+
+    def wait(self) -> bool:
+        """Waits for the next request; whether its first bytes are here, or the connection is done.
+
+        Raises:
+            Ended: it broke.
+        """
+        while self._buffer[:2] == b"\r\n":  # behind a body some clients send an empty line
+            del self._buffer[:2]
+        return bool(self._buffer) or self._more(time.monotonic() + self._limits.idle_s)
+
+    def head(self) -> bytes:
+        """The next request's head, without the empty line behind it.
+
+        Raises:
+            Refused: 408 it does not come, 431 it is too long. Ended: the connection broke.
+        """
+        deadline, seen = time.monotonic() + self._limits.head_s, 0
+        while True:
+            end = self._buffer.find(b"\r\n\r\n", max(0, seen - 3))
+            if end >= 0 and end <= self._limits.head_bytes:
+                head = bytes(self._buffer[:end])
+                del self._buffer[: end + 4]
+                return head
+            seen = len(self._buffer)
+            if end >= 0 or seen > self._limits.head_bytes:
+                raise Refused(431, f"the request's head has more than {self._limits.head_bytes} bytes")
+            self._need(deadline)
+
+    def body(self, length: Optional[int]) -> bytearray:
+        """The request's body, of ``length`` bytes or in chunks: its reader's own.
+
+        Raises:
+            Refused: 400 chunks that are none, 408 it does not come, 413 it is too long. Ended: the connection broke.
+        """
+        if length is None:
+            return self._chunks()
+        self.check_length(length)
+        return self._exactly(length, time.monotonic() + self._limits.seconds(length))
+
+    def check_length(self, length: int) -> None:
+        """Refuses a body that would be too long.
+
+        Raises:
+            Refused: 413.
+        """
+        if length > self._limits.body_bytes:
+            raise Refused(413, f"the body has {length} bytes; at most {self._limits.body_bytes}: send fewer at a time")
+
+    def send(self, parts: Sequence[Body]) -> None:
+        """Sends ``parts``, one behind the other.
+
+        Raises:
+            Ended: the peer does not take them, or is gone.
+        """
+        size = sum(len(part) for part in parts)
+        deadline = time.monotonic() + self._limits.seconds(size)
+        for piece in [b"".join(parts)] if size <= JOINED else parts:
+            try:
+                self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+                self._sock.sendall(piece)
+            except OSError as e:
+                raise Ended(str(e)) from e
+
+    def linger(self) -> None:
+        """Ends the connection so that the peer gets the answer, though it may still be sending: takes what comes."""
+        deadline, taken = time.monotonic() + LINGER_S, 0
+        with contextlib.suppress(OSError, Ended):
+            self._sock.shutdown(socket.SHUT_WR)
+            while taken < LINGER_BYTES and time.monotonic() < deadline and self._more(deadline):
+                taken += len(self._buffer)
+                self._buffer.clear()
+
+    def _chunks(self) -> bytearray:
+        body = bytearray()
+        deadline = time.monotonic() + self._limits.seconds(self._limits.body_bytes)
+        while True:
+            match = CHUNK.fullmatch(self._line(deadline))
+            if match is None:
+                raise Refused(400, "the body's chunks are none of HTTP/1.1")
+            size = int(match.group(1), 16)
+            self.check_length(len(body) + size)
+            if not size:
+                break
+            body += self._exactly(size, deadline)
+            if self._line(deadline):
+                raise Refused(400, "a chunk of the body is longer than it says")
+        taken = 0
+        while True:  # trailers, of which nothing is used
+            line = self._line(deadline, self._limits.head_bytes)
+            taken += len(line) + 2
+            if not line:
+                return body
+            if taken > self._limits.head_bytes:
+                raise Refused(431, f"the fields behind the body have more than {self._limits.head_bytes} bytes")
+
+    def _line(self, deadline: float, most: int = CHUNK_LINE) -> bytes:
+        while True:
+            end = self._buffer.find(b"\r\n", 0, most + 2)
+            if end >= 0:
+                line = bytes(self._buffer[:end])
+                del self._buffer[: end + 2]
+                return line
+            if len(self._buffer) >= most + 2:
+                raise Refused(400, f"a line between the body's chunks has more than {most} bytes")
+            self._need(deadline)
+
+    def _exactly(self, size: int, deadline: float) -> bytearray:
+        """``size`` bytes, received where they stay."""
+        taken = min(size, len(self._buffer))
+        if taken == size:
+            body = self._buffer[:size]
+            del self._buffer[:size]
+            return body
+        body = bytearray(size)
+        view = memoryview(body)
+        view[:taken] = self._buffer
+        self._buffer.clear()
+        while taken < size:
+            try:
+                self._patience(deadline)
+                count = self._sock.recv_into(view[taken:])
+            except OSError as e:
+                raise self._fault(e) from e
+            if not count:
+                raise Ended("the connection ended inside a body")
+            taken += count
+        return body
+
+    def _need(self, deadline: float) -> None:
+        """At least one byte more."""
+        if not self._more(deadline, asked=True):
+            raise Ended("the connection ended inside a request")
+
+    def _more(self, deadline: float, asked: bool = False) -> bool:
+        try:
+            self._patience(deadline)
+            data = self._sock.recv(PIECE)
+        except OSError as e:
+            if asked:
+                raise self._fault(e) from e
+            raise Ended(str(e)) from e
+        self._buffer += data
+        return bool(data)
+
+    def _patience(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout("too slow")
+        self._sock.settimeout(left)
+
+    def _fault(self, error: OSError) -> Exception:
+        """A peer that is slow hears so; one that is gone does not."""
+        if isinstance(error, socket.timeout):
+            return Refused(408, "the request did not come in time; send it faster, or in smaller parts")
+        return Ended(str(error))

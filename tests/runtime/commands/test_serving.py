@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlx_deploy.runtime.commands.serve_options import ServeRequest
+from dlx_deploy.runtime.commands.serving import open_server
+from dlx_deploy.runtime.errors import InputError
+from dlx_deploy.runtime.predictor import Predictor
+
+
+def test_a_package_serves_until_it_is_told_to_end(dlx: Path) -> None:
+    command = [sys.executable, "-m", "dlx_deploy.runtime", str(dlx), "serve", "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdout is not None
+        told = ""
+        while not told.endswith("}\n") or told.count("{") != told.count("}"):
+            told += process.stdout.readline()
+        found = json.loads(told)
+        assert found["models"] == [{"name": "tiny", "version": "1.2.3"}]
+        with urllib.request.urlopen(found["url"] + "/v2/models/tiny/ready", timeout=20) as answer:
+            assert json.load(answer) == {"name": "tiny", "ready": True}
+        process.send_signal(signal.SIGTERM)
+        _, talk = process.communicate(timeout=20)
+    assert (process.returncode, talk.splitlines()[-1]) == (0, "ended")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"host": "0.0.0.0"}, "which others reach: give --token-file and --tls-cert and --tls-key too; or --insecure"),
+        ({"host": "no such host"}, "is no address of this machine"),
+        ({"port": 70_000}, "--port is 70000; must be 0 to 65535"),
+        ({"capacity": 0}, "--capacity is 0; must be 1 to 65536"),
+        ({"connections": 0}, "--connections is 0; must be 1 to 4096"),
+        ({"max_body_mib": 0}, "--max-body-mib is 0; must be 1 to 4096"),
+        ({"drain_s": float("nan")}, "--drain-s is nan; must be 0 to 3600"),
+        ({"tls_cert": "a.pem"}, "--tls-cert and --tls-key belong together"),
+        ({"tls_cert": "a.pem", "tls_key": "b.pem"}, "no certificate with its key"),
+        ({"token_file": "no such file"}, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_served_is_said_at_once(predictor: Predictor, changes: dict[str, Any], message: str) -> None:
+    request = ServeRequest(**{"port": 0, **changes, **({"insecure": True} if "no such" in str(changes) else {})})
+    with pytest.raises(InputError) as e:
+        open_server([predictor], request)
+    assert message in str(e.value)
+
+
+def test_a_port_that_is_taken_is_named_with_the_remedy(predictor: Predictor) -> None:
+    first, _ = open_server([predictor], ServeRequest(port=0))
+    with pytest.raises(InputError, match=r"port \d+ on 127.0.0.1 is taken; give another with --port, or 0"):
+        open_server([predictor], ServeRequest(port=first.address[1]))
+    first.drain(0)
+
+
+def test_two_packages_of_one_name_and_version_are_refused(predictor: Predictor) -> None:
+    with pytest.raises(InputError, match=r"two packages are called tiny 1\.2\.3; a request could not say which"):
+        open_server([predictor, predictor], ServeRequest(port=0))
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "message"),
+    [
+        ("short", 0o600, "holds no token; must be one line of 16 characters or more"),
+        ("two words, which is none", 0o600, "holds no token"),
+        ("a" * 32, 0o644, r"others may read it \(mode 644\); keep it to yourself: chmod 600"),
+        ("a" * 5000, 0o600, "has 5000 bytes; a token has at most 4096"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_refused(
+    predictor: Predictor, tmp_path: Path, content: str, mode: int, message: str
+) -> None:
+    (tmp_path / "token").write_text(content)
+    (tmp_path / "token").chmod(mode)
+    with pytest.raises(InputError, match=message):
+        open_server([predictor], ServeRequest(port=0, token_file=str(tmp_path / "token")))
