@@ -131,6 +131,7 @@ def predict(
     limit: Annotated[int | None, typer.Option(help="End after so many inputs or frames.")] = None,
     batch: Annotated[int | None, typer.Option(help="Inputs per run; by default 1 of a video or camera.")] = None,
     as_lines: Annotated[bool, typer.Option("--jsonl", help="Print JSON, a line for each input, as it comes.")] = False,
+    drift: Annotated[bool, typer.Option("--drift", help="Hold inputs and answers against those of the build.")] = False,
     top: Annotated[int, typer.Option(help="Answers per input.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="Where files are written, if the answers are files.")] = None,
     threads: ThreadsOption = 0,
@@ -151,7 +152,7 @@ def predict(
     opened = BackendOptions(backend, threads, not no_build, accept_hazards=accept_hazards)
     predictor = Predictor(open_package(package, trusting.trust()), opened, say)
     options = PredictOptions(top, out)
-    request = PredictRequest(inputs or [], file, camera, every, batch, limit, as_lines, options)
+    request = PredictRequest(inputs or [], file, camera, every, batch, limit, as_lines, options, drift)
     view = predict_asked(predictor, request, sys.stdin)
     if isinstance(view, StreamView) and (as_lines or not as_json):
         show_each(view.lines())

@@ -133,6 +133,7 @@ def _predicted(arguments: argparse.Namespace, predictor: Predictor) -> CommandVi
         batch=arguments.batch,
         limit=arguments.limit,
         lines=arguments.jsonl,
+        drift=arguments.drift,
         options=PredictOptions(arguments.top, arguments.out),
     )
     return predict_asked(predictor, request, sys.stdin)

@@ -113,6 +113,7 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="end after N inputs or frames")
     parser.add_argument("--batch", type=int, metavar="N", help="inputs per run (default: 1 of a video or camera)")
     parser.add_argument("--jsonl", action="store_true", help="print JSON, a line for each input, as it comes")
+    parser.add_argument("--drift", action="store_true", help="hold inputs and answers against those of the build")
     parser.add_argument("--top", type=int, default=1, metavar="K", help="answers per input (default: 1)")
     parser.add_argument("--out", metavar="DIR", help="where files are written, if the answers are files")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from dataclasses import dataclass, replace
-from typing import Generator, Iterable, Iterator, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Generator, Iterable, Iterator, Optional, Sequence, Tuple
 
 from ..errors import InputError
 from ..package.contents import Package
@@ -17,6 +17,9 @@ from ..tasks.task import Inputs, PredictionRow, PredictOptions
 from ..views import CommandView
 from .asked import asked_inputs
 from .prediction_views import PredictionsView, StreamView
+
+if TYPE_CHECKING:
+    from ..watching.drift import DriftReport, DriftWatch
 
 __all__ = ["PredictRequest", "answered", "predict_asked"]
 
@@ -30,7 +33,8 @@ class PredictRequest:
 
     ``every``: of a video or camera, each so many frames one is read. ``batch``: how many samples run at a time;
     ``None``: one where they come over time, else what memory allows, up to 64. ``limit``: after so many samples it
-    ends. ``lines``: JSON, a line for each sample, printed as it comes.
+    ends. ``lines``: JSON, a line for each sample, printed as it comes. ``drift``: samples and answers are held against
+    those of the build, which the predictor's ``say`` hears of.
     """
 
     inputs: Sequence[str] = ()
@@ -41,6 +45,7 @@ class PredictRequest:
     limit: Optional[int] = None
     lines: bool = False
     options: PredictOptions = DEFAULTS
+    drift: bool = False
 
 
 def predict_asked(predictor: Predictor, request: PredictRequest, stdin: Iterable[str]) -> CommandView:
@@ -51,8 +56,11 @@ def predict_asked(predictor: Predictor, request: PredictRequest, stdin: Iterable
             ``StreamView`` when its answers are asked for.
     """
     _check(request)
+    drift = _drift(predictor) if request.drift else None
     source = _open(predictor.package, request, stdin)
-    answers = _answers(predictor, source, request)
+    answers = _answers(predictor.through(drift.around) if drift else predictor, source, request)
+    if drift:
+        answers = _concluded(answers, drift, predictor.say)
     if source.live or request.lines:
         endless = request.camera is not None and request.limit is None
         return StreamView(predictor.package, answers, request.lines, endless)
@@ -88,6 +96,27 @@ def _answers(
     with contextlib.closing(_chained([source])) as samples:
         some = itertools.islice(samples, request.limit)
         yield from answered(predictor, some, request.options, request.batch or (1 if source.live else None))
+
+
+def _drift(predictor: Predictor) -> DriftWatch:
+    from ..watching.drift import DriftOptions, DriftWatch
+
+    def heard(report: DriftReport) -> None:
+        if report.drifted:
+            predictor.say(report.describe())
+
+    return DriftWatch(predictor.package, DriftOptions(), heard)
+
+
+def _concluded(
+    answers: Generator[Tuple[str, PredictionRow], None, None], drift: DriftWatch, say: Callable[[str], None]
+) -> Generator[Tuple[str, PredictionRow], None, None]:
+    """``answers``; at their end, whatever ends them, what ``drift`` makes of all of them is said."""
+    try:
+        with contextlib.closing(answers):
+            yield from answers
+    finally:
+        say(drift.conclude())
 
 
 def _with_frame(sample: Sample, row: PredictionRow) -> PredictionRow:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..package.contents import Package
+    from ..predictor import Run
+    from ..untyped import Array
 
 __all__ = ["DriftOptions", "DriftReport", "DriftWatch", "FeatureDrift"]
 
@@ -75,6 +77,11 @@ class DriftReport:
         """The features that have, the furthest in units of its threshold first."""
         found = [one for one in self.features if one.drifted]
         return tuple(sorted(found, key=lambda one: -one.distance / one.threshold))
+
+    def describe(self) -> str:
+        """The window, for people."""
+        drifted = "; ".join(one.describe() for one in self.drifted) or "no drift"
+        return f"drift: window {self.window} of {self.samples} samples: {drifted}"
 
     def to_dict(self) -> Dict[str, object]:
         """The report as JSON-ready values."""
@@ -152,6 +159,29 @@ class DriftWatch:
             "last": self.last.to_dict() if self.last else None,
         }
 
+    def around(self, run: Run) -> Run:
+        """``run``, each of its calls seen: for ``Predictor.through``."""
+
+        def seen(names: Optional[Sequence[str]], feeds: Arrays) -> List[Array]:
+            values = run(names, feeds)
+            self.see(feeds, dict(zip(names or (), values)))
+            return values
+
+        return seen
+
+    def conclude(self) -> str:
+        """All windows in a sentence, for people, when no more samples come; those that filled none are judged by the
+        largest window that they fill."""
+        with self._lock:
+            rest = [n for n in self.reference.windows if n <= self._kept]
+            if rest:
+                self._heard(self._report(self._rows[: self._kept], rest[-1]))
+                self._kept = 0
+            elif not self._windows:
+                least = self.reference.windows[0]
+                return f"drift: {self._kept} samples are too few to say; at least {least} make a window"
+            return f"drift: {self._drifted} of {self._windows} windows drifted"
+
     def judge(self, rows: NDArray[np.float32], window: int) -> Tuple[FeatureDrift, ...]:
         """The features of samples, float32[n, features], as of ``window``, held against the reference."""
         at = self.reference.windows.index(window)
@@ -185,15 +215,19 @@ class DriftWatch:
         self._kept += len(taken)
         if self._kept < self.options.window:
             return []
-        features = self.judge(self._rows, self.options.window)
+        report = self._report(self._rows, self.options.window)
+        self._kept = len(rows) - len(taken)
+        self._rows[: self._kept] = rows[len(taken) :]
+        return [report]
+
+    def _report(self, rows: NDArray[np.float32], window: int) -> DriftReport:
+        features = self.judge(rows, window)
         self._windows += 1
         drifted = any(one.drifted for one in features)
         self._in_a_row = self._in_a_row + 1 if drifted else 0
         self._drifted += drifted
-        self.last = DriftReport(self._windows, self.options.window, self._in_a_row, self._drifted, features)
-        self._kept = len(rows) - len(taken)
-        self._rows[: self._kept] = rows[len(taken) :]
-        return [self.last]
+        self.last = DriftReport(self._windows, len(rows), self._in_a_row, self._drifted, features)
+        return self.last
 
 
 def _judged(reference: FeatureReference, values: NDArray[np.float32], at: int) -> FeatureDrift:

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from dlx_deploy.runtime import Watch
 from dlx_deploy.runtime.backends.table import BackendOptions
+from dlx_deploy.runtime.commands.predicting import PredictRequest, predict_asked
 from dlx_deploy.runtime.errors import InputError, PackageError
 from dlx_deploy.runtime.package.contents import Package, assemble, parse_package
 from dlx_deploy.runtime.predictor import Predictor
@@ -174,3 +176,24 @@ def test_what_cannot_be_watched_is_refused(drifting: Package, predictor: Predict
     damaged = replace(drifting, drift=b"{}")
     with pytest.raises(PackageError, match=r"tiny: drift\.json: schema is None; must be 1"):
         DriftWatch(damaged, DriftOptions())
+
+
+def test_predict_says_what_drifted_and_at_its_end_all_of_it(drifting: Package, tmp_path: Any) -> None:
+    said: list[str] = []
+    predictor = Predictor(drifting, BackendOptions(threads=1), said.append)
+
+    def predicted(images: np.ndarray) -> list[str]:
+        said.clear()
+        paths = []
+        for i, image in enumerate(images):
+            paths.append(str(tmp_path / f"{i}.png"))
+            Image.fromarray(image).save(paths[-1])
+        view: Any = predict_asked(predictor, PredictRequest(paths, drift=True), [])
+        assert len(view.rows) == len(images)
+        return list(said)
+
+    assert predicted(images_of(70, 9)) == ["drift: 0 of 1 windows drifted"]
+    first, last = predicted(swapped(images_of(70, 9)))
+    assert first.startswith("drift: window 1 of 70 samples: input_tint_")
+    assert last == "drift: 1 of 1 windows drifted"
+    assert predicted(images_of(9, 9)) == ["drift: 9 samples are too few to say; at least 64 make a window"]
