@@ -47,12 +47,23 @@ def test_grid_sample_on_tensorrt(version: str | None, wrong: bool) -> None:
         ("1.29.0", "x86_64", ["onnxruntime-quantizelinear-fp16"]),
         ("1.30.0", "aarch64", ["onnxruntime-fp16-aarch64"]),
         ("1.30.0", "x86_64", []),
-        ("1.31.1", "aarch64", []),
+        ("1.32.0", "aarch64", ["onnxruntime-fp16-aarch64"]),
     ],
 )
 def test_half_precision_on_onnx_runtime(version: str, arch: str, found: list[str]) -> None:
     assert ids([HALF], "onnxruntime-cpu", version, arch) == found
     assert ids(list(in_exact([HALF])), "onnxruntime-cpu", version, arch) == []  # exact arithmetic has no float16
+
+
+@pytest.mark.parametrize(
+    ("version", "found"),
+    [("1.19.2", ["onnxruntime-fp16-conv-aarch64"]), ("1.24.1", ["onnxruntime-fp16-aarch64"])],
+)
+def test_convolutions_in_half_precision_overflow_on_every_version(version: str, found: list[str]) -> None:
+    conv = Operator("Conv", 20, "float16", "float16")
+    assert ids([conv], "onnxruntime-cpu", version, "aarch64") == found
+    assert ids([conv], "onnxruntime-cpu", version, "x86_64") == []
+    assert ids([replace(conv, type="Relu")], "onnxruntime-cpu", "1.23.2", "aarch64") == []
 
 
 def test_a_decomposed_layer_norm_in_half_precision() -> None:
