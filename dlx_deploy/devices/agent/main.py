@@ -9,6 +9,7 @@ from .files import Refusal, Table, fault_of
 from .lock import lock, unlock, working
 from .measuring import measure, release
 from .releases import activate, install, mark, partial, prune, releases, rollback
+from .units import install_service, remove_service, restart_service, service_facts
 from .wheels import environment, use_environment
 
 __all__ = ["COMMANDS", "answer"]
@@ -27,6 +28,10 @@ COMMANDS: Dict[str, Callable[[Table], Table]] = {
     "working": working,
     "environment": environment,
     "use-environment": use_environment,
+    "service-facts": service_facts,
+    "install-service": install_service,
+    "restart-service": restart_service,
+    "remove-service": remove_service,
     "measure": measure,
     "release": release,
 }

@@ -18,7 +18,11 @@ import pytest
 from dlx_deploy.devices.agent import wheels as module
 from dlx_deploy.devices.agent.main import answer
 
-FILES = {"thing/__init__.py": b"ANSWER = 42\n", "thing-1.0.dist-info/METADATA": b"Name: thing\nVersion: 1.0\n"}
+FILES = {
+    "thing/__init__.py": b"ANSWER = 42\n",
+    "thing-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n",
+    "thing-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+}
 
 
 def wheel(files: Mapping[str, bytes] = FILES, more: Mapping[str, bytes] | None = None, record: str = "") -> bytes:
@@ -27,8 +31,10 @@ def wheel(files: Mapping[str, bytes] = FILES, more: Mapping[str, bytes] | None =
     rows = [f"{name},sha256={digest64(data)},{len(data)}" for name, data in files.items()]
     with zipfile.ZipFile(made, "w") as archive:
         for name, data in {**files, **(more or {})}.items():
-            archive.writestr(name, data)
-        archive.writestr("thing-1.0.dist-info/RECORD", record or "\n".join([*rows, "thing-1.0.dist-info/RECORD,,"]))
+            archive.writestr(zipfile.ZipInfo(name), data)  # of no day: the same bytes whenever
+        archive.writestr(
+            zipfile.ZipInfo("thing-1.0.dist-info/RECORD"), record or "\n".join([*rows, "thing-1.0.dist-info/RECORD,,"])
+        )
     return made.getvalue()
 
 
@@ -99,11 +105,11 @@ def test_files_of_data_folders_go_where_they_belong_and_programs_nowhere(board: 
     assert not list(folder.rglob("run"))
 
 
-LIST = "thing/__init__.py,sha256={},1\nthing-1.0.dist-info/METADATA,sha256={},1\n"
-ROWS = LIST.format(*(digest64(data) for data in FILES.values()))
+ROWS = "\n".join(f"{name},sha256={digest64(data)},{len(data)}" for name, data in FILES.items()) + "\n"
+OTHER = ROWS.replace(digest64(FILES["thing/__init__.py"]), "AAAA")
 BAD = {
     "other bytes": (
-        LIST.format("AAAA", digest64(FILES["thing-1.0.dist-info/METADATA"])),
+        OTHER,
         {},
         "'thing/__init__.py' has other bytes",
     ),
