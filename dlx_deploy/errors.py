@@ -7,7 +7,8 @@
     ├── BoardError             4   a board that does not do what it is asked
     │   ├── BoardUnreachable   4   it cannot be logged in at: network, host key, user
     │   ├── BoardLost          4   the connection broke off in the middle
-    │   └── BoardUnfit         4   it lacks what the work needs: Python, a runtime, room
+    │   ├── BoardUnfit         4   it lacks what the work needs: Python, a runtime, room
+    │   └── BoardRefused       4   the agent there does not do it: a lock that another holds, a folder, no release
     ├── StageFailed            5   a stage could not do its work (NaN loss, a full disk, …)
     │   └── StoreError         5   the store cannot be read or written
     └── GateStopped            -   a gate's verdict stopped the build
@@ -20,11 +21,13 @@ same ``exit_code`` attribute.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 __all__ = [
     "BoardError",
     "BoardLost",
+    "BoardRefused",
     "BoardUnfit",
     "BoardUnreachable",
     "ConfigError",
@@ -77,6 +80,14 @@ class BoardLost(BoardError):
 
 class BoardUnfit(BoardError):
     """Raised when a board lacks what the work needs: a Python that is new enough, a runtime, room on its disk."""
+
+
+class BoardRefused(BoardError):
+    """Raised when the agent on a board does not do what it is asked; ``kind`` is its word for why, ``fault`` all."""
+
+    def __init__(self, message: str, kind: str, fault: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.kind, self.fault = kind, fault
 
 
 class StageFailed(DlxError):

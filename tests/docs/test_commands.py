@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from ..conftest import PACKAGE, tiny
+from ..devices.fake_board import FakeBoard
 from .pages import DOCS
 
 ROOT = DOCS.parent
@@ -34,6 +35,7 @@ ENDS_WITH = {
     "selftest --no-build": (0, 4, 7),
     " verify": (0, 6),
     " --camera": (0, 2, 4),
+    " --rollback": (0, 4),
 }
 """Exit codes that depend on the machine, by what a command holds; others end with 0."""
 SECONDS = 300
@@ -91,12 +93,17 @@ def board(built: Path, tmp_path: Path) -> Path:
 
 def test_there_are_commands_to_run() -> None:
     pages = {page.name for page in GUIDE if commands(page, "bash") or commands(page, "sh")}
-    assert pages == {"tutorial.md", "recipes.md", "ci.md", "jetson.md", "neighbours.md", "raspberry-pi.md"}
+    assert pages == {"boards.md", "tutorial.md", "recipes.md", "ci.md", "jetson.md", "neighbours.md", "raspberry-pi.md"}
 
 
 @pytest.mark.parametrize("page", ["jetson.md", "neighbours.md", "raspberry-pi.md"])
 def test_what_is_typed_on_a_board_works(page: str, board: Path) -> None:
     run_all(page, board)
+
+
+def test_what_is_typed_for_a_board_works(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeBoard(board / "far", monkeypatch, machine="aarch64")
+    run_all("boards.md", board)
 
 
 def test_what_ci_types_works(tmp_path: Path) -> None:

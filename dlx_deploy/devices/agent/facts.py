@@ -1,14 +1,19 @@
-"""What a board is and has, read from files: no command is run, no library that packages need is imported."""
+"""What a board is and has, read from files; no library that packages need is imported.
+
+No command is run, but for a Python that is not this one: an environment beside the releases, or one that was named.
+"""
 
 import glob
+import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import time
 from typing import Dict, List, Optional
 
-from .files import Table, field_number, field_root, read_text
+from .files import Refusal, Table, field_number, field_root, field_text, read_text
 
 __all__ = ["DISTRIBUTIONS", "facts", "power_modes"]
 
@@ -19,11 +24,33 @@ DISTRIBUTIONS = (
 """What packages run on, or can use; their versions are told."""
 ROOT = "/"
 MIB = 1 << 20
+ENVIRONMENT = "venv/bin/python3"
+"""Below the folder of a package: the Python that runs it, where there is one."""
+ASK = """\
+import json, platform, sys
+found = {"python": platform.python_version()}
+if sys.version_info >= (3, 8):
+    from importlib import metadata
+    for name in sys.argv[1:]:
+        try:
+            found[name] = str(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            pass
+print(json.dumps(found))
+"""
 
 
 def facts(asked: Table) -> Table:
-    """The board as it is now. ``path``: where packages go; ``clock_s``: the asker's, in seconds since 1970."""
+    """The board as it is now. ``path``: where packages go; ``clock_s``: the asker's, in seconds since 1970.
+
+    ``python``: what is to run packages, a name on the PATH or a path; by default the environment beside the releases,
+    or the Python that runs this.
+
+    Raises:
+        Refusal: that Python does not run.
+    """
     root = field_root(asked)
+    python = _interpreter(root, asked)
     there = _nearest(root)
     disk, memory = os.statvfs(there), _memory()
     policy = "sys/devices/system/cpu/cpu0/cpufreq/"
@@ -48,9 +75,9 @@ def facts(asked: Table) -> Table:
         "power_mode_name": _mode_name(mode),
         "governor": _text(policy + "scaling_governor") or None,
         "clock_mhz": int(khz) / 1000 if khz.isdigit() else None,
-        "executable": sys.executable,
+        "executable": python,
         "pythons": _pythons(),
-        "versions": dict(_versions(), python=platform.python_version()),
+        "versions": _versions(python),
         "clock_ahead_s": time.time() - field_number(asked, "clock_s", 0),
         "boot": _text("proc/sys/kernel/random/boot_id"),
     }
@@ -134,16 +161,18 @@ def _pythons() -> Dict[str, str]:
     return found
 
 
-def _versions() -> Dict[str, str]:
-    """Of those distributions that are installed; none where this Python is too old to say."""
-    if sys.version_info < (3, 8):
-        return {}
-    from importlib import metadata
+def _interpreter(root: str, asked: Table) -> str:
+    if asked.get("python"):
+        return os.path.expanduser(field_text(asked, "python"))
+    beside = os.path.join(root, ENVIRONMENT)
+    return beside if os.path.exists(beside) else sys.executable
 
-    found = {}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = str(metadata.version(name))
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+
+def _versions(python: str) -> Dict[str, str]:
+    """Of those distributions that ``python`` has, and its own; itself alone where it is too old to say."""
+    try:
+        said = subprocess.check_output([python, "-c", ASK, *DISTRIBUTIONS], stderr=subprocess.STDOUT, timeout=60)
+        found = json.loads(said.decode("utf-8", "replace").strip().rpartition("\n")[2])
+    except (OSError, ValueError, subprocess.SubprocessError) as e:
+        raise Refusal("no-python", "%s does not run (%s); name another Python" % (python, e))
+    return {name: str(version) for name, version in found.items()}

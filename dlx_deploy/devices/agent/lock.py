@@ -1,8 +1,8 @@
 """Who works on the board's releases, so that two do not at once, and so that nobody waits for one who is gone.
 
-A lock is stale after a reboot, and otherwise once nothing of its holder has run here for ``LEASE_S``: neither a call of
-the agent with its token nor the process whose number is in ``lock.pid`` (a self-test that takes minutes). The clock is
-the system's since its start, which nobody sets.
+A lock is stale after a reboot, and otherwise once nothing of its holder has run here for ``LEASE_S``: no call of the
+agent with its token, no bytes that come in, and no process whose number is in ``lock.pid`` (a self-test that takes
+minutes). The clock is the system's since its start, which nobody sets.
 """
 
 import fcntl
@@ -66,13 +66,13 @@ def lock(asked: Table) -> Table:
 
 
 def unlock(asked: Table) -> Table:
-    """Gives the lock back, if it is still that of ``token``."""
+    """Gives the lock back, if it is still that of ``token``; a process that still runs for it is ended."""
     root, token = field_root(asked), field_text(asked, "token")
     with guarded(root):
         held = read_table(os.path.join(root, LOCK))
         if held.get("token") != token:
             return {"released": False}
-        _forget(root)
+        _end(root)
         return {"released": True}
 
 
@@ -89,7 +89,7 @@ def holder(root: str) -> Optional[Table]:
     if not held or held.get("boot") != _boot():
         return None
     age = time.monotonic() - field_number(held, "renewed_s", 0)
-    return held if age < LEASE_S or _worker(root) else None
+    return held if age < LEASE_S or _worker(root) or _receives(root) else None
 
 
 def _refused(root: str, held: Table) -> Refusal:
@@ -113,6 +113,14 @@ def _worker(root: str) -> Optional[int]:
     if not pid.isdigit():
         return None
     return int(pid) if os.path.join(root, "releases", "") in read_text("%s/%s/cmdline" % (PROC, pid)) else None
+
+
+def _receives(root: str) -> bool:
+    """Whether something was written a moment ago to what is being sent."""
+    incoming = os.path.join(root, "incoming")
+    names = os.listdir(incoming) if os.path.isdir(incoming) else []
+    ages = [time.time() - os.stat(os.path.join(incoming, name)).st_mtime for name in names]
+    return any(0 <= age < LEASE_S for age in ages)
 
 
 def _end(root: str) -> None:

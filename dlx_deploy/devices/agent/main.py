@@ -1,7 +1,5 @@
 """One question, one answer."""
 
-import platform
-import sys
 from typing import Callable, Dict
 
 from .facts import facts
@@ -43,9 +41,6 @@ def answer(asked: Table) -> Table:
     if command is None:
         text = "command is %r; must be one of %s" % (asked.get("command"), ", ".join(COMMANDS))
         return {"fault": {"kind": "question", "text": text}}
-    if sys.version_info < (3, 8) and command is not facts:
-        text = "packages need Python 3.8 or newer; this is %s" % platform.python_version()
-        return {"fault": {"kind": "old-python", "text": text}}
     try:
         return {"ok": command(asked)}
     except Refusal as e:

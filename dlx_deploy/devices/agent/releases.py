@@ -21,7 +21,7 @@ from .files import (
     write,
     write_table,
 )
-from .lock import guarded
+from .lock import guarded, holder
 
 __all__ = ["activate", "install", "mark", "partial", "prune", "releases", "rollback"]
 
@@ -121,16 +121,21 @@ def rollback(asked: Table) -> Table:
         if not now or not earlier:
             raise Refusal("no-earlier", "%s has no release before the current one; push one" % root)
         target = history[earlier[-1]]
-        if not asked.get("dry_run"):
-            _point(root, target)
-            write_table(os.path.join(root, HISTORY), {"schema": SCHEMA, "current": history[: earlier[-1] + 1]})
+        _point(root, target)
+        write_table(os.path.join(root, HISTORY), {"schema": SCHEMA, "current": history[: earlier[-1] + 1]})
         return {"from": _told(root, now), "to": _told(root, target)}
 
 
 def releases(asked: Table) -> Table:
-    """All releases, the newest first, with which is current and which was before it."""
+    """All releases, the newest first, which is current and which was before it, and who works here, if anybody."""
     root = field_root(asked)
-    return {"releases": [_told(root, d) for d in _installed(root)], "current": _current(root), "before": _before(root)}
+    held = holder(root) or {}
+    return {
+        "releases": [_told(root, digest) for digest in _installed(root)],
+        "current": _current(root),
+        "before": _before(root),
+        "lock": {name: held.get(name) for name in ("who", "purpose", "since")} if held else None,
+    }
 
 
 def prune(asked: Table) -> Table:

@@ -6,6 +6,7 @@ import ast
 import errno
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def orin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(module, "ROOT", str(tmp_path))
+    monkeypatch.setattr(module, "_versions", lambda python: {"python": "3.10.12"})
     return tmp_path
 
 
@@ -65,8 +67,7 @@ def test_a_jetson_is_read_from_its_files(orin: Path) -> None:
         "writable": True,
     }
     assert {name: told[name] for name in expected} == expected
-    assert told["versions"]["python"] == platform.python_version()
-    assert told["versions"]["numpy"]
+    assert (told["executable"], told["versions"]) == (sys.executable, {"python": "3.10.12"})
     assert told["clock_ahead_s"] == pytest.approx(-86400, abs=30)
 
 
@@ -76,11 +77,14 @@ def test_a_bare_machine_says_what_it_can(tmp_path: Path, monkeypatch: pytest.Mon
     told = facts(tmp_path)
     none = ("free_memory_mib", "power_mode", "power_mode_name", "governor", "clock_mhz")
     assert [told[name] for name in none] == [None] * 5
+    assert told["versions"]["python"] == platform.python_version()
+    assert told["versions"]["numpy"]
     assert (told["gpus"], told["l4t"], told["os"], told["pythons"]) == ([], "", "", {})
 
 
 def test_home_is_the_boards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(module, "_versions", lambda python: {})
     assert facts(Path("~/dlx-deploy/digits"))["root"] == str(tmp_path / "dlx-deploy" / "digits")
     assert facts(Path("apps/digits"))["root"] == str(tmp_path / "apps" / "digits")
 
@@ -106,12 +110,16 @@ def test_what_the_system_refuses_is_said_in_words(
     assert fault["text"].startswith(text)
 
 
-def test_too_old_a_python_is_told_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(main.sys, "version_info", (3, 6, 9))
-    text = "packages need Python 3.8 or newer; this is 3.6.9"
-    monkeypatch.setattr(platform, "python_version", lambda: "3.6.9")
-    assert answer({"command": "install"}) == {"fault": {"kind": "old-python", "text": text}}
-    assert facts(tmp_path)["root"]
+def test_the_python_beside_the_releases_is_asked_or_the_one_named(tmp_path: Path) -> None:
+    beside = tmp_path / "venv" / "bin" / "python3"
+    beside.parent.mkdir(parents=True)
+    beside.write_text('#!/bin/sh\necho warming up\necho \'{"python": "3.9.1", "numpy": "1.0"}\'\n')
+    beside.chmod(0o755)
+    told = facts(tmp_path)
+    assert (told["executable"], told["versions"]) == (str(beside), {"python": "3.9.1", "numpy": "1.0"})
+    fault = answer({"command": "facts", "path": str(tmp_path), "clock_s": 1, "python": "/none/python9"})["fault"]
+    assert isinstance(fault, dict)
+    assert fault["text"].startswith("/none/python9 does not run (")
 
 
 def test_power_modes_have_names_and_numbers(orin: Path) -> None:

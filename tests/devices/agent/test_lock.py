@@ -69,6 +69,18 @@ def test_a_process_that_works_holds_it_on_and_is_ended_by_who_steals_it(
         assert working.wait(20) < 0
 
 
+def test_bytes_that_come_in_hold_it_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(tmp_path, "lock", "ann")
+    now = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 2 * module.LEASE_S)
+    (tmp_path / "incoming").mkdir()
+    part = tmp_path / "incoming" / "x.part"
+    part.touch()
+    assert ask(tmp_path, "lock", "bob")["fault"]["kind"] == "locked"
+    os.utime(part, (0, 0))
+    assert ask(tmp_path, "lock", "bob") == {"ok": {"stolen_from": None}}
+
+
 def test_another_process_of_that_number_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask(tmp_path, "lock", "ann")
     (tmp_path / "lock.pid").write_text(str(os.getpid()))

@@ -1,0 +1,90 @@
+"""The lock of a package's folder on a board, held while one pushes; that of a push which died is taken over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from dlx_deploy.devices.asking import Agent
+from dlx_deploy.devices.measuring import Manners, who_asks
+from dlx_deploy.errors import BoardRefused, DlxError
+
+__all__ = ["is_gone", "locked"]
+
+POLL_S = 2.0
+BOOT, PIDS = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+
+
+@contextlib.contextmanager
+def locked(agent: Agent, purpose: str, manners: Manners, say: Callable[[str], None]) -> Iterator[str]:
+    """Inside, nobody else changes the releases there; gives the token that the agent asks for.
+
+    ``manners``: what is done where another one does: waited for, or their lock stolen.
+
+    Raises:
+        BoardRefused: another one works there, and did not end in time; they are named.
+        BoardError: the board cannot be asked.
+    """
+    token = secrets.token_hex(16)
+    _take(agent, token, purpose, manners, say)
+    try:
+        yield token
+    finally:
+        with contextlib.suppress(DlxError):  # whatever ended this says why; a lock that stays is stale by itself
+            agent.ask("unlock", token=token)
+
+
+def is_gone(owner: Mapping[str, object]) -> bool:
+    """Whether ``owner`` was a process of this machine that has ended; of another machine nobody knows."""
+    mine = _me()
+    if owner.get("host") != mine["host"]:
+        return False
+    if owner.get("boot") != mine["boot"]:
+        return bool(mine["boot"])
+    pid = owner.get("pid")
+    if owner.get("pids") != mine["pids"] or not isinstance(pid, int) or pid < 1:
+        return False  # of a container's numbering
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _take(agent: Agent, token: str, purpose: str, manners: Manners, say: Callable[[str], None]) -> None:
+    deadline, told, steal = time.monotonic() + manners.wait_s, False, manners.steal
+    asked = {"token": token, "who": who_asks(), "purpose": purpose, "owner": _me()}
+    while True:
+        try:
+            taken = agent.ask("lock", **asked, since=time.strftime("%Y-%m-%d %H:%M:%S %z"), steal=steal)
+        except BoardRefused as e:
+            if e.kind != "locked":
+                raise
+            owner = e.fault.get("owner")
+            if isinstance(owner, Mapping) and is_gone(owner):
+                steal = True
+                continue
+            if time.monotonic() >= deadline:
+                raise BoardRefused(f"{e}; wait for them with --wait SECONDS", e.kind, e.fault) from e
+            if not told:
+                say(f"waiting: {e}")
+            told = True
+            time.sleep(POLL_S)
+            continue
+        if taken.get("stolen_from") and manners.steal:
+            say(f"warning: the lock was taken from {taken['stolen_from']}, whose work there was ended")
+        return
+
+
+def _me() -> dict[str, object]:
+    """This process, so that another of this machine can tell whether it has ended."""
+    pids = os.readlink(PIDS) if PIDS.exists() else ""
+    boot = BOOT.read_text(encoding="utf-8").strip() if BOOT.exists() else ""
+    return {"host": socket.gethostname(), "boot": boot, "pid": os.getpid(), "pids": pids}

@@ -1,0 +1,275 @@
+"""A package to one board: examined, sent, installed, checked there, and only then current."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from dlx_deploy.devices.asking import Agent, BoardFacts
+from dlx_deploy.devices.measuring import Manners, who_asks
+from dlx_deploy.devices.pushing.backends import runners_of
+from dlx_deploy.devices.pushing.checks import Step, There, commands_of, run_steps
+from dlx_deploy.devices.pushing.locking import locked
+from dlx_deploy.devices.pushing.preflight import Finding, Wish, examine, expected_runner
+from dlx_deploy.devices.ssh.connection import Connection
+from dlx_deploy.errors import BoardError, BoardUnfit, ConfigError
+from dlx_deploy.progress import Progress, silent
+from dlx_deploy.runtime.files import TooLarge, read_file
+from dlx_deploy.runtime.package.bundle import MAX_SIGNATURE, SUFFIX
+from dlx_deploy.runtime.package.contents import Package, open_package
+from dlx_deploy.runtime.package.trust import Trust
+from dlx_deploy.runtime.untyped import JsonTable
+from dlx_deploy.runtime.words import line
+
+__all__ = ["PushOptions", "Pushable", "Pushed", "default_path", "push", "read_pushable", "roll_back", "unreached"]
+
+FOLDER = "dlx-deploy"
+"""Below a board's home: where packages go that no path says otherwise of, each in a folder of its name."""
+UNFIT = 4
+"""The exit code of a board that a package is not for."""
+NO_ROOM = f"[Errno {errno.ENOSPC}]"
+Say = Callable[[str], None]
+Outcome = Literal["current", "would be current", "unfit", "failed", "not reached"]
+
+
+class Pushable(msgspec.Struct, frozen=True):
+    """A package that was opened here, the SHA-256 of its file, and its signature's bytes, if one lies beside it.
+
+    ``trust``: by what its board must find it signed too; ``None``: it need not be.
+    """
+
+    path: Path
+    digest: str
+    size_bytes: int
+    package: Package
+    signature: bytes = b""
+    trust: Trust | None = None
+
+
+class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How it goes. ``path``: on the board (empty: below the home, by the package's name). ``keep``: so many releases.
+
+    ``target``: what the board is for by the inventory. ``python``: what runs packages there. ``manners``: what is done
+    where another one pushes to it, or measures on it.
+    """
+
+    path: str = ""
+    keep: int = 3
+    bench: bool = True
+    dry_run: bool = False
+    target: str = ""
+    other_board: bool = False
+    accept_hazards: bool = False
+    python: str | None = None
+    manners: Manners = Manners()
+
+
+class Pushed(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it on one board. ``why``: it is not current; ``exit_code``: of that.
+
+    ``bytes_there``: those that were there before. ``commands``: what is asked of the release there. ``current`` and
+    ``before``: digests of releases, as they are now.
+    """
+
+    board: str
+    root: str
+    digest: str
+    outcome: Outcome
+    size_bytes: int
+    bytes_there: int = 0
+    facts: BoardFacts | None = None
+    findings: tuple[Finding, ...] = ()
+    commands: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    why: str = ""
+    exit_code: int = 0
+    current: str | None = None
+    before: str | None = None
+    removed: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def read_pushable(path: Path, trust: Trust | None, there: bool = False) -> Pushable:
+    """The package at ``path``, its digests checked, and its signature where ``trust`` asks for one; ``there``: on the
+    board too.
+
+    Raises:
+        PackageError, InputError, BackendMissing: as ``open_package``.
+        ConfigError: what lies beside it as a signature cannot be read.
+    """
+    package = open_package(path, trust)
+    data = path.read_bytes()
+    beside = Path(trust.signature) if trust and trust.signature else path.with_name(path.name + SUFFIX)
+    try:
+        signature = read_file(beside, MAX_SIGNATURE)
+    except FileNotFoundError:
+        signature = b""
+    except (OSError, TooLarge) as e:
+        raise ConfigError(f"{beside}: is no signature that can be sent ({e}); move it away, or sign again") from e
+    return Pushable(path, hashlib.sha256(data).hexdigest(), len(data), package, signature, trust if there else None)
+
+
+def default_path(package: Package) -> str:
+    """Where on a board the releases of ``package`` are, if nobody says otherwise.
+
+    Raises:
+        ConfigError: its name is no name of a folder.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", package.name):
+        raise ConfigError(f"{package.name!r} names no folder on a board; give one: ssh://user@board/~/my-folder")
+    return f"{FOLDER}/{package.name}"
+
+
+def push(
+    given: Pushable, connection: Connection, options: PushOptions, say: Say, progress: Progress = silent
+) -> Pushed:
+    """What came of pushing a package to the board behind ``connection``; ``say`` hears of each step.
+
+    Whatever ends it, at any moment, what is current there is current still, and the next push goes on from what came.
+
+    Raises:
+        BoardError: the board cannot be reached, breaks off, or does not do it; another one works there.
+    """
+    began = time.monotonic()
+    agent = Agent(connection, options.path or default_path(given.package))
+    facts = agent.facts(options.python)
+    there = agent.ask("partial", digest=given.digest)
+    runners = runners_of(given.package, facts, options.accept_hazards)
+    engine = bool((runner := expected_runner(runners)) and runner.is_engine)
+    pushed = Pushed(
+        board=connection.name,
+        root=facts.root,
+        digest=given.digest,
+        outcome="would be current",
+        facts=facts,
+        findings=examine(given.package, facts, _wish(given, there["bytes"], options)),
+        bytes_there=int(there["bytes"]),
+        size_bytes=given.size_bytes,
+        commands=commands_of(given.package, engine, options.bench),
+    )
+    refused = [finding.describe() for finding in pushed.findings if finding.level == "refused"]
+    if refused:
+        done = msgspec.structs.replace(pushed, outcome="unfit", why="; ".join(refused), exit_code=UNFIT)
+    elif options.dry_run:
+        told = agent.ask("releases")
+        done = msgspec.structs.replace(pushed, current=told["current"], before=told["before"])
+    else:
+        for finding in pushed.findings:
+            if finding.level != "ok":
+                say(f"{connection.name}: {finding.level}: {finding.describe()}")
+        purpose = f"pushes {given.package.name} {given.package.version}"
+        with locked(agent, purpose, options.manners, say) as token:
+            done = _Release(agent, given, options, token, say).push(pushed, facts.executable, progress)
+    return msgspec.structs.replace(done, seconds=time.monotonic() - began)
+
+
+def unreached(board: str, given: Pushable, options: PushOptions, error: BoardError) -> Pushed:
+    """What came of a push that ``error`` ended."""
+    why, where = str(error), options.path or default_path(given.package)
+    pushed = Pushed(board=board, root=where, digest=given.digest, outcome="not reached", size_bytes=given.size_bytes)
+    return msgspec.structs.replace(pushed, why=why.removeprefix(f"{board}: "), exit_code=error.exit_code)
+
+
+def roll_back(connection: Connection, path: str, manners: Manners, say: Say) -> JsonTable:
+    """The records of the release that was current at ``path``, ``from``, and of the one that is so now, ``to``.
+
+    Raises:
+        BoardError: there is none before it, or as ``push``.
+    """
+    agent = Agent(connection, path)
+    with locked(agent, "rolls back", manners, say) as token:
+        return agent.ask("rollback", token=token)
+
+
+class _Release:
+    """One release on its way, while its pusher holds the lock."""
+
+    def __init__(self, agent: Agent, given: Pushable, options: PushOptions, token: str, say: Say) -> None:
+        self.agent, self.given, self.options, self.token, self.say = agent, given, options, token, say
+
+    def push(self, pushed: Pushed, python: str, progress: Progress) -> Pushed:
+        """Sent, installed, checked by ``python`` there, and made current if all passes."""
+        package = self._install(progress)
+        flags = (*["--accept-hazards"] * self.options.accept_hazards, *self._trusted(pushed.root))
+        there = There(python, package, f"{pushed.root}/lock.pid", flags)
+        steps = run_steps(self.agent.connection, there, pushed.commands, self.options.manners, self.say)
+        failed = next((step for step in steps if step.exit_code), None)
+        why = f"{failed.name} ended with exit code {failed.exit_code}: {failed.said}" if failed else ""
+        answers = {step.name: {"exit_code": step.exit_code, "answer": step.answer} for step in steps}
+        state = "failed" if failed else "passed"
+        self._ask("mark", state=state, why=why, checks=answers)
+        pushed = msgspec.structs.replace(pushed, steps=steps)
+        if failed:
+            told = self.agent.ask("releases")
+            where = {"current": told["current"], "before": told["before"]}
+            return msgspec.structs.replace(pushed, outcome="failed", why=why, exit_code=failed.exit_code, **where)
+        self._ask("activate")
+        removed = self._ask("prune", keep=self.options.keep)["removed"]
+        told = self.agent.ask("releases")
+        where = {"current": told["current"], "before": told["before"]}
+        return msgspec.structs.replace(pushed, outcome="current", removed=tuple(removed), **where)
+
+    def _install(self, progress: Progress) -> str:
+        """The package's path there, after its bytes are."""
+        there = self._ask("partial")
+        if not there["come"]:
+            self._send(there["incoming"], progress)
+        package = self.given.package
+        facts = {
+            "name": package.name,
+            "version": package.version,
+            "target": package.target,
+            "file": self.given.path.name,
+            "bytes": self.given.size_bytes,
+            "pushed_by": who_asks(),
+            "pushed_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),  # ours: the board's clock may be years off
+        }
+        signature = base64.b64encode(self.given.signature).decode("ascii")
+        return str(self._ask("install", facts=facts, signature=signature)["package"])
+
+    def _send(self, remote: str, progress: Progress) -> None:
+        try:
+            self.agent.connection.send(self.given.path, remote, self.given.digest, progress)
+        except BoardError as e:
+            if NO_ROOM not in str(e):
+                raise
+            root = line(remote.rpartition("/incoming/")[0])
+            board = self.agent.connection.name
+            text = f"{board}: no room is left on the file system of {root}; make some and push again: what came is kept"
+            raise BoardUnfit(text) from e
+
+    def _trusted(self, root: str) -> tuple[str, ...]:
+        """What is trusted goes there too, so that the board verifies the signature as it was verified here."""
+        trust, flags = self.given.trust, []
+        for option, path in (
+            ("public-key", trust and trust.public_key),
+            ("certificates", trust and trust.certificates),
+        ):
+            if path:
+                digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+                remote = f"{root}/trusted/{digest}.pem"
+                self.agent.connection.send(Path(path), remote, digest)
+                flags.append(f"--{option}={remote}")
+        return (*["--require-signature"] * bool(flags), *flags)
+
+    def _ask(self, command: str, **fields: object) -> JsonTable:
+        return self.agent.ask(command, digest=self.given.digest, token=self.token, **fields)
+
+
+def _wish(given: Pushable, there: int, options: PushOptions) -> Wish:
+    trust = given.trust
+    return Wish(
+        bytes_left=given.size_bytes - there,
+        target=options.target,
+        other_board=options.other_board,
+        accept_hazards=options.accept_hazards,
+        signature="" if trust is None else "certificate" if trust.certificates else "key",
+    )

@@ -1,0 +1,134 @@
+"""What came of a push, on each board: findings with their remedies, what was asked there, which release is current."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dlx_deploy.devices.pushing.checks import Step
+from dlx_deploy.devices.pushing.preflight import Finding
+from dlx_deploy.devices.pushing.push import Pushed
+from dlx_deploy.report.table import format_bytes, format_seconds
+from dlx_deploy.runtime.errors import (
+    BackendMissing,
+    BudgetMissed,
+    EngineError,
+    PackageError,
+    RuntimeFault,
+    SelfTestFailed,
+    Undecided,
+)
+from dlx_deploy.runtime.untyped import JsonTable
+from dlx_deploy.runtime.views import lines_of
+
+__all__ = ["PushesView", "RollbackView"]
+
+SHORT = 12
+"""Characters of a digest that people compare."""
+FAULTS: tuple[type[RuntimeFault], ...] = (
+    *(PackageError, BudgetMissed, BackendMissing, SelfTestFailed, Undecided, EngineError),
+)
+WORST = (5, 3, 7, 6, 4, 2)
+"""Exit codes, those first that say most of the package."""
+
+
+class PushesView(msgspec.Struct, frozen=True):
+    """A package and what came of it on each board."""
+
+    name: str
+    version: str
+    target: str
+    boards: tuple[Pushed, ...]
+
+    @property
+    def data(self) -> JsonTable:
+        """All of it, plain."""
+        values: JsonTable = msgspec.to_builtins(self)
+        return values
+
+    @property
+    def text(self) -> str:
+        """A paragraph for each board."""
+        head = f"{self.name} {self.version} for {self.target}"
+        return lines_of([head, *(line for board in self.boards for line in _paragraph(board))])
+
+    @property
+    def failure(self) -> RuntimeFault | None:
+        """The error that the worst of the boards amounts to."""
+        failed = [board for board in self.boards if board.exit_code]
+        if not failed:
+            return None
+        worst = min(failed, key=lambda board: _rank(board.exit_code))
+        fault = next((one for one in FAULTS if one.exit_code == worst.exit_code), BackendMissing)
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        return fault(f"{worst.board}: {worst.why}{_stays(worst)}{more}")
+
+
+class RollbackView(msgspec.Struct, frozen=True):
+    """Which release was current on a board, and which is now; records as the board keeps them."""
+
+    board: str
+    root: str
+    left: JsonTable
+    current: JsonTable
+    failure: None = None
+
+    @property
+    def data(self) -> JsonTable:
+        """Both records."""
+        return {"board": self.board, "root": self.root, "from": self.left, "to": self.current}
+
+    @property
+    def text(self) -> str:
+        """From which to which."""
+        return lines_of([f"{self.board}: {self.root} is back at {_release(self.current)}, from {_release(self.left)}"])
+
+
+def _rank(exit_code: int) -> int:
+    return WORST.index(exit_code) if exit_code in WORST else len(WORST)
+
+
+def _stays(board: Pushed) -> str:
+    if board.outcome != "failed":
+        return ""
+    if board.current is None:
+        return "; no release is current there"
+    if board.current == board.digest:
+        return "; it is current there, as it was: push --rollback goes back to the one before"
+    return f"; current there stays {board.current[:SHORT]}"
+
+
+def _paragraph(board: Pushed) -> list[str]:
+    lines = [f"{board.board}:{board.root}: {board.outcome}"]
+    lines += [f"  {one.level:<8} {one.describe()}" for one in _sorted(board.findings)]
+    left = board.size_bytes - board.bytes_there
+    there = f", {format_bytes(board.bytes_there)} were there" if board.bytes_there else ""
+    if board.outcome == "would be current":
+        release = f"releases/{board.digest[:SHORT]}…"
+        lines.append(f"  would send {format_bytes(left)}{there}, install {release}, run {', '.join(board.commands)}")
+        lines.append("  and make it current; nothing was changed")
+    elif board.steps:
+        lines.append(f"  sent     {format_bytes(left)}{there}")
+        lines += [f"  {step.name:<8} {_told(step)}" for step in board.steps]
+    if board.outcome == "current":
+        before = f", before it {board.before[:SHORT]}" if board.before else ""
+        removed = f"; {len(board.removed)} older removed" if board.removed else ""
+        lines.append(f"  current  {board.digest[:SHORT]}{before}{removed}; {format_seconds(board.seconds)} in all")
+    return lines
+
+
+def _sorted(findings: tuple[Finding, ...]) -> list[Finding]:
+    order = ("refused", "warning", "told", "ok")
+    return sorted(findings, key=lambda one: order.index(one.level))
+
+
+def _told(step: Step) -> str:
+    if step.exit_code:
+        return f"failed with exit code {step.exit_code}: {step.said}"
+    latency = step.answer.get("latency")
+    p90 = latency.get("p90_ms") if isinstance(latency, dict) else None
+    told = f", p90 {p90:.3g} ms" if isinstance(p90, float) else ""
+    return f"passed in {format_seconds(step.seconds)}{told}"
+
+
+def _release(record: JsonTable) -> str:
+    return f"{record.get('name')} {record.get('version')} ({str(record.get('digest'))[:SHORT]})"
