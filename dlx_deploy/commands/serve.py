@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,20 +54,17 @@ class Listening:
     connections: Annotated[int, typer.Option(help="At a time.")] = CONNECTIONS
     max_body_mib: Annotated[int, typer.Option(help="Of a request at most; larger ones get 413.")] = BODY_MIB
     drain_s: Annotated[float, typer.Option(help="For what has begun, once it is told to end.")] = DRAIN_S
+    log_json: Annotated[
+        str | None, typer.Option(help="What happens, a line of JSON each; -: on stderr.", metavar="FILE")
+    ] = None
+    drift: Annotated[bool, typer.Option("--drift", help="Hold inputs and answers against those of the build.")] = False
+    no_selftest: Annotated[bool, typer.Option("--no-selftest", help="Serve without the self-test before.")] = False
 
     def request(self) -> ServeRequest:
         """The same as the runtime takes it."""
-        files = {"token_file": self.token_file, "tls_cert": self.tls_cert, "tls_key": self.tls_key}
-        return ServeRequest(
-            host=self.host,
-            port=self.port,
-            insecure=self.insecure,
-            capacity=self.capacity,
-            connections=self.connections,
-            max_body_mib=self.max_body_mib,
-            drain_s=self.drain_s,
-            **{name: None if path is None else str(path) for name, path in files.items()},
-        )
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        named: dict[str, Any] = {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
+        return ServeRequest(**named)
 
 
 def taking_address(command: Callable[..., None]) -> Callable[..., None]:
@@ -100,4 +97,6 @@ def serve(
     options = BackendOptions(backend, threads, not no_build, None if cache is None else str(cache), accept_hazards)
     trust = trusting.trust()
     predictors = [Predictor(open_package(path, trust), options, say) for path in packages]
-    serve_packages(predictors, listening.request(), show, say, as_json)
+    code = serve_packages(predictors, listening.request(), show, say, as_json)
+    if code:
+        raise typer.Exit(code)

@@ -116,8 +116,7 @@ def _serve(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> 
     from .serving import serve  # what it needs of the standard library takes longer than all else here
 
     predictor = Predictor(open_package(path, trust), _options(arguments), _say)
-    serve([predictor], request_of(arguments), show, _say, arguments.json)
-    return 0
+    return serve([predictor], request_of(arguments), show, _say, arguments.json)
 
 
 def _predicted(arguments: argparse.Namespace, predictor: Predictor) -> CommandView:

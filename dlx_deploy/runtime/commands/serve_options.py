@@ -9,12 +9,17 @@ from typing import Optional
 __all__ = ["ServeRequest", "add_serve_options", "request_of"]
 
 HOST, PORT = "127.0.0.1", 8000
-CAPACITY, CONNECTIONS, BODY_MIB, DRAIN_S = 64, 64, 64, 20.0
+CAPACITY, CONNECTIONS, BODY_MIB, DRAIN_S = 256, 64, 64, 20.0
 
 
 @dataclass(frozen=True)
 class ServeRequest:
-    """What ``serve`` is asked for. ``capacity``: requests that run or wait for each model; ``drain_s``: at its end."""
+    """What ``serve`` is asked for.
+
+    Of each model: ``max_batch`` samples run together at most (``None``: the queue's choice), a request waits
+    ``max_wait_ms`` for others, ``capacity`` samples may wait. ``drain_s``: for what has begun, once it is told to end.
+    ``log_json``: a file of events, ``-``: stderr.
+    """
 
     host: str = HOST
     port: int = PORT
@@ -22,10 +27,15 @@ class ServeRequest:
     tls_cert: Optional[str] = None
     tls_key: Optional[str] = None
     insecure: bool = False
+    max_batch: Optional[int] = None
+    max_wait_ms: float = 0.0
     capacity: int = CAPACITY
     connections: int = CONNECTIONS
     max_body_mib: int = BODY_MIB
     drain_s: float = DRAIN_S
+    log_json: Optional[str] = None
+    drift: bool = False
+    no_selftest: bool = False
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +46,10 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-cert", metavar="PEM", help="the certificate, with its chain")
     parser.add_argument("--tls-key", metavar="PEM", help="its key")
     parser.add_argument("--insecure", action="store_true", help="another host without token and TLS")
-    waiting = f"requests that run or wait at a time, of each model; more get 429 (default: {CAPACITY})"
+    parser.add_argument("--max-batch", type=int, metavar="N", help="samples that run together at most (default: 16)")
+    patience = "how long a request waits for others to run with (default: 0)"
+    parser.add_argument("--max-wait-ms", type=float, default=0.0, metavar="MS", help=patience)
+    waiting = f"samples that may wait for each model; more get 429 (default: {CAPACITY})"
     parser.add_argument("--capacity", type=int, default=CAPACITY, metavar="N", help=waiting)
     parser.add_argument(
         "--connections", type=int, default=CONNECTIONS, metavar="N", help=f"at a time (default: {CONNECTIONS})"
@@ -45,6 +58,9 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-body-mib", type=int, default=BODY_MIB, metavar="MIB", help=size)
     last = f"for what has begun, once it is told to end (default: {DRAIN_S:g})"
     parser.add_argument("--drain-s", type=float, default=DRAIN_S, metavar="S", help=last)
+    parser.add_argument("--log-json", metavar="FILE", help="what happens, a line of JSON each; -: on stderr")
+    parser.add_argument("--drift", action="store_true", help="hold inputs and answers against those of the build")
+    parser.add_argument("--no-selftest", action="store_true", help="serve without the self-test before")
 
 
 def request_of(arguments: argparse.Namespace) -> ServeRequest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
 from typing import Callable, Dict, List, Sequence, Tuple
 
 from ..errors import InputError
@@ -9,15 +11,27 @@ from ..package.archive import to_json
 from ..predictor import Predictor
 from ..schemas import PACKAGE, RESULT
 from ..serving.access import LOCAL, Access, is_loopback, read_tls, read_token
-from ..serving.direct import Direct
 from ..serving.models import Models, Served
+from ..serving.queue import MicroBatcher
 from ..serving.routes import Routes
 from ..serving.server import Server, Settings, listen
 from ..serving.stream import Limits
+from ..watching.keeper import Keeper
+from ..watching.logs import SILENT, open_log
+from ..watching.shutdown import Stop, exit_code, stoppable
+from ..watching.watch import Watch
 from ..words import line
 from .serve_options import ServeRequest
 
-__all__ = ["open_server", "serve"]
+__all__ = ["Opened", "open_server", "serve"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A server that listens and does not serve yet; its models, each with the queue before it."""
+
+    server: Server
+    models: Sequence[Tuple[Watch, MicroBatcher]]
 
 
 def serve(
@@ -26,48 +40,65 @@ def serve(
     show: Callable[[str], None],
     say: Callable[[str], None],
     as_json: bool = False,
-) -> None:
-    """Serves until it is interrupted (SIGTERM, Ctrl-C); what was being answered is answered yet.
+) -> int:
+    """Serves until it is told to end (SIGTERM, Ctrl-C), and answers what had begun; the exit code.
 
     Raises:
-        InputError: as ``open_server``. KeyboardInterrupt: it was interrupted, and something was not answered in time.
+        InputError: as ``open_server``. PackageError: a model cannot be run. SelfTestFailed: it computes something else
+            here than where it was built.
     """
-    server, routes = open_server(predictors, request)
-    found = _found(predictors, server, request)
-    show(to_json(found).decode("utf-8").rstrip("\n") if as_json else "\n".join(_lines(found)))
-    try:
-        server.run()
-    except KeyboardInterrupt:
-        routes.close()
+    opened = open_server(predictors, request)
+    with stoppable() as stop, Keeper([watch for watch, _ in opened.models]) as keeper:
+        # From now on it says that it lives and is not ready yet.
+        threading.Thread(target=_run, args=(opened.server, stop), name="server", daemon=True).start()
+        for watch, queue in opened.models:
+            watch.start(not request.no_selftest, queue.warm_up)
+        found = _found(opened, request)
+        show(to_json(found).decode("utf-8").rstrip("\n") if as_json else "\n".join(_lines(found)))
+        keeper.ready(f"serving on {found['url']}")
+        stop.wait()
+        keeper.stopping()
         say("ending: no more connections are taken, what has begun is answered")
-        if not server.drain(request.drain_s):
-            raise
-        say("ended")
+        drained = opened.server.drain(request.drain_s)
+        say("ended" if drained else f"ended, though not all was answered within {request.drain_s:g} s")
+        return exit_code(stop, drained)
 
 
-def open_server(predictors: Sequence[Predictor], request: ServeRequest) -> Tuple[Server, Routes]:
-    """A server that listens and does not serve yet, and its routes.
+def open_server(predictors: Sequence[Predictor], request: ServeRequest) -> Opened:
+    """A server of the packages, as ``request`` says.
 
     Raises:
         InputError: an option is out of range, the address is open to others without a token and TLS, it is taken, or
             two packages have one name.
     """
     _check(request)
-    models = Models([Served(one, Direct(one, request.capacity)) for one in predictors])
+    log = SILENT if request.log_json is None else open_log(request.log_json)
+    models: List[Tuple[Watch, MicroBatcher]] = []
+    for one in predictors:
+        watch = Watch(one, log=log, drift=request.drift)
+        batches = (request.max_batch, request.max_wait_ms, request.capacity)
+        models.append((watch, MicroBatcher(watch.predictor, *batches, observe=watch.waited)))
     token = read_token(request.token_file) if request.token_file is not None else None
     tls = None
     if request.tls_cert is not None and request.tls_key is not None:
         tls = read_tls(request.tls_cert, request.tls_key)
     local = is_loopback(request.host)
     hosts = LOCAL | {f"[{request.host}]" if ":" in request.host else request.host.lower()} if local else None
-    routes = Routes(models, Access(token, hosts), str(PACKAGE))
+    routes = Routes(Models([Served(watch, queue) for watch, queue in models]), Access(token, hosts), str(PACKAGE))
     limits = Limits(body_bytes=request.max_body_mib * 1024**2)
     settings = Settings(request.connections, limits, tls)
-    return Server(listen(request.host, request.port), routes, settings), routes
+    return Opened(Server(listen(request.host, request.port), routes, settings), models)
+
+
+def _run(server: Server, stop: Stop) -> None:
+    try:
+        server.run()
+    finally:
+        stop.ask()  # whatever ended it
 
 
 def _check(request: ServeRequest) -> None:
-    ranges = {"port": (0, 65_535), "capacity": (1, 65_536), "connections": (1, 4_096), "max_body_mib": (1, 4_096)}
+    ranges = {"port": (0, 65_535), "connections": (1, 4_096), "max_body_mib": (1, 4_096)}
     for name, (least, most) in ranges.items():
         value = getattr(request, name)
         if not least <= value <= most:
@@ -90,11 +121,12 @@ def _check(request: ServeRequest) -> None:
         )
 
 
-def _found(predictors: Sequence[Predictor], server: Server, request: ServeRequest) -> Dict[str, object]:
-    host, port = server.address
+def _found(opened: Opened, request: ServeRequest) -> Dict[str, object]:
+    host, port = opened.server.address
     named = f"[{host}]" if ":" in host else host
     url = f"{'https' if request.tls_cert else 'http'}://{named}:{port}"
-    models = [{"name": one.package.name, "version": one.package.version} for one in predictors]
+    packages = [watch.predictor.package for watch, _ in opened.models]
+    models = [{"name": one.name, "version": one.version} for one in packages]
     return {"schema": RESULT, "url": url, "models": models}
 
 

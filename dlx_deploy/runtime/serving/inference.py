@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Dict, List
+from typing import Dict, List, Sequence, Tuple
 
-from ..errors import PackageError
 from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
 from ..tasks.task import PredictOptions
 from ..words import shortened
 from .asked import Asked, Wanted
-from .direct import Busy
 from .messages import Body, Refused, Response, json_response
 from .models import Served
 from .reading import Read, read_asked
@@ -24,15 +22,23 @@ UNREADABLE = "unreadable"
 OCTETS = "application/octet-stream"
 
 
-def infer(served: Served, asked: Asked) -> Response:
-    """The outputs that are asked for, as JSON or bytes.
+def infer(served: Served, asked: Asked) -> Tuple[Response, int]:
+    """The outputs that are asked for, as JSON or bytes, and about how many samples they are.
 
     Raises:
-        Refused: 400 what is given or wanted is none of the model's, 429 too many ask, 500 the model failed.
+        Refused: what is given or wanted is none of the model's. Busy, PackageError: as ``Queue.submit``.
+        BackendMissing: as ``Inputs.read``.
     """
     wanted = _wanted(served, asked)
-    read = read_asked(served, asked, keep=False)
+    with served.watch.counters.timed("read"):
+        read = read_asked(served, asked, keep=False)
     outputs = _run(served, read, asked)
+    with served.watch.counters.timed("decode"):
+        return _written(served, asked, read, outputs, wanted), len(read.rows)
+
+
+def _written(served: Served, asked: Asked, read: Read, outputs: Arrays, wanted: Sequence[Wanted]) -> Response:
+    """``outputs`` as the answer to a request."""
     entries: List[Dict[str, object]] = []
     parts: List[Body] = []
     for one in wanted:
@@ -51,24 +57,22 @@ def infer(served: Served, asked: Asked) -> Response:
     return Response(200, (body, *parts), OCTETS, (("Inference-Header-Content-Length", str(len(body))),))
 
 
-def predict(served: Served, asked: Asked, read: Read) -> Response:
-    """The answer to each sample as the task says it: what ``predict --json`` prints of it, or why it was not read.
+def predict(served: Served, asked: Asked, read: Read) -> Tuple[Response, int]:
+    """Each sample's answer in the task's words, as ``predict --json`` prints it, or why it was not read; how many are.
 
     Raises:
-        Refused: as ``infer``.
+        Busy, PackageError: as ``Queue.submit``.
     """
     outputs, task = _run(served, read, asked), served.predictor.package.task
     answers: List[Dict[str, object]] = [{"error": read.faults.get(i, "")} for i in range(read.count)]
-    try:
+    with served.watch.counters.timed("decode"):
         for i, number in enumerate(read.rows):
             here = slice(i, i + 1)
             sample = read.samples[i] if read.samples else rows_of(read.feeds, here)
             decoded = served.predictor.answers(rows_of(outputs, here), sample)
             row = task.outputs.rows(decoded, [""], PredictOptions(asked.top))[0]
             answers[number] = dict(row.data)
-    except PackageError as e:
-        raise Refused(500, str(e)) from e
-    return json_response({**_named(served, asked), "predictions": answers})
+        return json_response({**_named(served, asked), "predictions": answers}), len(read.rows)
 
 
 def _wanted(served: Served, asked: Asked) -> List[Wanted]:
@@ -88,15 +92,10 @@ def _run(served: Served, read: Read, asked: Asked) -> Arrays:
     inputs, outputs = served.predictor.package.task.inputs.tensors, served.predictor.package.task.outputs.tensors
     size, wait_s = block_rows((*inputs, *outputs), BLOCK), min(WAIT_S, asked.timeout_s or WAIT_S)
     count = count_of(read.feeds)
-    try:
-        if count <= size:
-            return served.queue.submit(read.feeds, wait_s)
-        blocks = [rows_of(read.feeds, slice(i, i + size)) for i in range(0, count, size)]
-        return joined([served.queue.submit(block, wait_s) for block in blocks])
-    except Busy as e:
-        raise Refused(429, f"{e}; try again later", ("Retry-After", "1")) from e
-    except PackageError as e:
-        raise Refused(500, str(e)) from e
+    if count <= size:
+        return served.queue.submit(read.feeds, wait_s)
+    blocks = [rows_of(read.feeds, slice(i, i + size)) for i in range(0, count, size)]
+    return joined([served.queue.submit(block, wait_s) for block in blocks])
 
 
 def _named(served: Served, asked: Asked) -> Dict[str, object]:

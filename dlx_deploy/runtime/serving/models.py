@@ -4,31 +4,47 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Protocol, Sequence
 
 from ..errors import InputError
 from ..predictor import Predictor
-from ..tasks.arrays import Tensor
+from ..tasks.arrays import Arrays, Tensor
+from ..watching.watch import Watch
 from ..words import line, shortened
-from .direct import Queue
 from .messages import Refused
 from .tensors import datatype_of
 
-__all__ = ["Models", "Served"]
+__all__ = ["Models", "Queue", "Served"]
 
 READERS = 4  # image files that are decoded at a time: each may become hundreds of megabytes
 
 
+class Queue(Protocol):
+    """What stands between callers and a model, as ``MicroBatcher``."""
+
+    def submit(self, feeds: Arrays, timeout_s: Optional[float] = None) -> Arrays:
+        """The model's outputs for ``feeds``.
+
+        Raises:
+            Busy: too many wait, or no answer came within ``timeout_s``. PackageError: as ``Predictor.run``.
+        """
+
+
 @dataclass(frozen=True)
 class Served:
-    """A package that is served: its predictor reads and decodes, ``queue`` runs the model.
+    """A package that is served: ``watch`` counts what is asked of it, ``queue`` runs the model.
 
     ``reading`` is held while a sample is decoded.
     """
 
-    predictor: Predictor
+    watch: Watch
     queue: Queue
     reading: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(READERS))
+
+    @property
+    def predictor(self) -> Predictor:
+        """What reads and decodes."""
+        return self.watch.predictor
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from typing import Callable, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from ..errors import BackendMissing, InputError, PackageError
+from ..errors import InputError
 from ..tasks.arrays import Arrays, Tensor, count_of, joined
 from ..untyped import Array
 from ..words import shortened
@@ -45,7 +45,7 @@ def read_asked(served: Served, asked: Asked, keep: bool) -> Read:
     """The inputs of a request; ``keep``: its samples are asked for.
 
     Raises:
-        Refused: 400 they are not the model's, 500 a library that reads them is not here.
+        Refused: they are not the model's. BackendMissing, PackageError: as ``Inputs.read``.
     """
     tensors = served.predictor.package.inputs
     given = {one.name: one for one in asked.inputs}
@@ -105,12 +105,9 @@ def read_samples(served: Served, elements: Sequence[bytes], report: bool, keep: 
 
 
 def _one(served: Served, opener: Callable[[bytes, str], object], data: bytes, name: str) -> Tuple[Arrays, object]:
-    try:
-        with served.reading:
-            sample = opener(data, name)
-            return served.predictor.read(sample), sample
-    except (BackendMissing, PackageError) as e:
-        raise Refused(500, str(e)) from e
+    with served.reading:
+        sample = opener(data, name)
+        return served.predictor.read(sample), sample
 
 
 def _elements(tensor: InputTensor) -> List[bytes]:
@@ -141,8 +138,6 @@ def _checked(served: Served, feeds: Arrays) -> Read:
             feeds = served.predictor.read(feeds)
         except InputError as e:
             raise Refused(400, str(e)) from e
-        except (BackendMissing, PackageError) as e:
-            raise Refused(500, str(e)) from e
     return Read(count, feeds, range(count))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
-from typing import Callable, Dict, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 from urllib.parse import parse_qsl
 
+from ..errors import Busy, Expired, RuntimeFault, Stopped
+from ..watching.exposition import CONTENT_TYPE, Family, exposition
 from ..words import shortened
 from .access import Access
 from .asked import Asked, parse_asked
@@ -22,6 +23,7 @@ NAME = "dlx-deploy"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters")
 READ, WRITE = ("GET", "HEAD"), ("POST",)
 MAX_TOP_DIGITS = 9
+STOPPING = "stopping"
 
 
 class Routes:
@@ -29,18 +31,14 @@ class Routes:
 
     def __init__(self, models: Models, access: Access, version: str) -> None:
         self._models, self._access, self._version = models, access, version
-        self._draining = threading.Event()
         self._fixed: Dict[Tuple[str, ...], Tuple[Tuple[str, ...], Answer]] = {
             ("v2",): (READ, self._server),
-            ("v2", "health", "live"): (READ, lambda request: json_response({"live": True})),
+            ("v2", "health", "live"): (READ, self._live),
             ("v2", "health", "ready"): (READ, self._ready),
             ("v2", "models"): (READ, self._index),
             ("v2", "repository", "index"): ((*READ, *WRITE), self._index),
+            ("metrics",): (READ, self._metrics),
         }
-
-    def close(self) -> None:
-        """From now on it is not ready: a balancer sends others elsewhere, while what has begun is answered."""
-        self._draining.set()
 
     def admit(self, head: Head) -> None:
         """Refuses what needs no body to be refused.
@@ -70,8 +68,8 @@ class Routes:
         actions: Dict[Tuple[str, ...], Tuple[Tuple[str, ...], Callable[[Served, Request], Response]]] = {
             (): (READ, self._metadata),
             ("ready",): (READ, self._model_ready),
-            ("infer",): (WRITE, _infer),
-            ("predict",): (WRITE, _predict),
+            ("infer",): (WRITE, lambda served, request: _counted(served, request, _infer)),
+            ("predict",): (WRITE, lambda served, request: _counted(served, request, _predict)),
         }
         if rest not in actions:
             raise Refused(404, f"there is nothing at {shortened('/'.join(rest))} of a model; infer and predict are")
@@ -82,28 +80,67 @@ class Routes:
     def _server(self, request: Request) -> Response:
         return json_response({"name": NAME, "version": self._version, "extensions": list(EXTENSIONS)})
 
+    def _live(self, request: Request) -> Response:
+        live = all(one.watch.health.report().live for one in self._models.all())
+        return json_response({"live": live}, 200 if live else 503)
+
     def _ready(self, request: Request) -> Response:
-        ready = not self._draining.is_set()
+        ready = all(one.watch.health.report().ready for one in self._models.all())
         return json_response({"ready": ready}, 200 if ready else 503)
 
     def _index(self, request: Request) -> Response:
-        state = "UNAVAILABLE" if self._draining.is_set() else "READY"
-        known = [{"name": one.name, "version": one.version, "state": state} for one in self._models.all()]
+        known: List[Dict[str, str]] = []
+        for one in self._models.all():
+            health = one.watch.health.report()
+            state = {"state": "READY"} if health.ready else {"state": "UNAVAILABLE", "reason": health.state}
+            known.append({"name": one.name, "version": one.version, **state})
         return json_response(known)
+
+    def _metrics(self, request: Request) -> Response:
+        families: List[Family] = [family for one in self._models.all() for family in one.watch.families()]
+        return Response(200, (exposition(families).encode("utf-8"),), CONTENT_TYPE)
 
     def _metadata(self, served: Served, request: Request) -> Response:
         return json_response(served.metadata(self._models.versions(served.name)))
 
     def _model_ready(self, served: Served, request: Request) -> Response:
-        ready = not self._draining.is_set()
+        ready = served.watch.health.report().ready
         return json_response({"name": served.name, "ready": ready}, 200 if ready else 503)
 
 
-def _infer(served: Served, request: Request) -> Response:
+def _counted(served: Served, request: Request, action: Callable[[Served, Request], Tuple[Response, int]]) -> Response:
+    """The answer of ``action``, which also says about how many samples it is; its faults as the protocol has them."""
+    counters, health = served.watch.counters, served.watch.health.report()
+    if not health.ready and health.state != STOPPING:  # what has begun when it is to end is answered
+        raise Refused(503, f"model {served.name} is {health.state}; try again later", ("Retry-After", "1"))
+    counters.request(len(request.body))
+    number = request.head.headers.get("x-request-id", "")
+    try:
+        response, samples = action(served, request)
+    except Refused as e:
+        counters.error(f"HTTP {int(e.status)}")
+        raise
+    except BaseException as e:
+        served.watch.fault(e, number)
+        if isinstance(e, RuntimeFault):
+            raise _refusal(e) from e
+        raise
+    counters.answer(samples, response.length)
+    return response
+
+
+def _refusal(fault: RuntimeFault) -> Refused:
+    if not isinstance(fault, Busy):
+        return Refused(500, str(fault))
+    later = ("Retry-After", "1")
+    return Refused(503 if isinstance(fault, (Expired, Stopped)) else 429, str(fault), later)
+
+
+def _infer(served: Served, request: Request) -> Tuple[Response, int]:
     return infer(served, parse_asked(request.head, request.body))
 
 
-def _predict(served: Served, request: Request) -> Response:
+def _predict(served: Served, request: Request) -> Tuple[Response, int]:
     """Of a request as for ``infer``, or of a body that is one sample itself, as its Content-Type says."""
     media = request.head.headers.get("content-type", "").partition(";")[0].strip().lower()
     own = str(getattr(served.predictor.package.task.inputs, "media", ""))

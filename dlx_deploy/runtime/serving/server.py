@@ -55,6 +55,12 @@ class Server:
         host, port = self._listener.getsockname()[:2]
         return str(host), int(port)
 
+    @property
+    def busy(self) -> int:
+        """How many connections are in the middle of a request."""
+        with self._lock:
+            return sum(since is None for since in self._open.values())
+
     def run(self) -> None:
         """Takes connections until it is stopped."""
         with selectors.DefaultSelector() as selector:
@@ -78,13 +84,14 @@ class Server:
         deadline = time.monotonic() + timeout_s
         with self._lock:
             while self._open:
+                late = time.monotonic() >= deadline
                 for sock, since in self._open.items():
-                    if since is not None or time.monotonic() > deadline:
+                    if since is not None or late:
                         _shut(sock)
-                if time.monotonic() > deadline + 1:
+                if late:
                     return False
                 self._none_left.wait(0.1)
-        return time.monotonic() <= deadline
+        return True
 
     def _accept(self) -> None:
         try:

@@ -13,10 +13,11 @@ import pytest
 
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.serving.access import Access
-from dlx_deploy.runtime.serving.direct import Direct, Queue
-from dlx_deploy.runtime.serving.models import Models, Served
+from dlx_deploy.runtime.serving.models import Models, Queue, Served
+from dlx_deploy.runtime.serving.queue import MicroBatcher
 from dlx_deploy.runtime.serving.routes import Routes
 from dlx_deploy.runtime.serving.server import Server, Settings, listen
+from dlx_deploy.runtime.watching.watch import Watch
 
 
 class Client:
@@ -24,20 +25,22 @@ class Client:
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.sock = socket.create_connection(address, timeout=10)
+        self.ahead = b""
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
     def answer(self, body_follows: bool = True) -> tuple[int, dict[str, str], bytes]:
         """The next answer: its status, header fields and body."""
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += self._more()
-        head, _, body = data.partition(b"\r\n\r\n")
+        while b"\r\n\r\n" not in self.ahead:
+            self.ahead += self._more()
+        head, _, self.ahead = self.ahead.partition(b"\r\n\r\n")
         first, *fields = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (one.partition(": ") for one in fields)}
-        while body_follows and len(body) < int(headers.get("content-length", 0)):
-            body += self._more()
+        size = int(headers.get("content-length", 0)) if body_follows else 0
+        while len(self.ahead) < size:
+            self.ahead += self._more()
+        body, self.ahead = self.ahead[:size], self.ahead[size:]
         return int(first.split()[1]), headers, body
 
     def ended(self) -> bool:
@@ -67,7 +70,10 @@ def request(method: str, path: str, body: bytes | dict[str, Any] = b"", close: b
 def served(
     predictor: Predictor, queue: Queue | None = None, access: Access | None = None, settings: Settings | None = None
 ) -> Iterator[Server]:
-    routes = Routes(Models([Served(predictor, queue or Direct(predictor, 8))]), access or Access(), "3")
+    watch = Watch(predictor)
+    watch.start()
+    queue = queue or MicroBatcher(watch.predictor, observe=watch.waited)
+    routes = Routes(Models([Served(watch, queue)]), access or Access(), "3")
     server = Server(listen("127.0.0.1", 0), routes, settings or Settings())
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

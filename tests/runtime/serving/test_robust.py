@@ -1,0 +1,258 @@
+"""Clients that are slow, greedy, rude or not who they should be; and a server that is full, or about to end."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlx_deploy.runtime.errors import Busy, Expired
+from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.serving.access import Access
+from dlx_deploy.runtime.serving.server import Server, Settings
+from dlx_deploy.runtime.serving.stream import Limits
+
+INFER = "/v2/models/tiny/infer"
+QUICK = Limits(head_bytes=1_000, body_bytes=10_000, idle_s=0.2, head_s=0.2, slowest=1_000_000)
+
+
+class Held:
+    """A queue that answers when it is let go."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.entered, self.go, self.error = threading.Event(), threading.Event(), error
+
+    def submit(self, feeds: Any, timeout_s: float | None = None) -> Any:
+        self.entered.set()
+        if self.error:
+            raise self.error
+        assert self.go.wait(10)
+        return {"logits": np.zeros((len(feeds["images"]), 3), np.float32)}
+
+
+def asked(data: Any) -> dict[str, Any]:
+    images = data[0][:1]
+    return {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 6, 4, 3], "data": images.ravel().tolist()}]}
+
+
+@pytest.fixture(scope="module")
+def quick(predictor: Predictor, http: Any) -> Any:
+    with http.served(predictor, settings=Settings(connections=2, limits=QUICK)) as server:
+        yield server
+
+
+def test_who_is_slow_is_not_waited_for(quick: Server, http: Any) -> None:
+    silent, slow = http.client(quick.address), http.client(quick.address)
+    slow.send(b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Le")
+    assert slow.answer()[0] == 408
+    assert slow.ended()
+    assert silent.ended()
+    half = http.client(quick.address)
+    half.send(http.request("POST", INFER, b"12345")[:-2])
+    assert half.answer()[0] == 408
+
+
+CHUNKED = b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nx: " + b"y" * 2_000 + b"\r\n\r\n", 431),
+        (b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10001\r\n\r\n", 413),
+        (CHUNKED + b"ffff\r\n", 413),
+        (CHUNKED + b"-1\r\n", 400),
+        (CHUNKED + b"2\r\nabcd\r\n", 400),
+        (CHUNKED + b"0\r\n" + b"x: y\r\n" * 500, 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
+    ],
+)
+def test_what_is_too_large_or_no_request_is_refused_before_it_is_read(
+    quick: Server, http: Any, sent: bytes, status: int
+) -> None:
+    client = http.client(quick.address)
+    client.send(sent)
+    seen, headers, body = client.answer()
+    assert (seen, headers["connection"], list(json.loads(body))) == (status, "close", ["error"])
+    assert client.ended()
+
+
+def test_requests_follow_one_another_on_a_connection(server: Server, http: Any, data: Any) -> None:
+    """Two sent at once are answered in their order; a body may come in chunks, or after a word."""
+    client = http.client(server.address)
+    client.send(
+        http.request("GET", "/v2/health/live", close=False) + http.request("GET", "/v2/health/ready", close=False)
+    )
+    assert json.loads(client.answer()[2]) == {"live": True}
+    assert json.loads(client.answer()[2]) == {"ready": True}
+    body = json.dumps(asked(data)).encode()
+    client.send(CHUNKED.replace(b"Transfer", b"Expect: 100-continue\r\nTransfer"))
+    assert client.answer()[0] == 100
+    client.send(b"%x;a=b\r\n%b\r\n0\r\nTrailer: x\r\n\r\n" % (len(body), body))
+    assert json.loads(client.answer()[2])["outputs"][0]["shape"] == [1, 3]
+    client.send(http.request("GET", "/v2/nothing", close=False))
+    assert client.answer()[0] == 404
+    client.send(http.request("GET", "/v2"))
+    assert (client.answer()[0], client.ended()) == (200, True)
+
+
+def test_a_client_that_never_reads_is_let_go_and_holds_nobody_up(predictor: Predictor, http: Any, data: Any) -> None:
+    limits = Limits(head_s=0.3, slowest=10**9)
+    with http.served(predictor, settings=Settings(limits=limits)) as server:
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        deaf.connect(server.address)
+        pages = http.request("GET", "/metrics", close=False) * 200
+        deaf.settimeout(10)
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            deaf.sendall(pages * 1_000)
+        other = http.client(server.address)
+        other.send(http.request("POST", INFER, asked(data)))
+        assert other.answer()[0] == 200
+
+
+def test_the_connection_that_waits_longest_gives_way_to_a_new_one(predictor: Predictor, http: Any, data: Any) -> None:
+    queue = Held()
+    with http.served(predictor, queue, settings=Settings(connections=2)) as server:
+        first, second = http.client(server.address), http.client(server.address)
+        for one in (first, second):
+            one.send(http.request("GET", "/v2/health/live", close=False))
+            one.answer()
+        third = http.client(server.address)
+        third.send(http.request("POST", INFER, asked(data), close=False))
+        assert first.ended()
+        assert queue.entered.wait(5)
+        fourth = http.client(server.address)
+        fourth.send(http.request("POST", INFER, asked(data), close=False))
+        assert second.ended()
+        while server.busy < 2:
+            pass
+        fifth = http.client(server.address)
+        status, headers, body = fifth.answer()
+        assert (status, headers["retry-after"], "as many connections as it may" in str(body)) == (503, "1", True)
+        queue.go.set()
+        assert [third.answer()[0], fourth.answer()[0]] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(Busy("256 samples wait"), 429), (Expired("no answer within 30 s"), 503), (OSError("the disk is gone"), 500)],
+)
+def test_an_overloaded_model_says_when_to_come_again(
+    predictor: Predictor, http: Any, data: Any, error: Exception, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with http.served(predictor, Held(error)) as server:
+        client = http.client(server.address)
+        client.send(http.request("POST", INFER, asked(data), close=False))
+        seen, headers, body = client.answer()
+        assert (seen, headers.get("retry-after")) == (status, "1" if status != 500 else None)
+        known = "the server failed; its log says how" if status == 500 else str(error)
+        assert json.loads(body) == {"error": known}
+        assert ("the disk is gone" in caplog.text) == (status == 500)
+        client.send(http.request("GET", "/metrics"))
+        kind = type(error).__name__
+        assert f'dlx_errors_total{{model="tiny",version="1.2.3",kind="{kind}"}} 1' in client.answer()[2].decode()
+
+
+def test_an_end_answers_what_has_begun(predictor: Predictor, http: Any, data: Any) -> None:
+    queue = Held()
+    with http.served(predictor, queue) as server:
+        idle, busy = http.client(server.address), http.client(server.address)
+        idle.send(http.request("GET", "/v2", close=False))
+        idle.answer()
+        busy.send(http.request("POST", INFER, asked(data), close=False))
+        assert queue.entered.wait(5)
+        ends: list[bool] = []
+        ending = threading.Thread(target=lambda: ends.append(server.drain(10)))
+        ending.start()
+        assert idle.ended()
+        queue.go.set()
+        status, headers, _ = busy.answer()
+        assert (status, headers["connection"], busy.ended()) == (200, "close", True)
+        ending.join(10)
+        assert ends == [True]
+        with pytest.raises(OSError, match="refused"):
+            http.client(server.address)
+
+
+def test_an_end_waits_no_longer_than_it_may(predictor: Predictor, http: Any, data: Any) -> None:
+    queue = Held()
+    with http.served(predictor, queue) as server:
+        client = http.client(server.address)
+        client.send(http.request("POST", INFER, asked(data), close=False))
+        assert queue.entered.wait(5)
+        assert not server.drain(0)
+        queue.go.set()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "rebound.example"}, 403),
+        ({"Host": "127.0.0.1.example:8000"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Origin": "http://localhost"}, 401),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": "Basic 0123456789abcdef"}, 401),
+        ({"Authorization": "Bearer 0123456789abcdef"}, 200),
+        ({"Host": "[::1]:8000", "Authorization": "bearer 0123456789abcdef"}, 200),
+    ],
+)
+def test_who_may_not_ask_is_refused(
+    predictor: Predictor, http: Any, headers: dict[str, str], status: int, locked: Server
+) -> None:
+    client = http.client(locked.address)
+    client.send(http.request("GET", "/v2/models/tiny", **headers))
+    seen, fields, _ = client.answer()
+    assert (seen, "www-authenticate" in fields, "access-control-allow-origin" in fields) == (status, seen == 401, False)
+
+
+@pytest.fixture(scope="module")
+def locked(predictor: Predictor, http: Any) -> Any:
+    with http.served(predictor, access=Access(b"0123456789abcdef")) as server:
+        yield server
+
+
+def test_what_supervisors_ask_needs_no_token(locked: Server, http: Any) -> None:
+    client = http.client(locked.address)
+    client.send(http.request("GET", "/v2/health/ready"))
+    assert client.answer()[0] == 200
+
+
+PIECES = (
+    b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n",
+    b"Content-Length: 3\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Expect: 100-continue\r\n",
+    b"3\r\n",
+    b"0\r\n",
+    b"abc",
+    b"\r\n",
+)
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=20)))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_sent_is_answered_or_ended(server: Server, http: Any, pieces: list[bytes]) -> None:
+    client = http.client(server.address)
+    client.send(b"".join(pieces))
+    client.sock.shutdown(socket.SHUT_WR)
+    seen = b""
+    while True:
+        try:
+            more = client.sock.recv(65536)
+        except ConnectionResetError:
+            break
+        if not more:
+            break
+        seen += more
+    assert not seen or seen.startswith(b"HTTP/1.1 ")
+    assert b"HTTP/1.1 500" not in seen
