@@ -11,7 +11,8 @@ from typing import Callable, Dict, Iterator, List, Mapping, Tuple
 
 __all__ = ["BATCH_BOUNDS", "SECONDS_BOUNDS", "STAGES", "Counters", "HistogramSnapshot", "Snapshot", "kind_of"]
 
-STAGES = ("read", "wait", "model", "decode")
+MODEL = "model"
+STAGES = ("read", "wait", MODEL, "decode")
 """What a request goes through: it is decoded, waits in a queue, is run, and its outputs become answers."""
 SECONDS_BOUNDS = (*(float(f"{step}e{power}") for power in range(-5, 1) for step in (1, 2.5, 5)), 10.0)
 """10 µs to 10 s: from a small network on its fastest board to what a watchdog ends."""
@@ -92,10 +93,11 @@ class Counters:
             known = kind if kind in self._errors or len(self._errors) < MOST_KINDS else OTHER
             self._errors[known] = self._errors.get(known, 0) + 1
 
-    def batch(self, samples: int) -> None:
-        """The model was run on so many samples at once."""
+    def ran(self, samples: int, seconds: float) -> None:
+        """The model was run on so many samples at once, which took so long."""
         with self._lock:
             self._batches.add(samples)
+            self._stages[MODEL].add(seconds)
 
     def took(self, stage: str, seconds: float) -> None:
         """A stage, one of ``STAGES``, took so long."""

@@ -168,14 +168,16 @@ class Watch:
 
     def _count(self, run: Run) -> Run:
         """``run``, timed and counted; one that fails is timed as well."""
-        counters = self.counters
+        counters, clock = self.counters, time.perf_counter
 
         def counting(names: Optional[Sequence[str]], feeds: Arrays) -> List[Array]:
             if self._warming:
                 return run(names, feeds)
-            counters.batch(_count(feeds))
-            with counters.timed("model"):
+            began = clock()
+            try:
                 return run(names, feeds)
+            finally:
+                counters.ran(_count(feeds), clock() - began)
 
         return counting
 

@@ -11,7 +11,7 @@ def test_what_is_counted_is_in_the_snapshot_and_a_snapshot_does_not_change() -> 
     empty = counters.snapshot()
     counters.request(100)
     counters.answer(3, 20)
-    counters.batch(3)
+    counters.ran(3, 0.25)
     counters.error(kind_of(InputError("no")))
     seen = counters.snapshot()
     assert (empty.requests, empty.errors, empty.batch_sizes.count) == (0, {}, 0)

@@ -12,9 +12,8 @@ def some_counters() -> Counters:
     counters.request(100)
     counters.answer(3, 20)
     for size in (3, 4000):
-        counters.batch(size)
+        counters.ran(size, 0.003)
     counters.error("InputError")
-    counters.took("model", 0.003)
     return counters
 
 
@@ -32,7 +31,7 @@ def test_the_public_parser_reads_the_counters_back() -> None:
     assert (buckets["2"], buckets["4"], buckets["1024"], buckets["+Inf"]) == (0, 1, 1, 2)
     assert [one.value for one in batches.samples if one.name.endswith("_sum")] == [4003]
     model = [one for one in families["dlx_stage_seconds"].samples if one.labels["stage"] == "model"]
-    assert [one.value for one in model if one.name == "dlx_stage_seconds_sum"] == [0.003]
+    assert [one.value for one in model if one.name == "dlx_stage_seconds_sum"] == [0.006]
     assert all(one.documentation for one in families.values())
 
 
