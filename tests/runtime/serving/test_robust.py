@@ -163,7 +163,8 @@ def test_an_overloaded_model_says_when_to_come_again(
 def test_an_end_answers_what_has_begun(predictor: Predictor, http: Any, data: Any) -> None:
     queue = Held()
     with http.served(predictor, queue) as server:
-        idle, busy = http.client(server.address), http.client(server.address)
+        address = server.address
+        idle, busy = http.client(address), http.client(address)
         idle.send(http.request("GET", "/v2", close=False))
         idle.answer()
         busy.send(http.request("POST", INFER, asked(data), close=False))
@@ -178,7 +179,7 @@ def test_an_end_answers_what_has_begun(predictor: Predictor, http: Any, data: An
         ending.join(10)
         assert ends == [True]
         with pytest.raises(OSError, match="refused"):
-            http.client(server.address)
+            http.client(address)
 
 
 def test_an_end_waits_no_longer_than_it_may(predictor: Predictor, http: Any, data: Any) -> None:
