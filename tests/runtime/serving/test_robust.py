@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,12 @@ class Held:
 def asked(data: Any) -> dict[str, Any]:
     images = data[0][:1]
     return {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 6, 4, 3], "data": images.ravel().tolist()}]}
+
+
+def until(server: Server, busy: int) -> None:
+    """Waits until so many connections are in the middle of a request: an answer is read before that is over."""
+    while server.busy != busy:
+        time.sleep(0.001)
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +127,13 @@ def test_a_client_that_never_reads_is_let_go_and_holds_nobody_up(predictor: Pred
 def test_the_connection_that_waits_longest_gives_way_to_a_new_one(predictor: Predictor, http: Any, data: Any) -> None:
     queue = Held()
     with http.served(predictor, queue, settings=Settings(connections=2)) as server:
-        first, second = http.client(server.address), http.client(server.address)
-        for one in (first, second):
-            one.send(http.request("GET", "/v2/health/live", close=False))
-            one.answer()
+        idle = []
+        for _ in range(2):
+            idle.append(http.client(server.address))
+            idle[-1].send(http.request("GET", "/v2/health/live", close=False))
+            idle[-1].answer()
+            until(server, busy=0)
+        first, second = idle
         third = http.client(server.address)
         third.send(http.request("POST", INFER, asked(data), close=False))
         assert first.ended()
@@ -131,8 +141,7 @@ def test_the_connection_that_waits_longest_gives_way_to_a_new_one(predictor: Pre
         fourth = http.client(server.address)
         fourth.send(http.request("POST", INFER, asked(data), close=False))
         assert second.ended()
-        while server.busy < 2:
-            pass
+        until(server, busy=2)
         fifth = http.client(server.address)
         status, headers, body = fifth.answer()
         assert (status, headers["retry-after"], "as many connections as it may" in str(body)) == (503, "1", True)
@@ -167,6 +176,7 @@ def test_an_end_answers_what_has_begun(predictor: Predictor, http: Any, data: An
         idle, busy = http.client(address), http.client(address)
         idle.send(http.request("GET", "/v2", close=False))
         idle.answer()
+        until(server, busy=0)
         busy.send(http.request("POST", INFER, asked(data), close=False))
         assert queue.entered.wait(5)
         ends: list[bool] = []
