@@ -26,6 +26,7 @@ from dlx_deploy.runtime.commands.serve_options import (
     CAPACITY,
     CONNECTIONS,
     DRAIN_S,
+    DRIFT_WINDOW,
     HOST,
     PORT,
     ServeRequest,
@@ -57,7 +58,15 @@ class Listening:
     log_json: Annotated[
         str | None, typer.Option(help="What happens, a line of JSON each; -: on stderr.", metavar="FILE")
     ] = None
+    watchdog_s: Annotated[
+        float | None,
+        typer.Option(help="A run that takes longer is stuck; by default 50 times the usual. At twice that it ends."),
+    ] = None
     drift: Annotated[bool, typer.Option("--drift", help="Hold inputs and answers against those of the build.")] = False
+    drift_window: Annotated[int, typer.Option(help="Samples held against the build's at once: 64, 256 or 1024.")] = (
+        DRIFT_WINDOW
+    )
+    drift_every: Annotated[int, typer.Option(help="Of all samples each so many one.")] = 1
     no_selftest: Annotated[bool, typer.Option("--no-selftest", help="Serve without the self-test before.")] = False
 
     def request(self) -> ServeRequest:

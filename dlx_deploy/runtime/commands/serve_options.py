@@ -9,6 +9,7 @@ from typing import Optional
 __all__ = ["ServeRequest", "add_serve_options", "request_of"]
 
 HOST, PORT = "127.0.0.1", 8000
+DRIFT_WINDOW = 256
 CAPACITY, CONNECTIONS, BODY_MIB, DRAIN_S = 256, 64, 64, 20.0
 
 
@@ -18,7 +19,8 @@ class ServeRequest:
 
     Of each model: ``max_batch`` samples run together at most (``None``: the queue's choice), a request waits
     ``max_wait_ms`` for others, ``capacity`` samples may wait. ``drain_s``: for what has begun, once it is told to end.
-    ``log_json``: a file of events, ``-``: stderr.
+    ``log_json``: a file of events, ``-``: stderr. ``watchdog_s``: a run that takes longer is stuck; ``None``: 50 times
+    what is usual. ``drift_window``, ``drift_every``: as ``DriftOptions``.
     """
 
     host: str = HOST
@@ -34,7 +36,10 @@ class ServeRequest:
     max_body_mib: int = BODY_MIB
     drain_s: float = DRAIN_S
     log_json: Optional[str] = None
+    watchdog_s: Optional[float] = None
     drift: bool = False
+    drift_window: int = DRIFT_WINDOW
+    drift_every: int = 1
     no_selftest: bool = False
 
 
@@ -59,7 +64,12 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     last = f"for what has begun, once it is told to end (default: {DRAIN_S:g})"
     parser.add_argument("--drain-s", type=float, default=DRAIN_S, metavar="S", help=last)
     parser.add_argument("--log-json", metavar="FILE", help="what happens, a line of JSON each; -: on stderr")
+    stuck = "a run that takes longer is stuck: not ready, and ended with 8 at twice that (default: 50 times the usual)"
+    parser.add_argument("--watchdog-s", type=float, metavar="S", help=stuck)
     parser.add_argument("--drift", action="store_true", help="hold inputs and answers against those of the build")
+    samples = f"samples that are held against the build's at once: 64, 256 or 1024 (default: {DRIFT_WINDOW})"
+    parser.add_argument("--drift-window", type=int, default=DRIFT_WINDOW, metavar="N", help=samples)
+    parser.add_argument("--drift-every", type=int, default=1, metavar="K", help="of all samples each K-th (default: 1)")
     parser.add_argument("--no-selftest", action="store_true", help="serve without the self-test before")
 
 

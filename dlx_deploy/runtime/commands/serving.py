@@ -16,6 +16,8 @@ from ..serving.queue import MicroBatcher
 from ..serving.routes import Routes
 from ..serving.server import Server, Settings, listen
 from ..serving.stream import Limits
+from ..watching.drift import DriftOptions
+from ..watching.health import WatchdogOptions
 from ..watching.keeper import Keeper
 from ..watching.logs import SILENT, open_log
 from ..watching.shutdown import Stop, exit_code, stoppable
@@ -75,7 +77,8 @@ def open_server(predictors: Sequence[Predictor], request: ServeRequest) -> Opene
     log = SILENT if request.log_json is None else open_log(request.log_json)
     models: List[Tuple[Watch, MicroBatcher]] = []
     for one in predictors:
-        watch = Watch(one, log=log, drift=request.drift)
+        drift = DriftOptions(request.drift_window, request.drift_every) if request.drift else False
+        watch = Watch(one, WatchdogOptions(request.watchdog_s), log, drift)
         batches = (request.max_batch, request.max_wait_ms, request.capacity)
         models.append((watch, MicroBatcher(watch.predictor, *batches, observe=watch.waited)))
     token = read_token(request.token_file) if request.token_file is not None else None
@@ -93,8 +96,11 @@ def open_server(predictors: Sequence[Predictor], request: ServeRequest) -> Opene
 def _run(server: Server, stop: Stop) -> None:
     try:
         server.run()
+    except BaseException:
+        stop.failed = True
+        raise
     finally:
-        stop.ask()  # whatever ended it
+        stop.ask()
 
 
 def _check(request: ServeRequest) -> None:

@@ -33,6 +33,7 @@ class Routes:
         self._models, self._access, self._version = models, access, version
         self._fixed: Dict[Tuple[str, ...], Tuple[Tuple[str, ...], Answer]] = {
             ("v2",): (READ, self._server),
+            ("v2", "health"): (READ, self._health),
             ("v2", "health", "live"): (READ, self._live),
             ("v2", "health", "ready"): (READ, self._ready),
             ("v2", "models"): (READ, self._index),
@@ -79,6 +80,13 @@ class Routes:
 
     def _server(self, request: Request) -> Response:
         return json_response({"name": NAME, "version": self._version, "extensions": list(EXTENSIONS)})
+
+    def _health(self, request: Request) -> Response:
+        """More than the protocol has: of each model its health, what it has done, and its last window of drift."""
+        reports = [one.watch.health.report() for one in self._models.all()]
+        live, ready = all(one.live for one in reports), all(one.ready for one in reports)
+        models = [one.watch.to_dict() for one in self._models.all()]
+        return json_response({"live": live, "ready": ready, "models": models}, 200 if live else 503)
 
     def _live(self, request: Request) -> Response:
         live = all(one.watch.health.report().live for one in self._models.all())

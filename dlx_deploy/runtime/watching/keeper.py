@@ -71,6 +71,7 @@ class Keeper:
         """The server stops: nothing is ready any more, and the supervisor knows that it is meant."""
         for one in self._watches:
             one.health.move("stopping")
+            one.log.event("stopping", {"model": one.name})
         self.notifier.tell(STOPPING)
 
     def look(self) -> bool:

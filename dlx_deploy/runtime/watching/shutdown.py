@@ -23,11 +23,14 @@ Handler = Union[Callable[[int, Optional[FrameType]], object], int, None]
 
 
 class Stop:
-    """Whether, and by which signal, the process was asked to stop. ``ask`` may be called from any thread or handler."""
+    """Whether, and by which signal, the process was asked to stop. ``ask`` may be called from any thread or handler.
+
+    ``failed``: it stops because what serves broke down; set before ``ask`` is called.
+    """
 
     def __init__(self) -> None:
         self.signal: Optional[int] = None
-        self.asked = False
+        self.asked = self.failed = False
         # A pipe: a handler that sets a threading.Event can wait for a lock that the interrupted thread holds.
         self._read, self._write = os.pipe()
 
@@ -85,5 +88,8 @@ def drain(busy: Callable[[], int], grace_s: float, clock: Callable[[], float] = 
 
 
 def exit_code(stop: Stop, drained: bool) -> int:
-    """The exit code of a server that was asked to stop: 0, or that of its signal if requests were left unanswered."""
+    """The exit code of a server that was asked to stop: 0, or that of its signal if requests were left unanswered; 1
+    if nobody asked it to."""
+    if stop.failed:
+        return 1
     return 0 if drained else 128 + (stop.signal or signal.SIGTERM)

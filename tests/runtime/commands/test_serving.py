@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from dlx_deploy.runtime.commands.serve_options import ServeRequest
-from dlx_deploy.runtime.commands.serving import open_server
-from dlx_deploy.runtime.errors import InputError
+from dlx_deploy.runtime.commands.serving import open_server, serve
+from dlx_deploy.runtime.errors import InputError, PackageError
 from dlx_deploy.runtime.predictor import Predictor
 
 
-def test_a_package_serves_until_it_is_told_to_end(dlx: Path) -> None:
+def test_a_package_serves_until_it_is_told_to_end(dlx: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dlx_deploy.runtime", str(dlx), "serve", "--port", "0", "--json"]
+    command += ["--log-json", str(tmp_path / "log")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdout is not None
         told = ""
@@ -32,6 +33,20 @@ def test_a_package_serves_until_it_is_told_to_end(dlx: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, talk = process.communicate(timeout=20)
     assert (process.returncode, talk.splitlines()[-1]) == (0, "ended")
+    events = [json.loads(one) for one in (tmp_path / "log").read_text().splitlines()]
+    assert [(one["event"], one["model"]) for one in events] == [("ready", "tiny"), ("stopping", "tiny")]
+    assert events[0]["tested"] is True
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_server_that_breaks_down_ends_with_1(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any) -> None:
+        raise RuntimeError("no selector")
+
+    monkeypatch.setattr("dlx_deploy.runtime.serving.server.Server.run", broken)
+    said: list[str] = []
+    assert serve([predictor], ServeRequest(port=0, no_selftest=True), said.append, said.append) == 1
+    assert said[-1] == "ended"
 
 
 @pytest.mark.parametrize(
@@ -43,6 +58,8 @@ def test_a_package_serves_until_it_is_told_to_end(dlx: Path) -> None:
         ({"capacity": 0}, "capacity is 0; must be 1 to "),
         ({"connections": 0}, "--connections is 0; must be 1 to 4096"),
         ({"max_body_mib": 0}, "--max-body-mib is 0; must be 1 to 4096"),
+        ({"watchdog_s": 0.0}, "watchdog limit_s is 0.0; must be above 0"),
+        ({"drift": True}, "tiny 1.2.3 carries no statistics to hold the field against"),
         ({"drain_s": float("nan")}, "--drain-s is nan; must be 0 to 3600"),
         ({"tls_cert": "a.pem"}, "--tls-cert and --tls-key belong together"),
         ({"tls_cert": "a.pem", "tls_key": "b.pem"}, "no certificate with its key"),
@@ -51,7 +68,7 @@ def test_a_package_serves_until_it_is_told_to_end(dlx: Path) -> None:
 )
 def test_what_cannot_be_served_is_said_at_once(predictor: Predictor, changes: dict[str, Any], message: str) -> None:
     request = ServeRequest(**{"port": 0, **changes, **({"insecure": True} if "no such" in str(changes) else {})})
-    with pytest.raises(InputError) as e:
+    with pytest.raises((InputError, PackageError)) as e:
         open_server([predictor], request)
     assert message in str(e.value)
 

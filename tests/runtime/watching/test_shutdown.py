@@ -49,4 +49,6 @@ def test_a_server_that_answered_all_ends_with_0_and_another_as_its_signal_would_
     stop = Stop()
     stop.ask(signal.SIGINT)
     assert (exit_code(stop, True), exit_code(stop, False)) == (0, 130)
+    stop.failed = True
+    assert exit_code(stop, True) == 1
     stop.close()

@@ -128,7 +128,7 @@ def test_a_stuck_run_is_unhealthy_said_and_ends_the_process_unless_it_returns(
         assert watch.health.report().live
         keeper.stopping()
         assert [supervisor.recv(100) for _ in range(2)] == [b"WATCHDOG=1", b"STOPPING=1"]
-    assert [json.loads(one)["event"] for one in lines] == ["stuck", "ending", "recovered"]
+    assert [json.loads(one)["event"] for one in lines] == ["stuck", "ending", "recovered", "stopping"]
     assert watch.health.report().state == "stopping"
 
 
