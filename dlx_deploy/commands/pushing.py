@@ -17,8 +17,10 @@ from dlx_deploy.commands.options import (
 from dlx_deploy.commands.trusting import Trusting, taking_trust
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dlx_deploy.devices.inventory import Board
-    from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions
+    from dlx_deploy.devices.pushing.push import Pushable, PushOptions
 
 __all__ = ["push"]
 
@@ -47,6 +49,7 @@ def push(
         str | None, typer.Option(help="The Python that runs packages there: python3.10, or its path.")
     ] = None,
     accept_hazards: AcceptHazardsOption = False,
+    at_once: Annotated[int, typer.Option(help="So many boards are worked on side by side.", min=1)] = 8,
     as_json: JsonOption = False,
 ) -> None:
     """Bring a package to boards, check it there, and make it current; exit 3 or 5 leaves what was current."""
@@ -68,41 +71,20 @@ def push(
         manners=Manners(wait, steal),
     )
     if rollback:
-        for board in chosen:
-            _roll_back(given, board, options, as_json)
+        _roll_back(given, chosen, options, at_once, as_json)
         return
-    results = tuple(_pushed(given, board, options) for board in chosen)
+    from dlx_deploy.devices.pushing.several import push_all
+    from dlx_deploy.report.pushing import PushWatcher
+    from dlx_deploy.report.screen import Screen, stderr_console
+
+    with Screen(stderr_console()) as screen:
+        results = push_all(given, chosen, options, PushWatcher(screen, len(chosen) > 1), at_once)
     one = given.package
     finish(PushesView(one.name, one.version, one.target, results), as_json)
 
 
-def _pushed(given: Pushable, board: Board, options: PushOptions) -> Pushed:
-    import msgspec
+def _roll_back(given: Pushable, boards: Sequence[Board], options: PushOptions, at_once: int, as_json: bool) -> None:
+    from dlx_deploy.devices.pushing.several import roll_back_all
+    from dlx_deploy.report.pushes import view_rollbacks
 
-    from dlx_deploy.devices.pushing.push import push, unreached
-    from dlx_deploy.devices.ssh.address import parse_address
-    from dlx_deploy.devices.ssh.openssh import SshConnection
-    from dlx_deploy.errors import BoardError
-    from dlx_deploy.runtime.telling import telling
-
-    address = parse_address(board.address)
-    manners = msgspec.structs.replace(options.manners, power_mode=board.power_mode)
-    options = msgspec.structs.replace(options, path=address.path, target=board.target, manners=manners)
-    try:
-        with SshConnection(address) as connection, telling(say, f"{given.path.name} to {board.name}") as tell:
-            return push(given, connection, options, say, lambda done, total, text="": tell(done, total, text))
-    except BoardError as e:
-        return unreached(board.name, given, options, e)
-
-
-def _roll_back(given: Pushable, board: Board, options: PushOptions, as_json: bool) -> None:
-    from dlx_deploy.devices.pushing.push import default_path, roll_back
-    from dlx_deploy.devices.ssh.address import parse_address
-    from dlx_deploy.devices.ssh.openssh import SshConnection
-    from dlx_deploy.report.pushes import RollbackView
-
-    address = parse_address(board.address)
-    path = address.path or default_path(given.package)
-    with SshConnection(address) as connection:
-        told = roll_back(connection, path, options.manners, say)
-    finish(RollbackView(board.name, path, told["from"], told["to"]), as_json)
+    finish(view_rollbacks(roll_back_all(given, boards, options, say, at_once)), as_json)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from dlx_deploy.devices.inventory import Board
 from dlx_deploy.devices.pushing.checks import Step
 from dlx_deploy.devices.pushing.preflight import Finding
 from dlx_deploy.devices.pushing.push import Pushed
-from dlx_deploy.report.table import format_bytes, format_seconds
+from dlx_deploy.devices.pushing.several import RolledBack
+from dlx_deploy.errors import DlxError
+from dlx_deploy.report.table import format_bytes, format_ms, format_seconds, format_table
 from dlx_deploy.runtime.errors import (
     BackendMissing,
     BudgetMissed,
@@ -20,7 +25,7 @@ from dlx_deploy.runtime.errors import (
 from dlx_deploy.runtime.untyped import JsonTable
 from dlx_deploy.runtime.views import lines_of
 
-__all__ = ["PushesView", "RollbackView"]
+__all__ = ["PushesView", "RollbackView", "RollbacksView", "view_rollbacks"]
 
 SHORT = 12
 """Characters of a digest that people compare."""
@@ -47,9 +52,10 @@ class PushesView(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """A paragraph for each board."""
+        """A paragraph for each board; of several, a table of them all above."""
         head = f"{self.name} {self.version} for {self.target}"
-        return lines_of([head, *(line for board in self.boards for line in _paragraph(board))])
+        table = [*_table(self.boards).splitlines(), ""] if len(self.boards) > 1 else []
+        return lines_of([head, *table, *(line for board in self.boards for line in _paragraph(board))])
 
     @property
     def failure(self) -> RuntimeFault | None:
@@ -58,29 +64,94 @@ class PushesView(msgspec.Struct, frozen=True):
         if not failed:
             return None
         worst = min(failed, key=lambda board: _rank(board.exit_code))
-        fault = next((one for one in FAULTS if one.exit_code == worst.exit_code), BackendMissing)
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        return fault(f"{worst.board}: {worst.why}{_stays(worst)}{more}")
+        return _fault(worst.exit_code)(f"{worst.board}: {worst.why}{_stays(worst)}{more}")
 
 
 class RollbackView(msgspec.Struct, frozen=True):
-    """Which release was current on a board, and which is now; records as the board keeps them."""
+    """Which release was current on a board, and which is now, records as the board keeps them; or ``why`` nothing was
+    changed, with the exit code of that."""
 
     board: str
     root: str
-    left: JsonTable
-    current: JsonTable
-    failure: None = None
+    left: JsonTable | None = None
+    current: JsonTable | None = None
+    why: str = ""
+    exit_code: int = 0
 
     @property
     def data(self) -> JsonTable:
         """Both records."""
+        if self.why:
+            return {"board": self.board, "root": self.root, "why": self.why, "exit_code": self.exit_code}
         return {"board": self.board, "root": self.root, "from": self.left, "to": self.current}
 
     @property
     def text(self) -> str:
         """From which to which."""
+        if self.left is None or self.current is None:
+            return lines_of([f"{self.board}: {self.root} stays as it is: {self.why}"])
         return lines_of([f"{self.board}: {self.root} is back at {_release(self.current)}, from {_release(self.left)}"])
+
+    @property
+    def failure(self) -> RuntimeFault | None:
+        """Why nothing was changed."""
+        return _fault(self.exit_code)(f"{self.board}: {self.why}") if self.why else None
+
+
+class RollbacksView(msgspec.Struct, frozen=True):
+    """A rollback on several boards."""
+
+    boards: tuple[RollbackView, ...]
+
+    @property
+    def data(self) -> JsonTable:
+        """Each board's."""
+        return {"boards": [board.data for board in self.boards]}
+
+    @property
+    def text(self) -> str:
+        """A line for each board."""
+        return lines_of([board.text for board in self.boards])
+
+    @property
+    def failure(self) -> RuntimeFault | None:
+        """The first that there is."""
+        return next((board.failure for board in self.boards if board.failure), None)
+
+
+def view_rollbacks(found: Sequence[RolledBack]) -> RollbackView | RollbacksView:
+    """One board's view, or several."""
+    views = tuple(
+        RollbackView(board.name, root, why=_without(str(told), board), exit_code=told.exit_code)
+        if isinstance(told, DlxError)
+        else RollbackView(board.name, root, told["from"], told["to"])
+        for board, root, told in found
+    )
+    return views[0] if len(views) == 1 else RollbacksView(views)
+
+
+def _without(text: str, board: Board) -> str:
+    return text.removeprefix(f"{board.name}: ")
+
+
+def _fault(exit_code: int) -> type[RuntimeFault]:
+    return next((one for one in FAULTS if one.exit_code == exit_code), BackendMissing)
+
+
+def _table(boards: tuple[Pushed, ...]) -> str:
+    rows = [
+        [
+            board.board,
+            board.outcome,
+            board.current[:SHORT] if board.current else "-",
+            next((_p90(step) for step in board.steps if _p90(step)), "-"),
+            format_seconds(board.seconds) if board.seconds else "-",
+            board.why,
+        ]
+        for board in boards
+    ]
+    return format_table(["board", "outcome", "current", "p90", "took", "why"], rows, right=(3, 4))
 
 
 def _rank(exit_code: int) -> int:
@@ -124,10 +195,15 @@ def _sorted(findings: tuple[Finding, ...]) -> list[Finding]:
 def _told(step: Step) -> str:
     if step.exit_code:
         return f"failed with exit code {step.exit_code}: {step.said}"
+    p90 = _p90(step)
+    return f"passed in {format_seconds(step.seconds)}{f', p90 {p90}' if p90 else ''}"
+
+
+def _p90(step: Step) -> str:
+    """What a bench measured; empty of other steps."""
     latency = step.answer.get("latency")
     p90 = latency.get("p90_ms") if isinstance(latency, dict) else None
-    told = f", p90 {p90:.3g} ms" if isinstance(p90, float) else ""
-    return f"passed in {format_seconds(step.seconds)}{told}"
+    return format_ms(p90) if isinstance(p90, float) else ""
 
 
 def _release(record: JsonTable) -> str:

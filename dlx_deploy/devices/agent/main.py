@@ -6,6 +6,7 @@ from .facts import facts
 from .files import Refusal, Table, fault_of
 from .lock import lock, unlock, working
 from .measuring import measure, release
+from .overview import overview
 from .releases import activate, install, mark, partial, prune, releases, rollback
 from .units import install_service, remove_service, restart_service, service_facts
 from .wheels import environment, use_environment
@@ -30,6 +31,7 @@ COMMANDS: Dict[str, Callable[[Table], Table]] = {
     "install-service": install_service,
     "restart-service": restart_service,
     "remove-service": remove_service,
+    "overview": overview,
     "measure": measure,
     "release": release,
 }

@@ -19,7 +19,7 @@ from typing import Callable, Dict, Optional
 from .facts import power_modes
 from .files import Refusal, Table, field_number, field_text
 
-__all__ = ["MARK", "measure", "release"]
+__all__ = ["MARK", "measure", "measured_by", "release"]
 
 FOLDERS = ("/run/lock", "/tmp")
 NAME = "dlx-deploy.measuring"
@@ -77,6 +77,21 @@ def release(asked: Table) -> Table:
         return {"released": False}
     os.kill(pid, signal.SIGUSR1)
     return {"released": True}
+
+
+def measured_by() -> Optional[str]:
+    """Who measures on the board, in words; ``None``: nobody."""
+    path = os.path.join(_folder(), NAME)
+    if not os.path.exists(path):
+        return None
+    handle = _open(path)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _said(_holder(path))
+    finally:
+        os.close(handle)
+    return None
 
 
 def _folder() -> str:

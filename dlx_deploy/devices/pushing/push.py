@@ -20,7 +20,7 @@ from dlx_deploy.devices.pushing.checks import Step, There, commands_of, run_step
 from dlx_deploy.devices.pushing.locking import locked
 from dlx_deploy.devices.pushing.preflight import Finding, Wish, examine, expected_runner
 from dlx_deploy.devices.ssh.connection import Connection
-from dlx_deploy.errors import BoardError, BoardUnfit, ConfigError
+from dlx_deploy.errors import BoardError, BoardUnfit, ConfigError, DlxError
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.files import TooLarge, read_file
 from dlx_deploy.runtime.package.bundle import MAX_SIGNATURE, SUFFIX
@@ -171,7 +171,7 @@ def push(
     return msgspec.structs.replace(done, seconds=time.monotonic() - began)
 
 
-def unreached(board: str, given: Pushable, options: PushOptions, error: BoardError) -> Pushed:
+def unreached(board: str, given: Pushable, options: PushOptions, error: DlxError) -> Pushed:
     """What came of a push that ``error`` ended."""
     why, where = str(error), options.path or default_path(given.package)
     pushed = Pushed(board=board, root=where, digest=given.digest, outcome="not reached", size_bytes=given.size_bytes)

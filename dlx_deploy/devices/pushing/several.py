@@ -1,0 +1,94 @@
+"""A package pushed to several boards side by side, or rolled back on them: a result for each, whatever others do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from dlx_deploy.devices.inventory import Board
+from dlx_deploy.devices.many import on_each
+from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, roll_back, unreached
+from dlx_deploy.devices.ssh.address import parse_address
+from dlx_deploy.devices.ssh.connection import Connection
+from dlx_deploy.devices.ssh.openssh import SshConnection
+from dlx_deploy.errors import DlxError
+from dlx_deploy.progress import Progress
+from dlx_deploy.runtime.untyped import JsonTable
+
+__all__ = ["RolledBack", "Watching", "push_all", "roll_back_all"]
+
+RolledBack = tuple[Board, str, "JsonTable | DlxError"]
+"""A board, the folder there, and what was and is current (``from``, ``to``), or why nothing was changed."""
+
+
+class Watching(Protocol):
+    """Who is told how it goes; by several threads."""
+
+    def say(self, text: str) -> None:
+        """Hear of a step or a warning."""
+        ...
+
+    def row(self, board: Board) -> AbstractContextManager[Progress]:
+        """Inside, the board is at work, and how far it is is told."""
+        ...
+
+    def ended(self, pushed: Pushed) -> None:
+        """Hear what came of one."""
+        ...
+
+
+def push_all(
+    given: Pushable, boards: Sequence[Board], options: PushOptions, watching: Watching, at_once: int
+) -> tuple[Pushed, ...]:
+    """What came of pushing to each of ``boards``, in their order; results bear the names that boards were given.
+
+    Raises:
+        ConfigError: the package's name is no folder's, and a board has no path.
+    """
+    own = {board.address: _options(given, board, options) for board in boards}
+
+    def work(board: Board, connection: SshConnection) -> Pushed:
+        with watching.row(board) as progress:
+            pushed = push(given, connection, own[board.address], watching.say, progress)
+        return _told(replace(pushed, board=_name(board, connection)))
+
+    def failed(board: Board, error: DlxError) -> Pushed:
+        return _told(unreached(board.name, given, own[board.address], error))
+
+    def _told(pushed: Pushed) -> Pushed:
+        watching.ended(pushed)
+        return pushed
+
+    return on_each(boards, work, failed, at_once)
+
+
+def roll_back_all(
+    given: Pushable, boards: Sequence[Board], options: PushOptions, say: Callable[[str], None], at_once: int
+) -> tuple[RolledBack, ...]:
+    """What came of going back on each of ``boards``, in their order.
+
+    Raises:
+        ConfigError: as ``push_all``.
+    """
+    paths = {board.address: _options(given, board, options).path for board in boards}
+
+    def work(board: Board, connection: SshConnection) -> RolledBack:
+        path = paths[board.address]
+        return board, path, roll_back(connection, path, options.manners, say)
+
+    return on_each(boards, work, lambda board, error: (board, paths[board.address], error), at_once)
+
+
+def _options(given: Pushable, board: Board, options: PushOptions) -> PushOptions:
+    """``options`` as the inventory has them for ``board``."""
+    manners = replace(options.manners, power_mode=board.power_mode)
+    path = parse_address(board.address).path or default_path(given.package)
+    return replace(options, path=path, target=board.target, manners=manners)
+
+
+def _name(board: Board, connection: Connection) -> str:
+    """The board's name; of one that has none but its address, that without the folder."""
+    return connection.name if board.name == board.address else board.name

@@ -1,0 +1,104 @@
+"""A package pushed to several boards at once, from the command line: boards in this process, by address."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlx_deploy.devices import many
+from dlx_deploy.errors import BoardUnreachable
+
+from ...conftest import Here
+from ..here_board import HereBoard
+
+INVENTORY = """
+[boards.a]
+ssh = "host-a"
+groups = ["all"]
+[boards.b]
+ssh = "host-b"
+groups = ["all"]
+target = "rpi5"
+[boards.c]
+ssh = "host-c"
+"""
+
+
+class Logins:
+    """Who answers at which host; a host that nobody is at cannot be reached."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.boards = {host: HereBoard(folder / host) for host in ("host-a", "host-b", "host-d")}
+        for host, board in self.boards.items():
+            board.name = f"ssh://{host}"
+        monkeypatch.setattr(many, "SshConnection", self.login)
+
+    def login(self, address: Any) -> Any:
+        logins = self
+
+        class Login:
+            def __enter__(self) -> HereBoard:
+                if address.host not in logins.boards:
+                    raise BoardUnreachable(f"{address} cannot be reached: there is no route to it; see that it is on")
+                return logins.boards[address.host]
+
+            def __exit__(self, *error: object) -> None:
+                return None
+
+        return Login()
+
+
+@pytest.fixture
+def logins(board: HereBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Logins:
+    (tmp_path / "boards.toml").write_text(INVENTORY)
+    monkeypatch.chdir(tmp_path)
+    return Logins(tmp_path, monkeypatch)
+
+
+def test_each_board_has_its_own_result_and_the_worst_is_the_exit_code(
+    logins: Logins, make_package: Any, here: Here
+) -> None:
+    logins.boards["host-d"].answers["selftest"] = (5, {}, "error: golden image 0 differs")
+    done = here("push", make_package().path, "all", "c", "ssh://host-d", "--at-once", "1", "--json")
+    boards = json.loads(done.out)["boards"]
+    outcomes = [("a", "current", 0), ("b", "unfit", 4), ("c", "not reached", 4), ("ssh://host-d", "failed", 5)]
+    assert [(one["board"], one["outcome"], one["exit_code"]) for one in boards] == outcomes
+    assert done.code == 5
+    assert "ssh://host-d: selftest ended with exit code 5: golden image 0 differs" in done.err
+    assert done.err.rstrip().endswith("(and 2 more)")
+    assert "✓ a current" in done.err
+    assert "✗ c not reached" in done.err
+    assert "see that it is on" in boards[2]["why"]
+    assert logins.boards["host-a"].current == make_package().digest
+
+
+def test_several_boards_are_a_table_and_one_is_none(logins: Logins, make_package: Any, here: Here) -> None:
+    text = here("push", make_package().path, "a", "c").out
+    header, _, first, second, blank, *more = text.splitlines()[1:]
+    assert header.split() == ["board", "outcome", "current", "p90", "took", "why"]
+    assert first.startswith(f"a      current      {make_package().digest[:12]}")
+    assert (second.split()[:3], blank) == (["c", "not", "reached"], "")
+    assert any("selftest passed in" in one for one in more)
+    assert "board  outcome" not in here("push", make_package().path, "a").out
+
+
+def test_a_rollback_goes_back_on_each(logins: Logins, make_package: Any, here: Here) -> None:
+    for version in ("1.0.0", "2.0.0"):
+        here("push", make_package(version).path, "a")
+    here("push", make_package().path, "ssh://host-d")
+    done = here("push", make_package().path, "a", "ssh://host-d", "c", "--rollback", "--json", "--at-once", "1")
+    boards = json.loads(done.out)["boards"]
+    assert boards[0]["to"]["version"] == "1.0.0"
+    assert "has no release before the current one" in boards[1]["why"]
+    assert "cannot be reached" in boards[2]["why"]
+    assert done.code == 4
+    single = here("push", make_package().path, "ssh://host-d", "--rollback")
+    assert (single.code, "stays as it is: " in single.out) == (4, True)
+
+
+def test_an_unknown_name_pushes_nowhere(logins: Logins, make_package: Any, here: Here) -> None:
+    assert here("push", make_package().path, "a", "aall").code == 2
+    assert logins.boards["host-a"].asked == []
