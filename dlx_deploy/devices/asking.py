@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -13,7 +14,7 @@ from dlx_deploy.errors import BoardError, BoardRefused
 from dlx_deploy.runtime.untyped import JsonTable
 from dlx_deploy.runtime.words import line, shortened
 
-__all__ = ["Agent", "BoardFacts"]
+__all__ = ["Agent", "BoardFacts", "Partial", "Releases", "Seen"]
 
 PATIENCE_S = 600.0
 """A digest of a large package on a slow card takes minutes."""
@@ -52,6 +53,38 @@ class BoardFacts(msgspec.Struct, frozen=True, kw_only=True):
     boot: str
 
 
+class Partial(msgspec.Struct, frozen=True):
+    """What there is of a package on a board: whether a release of it, and whether all of its bytes (``come``), how many
+    are there, and where they go (``incoming``)."""
+
+    installed: bool
+    come: bool
+    bytes: int
+    incoming: str
+
+
+class Releases(msgspec.Struct, frozen=True):
+    """The releases on a board, as their records are, the newest first; the digests of that which is ``current`` and of
+    that ``before`` it; who works there, ``removed`` by the last command."""
+
+    releases: tuple[JsonTable, ...]
+    current: str | None
+    before: str | None
+    lock: JsonTable | None = None
+    removed: tuple[str, ...] = ()
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a board says before a push begins."""
+
+    facts: BoardFacts
+    partial: Partial
+    releases: Releases
+
+
+Read = TypeVar("Read")
+
+
 class Agent:
     """The agent at ``path`` of the board behind ``connection``; ``path`` may begin at the user's home there."""
 
@@ -80,8 +113,19 @@ class Agent:
         Raises:
             BoardError: as ``ask``, or a field is missing or of the wrong kind.
         """
-        answer = self.ask("facts", clock_s=time.time(), python=python)
+        return self.read(self.ask("facts", clock_s=time.time(), python=python), BoardFacts)
+
+    def look(self, digest: str, python: str | None = None) -> Seen:
+        """What the board is now, what of the package ``digest`` is there, and its releases; errors as of ``facts``."""
+        return self.read(self.ask("look", digest=digest, clock_s=time.time(), python=python), Seen)
+
+    def read(self, answer: object, kind: type[Read]) -> Read:
+        """An answer as a value of ``kind``.
+
+        Raises:
+            BoardError: a field is missing, or of the wrong kind.
+        """
         try:
-            return msgspec.convert(answer, BoardFacts)
+            return msgspec.convert(answer, kind)
         except msgspec.ValidationError as e:
-            raise BoardError(f"{self.connection.name}: its facts cannot be read ({e})") from e
+            raise BoardError(f"{self.connection.name}: its answer cannot be read ({e})") from e

@@ -64,8 +64,8 @@ class HereBoard:
             said: dict[str, Any] = answer(argument)
         finally:
             os.environ["HOME"] = home
-        if command == "facts" and "ok" in said:
-            said["ok"].update(self.claims)
+        if command in ("facts", "look") and "ok" in said:
+            (said["ok"] if command == "facts" else said["ok"]["facts"]).update(self.claims)
         self._break_off("+" + command)
         return said
 

@@ -7,22 +7,36 @@ from .files import Refusal, Table, fault_of
 from .lock import lock, unlock, working
 from .measuring import measure, release
 from .overview import overview
-from .releases import activate, install, mark, partial, prune, releases, rollback
+from .releases import activate, finish, install, mark, partial, prune, releases, rollback
 from .units import install_service, remove_service, restart_service, service_facts
 from .wheels import environment, use_environment
 
-__all__ = ["COMMANDS", "answer"]
+__all__ = ["COMMANDS", "answer", "look", "take"]
+
+
+def look(asked: Table) -> Table:
+    """All that a push asks before it begins: the board, what there is of the package, and the releases."""
+    return {"facts": facts(asked), "partial": partial(asked), "releases": releases(asked)}
+
+
+def take(asked: Table) -> Table:
+    """The lock, and what there is by then of the package that it is taken for, if for one."""
+    taken = lock(asked)
+    return dict(taken, partial=partial(asked)) if asked.get("digest") else taken
+
 
 COMMANDS: Dict[str, Callable[[Table], Table]] = {
     "facts": facts,
+    "look": look,
     "partial": partial,
     "install": install,
     "mark": mark,
     "activate": activate,
+    "finish": finish,
     "releases": releases,
     "rollback": rollback,
     "prune": prune,
-    "lock": lock,
+    "lock": take,
     "unlock": unlock,
     "working": working,
     "environment": environment,

@@ -21,9 +21,9 @@ from .files import (
     write,
     write_table,
 )
-from .lock import guarded, holder
+from .lock import guarded, holder, unlock
 
-__all__ = ["activate", "install", "mark", "partial", "prune", "releases", "rollback"]
+__all__ = ["activate", "finish", "install", "mark", "partial", "prune", "releases", "rollback"]
 
 PACKAGE, SIGNATURE, RECORD = "package.dlx", "package.dlx.sig", "release.json"
 CURRENT, HISTORY, NEW = "current", "history.json", ".new-"
@@ -106,6 +106,18 @@ def activate(asked: Table) -> Table:
             write_table(os.path.join(root, HISTORY), {"schema": SCHEMA, "current": [*history, digest][-REMEMBERED:]})
             _point(root, digest)
         return {"current": digest, "before": before}
+
+
+def finish(asked: Table) -> Table:
+    """What follows the checks of a release, in one question: it is marked, and where they passed made current, and the
+    old ones are removed; then the lock is given back. Fields as of ``mark``, ``activate`` and ``prune``."""
+    record = mark(asked)
+    removed = []  # type: object
+    if record.get("state") == "passed":
+        activate(asked)
+        removed = prune(asked)["removed"]
+    unlock(asked)
+    return dict(releases(asked), removed=removed)
 
 
 def rollback(asked: Table) -> Table:

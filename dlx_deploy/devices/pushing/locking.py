@@ -8,21 +8,35 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from dlx_deploy.devices.asking import Agent
 from dlx_deploy.devices.measuring import Manners, who_asks
 from dlx_deploy.errors import BoardRefused, DlxError
+from dlx_deploy.runtime.untyped import JsonTable
 
-__all__ = ["is_gone", "locked"]
+__all__ = ["Held", "is_gone", "locked"]
 
 POLL_S = 2.0
 BOOT, PIDS = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 
 
+@dataclass
+class Held:
+    """A lock that is held: the ``token`` that the agent asks for, what it ``answered`` when it was taken, whether it
+    was ``released`` since."""
+
+    token: str
+    answered: JsonTable
+    released: bool = False
+
+
 @contextlib.contextmanager
-def locked(agent: Agent, purpose: str, manners: Manners, say: Callable[[str], None]) -> Iterator[str]:
-    """Inside, nobody else changes the releases there; gives the token that the agent asks for.
+def locked(
+    agent: Agent, purpose: str, manners: Manners, say: Callable[[str], None], digest: str | None = None
+) -> Iterator[Held]:
+    """Inside, nobody else changes the releases there. ``digest``: of the package that it is about.
 
     ``manners``: what is done where another one does: waited for, or their lock stolen.
 
@@ -30,13 +44,14 @@ def locked(agent: Agent, purpose: str, manners: Manners, say: Callable[[str], No
         BoardRefused: another one works there, and did not end in time; they are named.
         BoardError: the board cannot be asked.
     """
-    token = secrets.token_hex(16)
-    _take(agent, token, purpose, manners, say)
+    asked = {"token": secrets.token_hex(16), "who": who_asks(), "purpose": purpose, "owner": _me(), "digest": digest}
+    held = Held(str(asked["token"]), _take(agent, asked, manners, say))
     try:
-        yield token
+        yield held
     finally:
-        with contextlib.suppress(DlxError):  # whatever ended this says why; a lock that stays is stale by itself
-            agent.ask("unlock", token=token)
+        if not held.released:
+            with contextlib.suppress(DlxError):  # whatever ended this says why; a lock that stays is stale by itself
+                agent.ask("unlock", token=held.token)
 
 
 def is_gone(owner: Mapping[str, object]) -> bool:
@@ -58,9 +73,8 @@ def is_gone(owner: Mapping[str, object]) -> bool:
     return False
 
 
-def _take(agent: Agent, token: str, purpose: str, manners: Manners, say: Callable[[str], None]) -> None:
+def _take(agent: Agent, asked: Mapping[str, object], manners: Manners, say: Callable[[str], None]) -> JsonTable:
     deadline, told, steal = time.monotonic() + manners.wait_s, False, manners.steal
-    asked = {"token": token, "who": who_asks(), "purpose": purpose, "owner": _me()}
     while True:
         try:
             taken = agent.ask("lock", **asked, since=time.strftime("%Y-%m-%d %H:%M:%S %z"), steal=steal)
@@ -80,7 +94,7 @@ def _take(agent: Agent, token: str, purpose: str, manners: Manners, say: Callabl
             continue
         if taken.get("stolen_from") and manners.steal:
             say(f"warning: the lock was taken from {taken['stolen_from']}, whose work there was ended")
-        return
+        return taken
 
 
 def _me() -> dict[str, object]:

@@ -13,11 +13,11 @@ from typing import Literal
 
 import msgspec
 
-from dlx_deploy.devices.asking import Agent, BoardFacts
+from dlx_deploy.devices.asking import Agent, BoardFacts, Partial, Releases
 from dlx_deploy.devices.measuring import Manners, who_asks
 from dlx_deploy.devices.pushing.backends import runners_of
 from dlx_deploy.devices.pushing.checks import Step, There, commands_of, run_steps
-from dlx_deploy.devices.pushing.locking import locked
+from dlx_deploy.devices.pushing.locking import Held, locked
 from dlx_deploy.devices.pushing.preflight import Finding, Wish, examine, expected_runner
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.errors import BoardError, BoardUnfit, ConfigError, DlxError
@@ -35,6 +35,8 @@ FOLDER = "dlx-deploy"
 """Below a board's home: where packages go that no path says otherwise of, each in a folder of its name."""
 UNFIT = 4
 """The exit code of a board that a package is not for."""
+MOST_ANSWER = 100_000
+"""Bytes of JSON of a step's answer that a release's record keeps."""
 NO_ROOM = f"[Errno {errno.ENOSPC}]"
 Say = Callable[[str], None]
 Outcome = Literal["current", "would be current", "unfit", "failed", "not reached"]
@@ -140,8 +142,8 @@ def push(
     """
     began = time.monotonic()
     agent = Agent(connection, options.path or default_path(given.package))
-    facts = agent.facts(options.python)
-    there = agent.ask("partial", digest=given.digest)
+    seen = agent.look(given.digest, options.python)
+    facts, there = seen.facts, seen.partial.bytes
     runners = runners_of(given.package, facts, options.accept_hazards)
     engine = bool((runner := expected_runner(runners)) and runner.is_engine)
     pushed = Pushed(
@@ -150,24 +152,25 @@ def push(
         digest=given.digest,
         outcome="would be current",
         facts=facts,
-        findings=examine(given.package, facts, _wish(given, there["bytes"], options)),
-        bytes_there=int(there["bytes"]),
+        findings=examine(given.package, facts, _wish(given, there, options)),
+        bytes_there=there,
         size_bytes=given.size_bytes,
         commands=commands_of(given.package, engine, options.bench),
+        current=seen.releases.current,
+        before=seen.releases.before,
     )
     refused = [finding.describe() for finding in pushed.findings if finding.level == "refused"]
     if refused:
         done = msgspec.structs.replace(pushed, outcome="unfit", why="; ".join(refused), exit_code=UNFIT)
     elif options.dry_run:
-        told = agent.ask("releases")
-        done = msgspec.structs.replace(pushed, current=told["current"], before=told["before"])
+        done = pushed
     else:
         for finding in pushed.findings:
             if finding.level != "ok":
                 say(f"{connection.name}: {finding.level}: {finding.describe()}")
         purpose = f"pushes {given.package.name} {given.package.version}"
-        with locked(agent, purpose, options.manners, say) as token:
-            done = _Release(agent, given, options, token, say).push(pushed, facts.executable, progress)
+        with locked(agent, purpose, options.manners, say, given.digest) as held:
+            done = _Release(agent, given, options, held, say).push(pushed, facts.executable, progress)
     return msgspec.structs.replace(done, seconds=time.monotonic() - began)
 
 
@@ -185,15 +188,15 @@ def roll_back(connection: Connection, path: str, manners: Manners, say: Say) -> 
         BoardError: there is none before it, or as ``push``.
     """
     agent = Agent(connection, path)
-    with locked(agent, "rolls back", manners, say) as token:
-        return agent.ask("rollback", token=token)
+    with locked(agent, "rolls back", manners, say) as held:
+        return agent.ask("rollback", token=held.token)
 
 
 class _Release:
     """One release on its way, while its pusher holds the lock."""
 
-    def __init__(self, agent: Agent, given: Pushable, options: PushOptions, token: str, say: Say) -> None:
-        self.agent, self.given, self.options, self.token, self.say = agent, given, options, token, say
+    def __init__(self, agent: Agent, given: Pushable, options: PushOptions, held: Held, say: Say) -> None:
+        self.agent, self.given, self.options, self.held, self.say = agent, given, options, held, say
 
     def push(self, pushed: Pushed, python: str, progress: Progress) -> Pushed:
         """Sent, installed, checked by ``python`` there, and made current if all passes."""
@@ -203,25 +206,31 @@ class _Release:
         steps = run_steps(self.agent.connection, there, pushed.commands, self.options.manners, self.say)
         failed = next((step for step in steps if step.exit_code), None)
         why = f"{failed.name} ended with exit code {failed.exit_code}: {failed.said}" if failed else ""
-        answers = {step.name: {"exit_code": step.exit_code, "answer": step.answer} for step in steps}
-        state = "failed" if failed else "passed"
-        self._ask("mark", state=state, why=why, checks=answers)
-        pushed = msgspec.structs.replace(pushed, steps=steps)
-        if failed:
-            told = self.agent.ask("releases")
-            where = {"current": told["current"], "before": told["before"]}
-            return msgspec.structs.replace(pushed, outcome="failed", why=why, exit_code=failed.exit_code, **where)
-        self._ask("activate")
-        removed = self._ask("prune", keep=self.options.keep)["removed"]
-        told = self.agent.ask("releases")
-        where = {"current": told["current"], "before": told["before"]}
-        return msgspec.structs.replace(pushed, outcome="current", removed=tuple(removed), **where)
+        told = self._finish(steps, why)
+        return msgspec.structs.replace(
+            pushed,
+            steps=steps,
+            outcome="failed" if failed else "current",
+            why=why,
+            exit_code=failed.exit_code if failed else 0,
+            current=told.current,
+            before=told.before,
+            removed=told.removed,
+        )
+
+    def _finish(self, steps: tuple[Step, ...], why: str) -> Releases:
+        """What the checks gave stands in the release's record, and what follows of it is done there."""
+        answers = {step.name: {"exit_code": step.exit_code, "answer": _bounded(step.answer)} for step in steps}
+        asked = {"state": "failed" if why else "passed", "why": why, "checks": answers, "keep": self.options.keep}
+        told = self.agent.read(self._ask("finish", **asked), Releases)
+        self.held.released = True
+        return told
 
     def _install(self, progress: Progress) -> str:
         """The package's path there, after its bytes are."""
-        there = self._ask("partial")
-        if not there["come"]:
-            self._send(there["incoming"], progress)
+        there = self.agent.read(self.held.answered["partial"], Partial)
+        if not there.come:
+            self._send(there.incoming, progress)
         package = self.given.package
         facts = {
             "name": package.name,
@@ -261,7 +270,12 @@ class _Release:
         return (*["--require-signature"] * bool(flags), *flags)
 
     def _ask(self, command: str, **fields: object) -> JsonTable:
-        return self.agent.ask(command, digest=self.given.digest, token=self.token, **fields)
+        return self.agent.ask(command, digest=self.given.digest, token=self.held.token, **fields)
+
+
+def _bounded(answer: JsonTable) -> JsonTable:
+    """What a step answered, if a record has room for it."""
+    return answer if len(msgspec.json.encode(answer)) <= MOST_ANSWER else {}
 
 
 def _wish(given: Pushable, there: int, options: PushOptions) -> Wish:
