@@ -20,6 +20,15 @@ os.environ.setdefault("DLX_DEPLOY_JOBS", "1")
 
 from dlx_deploy import cli
 
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What packages keep between starts goes to a folder of the tests' own, in this process and in those it starts."""
+    usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(usual, "matplotlib"))  # its list of fonts takes seconds to make
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 TINY = [
     "threads=1",
     "data.test_fraction=0.2",

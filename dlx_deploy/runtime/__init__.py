@@ -68,3 +68,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> List[str]:
     return sorted(__all__)
+
+
+if hasattr(globals().get("__loader__"), "archive"):  # inside a package
+    from .code_cache import keep_compiled
+
+    keep_compiled(__name__, __path__[0])

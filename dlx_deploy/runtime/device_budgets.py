@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Dict, Mapping, Optional, Tuple
 
-__all__ = ["LIMITS", "NO_BUDGETS", "DeviceBudgets"]
+__all__ = ["LIMITS", "NO_BUDGETS", "PERCENTILES", "DeviceBudgets"]
 
+PERCENTILES = (50, 90, 99)
+"""Those of a latency that are told, and that a budget may be set for."""
 LIMITS: Tuple[str, ...] = ("min_throughput", "max_memory_mib", "max_size_mib", "max_energy_mj", "max_cold_start_ms")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -16,12 +16,14 @@ from .errors import BackendMissing, InputError, PackageError
 from .files import PathLike
 from .inside import own_package
 from .package.contents import Package, open_package
-from .package.trust import Trust
 from .streaming import check_batch_size, read_all, stream_answers
 from .tasks.arrays import Arrays, count_of, joined, rows_of
 from .telling import Tell, silent
 from .untyped import Array, Foreign
 from .words import line, said
+
+if TYPE_CHECKING:
+    from .package.trust import Trust
 
 __all__ = ["Predictor", "Run", "load"]
 

@@ -60,7 +60,8 @@ class Paired:
 
     def by_class(self, teacher: Arrays, model: Arrays, labels: Sequence[str]) -> tuple[Group, ...]:
         """Of the samples of each label; nothing where the statistic does not say it."""
-        from dlx_deploy.runtime.tasks.classes import LABEL, by_class
+        from dlx_deploy.runtime.tasks.class_verdicts import by_class
+        from dlx_deploy.runtime.tasks.classes import LABEL
 
         return by_class(teacher, model, labels) if LABEL in model else ()
 
@@ -68,7 +69,7 @@ class Paired:
         """Of the samples of each value of each column, by their names."""
         import numpy as np
 
-        from dlx_deploy.runtime.tasks.classes import by_group
+        from dlx_deploy.runtime.tasks.class_verdicts import by_group
 
         found: list[Group] = []
         for column, values in columns.items():

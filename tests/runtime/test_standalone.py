@@ -85,8 +85,17 @@ def test_predict_imports_nothing_of_the_other_commands(bare_python: Path, elsewh
     loaded = set(done.stderr.split())
     assert "dlx_runtime.commands.predicting" in loaded
     assert loaded.isdisjoint(f"dlx_runtime.commands.{name}" for name in OTHERS)
-    assert not [name for name in loaded if name.startswith(("dlx_runtime.engine", "dlx_runtime.power"))]
-    assert loaded.isdisjoint({"dlx_runtime.timing.cold", "dlx_runtime.tasks.text_classification"})
+    rooms = ("engine", "power", "statistics", "timing", "serving", "watching")
+    assert not [name for name in loaded if name.startswith(tuple(f"dlx_runtime.{room}" for room in rooms))]
+    needless = (
+        "alias",
+        "backends.exact",
+        "package.bundle",
+        "package.keys",
+        "tasks.labelled",
+        "tasks.text_classification",
+    )
+    assert loaded.isdisjoint({"csv", *(f"dlx_runtime.{name}" for name in needless)})
 
 
 def test_selftest_bench_and_info_without_dlx_deploy_and_torch(bare_python: Path, elsewhere: Path) -> None:

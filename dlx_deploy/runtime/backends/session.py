@@ -9,7 +9,6 @@ from ..errors import BackendMissing, InputError, PackageError
 from ..supported import check_onnxruntime
 from ..untyped import Array, Foreign
 from ..words import said
-from .exact import exact_model, may_be_fused
 
 __all__ = [
     "MAX_THREADS",
@@ -73,6 +72,8 @@ def open_session(
     wanted = list(providers or CPU)
     _check_providers(wanted, ort.get_available_providers())
     if exact_qdq:
+        from .exact import exact_model, may_be_fused  # what runs a graph as it is rewrites none
+
         model = exact_model(model)
         fused = fused and may_be_fused(model)
     try:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Optional, Sequence, Tuple
 
 from ..backends.table import BackendOptions
-from ..device_budgets import LIMITS
+from ..device_budgets import LIMITS, PERCENTILES
 from ..errors import BackendMissing, InputError, RuntimeFault
 from ..package.archive import to_json
 from ..package.contents import Package, open_package
@@ -15,7 +15,6 @@ from ..package.trust import Trust
 from ..predictor import Predictor
 from ..signals import INTERRUPTED, Terminated, interruptible
 from ..terminal import ready, show, show_each, talk
-from ..timing.latency import PERCENTILES
 from ..views import CommandView, Outcome
 from ..words import line
 from .options import ALIASES, make_parser

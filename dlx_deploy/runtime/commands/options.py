@@ -8,8 +8,8 @@ import sys
 from typing import Callable, List, NoReturn, Optional, Sequence, Tuple
 
 from ..backends.table import BACKENDS
+from ..device_budgets import PERCENTILES
 from ..terminal import show, talk
-from ..timing.latency import PERCENTILES
 from ..words import line
 from .trusting import add_trust_options
 

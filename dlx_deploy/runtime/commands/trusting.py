@@ -8,7 +8,6 @@ from typing import Optional, Sequence, Tuple
 
 from ..errors import InputError
 from ..files import PathLike
-from ..package.bundle import SUFFIX
 from ..package.contents import Package
 from ..package.trust import KEY_VARIABLE, Trust, required_trust
 
@@ -46,6 +45,8 @@ def asked_trust(arguments: argparse.Namespace, inside: bool) -> Optional[Trust]:
 
 def signature_rows(package: Package, path: Optional[PathLike]) -> Sequence[Tuple[str, str]]:
     """Who signed the package, or that a signature lies beside ``path`` which nobody has asked about."""
+    from ..package.bundle import SUFFIX
+
     if package.signed is not None:
         return [("signed", f"by {package.signed.by} ({package.signed.signature})")]
     beside = None if path is None else f"{os.fspath(path)}{SUFFIX}"

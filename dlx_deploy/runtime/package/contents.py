@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from typing import Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Dict, Mapping, Optional
 
-from ..device_budgets import LIMITS, NO_BUDGETS, DeviceBudgets
+from ..device_budgets import LIMITS, NO_BUDGETS, PERCENTILES, DeviceBudgets
 from ..errors import PackageError
 from ..filenames import CARD, DRIFT, MANIFEST, MODEL, PLAN, SIDECAR
 from ..files import PathLike
@@ -17,7 +17,6 @@ from ..tasks.arrays import Arrays, Tensor, Tolerance, count_of
 from ..tasks.judging import judging_fields, judging_of, read_judging
 from ..tasks.table import open_task
 from ..tasks.task import Budgets, Task
-from ..timing.latency import PERCENTILES
 from ..untyped import Array, JsonTable
 from . import archive, schema1
 from .fields import Fields
@@ -25,7 +24,9 @@ from .members import DIGEST, LAYOUT, array_members, read_golden, read_reference
 from .model_bytes import check_model_bytes
 from .parity import ParityTable, parity_fields, parity_members, read_parity
 from .rules import check_batch, check_rest
-from .trust import Signed, Trust
+
+if TYPE_CHECKING:
+    from .trust import Signed, Trust
 
 __all__ = ["Package", "PackageContents", "assemble", "make_reference", "open_package", "parse_package"]
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ..errors import InputError, PackageError
 from ..files import PathLike, TooLarge, read_file, reason
-from .bundle import MAX_SIGNATURE, SUFFIX, Bundle, parse_bundle, signed_digest
-from .keys import chain_signer, key_signer, read_pem, read_public_keys
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
 
 __all__ = ["CERTIFICATES_VARIABLE", "KEY_VARIABLE", "Signed", "Trust", "required_trust", "trust_of_machine"]
 
@@ -47,6 +48,8 @@ class Trust:
             PackageError: it has no signature, one by another than the trusted, of another file, or a damaged one.
             InputError: what is trusted cannot be read. BackendMissing: a library for it is not here.
         """
+        from .bundle import SUFFIX, parse_bundle, signed_digest  # for who asks for a signature
+
         path = os.fspath(self.signature) if self.signature is not None else f"{os.fspath(package)}{SUFFIX}"
         bundle = parse_bundle(_read_signature(path, package), path)
         by = self._signer(bundle, path)
@@ -59,6 +62,8 @@ class Trust:
         return Signed(by, path)
 
     def _signer(self, bundle: Bundle, path: str) -> str:
+        from .keys import chain_signer, key_signer, read_pem, read_public_keys
+
         if bundle.chain:
             if self.certificates is None:
                 raise PackageError(
@@ -111,6 +116,8 @@ def required_trust(asked: Trust, required: bool) -> Optional[Trust]:
 
 
 def _read_signature(path: str, package: PathLike) -> bytes:
+    from .bundle import MAX_SIGNATURE
+
     try:
         return read_file(path, MAX_SIGNATURE)
     except FileNotFoundError as e:

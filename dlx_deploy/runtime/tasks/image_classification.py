@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Sequence, Tuple
 
+from ..files import PathLike
+from .arrays import Arrays
 from .classes import Classes, read_labels
 from .framing import Framing
 from .image_inputs import ImageInputs, read_framing
-from .labelled import load_labelled_images, name_labelled_images
 from .task import Task
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ NAME = "image-classification"
 def image_classification(framing: Framing, labels: Sequence[str]) -> Task:
     """The task of a package that reads images uint8[N, H, W, C], made by ``framing``, and tells ``labels`` apart."""
     classes = tuple(labels)
-    load = partial(load_labelled_images, labels=classes, framing=framing)
-    return Task(NAME, ImageInputs(framing), Classes(classes), load, names=partial(name_labelled_images, labels=classes))
+    load = partial(_load_labelled, labels=classes, framing=framing)
+    return Task(NAME, ImageInputs(framing), Classes(classes), load, names=partial(_name_labelled, labels=classes))
 
 
 def open_task(field: Fields) -> Task:
@@ -33,3 +34,15 @@ def open_task(field: Fields) -> Task:
         PackageError: a field is missing or of the wrong kind.
     """
     return image_classification(read_framing(field), read_labels(field))
+
+
+def _load_labelled(path: PathLike, labels: Sequence[str], framing: Framing) -> Tuple[object, Arrays]:
+    from .labelled import load_labelled_images  # what predicts reads no labels
+
+    return load_labelled_images(path, labels, framing)
+
+
+def _name_labelled(path: PathLike, labels: Sequence[str]) -> Sequence[str]:
+    from .labelled import name_labelled_images
+
+    return name_labelled_images(path, labels)

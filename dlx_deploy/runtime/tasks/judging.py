@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Dict, List, Optional
 
 from ..errors import InputError, RuntimeFault, first_fault
-from ..statistics.resampled import DropVerdict, FloorVerdict
 from ..words import percent
 from .metric_names import TITLES
 from .task import Task
 
 if TYPE_CHECKING:
     from ..package.fields import Fields
+    from ..statistics.resampled import DropVerdict, FloorVerdict
 
 __all__ = ["OWN", "Judging", "MetricVerification", "judged", "judging_fields", "judging_of", "read_judging"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Callable, Dict, Optional
 
-from ..alias import alias_runtime
 from ..errors import BackendMissing
 from .task import Task
 
@@ -49,6 +48,8 @@ def _built_in(place: str) -> Callable[[Fields], Task]:
 def _installed(name: str) -> Optional[Callable[[Fields], Task]]:
     """What another package offers under this name."""
     from importlib.metadata import entry_points  # slow to import, and needed for unknown names only
+
+    from ..alias import alias_runtime
 
     every = entry_points()
     group = every.select(group=GROUP) if hasattr(every, "select") else every.get(GROUP, ())  # before Python 3.10

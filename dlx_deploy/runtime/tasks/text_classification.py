@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Sequence, Tuple
 
+from ..files import PathLike
+from .arrays import Arrays
 from .classes import Classes, read_labels
-from .labelled import load_labelled_texts, name_labelled_texts
 from .task import Task
 from .text_inputs import TextInputs, Tokens, read_text_inputs
 
@@ -38,5 +39,17 @@ def open_task(field: Fields) -> Task:
 
 
 def _task(inputs: TextInputs, labels: Sequence[str]) -> Task:
-    load = partial(load_labelled_texts, labels=tuple(labels))
-    return Task(NAME, inputs, Classes(tuple(labels)), load, names=name_labelled_texts)
+    load = partial(_load_labelled, labels=tuple(labels))
+    return Task(NAME, inputs, Classes(tuple(labels)), load, names=_name_labelled)
+
+
+def _load_labelled(path: PathLike, labels: Sequence[str]) -> Tuple[object, Arrays]:
+    from .labelled import load_labelled_texts  # what predicts reads no labels
+
+    return load_labelled_texts(path, labels)
+
+
+def _name_labelled(path: PathLike) -> Sequence[str]:
+    from .labelled import name_labelled_texts
+
+    return name_labelled_texts(path)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Optional, Sequence, Tuple
 
+from ..device_budgets import PERCENTILES
 from ..statistics.drops import Decision
 from ..statistics.timings import UNSEEN, block_medians, percentile_bounds, timings_needed
 
@@ -23,8 +24,6 @@ __all__ = [
 
 CONFIDENCE = 0.95
 """Of each bound, one-sided."""
-PERCENTILES = (50, 90, 99)
-"""Those that are told, and that a budget may be set for."""
 USUAL = 90
 """The percentile that decides how many rounds there are where no budget does."""
 

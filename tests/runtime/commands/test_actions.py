@@ -13,7 +13,7 @@ from dlx_deploy.runtime.commands import predicting
 from dlx_deploy.runtime.commands.bench import BenchOptions
 from dlx_deploy.runtime.errors import BudgetMissed, Undecided
 from dlx_deploy.runtime.predictor import Predictor
-from dlx_deploy.runtime.tasks.classes import Verification
+from dlx_deploy.runtime.tasks.class_verdicts import Verification
 from dlx_deploy.runtime.tasks.task import PredictOptions
 from dlx_deploy.runtime.views import CommandView, Outcome, lines_of
 

@@ -18,7 +18,7 @@ from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble, make_reference, open_package
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks.class_metrics import METRICS
-from dlx_deploy.runtime.tasks.classes import Verification
+from dlx_deploy.runtime.tasks.class_verdicts import Verification
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.judging import Judging, MetricVerification
 from dlx_deploy.runtime.tasks.judging import judged as judged_by

@@ -26,7 +26,7 @@ from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_reference, parse_package
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks.arrays import Tolerance
-from dlx_deploy.runtime.tasks.classes import Verification
+from dlx_deploy.runtime.tasks.class_verdicts import Verification
 from dlx_deploy.runtime.tasks.task import PredictOptions
 from dlx_deploy.runtime.tasks.text_classification import text_classification
 from dlx_deploy.runtime.tasks.text_inputs import Tokens
