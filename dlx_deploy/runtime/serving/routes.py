@@ -14,6 +14,7 @@ from .asked import Asked, parse_asked
 from .inference import infer, predict
 from .messages import Head, Refused, Request, Response, json_response
 from .models import Models, Served
+from .page import page_response
 from .reading import read_asked, read_samples
 
 __all__ = ["Routes"]
@@ -32,6 +33,7 @@ class Routes:
     def __init__(self, models: Models, access: Access, version: str) -> None:
         self._models, self._access, self._version = models, access, version
         self._fixed: Dict[Tuple[str, ...], Tuple[Tuple[str, ...], Answer]] = {
+            (): (READ, lambda request: page_response()),
             ("v2",): (READ, self._server),
             ("v2", "health"): (READ, self._health),
             ("v2", "health", "live"): (READ, self._live),

@@ -17,8 +17,8 @@ from dlx_deploy.runtime.predictor import Predictor
 
 
 def test_a_package_serves_until_it_is_told_to_end(dlx: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dlx_deploy.runtime", str(dlx), "serve", "--port", "0", "--json"]
-    command += ["--log-json", str(tmp_path / "log")]
+    """By its own code, out of the zip, the page included."""
+    command = [sys.executable, str(dlx), "serve", "--port", "0", "--json", "--log-json", str(tmp_path / "log")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdout is not None
         told = ""
@@ -30,6 +30,9 @@ def test_a_package_serves_until_it_is_told_to_end(dlx: Path, tmp_path: Path) -> 
             assert json.load(answer) == {"name": "tiny", "ready": True}
         with urllib.request.urlopen(found["url"] + "/metrics", timeout=20) as answer:
             assert 'dlx_ready{model="tiny",version="1.2.3"} 1' in answer.read().decode()
+        with urllib.request.urlopen(found["url"] + "/", timeout=20) as answer:
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'sha256-")
+            assert b"<title>dlx-deploy</title>" in answer.read()
         process.send_signal(signal.SIGTERM)
         _, talk = process.communicate(timeout=20)
     assert (process.returncode, talk.splitlines()[-1]) == (0, "ended")

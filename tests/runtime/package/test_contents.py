@@ -54,7 +54,7 @@ def test_two_builds_give_the_same_bytes(tmp_path: Path, contents: PackageContent
 def test_members(files: dict[str, bytes]) -> None:
     runtime = {name for name in files if name.startswith("dlx_runtime/")}
     sources = Path(__file__).parents[3] / "dlx_deploy" / "runtime"
-    own = [*sources.rglob("*.py"), *sources.rglob("*.json")]
+    own = [path for kind in ("py", "json", "html") for path in sources.rglob(f"*.{kind}")]
     assert runtime == {f"dlx_runtime/{p.relative_to(sources).as_posix()}" for p in own}
     assert set(files) - runtime == {
         "MODEL_CARD.md",
