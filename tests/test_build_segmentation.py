@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from dlx_deploy.runtime import load
+from dlx_deploy.runtime.watching.reference import read_reference
 
 from .conftest import Here, dlx
 from .masks import SHADES, mask_folder
@@ -101,6 +102,9 @@ def test_every_stage_serves_masks(built_masks: Path) -> None:
     found = made["verify"]["metrics"]
     assert found["teacher_miou"] > 0.7
     assert found["teacher_miou"] - found["quantized_miou"] < 0.15
+    known = read_reference(load(package(built_masks)).package)
+    assert known is not None
+    assert {"input_contrast", "output_confidence", "output_share_1"} <= {one.name for one in known.features}
     shared = steps(built_masks, "jetson")
     assert {shared[name]["status"] for name in ("data", "teacher", "distill", "prune")} == {"cached"}
 

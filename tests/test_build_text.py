@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlx_deploy.runtime.package.contents import open_package
+from dlx_deploy.runtime.watching.reference import read_reference
+
 from .conftest import Here, dlx
 
 WORDS = {"animal": ["cat", "dog", "owl", "fox", "hen", "cow"], "plant": ["oak", "fir", "ash", "elm", "fig", "yew"]}
@@ -77,6 +80,9 @@ def test_texts_become_a_package_that_takes_text(built_text: Path) -> None:
         predictions = [row["top"][0]["label"] for row in json.loads(done.stdout)["predictions"]]
         assert predictions == ["animal", "plant"]
         assert dlx("inspect", package, "--selftest", cwd=built_text).code == 0
+        known = read_reference(open_package(package))
+        assert known is not None
+        assert {"input_length", "input_token_mean", "output_class"} <= {one.name for one in known.features}
 
 
 def test_the_same_stages_serve_texts(built_text: Path) -> None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from .task import Inputs, Outputs, Task
 
-__all__ = ["GRID", "features_of", "grid_steps", "input_features", "output_features"]
+__all__ = ["GRID", "INPUT", "features_of", "grid_steps", "input_features", "output_features"]
 
+INPUT, OUTPUT = "input_", "output_"
 GRID = 32
 """Of an image so many rows and columns are looked at, evenly over it: a mean needs no more, and a frame has millions
 of pixels."""
@@ -31,12 +32,12 @@ def features_of(task: Task, feeds: Arrays, outputs: Arrays) -> Dict[str, NDArray
 
 def input_features(inputs: Inputs, feeds: Arrays) -> Dict[str, NDArray[np.float32]]:
     """What is said of what the network reads; the names begin with ``input_``."""
-    return _said(inputs, feeds, "input")
+    return _said(inputs, feeds, INPUT)
 
 
 def output_features(outputs: Outputs, answers: Arrays) -> Dict[str, NDArray[np.float32]]:
     """What is said of what it answers; the names begin with ``output_``."""
-    return _said(outputs, answers, "output")
+    return _said(outputs, answers, OUTPUT)
 
 
 def _said(part: object, arrays: Arrays, prefix: str) -> Dict[str, NDArray[np.float32]]:
@@ -47,7 +48,7 @@ def _said(part: object, arrays: Arrays, prefix: str) -> Dict[str, NDArray[np.flo
     for name, values in method(arrays).items():
         if values.shape != (count,):
             raise ValueError(f"feature {name!r} is {list(values.shape)} for {count} samples; must be [{count}]")
-        said[f"{prefix}_{name}"] = values
+        said[prefix + name] = values
     return said
 
 

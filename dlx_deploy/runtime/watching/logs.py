@@ -6,6 +6,7 @@ the system's logrotate.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -100,9 +101,9 @@ class LogFile:
     """
 
     def __init__(self, path: PathLike) -> None:
-        self._path = os.fspath(path)
+        self._path, self._torn = os.fspath(path), False
         try:
-            self._open()
+            self._file, self._identity = self._open()
         except OSError as e:
             raise InputError(f"--log-json is {self._path!r}, which cannot be written ({reason(e)})") from e
 
@@ -113,9 +114,13 @@ class LogFile:
             OSError: it cannot be written.
         """
         if self._moved():
-            os.close(self._file)
-            self._open()
-        os.write(self._file, line)
+            old = self._file  # kept until there is another: its number must not be that of a connection meanwhile
+            self._file, self._identity = self._open()
+            os.close(old)
+        whole = b"\n" + line if self._torn else line
+        self._torn = os.write(self._file, whole) < len(whole)
+        if self._torn:
+            raise OSError(errno.ENOSPC, "a line was written in part")
 
     def _moved(self) -> bool:
         try:
@@ -124,11 +129,12 @@ class LogFile:
             return True
         return (seen.st_dev, seen.st_ino) != self._identity
 
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        self._file = os.open(self._path, flags, 0o640)
-        opened = os.fstat(self._file)
-        self._identity = (opened.st_dev, opened.st_ino)
+    def _open(self) -> Tuple[int, Tuple[int, int]]:
+        """A descriptor, and which file it is. A pipe that nobody reads is refused, and one that is full loses lines."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
+        file = os.open(self._path, flags, 0o640)
+        opened = os.fstat(file)
+        return file, (opened.st_dev, opened.st_ino)
 
 
 def open_log(where: PathLike) -> EventLog:

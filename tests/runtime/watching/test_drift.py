@@ -164,6 +164,16 @@ def test_a_fault_of_the_watch_costs_no_answer(drifting: Package, data: Any) -> N
     assert json.loads(lines[0])["event"] == "drift-failed"
 
 
+def test_answers_that_are_no_numbers_are_far_away_and_still_json(drifting: Package) -> None:
+    images = images_of(64, 10)
+    watch = DriftWatch(drifting, DriftOptions(64))
+    watch.see({"images": images}, {"logits": np.full((64, 3), np.nan, np.float32)})
+    assert watch.last is not None
+    confidence = next(one for one in watch.last.features if one.name == "output_confidence")
+    assert (confidence.drifted, confidence.median) == (True, None)
+    json.dumps(watch.to_dict(), allow_nan=False)
+
+
 def test_what_cannot_be_watched_is_refused(drifting: Package, predictor: Predictor) -> None:
     with pytest.raises(PackageError, match=r"tiny 1\.2\.3 carries no statistics to hold the field against; build it"):
         Watch(predictor, drift=True)

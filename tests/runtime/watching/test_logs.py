@@ -89,6 +89,36 @@ def test_a_log_that_cannot_be_written_is_counted_and_stops_nobody(tmp_path: Path
     assert log.lost == 2
 
 
+def test_a_log_whose_folder_is_gone_goes_on_once_it_is_back(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = open_log(folder / "log")
+    log.event("one")
+    folder.rename(tmp_path / "old")
+    log.event("two")
+    folder.mkdir()
+    log.event("three")
+    assert (log.lost, json.loads((folder / "log").read_text())["event"]) == (1, "three")
+
+
+def test_a_line_that_was_written_in_part_does_not_spoil_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, write = open_log(tmp_path / "log"), os.write
+    monkeypatch.setattr("os.write", lambda file, data: write(file, data[:20]))
+    log.event("one")
+    monkeypatch.setattr("os.write", write)
+    log.event("two")
+    assert log.lost == 1
+    assert json.loads((tmp_path / "log").read_text().splitlines()[1])["event"] == "two"
+
+
+def test_a_pipe_that_nobody_reads_is_no_log(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="which cannot be written"):
+        LogFile(tmp_path / "pipe")
+
+
 def test_a_file_that_cannot_be_opened_is_said_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--log-json is '.*/no/log', which cannot be written \(No such file"):
         LogFile(os.path.join(tmp_path, "no", "log"))
