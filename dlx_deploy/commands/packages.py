@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlx_deploy.commands.ci_output import CiOutput, passed, reporting, taking_ci
+from dlx_deploy.commands.on_board import OnOption, attach_proof, device_of, labelled_on, package_on
 from dlx_deploy.commands.options import (
     DEFAULT_STORE,
     AcceptHazardsOption,
     BackendOption,
+    BoardsOption,
     CacheOption,
     JsonOption,
     NoBuildOption,
@@ -28,6 +30,7 @@ from dlx_deploy.commands.trusting import Trusting, taking_trust
 from dlx_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dlx_deploy.devices.device import Device
     from dlx_deploy.runtime.package.trust import Trust
     from dlx_deploy.runtime.views import CommandView
 
@@ -74,13 +77,15 @@ def verify(
         Path | None, typer.Option(help="Teacher's ONNX, for images the package does not know; else the store's.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
+    on: OnOption = None,
+    boards: BoardsOption = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
     accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge the shipped bytes again: package against teacher, image by image."""
+    """Judge the shipped bytes again: package against teacher, image by image; on a board, and its budgets too."""
     from dlx_deploy.building import labelled_data
 
     if attached is not None:
@@ -100,15 +105,21 @@ def verify(
         "min-accuracy": min_accuracy,
         "max-flips": max_flips,
         "max-class-drop": max_class_drop,
-        "baseline": baseline,
         "max-regression": max_regression,
         "confidence": confidence,
-        "teacher": teacher,
     }
-    session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]
-    with reporting(ci, "verify", package.name) as told, labelled_data(data, package, trusting.trust()) as folder:
-        command = ["verify", f"--data={folder}", *_given(given), *session]
-        view = _verified(package, command, store, trusting.trust())
+    session, trust = [*_session(threads, backend, no_build, accept_hazards), *_flags(trusting, on)], trusting.trust()
+    with (
+        reporting(ci, "verify", package.name) as told,
+        labelled_data(data, package, trust) as folder,
+        device_of(on, boards) as device,
+    ):
+        labelled = labelled_on(device, on, package, folder, trust)
+        files = {name: device.put(path) for name, path in (("baseline", baseline), ("teacher", teacher)) if path}
+        command = ["verify", f"--data={labelled}", *_given({**given, **files}), *session]
+        view = _verified(device, package, command, store, trust)
+        if on is not None:
+            attach_proof(view, package, store, trust)
         finish(view, as_json)
         told.append(passed("verify", package.name, view))
 
@@ -197,17 +208,21 @@ def bench(
         float | None,
         typer.Option(help="Budget of a fresh process's time to its first answer; the package's own by default."),
     ] = None,
+    on: OnOption = None,
+    boards: BoardsOption = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
     accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a package's latency on this machine; exit 3 if it misses its budget."""
+    """Measure a package's latency on this machine, or on a board; exit 3 if it misses its budget."""
+    if on is not None and inputs:
+        raise ConfigError("bench --on takes no files: it times the package's golden inputs there; leave them out")
     limits = {"max-p50-ms": max_p50_ms, "max-p90-ms": max_p90_ms, "max-p99-ms": max_p99_ms}
     length = {"rounds": rounds, "min-seconds": min_seconds, "max-seconds": max_seconds}
     counts = {"batch": batch, "streams": streams, "cold-starts": cold_starts}
-    device = {
+    resources = {
         "min-throughput": min_throughput,
         "throughput-batch": throughput_batch,
         "max-memory-mib": max_memory_mib,
@@ -215,10 +230,11 @@ def bench(
         "max-energy-mj": max_energy_mj,
         "max-cold-start-ms": max_cold_start_ms,
     }
-    command = ["bench", *_given({**counts, **limits, **length, **device})]
-    session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]
-    with reporting(ci, "bench", package.name) as told:
-        view = _on_device(package, [*command, *session, *(["--", *inputs] if inputs else [])])
+    command = ["bench", *_given({**counts, **limits, **length, **resources})]
+    session = [*_session(threads, backend, no_build, accept_hazards), *_flags(trusting, on)]
+    with reporting(ci, "bench", package.name) as told, device_of(on, boards) as device:
+        there = package_on(device, on, package, trusting.trust())
+        view = device.run(there, [*command, *session, *(["--", *inputs] if inputs else [])])
         finish(view, as_json)
         told.append(passed("bench", package.name, view))
 
@@ -231,21 +247,26 @@ def selftest(
         str | None,
         typer.Option("--data", help="The build's test split: hundreds of answers are compared with its builder's too."),
     ] = None,
+    on: OnOption = None,
+    boards: BoardsOption = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
     accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the golden inputs' outputs with those of the builder; exit 5 if they differ."""
+    """Compare the golden inputs' outputs with those of the builder, here or on a board; exit 5 if they differ."""
     from dlx_deploy.building import labelled_data
 
-    session = [*_session(threads, backend, no_build, accept_hazards), *trusting.flags()]
-    if data is None:
-        finish(_on_device(package, ["selftest", *session]), as_json)
-        return
-    with labelled_data(data, package, trusting.trust()) as folder:
-        finish(_on_device(package, ["selftest", f"--data={folder}", *session]), as_json)
+    session, trust = [*_session(threads, backend, no_build, accept_hazards), *_flags(trusting, on)], trusting.trust()
+    with device_of(on, boards) as device:
+        there = package_on(device, on, package, trust)
+        if data is None:
+            finish(device.run(there, ["selftest", *session]), as_json)
+            return
+        with labelled_data(data, package, trust) as folder:
+            labelled = labelled_on(device, on, package, folder, trust)
+            finish(device.run(there, ["selftest", f"--data={labelled}", *session]), as_json)
 
 
 @taking_trust
@@ -257,16 +278,20 @@ def engine(
     as_json: JsonOption = False,
 ) -> None:
     """Build a package's TensorRT engine for this machine if need be, and describe it."""
+    from dlx_deploy.devices.local import ThisMachine
+
     flags = [*["--no-build"] * no_build, *trusting.flags()]
-    finish(_on_device(package, ["engine", *_given({"cache": cache}), *flags]), as_json)
+    device = ThisMachine()
+    finish(device.run(device.put(package), ["engine", *_given({"cache": cache}), *flags]), as_json)
 
 
-def _verified(package: Path, command: Sequence[str], store: Path, trust: Trust | None) -> CommandView:
+def _verified(device: Device, package: Path, command: Sequence[str], store: Path, trust: Trust | None) -> CommandView:
     """What ``verify`` gives, by the teacher out of the ``store`` where the package does not know the samples."""
     from dlx_deploy.runtime.errors import InputError, TeacherNeeded
 
+    there = device.put(package)
     try:
-        return _on_device(package, command)
+        return device.run(there, command)
     except TeacherNeeded as e:
         from dlx_deploy.delivery import stored_teacher
 
@@ -275,15 +300,12 @@ def _verified(package: Path, command: Sequence[str], store: Path, trust: Trust |
             raise InputError(f"{e}; the store {store} does not hold it, name the build's: --store DIR") from e
         say(f"{e.what} (first: {e.first[0]}) are new to the package: all are judged by its teacher out of the store")
         say(f"teacher: {found.path}, of the step {found.step!r}, found by the SHA-256 in the package")
-        return _on_device(package, [*command, f"--teacher={found.path}"])
+        return device.run(there, [*command, f"--teacher={device.put(found.path)}"])
 
 
-def _on_device(package: Path, command: Sequence[str]) -> CommandView:
-    """What the package says to its own ``command`` on this machine."""
-    from dlx_deploy.devices.local import ThisMachine
-
-    device = ThisMachine()
-    return device.run(device.put(package), command)
+def _flags(trusting: Trusting, on: str | None) -> list[str]:
+    """Whose signature the package must have, for where it is run: what goes to a board is checked here."""
+    return trusting.flags() if on is None else []
 
 
 def _session(threads: int, backend: str | None, no_build: bool, accept_hazards: bool) -> list[str]:

@@ -44,13 +44,19 @@ class ProvenBudget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BoardProof(msgspec.Struct, frozen=True, kw_only=True):
-    """What a board has shown of the package: ``taken`` (ISO 8601), by what it ran, its machine, its verdicts."""
+    """What a board has shown of the package: ``taken`` (ISO 8601), by what it ran, its machine, its verdicts.
+
+    ``parity``: how its answers compare with those of the builder. ``state``: its clocks and heat before, during and
+    after what was timed. ``None``: older runtimes do not say.
+    """
 
     taken: str
     backend: str
     machine: dict[str, object]
     accuracy: Literal["pass", "fail", "undecided"]
     budgets: tuple[ProvenBudget, ...] = ()
+    parity: Plain | None = None
+    state: Plain | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

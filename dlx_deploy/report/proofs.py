@@ -50,6 +50,7 @@ class _Proof(msgspec.Struct, frozen=True):
     own_budgets: bool
     why: str
     budgets: tuple[ProvenBudget, ...]
+    state: dict[str, object] | None = None
 
 
 class _Of(msgspec.Struct, frozen=True):
@@ -60,6 +61,7 @@ class _File(msgspec.Struct, frozen=True):
     schema: int
     package: _Of
     proof: _Proof
+    parity: dict[str, object] | None = None
 
 
 class AttachedView(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +111,8 @@ def attach(package: Path, proof: Path, store: Path, trust: Trust | None = None) 
         machine=seen.proof.machine,
         accuracy=seen.proof.accuracy,
         budgets=seen.proof.budgets,
+        parity=seen.parity,
+        state=seen.proof.state,
     )
     with locked(path, lambda: _log.warning("waiting for another process that attaches a proof to %s", path)):
         for where in (*_same_in_store(store, manifest), path):  # the last one is what the lock is of
@@ -139,8 +143,32 @@ def lines_of_proofs(proofs: Mapping[str, BoardProof]) -> Sequence[str]:
     told = []
     for board, proof in proofs.items():
         told.append(line(f"on {board}, {proof.taken}, {proof.backend}: accuracy {proof.accuracy}"))
+        told += [
+            line(f"  {text}") for text in (_parity_words(proof.parity or {}), _state_words(proof.state or {})) if text
+        ]
         told += [line(f"  {one.metric}: {one.verdict}. {one.text}") for one in proof.budgets]
     return told
+
+
+def _parity_words(parity: Mapping[str, object]) -> str:
+    """How the answers there compare with the builder's."""
+    if not parity:
+        return ""
+    told = f"parity with the builder: {parity.get('verdict')}, {parity.get('samples')} samples"
+    others = parity.get("differing")
+    return f"{told}, SQNR {parity.get('sqnr_db')} dB" + ("" if others is None else f", {others} decided otherwise")
+
+
+def _state_words(state: Mapping[str, object]) -> str:
+    """What the board met while it was timed, as far as it says."""
+    told = []
+    slowest, fastest = state.get("slowest_mhz"), state.get("fastest_mhz")
+    if isinstance(slowest, int | float) and isinstance(fastest, int | float):
+        told.append(f"clocked {slowest:.0f} to {fastest:.0f} MHz")
+    if isinstance(hottest := state.get("hottest_c"), int | float):
+        told.append(f"at most {hottest:.0f} °C")
+    noise = state.get("noise")
+    return ", ".join([*told, *(map(str, noise) if isinstance(noise, list) else ())])
 
 
 def settled_gates(manifest: Manifest) -> tuple[GateResult, ...]:

@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from dlx_deploy.errors import StageFailed
-from dlx_deploy.graph.execution import latency
 from dlx_deploy.graph.execution.latency import interleaved_latency
 from dlx_deploy.graph.samples import Samples
+from dlx_deploy.runtime.timing import models
 from dlx_deploy.runtime.timing.sampling import Sampling
 
 ROW = Samples({"x": np.array([[1.0, 2.0, 3.0]], np.float32)})
@@ -49,8 +49,8 @@ class Wrong:
 def test_a_timed_run_must_give_what_accuracy_is_found_by(
     doubled: Path, monkeypatch: pytest.MonkeyPatch, right: int
 ) -> None:
-    opened = latency.open_session
-    monkeypatch.setattr(latency, "open_session", lambda *given, **named: Wrong(opened(*given, **named), right))
+    opened = models.open_session
+    monkeypatch.setattr(models, "open_session", lambda *given, **named: Wrong(opened(*given, **named), right))
     asked = Sampling(5, warmup=3, pace=0.0)
     if right == 100:
         assert interleaved_latency({"a": doubled}, ROW, asked, 1).latencies["a"].n == 5
@@ -73,4 +73,4 @@ def test_a_timed_run_must_give_what_accuracy_is_found_by(
     ],
 )
 def test_what_is_near(values: list[Any], wanted: list[Any], near: bool) -> None:
-    assert latency._near(np.array(values), np.array(wanted)) is near
+    assert models._near(np.array(values), np.array(wanted)) is near

@@ -103,6 +103,23 @@ def test_a_proof_is_in_both_manifests_and_the_package_stays(
     )
 
 
+def test_what_the_board_met_and_how_its_answers_compare_is_kept(
+    package: Path, attached: Callable[[object], Any]
+) -> None:
+    met = {
+        "slowest_mhz": 800.0,
+        "fastest_mhz": 1500.0,
+        "hottest_c": 61.5,
+        "noise": ["its cores were throttled 2 times"],
+    }
+    parity = {"verdict": "pass", "samples": 40, "sqnr_db": 61.25, "differing": 0}
+    attached({**proof_of(package, state={**met, "before": {}}), "parity": parity})
+    assert lines_of_proofs(proofs_beside(package))[1:3] == [
+        "  parity with the builder: pass, 40 samples, SQNR 61.25 dB, 0 decided otherwise",
+        "  clocked 800 to 1500 MHz, at most 62 °C, its cores were throttled 2 times",
+    ]
+
+
 def test_two_boards_live_side_by_side_and_the_same_one_is_replaced(
     package: Path, attached: Callable[[object], Any]
 ) -> None:

@@ -50,6 +50,10 @@ class SshConnection:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[type[SshConnection], tuple[Address, str]]:
+        """A worker process that is given it logs in by itself."""
+        return SshConnection, (self.address, self.interpreter)
+
     @property
     def name(self) -> str:
         """``ssh://…`` as it was addressed, without the folder."""

@@ -14,6 +14,7 @@ from ..package.contents import Package
 from ..package.trust import Trust
 from ..predictor import Predictor
 from ..tasks.arrays import count_of, rows_of
+from ..tasks.labelled_arrays import names_of, read_labelled
 from ..tasks.source import Sample
 from ..tasks.task import Budgets, PredictOptions
 from ..telling import telling
@@ -94,13 +95,13 @@ def selftest(predictor: Predictor, data: Optional[PathLike] = None) -> SelfTestV
 
     Raises:
         SelfTestFailed: a golden sample differs.
-        InputError, BackendMissing: as ``Task.load_labelled`` and ``check_parity``.
+        InputError, BackendMissing: as ``read_labelled`` and ``check_parity``.
     """
     with telling(predictor.say, "selftest") as predictor.tell:
         package, result = predictor.package, self_test(predictor)
         if data is None:
             return SelfTestView(package, result)
-        given, _ = package.task.load_labelled(data)
+        given = read_labelled(package.task, data).given
         return SelfTestView(package, result, check_parity(predictor, predictor.read(given)))
 
 
@@ -118,7 +119,7 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
     """The accuracy gate on the labelled samples at ``data``.
 
     Raises:
-        InputError, BackendMissing: as ``Task.load_labelled``, ``teacher_outputs`` and ``verify_package``.
+        InputError, BackendMissing: as ``read_labelled``, ``teacher_outputs`` and ``verify_package``.
         TeacherNeeded: names the first samples that the package does not know.
     """
     with telling(predictor.say, "verify") as predictor.tell:
@@ -126,23 +127,24 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
         baseline, most = None, options.max_regression
         if options.baseline is not None:
             baseline = baseline_predictor(predictor, options.baseline, predictor.options, options.trust)
-        given, targets = package.task.load_labelled(data)
-        feeds, teacher = predictor.read(given), None
+        labelled = read_labelled(package.task, data)
+        feeds, targets, teacher = predictor.read(labelled.given), labelled.targets, None
         if options.teacher is not None:
             teacher = teacher_outputs(options.teacher, package.task, feeds, options.threads)
         parity = None if package.parity is None else Parity(predictor, package.parity)
         budgets = options.budgets(package.budgets)
-        names = package.task.names or (lambda _: ())
         try:
             seen = verify_package(predictor, feeds, targets, budgets, teacher, parity)
         except TeacherNeeded as e:
-            raise e.of(names(data)) from e
+            raise e.of(names_of(package.task, data, labelled)) from e
         regression = None
         if baseline is not None:
             rows = np.delete(np.arange(count_of(feeds)), seen.passed_over)
             asked = Budgets(budgets.max_drop if most is None else most, budgets.confidence)
             judged = rows_of(feeds, rows), rows_of(targets, rows)
             regression = judge_regression(predictor, baseline, *judged, seen.statistic, asked)
-        left = PassedOver.of(seen.passed_over, count_of(feeds), names(data)) if seen.passed_over else None
+        left = None
+        if seen.passed_over:
+            left = PassedOver.of(seen.passed_over, count_of(feeds), names_of(package.task, data, labelled))
         view = VerifyView(package, seen.judgement, None if parity is None else parity.result(), left, regression)
         return replace(view, proof=take_proof(predictor, view.failure, budgets == package.budgets))

@@ -51,7 +51,10 @@ def make_parser(archive_path: Optional[str], argv: Sequence[str]) -> argparse.Ar
 def _verify_options(verify: argparse.ArgumentParser) -> None:
     _common_options(verify)
     verify.add_argument(
-        "--data", required=True, metavar="PATH", help="as training has it: a folder, or texts as .csv or .jsonl"
+        "--data",
+        required=True,
+        metavar="PATH",
+        help="as training has it: a folder, texts as .csv or .jsonl, or arrays (.npz)",
     )
     verify.add_argument(
         "--max-drop", type=float, metavar="X", help="budget, 0.01 is one point (default: the package's)"

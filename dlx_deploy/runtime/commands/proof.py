@@ -15,6 +15,7 @@ from ..machine import machine_info
 from ..package.contents import Package
 from ..predictor import Predictor
 from ..statistics.drops import Decision
+from ..timing.state import MachineState
 from ..timing.verdicts import Judged
 from ..untyped import JsonTable
 from .bench import BenchOptions, bench_package
@@ -30,7 +31,7 @@ class Proof:
     """``accuracy``: the verdict on the package's answers. ``budgets``: those of latency and of resources, judged here.
 
     ``own_budgets``: by the package's own budgets. ``why``: why budgets were not judged; empty where they were, or where
-    there are none.
+    there are none. ``state``: what the machine did while they were timed: its clocks and heat before, meanwhile, after.
     """
 
     taken: str
@@ -41,6 +42,7 @@ class Proof:
     budgets: Tuple[Judged, ...] = ()
     why: str = ""
     own_budgets: bool = True
+    state: Optional[MachineState] = None
     fault: Optional[RuntimeFault] = None
 
     def to_dict(self) -> Dict[str, object]:
@@ -49,11 +51,14 @@ class Proof:
             name: getattr(self, name)
             for name in ("taken", "arch", "backend", "machine", "accuracy", "own_budgets", "why")
         }
-        return {**own, "schema": SCHEMA, "budgets": [asdict(one) for one in self.budgets]}
+        met = {"state": asdict(self.state)} if self.state else {}
+        return {**own, **met, "schema": SCHEMA, "budgets": [asdict(one) for one in self.budgets]}
 
     def lines(self) -> Tuple[str, ...]:
         """Each budget's verdict."""
-        return (*(one.text for one in self.budgets), *([f"budgets are not judged: {self.why}"] if self.why else []))
+        met = self.state.describe() if self.state else ""
+        told = [*(one.text for one in self.budgets), *([f"meanwhile: {met}"] if met else [])]
+        return (*told, *([f"budgets are not judged: {self.why}"] if self.why else []))
 
 
 def take_proof(predictor: Predictor, accuracy: Optional[RuntimeFault], own_budgets: bool) -> Proof:
@@ -75,7 +80,7 @@ def take_proof(predictor: Predictor, accuracy: Optional[RuntimeFault], own_budge
     if proof.why or accuracy or not (package.latency_budgets or package.device_budgets.is_set):
         return proof
     seen = bench_package(predictor, BenchOptions(max_ms=package.latency_budgets, device=package.device_budgets))
-    return replace(proof, budgets=seen.judged, fault=seen.failure())
+    return replace(proof, budgets=seen.judged, state=seen.state, fault=seen.failure())
 
 
 def _why_not(package: Package, backend: str) -> str:

@@ -1,0 +1,252 @@
+"""A board that is reached over a connection, as a device: nothing is on it but Python, numpy and a runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dlx_deploy.devices.agent.sending import agent_source
+from dlx_deploy.devices.device import Facts
+from dlx_deploy.devices.faults import fault_of
+from dlx_deploy.devices.sent import sent_source
+from dlx_deploy.devices.sent.timing import MARK as PROGRESS
+from dlx_deploy.devices.ssh.connection import Connection
+from dlx_deploy.errors import BoardError, BoardUnfit, StageFailed
+from dlx_deploy.progress import Progress, silent
+from dlx_deploy.runtime.linux import CPUINFO, DEVICE_TREE_MODEL
+from dlx_deploy.runtime.telling import telling
+from dlx_deploy.runtime.views import Outcome
+from dlx_deploy.runtime.words import line
+from dlx_deploy.targets import Host, Profile, read_host
+
+if TYPE_CHECKING:
+    from dlx_deploy.graph.samples import Samples
+    from dlx_deploy.runtime.power.meter import Reading
+    from dlx_deploy.runtime.timing.sampling import Measured, Sampling
+    from dlx_deploy.runtime.untyped import JsonTable
+
+__all__ = ["RemoteBoard"]
+
+KEPT = ".cache/dlx-deploy/kept"
+"""Where files lie there, below the user's home, by their SHA-256."""
+KEPT_BYTES = 4 << 30
+"""Of files that this process has not asked for: those of earlier runs."""
+SILENCE_S = 1800.0
+"""An engine's builder says nothing for minutes; all else tells now and then how far it is."""
+ANSWERED = (0, 3, 6)
+OLDEST = (3, 8)
+FILES = {"cpuinfo": CPUINFO, "model": DEVICE_TREE_MODEL, "power_mode": "/var/lib/nvpmodel/status"}
+RUNTIME = "dlx_runtime"
+NEWEST_PART = f"{RUNTIME}/tasks/labelled_arrays.py"
+"""A package without it carries a runtime that takes no arrays: ours is put beside it."""
+
+
+def _unheard(text: str) -> None:
+    """Nobody listens. A function of this module, so that a worker process can be given the device."""
+
+
+class RemoteBoard:
+    """The board behind ``connection``. ``say`` hears how far files are that go there, and what runs there tells."""
+
+    def __init__(self, connection: Connection, say: Callable[[str], None] = _unheard) -> None:
+        self.connection, self._say = connection, say
+        self._put: dict[str, Path] = {}
+
+    @cached_property
+    def _machine(self) -> JsonTable:
+        """What it is, asked once.
+
+        Raises:
+            BoardUnfit: its Python is older than packages need.
+        """
+        seen = self.connection.python(sent_source("machine"), {"files": {k: str(v) for k, v in FILES.items()}})
+        python = str(seen["versions"]["python"])
+        if tuple(int(part) for part in python.split(".")[:2]) < OLDEST:
+            raise BoardUnfit(
+                f"{self.connection.name} has Python {line(python)}; packages need 3.8 or newer: install one there "
+                "(python3.8 of its distribution)"
+            )
+        return seen
+
+    @cached_property
+    def host(self) -> Host:
+        """Its processor, as ``targets.read_host`` says it of this machine."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("cpuinfo", "model"):
+                (Path(folder) / name).write_text(str(self._machine["texts"][name]), encoding="utf-8")
+            return read_host(Path(folder) / "cpuinfo", Path(folder) / "model", str(self._machine["machine"]))
+
+    @property
+    def name(self) -> str:
+        """Its board or processor; no report says where it is."""
+        return f"{line(self.host.board or self.host.cpu_model)} ({self.host.cores} cores, {self.host.arch}, over ssh)"
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """As of this machine, and what else a timing there rests on: the power mode, and versions of what runs it."""
+        values: dict[str, object] = msgspec.to_builtins(self.host)
+        return {**values, "power_mode": self._machine["texts"]["power_mode"], "versions": self._machine["versions"]}
+
+    def facts(self) -> Facts:
+        """What the agent says of it."""
+        told = self.connection.python(agent_source(), {"command": "facts", "path": KEPT, "clock_s": time.time()})
+        if "ok" not in told:
+            raise BoardError(f"{self.connection.name}: {line(str(told.get('fault', told)))}")
+        return msgspec.convert({name: told["ok"][name] for name in Facts.__struct_fields__}, Facts)
+
+    def put(self, path: Path) -> str:
+        """A file there by the digest of its bytes; one that is there already is not sent again.
+
+        Raises:
+            BoardError: it cannot be written there; see ``Connection.send``.
+        """
+        digest = _digest_of(path)
+        remote = f"{KEPT}/{digest}{path.suffix}"
+        if remote not in self._put:
+            with telling(self._say, f"to {self.connection.name}") as tell:
+                self.connection.send(path, remote, digest, lambda done, total, text="": tell(done, total, text))
+            self._put[remote] = path
+            names = [kept.rpartition("/")[2] for kept in self._put]
+            self._ask("keeping", {"folder": KEPT, "names": names, "limit_bytes": KEPT_BYTES})
+        return remote
+
+    def run(self, package: str, command: Sequence[str]) -> Outcome:
+        """What the package's own runtime says there; ours, where that is older than what it is asked for."""
+        asked = {"package": package, "command": list(command), "apart": False, "runtime": self._runtime_of(package)}
+        answer = self._ask("running", asked)
+        if "fault" in answer:
+            raise fault_of(answer["fault"], self.connection.name)
+        failure = fault_of(answer["failure"], self.connection.name) if answer["failure"] else None
+        return Outcome(answer["data"], str(answer["text"]), failure)
+
+    def run_apart(self, package: str, command: Sequence[str]) -> JsonTable:
+        """What ``python PACKAGE COMMAND --json`` prints there."""
+        from dlx_deploy.runtime.errors import BackendMissing
+
+        words: list[str] = []
+        answer = self._ask("running", {"package": package, "command": list(command), "apart": True}, words)
+        if answer["exit_code"] not in ANSWERED:
+            said = words[-1] if words else "it says nothing"
+            raise BackendMissing(f"{command[0]} on {self.name} ended with exit code {answer['exit_code']}: {said}")
+        printed: JsonTable = msgspec.json.decode(answer["printed"])
+        return printed
+
+    def energy_unknown(self, processor: str) -> str:
+        """By the sensors there."""
+        asked = {"do": "energy_unknown", "runtime": self._own_runtime(), "processor": processor}
+        return str(self._ask("timing", asked)["why"])
+
+    def energy(self, model: Path, sample: Samples, threads: int) -> Reading:
+        """As on this machine, by the runtime of this dlx-deploy, which is put there, and the sensors there.
+
+        Raises:
+            StageFailed: the model's last run did not give what a run of its own gives there.
+        """
+        from dlx_deploy.runtime.power.meter import Reading
+
+        answer = self._timed("energy", {model.name: model}, sample, {"threads": threads}, silent)
+        return msgspec.convert(answer["reading"], Reading)
+
+    def latencies(
+        self, models: Mapping[str, Path], sample: Samples, sampling: Sampling, threads: int, progress: Progress = silent
+    ) -> Measured:
+        """As on this machine, by the runtime of this dlx-deploy, which is put there.
+
+        Raises:
+            StageFailed: a model's last run did not give what a run of its own gives there.
+        """
+        from dlx_deploy.runtime.timing.sampling import Measured
+
+        asked = {key: value for key, value in vars(sampling).items() if key != "settled"}
+        answer = self._timed("latencies", models, sample, {"threads": threads, "sampling": asked}, progress)
+        return msgspec.convert(answer["measured"], Measured)
+
+    def _timed(
+        self, what: str, models: Mapping[str, Path], sample: Samples, asked: JsonTable, progress: Progress
+    ) -> JsonTable:
+        """What the source that times answers; the models and what they are fed are put there first."""
+        from dlx_deploy.graph.execution.latency import feed_for
+        from dlx_deploy.runtime.tasks.labelled_arrays import save_arrays
+
+        there: dict[str, JsonTable] = {}
+        runtime = self._own_runtime()
+        with tempfile.TemporaryDirectory() as folder:
+            for i, (name, path) in enumerate(models.items()):
+                feed = Path(folder) / f"{i}.npz"
+                save_arrays(feed, feed_for(path, sample))
+                there[name] = {"model": self.put(path), "feed": self.put(feed)}
+        answer = self._ask("timing", {"do": what, "runtime": runtime, "models": there, **asked}, progress=progress)
+        if "fault" in answer:
+            raise StageFailed(str(fault_of(answer["fault"], self.name)))
+        if answer["other"]:
+            raise StageFailed(f"on {self.name}: {line(answer['other'])}")
+        return answer
+
+    def check_fits(self, profile: Profile) -> None:
+        """Refuses a board that ``profile`` does not describe.
+
+        Raises:
+            BoardUnfit: it has another architecture, or its device tree names another board.
+        """
+        seen = self.host
+        if seen.arch != profile.arch:
+            raise BoardUnfit(
+                f"{self.connection.name} is {line(seen.arch)}, and {profile.name} is {profile.arch}; "
+                "give the board that the target describes, or another --target"
+            )
+        if profile.device_tree_model not in seen.board:
+            raise BoardUnfit(
+                f"{self.connection.name} is {line(seen.board) or 'a machine without a device tree'}, and "
+                f"{profile.name} is {profile.device_tree_model}; give the board that the target describes, or another "
+                "--target"
+            )
+
+    def _runtime_of(self, package: str) -> str:
+        """Where the runtime lies there that runs ``package``."""
+        with zipfile.ZipFile(self._put[package]) as archive:
+            if NEWEST_PART in archive.namelist():
+                return package
+        self._say("the package's runtime is older than this dlx-deploy, whose own runs it there")
+        return self._own_runtime()
+
+    def _own_runtime(self) -> str:
+        """Where this dlx-deploy's own runtime lies there."""
+        from dlx_deploy.runtime.package.archive import write_archive
+        from dlx_deploy.runtime.sources import own_sources
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "runtime.zip"
+            write_archive(path, {f"{RUNTIME}/{name}": data for name, data in own_sources().items()})
+            return self.put(path)
+
+    def _ask(
+        self, source: str, argument: JsonTable, words: list[str] | None = None, progress: Progress = silent
+    ) -> JsonTable:
+        """The answer of one of the sources that are sent; ``words`` hears what it says meanwhile, as ``say`` does."""
+
+        def heard(text: str) -> None:
+            if text.startswith(PROGRESS):
+                done, total, remark = msgspec.json.decode(text[len(PROGRESS) :], type=tuple[float, float, str])
+                progress(done, total, line(remark))
+                return
+            if words is not None:
+                words.append(line(text))
+            self._say(line(text))
+
+        return self.connection.python(sent_source(source), argument, timeout_s=SILENCE_S, heard=heard)
+
+
+def _digest_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for chunk in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()

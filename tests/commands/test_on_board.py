@@ -1,0 +1,93 @@
+"""Commands on a package that a board does: what goes there, what comes back, and where it is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlx_deploy.report.proofs import lines_of_proofs, proofs_beside
+from dlx_deploy.runtime.tasks.labelled_arrays import write_arrays
+from tests.conftest import Here
+from tests.devices.fake_board import FakeBoard
+from tests.report.test_proofs import package
+from tests.runtime.conftest import make_images
+
+__all__ = ["package"]
+
+BOARD = "ssh://edge@board"
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBoard:
+    return FakeBoard(tmp_path / "board", monkeypatch)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    images, labels = make_images(12)
+    path = tmp_path / "test.npz"
+    write_arrays(path, {"images": images}, {"label": labels}, [f"{i}.png" for i in range(12)])
+    return path
+
+
+def test_a_package_is_verified_there_and_its_proof_comes_back(
+    package: Path, labelled: Path, board: FakeBoard, here: Here
+) -> None:
+    page = package.with_suffix(".report.html")
+    page.write_text("as it was before")
+    done = here("verify", package, "--on", BOARD, "--data", labelled, "--json")
+    assert done.code == 6, done.err  # twelve images are too few to say
+    seen = json.loads(done.out)
+    assert (seen["package"]["name"], seen["proof"]["accuracy"], seen["proof"]["budgets"]) == ("tiny", "undecided", [])
+    assert f"the proof is attached to {package.with_suffix('.manifest.json')}" in done.err
+    (proof,) = proofs_beside(package).values()
+    assert proof.taken == seen["proof"]["taken"]
+    assert "accuracy undecided" in "\n".join(lines_of_proofs(proofs_beside(package)))
+    assert "undecided" in page.read_text()
+    kept = sorted(path.suffix for path in (board.home / ".cache/dlx-deploy/kept").iterdir())
+    assert kept == [".dlx", ".npz"]
+    package.with_suffix(".manifest.json").unlink()
+    again = here("verify", package, "--on", BOARD, "--data", labelled)
+    assert again.code == 6
+    assert "the proof is not attached: " in again.err
+    assert "no manifest of a build is there" in again.err
+
+
+def test_the_golden_answers_and_the_latency_are_those_of_the_board(
+    package: Path, board: FakeBoard, here: Here, tmp_path: Path
+) -> None:
+    (tmp_path / "boards.toml").write_text('[boards.orin]\nssh = "ssh://edge@board"\n[boards.other]\nssh = "b"\n')
+    assert here("selftest", package, "--on", "orin").code == 0
+    wrong = here("bench", package, "--on", "orin", "--streams", "0")
+    assert (wrong.code, "error: on ssh://edge@board: --streams is 0; must be 1 to 256" in wrong.err) == (2, True)
+    refused = here("bench", package, "x.png", "--on", "orin")
+    assert (refused.code, "bench --on takes no files" in refused.err) == (2, True)
+    board.refuses("ssh: connect to host board port 22: Connection refused")
+    away = here("selftest", package, "--on", BOARD)
+    assert (away.code, away.out) == (4, "")
+    assert "error: ssh://edge@board cannot be reached: no ssh server listens there" in away.err
+
+
+def test_labelled_arrays_take_the_place_of_files(package: Path, labelled: Path, here: Here, tmp_path: Path) -> None:
+    before = labelled.read_bytes()
+    images, labels = make_images(12)
+    write_arrays(labelled, {"images": images}, {"label": labels}, [f"{i}.png" for i in range(12)])
+    assert labelled.read_bytes() == before
+    changed = images.copy()
+    changed[3] = 7
+    write_arrays(tmp_path / "new.npz", {"images": changed[:4]}, {"label": labels[:4]}, [*"abcd"])
+    new = here("verify", package, "--data", tmp_path / "new.npz")
+    assert (new.code, "1 of 4 images (first: d) are not in the package's reference table" in new.err) == (2, True)
+    write_arrays(tmp_path / "no.npz", {"pixels": images}, {"label": labels})
+    np.savez(tmp_path / "rows.npz", **{"input.images": images, "target.label": labels[:3]})
+    (tmp_path / "cut.npz").write_bytes(before[:50])
+    for name, said in (
+        ("no.npz", "holds input.pixels, target.label; must hold input.images and the targets, target.NAME"),
+        ("rows.npz", "its arrays have input.images 12, target.label 3 rows; must all have as many"),
+        ("cut.npz", "not a readable file of arrays"),
+    ):
+        done = here("verify", package, "--data", tmp_path / name)
+        assert (done.code, said in done.err) == (2, True), done.err
