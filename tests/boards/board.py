@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .rootfs import USER
 
-__all__ = ["Board", "emulated_board"]
+__all__ = ["NAME", "Board", "emulated_board", "free_port"]
 
 HERE = Path(__file__).parent
 NAME = "emulated"
@@ -99,7 +99,7 @@ def emulated_board(root: Path) -> Iterator[Board]:
     """A board whose root is ``root``, running; everything of it is gone afterwards, whatever happens."""
     state = Path(tempfile.mkdtemp(prefix="dlx-board-"))
     try:
-        port = _free_port()
+        port = free_port()
         _write_state(state, port)
         keeper = subprocess.Popen(
             ["unshare", "--mount", "bash", str(HERE / "keeper.sh"), str(root), str(state), NAME],
@@ -118,7 +118,8 @@ def emulated_board(root: Path) -> Iterator[Board]:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on; a board has this machine's network."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
