@@ -161,6 +161,11 @@ def _notes(package: Package) -> tuple[str, ...]:
             "accuracy was judged in exact Q/DQ arithmetic; ONNX Runtime on a CPU would use its INT8 kernels instead, "
             "which may saturate: keep the instance on a GPU"
         )
+    if package.meta["execution"].get("dot_product") is True:
+        notes.append(
+            "the package's 8-bit weights use their full range: on an x86 CPU without a dot product (VNNI) ONNX "
+            "Runtime's sums would saturate, and Triton does not refuse"
+        )
     if package.batch is not None:
         notes.append(f"the model's batch is {package.batch}: each request holds as many samples, and none are joined")
     return tuple(notes)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
+from array import array
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class PackageNode(Node):
         """The mask as an image of the same size as the one it is of."""
         height, width = classes.shape
         shown = Image(header=header, height=height, width=width, encoding="mono8", step=width)
-        shown.data = classes.tobytes()
+        shown.data = array("B", classes.tobytes())  # what the message holds; any other sequence is looked through
         return shown
 
 

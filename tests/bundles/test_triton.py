@@ -112,6 +112,11 @@ def test_exact_arithmetic_is_not_what_a_server_computes(tmp_path: Path) -> None:
     assert any("which may saturate: keep the instance on a GPU" in note for note in view.notes)
 
 
+def test_full_range_weights_are_told(tmp_path: Path) -> None:
+    view = exported(tmp_path, classes(execution={"exact_qdq": False, "dot_product": True}))
+    assert any("without a dot product (VNNI)" in note for note in view.notes)
+
+
 def test_texts_come_as_tokens_of_any_length(tmp_path: Path, pb: Any) -> None:
     view = exported(tmp_path, texts(), "of-texts")
     read = config(pb, view)
