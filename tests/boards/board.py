@@ -41,6 +41,11 @@ class Board:
         return f"ssh -F {self.state / 'ssh_config'}"
 
     @property
+    def disk(self) -> Path:
+        """What was written there, as this machine sees it: the layer over the root, in the keeper's mounts."""
+        return Path(f"/proc/{self.keeper.pid}/root{self.state}/layer/upper")
+
+    @property
     def address(self) -> str:
         """As dlx-deploy is given it."""
         return f"ssh://{NAME}"

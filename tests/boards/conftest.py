@@ -54,10 +54,10 @@ def board() -> Iterator[Board]:
 def built(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Digits, trained for seconds."""
     folder = tmp_path_factory.mktemp("built-for-board")
-    for target, more in (("rpi5", "quantize.precision='int8'"), ("jetson", "quantize.precision='fp16'")):
+    for target, more in (("cpu-aarch64", "quantize.precision='int8'"), ("jetson", "quantize.precision='fp16'")):
         done = dlx("build", "--target", target, *tiny(more), cwd=folder)
         assert done.code == 0, done.err
-    int8, half = (next((folder / "dist").glob(f"*{target}*.dlx")) for target in ("rpi5", "jetson"))
+    int8, half = (next((folder / "dist").glob(f"*{target}*.dlx")) for target in ("cpu-aarch64", "jetson"))
     store = next((folder / ".dlx" / "store").glob("*/*/test.images.npy")).parent
     images, labels = (np.load(store / f"test.{name}.npy")[:JUDGED] for name in ("images", "labels"))
     np.save(folder / "images.npy", images)
