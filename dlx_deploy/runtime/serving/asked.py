@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, List, Mapping, NoReturn, Optional, Tuple
 
 from ..words import shortened
 from .messages import Head, Refused
-from .tensors import InputTensor, read_tensor
+from .tensors import Described, InputTensor, describe_tensor, read_tensor
 
 __all__ = ["Asked", "Wanted", "parse_asked"]
 
 HEADER = "inference-header-content-length"
 NUMBER = re.compile(r"[0-9]{1,12}")
+REMEMBERED = 2_048  # bytes of JSON
 MAX_JSON = 32 * 1024**2
 MAX_DIGITS = 400  # of a number: Python takes seconds for one of a million
 DIGITS = bytes(48 if 48 <= i < 58 else 32 for i in range(256))
@@ -64,30 +66,45 @@ def parse_asked(head: Head, body: memoryview) -> Asked:
         if not NUMBER.fullmatch(text) or int(text) > size:
             raise Refused(400, f"{HEADER} is {shortened(text)}; must be how many of the {size} bytes are JSON")
         size = int(text)
-    table = _table(body[:size])
-    parameters = _parameters(table.get("parameters", {}))
-    inputs, rest = _inputs(table.get("inputs"), body[size:])
+    raw = bytes(body[:size])
+    asked, described = (_remembered if size <= REMEMBERED else _described)(raw)
+    inputs: List[InputTensor] = []
+    rest = body[size:]
+    for one in described:
+        tensor, rest = read_tensor(one, rest)
+        inputs.append(tensor)
     if len(rest):
         raise Refused(400, f"{len(rest)} bytes are left behind those of the inputs; {HEADER} and they must agree")
-    return Asked(
+    return replace(asked, inputs=tuple(inputs))
+
+
+def _described(raw: bytes) -> Tuple[Asked, Tuple[Described, ...]]:
+    """What the JSON asks, still without its inputs, and what it says of them."""
+    table = _table(raw)
+    parameters = _parameters(table.get("parameters", {}))
+    asked = Asked(
         _id(table.get("id")),
-        inputs,
+        (),
         _outputs(table["outputs"]) if table.get("outputs") else None,
         _flag(BINARY, parameters.get(BINARY, False)),
         _report(parameters.get(UNREADABLE)),
         _timeout(parameters.get(TIMEOUT)),
         _top(parameters.get(TOP, 1)),
     )
+    return asked, _inputs(table.get("inputs"))
 
 
-def _table(data: memoryview) -> Mapping[str, object]:
-    if len(data) > MAX_JSON:
-        raise Refused(413, f"the body has {len(data)} bytes of JSON; at most {MAX_JSON}: send tensors as binary data")
-    raw = bytes(data)
+_remembered = functools.lru_cache(maxsize=64)(_described)
+"""Whoever sends tensors as bytes says the same of each of them: reading that anew takes longer than a small network."""
+
+
+def _table(raw: bytes) -> Mapping[str, object]:
+    if len(raw) > MAX_JSON:
+        raise Refused(413, f"the body has {len(raw)} bytes of JSON; at most {MAX_JSON}: send tensors as binary data")
     if b"0" * MAX_DIGITS in raw.translate(DIGITS):
         raise Refused(400, f"the JSON holds a number of {MAX_DIGITS} digits or more")
     try:
-        table = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique)
+        table = DECODER.decode(raw.decode("utf-8"))
     except RecursionError as e:
         raise Refused(400, "the JSON is nested too deep") from e
     except ValueError as e:
@@ -108,16 +125,18 @@ def _unique(pairs: List[Tuple[str, object]]) -> Dict[str, object]:
     return table
 
 
-def _inputs(described: object, rest: memoryview) -> Tuple[Tuple[InputTensor, ...], memoryview]:
-    if not isinstance(described, list) or not 1 <= len(described) <= MAX_TENSORS:
+DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_unique)
+
+
+def _inputs(given: object) -> Tuple[Described, ...]:
+    if not isinstance(given, list) or not 1 <= len(given) <= MAX_TENSORS:
         raise Refused(400, "the request has no inputs; must be a list of 1 or more tensors")
-    inputs: List[InputTensor] = []
-    for one in described:
-        tensor, rest = read_tensor(one, rest)
-        if any(tensor.name == other.name for other in inputs):
-            raise Refused(400, f"input {shortened(tensor.name)} is there twice")
-        inputs.append(tensor)
-    return tuple(inputs), rest
+    described: List[Described] = []
+    for one in map(describe_tensor, given):
+        if any(one.name == other.name for other in described):
+            raise Refused(400, f"input {shortened(one.name)} is there twice")
+        described.append(one)
+    return tuple(described)
 
 
 def _outputs(described: object) -> Tuple[Wanted, ...]:

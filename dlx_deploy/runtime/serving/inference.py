@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Dict, List, Sequence, Tuple
 
-from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
+from ..tasks.arrays import Arrays, count_of, joined, rows_of
 from ..tasks.task import PredictOptions
 from ..words import shortened
 from .asked import Asked, Wanted
-from .messages import Body, Refused, Response, json_response
+from .messages import Body, Refused, Response, encoded, json_response
 from .models import Served
 from .reading import Read, read_asked
 from .tensors import bytes_tensor, tensor_json
@@ -17,7 +16,6 @@ from .tensors import bytes_tensor, tensor_json
 __all__ = ["infer", "predict"]
 
 WAIT_S = 30.0
-BLOCK = 64  # samples that are run at a time at most, as predict does
 UNREADABLE = "unreadable"
 OCTETS = "application/octet-stream"
 
@@ -53,7 +51,7 @@ def _written(served: Served, asked: Asked, read: Read, outputs: Arrays, wanted: 
     value = {**_named(served, asked), "outputs": entries}
     if not parts:
         return json_response(value)
-    body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+    body = encoded(value)
     return Response(200, (body, *parts), OCTETS, (("Inference-Header-Content-Length", str(len(body))),))
 
 
@@ -76,7 +74,7 @@ def predict(served: Served, asked: Asked, read: Read) -> Tuple[Response, int]:
 
 
 def _wanted(served: Served, asked: Asked) -> List[Wanted]:
-    own = served.predictor.package.outputs
+    own = served.outputs
     if asked.outputs is None:
         return [Wanted(name, None) for name in own]
     for one in asked.outputs:
@@ -89,8 +87,7 @@ def _run(served: Served, read: Read, asked: Asked) -> Arrays:
     """The model's outputs, through its queue; many samples a block at a time."""
     if not read.rows:
         return read.no_outputs(served)
-    inputs, outputs = served.predictor.package.task.inputs.tensors, served.predictor.package.task.outputs.tensors
-    size, wait_s = block_rows((*inputs, *outputs), BLOCK), min(WAIT_S, asked.timeout_s or WAIT_S)
+    size, wait_s = served.block, min(WAIT_S, asked.timeout_s or WAIT_S)
     count = count_of(read.feeds)
     if count <= size:
         return served.queue.submit(read.feeds, wait_s)

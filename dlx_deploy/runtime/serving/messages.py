@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Mapping, Optional, Sequence, Tuple, Union
 
-__all__ = ["JSON", "Body", "Head", "Refused", "Request", "Response", "fault_response", "json_response"]
+__all__ = ["JSON", "Body", "Head", "Refused", "Request", "Response", "encoded", "fault_response", "json_response"]
 
 JSON = "application/json"
+ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # made once: that takes as long as its work
 Body = Union[bytes, bytearray, memoryview]
 
 
@@ -63,12 +64,17 @@ class Refused(Exception):
         self.status, self.headers = HTTPStatus(status), headers
 
 
+def encoded(value: object) -> bytes:
+    """``value`` as JSON in ASCII: what a terminal would obey is escaped in it."""
+    return ENCODER.encode(value).encode("ascii")
+
+
 def json_response(value: object, status: int = 200) -> Response:
-    """``value`` as an answer of JSON, in ASCII: what a terminal would obey is escaped in it."""
-    return Response(status, (json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii"),))
+    """``value`` as an answer of JSON."""
+    return Response(status, (encoded(value),))
 
 
 def fault_response(refused: Refused, last: bool = False) -> Response:
     """The answer to what was refused."""
-    body = json.dumps({"error": str(refused)}).encode("ascii")
+    body = encoded({"error": str(refused)})
     return Response(int(refused.status), (body,), headers=tuple(refused.headers), last=last)

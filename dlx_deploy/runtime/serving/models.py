@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Protocol, Sequence
 
 from ..errors import InputError
 from ..predictor import Predictor
-from ..tasks.arrays import Arrays, Tensor
+from ..tasks.arrays import Arrays, Tensor, block_rows
 from ..watching.watch import Watch
 from ..words import line, shortened
 from .messages import Refused
@@ -16,6 +17,7 @@ from .tensors import datatype_of
 
 __all__ = ["Models", "Queue", "Served"]
 
+BLOCK = 64  # samples that are run at a time at most, as predict does
 READERS = 4  # image files that are decoded at a time: each may become hundreds of megabytes
 
 
@@ -55,6 +57,21 @@ class Served:
     def version(self) -> str:
         """The package's."""
         return self.predictor.package.version
+
+    @functools.cached_property
+    def inputs(self) -> Dict[str, Tensor]:
+        """The model's inputs by name."""
+        return self.predictor.package.inputs
+
+    @functools.cached_property
+    def outputs(self) -> Dict[str, Tensor]:
+        """The model's outputs by name."""
+        return self.predictor.package.outputs
+
+    @functools.cached_property
+    def block(self) -> int:
+        """How many samples are run at a time at most, of a request that has many."""
+        return block_rows((*self.inputs.values(), *self.outputs.values()), BLOCK)
 
     def metadata(self, versions: Sequence[str]) -> Dict[str, object]:
         """What the protocol calls model metadata; ``parameters`` say what it has no field for."""

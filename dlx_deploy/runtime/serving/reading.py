@@ -47,7 +47,7 @@ def read_asked(served: Served, asked: Asked, keep: bool) -> Read:
     Raises:
         Refused: they are not the model's. BackendMissing, PackageError: as ``Inputs.read``.
     """
-    tensors = served.predictor.package.inputs
+    tensors = served.inputs
     given = {one.name: one for one in asked.inputs}
     for name in given:
         if name not in tensors:

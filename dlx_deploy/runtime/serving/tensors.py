@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import math
 import struct
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -15,7 +16,17 @@ from ..untyped import Array
 from ..words import shortened
 from .messages import Refused
 
-__all__ = ["BYTES", "DATATYPES", "InputTensor", "bytes_tensor", "datatype_of", "read_tensor", "tensor_json"]
+__all__ = [
+    "BYTES",
+    "DATATYPES",
+    "Described",
+    "InputTensor",
+    "bytes_tensor",
+    "datatype_of",
+    "describe_tensor",
+    "read_tensor",
+    "tensor_json",
+]
 
 BYTES = "BYTES"
 DATATYPES: Dict[str, str] = {
@@ -24,12 +35,24 @@ DATATYPES: Dict[str, str] = {
     **{f"FP{bits}": f"float{bits}" for bits in (16, 32, 64)},
 }
 """numpy's dtypes by the protocol's names."""
-NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+NAMES = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
 MAX_RANK = 16
 MAX_SIZE = 2**31 - 1  # of a dimension
 LENGTH = struct.Struct("<I")
 PARAMETERS = frozenset(("binary_data_size", "content_type"))
 BASE64 = "base64"
+
+
+@dataclass(frozen=True)
+class Described:
+    """An entry of ``inputs``: ``size`` bytes behind the JSON, ``None``: ``data`` in it, its strings by ``coding``."""
+
+    name: str
+    datatype: str
+    shape: Tuple[int, ...]
+    size: Optional[int]
+    data: object
+    coding: object
 
 
 @dataclass(frozen=True)
@@ -42,15 +65,14 @@ class InputTensor:
     values: Union[Array, List[bytes]]
 
 
+@functools.lru_cache(maxsize=64)
 def datatype_of(dtype: str) -> str:
     """What the protocol calls numpy's ``dtype``."""
-    return NAMES[np.dtype(dtype).name]
+    return NAMES[np.dtype(dtype)]
 
 
-def read_tensor(described: object, rest: memoryview) -> Tuple[InputTensor, memoryview]:
-    """The tensor that an entry of ``inputs`` describes, and what of ``rest``, the bytes behind the JSON, it leaves.
-
-    An array shares its memory with ``rest`` where it came as bytes.
+def describe_tensor(described: object) -> Described:
+    """What an entry of ``inputs`` says.
 
     Raises:
         Refused: 400: the name or the rule, and what was seen.
@@ -63,23 +85,33 @@ def read_tensor(described: object, rest: memoryview) -> Tuple[InputTensor, memor
         rule = f"an input takes these: {', '.join(sorted(PARAMETERS))}"
         raise Refused(400, f"input {name} has parameters {shortened(parameters)}; {rule}")
     datatype = described.get("datatype")
-    if datatype != BYTES and datatype not in DATATYPES:
+    if not isinstance(datatype, str) or (datatype != BYTES and datatype not in DATATYPES):
         known = ", ".join((*DATATYPES, BYTES))
         raise Refused(400, f"input {name} is of datatype {shortened(datatype)}; must be one of {known}")
-    shape = _shape(name, described.get("shape"))
-    size = parameters.get("binary_data_size")
+    shape, size = _shape(name, described.get("shape")), parameters.get("binary_data_size")
     if (size is None) == ("data" not in described):
         raise Refused(400, f"input {name} must have either data, or the parameter binary_data_size and its bytes")
-    if size is None:
-        coding = parameters.get("content_type")
-        values = _from_json(name, datatype, shape, described["data"], coding)
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
+        raise Refused(400, f"input {name} has binary_data_size {shortened(size)}; must be a number of bytes")
+    return Described(described["name"], datatype, shape, size, described.get("data"), parameters.get("content_type"))
+
+
+def read_tensor(described: Described, rest: memoryview) -> Tuple[InputTensor, memoryview]:
+    """The tensor itself, and what of ``rest``, the bytes behind the JSON, it leaves.
+
+    An array shares its memory with ``rest`` where it came as bytes.
+
+    Raises:
+        Refused: 400: the name or the rule, and what was seen.
+    """
+    name, datatype, shape = shortened(described.name), described.datatype, described.shape
+    if described.size is None:
+        values = _from_json(name, datatype, shape, described.data, described.coding)
     else:
-        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(rest):
-            raise Refused(
-                400, f"input {name} has binary_data_size {shortened(size)}; {len(rest)} bytes are left for it"
-            )
-        values, rest = _from_bytes(name, datatype, shape, rest[:size]), rest[size:]
-    return InputTensor(described["name"], datatype, shape, values), rest
+        if described.size > len(rest):
+            raise Refused(400, f"input {name} has binary_data_size {described.size}; {len(rest)} bytes are left for it")
+        values, rest = _from_bytes(name, datatype, shape, rest[: described.size]), rest[described.size :]
+    return InputTensor(described.name, datatype, shape, values), rest
 
 
 def tensor_json(name: str, array: Array, binary: bool) -> Tuple[Dict[str, object], Tuple[memoryview, ...]]:
@@ -88,7 +120,7 @@ def tensor_json(name: str, array: Array, binary: bool) -> Tuple[Dict[str, object
     Raises:
         Refused: 500: JSON has no NaN or infinite numbers.
     """
-    entry: Dict[str, object] = {"name": name, "datatype": datatype_of(array.dtype.name), "shape": list(array.shape)}
+    entry: Dict[str, object] = {"name": name, "datatype": NAMES[array.dtype], "shape": list(array.shape)}
     if binary:
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         return {**entry, "parameters": {"binary_data_size": little.nbytes}}, (_bytes_of(little),)

@@ -112,7 +112,7 @@ def test_a_tensor_that_is_not_the_models_is_refused(ask: Any, data: Any, changes
         (b"[]", "must be a table with inputs"),
         (b"\xff", "no JSON"),
         (b'{"parameters": {"classification": 3}, "inputs": []}', "'classification' is not known here"),
-        (b'{"parameters": {"timeout": -1}, "inputs": []}', "no inputs"),
+        (b'{"parameters": {"timeout": -1}, "inputs": []}', "must be a whole number of microseconds"),
     ],
 )
 def test_hostile_json_is_refused(ask: Any, body: bytes, message: str) -> None:
