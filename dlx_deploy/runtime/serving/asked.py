@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
+import threading
 from dataclasses import dataclass, replace
 from typing import Dict, List, Mapping, NoReturn, Optional, Tuple
 
@@ -17,7 +19,10 @@ __all__ = ["Asked", "Wanted", "parse_asked"]
 HEADER = "inference-header-content-length"
 NUMBER = re.compile(r"[0-9]{1,12}")
 REMEMBERED = 2_048  # bytes of JSON
-MAX_JSON = 32 * 1024**2
+MAX_JSON = 16 * 1024**2  # as Python objects it is ten times as much, while it is read
+LARGE = 256 * 1024
+READERS = threading.BoundedSemaphore(2)
+"""Held while a large one is read."""
 MAX_DIGITS = 400  # of a number: Python takes seconds for one of a million
 DIGITS = bytes(48 if 48 <= i < 58 else 32 for i in range(256))
 MAX_TENSORS = 64
@@ -67,9 +72,14 @@ def parse_asked(head: Head, body: memoryview) -> Asked:
             raise Refused(400, f"{HEADER} is {shortened(text)}; must be how many of the {size} bytes are JSON")
         size = int(text)
     raw = bytes(body[:size])
+    with READERS if size > LARGE else contextlib.nullcontext():
+        return _read(raw, body[size:])
+
+
+def _read(raw: bytes, rest: memoryview) -> Asked:
+    size = len(raw)
     asked, described = (_remembered if size <= REMEMBERED else _described)(raw)
     inputs: List[InputTensor] = []
-    rest = body[size:]
     for one in described:
         tensor, rest = read_tensor(one, rest)
         inputs.append(tensor)

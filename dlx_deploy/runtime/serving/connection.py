@@ -50,7 +50,13 @@ def converse(stream: Stream, handler: Handler, stopping: Callable[[], bool], wai
         waits(True)
         there = stream.wait()
         waits(False)
-        if not there or not _exchange(stream, handler, stopping):
+        if not there:
+            return
+        try:
+            keep = _exchange(stream, handler, stopping)
+        finally:
+            stream.forget()
+        if not keep:
             return
 
 

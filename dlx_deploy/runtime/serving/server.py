@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..words import line
 from .connection import Handler, converse
 from .messages import Refused, fault_response
-from .stream import Ended, Limits, Stream
+from .stream import Ended, Limits, Room, Stream
 
 __all__ = ["Server", "Settings", "listen"]
 
@@ -45,6 +45,7 @@ class Server:
         self._open: Dict[socket.socket, Optional[float]] = {}
         """The connections; since when each has waited for a request, ``None``: it is in the middle of one."""
         self._none_left = threading.Condition(self._lock)
+        self._room = Room(max(settings.limits.total_bytes, settings.limits.body_bytes))
         self._stopping = False
         self._wake, self._woken = socket.socketpair()
         listener.setblocking(False)
@@ -131,7 +132,7 @@ class Server:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected = self._secured(sock)
             converse(
-                Stream(connected, self._settings.limits),
+                Stream(connected, self._settings.limits, self._room),
                 self._handler,
                 lambda: self._stopping,
                 lambda waiting: self._waits(connected, waiting),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
 from .messages import Body, Refused
 
-__all__ = ["Ended", "Limits", "Stream"]
+__all__ = ["Ended", "Limits", "Room", "Stream"]
 
 PIECE = 65_536
 JOINED = 262_144  # bytes of an answer that are sent at once: a copy is cheaper than another packet
@@ -25,11 +26,12 @@ class Limits:
     """Of every connection: bytes and seconds. ``slowest``: bytes a second that a body must come, or be taken, at least.
 
     ``idle_s``: between two requests; ``head_s``: for a request's head, and what each step of a body or answer may take
-    beside its bytes.
+    beside its bytes. ``total_bytes``: of all bodies that are here at a time.
     """
 
     head_bytes: int = 16_384
     body_bytes: int = 64 * 1024**2
+    total_bytes: int = 256 * 1024**2
     idle_s: float = 75.0
     head_s: float = 10.0
     slowest: int = 65_536
@@ -43,12 +45,36 @@ class Ended(Exception):
     """Raised where the peer is gone, or was too slow to be waited for; nobody is left to answer."""
 
 
-class Stream:
-    """The bytes of the connected socket ``sock``, which it owns; used by one thread."""
+class Room:
+    """The memory that the bodies of all connections share: many that are allowed one by one are too many together."""
 
-    def __init__(self, sock: socket.socket, limits: Limits) -> None:
-        self._sock, self._limits = sock, limits
+    def __init__(self, size: int) -> None:
+        self._left, self._lock = size, threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Takes ``size`` bytes.
+
+        Raises:
+            Refused: 503: so many are not left.
+        """
+        with self._lock:
+            if size > self._left:
+                raise Refused(503, "the server holds as much of other requests as it may", ("Retry-After", "1"))
+            self._left -= size
+
+    def give_back(self, size: int) -> None:
+        """Gives them back."""
+        with self._lock:
+            self._left += size
+
+
+class Stream:
+    """The bytes of the connected socket ``sock``, which it owns; used by one thread. ``room``: what all share."""
+
+    def __init__(self, sock: socket.socket, limits: Limits, room: Room) -> None:
+        self._sock, self._limits, self._room = sock, limits, room
         self._buffer = bytearray()
+        self._held = 0  # bytes of the room
 
     def wait(self) -> bool:
         """Waits for the next request; whether its first bytes are here, or the connection is done.
@@ -82,12 +108,23 @@ class Stream:
         """The request's body, of ``length`` bytes or in chunks: its reader's own.
 
         Raises:
-            Refused: 400 chunks that are none, 408 it does not come, 413 it is too long. Ended: the connection broke.
+            Refused: 400 chunks that are none, 408 it does not come, 413 it is too long, 503 no memory is left for it.
+            Ended: the connection broke.
         """
         if length is None:
             return self._chunks()
         self.check_length(length)
+        self._hold(length)
         return self._exactly(length, time.monotonic() + self._limits.seconds(length))
+
+    def forget(self) -> None:
+        """Nobody needs the body any longer."""
+        self._room.give_back(self._held)
+        self._held = 0
+
+    def _hold(self, size: int) -> None:
+        self._room.take(size)
+        self._held += size
 
     def check_length(self, length: int) -> None:
         """Refuses a body that would be too long.
@@ -131,6 +168,7 @@ class Stream:
                 raise Refused(400, "the body's chunks are none of HTTP/1.1")
             size = int(match.group(1), 16)
             self.check_length(len(body) + size)
+            self._hold(size)
             if not size:
                 break
             body += self._exactly(size, deadline)

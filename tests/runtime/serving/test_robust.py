@@ -90,6 +90,30 @@ def test_what_is_too_large_or_no_request_is_refused_before_it_is_read(
     assert client.ended()
 
 
+def test_many_bodies_are_no_more_together_than_they_may(predictor: Predictor, http: Any, data: Any) -> None:
+    body = json.dumps(asked(data)).encode()
+    limits = Limits(body_bytes=len(body), total_bytes=len(body))
+    with http.served(predictor, settings=Settings(limits=limits)) as server:
+        first, second = http.client(server.address), http.client(server.address)
+        whole = http.request("POST", INFER, body, close=False)
+        first.send(whole[:-1])
+        until(server, busy=1)
+        while True:  # until the first one's length is known
+            second.send(whole)
+            status, headers, answer = second.answer()
+            if status != 200:
+                break
+        assert (status, headers["retry-after"], "as much of other requests as it may" in str(answer)) == (
+            503,
+            "1",
+            True,
+        )
+        first.send(whole[-1:])
+        assert first.answer()[0] == 200
+        first.send(whole)
+        assert first.answer()[0] == 200
+
+
 def test_requests_follow_one_another_on_a_connection(server: Server, http: Any, data: Any) -> None:
     """Two sent at once are answered in their order; a body may come in chunks, or after a word."""
     client = http.client(server.address)
