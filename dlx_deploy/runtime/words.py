@@ -6,8 +6,9 @@ import re
 import unicodedata
 from typing import Sequence, Tuple
 
-__all__ = ["escaped", "first_names", "line", "percent", "points", "said", "shortened"]
+__all__ = ["GROUPS", "SAMPLES", "escaped", "first_names", "line", "percent", "points", "said", "shortened"]
 
+SAMPLES, GROUPS = "samples", "groups"  # what is drawn: samples that each are one of its own, or groups of them
 MAX_VALUE, MAX_WORDS = 200, 600  # characters in a message
 NAMED = 3  # samples in a message: the first few show which kind they are
 UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")

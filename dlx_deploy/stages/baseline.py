@@ -19,6 +19,7 @@ from dlx_deploy.stages.support.regression import BASELINE, STATISTIC, Released
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
+from dlx_deploy.tasks.grouped import grouped_targets
 from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, judged_device, metric_file
 
 __all__ = ["STAGE", "BaselineParams"]
@@ -74,7 +75,8 @@ def run(job: Job[BaselineParams]) -> Metrics:
     if wrong := missing_dot_product(package.meta):
         raise ConfigError(f"{named}: {wrong}")
     comparison, samples = comparison_by(task, job.params.metric, job.inputs.get(METRIC)), data.samples("test")
-    test = Judged("test", samples, {comparison.target: data.targets("test")}, device)
+    targets = {comparison.target: data.targets("test"), **grouped_targets(task, data, "test")}
+    test = Judged("test", samples, targets, device)
     (statistic,) = statistics_of(job, model, test, [device.outputs.statistic], exact)
     np.savez(job.out / STATISTIC, **statistic)  # type: ignore[arg-type]  # its stub takes them for allow_pickle
     released = Released(name=package.name, version=package.version, target=package.target, digest=package.digest)

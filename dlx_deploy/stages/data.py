@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from dlx_deploy.nn.data.slices import SLICES, named, read_slices
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import check_keys, check_offered, kinds_with_a_path, prepare, task_for
+from dlx_deploy.tasks.grouped import group_notes, refuse_sure
 from dlx_deploy.tasks.judging import comparison_by
 from dlx_deploy.tasks.slices import check_slices, refuse_unknown
 
@@ -80,8 +82,10 @@ def refuse_data(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -
 
     Raises:
         DataError: a batch is larger than the training split; the section is named.
-        ConfigError: a budget is of a slice that the test split has not.
+        ConfigError: a budget is of a slice that the test split has not, or surer than groups of samples can tell.
     """
+    if metrics.get("test_groups", math.inf) < metrics.get(f"test_{task_for(config.data).inputs.noun}", 0):
+        refuse_sure(config.gate)
     if config.gate.slices and SLICES in outputs:
         columns = read_slices(outputs[SLICES])
         refuse_unknown(config.gate, [named(name, value) for name, values in columns.items() for value in values])
@@ -111,18 +115,8 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     task = task_for(config.data)
     count = int(metrics.get(f"test_{task.inputs.noun}", 0))
     said = comparison_by(task, config.gate.metric).split_notes(config.gate, count, metrics)
-    return [*said, *_group_notes(count, metrics)]
-
-
-def _group_notes(count: int, metrics: Metrics) -> list[str]:
-    """Test samples that come in groups err alike: the gate's bounds take each for one of its own."""
     groups = int(metrics.get("test_groups", count))
-    if groups >= count:
-        return []
-    return [
-        f"the {count} test samples are of {groups} groups, and the gate's bounds take each for one of its own: those "
-        "of a group err alike, so a verdict is surer than it should be; give samples of more groups, or few of each"
-    ]
+    return [*said, *(group_notes(task, config.gate, count, groups) if groups < count else [])]
 
 
 STAGE = Stage(

@@ -17,6 +17,7 @@ from dlx_deploy.stages.support.parity import CHOSEN, kept_answers, parity_rows, 
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
+from dlx_deploy.tasks.grouped import grouped_targets
 from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, judged_device, metric_file
 from dlx_deploy.tasks.verification import REFERENCE
 
@@ -65,7 +66,8 @@ def run(job: Job[EvaluateParams]) -> Metrics:
     rows = list(parity_rows(len(samples), job.params.parity_samples))
     chosen = np.zeros(len(samples), np.bool_)
     chosen[rows] = True
-    test = Judged("test", samples, {comparison.target: data.targets("test"), CHOSEN: chosen}, device)
+    targets = {comparison.target: data.targets("test"), CHOSEN: chosen, **grouped_targets(task, data, "test")}
+    test = Judged("test", samples, targets, device)
     statistics = {STATISTIC: device.outputs.statistic}
     if job.params.answers:
         statistics[ANSWERS] = device.outputs.record

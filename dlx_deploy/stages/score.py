@@ -15,6 +15,7 @@ from dlx_deploy.pipeline.stage import Job, Metrics, Source, Stage, Step
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_of
+from dlx_deploy.tasks.grouped import grouped_targets
 from dlx_deploy.tasks.judging import METRIC, comparison_by, judged_device
 
 __all__ = ["STAGE", "STATISTIC", "ScoreParams", "scoring"]
@@ -52,7 +53,8 @@ def run(job: Job[ScoreParams]) -> Metrics:
         input_dims(load(job.inputs["model"])),
     )
     device = judged_device(task, data, (), dims, job.params.metric)
-    judged = Judged("validation", samples, {comparison.target: data.targets("validation")}, device)
+    targets = {comparison.target: data.targets("validation"), **grouped_targets(task, data, "validation")}
+    judged = Judged("validation", samples, targets, device)
     exact = job.target.judge == "exact-qdq"
     (statistic,) = statistics_of(job, job.inputs["model"], judged, [device.outputs.statistic], exact)
     np.savez(job.out / STATISTIC, **statistic)  # type: ignore[arg-type]  # its stub takes them for allow_pickle

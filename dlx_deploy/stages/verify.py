@@ -40,6 +40,7 @@ from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, BySlice,
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
     from dlx_deploy.runtime.statistics.groups import Group
+    from dlx_deploy.runtime.statistics.resampled import Bounds
     from dlx_deploy.runtime.timing.latency import Latency
 
 
@@ -86,11 +87,16 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     targets, shipped = data.targets("test"), _name_of(job.inputs["shipped"], models)
     released = {name: read_statistic(job.inputs[name]) for name in ("released",) if name in job.inputs}
     classes: tuple[Group, ...] = ()
+    class_bounds: tuple[Bounds, ...] = ()
     if isinstance(comparison, ByClass):
         classes = comparison.by_class(statistics[REFERENCE], statistics[shipped], data.classes)
+        class_bounds = comparison.class_bounds(statistics[REFERENCE], statistics[shipped], len(classes))
     slices: tuple[Group, ...] = ()
+    slice_bounds: tuple[Bounds, ...] = ()
     if "slices" in job.inputs and isinstance(comparison, BySlice):
-        slices = comparison.by_slice(statistics[REFERENCE], statistics[shipped], read_slices(job.inputs["slices"]))
+        columns = read_slices(job.inputs["slices"])
+        slices = comparison.by_slice(statistics[REFERENCE], statistics[shipped], columns)
+        slice_bounds = comparison.slice_bounds(statistics[REFERENCE], statistics[shipped], columns)
     return Accuracy(
         metric=comparison.name,
         title=comparison.title,
@@ -102,6 +108,8 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
         control=control_evidence(comparison, statistics),
         classes=classes or msgspec.UNSET,
         slices=slices or msgspec.UNSET,
+        class_bounds=class_bounds or msgspec.UNSET,
+        slice_bounds=slice_bounds or msgspec.UNSET,
         baseline=baseline_of(comparison, job.inputs, released, statistics[shipped]),
     )
 

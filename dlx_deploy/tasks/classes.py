@@ -40,6 +40,7 @@ class Classes:
     losses: tuple[str, ...] = ("cross-entropy",)
     distillations: tuple[str, ...] = METHODS
     small: bool = True
+    draws_groups: bool = True
 
     def outputs(self, spec: InputSpec, classes: int) -> Outputs:
         """A logit for each class."""

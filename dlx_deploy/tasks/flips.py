@@ -11,6 +11,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.runtime.statistics.flips import Flips, judge_flips
 from dlx_deploy.runtime.statistics.groups import judge_groups
+from dlx_deploy.tasks.grouped import FLIPS, bounds_in
 from dlx_deploy.tasks.paired_gates import counts
 from dlx_deploy.tasks.verification import Accuracy, Row
 
@@ -22,12 +23,13 @@ CHANGED = "changed"
 
 def judge_flipped(budgets: Gate, accuracy: Accuracy) -> GateResult:
     """Whether few enough answers of the shipped model are others than its teacher's (``runtime.statistics.flips``)."""
-    flips = flips_of(accuracy.row(accuracy.shipped), accuracy.n)
+    row = accuracy.row(accuracy.shipped)
+    flips = flips_of(row, accuracy.n)
     result = partial(GateResult, gate="flips", metric="changed_answers", limit=budgets.max_flips)
     if flips is None:
         text = "this task keeps no answers, so it is not known how many changed; set gate.max_flips = 0"
         return result(value=None, bound=None, verdict="undecided", text=text)
-    seen = judge_flips(flips, budgets.max_flips, budgets.confidence)
+    seen = judge_flips(flips, budgets.max_flips, budgets.confidence, bounds_in(row, FLIPS))
     text = f"{accuracy.shipped}: {seen.explain()}"
     if seen.verdict == "fail":
         text += "; distill longer, compress less, or raise gate.max_flips"
@@ -44,7 +46,8 @@ def judge_classes(budgets: Gate, accuracy: Accuracy) -> GateResult:
         text = "this task keeps no answers by class, so their drops are not known; set gate.max_class_drop = 0"
         return result(value=None, bound=None, verdict="undecided", text=text)
     limits = [budgets.max_class_drop] * len(accuracy.classes)
-    seen = judge_groups(accuracy.classes, limits, "classes", budgets.confidence)
+    bounds = () if isinstance(accuracy.class_bounds, msgspec.UnsetType) else accuracy.class_bounds
+    seen = judge_groups(accuracy.classes, limits, "classes", budgets.confidence, bounds)
     text, worst = f"{accuracy.shipped}: {seen.explain()}", seen.cause
     if seen.verdict != "pass":
         text += "; to improve: more samples of these classes, compress less, or raise gate.max_class_drop"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.tasks.grouped import grouped_targets
 from dlx_deploy.tasks.task import Task
 from dlx_deploy.tasks.user_file import is_user_metric, split_metric, without_folder
 from dlx_deploy.tasks.verification import Comparison
@@ -80,4 +81,5 @@ def judged_device(
     """The package's half of ``task``, as ``Task.device`` gives it, judged by ``metric``."""
     from dlx_deploy.runtime.tasks.judging import Judging, judged
 
-    return judged(task.device(data, golden, dims), Judging(metric))
+    grouped = bool(grouped_targets(task, data, "test"))
+    return judged(task.device(data, golden, dims), Judging(metric, grouped))

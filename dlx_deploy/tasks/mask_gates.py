@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from dlx_deploy.runtime.statistics.resampled import Bounds, Drops
 from dlx_deploy.tasks.gates import CONSTANT
+from dlx_deploy.tasks.grouped import GROUP
 from dlx_deploy.tasks.resampled import ResampledComparison
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dlx_deploy.graph.samples import Arrays
 
 __all__ = ["MeanIouComparison"]
@@ -21,7 +25,8 @@ intersection is in the union as well."""
 
 @dataclass(frozen=True)
 class MeanIouComparison(ResampledComparison):
-    """The statistic is one array, int64[n, K, 3]: of each image and class the right, surplus and missing pixels."""
+    """The statistic is one array, int64[n, K, 3], of each image and class the right, surplus and missing pixels, and
+    the group of each image where they come in some."""
 
     name: str = "miou"
     title: str = "mIoU"
@@ -32,22 +37,20 @@ class MeanIouComparison(ResampledComparison):
         """Mean IoU."""
         from dlx_deploy.runtime.tasks.mask_counts import mean_iou
 
-        (counts,) = statistic.values()
+        counts = _counts_of(statistic)
         return float(mean_iou(counts.sum(axis=0, keepdims=True).astype("float64"))[0])
 
     def bounds(self, statistic: Arrays) -> Bounds:
         """Of mean IoU."""
         from dlx_deploy.runtime.tasks.mask_counts import mean_iou_bounds
 
-        (counts,) = statistic.values()
-        return mean_iou_bounds(counts)[1]
+        return mean_iou_bounds(_counts_of(statistic), statistic.get(GROUP))[1]
 
     def drops(self, teacher: Arrays, model: Arrays) -> Drops:
         """Of mean IoU."""
         from dlx_deploy.runtime.tasks.mask_counts import mean_iou_drops
 
-        (ours,), (theirs,) = teacher.values(), model.values()
-        return mean_iou_drops(ours, theirs)
+        return mean_iou_drops(_counts_of(teacher), _counts_of(model), model.get(GROUP))
 
     def facts(self, targets: Arrays) -> dict[str, float]:
         """Mean IoU of the best constant answer: its share of the pixels, over the classes that there are."""
@@ -61,3 +64,9 @@ class MeanIouComparison(ResampledComparison):
         counts[IGNORED] = 0
         classes = int(np.count_nonzero(counts))
         return {CONSTANT: float(counts.max() / counts.sum() / classes) if classes else 0.0}
+
+
+def _counts_of(statistic: Arrays) -> NDArray[np.int64]:
+    """The counts, by whatever name."""
+    counts: NDArray[np.int64] = next(array for name, array in statistic.items() if name != GROUP)
+    return counts

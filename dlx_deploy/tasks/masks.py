@@ -41,6 +41,7 @@ class Masks:
     losses: tuple[str, ...] = ("cross-entropy", _WITH_DICE)
     distillations: tuple[str, ...] = (HINTON,)
     small: bool = False
+    draws_groups: bool = True
     calibration: None = None
 
     def outputs(self, spec: InputSpec, classes: int) -> Outputs:

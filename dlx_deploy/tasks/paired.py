@@ -11,8 +11,10 @@ from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.runtime.statistics.drops import drop_upper_bound
 from dlx_deploy.runtime.statistics.groups import Group
+from dlx_deploy.runtime.statistics.resampled import Bounds
 from dlx_deploy.tasks.flips import CHANGED, judge_classes, judge_flipped
-from dlx_deploy.tasks.paired_gates import LARGEST, counts, judge_accuracy, judge_chance, judge_floor
+from dlx_deploy.tasks.grouped import GROUP, paired_evidence
+from dlx_deploy.tasks.paired_gates import LARGEST, counts, grouped_drops_of, judge_accuracy, judge_chance, judge_floor
 from dlx_deploy.tasks.paired_notes import shipped_notes, split_notes, teacher_notes
 from dlx_deploy.tasks.slices import asked_slices, judge_slices
 from dlx_deploy.tasks.verification import Accuracy, Drop, Evidence, Row
@@ -56,7 +58,7 @@ class Paired:
         found: Evidence = {"b": int((by_teacher & ~right).sum()), "c": int((right & ~by_teacher).sum())}
         if ANSWER in model:
             found[CHANGED] = int((teacher[ANSWER] != model[ANSWER]).sum())
-        return found
+        return found | paired_evidence(teacher, model)
 
     def by_class(self, teacher: Arrays, model: Arrays, labels: Sequence[str]) -> tuple[Group, ...]:
         """Of the samples of each label; nothing where the statistic does not say it."""
@@ -65,17 +67,32 @@ class Paired:
 
         return by_class(teacher, model, labels) if LABEL in model else ()
 
+    def class_bounds(self, teacher: Arrays, model: Arrays, count: int) -> tuple[Bounds, ...]:
+        """Of the drop of each of ``count`` classes, where samples come in groups."""
+        if GROUP not in model or ANSWER not in model:
+            return ()
+        from dlx_deploy.runtime.tasks.class_verdicts import bounds_by_group
+        from dlx_deploy.runtime.tasks.classes import LABEL
+
+        return bounds_by_group(teacher, model, model[LABEL], count)
+
+    def slice_bounds(self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]]) -> tuple[Bounds, ...]:
+        """Of the drop of each slice of ``by_slice``, where samples come in groups."""
+        if GROUP not in model:
+            return ()
+        from dlx_deploy.runtime.tasks.class_verdicts import bounds_by_group
+
+        each = (_numbered(values) for values in columns.values())
+        return tuple(bounds for number, names in each for bounds in bounds_by_group(teacher, model, number, len(names)))
+
     def by_slice(self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]]) -> tuple[Group, ...]:
         """Of the samples of each value of each column, by their names."""
-        import numpy as np
-
         from dlx_deploy.runtime.tasks.class_verdicts import by_group
 
         found: list[Group] = []
         for column, values in columns.items():
-            place = {name: i for i, name in enumerate(sorted(set(values)))}
-            number = np.array([place[value] for value in values], np.int64)
-            called = [f"{column}={name}" for name in place]
+            number, names = _numbered(values)
+            called = [f"{column}={name}" for name in names]
             found += by_group(_right(teacher), _right(model), number, called)
         return tuple(found)
 
@@ -102,7 +119,9 @@ class Paired:
         return results
 
     def drop(self, row: Row, accuracy: Accuracy, confidence: float) -> Drop:
-        """``(b - c) / n``, and Tango's bound."""
+        """``(b - c) / n``, and Tango's bound, or that of whole groups."""
+        if drops := grouped_drops_of(row, accuracy):
+            return Drop(drops.drop, drops.bounds.at(confidence)[1])
         b, c = counts(row)
         return Drop((b - c) / accuracy.n, drop_upper_bound(b, c, accuracy.n, confidence))
 
@@ -120,6 +139,15 @@ class Paired:
     def shipped_notes(self, budgets: Gate, accuracy: Accuracy) -> list[str]:
         """Whether the shipped model is at chance level, which a wide ``max_drop`` lets pass."""
         return shipped_notes(budgets, accuracy)
+
+
+def _numbered(values: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """int64[n], the place of each among the names that there are."""
+    import numpy as np
+
+    names = sorted(set(values))
+    place = {name: i for i, name in enumerate(names)}
+    return np.array([place[value] for value in values], np.int64), names
 
 
 def _right(statistic: Arrays) -> NDArray[np.bool_]:

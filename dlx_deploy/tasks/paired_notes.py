@@ -9,7 +9,7 @@ from dlx_deploy.runtime.statistics.drops import drop_upper_bound
 from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound, accuracy_upper_bound, fewest_samples
 from dlx_deploy.runtime.statistics.search import fewest
 from dlx_deploy.runtime.words import percent
-from dlx_deploy.tasks.paired_gates import LARGEST, right
+from dlx_deploy.tasks.paired_gates import LARGEST, right_at_least
 from dlx_deploy.tasks.verification import Accuracy
 
 __all__ = ["fewest_samples_for", "shipped_notes", "split_notes", "teacher_notes"]
@@ -65,7 +65,7 @@ def shipped_notes(budgets: Gate, accuracy: Accuracy) -> list[str]:
     n, largest = accuracy.n, accuracy.facts.get(LARGEST)
     if largest is None or budgets.allow_chance or budgets.min_accuracy:
         return []
-    if accuracy_lower_bound(right(accuracy, accuracy.shipped), n, budgets.confidence) > largest:
+    if right_at_least(accuracy, accuracy.shipped, budgets.confidence) > largest:
         return []
     share = percent(accuracy.row(accuracy.shipped).score)
     return [

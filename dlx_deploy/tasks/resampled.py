@@ -19,6 +19,7 @@ from dlx_deploy.runtime.statistics.resampled import (
 )
 from dlx_deploy.tasks.flips import refuse_counted
 from dlx_deploy.tasks.gates import CONSTANT, constant_gate, drop_gate, shipped_notes, split_notes, teacher_notes
+from dlx_deploy.tasks.grouped import counted_groups, drawn_in
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Evidence, Row
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ class ResampledComparison:
     def evidence(self, teacher: Arrays, model: Arrays) -> Evidence:
         """Bounds of the score and of its drop."""
         drops, own = self.drops(teacher, model).bounds, self.bounds(model)
-        return {_LOWERS: own.lowers, _UPPERS: own.uppers, _DROP_LOWERS: drops.lowers, _DROP_UPPERS: drops.uppers}
+        found = counted_groups(model)
+        found |= {_LOWERS: own.lowers, _UPPERS: own.uppers, _DROP_LOWERS: drops.lowers, _DROP_UPPERS: drops.uppers}
+        return found
 
     def judge(self, budgets: Gate, accuracy: Accuracy) -> list[GateResult]:
         """The drop always; a floor where a budget is set, and a constant answer where no floor says more."""
@@ -105,7 +108,7 @@ class ResampledComparison:
 
 def _judge_floor(budgets: Gate, accuracy: Accuracy) -> GateResult:
     row, floor, constant = accuracy.row(accuracy.shipped), budgets.min_accuracy, accuracy.facts[CONSTANT]
-    seen = judge_value(row.score, _own(row), accuracy.n, accuracy.title, floor, budgets.confidence)
+    seen = judge_value(row.score, _own(row), drawn_in(row, accuracy.n), accuracy.title, floor, budgets.confidence)
     text = f"{accuracy.shipped}: {seen.explain()}"
     if floor <= constant:
         text += f"; always giving one answer reaches {100 * constant:.2f} %, so this floor shows little"
@@ -129,7 +132,8 @@ def _lower(accuracy: Accuracy, model: str, budgets: Gate) -> float:
 
 def _drops(row: Row, accuracy: Accuracy) -> Drops:
     bounds = _bounds(row, _DROP_LOWERS, _DROP_UPPERS)
-    return Drops(accuracy.row(REFERENCE).score, row.score, accuracy.n, bounds)
+    drawn = drawn_in(row, accuracy.n)
+    return Drops(accuracy.row(REFERENCE).score, row.score, drawn.count, bounds, drawn.noun)
 
 
 def _own(row: Row) -> Bounds:

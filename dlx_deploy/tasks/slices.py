@@ -63,11 +63,13 @@ def judge_slices(budgets: Gate, accuracy: Accuracy) -> GateResult:
     slices = () if isinstance(accuracy.slices, msgspec.UnsetType) else accuracy.slices
     budget = {group.name: budgets.slices.get(group.name, budgets.max_slice_drop) for group in slices}
     judged = [group for group in slices if budget[group.name]]
+    given = () if isinstance(accuracy.slice_bounds, msgspec.UnsetType) else accuracy.slice_bounds
+    bounds = [of for group, of in zip(slices, given, strict=False) if budget[group.name]]
     if not judged:
         text = "answers are not counted by slice, so their drops are not known; set gate.max_slice_drop = 0"
         limit = budgets.max_slice_drop or max(budgets.slices.values())
         return result(value=None, bound=None, limit=limit, verdict="undecided", text=text)
-    seen = judge_groups(judged, [budget[group.name] for group in judged], "slices", budgets.confidence)
+    seen = judge_groups(judged, [budget[group.name] for group in judged], "slices", budgets.confidence, bounds)
     text, worst = f"{accuracy.shipped}: {seen.explain()}", seen.cause
     if seen.verdict != "pass":
         text += "; to improve: more samples of these slices, compress less, or raise their budgets (gate.slices)"

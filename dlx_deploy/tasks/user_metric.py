@@ -116,12 +116,13 @@ class UserComparison(ResampledComparison):
         import numpy as np
 
         from dlx_deploy.runtime.statistics.weighted import Units
+        from dlx_deploy.runtime.tasks.grouped import groups_of
 
         labels, _ = _parts(statistics[0])
         answers = [_parts(statistic)[1] for statistic in statistics]
         there, counts = np.unique(labels, return_counts=True)
         keys = [labels[i].tobytes() + b"".join(one[i].tobytes() for one in answers) for i in range(len(labels))]
-        units = Units.ordered(keys, np.arange(len(labels)), counts / max(len(labels), 1))
+        units = Units.ordered(keys, groups_of(statistics[-1]), counts / max(len(labels), 1))
         classes = answers[0].shape[1]
         wrong = np.roll(there, -1) if len(there) > 1 else (there + 1) % classes
         doubtless = max([1.0, *(float(np.abs(one).max(initial=0.0)) for one in answers)])

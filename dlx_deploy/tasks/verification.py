@@ -17,6 +17,7 @@ from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.runtime.statistics.groups import Group
+from dlx_deploy.runtime.statistics.resampled import Bounds
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Arrays
@@ -93,7 +94,8 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     ``metric``: what scores are, as metrics are called (``top1``), and ``title``: for people. ``judge``: how the graphs
     were run. ``facts``: what the task knows of the targets, by name. ``classes``: what each class of the shipped model
     has lost and gained, where answers are counted by class, and ``slices``: each slice that is asked for.
-    ``baseline``: the package that was released before.
+    ``class_bounds``, ``slice_bounds``: of their drops, where samples come in groups. ``baseline``: the package that was
+    released before.
     """
 
     metric: str
@@ -106,6 +108,8 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     control: Control | msgspec.UnsetType = msgspec.UNSET
     classes: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
     slices: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
+    class_bounds: tuple[Bounds, ...] | msgspec.UnsetType = msgspec.UNSET
+    slice_bounds: tuple[Bounds, ...] | msgspec.UnsetType = msgspec.UNSET
     baseline: Baseline | msgspec.UnsetType = msgspec.UNSET
     schema: int = SCHEMA
 
@@ -198,6 +202,10 @@ class ByClass(Protocol):
         """What each class, in the order of ``labels``, has lost and gained; nothing where it is not kept."""
         ...
 
+    def class_bounds(self, teacher: Arrays, model: Arrays, count: int) -> tuple[Bounds, ...]:
+        """Of the drop of each, where samples come in groups."""
+        ...
+
 
 @runtime_checkable
 class BySlice(Protocol):
@@ -205,4 +213,8 @@ class BySlice(Protocol):
 
     def by_slice(self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]]) -> tuple[Group, ...]:
         """What each slice, ``COLUMN=VALUE``, has lost and gained; ``columns``: what each sample has in each."""
+        ...
+
+    def slice_bounds(self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]]) -> tuple[Bounds, ...]:
+        """Of the drop of each, where samples come in groups."""
         ...

@@ -10,7 +10,7 @@ from dlx_deploy.config import Config, Data, Gate, load_config
 from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.runtime.statistics.drops import non_inferiority
 from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound
-from dlx_deploy.stages.data import notes, refuse_large_batches
+from dlx_deploy.stages.data import notes, refuse_data, refuse_large_batches
 
 from ..conftest import image_folder
 from .support.planning import planned, texts
@@ -69,10 +69,25 @@ def test_a_split_that_can_decide_nothing(kind: str, noun: str) -> None:
     assert [non_inferiority(0, 0, n, 0.02, 0.95).verdict for n in (132, 133)] == ["undecided", "pass"]
 
 
-def test_samples_of_few_groups_are_said_to_be_fewer_than_they_look() -> None:
+def test_a_split_of_few_groups_is_said_to_decide_nothing() -> None:
     (note,) = notes(Config(), {}, {**split(600), "test_groups": 40.0})
-    assert note.startswith("the 600 test samples are of 40 groups, and the gate's bounds take each for one of its own")
+    assert note.startswith("the 600 test samples are of 40 groups, and those of one err alike; the gate draws whole gr")
+    assert "takes about 150 groups if every answer is the teacher's, 110 more; add samples of other groups" in note
+    assert not notes(Config(), {}, {**split(600), "test_groups": 150.0})
     assert not notes(Config(), {}, {**split(600), "test_groups": 600.0})
+
+
+def test_a_task_that_draws_single_samples_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlx_deploy.tasks.grouped.draws_groups", lambda task: False)
+    (note,) = notes(Config(), {}, {**split(600), "test_groups": 300.0})
+    assert "the gate's bounds take each for one of its own, so a verdict is surer than it should be" in note
+
+
+def test_a_bound_that_groups_cannot_tell_is_refused_behind_the_data() -> None:
+    sure = Config(gate=Gate(confidence=0.9995))
+    with pytest.raises(ConfigError, match=r"gate.confidence is 0.9995; .* no bound above 0.999: set that or less"):
+        refuse_data(sure, {}, {**split(600), "test_groups": 300.0})
+    assert refuse_data(sure, {}, split(600)) == ()
 
 
 def test_a_split_that_may_decide_nothing() -> None:

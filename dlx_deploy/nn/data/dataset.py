@@ -1,9 +1,9 @@
 """The data set as stages keep it: the inputs and targets of four splits as plain arrays, and how to read them.
 
 A folder with ``dataset.json`` and, for each split, a file for each input and one for the targets: ``SPLIT.FILE.npy``,
-a row per sample. Which there are, of what types and shapes, the header says, of which each task has its own
-(``headers``). Calibration is drawn from train; train, validation and test are disjoint; each is shuffled, so that the
-first so many samples of a split stand for all of it.
+a row per sample; ``SPLIT.groups.npy`` where samples of a split that judges come in groups. Which there are, of what
+types and shapes, the header says, of which each task has its own (``headers``). Calibration is drawn from train; train,
+validation and test are disjoint; each is shuffled, so that the first so many samples of a split stand for all of it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ __all__ = [
     "Tokens",
     "header_type",
     "open_data",
+    "write_groups",
     "write_header",
     "write_labels",
 ]
@@ -90,6 +91,8 @@ class Column:
 
 LABELS = Column("labels", "int64")
 """The classes of samples that are each of one."""
+GROUPS = Column("groups", "int64")
+"""The groups of samples that are judged, where several are of one."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="task"):
@@ -149,6 +152,17 @@ class Dataset:
             DataError: as ``samples``.
         """
         return self._column(name, self.header.targets, mapped=bool(self.header.targets.dims))
+
+    def groups(self, name: str) -> Labels | None:
+        """int64[N], the number of the group of each sample of a split; ``None``: each is one of its own.
+
+        Raises:
+            DataError: as ``samples``.
+        """
+        if not (self.folder / f"{name}.{GROUPS.file}.npy").exists():
+            return None
+        groups: Labels = self._column(name, GROUPS, mapped=False)
+        return groups
 
     def split(self, name: str) -> tuple[Inputs, npt.NDArray[Any]]:
         """The one input of a split, and its targets.
@@ -220,6 +234,14 @@ def write_header(folder: Path, header: Header) -> None:
     content = {name: value for name, value in msgspec.to_builtins(header).items() if value is not None}
     text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     (folder / "dataset.json").write_text(text, encoding="utf-8")
+
+
+def write_groups(folder: Path, split: str, groups: Labels) -> None:
+    """Write the groups of a split's samples, numbered in the order in which they come; nothing where each is alone."""
+    _, first, place = np.unique(groups, return_index=True, return_inverse=True)
+    if len(first) < len(groups):
+        rank = np.argsort(np.argsort(first))
+        np.save(folder / f"{split}.{GROUPS.file}.npy", rank[place].astype(np.int64), allow_pickle=False)
 
 
 def write_labels(folder: Path, split: str, labels: Labels) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dlx_deploy.config import Data
-from dlx_deploy.nn.data.dataset import Header, write_header
+from dlx_deploy.nn.data.dataset import Header, Labels, write_groups, write_header
 from dlx_deploy.nn.data.drawing import Drawable, draw_calibration, draw_splits
 from dlx_deploy.nn.data.slices import SLICES, write_slices
 from dlx_deploy.nn.data.splits import Indices, Part
@@ -75,6 +75,10 @@ def prepare(source: DataSource, config: Data, out: Path, seed: int) -> dict[str,
         test = parts["test"]
         rows = getattr(source, "slices")[test.origin]  # noqa: B009  # not every source has them
         write_slices(out.with_name(SLICES), config.slices, [rows[i] for i in test.positions])
+    groups: Mapping[str, Labels] = getattr(source, "groups", {})
+    for name in ("validation", "test"):
+        if name in parts and parts[name].origin in groups:
+            write_groups(out, name, groups[parts[name].origin][parts[name].positions])
     counts = {name: len(part.positions) for name, part in parts.items()}
     write_header(out, source.header(out, counts))
     sizes = {f"{name}_{source.noun}": float(n) for name, n in counts.items()} | {"classes": float(len(source.classes))}

@@ -146,5 +146,6 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
         left = None
         if seen.passed_over:
             left = PassedOver.of(seen.passed_over, count_of(feeds), names_of(package.task, data, labelled))
-        view = VerifyView(package, seen.judgement, None if parity is None else parity.result(), left, regression)
+        same = None if parity is None else parity.result()
+        view = VerifyView(package, seen.judgement, same, left, regression, alone=seen.alone)
         return replace(view, proof=take_proof(predictor, view.failure, budgets == package.budgets))

@@ -16,6 +16,7 @@ from ..package.model_bytes import MAX_BYTES as MAX_MODEL_BYTES
 from ..package.model_bytes import check_model_bytes
 from ..predictor import Predictor
 from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
+from ..tasks.grouped import GROUP, of_known
 from ..tasks.task import Budgets, Judgement, Outputs, Task
 from ..untyped import Array
 from ..words import first_names, line, said
@@ -30,12 +31,14 @@ __all__ = ["PassedOver", "Verified", "teacher_outputs", "verify_package"]
 class Verified(NamedTuple):
     """The judgement, and the numbers of the samples that it does not rest on: those beside the build's test split.
 
-    ``statistic``: the package's, of the others.
+    ``statistic``: the package's, of the others. ``alone``: so many were taken each for one of its own, in a
+    package that is judged by groups and does not say of which they are.
     """
 
     judgement: Judgement
     passed_over: Tuple[int, ...]
     statistic: Arrays
+    alone: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def verify_package(
         rows = np.flatnonzero(known)
         feeds, targets, digests = rows_of(feeds, rows), rows_of(targets, rows), digests[rows]
         count, known = len(rows), known[rows]
+    targets = {**targets, **of_known(columns, known)}
     if teacher is not None:
         by_teacher = outputs.statistic(teacher, targets)
     elif known.all():
@@ -114,7 +118,8 @@ def verify_package(
     changed = int(outputs.changed(columns, rows_of(targets, known)).sum())
     statistic = joined(parts)
     judgement = outputs.judge(by_teacher, statistic, budgets or package.budgets, changed)
-    return Verified(judgement, tuple(unknown), statistic)
+    alone = int((~known).sum()) if GROUP in statistic else 0
+    return Verified(judgement, tuple(unknown), statistic, alone)
 
 
 def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0) -> Dict[str, Array]:

@@ -25,6 +25,7 @@ class VerifyView:
     """The task's judgement on a package against its teacher, and the samples that it does not rest on.
 
     ``regression``: the judgement against a package that was released before. ``proof``: of this machine's budgets.
+    ``alone``: samples whose group is not known.
     """
 
     package: Package
@@ -33,6 +34,7 @@ class VerifyView:
     passed_over: Optional[PassedOver] = None
     regression: Optional[Regression] = None
     proof: Optional[Proof] = None
+    alone: int = 0
 
     @property
     def failure(self) -> Optional[RuntimeFault]:
@@ -45,6 +47,7 @@ class VerifyView:
     def data(self) -> JsonTable:
         """The judgement's own values, how many samples were not judged, and how answers compare with the builder's."""
         left = {"passed_over": self.passed_over.count if self.passed_over else 0}
+        left.update({"of_no_known_group": self.alone} if self.alone else {})
         base = {"baseline": self.regression.to_dict()} if self.regression else {}
         if self.proof:
             base["proof"] = self.proof.to_dict()
@@ -55,6 +58,11 @@ class VerifyView:
         """The judgement's own lines, what was not judged, and that comparison."""
         noun = self.package.task.inputs.noun
         left = [self.passed_over.describe(noun)] if self.passed_over else []
+        if self.alone:
+            left.append(
+                f"{self.alone} {noun} are not in the package's reference table, and of which groups they are is "
+                "not known: each was taken for one of its own, surer than it should be if they are of few"
+            )
         left += self.regression.lines(noun) if self.regression else []
         shown = [self.parity.describe()] if self.parity else []
         return lines_of([*self.result.lines(noun), *left, *shown, *(self.proof.lines() if self.proof else ())])

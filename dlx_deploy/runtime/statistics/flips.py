@@ -7,6 +7,7 @@ budget by the exact bounds of Clopper and Pearson (``floors``).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Optional
 
@@ -14,6 +15,7 @@ from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..words import percent
 from .drops import Decision
 from .floors import accuracy_lower_bound, accuracy_upper_bound, fewest_samples
+from .resampled import Bounds
 from .search import fewest
 
 __all__ = ["FlipVerdict", "Flips", "judge_flips", "refuse_counted"]
@@ -76,8 +78,8 @@ class FlipVerdict:
         return kinds[self.verdict](self.explain()) if self.verdict in kinds else None
 
 
-def judge_flips(flips: Flips, max_flips: float, confidence: float) -> FlipVerdict:
-    """The verdict on ``flips``.
+def judge_flips(flips: Flips, max_flips: float, confidence: float, bounds: Optional[Bounds] = None) -> FlipVerdict:
+    """The verdict on ``flips``; ``bounds``: of the share that changed, where samples come in groups.
 
     Raises:
         InputError: a budget outside 0..1, ends excluded, no samples, or a confidence outside 0.5..1.
@@ -85,9 +87,16 @@ def judge_flips(flips: Flips, max_flips: float, confidence: float) -> FlipVerdic
     if not 0 < max_flips < 1:
         raise InputError(f"the budget of changed answers is {max_flips}; must be over 0 and under 1 (0.05 is 5 %)")
     n, changed = flips.samples, flips.changed
-    lower, upper = accuracy_lower_bound(changed, n, confidence), accuracy_upper_bound(changed, n, confidence)
+    if bounds:
+        lower, upper = bounds.at(confidence)
+    else:
+        lower, upper = accuracy_lower_bound(changed, n, confidence), accuracy_upper_bound(changed, n, confidence)
     verdict: Decision = "pass" if upper <= max_flips else "fail" if lower > max_flips else "undecided"
-    needed = _samples_needed(flips, max_flips, confidence) if verdict == "undecided" else None
+    needed = None
+    if verdict == "undecided" and not bounds:
+        needed = _samples_needed(flips, max_flips, confidence)
+    elif verdict == "undecided" and flips.share < max_flips:  # a bound comes closer with the root of the samples
+        needed = math.ceil(n * ((upper - flips.share) / (max_flips - flips.share)) ** 2)
     return FlipVerdict(verdict, flips, lower, upper, max_flips, confidence, needed)
 
 

@@ -7,10 +7,13 @@ these are tested by Holm's procedure (1979, Scandinavian Journal of Statistics 6
 group is called over its budget wrongly at most ``1 - confidence``, however many there are.
 
 Groups are small, and where no sample was gained the exact bound of those lost (Clopper and Pearson) is the wider one.
+Where samples come in clusters (``clustered``), bounds are given that were resampled; these end at ``LEVELS``, so a
+lower bound that would have to be surer shows nothing.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Dict, List, Optional, Sequence, Set, Tuple
@@ -19,6 +22,7 @@ from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..words import line, points
 from .drops import Decision, drop_lower_bound, drop_upper_bound, non_inferiority
 from .floors import accuracy_upper_bound, fewest_samples
+from .resampled import LEVELS, Bounds
 
 __all__ = ["Group", "GroupVerdict", "GroupsVerdict", "by_drop", "describe_worst", "judge_groups", "table_of"]
 
@@ -115,8 +119,11 @@ class GroupsVerdict:
         return {**asdict(self), "groups": listed, "left_out": len(self.groups) - len(listed)}
 
 
-def judge_groups(groups: Sequence[Group], limits: Sequence[float], noun: str, confidence: float) -> GroupsVerdict:
+def judge_groups(
+    groups: Sequence[Group], limits: Sequence[float], noun: str, confidence: float, bounds: Sequence[Bounds] = ()
+) -> GroupsVerdict:
     """The verdict on ``groups``, each with its own of ``limits``, the largest drop (a fraction) that it may have.
+    ``bounds``: of each one's drop, where its samples come in clusters.
 
     Raises:
         InputError: no groups, a limit outside 0..1, or a confidence outside 0.5..1.
@@ -126,14 +133,15 @@ def judge_groups(groups: Sequence[Group], limits: Sequence[float], noun: str, co
     for limit in limits:
         if not 0 < limit < 1:
             raise InputError(f"the budget of {noun} is {limit}; must be over 0 and under 1 (0.05 is five points)")
-    over = _over(groups, limits, confidence)
+    resampled = bounds or (None,) * len(groups)
+    over = _over(groups, limits, resampled, confidence)
     level = 1 - (1 - confidence) / max(len(groups) - len(over) + 1, 1)
     judged = []
     for i, (group, limit) in enumerate(zip(groups, limits)):
-        upper = _upper(group.lost, group.gained, group.samples, confidence)
+        upper = _upper(group, resampled[i], confidence)
         verdict: Decision = "fail" if i in over else "pass" if upper <= limit else "undecided"
-        needed = _needed(group, limit, confidence) if verdict == "undecided" else None
-        lower = over.get(i) if i in over else _lower(group.lost, group.gained, group.samples, level)
+        needed = _needed(group, limit, upper, resampled[i], confidence) if verdict == "undecided" else None
+        lower = over.get(i) if i in over else _lower(group, resampled[i], level)
         judged.append(GroupVerdict(group, verdict, lower or 0.0, upper, limit, needed))
     judged.sort(key=lambda one: (one.max_drop - one.group.drop, one.max_drop - one.upper, one.group.name))
     seen: Set[Decision] = {one.verdict for one in judged}
@@ -158,7 +166,9 @@ def by_drop(groups: Sequence[Group]) -> List[Group]:
     return sorted(groups, key=lambda group: (-group.drop, -group.lost, group.name))
 
 
-def _over(groups: Sequence[Group], limits: Sequence[float], confidence: float) -> Dict[int, float]:
+def _over(
+    groups: Sequence[Group], limits: Sequence[float], bounds: Sequence[Optional[Bounds]], confidence: float
+) -> Dict[int, float]:
     """The groups that are over their limits by Holm's procedure: number → the lower bound that showed it.
 
     Step by step, each at the level of those that are left: whose p-value is small enough is whose bound is above.
@@ -170,7 +180,7 @@ def _over(groups: Sequence[Group], limits: Sequence[float], confidence: float) -
         for i, group in enumerate(groups):
             # A drop that is seen to keep to the limit is never shown to be over it.
             if i not in over and group.drop > limits[i]:
-                lower = _lower(group.lost, group.gained, group.samples, level)
+                lower = _lower(group, bounds[i], level)
                 if lower > limits[i]:
                     found[i] = lower
         if not found:
@@ -179,27 +189,39 @@ def _over(groups: Sequence[Group], limits: Sequence[float], confidence: float) -
     return over
 
 
-@lru_cache(maxsize=4096)
-def _upper(lost: int, gained: int, samples: int, confidence: float) -> float:
-    if not samples:
+def _upper(group: Group, bounds: Optional[Bounds], confidence: float) -> float:
+    if not group.samples:
         return 1.0
+    return bounds.at(confidence)[1] if bounds else _exact_upper(group.lost, group.gained, group.samples, confidence)
+
+
+def _lower(group: Group, bounds: Optional[Bounds], confidence: float) -> float:
+    if not group.samples or (bounds and confidence > LEVELS[-1]):
+        return -1.0
+    return bounds.at(confidence)[0] if bounds else _exact_lower(group.lost, group.gained, group.samples, confidence)
+
+
+@lru_cache(maxsize=4096)
+def _exact_upper(lost: int, gained: int, samples: int, confidence: float) -> float:
     bound = drop_upper_bound(lost, gained, samples, confidence)
     return bound if gained else max(bound, accuracy_upper_bound(lost, samples, confidence))
 
 
 @lru_cache(maxsize=4096)
-def _lower(lost: int, gained: int, samples: int, confidence: float) -> float:
-    return drop_lower_bound(lost, gained, samples, confidence) if samples else -1.0
+def _exact_lower(lost: int, gained: int, samples: int, confidence: float) -> float:
+    return drop_lower_bound(lost, gained, samples, confidence)
 
 
-def _needed(group: Group, limit: float, confidence: float) -> Optional[int]:
+def _needed(group: Group, limit: float, upper: float, bounds: Optional[Bounds], confidence: float) -> Optional[int]:
     """The samples of this group with which it is likely to pass, more than there are."""
     least = max(fewest_samples(1 - limit, confidence), group.samples + 1)
+    if bounds and group.drop < limit:  # a bound comes closer with the root of the samples
+        return max(math.ceil(group.samples * ((upper - group.drop) / (limit - group.drop)) ** 2), least)
     if not group.lost and not group.gained:
         return least
-    seen = non_inferiority(group.lost, group.gained, group.samples, limit, confidence)
     if group.drop >= limit:
         return None
+    seen = non_inferiority(group.lost, group.gained, group.samples, limit, confidence)
     return max(seen.images_needed or 0, least)
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Optional, Tuple
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
-from ..words import percent, points
+from ..words import SAMPLES, percent, points
 from .drops import Decision
 
 __all__ = [
     "LEVELS",
     "Bounds",
+    "Drawn",
     "DropVerdict",
     "Drops",
     "FloorVerdict",
@@ -26,6 +27,14 @@ __all__ = [
 
 LEVELS = tuple(round(0.5 + 0.01 * i, 3) for i in range(45)) + tuple(round(0.95 + 0.001 * i, 3) for i in range(50))
 """Confidences, ascending, at which bounds are kept; one in between gets the bound of the next."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How many units are drawn, and what they are."""
+
+    count: int
+    noun: str = SAMPLES
 
 
 @dataclass(frozen=True)
@@ -51,12 +60,14 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Drops:
-    """A metric of two models, fractions, on the same ``units``, and how far the drop may be another."""
+    """A metric of two models, fractions, on the same ``units``, and how far the drop may be another. ``noun``: what
+    the units are."""
 
     teacher: float
     package: float
     units: int
     bounds: Bounds
+    noun: str = SAMPLES
 
     @property
     def drop(self) -> float:
@@ -69,6 +80,7 @@ class DropVerdict:
     """Whether a metric's drop stays within ``max_drop``: pass if its upper bound does, fail if its lower does not.
 
     ``teacher``, ``package``, ``drop``, ``lower``, ``upper`` and ``max_drop`` are fractions; bounds are one-sided.
+    ``noun``: what the units are.
     """
 
     verdict: Decision
@@ -82,10 +94,11 @@ class DropVerdict:
     max_drop: float
     confidence: float
     units_needed: Optional[int] = None
+    noun: str = SAMPLES
 
     def explain(self) -> str:
         """The verdict as a sentence, with what would decide it where it is undecided."""
-        seen, level = f"{self.metric} drop {points(self.drop)} on {self.units} samples", f"at {self.confidence:.4g}"
+        seen, level = f"{self.metric} drop {points(self.drop)} on {self.units} {self.noun}", f"at {self.confidence:.4g}"
         budget = f"budget {points(self.max_drop)}"
         if self.verdict == "pass":
             return f"{seen}, at most {points(self.upper)} {level} confidence; {budget}: met"
@@ -93,10 +106,10 @@ class DropVerdict:
             return f"{seen}, at least {points(self.lower)} {level} confidence; {budget}: missed"
         between = f"between {points(self.lower)} and {points(self.upper)} (each {level} confidence)"
         if self.units_needed is not None:
-            return f"{seen}, {between}; {budget}: undecided; about {self.units_needed} samples would decide"
+            return f"{seen}, {between}; {budget}: undecided; about {self.units_needed} {self.noun} would decide"
         return (
             f"{seen}, {between}; {budget}: undecided; the observed drop leaves no room under the budget, so more "
-            "samples would rather show a miss than a pass: improve the model or raise the budget"
+            f"{self.noun} would rather show a miss than a pass: improve the model or raise the budget"
         )
 
     def failure(self) -> Optional[RuntimeFault]:
@@ -107,7 +120,8 @@ class DropVerdict:
 
 @dataclass(frozen=True)
 class FloorVerdict:
-    """Whether a metric is at least ``floor``: pass if its lower bound is, fail if its upper is not. All fractions."""
+    """Whether a metric is at least ``floor``: pass if its lower bound is, fail if its upper is not. All fractions.
+    ``noun``: what the units are."""
 
     verdict: Decision
     metric: str
@@ -117,17 +131,18 @@ class FloorVerdict:
     units: int
     floor: float
     confidence: float
+    noun: str = SAMPLES
 
     def explain(self) -> str:
         """The verdict as a sentence."""
-        seen, level = f"{self.metric} is {percent(self.value)} on {self.units} samples", f"at {self.confidence:.4g}"
+        seen, level = f"{self.metric} is {percent(self.value)} on {self.units} {self.noun}", f"at {self.confidence:.4g}"
         floor = f"floor {percent(self.floor)}"
         if self.verdict == "pass":
             return f"{seen}, at least {percent(self.lower)} {level} confidence; {floor}: met"
         if self.verdict == "fail":
             return f"{seen}, at most {percent(self.upper)} {level} confidence; {floor}: missed"
         between = f"between {percent(self.lower)} and {percent(self.upper)} (each {level} confidence)"
-        return f"{seen}, {between}; {floor}: undecided; more samples would decide"
+        return f"{seen}, {between}; {floor}: undecided; more {self.noun} would decide"
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that this verdict amounts to, or ``None`` if it is a pass."""
@@ -164,10 +179,11 @@ def judge_drops(drops: Drops, name: str, max_drop: float, confidence: float) -> 
         max_drop=max_drop,
         confidence=confidence,
         units_needed=needed,
+        noun=drops.noun,
     )
 
 
-def judge_value(value: float, bounds: Bounds, units: int, name: str, floor: float, confidence: float) -> FloorVerdict:
+def judge_value(value: float, bounds: Bounds, drawn: Drawn, name: str, floor: float, confidence: float) -> FloorVerdict:
     """The verdict on the ``value`` of a metric called ``name``, with its ``bounds``.
 
     Raises:
@@ -181,7 +197,7 @@ def judge_value(value: float, bounds: Bounds, units: int, name: str, floor: floa
         verdict = "pass"
     elif upper < floor:
         verdict = "fail"
-    return FloorVerdict(verdict, name, value, lower, upper, units, floor, confidence)
+    return FloorVerdict(verdict, name, value, lower, upper, drawn.count, floor, confidence, drawn.noun)
 
 
 def units_that_agree(max_drop: float, confidence: float, share: float) -> Optional[int]:

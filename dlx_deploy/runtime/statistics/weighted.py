@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, List, Sequence, Tuple
 import numpy as np
 
 from ..errors import InputError
+from ..words import GROUPS, SAMPLES
 from .bootstrap import BLOCK, RESAMPLES, SEED, bounds_of
 from .resampled import Bounds, Drops
 
@@ -121,7 +122,8 @@ def weighted_drops(pair: Tuple[Score, Score], units: Units, resamples: int = RES
     """
     values = [weighted_value(score, units) for score in pair]
     low, high = (np.subtract(*_resampled(pair, units, right, resamples)) for right in ((False, True), (True, False)))
-    return Drops(values[0], values[1], units.count, bounds_of(_defined(low), _defined(high)))
+    noun = GROUPS if units.count < len(units.of) else SAMPLES
+    return Drops(values[0], values[1], units.count, bounds_of(_defined(low), _defined(high)), noun)
 
 
 def _resampled(scores: Sequence[Score], units: Units, right: Sequence[bool], count: int) -> List[Values]:

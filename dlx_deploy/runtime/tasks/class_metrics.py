@@ -15,7 +15,8 @@ from ..statistics.weighted import Units, weighted_bounds, weighted_drops, weight
 from .arrays import Arrays, Tensor
 from .class_scores import auroc, balanced_accuracy, log_odds, macro_f1
 from .classes import ANSWER, LABEL, LOGITS, TEACHER, Classes
-from .judging import OWN, Judging, MetricVerification
+from .grouped import drawn_of, group_columns, groups_of
+from .judging import Judging, MetricVerification
 from .metric_names import TITLES
 from .task import Budgets
 
@@ -81,7 +82,7 @@ class ClassMetric:
             raise InputError("there are no samples to compare; at least one is needed")
         answers = [statistic[LOGITS if self.by_scores else ANSWER] for statistic in statistics]
         keys = [b"".join(part[i].tobytes() for part in (labels, *answers)) for i in range(len(labels))]
-        units = Units.ordered(keys, np.arange(len(labels)), counts / len(labels))
+        units = Units.ordered(keys, groups_of(statistics[-1]), counts / len(labels))
         every = np.concatenate([labels, there, there])
         wrong = np.roll(there, -1) if len(there) > 1 else there + 1
         if not self.by_scores:
@@ -107,8 +108,6 @@ METRICS: Dict[str, ClassMetric] = {
 class MetricClasses(Classes):
     """As ``Classes``, judged by one of ``METRICS``; ``columns``: with the teacher's logits where it reads scores."""
 
-    judging: Judging = OWN
-
     @classmethod
     def of(cls, labels: Tuple[str, ...], judging: Judging) -> MetricClasses:
         """Of these ``labels``.
@@ -121,7 +120,7 @@ class MetricClasses(Classes):
             raise InputError(f"metric is {judging.metric!r}; must be one of {known}, or left out: top-1")
         own = (Tensor(LABEL, "int64", ()), Tensor(TEACHER, "int64", ()))
         logits = (Tensor(LOGITS, "float32", (len(labels),)),) if METRICS[judging.metric].by_scores else ()
-        return cls(labels, (*own, *logits), judging=judging)
+        return cls(labels, (*own, *logits, *group_columns(judging.grouped)), judging=judging)
 
     @property
     def metric(self) -> ClassMetric:
@@ -167,7 +166,7 @@ class MetricClasses(Classes):
         floor = None
         if budgets.min_accuracy:
             value, bounds = metric.bounds(package)
-            floor = judge_value(value, bounds, verdict.units, metric.title, budgets.min_accuracy, confidence)
+            floor = judge_value(value, bounds, drawn_of(package), metric.title, budgets.min_accuracy, confidence)
         return MetricVerification(metric.title, verdict, changed, floor)
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..errors import RuntimeFault, first_fault
+from ..statistics.clustered import grouped_drops, grouped_share
 from ..statistics.drops import Verdict, non_inferiority
 from ..statistics.flips import Flips, FlipVerdict, judge_flips
 from ..statistics.floors import Floor, accuracy_floor
 from ..statistics.groups import Group, GroupsVerdict, describe_worst, judge_groups, table_of
+from ..statistics.resampled import LEVELS, Bounds, DropVerdict, FloorVerdict, judge_drops, judge_value
 from ..words import percent
 from .arrays import Arrays
 from .classes import ANSWER, LABEL, RIGHT
+from .grouped import GROUP, drawn_of
 from .task import Budgets
 
-__all__ = ["Verification", "by_class", "by_group", "judge_classes"]
+__all__ = ["Verification", "bounds_by_group", "by_class", "by_group", "judge_classes"]
+
+NAME = "accuracy"
+"""What drops is called so."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Verification:
     what each class lost and gained, and ``class_budget`` the verdict on that.
     """
 
-    verdict: Verdict
+    verdict: Union[Verdict, DropVerdict]
     teacher_accuracy: float
     accuracy: float
     b: int
@@ -38,7 +44,7 @@ class Verification:
     relabelled: int
     flips: Flips
     classes: Tuple[Group, ...]
-    floor: Optional[Floor] = None
+    floor: Optional[Union[Floor, FloorVerdict]] = None
     flip_budget: Optional[FlipVerdict] = None
     class_budget: Optional[GroupsVerdict] = None
     reference: str = "teacher"
@@ -59,7 +65,7 @@ class Verification:
         """The result for people."""
         lines = [
             f"{self.reference} {percent(self.teacher_accuracy)}, package {percent(self.accuracy)} of "
-            f"{self.verdict.images} {noun} ({self.b} only the {self.reference} has right, {self.c} only the package)",
+            f"{self.flips.samples} {noun} ({self.b} only the {self.reference} has right, {self.c} only the package)",
             self.verdict.explain(),
         ]
         if self.floor:
@@ -80,14 +86,20 @@ def judge_classes(
     Raises:
         InputError: a budget out of range.
     """
-    by_teacher, right = teacher[RIGHT], package[RIGHT]
+    by_teacher, right, flipped = teacher[RIGHT], package[RIGHT], teacher[ANSWER] != package[ANSWER]
     b, c, n = int((by_teacher & ~right).sum()), int((right & ~by_teacher).sum()), len(right)
-    floor = accuracy_floor(int(right.sum()), n, budgets.min_accuracy, budgets.confidence)
-    flips = Flips(b, c, int((teacher[ANSWER] != package[ANSWER]).sum()), n)
-    classes, most = by_class(teacher, package, labels), budgets.max_class_drop
-    held = judge_groups(classes, [most] * len(classes), "classes", budgets.confidence) if most else None
+    flips, classes = Flips(b, c, int(flipped.sum()), n), by_class(teacher, package, labels)
+    most, clustered, level = budgets.max_class_drop, GROUP in package, budgets.confidence
+    drop: Union[Verdict, DropVerdict]
+    if clustered:
+        drop = judge_drops(grouped_drops(by_teacher, right, package[GROUP]), NAME, budgets.max_drop, level)
+    else:
+        drop = non_inferiority(b, c, n, budgets.max_drop, level)
+    of_classes = bounds_by_group(teacher, package, package[LABEL], len(labels)) if clustered and most else ()
+    held = judge_groups(classes, [most] * len(classes), "classes", level, of_classes) if most else None
+    of_flips = grouped_share(flipped, package[GROUP])[1] if clustered and budgets.max_flips else None
     return Verification(
-        verdict=non_inferiority(b, c, n, budgets.max_drop, budgets.confidence),
+        verdict=drop,
         teacher_accuracy=float(by_teacher.mean()),
         accuracy=float(right.mean()),
         b=b,
@@ -96,9 +108,17 @@ def judge_classes(
         flips=flips,
         classes=classes,
         class_budget=held,
-        floor=floor if budgets.min_accuracy else None,
-        flip_budget=judge_flips(flips, budgets.max_flips, budgets.confidence) if budgets.max_flips else None,
+        floor=_floor(package, budgets) if budgets.min_accuracy else None,
+        flip_budget=judge_flips(flips, budgets.max_flips, level, of_flips) if budgets.max_flips else None,
     )
+
+
+def _floor(package: Arrays, budgets: Budgets) -> Union[Floor, FloorVerdict]:
+    right = package[RIGHT]
+    if GROUP not in package:
+        return accuracy_floor(int(right.sum()), len(right), budgets.min_accuracy, budgets.confidence)
+    value, bounds = grouped_share(right, package[GROUP])
+    return judge_value(value, bounds, drawn_of(package), NAME, budgets.min_accuracy, budgets.confidence)
 
 
 def by_class(teacher: Arrays, package: Arrays, labels: Sequence[str]) -> Tuple[Group, ...]:
@@ -112,3 +132,15 @@ def by_group(teacher: np.ndarray, package: np.ndarray, group: np.ndarray, names:
     kinds = (group >= 0, teacher, package, teacher & ~package, package & ~teacher)
     counts = [np.bincount(group[kind], minlength=len(names)).tolist() for kind in kinds]
     return tuple(Group(name, *(of[k] for of in counts)) for k, name in enumerate(names))
+
+
+def bounds_by_group(teacher: Arrays, package: Arrays, group: np.ndarray, count: int) -> Tuple[Bounds, ...]:
+    """Bounds of the drop of each of ``count`` kinds of samples, whose number is ``group``, int[n], by the groups that
+    samples come in; of one without samples they say nothing."""
+    found = []
+    for k in range(count):
+        of = group == k
+        nothing = Bounds((-1.0,) * len(LEVELS), (1.0,) * len(LEVELS))
+        some = grouped_drops(teacher[RIGHT][of], package[RIGHT][of], package[GROUP][of]).bounds if of.any() else nothing
+        found.append(some)
+    return tuple(found)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError
 from .arrays import Agreement, Arrays, Tensor, Tolerance, within
+from .grouped import group_columns, group_of
+from .judging import OWN, Judging
 from .predictions import Predictions, check_finite
 from .task import Budgets, PredictionRow, PredictOptions
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     from ..package.fields import Fields
     from .class_verdicts import Verification
-    from .judging import Judging
 
 __all__ = ["ANSWER", "LABEL", "LOGITS", "RIGHT", "TEACHER", "Classes", "read_labels"]
 
@@ -36,6 +37,7 @@ class Classes:
     labels: Tuple[str, ...]
     columns: Tuple[Tensor, ...] = (Tensor(LABEL, "int64", ()), Tensor(TEACHER, "int64", ()))
     agreement: str = "every top-1 the same"
+    judging: Judging = OWN
 
     @property
     def tensors(self) -> Tuple[Tensor, ...]:
@@ -43,7 +45,7 @@ class Classes:
         return (Tensor(LOGITS, "float32", (len(self.labels),)),)
 
     def judged_by(self, judging: Judging) -> Classes:
-        """These, judged by another metric.
+        """These, judged by another metric, or by whole groups of samples.
 
         Raises:
             InputError: there is no such metric.
@@ -52,6 +54,9 @@ class Classes:
         from .metric_names import is_user_metric_name
         from .user_metric import UserClasses
 
+        if not judging.metric:
+            own = Classes(self.labels).columns
+            return replace(self, columns=(*own, *group_columns(judging.grouped)), judging=judging)
         if is_user_metric_name(judging.metric):
             return UserClasses.of(self.labels, judging)
         return MetricClasses.of(self.labels, judging)
@@ -142,7 +147,8 @@ class Classes:
 
     def record(self, outputs: Arrays, targets: Arrays) -> Arrays:
         """The right class and the teacher's first, int64[n] each."""
-        return {LABEL: np.asarray(targets[LABEL], np.int64), TEACHER: outputs[LOGITS].argmax(axis=1).astype(np.int64)}
+        own = {LABEL: np.asarray(targets[LABEL], np.int64), TEACHER: outputs[LOGITS].argmax(axis=1).astype(np.int64)}
+        return {**own, **group_of(targets)}
 
     def changed(self, columns: Arrays, targets: Arrays) -> NDArray[np.bool_]:
         """Which labels are others than when the package was built."""
@@ -151,7 +157,7 @@ class Classes:
 
     def recall(self, columns: Arrays, targets: Arrays) -> Arrays:
         """Where the teacher is right, bool[n], also of labels that have changed."""
-        return _statistic(columns[TEACHER], targets[LABEL])
+        return _statistic(columns[TEACHER], targets)
 
     def statistic(self, outputs: Arrays, targets: Arrays) -> Arrays:
         """Where a model is right, bool[n].
@@ -160,10 +166,10 @@ class Classes:
             PackageError: a logit is NaN or infinite.
         """
         check_finite(outputs[LOGITS])
-        return _statistic(outputs[LOGITS].argmax(axis=1), targets[LABEL])
+        return _statistic(outputs[LOGITS].argmax(axis=1), targets)
 
     def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> Verification:
-        """Non-inferiority by Tango's score, and the accuracy floor if there is one.
+        """Non-inferiority by Tango's score, or by whole groups where samples come in some; the floor if there is one.
 
         Raises:
             InputError: a budget out of range.
@@ -173,8 +179,10 @@ class Classes:
         return judge_classes(teacher, package, self.labels, budgets, changed)
 
 
-def _statistic(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> Arrays:
-    return {RIGHT: answers == labels, ANSWER: answers.astype(np.int32), LABEL: labels.astype(np.int32)}
+def _statistic(answers: NDArray[np.int64], targets: Arrays) -> Arrays:
+    labels = targets[LABEL]
+    own = {RIGHT: answers == labels, ANSWER: answers.astype(np.int32), LABEL: labels.astype(np.int32)}
+    return {**own, **group_of(targets)}
 
 
 def read_labels(field: Fields) -> Tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Dict, List, Optional
 
 from ..errors import InputError, RuntimeFault, first_fault
-from ..words import percent
+from ..words import GROUPS, SAMPLES, percent
 from .metric_names import TITLES
 from .task import Task
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["OWN", "Judging", "MetricVerification", "judged", "judging_fields", "judging_of", "read_judging"]
 
-METRIC = "budgets.metric"
+METRIC, UNITS = "budgets.metric", "budgets.units"
 
 
 @dataclass(frozen=True)
 class Judging:
-    """``metric``: its name; "": the task's own."""
+    """``metric``: its name; "": the task's own. ``grouped``: whole groups of samples are drawn, not single ones."""
 
     metric: str = ""
+    grouped: bool = False
 
     @property
     def title(self) -> str:
@@ -60,7 +61,7 @@ class MetricVerification:
         seen = self.verdict
         lines = [
             f"{self.title}: {self.reference} {percent(seen.teacher)}, package {percent(seen.package)} on {seen.units} "
-            f"{noun}",
+            f"{noun if seen.noun == SAMPLES else f'{seen.noun} of {noun}'}",
             seen.explain(),
         ]
         lines += [self.floor.explain()] if self.floor else []
@@ -77,8 +78,10 @@ def judged(task: Task, judging: Judging) -> Task:
     if judging == OWN:
         return task
     judge_by = getattr(task.outputs, "judged_by", None)
-    if judge_by is None:
+    if judge_by is None and judging.metric:
         raise InputError(f"metric is {judging.metric!r}; {task.name} has its own alone")
+    if judge_by is None:
+        raise InputError(f"its samples come in groups, and {task.name} draws single ones")
     return replace(task, outputs=judge_by(judging))
 
 
@@ -89,8 +92,9 @@ def judging_of(task: Task) -> Judging:
 
 
 def judging_fields(judging: Judging) -> Dict[str, object]:
-    """What ``package.json`` says of it among the budgets; nothing of the task's own metric."""
-    return {"metric": judging.metric} if judging.metric else {}
+    """What ``package.json`` says of it among the budgets; nothing of the task's own metric, nor of single samples."""
+    units = {"units": GROUPS} if judging.grouped else {}
+    return {**({"metric": judging.metric} if judging.metric else {}), **units}
 
 
 def read_judging(field: Fields, task: Task) -> Task:
@@ -99,10 +103,11 @@ def read_judging(field: Fields, task: Task) -> Task:
     Raises:
         PackageError: its answers cannot be judged so.
     """
-    if not field.has(METRIC):
-        return task
-    metric = field.get(METRIC, str)
+    metric = field.get(METRIC, str) if field.has(METRIC) else ""
+    units = field.get(UNITS, str) if field.has(UNITS) else SAMPLES
+    if units not in (GROUPS, SAMPLES):
+        raise field.wrong(UNITS, units, f"must be {GROUPS!r}, or left out")
     try:
-        return judged(task, Judging(metric))
+        return judged(task, Judging(metric, units == GROUPS))
     except InputError as e:
         raise field.wrong(METRIC, metric, str(e)) from e

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 import numpy as np
 
 from ..statistics.bootstrap import resample_drops, resample_value
+from ..statistics.clustered import by_groups
 from ..statistics.resampled import Bounds, Drops
+from ..words import GROUPS
 from .mask_files import IGNORED
 
 if TYPE_CHECKING:
@@ -39,14 +41,22 @@ def mean_iou(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return mean
 
 
-def mean_iou_drops(teacher: NDArray[np.int64], package: NDArray[np.int64]) -> Drops:
-    """How much mean IoU is lost, resampled over images: counts int64[n, K, 3] of the same images."""
-    return resample_drops((teacher, package), _worst(teacher), mean_iou)
+def mean_iou_drops(
+    teacher: NDArray[np.int64], package: NDArray[np.int64], groups: Optional[NDArray[np.int64]] = None
+) -> Drops:
+    """How much mean IoU is lost, resampled over images: counts int64[n, K, 3] of the same images; over ``groups`` of
+    them, int64[n], where they come in some."""
+    if groups is None:
+        return resample_drops((teacher, package), _worst(teacher), mean_iou)
+    ours, theirs = by_groups(teacher, groups), by_groups(package, groups)
+    drops = resample_drops((ours, theirs), _worst(ours), mean_iou)
+    return Drops(drops.teacher, drops.package, drops.units, drops.bounds, GROUPS)
 
 
-def mean_iou_bounds(counts: NDArray[np.int64]) -> Tuple[float, Bounds]:
-    """Mean IoU of a model, and its bounds, resampled over images: counts int64[n, K, 3]."""
-    return resample_value(counts, _worst(counts), mean_iou)
+def mean_iou_bounds(counts: NDArray[np.int64], groups: Optional[NDArray[np.int64]] = None) -> Tuple[float, Bounds]:
+    """Mean IoU of a model, and its bounds, resampled over images, or ``groups`` of them: counts int64[n, K, 3]."""
+    units = counts if groups is None else by_groups(counts, groups)
+    return resample_value(units, _worst(units), mean_iou)
 
 
 def iou_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:

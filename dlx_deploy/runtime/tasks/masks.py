@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -10,10 +10,13 @@ import numpy as np
 from ..errors import InputError, PackageError, RuntimeFault, TeacherNeeded, first_fault
 from ..statistics.flips import refuse_counted
 from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
+from ..words import SAMPLES
 from .arrays import Agreement, Arrays, Tensor, Tolerance, digests_of, within
 from .classes import LOGITS
 from .features import grid_steps
 from .framing import Framing, place, unframed
+from .grouped import GROUP, drawn_of, group_columns, group_of
+from .judging import OWN, Judging
 from .mask_counts import confusion_counts, iou_of, mean_iou_bounds, mean_iou_drops
 from .mask_files import IGNORED, mask_paths, write_mask
 from .sketches import hashed
@@ -112,7 +115,7 @@ class MaskVerification:
         seen = self.verdict
         lines = [
             f"mIoU: {self.reference} {100 * seen.teacher:.2f} %, package {100 * seen.package:.2f} % on {seen.units} "
-            f"{noun}"
+            f"{noun if seen.noun == SAMPLES else f'{seen.noun} of {noun}'}"
         ]
         there = {label: value for label, value in self.iou.items() if value is not None}
         worst = sorted(there, key=lambda label: there[label])[:3]
@@ -133,6 +136,17 @@ class Masks:
     framing: Framing
     ignore: int = 255
     agreement: str = "every pixel's class the same but for ties"
+    judging: Judging = OWN
+
+    def judged_by(self, judging: Judging) -> Masks:
+        """These, judged by whole groups of images.
+
+        Raises:
+            InputError: by another metric.
+        """
+        if judging.metric:
+            raise InputError(f"metric is {judging.metric!r}; masks are judged by {TITLE} alone")
+        return replace(self, judging=judging)
 
     @property
     def size(self) -> Tuple[int, int]:
@@ -147,7 +161,8 @@ class Masks:
     @property
     def columns(self) -> Tuple[Tensor, ...]:
         """A mask's digest, and the teacher's right, surplus and missing pixels of each class on it."""
-        return (Tensor(MASK_DIGEST, "uint64", ()), Tensor(COUNTS, "int64", (len(self.labels), 3)))
+        own = (Tensor(MASK_DIGEST, "uint64", ()), Tensor(COUNTS, "int64", (len(self.labels), 3)))
+        return (*own, *group_columns(self.judging.grouped))
 
     def fields(self) -> Dict[str, Any]:
         """The names of the classes, and the value of pixels that do not count."""
@@ -272,7 +287,7 @@ class Masks:
                 "masks of the build",
                 changed,
             )
-        return {COUNTS: columns[COUNTS]}
+        return {COUNTS: columns[COUNTS], **group_of(targets)}
 
     def statistic(self, outputs: Arrays, targets: Arrays) -> Arrays:
         """Right, surplus and missing pixels of each class, int64[n, K, 3].
@@ -281,7 +296,7 @@ class Masks:
             PackageError: a logit is NaN or infinite.
         """
         classes = _classes(outputs[LOGITS])
-        return {COUNTS: confusion_counts(classes, targets[MASK], len(self.labels))}
+        return {COUNTS: confusion_counts(classes, targets[MASK], len(self.labels)), **group_of(targets)}
 
     def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> MaskVerification:
         """A paired bootstrap over images of the mean intersection over union, and its floor if there is one.
@@ -290,12 +305,12 @@ class Masks:
             InputError: a budget out of range, or one of changed answers or of each class.
         """
         refuse_counted(budgets.max_flips, budgets.max_class_drop, TITLE)
-        ours, theirs = teacher[COUNTS], package[COUNTS]
-        verdict = judge_drops(mean_iou_drops(ours, theirs), TITLE, budgets.max_drop, budgets.confidence)
+        ours, theirs, groups = teacher[COUNTS], package[COUNTS], package.get(GROUP)
+        verdict = judge_drops(mean_iou_drops(ours, theirs, groups), TITLE, budgets.max_drop, budgets.confidence)
         floor = None
         if budgets.min_accuracy:
-            value, bounds = mean_iou_bounds(theirs)
-            floor = judge_value(value, bounds, len(theirs), TITLE, budgets.min_accuracy, budgets.confidence)
+            value, bounds = mean_iou_bounds(theirs, groups)
+            floor = judge_value(value, bounds, drawn_of(package), TITLE, budgets.min_accuracy, budgets.confidence)
         return MaskVerification(verdict, self._by_class(ours), self._by_class(theirs), changed, floor)
 
     def _by_class(self, counts: NDArray[np.int64]) -> Dict[str, Optional[float]]:

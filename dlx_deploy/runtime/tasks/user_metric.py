@@ -8,7 +8,8 @@ from typing import NoReturn, Tuple
 from ..errors import InputError
 from .arrays import Arrays
 from .classes import LABEL, LOGITS, Classes
-from .judging import OWN, Judging, MetricVerification
+from .grouped import group_columns
+from .judging import Judging, MetricVerification
 from .task import Budgets
 
 __all__ = ["UserClasses"]
@@ -18,12 +19,10 @@ __all__ = ["UserClasses"]
 class UserClasses(Classes):
     """As ``Classes``; a build judges their labels and logits, and nobody judges them here."""
 
-    judging: Judging = OWN
-
     @classmethod
     def of(cls, labels: Tuple[str, ...], judging: Judging) -> UserClasses:
         """Of these ``labels``."""
-        return cls(labels, judging=judging)
+        return cls(labels, (*Classes(labels).columns, *group_columns(judging.grouped)), judging=judging)
 
     def statistic(self, outputs: Arrays, targets: Arrays) -> Arrays:
         """Labels, int32[n], and a model's logits, float32[n, K], with what ``Classes`` keep.

@@ -16,6 +16,7 @@ from dlx_deploy.stages.support.judging import read_statistic
 from dlx_deploy.stages.support.parity import parity_rows
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.tasks import task_of
+from dlx_deploy.tasks.grouped import grouped_targets
 from dlx_deploy.tasks.judging import METRIC, comparison_by, judged_device
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Row
 
@@ -136,7 +137,9 @@ class Validation:
 
         device = judged_device(self._task, self._data, (), input_dims(load(path)), self._metric)
         targets = self._data.targets("validation")[self._rows]
-        judged = Judged("validation", self._samples, {self._comparison.target: targets}, device)
+        grouped = grouped_targets(self._task, self._data, "validation")
+        own = {self._comparison.target: targets, **{name: of[self._rows] for name, of in grouped.items()}}
+        judged = Judged("validation", self._samples, own, device)
         (statistic,) = statistics_of(self._job, path, judged, [device.outputs.statistic], self._exact)
         kept.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()

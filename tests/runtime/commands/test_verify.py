@@ -12,11 +12,13 @@ from PIL import Image
 
 from dlx_deploy.runtime.commands.verify import teacher_outputs
 from dlx_deploy.runtime.commands.verify import verify_package as judged
+from dlx_deploy.runtime.commands.verify_view import VerifyView
 from dlx_deploy.runtime.commands.views import PackageView
 from dlx_deploy.runtime.errors import BudgetMissed, InputError, PackageError, TeacherNeeded
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble, make_reference, open_package
 from dlx_deploy.runtime.predictor import Predictor
+from dlx_deploy.runtime.statistics.resampled import DropVerdict, FloorVerdict
 from dlx_deploy.runtime.tasks.class_metrics import METRICS
 from dlx_deploy.runtime.tasks.class_verdicts import Verification
 from dlx_deploy.runtime.tasks.framing import Framing
@@ -396,3 +398,47 @@ def test_a_metric_that_there_is_not_is_refused_at_load(helpers: Any, data: Any, 
     )
     with pytest.raises(PackageError, match=message):
         assemble(contents)
+
+
+@pytest.mark.parametrize("metric", ["", "macro_f1"])
+def test_a_package_whose_samples_come_in_groups_is_judged_by_groups(
+    tmp_path: Path, helpers: Any, data: Any, metric: str
+) -> None:
+    """Thirty groups of ten: too few for two points, where 300 samples were enough."""
+    images, labels = data
+    task, logits = judged_by(helpers.tiny_task(), Judging(metric, grouped=True)), helpers.expected_logits(images)
+    columns = task.outputs.record({"logits": logits}, {"label": labels, "group": np.arange(300) // 10})
+    contents = helpers.tiny_contents(images, labels)
+    budgets = {**helpers.metadata()["budgets"], "min_accuracy": 0.7, "max_flips": 0.2, "max_class_drop": 0.4}
+    if metric:
+        budgets = {**budgets, "max_flips": 0, "max_class_drop": 0}
+    reference = make_reference(task, {"images": images}, columns)
+    made = replace(contents, task=task, reference=reference, metadata=helpers.metadata(budgets=budgets))
+    write_archive(tmp_path / "x.dlx", assemble(made))
+    package = open_package(tmp_path / "x.dlx")
+    assert (package.meta["schema"], package.meta["budgets"]["units"]) == (3, "groups")
+    seen = judged(Predictor(package), {"images": images}, {"label": labels})
+    assert isinstance(seen.judgement, (MetricVerification, Verification))
+    verdict, floor = seen.judgement.verdict, seen.judgement.floor
+    assert isinstance(verdict, DropVerdict)
+    assert (verdict.verdict, verdict.units, verdict.noun) == ("undecided", 30, "groups")
+    assert isinstance(floor, FloorVerdict)
+    assert (floor.verdict, floor.units) == ("pass", 30)
+    assert "30 groups" in "\n".join(seen.judgement.lines("images"))
+    if isinstance(seen.judgement, Verification):
+        assert seen.judgement.flip_budget
+        assert 0.05 < seen.judgement.flip_budget.upper < 0.2
+        assert seen.judgement.class_budget
+        assert seen.judgement.class_budget.verdict == "pass"
+    others, names = helpers.make_images(20, seed=5)
+    mixed = {"images": np.concatenate([images, others])}, {"label": np.concatenate([labels, names])}
+    teacher = {"logits": helpers.expected_logits(mixed[0]["images"])}
+    more = judged(Predictor(package), *mixed, None, teacher)
+    assert more.alone == 20
+    assert "20 images are not in the package's reference table" in VerifyView(package, more.judgement, alone=20).text
+
+
+def test_units_that_there_are_not_are_refused_at_load(helpers: Any, data: Any) -> None:
+    budgets = {**helpers.metadata()["budgets"], "units": "videos"}
+    with pytest.raises(PackageError, match=r"budgets\.units is 'videos'; must be 'groups', or left out"):
+        assemble(helpers.tiny_contents(*data, metadata=helpers.metadata(budgets=budgets)))

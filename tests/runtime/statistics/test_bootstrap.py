@@ -10,6 +10,7 @@ from dlx_deploy.runtime.statistics.bootstrap import resample_drops, resample_val
 from dlx_deploy.runtime.statistics.resampled import (
     LEVELS,
     Bounds,
+    Drawn,
     Drops,
     DropVerdict,
     judge_drops,
@@ -117,14 +118,14 @@ def test_a_floor_is_shown_by_a_lower_bound() -> None:
     rights = counts(np.random.default_rng(3).binomial(100, 0.9, 200))
     value, bounds = resample_value(rights, WORST, share)
     assert value == pytest.approx(0.9, abs=0.01)
-    verdicts = [judge_value(value, bounds, 200, "share", floor, 0.95) for floor in (0.8, value, 0.96)]
+    verdicts = [judge_value(value, bounds, Drawn(200), "share", floor, 0.95) for floor in (0.8, value, 0.96)]
     assert [seen.verdict for seen in verdicts] == ["pass", "undecided", "fail"]
     assert [type(seen.failure()) for seen in verdicts] == [type(None), Undecided, BudgetMissed]
     assert "share is 9" in verdicts[0].explain()
     assert "floor 80.00 %: met" in verdicts[0].explain()
     assert "floor 96.00 %: missed" in verdicts[2].explain()
     with pytest.raises(InputError, match=r"the floor is 1\.0; must be at least 0 and under 1"):
-        judge_value(value, bounds, 200, "share", 1.0, 0.95)
+        judge_value(value, bounds, Drawn(200), "share", 1.0, 0.95)
     with pytest.raises(InputError, match="there are no samples"):
         resample_value(counts([]), WORST, share)
 
