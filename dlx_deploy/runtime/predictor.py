@@ -68,6 +68,7 @@ class Predictor:
                 _check_model(self.backend.session, package)
             except UnicodeDecodeError as e:
                 raise PackageError(f"a name in the model is no text ({e}); copy or build the package again") from e
+        self.package = package.without_model()
         self._run: Run = self.backend.session.run
         self._faults = self.backend.record.faults()
         self._read, self._trim = package.task.inputs.read, package.task.inputs.trim

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dlx_deploy.runtime.errors import InputError, PackageError
+from dlx_deploy.runtime.package.archive import to_json, write_archive
 from dlx_deploy.runtime.predictor import Predictor, load
 from dlx_deploy.runtime.tasks.predictions import Predictions
 
@@ -224,3 +226,26 @@ def test_model_that_is_no_model(make_predictor: Any) -> None:
         make_predictor(model=b"nothing")
     with pytest.raises(PackageError, match="cannot load the model"):
         make_predictor(model=b"")
+
+
+def test_a_predictor_holds_no_second_copy_of_the_model(dlx: Path, tmp_path: Path, contents: Any, files: Any) -> None:
+    path = tmp_path / "own.dlx"
+    path.write_bytes(dlx.read_bytes())
+    predictor = load(path, threads=1)
+    assert "model" not in vars(predictor.package)
+    assert getattr(predictor.backend.session, "_model_bytes", None) is None
+    assert predictor.package.model == contents.model  # read again
+    with pytest.raises(AttributeError, match="'Package' object has no attribute 'modle'"):
+        _ = predictor.package.modle  # type: ignore[attr-defined]
+    meta = json.loads(files["package.json"])
+    write_archive(path, {**files, "package.json": to_json({**meta, "version": "9"})})
+    with pytest.raises(PackageError, match=r"own\.dlx: has become another package since it was opened; open it again"):
+        _ = predictor.package.model
+    path.unlink()
+    with pytest.raises(PackageError, match=r"own\.dlx: no such file"):
+        _ = predictor.package.model
+
+
+def test_a_package_that_is_no_file_keeps_its_model(package: Any, predictor: Any) -> None:
+    assert package.without_model() is package
+    assert "model" in vars(predictor.package)

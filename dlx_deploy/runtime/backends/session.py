@@ -82,6 +82,7 @@ def open_session(
         raise PackageError(f"ONNX Runtime {ort.__version__} cannot load the model: {said(e)}") from e
     _check_providers(wanted, session.get_providers())
     session.disable_fallback()
+    _release_bytes(session)
     opened: InferenceSession = session
     return opened
 
@@ -147,6 +148,12 @@ def _kind(ort: Foreign) -> Foreign:
     own = ort.InferenceSession
     never = property(lambda _: False, lambda _, value: None)  # its __init__ sets it to True
     return type("Session", (own,), {"_enable_fallback": never}) if isinstance(own, type) else own
+
+
+def _release_bytes(session: Foreign) -> None:
+    """Lets go of the model's bytes, which ONNX Runtime's Python part keeps for a fallback: all weights once more."""
+    if isinstance(getattr(session, "_model_bytes", None), bytes):
+        session._model_bytes = None
 
 
 def _check_threads(threads: int) -> None:

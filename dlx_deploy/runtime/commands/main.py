@@ -96,6 +96,7 @@ def _run(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> Co
             return actions.inspect(package, path)
         return actions.engine(package, not arguments.no_build, arguments.cache, _say)
     predictor = Predictor(package, _options(arguments), _say)
+    del package  # it holds the model's bytes, and the predictor's own does not
     if arguments.command == "predict":
         return _predicted(arguments, predictor)
     if arguments.command == "bench":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from dataclasses import dataclass, replace
@@ -87,6 +88,32 @@ class Package:
     size_bytes: Optional[int] = None
     path: Optional[str] = None
     drift: Optional[bytes] = None
+
+    def without_model(self) -> Package:
+        """The same, its model's bytes given up where they can be read again: a session has its own copy of them.
+
+        Who asks for ``model`` all the same has the file read and checked again.
+        """
+        if self.path is None:
+            return self
+        other = copy.copy(self)
+        del other.__dict__["model"]  # ``__getattr__`` is asked for what is not there
+        return other
+
+    if not TYPE_CHECKING:  # which would take any name for an attribute
+
+        def __getattr__(self, name: str) -> bytes:
+            """The ``model`` that was given up.
+
+            Raises:
+                PackageError: the file is no longer there, or no longer this package.
+            """
+            if name != "model" or self.path is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            files = archive.parse_archive(archive.read_bytes(self.path), self.path)
+            if hashlib.sha256(files[archive.INDEX]).hexdigest() != self.digest:
+                raise PackageError(f"{self.path}: has become another package since it was opened; open it again")
+            return files[MODEL]
 
     @property
     def max_latency_p90_ms(self) -> Optional[float]:
