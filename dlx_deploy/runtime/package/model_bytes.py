@@ -104,7 +104,11 @@ def _fields(model: memoryview, position: int, end: int) -> Iterator[Tuple[int, i
     Of a number no bytes are given: ``first`` and ``last`` are the same if and only if it is 0.
     """
     while position < end:
-        tag, position = _varint(model, position, end, 5)
+        tag = model[position]
+        if tag < 0x80:  # most are of one byte; this is the path of every start
+            position += 1
+        else:
+            tag, position = _varint(model, position, end, 5)
         field, wire = (tag & 0xFFFFFFFF) >> 3, tag & 7
         if not field:
             raise Malformed("field number 0")
@@ -113,7 +117,10 @@ def _fields(model: memoryview, position: int, end: int) -> Iterator[Tuple[int, i
             yield field, wire, position, position + (value != 0)
             continue
         if wire == BYTES:
-            size, position = _varint(model, position, end, 5)
+            if position < end and model[position] < 0x80:
+                size, position = model[position], position + 1
+            else:
+                size, position = _varint(model, position, end, 5)
         elif wire in (FIXED32, FIXED64):
             size = 4 if wire == FIXED32 else 8
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from importlib import import_module
 from typing import TYPE_CHECKING, BinaryIO, Optional
 
 import numpy as np
@@ -24,6 +25,11 @@ MODES = {1: "L", 3: "RGB"}
 _PICTURE = "must be Pillow's, or uint8[h, w], [h, w, 1], [h, w, 3] or [h, w, 4] with h and w at least 1"
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, whatever the suffix says: Pillow would also run Ghostscript on a file that looks like PostScript."""
+DECODERS = {
+    b"\x89PNG\r\n\x1a\n": ("PIL.PngImagePlugin", "PngImageFile"),
+    b"\xff\xd8\xff": ("PIL.JpegImagePlugin", "jpeg_factory"),
+}
+"""What a file begins with → the module of its decoder and what opens it: what Pillow comes to in the end."""
 DECODING = (
     OSError,
     ValueError,
@@ -70,7 +76,7 @@ def open_picture(path: PathLike, channels: int, data: Optional[BinaryIO] = None)
     from PIL import UnidentifiedImageError
 
     try:
-        with data or open_file(path) as file, module.open(file) as image:  # looks at the header only
+        with data or open_file(path) as file, _opened(module, file) as image:  # looks at the header only
             if image.format not in FORMATS:
                 raise InputError(f"{name}: cannot be decoded as an image (it is {image.format}); give a PNG or JPEG")
             if image.size[0] * image.size[1] > MAX_PIXELS:
@@ -85,6 +91,25 @@ def open_picture(path: PathLike, channels: int, data: Optional[BinaryIO] = None)
         # Pillow's own words for this one are those of a Python object.
         why = "no format that is read" if isinstance(e, UnidentifiedImageError) else reason(e)
         raise InputError(f"{name}: cannot be decoded as an image ({why}); replace or remove it") from e
+
+
+def _opened(module: Foreign, file: BinaryIO) -> Foreign:
+    """The image in ``file`` as ``module.open`` gives it, which imports five formats before it looks at the first byte.
+
+    A PNG or JPEG needs one of them, and a start should not wait for the others.
+    """
+    head, check = file.read(8), getattr(module, "_decompression_bomb_check", None)
+    file.seek(0)
+    found = next((place for magic, place in DECODERS.items() if head.startswith(magic)), None)
+    if found is None or check is None:
+        return module.open(file)
+    try:
+        image = getattr(import_module(found[0]), found[1])(file, "")
+    except (SyntaxError, IndexError, TypeError, struct.error):  # another format after all, or none: Pillow's to say
+        file.seek(0)
+        return module.open(file)
+    check(image.size)
+    return image
 
 
 def fit_image(picture: Foreign, framing: Framing, color_order: str = RGB) -> NDArray[np.uint8]:

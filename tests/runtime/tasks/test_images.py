@@ -13,7 +13,7 @@ from PIL import Image
 
 from dlx_deploy.runtime.errors import BackendMissing, InputError
 from dlx_deploy.runtime.tasks.framing import Framing
-from dlx_deploy.runtime.tasks.images import load_image
+from dlx_deploy.runtime.tasks.images import load_image, open_picture
 
 RNG = np.random.default_rng(3)
 GREY = RNG.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -184,3 +184,28 @@ def test_a_file_of_no_format_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.png: cannot be decoded as an image \(no format that is read\)"):
         load_image(tmp_path / "a.png", Framing(5, 7, 3))
+
+
+def test_a_png_and_a_jpeg_are_decoded_as_pillow_does_and_by_no_module_but_theirs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).save(tmp_path / "a.jpg")
+    script = (
+        "import sys\n"
+        "from dlx_deploy.runtime.tasks.images import open_picture\n"
+        "for name in sys.argv[1:]:\n"
+        "    print(open_picture(name, 3).tobytes().hex())\n"
+        "    print(*(m for m in ('Bmp', 'Gif', 'Jpeg', 'Ppm') if f'PIL.{m}ImagePlugin' in sys.modules))\n"
+    )
+    names = [str(tmp_path / "a.png"), str(tmp_path / "a.jpg")]
+    done = subprocess.run([sys.executable, "-c", script, *names], check=True, capture_output=True, text=True)
+    wanted = [Image.open(name).convert("RGB").tobytes().hex() for name in names]
+    assert done.stdout.splitlines() == [wanted[0], "", wanted[1], "Jpeg"]
+
+
+@pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
+def test_what_only_begins_like_a_picture_is_refused_in_the_same_words(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(head + b"and no more")
+    with pytest.raises(InputError, match=r"x\.png: cannot be decoded as an image \("):
+        open_picture(path, 3)
