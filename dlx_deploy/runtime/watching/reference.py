@@ -13,7 +13,7 @@ from ..filenames import DRIFT
 from ..strict_json import from_json
 from ..untyped import JsonTable
 from ..words import shortened
-from .distances import jensen_shannon, kolmogorov_smirnov
+from .distances import energy, kolmogorov_smirnov
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +53,7 @@ class FeatureReference:
         """How far the distribution of ``values`` is from the reference, 0 to 1."""
         counts = np.bincount(self.bins(values), minlength=len(self.counts)).astype(np.float64)
         reference = np.asarray(self.counts, np.float64)
-        measure = jensen_shannon if self.edges is None else kolmogorov_smirnov
+        measure = energy if self.edges is None else kolmogorov_smirnov
         return float(measure(counts / counts.sum(), reference / reference.sum()))
 
     def to_dict(self) -> Dict[str, object]:

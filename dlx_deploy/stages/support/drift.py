@@ -127,13 +127,13 @@ def _distances(features: list[FeatureReference], counts: Array) -> Floats:
     """How far each draw is from the reference: float64[draws, features]; ``counts``: [draws, bins] of all features."""
     import numpy as np
 
-    from dlx_deploy.runtime.watching.distances import jensen_shannon, kolmogorov_smirnov
+    from dlx_deploy.runtime.watching.distances import energy, kolmogorov_smirnov
 
     far, start = [], 0
     for one in features:
         own = counts[:, start : start + len(one.counts)].astype(np.float64)
         reference = np.asarray(one.counts, np.float64)
-        measure = jensen_shannon if one.edges is None else kolmogorov_smirnov
+        measure = energy if one.edges is None else kolmogorov_smirnov
         far.append(measure(own / own.sum(axis=1, keepdims=True), reference / reference.sum()))
         start += len(one.counts)
     return np.stack(far, axis=1)

@@ -33,7 +33,7 @@ def test_every_value_has_a_bin_whatever_it_is() -> None:
     assert BRIGHTNESS.bins(values).tolist() == [0, 0, 1, 1, 2, 2, 2]
     assert CLASS.bins(np.array([0, 1, 7, -3, np.nan], np.float32)).tolist() == [0, 1, 2, 2, 2]
     assert BRIGHTNESS.distance(np.array([1, 1, 1, 1, 2, 2, 2, 3, 3, 3], np.float32)) == pytest.approx(0)
-    assert CLASS.distance(np.full(9, 40, np.float32)) == pytest.approx(1)
+    assert CLASS.distance(np.full(9, 40, np.float32)) == pytest.approx(0.75**0.5)
 
 
 @pytest.mark.parametrize(
