@@ -9,6 +9,9 @@ is a file that Python runs, so the same works from a shell:
     python X.dlx bench --max-p90-ms 5
     python X.dlx predict --top 3 image.png
 
+``dlx-deploy push X.dlx ssh://user@board`` brings a package there from the machine that built it and does the first two
+steps by itself, before the package becomes ``~/dlx-deploy/NAME/current/package.dlx``.
+
 Where dlx-deploy is installed (``pip install .`` in its repository, without its build extra) there is a Python API too,
 which executes no code of the package: see ``classify_in_process``.
 """
