@@ -28,6 +28,7 @@ __all__ = ["IMAGES", "ImageInputs", "read_framing"]
 
 IMAGES = "images"
 MAX_SIDE = 65_536  # px
+MOST_TINTS = 8  # channels whose tint a drift watch knows; spectral images have hundreds
 FLOORED = {f"{rule}-{FLOOR}": rule for rule in RULES}
 
 
@@ -116,7 +117,7 @@ class ImageInputs:
             apart = (np.maximum(here, beside) - np.minimum(here, beside)).reshape(len(images), -1)
             told["detail"] = np.add.reduce(apart, axis=1, dtype=np.float32) / apart.shape[1]
         if channels > 1:
-            told.update({f"tint_{c}": means[:, c] - brightness for c in range(channels)})
+            told.update({f"tint_{c}": means[:, c] - brightness for c in range(min(channels, MOST_TINTS))})
         return told
 
     def fault(self, feeds: Arrays) -> Optional[Tuple[str, str]]:

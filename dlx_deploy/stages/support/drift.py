@@ -28,6 +28,7 @@ FALSE_ALARMS, REFERENCE_CONFIDENCE = 0.01, 0.95
 LEAST_SAMPLES = 50
 """A reference of fewer says nothing: its own bound would hide every drift."""
 BINS = 32
+MOST_CLASSES = 2000
 DRAWS = 4000
 """Forty of them lie above the bound of 1 %."""
 SCALE = 0.95  # a feature's distances are compared with those of others in units of this quantile of its own
@@ -48,8 +49,14 @@ def drift_file(features: Arrays) -> bytes | None:
     count = min((len(values) for values in features.values()), default=0)
     if count < LEAST_SAMPLES:
         return None
-    # Logits of a mask may be infinite where no pixel's answer is in doubt; what is no number has no distribution.
-    plain = [_plain(name, values) for name, values in sorted(features.items()) if np.isfinite(values).all()]
+    # Logits of a mask may be infinite where no pixel's answer is in doubt; what is no number has no distribution. And
+    # hundreds of samples say nothing of the shares of thousands of classes.
+    known = {
+        name: of
+        for name, of in features.items()
+        if np.isfinite(of).all() and (_is_magnitude(of) or of.max() < MOST_CLASSES)
+    }
+    plain = [_plain(name, values) for name, values in sorted(known.items())]
     if not plain:
         return None
     thresholds = _thresholds(plain, [features[one.name] for one in plain], count)
@@ -65,7 +72,7 @@ def _plain(name: str, values: Array) -> FeatureReference:
 
     from dlx_deploy.runtime.watching.reference import FeatureReference
 
-    if values.dtype.kind != "f":
+    if not _is_magnitude(values):
         counts = np.bincount(values, minlength=int(values.max()) + 2)
         return FeatureReference(name, None, tuple(counts.tolist()), ())
     values = values.astype(np.float32)
@@ -73,6 +80,10 @@ def _plain(name: str, values: Array) -> FeatureReference:
     edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS, method="lower"))
     counts = np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1)
     return FeatureReference(name, tuple(edges.tolist()), tuple(counts.tolist()), (), float(np.median(values)))
+
+
+def _is_magnitude(values: Array) -> bool:
+    return bool(values.dtype.kind == "f")
 
 
 def _with(feature: FeatureReference, thresholds: Floats) -> FeatureReference:

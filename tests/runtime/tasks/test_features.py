@@ -31,6 +31,11 @@ def test_of_small_images_every_pixel_counts() -> None:
     assert all(values.dtype == np.float32 for values in told.values())
 
 
+def test_spectral_images_have_as_many_tints_as_a_package_may_hold() -> None:
+    images = np.zeros((1, 4, 4, 300), np.uint8)
+    assert len(ImageInputs(Framing(4, 4, 300)).features({"images": images})) == 3 + 8
+
+
 def test_grey_images_have_no_tint_and_a_column_has_no_neighbours() -> None:
     images = np.zeros((2, 5, 1, 1), np.uint8)
     assert set(ImageInputs(Framing(5, 1, 1)).features({"images": images})) == {"brightness", "contrast"}
