@@ -19,7 +19,8 @@ from .asked import asked_inputs
 from .prediction_views import PredictionsView, StreamView
 
 if TYPE_CHECKING:
-    from ..watching.drift import DriftReport, DriftWatch
+    from ..watching.drift import DriftWatch
+    from ..watching.report import DriftReport
 
 __all__ = ["PredictRequest", "answered", "predict_asked"]
 

@@ -14,8 +14,8 @@ import numpy as np
 from ..errors import InputError, PackageError
 from ..tasks.arrays import Arrays, rows_of
 from ..tasks.features import INPUT, features_of
-from .exposition import Family, Labels, gauge
 from .reference import DriftReference, FeatureReference, read_reference
+from .report import ClassShare, DriftReport, FeatureDrift
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..predictor import Run
     from ..untyped import Array
 
-__all__ = ["DriftOptions", "DriftReport", "DriftWatch", "FeatureDrift"]
+__all__ = ["DriftOptions", "DriftWatch"]
 
 WINDOW = 256
 
@@ -39,71 +39,6 @@ class DriftOptions:
 
     window: int = WINDOW
     every: int = 1
-
-
-@dataclass(frozen=True)
-class FeatureDrift:
-    """One feature in a window: its distance from the reference, what of it is usual, and the two medians."""
-
-    name: str
-    distance: float
-    threshold: float
-    median: Optional[float] = None
-    usual_median: Optional[float] = None
-
-    @property
-    def drifted(self) -> bool:
-        """Whether it is further away than chance explains."""
-        return self.distance > self.threshold
-
-    def describe(self) -> str:
-        """The feature, for people."""
-        moved = f", median {self.median:.4g}, was {self.usual_median:.4g}" if self.median is not None else ""
-        return f"{self.name} {self.distance:.3f} (usual: up to {self.threshold:.3f}{moved})"
-
-
-@dataclass(frozen=True)
-class DriftReport:
-    """The last window: its number from 1, and how many in a row, this one included, have drifted."""
-
-    window: int
-    samples: int
-    in_a_row: int
-    drifted_windows: int
-    features: Tuple[FeatureDrift, ...]
-
-    @property
-    def drifted(self) -> Tuple[FeatureDrift, ...]:
-        """The features that have, the furthest in units of its threshold first."""
-        found = [one for one in self.features if one.drifted]
-        return tuple(sorted(found, key=lambda one: -one.distance / one.threshold))
-
-    def describe(self) -> str:
-        """The window, for people."""
-        drifted = "; ".join(one.describe() for one in self.drifted) or "no drift"
-        return f"drift: window {self.window} of {self.samples} samples: {drifted}"
-
-    def to_dict(self) -> Dict[str, object]:
-        """The report as JSON-ready values."""
-        features = {
-            one.name: {key: value for key, value in vars(one).items() if key != "name"} for one in self.features
-        }
-        return {**vars(self), "features": features, "drifted": [one.name for one in self.drifted]}
-
-    def families(self, labels: Labels) -> List[Family]:
-        """The report in numbers, for ``exposition``."""
-        distances = tuple(("", {**labels, "feature": one.name}, one.distance) for one in self.features)
-        thresholds = tuple(("", {**labels, "feature": one.name}, one.threshold) for one in self.features)
-        far, usual = "Distance of the last window from the build's samples.", "Up to which a distance is usual."
-        windows = "Windows that were held against the build's samples."
-        drifted = "Windows of which a feature was beyond its threshold."
-        return [
-            Family("dlx_drift_distance", "gauge", far, distances),
-            Family("dlx_drift_threshold", "gauge", usual, thresholds),
-            Family("dlx_drift_windows_total", "counter", windows, (("", labels, self.window),)),
-            Family("dlx_drift_drifted_windows_total", "counter", drifted, (("", labels, self.drifted_windows),)),
-            gauge("dlx_drift_in_a_row", "Windows in a row, up to the last, that drifted.", self.in_a_row, labels),
-        ]
 
 
 class DriftWatch:
@@ -238,7 +173,10 @@ class DriftWatch:
 def _judged(reference: FeatureReference, values: NDArray[np.float32], at: int) -> FeatureDrift:
     distance, threshold = reference.distance(values), reference.thresholds[at]
     if reference.edges is None:
-        return FeatureDrift(reference.name, distance, threshold)
+        shares, usual = reference.shares(values), reference.usual
+        most = int(np.abs(shares - usual).argmax())
+        moved = ClassShare(most, float(shares[most]), float(usual[most]))
+        return FeatureDrift(reference.name, distance, threshold, moved=moved)
     numbers = values[np.isfinite(values)]
     median = float(np.median(numbers)) if len(numbers) else None
     return FeatureDrift(reference.name, distance, threshold, median, reference.median)

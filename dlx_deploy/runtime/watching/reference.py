@@ -49,12 +49,23 @@ class FeatureReference:
         # NaN sorts behind every edge
         return np.searchsorted(np.asarray(self.edges, np.float32), values.astype(np.float32))
 
+    @property
+    def usual(self) -> NDArray[np.float64]:
+        """The share of each bin."""
+        counts = np.asarray(self.counts, np.float64)
+        shares: NDArray[np.float64] = counts / counts.sum()
+        return shares
+
+    def shares(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The share of ``values`` in each bin."""
+        counts = np.bincount(self.bins(values), minlength=len(self.counts))
+        shares: NDArray[np.float64] = counts / counts.sum()
+        return shares
+
     def distance(self, values: NDArray[np.float32]) -> float:
         """How far the distribution of ``values`` is from the reference, 0 to 1."""
-        counts = np.bincount(self.bins(values), minlength=len(self.counts)).astype(np.float64)
-        reference = np.asarray(self.counts, np.float64)
         measure = energy if self.edges is None else kolmogorov_smirnov
-        return float(measure(counts / counts.sum(), reference / reference.sum()))
+        return float(measure(self.shares(values), self.usual))
 
     def to_dict(self) -> Dict[str, object]:
         """As the file holds it."""

@@ -15,7 +15,8 @@ from .logs import SILENT, EventLog, Fields
 
 if TYPE_CHECKING:
     from ..predictor import Predictor, Run
-    from .drift import DriftOptions, DriftReport, DriftWatch
+    from .drift import DriftOptions, DriftWatch
+    from .report import DriftReport
 
 __all__ = ["Waited", "Watch"]
 

@@ -18,9 +18,10 @@ from dlx_deploy.runtime.errors import InputError, PackageError
 from dlx_deploy.runtime.package.contents import Package, assemble, parse_package
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.tasks.features import features_of
-from dlx_deploy.runtime.watching.drift import DriftOptions, DriftReport, DriftWatch
+from dlx_deploy.runtime.watching.drift import DriftOptions, DriftWatch
 from dlx_deploy.runtime.watching.exposition import exposition
 from dlx_deploy.runtime.watching.logs import EventLog
+from dlx_deploy.runtime.watching.report import DriftReport
 from dlx_deploy.stages.support.drift import drift_file
 
 from ..conftest import make_images, tiny_contents, tiny_model
@@ -90,6 +91,10 @@ def noisy(images: np.ndarray) -> np.ndarray:
 def test_each_drift_is_found_in_the_first_window_and_named(drifting: Package, change: Any, names: set[str]) -> None:
     first = judged(drifting, change(images_of(2000, 4)), 256)[0]
     assert names <= {one.name for one in first.drifted}
+    if change is one_class:
+        (answer,) = (one for one in first.drifted if one.name == "output_class")
+        assert ", class 0 100.0 %, was 3" in answer.describe()
+        assert json.loads(json.dumps(first.to_dict()))["features"]["output_class"]["moved"]["number"] == 0
     assert (
         first.drifted[0].distance / first.drifted[0].threshold
         >= first.drifted[-1].distance / first.drifted[-1].threshold
