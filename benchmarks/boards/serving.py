@@ -45,7 +45,7 @@ WARM_S = 0.3
 
 def main(argv: list[str]) -> int:
     if argv[:1] == ["--ask"]:
-        return ask(argv[1], int(argv[2]), float(argv[3]))
+        return ask(argv[1], int(argv[2]), float(argv[3]), int(argv[4]))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", nargs="+", metavar="X.dlx", help="or resnet18")
     parser.add_argument("--threads", type=int, default=1, help="of the session")
@@ -82,7 +82,7 @@ def network(path: Path, options: argparse.Namespace) -> dict[str, Any]:
             server.close()
     table: dict[str, Any] = {}
     for (how, clients), all_of in rounds.items():
-        row = {key: round(statistics.median(one[key] for one in all_of), 4) for key in all_of[0]}
+        row = {key: round(float(statistics.median(one[key] for one in all_of)), 4) for key in all_of[0]}
         base = rounds["bare", clients]
         ratios = [one["per_s"] / other["per_s"] for one, other in zip(all_of, base, strict=True)]
         row["of_bare"] = round(statistics.median(ratios), 3)
@@ -144,20 +144,14 @@ class Served:
         head = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
         fields = f"Host: localhost\r\nInference-Header-Content-Length: {len(head)}\r\nContent-Length: "
         first = f"POST /v2/models/{package.name}/infer HTTP/1.1\r\n{fields}{len(head) + array.nbytes}\r\n\r\n"
-        used = self.cpu_s()
-        command = [sys.executable, __file__, "--ask", self.url, str(clients), str(seconds)]
+        command = [sys.executable, __file__, "--ask", self.url, str(clients), str(seconds), str(self._process.pid)]
         tail = np.concatenate([one.reshape(-1) for one in wanted.values()]).astype(np.float32)
         body = first.encode() + head + array.tobytes()
         done = subprocess.run(
             command, input=len(body).to_bytes(8, "little") + body + tail.tobytes(), capture_output=True, check=True
         )
         seen = json.loads(done.stdout)
-        return figures(seen["latencies"], seen["took"], self.cpu_s() - used)
-
-    def cpu_s(self) -> float:
-        """The CPU seconds of the server."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return figures(seen["latencies"], seen["took"], seen["used"])
 
     def close(self) -> None:
         self._process.send_signal(signal.SIGTERM)
@@ -171,14 +165,20 @@ def figures(latencies: list[float], took: float, used: float) -> dict[str, float
     return {"per_s": count / took, "p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99, "cpu_ms": 1e3 * used / count}
 
 
-def ask(url: str, clients: int, seconds: float) -> int:
+def cpu_s(pid: int) -> float:
+    """The CPU seconds of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def ask(url: str, clients: int, seconds: float, server: int) -> int:
     """The clients, in one thread: what is sent, and what each answer must end with, come on stdin."""
     given = sys.stdin.buffer.read()
     size = int.from_bytes(given[:8], "little")
     request, wanted = given[8 : 8 + size], np.frombuffer(given[8 + size :], np.float32)
     host, _, port = url.partition("://")[2].partition(":")
     latencies: list[float] = []
-    began = 0.0
+    began = used = 0.0
     with selectors.DefaultSelector() as selector:
         for _ in range(clients):
             one = Connection(socket.create_connection((host, int(port))), request, wanted)
@@ -186,14 +186,15 @@ def ask(url: str, clients: int, seconds: float) -> int:
             one.send()
         for length in (WARM_S, seconds):
             latencies.clear()
-            began = time.perf_counter()
+            began, used = time.perf_counter(), cpu_s(server)
             while time.perf_counter() < began + length:
                 for key, _ in selector.select(1):
                     more: Callable[[], float | None] = key.data
                     latency = more()
                     if latency is not None:
                         latencies.append(latency)
-    print(json.dumps({"latencies": latencies, "took": time.perf_counter() - began}))
+    took = time.perf_counter() - began
+    print(json.dumps({"latencies": latencies, "took": took, "used": cpu_s(server) - used}))
     return 0
 
 
@@ -270,12 +271,12 @@ def resnet18(folder: Path) -> Path:
             "name": "resnet18",
             "version": "0",
             "target": {"name": "cpu-x86_64", "kind": "cpu", "title": "any x86-64"},
-            "preprocessing": {},
-            "precision": {},
+            "preprocessing": {"height": 224, "width": 224, "channels": 3, "resize": "bilinear"},
+            "precision": {"plan": "fp32", "style": "cpu", "layers": {}},
             "execution": {"exact_qdq": False},
-            "recipe": {},
+            "recipe": {"seed": 0},
             "budgets": {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0},
-            "accuracy": {},
+            "accuracy": {"verdict": "unknown"},
         },
         model=file.read_bytes(),
         golden_inputs={"images": images},
