@@ -46,7 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Turns a PyTorch model into a verified inference package for an edge device.",
     epilog="Exit codes: 0 done, 1 our bug, 2 usage or configuration, 3 a gate failed, 4 something is not installed, "
-    "5 a stage failed, 6 undecided, 7 no engine that may be used, 130 interrupted, 143 by SIGTERM.",
+    "5 a stage failed, 6 undecided, 7 no engine that may be used, 8 a server hung, 130 interrupted, 143 by SIGTERM.",
 )
 targets_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="The boards and CPUs that can be built for."

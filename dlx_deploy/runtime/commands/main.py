@@ -35,7 +35,8 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
     """Runs a command on the package at ``archive_path`` (``None``: named by the first argument); gives the exit code.
 
     Results go to stdout, talk to stderr. 0 done, 2 unusable input or package, 3 a budget missed, 4 a library missing,
-    5 the self-test failed, 6 undecided, 7 no engine that may be used, 130 interrupted, 143 by SIGTERM, 1 a bug.
+    5 the self-test failed, 6 undecided, 7 no engine that may be used, 130 interrupted, 143 by SIGTERM, 1 a bug; 8 is
+    the watchdog's, of ``serve``.
     """
     ready()
     try:
