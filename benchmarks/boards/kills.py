@@ -10,6 +10,7 @@ wrapper around ssh cuts: one command sees so many bytes and no more, and its ans
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -72,9 +73,13 @@ class Told(SshConnection):
         if len(self.moments) == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         self.moments.append(self.now)
-        return super()._exchange(argv, chunks, **options)
+        left = iter(chunks)
+        first = next(left, b"")
+        if self.now == "copy":
+            self.header = len(first)
+        return super()._exchange(argv, itertools.chain([first], left), **options)
 
-    now = ""
+    now, header = "", 0
 
     def python(self, source: str, argument: Any, **options: Any) -> Any:
         self.now = argument["command"]
@@ -112,7 +117,7 @@ def pushed(given: Pushable, address: Any, kill_at: int = -1) -> dict[str, Any]:
                 done = push(given, connection, PushOptions(path=address.path, keep=2), lambda text: None)
             except BoardError as e:
                 return {"outcome": type(e).__name__, "why": str(e), "moments": connection.moments}
-        known = {"outcome": done.outcome, "why": done.why, "moments": connection.moments}
+        known = {"outcome": done.outcome, "why": done.why, "moments": connection.moments, "header": connection.header}
         return {**known, "current": done.current, "there": done.bytes_there, "seconds": round(done.seconds, 2)}
 
     return in_child(work)
@@ -135,13 +140,13 @@ def reset(given: Pushable, old: Pushable, address: Any) -> None:
     assert pushed(old, address)["outcome"] == "current"
 
 
-def spread(moment: str, size: int, count: int) -> list[int]:
-    """After so many bytes: none, in its header, in the middle, before the last, and all, so that the answer is lost."""
+def spread(moment: str, header: int, size: int, count: int) -> list[int]:
+    """After so many bytes: none, in the ``header`` (what goes before the file), behind its first byte, in the middle,
+    before the last, and all, so that the answer is lost."""
     if moment != "copy":
         return [0, 1 << 30]
-    header = 12_000  # the receiving source goes first
     steps = [header + size * i // count for i in range(1, count)]
-    return [0, 1, 100, header // 2, *steps, header + size - 1, 1 << 30]
+    return [0, 1, header // 2, header, header + 1, *steps, header + size - 1, 1 << 30]
 
 
 def main() -> None:
@@ -172,7 +177,10 @@ def main() -> None:
     assert plain["outcome"] == "current", plain
     rows = []
     for i, moment in enumerate(plain["moments"]):
-        cuts = [*spread(moment, new.size_bytes, asked.spread), None]  # None: the pusher is killed before it
+        cuts = [
+            *spread(moment, plain["header"], new.size_bytes, asked.spread),
+            None,
+        ]  # None: the pusher is killed before it
         for count in cuts:
             reset(new, old, address)
             if count is not None:

@@ -42,6 +42,7 @@ class HereBoard:
         self.asked: list[str] = []
         self.lose: str | None = None
         self.cut: int | None = None
+        self.broken = False
 
     @property
     def root(self) -> Path:
@@ -87,8 +88,8 @@ class HereBoard:
         with part.open("ab") as f:
             f.write(left)
         if self.cut is not None:
-            self.cut = None
-            raise BoardLost(f"{self.name}: the connection broke off")
+            self.cut, self.lose = None, "copy"
+            self._break_off("copy")
         part.rename(at)
 
     def fetch(self, remote: str, path: Path) -> None:
@@ -98,5 +99,7 @@ class HereBoard:
         self.asked.append("close")
 
     def _break_off(self, moment: str) -> None:
-        if self.lose == moment:
+        """Once broken it stays so, until ``lose`` is taken back."""
+        self.broken = self.lose is not None and (self.broken or self.lose == moment)
+        if self.broken:
             raise BoardLost(f"{self.name}: the connection broke off")

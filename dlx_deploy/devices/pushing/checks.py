@@ -12,11 +12,12 @@ import msgspec
 from dlx_deploy.devices.measuring import Manners, measuring
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.errors import BoardError, BoardLost
+from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.untyped import JsonTable
 from dlx_deploy.runtime.words import line
 
-__all__ = ["Step", "There", "commands_of", "run_steps"]
+__all__ = ["Step", "Talk", "There", "commands_of", "run_steps"]
 
 NOTED = 'echo $$ > "$1" && shift && exec "$@"'
 """The process that works says its number to the lock, and then becomes the package's."""
@@ -42,6 +43,13 @@ class There(msgspec.Struct, frozen=True):
     flags: tuple[str, ...] = ()
 
 
+class Talk(msgspec.Struct, frozen=True):
+    """Who hears of a push: each step as a line, and how far it is."""
+
+    say: Callable[[str], None]
+    progress: Progress = silent
+
+
 def commands_of(package: Package, engine: bool, bench: bool) -> tuple[str, ...]:
     """What is asked of a release: an ``engine`` is built first; ``bench``: budgets of the board are judged."""
     budgets = bool(package.latency_budgets) or package.device_budgets.is_set
@@ -49,7 +57,7 @@ def commands_of(package: Package, engine: bool, bench: bool) -> tuple[str, ...]:
 
 
 def run_steps(
-    connection: Connection, there: There, commands: Sequence[str], manners: Manners, say: Callable[[str], None]
+    connection: Connection, there: There, commands: Sequence[str], manners: Manners, talk: Talk
 ) -> tuple[Step, ...]:
     """The steps, up to the first that does not pass; while one times, nobody else does on that board.
 
@@ -58,9 +66,10 @@ def run_steps(
         BoardError: another one measures there, and ``manners`` neither wait for long enough nor steal.
     """
     done: list[Step] = []
-    for command in commands:
-        say(f"{connection.name}: {command} …")
-        alone = measuring(connection, f"{command} of a push", manners, say) if command in TIMED else nullcontext()
+    for number, command in enumerate(commands):
+        talk.say(f"{connection.name}: {command} …")
+        talk.progress(number, len(commands), command)
+        alone = measuring(connection, f"{command} of a push", manners, talk.say) if command in TIMED else nullcontext()
         with alone:
             done.append(_step(connection, there, command))
         if done[-1].exit_code:

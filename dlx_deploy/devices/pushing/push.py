@@ -16,11 +16,11 @@ import msgspec
 from dlx_deploy.devices.asking import Agent, BoardFacts, Partial, Releases
 from dlx_deploy.devices.measuring import Manners, who_asks
 from dlx_deploy.devices.pushing.backends import runners_of
-from dlx_deploy.devices.pushing.checks import Step, There, commands_of, run_steps
+from dlx_deploy.devices.pushing.checks import Step, Talk, There, commands_of, run_steps
 from dlx_deploy.devices.pushing.locking import Held, locked
 from dlx_deploy.devices.pushing.preflight import Finding, Wish, examine, expected_runner
 from dlx_deploy.devices.ssh.connection import Connection
-from dlx_deploy.errors import BoardError, BoardUnfit, ConfigError, DlxError
+from dlx_deploy.errors import BoardError, BoardRefused, BoardUnfit, ConfigError, DlxError
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.files import TooLarge, read_file
 from dlx_deploy.runtime.package.bundle import MAX_SIGNATURE, SUFFIX
@@ -39,7 +39,7 @@ MOST_ANSWER = 100_000
 """Bytes of JSON of a step's answer that a release's record keeps."""
 NO_ROOM = f"[Errno {errno.ENOSPC}]"
 Say = Callable[[str], None]
-Outcome = Literal["current", "would be current", "unfit", "failed", "not reached"]
+Outcome = Literal["current", "would be current", "unfit", "failed", "refused", "not reached"]
 
 
 class Pushable(msgspec.Struct, frozen=True):
@@ -170,14 +170,15 @@ def push(
                 say(f"{connection.name}: {finding.level}: {finding.describe()}")
         purpose = f"pushes {given.package.name} {given.package.version}"
         with locked(agent, purpose, options.manners, say, given.digest) as held:
-            done = _Release(agent, given, options, held, say).push(pushed, facts.executable, progress)
+            done = _Release(agent, given, options, held, Talk(say, progress)).push(pushed, facts.executable)
     return msgspec.structs.replace(done, seconds=time.monotonic() - began)
 
 
 def unreached(board: str, given: Pushable, options: PushOptions, error: DlxError) -> Pushed:
     """What came of a push that ``error`` ended."""
     why, where = str(error), options.path or default_path(given.package)
-    pushed = Pushed(board=board, root=where, digest=given.digest, outcome="not reached", size_bytes=given.size_bytes)
+    outcome: Outcome = "refused" if isinstance(error, BoardRefused) else "not reached"
+    pushed = Pushed(board=board, root=where, digest=given.digest, outcome=outcome, size_bytes=given.size_bytes)
     return msgspec.structs.replace(pushed, why=why.removeprefix(f"{board}: "), exit_code=error.exit_code)
 
 
@@ -195,15 +196,15 @@ def roll_back(connection: Connection, path: str, manners: Manners, say: Say) -> 
 class _Release:
     """One release on its way, while its pusher holds the lock."""
 
-    def __init__(self, agent: Agent, given: Pushable, options: PushOptions, held: Held, say: Say) -> None:
-        self.agent, self.given, self.options, self.held, self.say = agent, given, options, held, say
+    def __init__(self, agent: Agent, given: Pushable, options: PushOptions, held: Held, talk: Talk) -> None:
+        self.agent, self.given, self.options, self.held, self.talk = agent, given, options, held, talk
 
-    def push(self, pushed: Pushed, python: str, progress: Progress) -> Pushed:
+    def push(self, pushed: Pushed, python: str) -> Pushed:
         """Sent, installed, checked by ``python`` there, and made current if all passes."""
-        package = self._install(progress)
+        package = self._install()
         flags = (*["--accept-hazards"] * self.options.accept_hazards, *self._trusted(pushed.root))
         there = There(python, package, f"{pushed.root}/lock.pid", flags)
-        steps = run_steps(self.agent.connection, there, pushed.commands, self.options.manners, self.say)
+        steps = run_steps(self.agent.connection, there, pushed.commands, self.options.manners, self.talk)
         failed = next((step for step in steps if step.exit_code), None)
         why = f"{failed.name} ended with exit code {failed.exit_code}: {failed.said}" if failed else ""
         told = self._finish(steps, why)
@@ -226,11 +227,11 @@ class _Release:
         self.held.released = True
         return told
 
-    def _install(self, progress: Progress) -> str:
+    def _install(self) -> str:
         """The package's path there, after its bytes are."""
         there = self.agent.read(self.held.answered["partial"], Partial)
         if not there.come:
-            self._send(there.incoming, progress)
+            self._send(there.incoming)
         package = self.given.package
         facts = {
             "name": package.name,
@@ -244,9 +245,9 @@ class _Release:
         signature = base64.b64encode(self.given.signature).decode("ascii")
         return str(self._ask("install", facts=facts, signature=signature)["package"])
 
-    def _send(self, remote: str, progress: Progress) -> None:
+    def _send(self, remote: str) -> None:
         try:
-            self.agent.connection.send(self.given.path, remote, self.given.digest, progress)
+            self.agent.connection.send(self.given.path, remote, self.given.digest, self.talk.progress)
         except BoardError as e:
             if NO_ROOM not in str(e):
                 raise

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from dlx_deploy.devices.agent import lock
 from dlx_deploy.devices.asking import Agent
 from dlx_deploy.devices.measuring import Manners
 from dlx_deploy.devices.pushing import locking
@@ -133,6 +134,9 @@ def test_budgets_are_judged_and_may_be_left(board: HereBoard, make_package: Any)
     board.answers["bench"] = (0, {"verdict": "pass", "latency": {"p90_ms": 1.25}}, "")
     pushed = push_it(given, board)
     assert [step.name for step in pushed.steps] == ["selftest", "bench"]
+    told: list[tuple[float, float, str]] = []
+    push(given, board, OPTIONS, lambda text: None, lambda done, total, text="": told.append((done, total, text)))
+    assert told == [(0, 2, "selftest"), (1, 2, "bench")]
     assert ", p90 1.25 ms" in view(pushed).text
     assert "measures: bench of a push" in board.asked
     assert [step.name for step in push_it(given, board, bench=False).steps] == ["selftest"]
@@ -233,6 +237,20 @@ def test_a_push_of_this_machine_that_died_holds_nobody_back(
     assert not is_gone({**me, "host": "another", "pid": pid})
     assert not is_gone({**me, "pids": "pid:[1]", "pid": pid})
     assert is_gone({**me, "boot": "an earlier one"})
+
+
+def test_a_board_that_was_started_anew_in_the_middle_goes_on(
+    board: HereBoard, make_package: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.lose = "selftest"
+    with pytest.raises(BoardLost):
+        push_it(make_package(), board)
+    board.lose = None
+    with pytest.raises(BoardRefused, match=r"pushes tiny 1\.0\.0"):
+        push_it(make_package(), board)
+    monkeypatch.setattr(lock, "_boot", lambda: "after the reboot")
+    assert push_it(make_package(), board).outcome == "current"
+    assert sum(text.startswith("send") for text in board.asked) == 1
 
 
 def test_a_full_disk_is_said_with_its_remedy(
