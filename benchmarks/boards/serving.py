@@ -4,8 +4,9 @@
 
 ``resnet18``: torchvision's, 224 px, with random weights. The clients are one process of their own that keeps a
 connection for each and one request under way on it: tensors as bytes, both ways. The bare session is run by as many
-threads in a process without a server. Both are timed in turn, some rounds of each, so that what else the machine does
-meets both; the CPU seconds of an answer say what is left of that.
+threads in a process without a server, and ``of_one_caller`` is against one of them, which a queue is to the session.
+All are timed in turn, some rounds of each, so that what else the machine does meets all; where it does much, threads
+win that are many, and ``cpu_ms``, the CPU milliseconds of an answer, says more than throughput.
 """
 
 from __future__ import annotations
@@ -83,10 +84,10 @@ def network(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for (how, clients), all_of in rounds.items():
         row = {key: round(float(statistics.median(one[key] for one in all_of)), 4) for key in all_of[0]}
-        base = rounds["bare", clients]
-        ratios = [one["per_s"] / other["per_s"] for one, other in zip(all_of, base, strict=True)]
-        row["of_bare"] = round(statistics.median(ratios), 3)
-        table.setdefault(f"{clients} clients", {})[how] = {**row, "of_bare_rounds": [round(r, 3) for r in ratios]}
+        for name, callers in (("of_bare", clients), ("of_one_caller", 1)):
+            pairs = zip(all_of, rounds["bare", callers], strict=True)
+            row[name] = round(float(statistics.median(one["per_s"] / other["per_s"] for one, other in pairs)), 3)
+        table.setdefault(f"{clients} clients", {})[how] = row
         print(path.stem, clients, how, row, file=sys.stderr)
     return table
 

@@ -40,8 +40,8 @@ class Access:
         Raises:
             Refused: 401, 403.
         """
-        host = head.headers.get("host", "")
-        if self.hosts is not None and _name_of(host) not in self.hosts:
+        host = head.headers.get("host")  # none in HTTP/1.0, which no browser speaks
+        if self.hosts is not None and host is not None and _name_of(host) not in self.hosts:
             raise Refused(403, f"Host is another name than {', '.join(sorted(self.hosts))}; call the server by these")
         origin = head.headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:

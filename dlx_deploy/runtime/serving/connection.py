@@ -72,9 +72,9 @@ def _exchange(stream: Stream, handler: Handler, stopping: Callable[[], bool]) ->
         handler.admit(head)
         if head.expects:
             stream.send((CONTINUE,))
-        body = stream.body(head.length) if head.length != 0 else bytearray()
+        body = stream.body(head.length) if head.length != 0 else memoryview(b"")
         whole = True
-        response = _answer(handler, Request(head, memoryview(body)))
+        response = _answer(handler, Request(head, body))
     except Refused as refused:
         response = fault_response(refused, last=not whole)
     keep = whole and head is not None and head.keep_alive and not response.last and not stopping()

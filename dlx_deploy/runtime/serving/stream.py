@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
+import numpy as np
+
 from .messages import Body, Refused
 
 __all__ = ["Ended", "Limits", "Room", "Stream"]
@@ -18,6 +20,7 @@ PIECE = 65_536
 JOINED = 262_144  # bytes of an answer that are sent at once: a copy is cheaper than another packet
 CHUNK_LINE = 64
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+STEP = 1024**2  # bytes of a body for which memory is asked at a time
 LINGER_S, LINGER_BYTES = 2.0, 4 * 1024**2
 
 
@@ -104,18 +107,20 @@ class Stream:
                 raise Refused(431, f"the request's head has more than {self._limits.head_bytes} bytes")
             self._need(deadline)
 
-    def body(self, length: Optional[int]) -> bytearray:
+    def body(self, length: Optional[int]) -> memoryview:
         """The request's body, of ``length`` bytes or in chunks: its reader's own.
+
+        Memory is taken as bytes come, and they must come: who announces much and sends little holds nothing up.
 
         Raises:
             Refused: 400 chunks that are none, 408 it does not come, 413 it is too long, 503 no memory is left for it.
             Ended: the connection broke.
         """
+        began = time.monotonic()
         if length is None:
-            return self._chunks()
+            return self._chunks(began)
         self.check_length(length)
-        self._hold(length)
-        return self._exactly(length, time.monotonic() + self._limits.seconds(length))
+        return self._exactly(length, began)
 
     def forget(self) -> None:
         """Nobody needs the body any longer."""
@@ -159,29 +164,31 @@ class Stream:
                 taken += len(self._buffer)
                 self._buffer.clear()
 
-    def _chunks(self) -> bytearray:
+    def _chunks(self, began: float) -> memoryview:
         body = bytearray()
-        deadline = time.monotonic() + self._limits.seconds(self._limits.body_bytes)
         while True:
-            match = CHUNK.fullmatch(self._line(deadline))
+            match = CHUNK.fullmatch(self._line(self._until(began, len(body))))
             if match is None:
                 raise Refused(400, "the body's chunks are none of HTTP/1.1")
             size = int(match.group(1), 16)
             self.check_length(len(body) + size)
-            self._hold(size)
             if not size:
                 break
-            body += self._exactly(size, deadline)
-            if self._line(deadline):
+            body += self._exactly(size, began, len(body))
+            if self._line(self._until(began, len(body))):
                 raise Refused(400, "a chunk of the body is longer than it says")
-        taken = 0
+        deadline, taken = time.monotonic() + self._limits.head_s, 0
         while True:  # trailers, of which nothing is used
             line = self._line(deadline, self._limits.head_bytes)
             taken += len(line) + 2
             if not line:
-                return body
+                return memoryview(body)
             if taken > self._limits.head_bytes:
                 raise Refused(431, f"the fields behind the body have more than {self._limits.head_bytes} bytes")
+
+    def _until(self, began: float, taken: int) -> float:
+        """When the next bytes must be here of a body that ``began`` then, and of which so many have come."""
+        return began + self._limits.seconds(taken)
 
     def _line(self, deadline: float, most: int = CHUNK_LINE) -> bytes:
         while True:
@@ -194,27 +201,31 @@ class Stream:
                 raise Refused(400, f"a line between the body's chunks has more than {most} bytes")
             self._need(deadline)
 
-    def _exactly(self, size: int, deadline: float) -> bytearray:
-        """``size`` bytes, received where they stay."""
+    def _exactly(self, size: int, began: float, before: int = 0) -> memoryview:
+        """``size`` bytes behind ``before`` others of a body, received where they stay."""
+        view = np.empty(size, np.uint8).data  # the system gives this memory when it is written to
         taken = min(size, len(self._buffer))
-        if taken == size:
-            body = self._buffer[:size]
-            del self._buffer[:size]
-            return body
-        body = bytearray(size)
-        view = memoryview(body)
-        view[:taken] = self._buffer
-        self._buffer.clear()
+        self._hold(taken)
+        view[:taken] = self._buffer[:taken]
+        del self._buffer[:taken]
         while taken < size:
-            try:
-                self._patience(deadline)
-                count = self._sock.recv_into(view[taken:])
-            except OSError as e:
-                raise self._fault(e) from e
-            if not count:
-                raise Ended("the connection ended inside a body")
-            taken += count
-        return body
+            step = min(size - taken, STEP)
+            self._hold(step)
+            end = taken + step
+            while taken < end:
+                taken += self._received(view[taken:end], self._until(began, before + taken))
+        return view
+
+    def _received(self, into: memoryview, deadline: float) -> int:
+        """How many bytes came, at least one."""
+        try:
+            self._patience(deadline)
+            count = self._sock.recv_into(into)
+        except OSError as e:
+            raise self._fault(e) from e
+        if not count:
+            raise Ended("the connection ended inside a body")
+        return count
 
     def _need(self, deadline: float) -> None:
         """At least one byte more."""
