@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dlx_deploy.bundles.bundle import Bundle, check_labels
 from dlx_deploy.bundles.pbtxt import Enum, Message, pbtxt
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.tasks import find_task
 
 if TYPE_CHECKING:
@@ -26,12 +27,21 @@ _TYPES = {
     **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 """numpy's types as Triton calls them."""
+_PLANS = "tensorrt"
+"""The flavour of the engines that Triton's TensorRT reads."""
 _MAX_BATCH = 16
 """Samples that are run together where neither an engine nor a budget says how many; ONNX Runtime takes any number."""
 _QUEUED = 0.1
 """Of a budget of latency that waiting for more requests may take."""
 _LABELS = "labels.txt"
 _WARMUP = "golden"
+
+
+class _Engine(NamedTuple):
+    """An engine's bytes, and the largest batch that it was built for."""
+
+    plan: bytes
+    batch: int
 
 
 def triton_bundle(package: Package, name: str) -> Bundle:
@@ -41,7 +51,8 @@ def triton_bundle(package: Package, name: str) -> Bundle:
         ConfigError: a type that Triton has no name for, or a label that has no place in a file of lines.
     """
     served = _served(package)
-    files = {_model_file(package): package.engine or package.model}
+    engine = _engine(package)
+    files = {"1/model.onnx": package.model} if engine is None else {"1/model.plan": engine.plan}
     if served is not None:
         check_labels(served.labels, "")
         files[_LABELS] = _lines(served.labels)
@@ -49,8 +60,8 @@ def triton_bundle(package: Package, name: str) -> Bundle:
         golden = package.golden_inputs[tensor.name]
         files[f"warmup/{_WARMUP}_{tensor.name}"] = golden[np.arange(package.batch or 1) % len(golden)].tobytes()
     files.update({file: data for file, data in package.task.inputs.members().items() if "/" not in file})
-    notes = _notes(package)
-    files["config.pbtxt"] = pbtxt(_config(package, name, served)).encode("ascii")
+    notes = _notes(package, engine)
+    files["config.pbtxt"] = pbtxt(_config(package, name, served, engine)).encode("ascii")
     files["README.md"] = _readme(package, name, notes).encode("utf-8")
     return Bundle(files, notes, name)
 
@@ -62,20 +73,28 @@ def _served(package: Package) -> Served | None:
     return served
 
 
-def _model_file(package: Package) -> str:
-    return "1/model.onnx" if package.engine is None else "1/model.plan"
+def _engine(package: Package) -> _Engine | None:
+    """The engine in the package, if Triton's TensorRT reads it: TensorRT-RTX writes another format.
+
+    Raises:
+        PackageError: what the recipe says of it is damaged.
+    """
+    values = package.meta["recipe"].get("engine")
+    if package.engine is None or not values:
+        return None
+    settings = BuildSettings.from_dict(values, f"{package.name}: recipe.engine")
+    return _Engine(package.engine, settings.batch[-1]) if settings.flavour == _PLANS else None
 
 
-def _config(package: Package, name: str, served: Served | None) -> Message:
+def _config(package: Package, name: str, served: Served | None, engine: _Engine | None) -> Message:
     """``ModelConfig``, field by field in the order of its numbers."""
-    engine = package.engine is not None
-    most = _max_batch(package)
+    most = _max_batch(package, engine)
     ranked = {"label_filename": _LABELS} if served is not None and served.ranked else {}
     batching = {"dynamic_batching": _batching(package, most)} if most > 1 else {}
     return {
         "name": name,
         "backend": "tensorrt" if engine else "onnxruntime",
-        "default_model_filename": _model_file(package).rpartition("/")[2],
+        "default_model_filename": "model.plan" if engine else "model.onnx",
         "max_batch_size": most,
         "input": [_tensor(package, tensor) for tensor in package.task.inputs.tensors],
         "output": [{**_tensor(package, tensor), **ranked} for tensor in package.task.outputs.tensors],
@@ -86,14 +105,11 @@ def _config(package: Package, name: str, served: Served | None) -> Message:
     }
 
 
-def _max_batch(package: Package) -> int:
+def _max_batch(package: Package, engine: _Engine | None) -> int:
     """0: the batch is one of the model's own dimensions, as ONNX Runtime asks for where it is fixed."""
     if package.batch is not None:
         return 0
-    engine = package.meta["recipe"].get("engine")
-    if isinstance(engine, dict) and package.engine is not None:
-        return int(engine["batch"][-1])
-    return max(package.device_budgets.throughput_batch, _MAX_BATCH)
+    return engine.batch if engine else max(package.device_budgets.throughput_batch, _MAX_BATCH)
 
 
 def _batching(package: Package, most: int) -> Message:
@@ -140,13 +156,13 @@ def _lines(labels: tuple[str, ...]) -> bytes:
     return "".join(f"{label}\n" for label in labels).encode("utf-8")
 
 
-def _notes(package: Package) -> tuple[str, ...]:
+def _notes(package: Package, engine: _Engine | None) -> tuple[str, ...]:
     inputs = package.task.inputs
     notes = [
         f"a client sends what the network reads, {inputs.describe(package.batch)}: pictures are resized, and texts "
         "made tokens, by the client (docs/tensor-contract.md)",
     ]
-    if package.engine is not None:
+    if engine is not None:
         notes.append(
             "the engine runs on the GPU and the TensorRT that it was built with alone; for others put model.onnx of "
             "the package in its place, with backend: onnxruntime"
@@ -156,7 +172,7 @@ def _notes(package: Package) -> tuple[str, ...]:
             "the package's own runtime builds a TensorRT engine on the board and proves it; Triton runs the ONNX model "
             "with ONNX Runtime, on CUDA"
         )
-    if package.exact_qdq and package.engine is None:
+    if package.exact_qdq and engine is None:
         notes.append(
             "accuracy was judged in exact Q/DQ arithmetic; ONNX Runtime on a CPU would use its INT8 kernels instead, "
             "which may saturate: keep the instance on a GPU"

@@ -19,6 +19,7 @@ from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.runtime.package.contents import PackageContents
 from dlx_deploy.runtime.tasks.framing import BGR, CROP, LETTERBOX, Framing
 from dlx_deploy.runtime.tasks.image_classification import image_classification
+from dlx_deploy.tasks.classes import Classes
 from tests.bundles.packages import classes, masks, texts, written
 from tests.runtime.conftest import LABELS, SHAPE, metadata, tiny_model
 
@@ -127,6 +128,24 @@ def test_texts_and_labels_that_have_no_place_are_refused(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"the class 'a;b' holds ';'; .*: rename the class"):
         exported(tmp_path, named)
     assert not (tmp_path / "ds").exists()
+
+
+def test_a_task_that_says_nothing_of_servers_has_no_labels_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Classes, "served")
+    with pytest.raises(ConfigError, match=r"no type of network for the answers of image-classification; use --format"):
+        exported(tmp_path, classes())
+    view = export_bundle(written(tmp_path, classes()), "triton", tmp_path / "models")
+    assert "labels.txt" not in view.files
+    assert "label_filename" not in (view.folder / "config.pbtxt").read_text()
+
+
+def test_a_fixed_batch_is_the_size_of_the_batch(tmp_path: Path) -> None:
+    view = exported(tmp_path, classes(model=tiny_model(batch=2), batch=2))
+    assert properties(view)["batch-size"] == "2"
+    assert properties(view)["model-engine-file"] == "model.onnx_b2_gpu0_fp32.engine"
+    assert "--minShapes" not in (view.folder / "README.md").read_text()
 
 
 def test_nodes_that_tensorrt_does_not_read_are_refused(tmp_path: Path) -> None:

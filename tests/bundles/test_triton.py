@@ -14,6 +14,7 @@ import pytest
 from dlx_deploy.bundles.bundle import BundleView, export_bundle
 from dlx_deploy.bundles.pbtxt import Enum, pbtxt
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.runtime.errors import PackageError
 from dlx_deploy.runtime.package.contents import PackageContents
 from tests.bundles.packages import classes, masks, texts, written
 from tests.conftest import Here
@@ -97,9 +98,21 @@ def test_a_fixed_batch_is_one_of_the_dimensions(tmp_path: Path, pb: Any) -> None
     assert "the model's batch is 5" in view.text
 
 
+def with_engine(settings: dict[str, object]) -> PackageContents:
+    recipe = {"backends": ["tensorrt", "onnxruntime-cpu"], "engine": settings}
+    return classes(recipe=recipe, engine=b"plan", engine_sidecar=b"{}")
+
+
+def test_an_engine_that_triton_does_not_read_is_left_in_the_package(tmp_path: Path, pb: Any) -> None:
+    view = exported(tmp_path, with_engine({"flavour": "tensorrt-rtx", "precision": "fp16", "batch": [1, 2, 6]}))
+    assert config(pb, view).backend == "onnxruntime"
+    assert "1/model.plan" not in view.files
+    with pytest.raises(PackageError, match=r"tiny: recipe\.engine: flavour, precision missing; a recipe of an engine"):
+        exported(tmp_path, with_engine({"batch": []}), "other")
+
+
 def test_an_engine_is_what_runs_where_the_package_holds_one(tmp_path: Path, pb: Any) -> None:
-    recipe = {"backends": ["tensorrt", "onnxruntime-cpu"], "engine": {"batch": [1, 2, 6]}}
-    view = exported(tmp_path, classes(recipe=recipe, engine=b"plan", engine_sidecar=b"{}"))
+    view = exported(tmp_path, with_engine({"flavour": "tensorrt", "precision": "fp16", "batch": [1, 2, 6]}))
     read = config(pb, view)
     assert (read.backend, read.default_model_filename, read.max_batch_size) == ("tensorrt", "model.plan", 6)
     assert (view.folder / "1" / "model.plan").read_bytes() == b"plan"
