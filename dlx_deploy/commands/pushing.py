@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ from dlx_deploy.commands.options import (
     say,
 )
 from dlx_deploy.commands.trusting import Trusting, taking_trust
+from dlx_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +51,12 @@ def push(
         str | None, typer.Option(help="The Python that runs packages there: python3.10, or its path.")
     ] = None,
     accept_hazards: AcceptHazardsOption = False,
+    bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", help="Bring the libraries that a board lacks: numpy, a runtime.")
+    ] = False,
+    wheels: Annotated[
+        Path | None, typer.Option(help="With --bootstrap: the folder of wheels that alone is looked in.", metavar="DIR")
+    ] = None,
     at_once: Annotated[int, typer.Option(help="So many boards are worked on side by side.", min=1)] = 8,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,6 +66,8 @@ def push(
     from dlx_deploy.devices.pushing.push import PushOptions, read_pushable
     from dlx_deploy.report.pushes import PushesView
 
+    if wheels is not None and not bootstrap:
+        raise ConfigError(f"--wheels {wheels} is given without --bootstrap; give that too")
     chosen = resolve_boards(boards, inventory)
     passed_on = bool(trusting.flags())
     given = read_pushable(package, trusting.trust(), passed_on)
@@ -73,12 +83,16 @@ def push(
     if rollback:
         _roll_back(given, chosen, options, at_once, as_json)
         return
+    from tempfile import TemporaryDirectory
+
+    from dlx_deploy.devices.pushing.bootstrap import Wheelhouse
     from dlx_deploy.devices.pushing.several import push_all
     from dlx_deploy.report.pushing import PushWatcher
     from dlx_deploy.report.screen import Screen, stderr_console
 
-    with Screen(stderr_console()) as screen:
-        results = push_all(given, chosen, options, PushWatcher(screen, len(chosen) > 1), at_once)
+    with Screen(stderr_console()) as screen, TemporaryDirectory(prefix="dlx-wheels-") as folder:
+        house = Wheelhouse(Path(folder), wheels) if bootstrap else None
+        results = push_all(given, chosen, options, PushWatcher(screen, len(chosen) > 1), at_once, house)
     one = given.package
     finish(PushesView(one.name, one.version, one.target, results), as_json)
 

@@ -171,6 +171,9 @@ def _stays(board: Pushed) -> str:
 def _paragraph(board: Pushed) -> list[str]:
     lines = [f"{board.board}:{board.root}: {board.outcome}"]
     lines += [f"  {one.level:<8} {one.describe()}" for one in _sorted(board.findings)]
+    if board.brought:
+        word = "would bring" if board.outcome in ("would be current", "unfit") else "brought "
+        lines.append(f"  {word} {board.brought}")
     left = board.size_bytes - board.bytes_there
     there = f", {format_bytes(board.bytes_there)} were there" if board.bytes_there else ""
     if board.outcome == "would be current":

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -60,7 +60,8 @@ class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How it goes. ``path``: on the board (empty: below the home, by the package's name). ``keep``: so many releases.
 
     ``target``: what the board is for by the inventory. ``python``: what runs packages there. ``manners``: what is done
-    where another one pushes to it, or measures on it.
+    where another one pushes to it, or measures on it. ``brought``: distributions, with their versions, that the board
+    has not yet and will have.
     """
 
     path: str = ""
@@ -71,6 +72,7 @@ class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
     other_board: bool = False
     accept_hazards: bool = False
     python: str | None = None
+    brought: Mapping[str, str] = {}
     manners: Manners = Manners()
 
 
@@ -78,7 +80,7 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it on one board. ``why``: it is not current; ``exit_code``: of that.
 
     ``bytes_there``: those that were there before. ``commands``: what is asked of the release there. ``current`` and
-    ``before``: digests of releases, as they are now.
+    ``before``: digests of releases, as they are now. ``brought``: libraries, in words, that came there for it.
     """
 
     board: str
@@ -96,6 +98,7 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
     current: str | None = None
     before: str | None = None
     removed: tuple[str, ...] = ()
+    brought: str = ""
     seconds: float = 0.0
 
 
@@ -143,7 +146,7 @@ def push(
     began = time.monotonic()
     agent = Agent(connection, options.path or default_path(given.package))
     seen = agent.look(given.digest, options.python)
-    facts, there = seen.facts, seen.partial.bytes
+    facts, there = _with_brought(seen.facts, options.brought), seen.partial.bytes
     runners = runners_of(given.package, facts, options.accept_hazards)
     engine = bool((runner := expected_runner(runners)) and runner.is_engine)
     pushed = Pushed(
@@ -277,6 +280,10 @@ class _Release:
 def _bounded(answer: JsonTable) -> JsonTable:
     """What a step answered, if a record has room for it."""
     return answer if len(msgspec.json.encode(answer)) <= MOST_ANSWER else {}
+
+
+def _with_brought(facts: BoardFacts, brought: Mapping[str, str]) -> BoardFacts:
+    return msgspec.structs.replace(facts, versions={**facts.versions, **brought})
 
 
 def _wish(given: Pushable, there: int, options: PushOptions) -> Wish:

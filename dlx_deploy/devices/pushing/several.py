@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
 from msgspec.structs import replace
 
+from dlx_deploy.devices.asking import Agent
 from dlx_deploy.devices.inventory import Board
 from dlx_deploy.devices.many import on_each
+from dlx_deploy.devices.pushing.bootstrap import Wheelhouse, bring, needed_by
+from dlx_deploy.devices.pushing.locking import locked
 from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, roll_back, unreached
 from dlx_deploy.devices.ssh.address import parse_address
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.devices.ssh.openssh import SshConnection
-from dlx_deploy.errors import DlxError
+from dlx_deploy.errors import BoardUnfit, DlxError
 from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.untyped import JsonTable
 
@@ -41,9 +45,16 @@ class Watching(Protocol):
 
 
 def push_all(
-    given: Pushable, boards: Sequence[Board], options: PushOptions, watching: Watching, at_once: int
+    given: Pushable,
+    boards: Sequence[Board],
+    options: PushOptions,
+    watching: Watching,
+    at_once: int,
+    house: Wheelhouse | None = None,
 ) -> tuple[Pushed, ...]:
     """What came of pushing to each of ``boards``, in their order; results bear the names that boards were given.
+
+    ``house``: from where libraries are brought that a board lacks.
 
     Raises:
         ConfigError: the package's name is no folder's, and a board has no path.
@@ -52,17 +63,51 @@ def push_all(
 
     def work(board: Board, connection: SshConnection) -> Pushed:
         with watching.row(board) as progress:
-            pushed = push(given, connection, own[board.address], watching.say, progress)
-        return _told(replace(pushed, board=_name(board, connection)))
+            work = _Work(given, connection, own[board.address], watching.say, progress)
+            pushed = work.push() if house is None else work.push_with(house)
+        return told(replace(pushed, board=_name(board, connection)))
 
     def failed(board: Board, error: DlxError) -> Pushed:
-        return _told(unreached(board.name, given, own[board.address], error))
+        pushed = unreached(board.name, given, own[board.address], error)
+        return told(replace(pushed, outcome="unfit") if isinstance(error, BoardUnfit) else pushed)
 
-    def _told(pushed: Pushed) -> Pushed:
+    def told(pushed: Pushed) -> Pushed:
         watching.ended(pushed)
         return pushed
 
     return on_each(boards, work, failed, at_once)
+
+
+class _Work(msgspec.Struct, frozen=True):
+    """A push to one board."""
+
+    given: Pushable
+    connection: SshConnection
+    options: PushOptions
+    say: Callable[[str], None]
+    progress: Progress
+
+    def push(self, **changes: Any) -> Pushed:
+        """What came of it."""
+        return push(self.given, self.connection, replace(self.options, **changes), self.say, self.progress)
+
+    def push_with(self, house: Wheelhouse) -> Pushed:
+        """The same; what the board's own Python lacks is brought first, if all else fits."""
+        name, package = self.connection.name, self.given.package
+        if self.options.python:
+            self.connection.interpreter = self.options.python
+        agent = Agent(self.connection, self.options.path)
+        chosen = house.choose(name, agent.facts(self.connection.interpreter), needed_by(package, self.given.trust))
+        if not chosen.wanted:
+            return self.push()
+        words = chosen.describe()
+        trial = self.push(dry_run=True, brought=chosen.versions)
+        if self.options.dry_run or trial.outcome == "unfit":
+            return replace(trial, brought=words)
+        self.say(f"{name}: brings {words}")
+        with locked(agent, "brings libraries", self.options.manners, self.say) as held:
+            bring(agent, held.token, chosen, self.progress)
+        return replace(self.push(python=None), brought=words)
 
 
 def roll_back_all(

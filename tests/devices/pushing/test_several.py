@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,16 @@ from typing import Any
 import pytest
 
 from dlx_deploy.devices import many
+from dlx_deploy.devices.asking import Agent
+from dlx_deploy.devices.pushing import bootstrap, several
+from dlx_deploy.devices.pushing.bootstrap import bring
+from dlx_deploy.devices.pushing.wheels import Wheel
 from dlx_deploy.errors import BoardUnreachable
+from dlx_deploy.runtime.package.trust import Trust
 
 from ...conftest import Here
-from ..here_board import HereBoard
+from ..agent.test_wheels import wheel
+from ..here_board import RUNTIME, HereBoard
 
 INVENTORY = """
 [boards.a]
@@ -102,3 +109,69 @@ def test_a_rollback_goes_back_on_each(logins: Logins, make_package: Any, here: H
 def test_an_unknown_name_pushes_nowhere(logins: Logins, make_package: Any, here: Here) -> None:
     assert here("push", make_package().path, "a", "aall").code == 2
     assert logins.boards["host-a"].asked == []
+
+
+@pytest.fixture
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logins: Logins) -> list[Any]:
+    """What pip is asked for; boards lack a runtime until one is brought."""
+    asked: list[Any] = []
+    data = wheel()
+    path = tmp_path / "onnxruntime-1.20.1-py3-none-any.whl"
+    path.write_bytes(data)
+
+    def fetch(wanted: Any, tags: Any, interpreter: Any, folder: Path, source: Path | None) -> Any:
+        asked.append((wanted, interpreter.arch, source))
+        return (Wheel(path, hashlib.sha256(data).hexdigest()),)
+
+    def bring_it(agent: Agent, *rest: Any) -> Any:
+        agent.connection.claims["versions"] = RUNTIME  # type: ignore[attr-defined]
+        return bring(agent, *rest)
+
+    monkeypatch.setattr(bootstrap, "fetch_wheels", fetch)
+    monkeypatch.setattr(several, "bring", bring_it)
+    for board in logins.boards.values():
+        board.interpreter = "python3"  # type: ignore[attr-defined]
+        board.claims |= {"versions": {"python": "3.10.2", "numpy": "1.26.4", "pillow": "10.0"}, "glibc": "2.35"}
+    return asked
+
+
+def test_what_boards_lack_is_fetched_once_and_brought_before_they_are_pushed_to(
+    logins: Logins, fetched: list[Any], make_package: Any, here: Here
+) -> None:
+    package, boards = make_package().path, ("a", "ssh://host-d", "--at-once", "1")
+    assert here("push", package, *boards).code == 4
+    planned = here("push", package, *boards, "--bootstrap", "--dry-run")
+    assert "  would bring onnxruntime 1.20.1 (0.0 MiB)" in planned.out
+    assert not list(logins.boards["host-a"].home.iterdir()), "a dry run changes nothing there"
+    fetched.clear()
+    done = here("push", package, *boards, "--bootstrap", "--json")
+    assert done.code == 0, done.err
+    assert fetched == [(("onnxruntime>=1.17,<1.33",), "x86_64", None)]
+    for one, host in zip(json.loads(done.out)["boards"], ("host-a", "host-d"), strict=True):
+        assert (one["outcome"], one["brought"]) == ("current", "onnxruntime 1.20.1 (0.0 MiB)")
+        assert (logins.boards[host].root / "venv" / "bin" / "python3").exists()
+
+
+def test_nothing_is_brought_to_a_board_that_is_unfit_otherwise(
+    logins: Logins, fetched: list[Any], make_package: Any, here: Here
+) -> None:
+    logins.boards["host-a"].claims["arch"] = "aarch64"
+    done = here("push", make_package().path, "a", "--bootstrap")
+    assert (done.code, list(logins.boards["host-a"].home.iterdir())) == (4, [])
+    assert "the package is for x86_64, the board is aarch64" in done.err
+    logins.boards["host-a"].claims["arch"] = "armv7l"
+    done = here("push", make_package().path, "a", "--bootstrap")
+    assert "there are wheels for aarch64 and x86_64 alone" in done.err
+    assert ": unfit" in done.out
+
+
+def test_wheels_are_given_for_a_bootstrap_alone(logins: Logins, make_package: Any, here: Here) -> None:
+    done = here("push", make_package().path, "a", "--wheels", "there")
+    assert (done.code, "--wheels there is given without --bootstrap" in done.err) == (2, True)
+
+
+def test_a_package_says_what_it_needs_beside_a_runtime(make_package: Any) -> None:
+    package = make_package().package
+    assert bootstrap.needed_by(package, None) == ("pillow",)
+    assert bootstrap.needed_by(package, Trust(Path("k.pem"), None, None)) == ("pillow", "cryptography")
+    assert bootstrap.needed_by(package, Trust(None, Path("c.pem"), None)) == ("pillow", "cryptography", "pyopenssl")
