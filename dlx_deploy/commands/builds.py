@@ -11,8 +11,10 @@ import typer
 from dlx_deploy.commands.bringing import Asked, build_all, load_asked
 from dlx_deploy.commands.ci_output import CiOutput, reporting, taking_ci
 from dlx_deploy.commands.given import Given, taking_given
+from dlx_deploy.commands.on_board import BuildOnOption, boards_of, prove_packages
 from dlx_deploy.commands.options import (
     DEFAULT_STORE,
+    BoardsOption,
     ConfigOption,
     ExactToolsOption,
     ForceOption,
@@ -42,24 +44,28 @@ def build(
     baseline: Annotated[
         str | None, typer.Option(help="The package released before: fail if this one is worse.", metavar="DLX")
     ] = None,
+    on: BuildOnOption = None,
+    boards: BoardsOption = None,
     exact_tools: ExactToolsOption = False,
     tensorboard: Annotated[Path | None, typer.Option(help="Write TensorBoard logs of training there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the pipeline for each target and write its package."""
-    from dlx_deploy.building import BuildOptions, usual_jobs
+    from dlx_deploy.building import BuildOptions, find_config, usual_jobs
     from dlx_deploy.config.template import toml_value
     from dlx_deploy.stages.support.team import is_worker, run_worker
 
     if is_worker():
         raise typer.Exit(run_worker())
-    jobs = jobs or usual_jobs()
+    jobs = jobs or (1 if on else usual_jobs())  # what is shared between processes cannot be a login
     if baseline is not None:
         override = f"gate.baseline={toml_value(baseline)}"
         given = dataclasses.replace(given, overrides=[*(given.overrides or []), override])
-    with reporting(ci, "build", "build") as cases:
+    targets = given.target or (find_config(given.config, given.overrides or ()).targets if on else ())
+    with reporting(ci, "build", "build") as cases, boards_of(on or (), targets, boards) as there:
         work = load_asked(given, Asked(deep, exact_tools, 1 if processes > 1 else jobs, write_config, force))
         build_all(work, output, BuildOptions(processes, jobs, tensorboard, as_json, say), cases)
+        prove_packages(work, output, there, given.store)
 
 
 @taking_given

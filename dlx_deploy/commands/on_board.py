@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from dlx_deploy.commands.options import say, write_page
 from dlx_deploy.devices.device import Device
-from dlx_deploy.errors import ConfigError, EnvironmentMissing
+from dlx_deploy.errors import BoardLost, ConfigError, EnvironmentMissing
 
 if TYPE_CHECKING:
+    from dlx_deploy.building import Work
+    from dlx_deploy.devices.board import RemoteBoard
+    from dlx_deploy.pipeline.store import Store
     from dlx_deploy.runtime.package.trust import Trust
     from dlx_deploy.runtime.views import CommandView
 
-__all__ = ["OnOption", "attach_proof", "device_of", "labelled_on", "package_on"]
+__all__ = [
+    "BuildOnOption",
+    "OnOption",
+    "attach_proof",
+    "boards_of",
+    "device_of",
+    "labelled_on",
+    "package_on",
+    "prove_packages",
+]
 
 OnOption = Annotated[
     str | None,
     typer.Option("--on", help="A board that does it, ssh://user@board or one of boards.toml.", metavar="BOARD"),
+]
+
+BuildOnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--on",
+        help="The board that a target is, ssh://user@board or one of boards.toml: it is measured there; repeatable.",
+        metavar="[TARGET=]BOARD",
+    ),
 ]
 
 
@@ -38,17 +60,68 @@ def device_of(on: str | None, inventory: Path | None) -> Iterator[Device]:
 
         yield ThisMachine()
         return
+    with _board(on, inventory) as board:
+        yield board
+
+
+@contextmanager
+def boards_of(on: Sequence[str], targets: Sequence[str], inventory: Path | None) -> Iterator[Mapping[str, RemoteBoard]]:
+    """Target name → the board that ``on`` says it is, as ``TARGET=BOARD`` or, where there is one target, ``BOARD``;
+    inside, that is the device of the target.
+
+    Raises:
+        ConfigError: a target is none of ``targets`` or has two boards, or it is not said which target a board is.
+        BoardError: a board cannot be reached, or is not what the target describes.
+    """
+    from dlx_deploy.devices.choice import reaching
+    from dlx_deploy.devices.fits import check_fits
+    from dlx_deploy.targets import load_target
+
+    profiles = {profile.name: profile for profile in (load_target(name).profile for name in targets)}
+    found: dict[str, RemoteBoard] = {}
+    with ExitStack() as stack:
+        for given in on:
+            target, board = _pair(given, list(profiles))
+            if target in found:
+                raise ConfigError(f"--on {given}: {target} has a board already; a target is measured on one")
+            found[target] = stack.enter_context(_board(board, inventory))
+            check_fits(found[target].connection.name, found[target].host, profiles[target])
+        stack.enter_context(reaching(found))
+        try:
+            yield found
+        except BoardLost as e:
+            raise BoardLost(f"{e}: it goes on after the last finished stage, which is stored") from e
+
+
+def _pair(given: str, targets: Sequence[str]) -> tuple[str, str]:
+    """The target and the board of one ``--on``."""
+    from dlx_deploy.targets import load_target
+
+    name, equals, board = given.partition("=")
+    if equals and "://" not in name:
+        target = load_target(name).profile.name
+        if target not in targets:
+            raise ConfigError(f"--on {given}: {name} is not built; the targets are {', '.join(targets)}")
+        return target, board
+    if len(targets) != 1:
+        raise ConfigError(f"--on {given}: which of {', '.join(targets)} is it? write --on TARGET={given}")
+    return targets[0], given
+
+
+@contextmanager
+def _board(on: str, inventory: Path | None) -> Iterator[RemoteBoard]:
     from dlx_deploy.devices.board import RemoteBoard
     from dlx_deploy.devices.inventory import resolve_boards
+    from dlx_deploy.devices.measuring import Manners
     from dlx_deploy.devices.ssh.address import parse_address
     from dlx_deploy.devices.ssh.openssh import SshConnection
 
     boards = resolve_boards([on], inventory)
     if len(boards) != 1:
         names = ", ".join(board.name for board in boards)
-        raise ConfigError(f"--on {on}: these are {len(boards)} boards ({names}); a package is measured on one: name it")
+        raise ConfigError(f"--on {on}: these are {len(boards)} boards ({names}); it is measured on one: name it")
     with SshConnection(parse_address(boards[0].address)) as connection:
-        yield RemoteBoard(connection, say)
+        yield RemoteBoard(connection, say, Manners(power_mode=boards[0].power_mode))
 
 
 def package_on(device: Device, on: str | None, package: Path, trust: Trust | None) -> str:
@@ -110,3 +183,37 @@ def attach_proof(view: CommandView, package: Path, store: Path, trust: Trust | N
         write_page(page, view_reports([str(package)], store).html)
     except EnvironmentMissing as e:
         say(f"{page} is as it was before: {e}")
+
+
+def prove_packages(work: Work, output: Path, boards: Mapping[str, RemoteBoard], store: Path) -> None:
+    """Verify each package of ``work`` that was built on a board, there, on the build's own test split: what answers
+    were judged by here is this machine's arithmetic. The proofs are attached.
+
+    Raises:
+        RuntimeFault: a package's gate does not pass on its board. BoardError: a board is lost.
+    """
+    from dlx_deploy.delivery import package_path
+
+    failures = []
+    for build in work.builds:
+        if build.target_name not in boards:
+            continue
+        board, package = boards[build.target_name], package_path(work.config, build, output)
+        labelled = labelled_on(board, board.name, package, _test_split(package, work.store), None)
+        threads = f"--threads={work.config.verify.threads}"
+        view = board.run(board.put(package), ["verify", f"--data={labelled}", threads])
+        for text in view.text.splitlines():
+            say(f"on {board.name}: {text}")
+        attach_proof(view, package, store, None)
+        failures += [view.failure] if view.failure else []
+    if failures:
+        raise min(failures, key=lambda failure: failure.exit_code)
+
+
+def _test_split(package: Path, store: Store) -> Path:
+    """The data of the build of ``package``, as its store has them."""
+    from dlx_deploy.pipeline.manifest import Manifest
+
+    manifest = msgspec.json.decode(package.with_suffix(".manifest.json").read_bytes(), type=Manifest)
+    step = next(step for step in manifest.steps if step.document.stage == "data")
+    return store.output_path(step.key, "data")

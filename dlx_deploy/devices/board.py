@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 import time
@@ -16,6 +17,7 @@ import msgspec
 from dlx_deploy.devices.agent.sending import agent_source
 from dlx_deploy.devices.device import Facts
 from dlx_deploy.devices.faults import fault_of
+from dlx_deploy.devices.measuring import ALONE, Manners, measuring, who_asks
 from dlx_deploy.devices.sent import sent_source
 from dlx_deploy.devices.sent.timing import MARK as PROGRESS
 from dlx_deploy.devices.ssh.connection import Connection
@@ -25,7 +27,7 @@ from dlx_deploy.runtime.linux import CPUINFO, DEVICE_TREE_MODEL
 from dlx_deploy.runtime.telling import telling
 from dlx_deploy.runtime.views import Outcome
 from dlx_deploy.runtime.words import line
-from dlx_deploy.targets import Host, Profile, read_host
+from dlx_deploy.targets import Host, read_host
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Samples
@@ -42,6 +44,7 @@ KEPT_BYTES = 4 << 30
 SILENCE_S = 1800.0
 """An engine's builder says nothing for minutes; all else tells now and then how far it is."""
 ANSWERED = (0, 3, 6)
+TIMED = ("bench", "verify", "latencies", "energy")
 OLDEST = (3, 8)
 FILES = {"cpuinfo": CPUINFO, "model": DEVICE_TREE_MODEL, "power_mode": "/var/lib/nvpmodel/status"}
 RUNTIME = "dlx_runtime"
@@ -54,10 +57,13 @@ def _unheard(text: str) -> None:
 
 
 class RemoteBoard:
-    """The board behind ``connection``. ``say`` hears how far files are that go there, and what runs there tells."""
+    """The board behind ``connection``. ``say`` hears how far files are that go there, and what runs there tells.
 
-    def __init__(self, connection: Connection, say: Callable[[str], None] = _unheard) -> None:
-        self.connection, self._say = connection, say
+    What is timed there is timed while nobody else measures: ``manners`` say what is done if somebody does.
+    """
+
+    def __init__(self, connection: Connection, say: Callable[[str], None] = _unheard, manners: Manners = ALONE) -> None:
+        self.connection, self._say, self._manners = connection, say, manners
         self._put: dict[str, Path] = {}
 
     @cached_property
@@ -95,6 +101,11 @@ class RemoteBoard:
         values: dict[str, object] = msgspec.to_builtins(self.host)
         return {**values, "power_mode": self._machine["texts"]["power_mode"], "versions": self._machine["versions"]}
 
+    @property
+    def is_here(self) -> bool:
+        """It is not."""
+        return False
+
     def facts(self) -> Facts:
         """What the agent says of it."""
         told = self.connection.python(agent_source(), {"command": "facts", "path": KEPT, "clock_s": time.time()})
@@ -121,7 +132,8 @@ class RemoteBoard:
     def run(self, package: str, command: Sequence[str]) -> Outcome:
         """What the package's own runtime says there; ours, where that is older than what it is asked for."""
         asked = {"package": package, "command": list(command), "apart": False, "runtime": self._runtime_of(package)}
-        answer = self._ask("running", asked)
+        with self._alone(command[0]):
+            answer = self._ask("running", asked)
         if "fault" in answer:
             raise fault_of(answer["fault"], self.connection.name)
         failure = fault_of(answer["failure"], self.connection.name) if answer["failure"] else None
@@ -132,7 +144,8 @@ class RemoteBoard:
         from dlx_deploy.runtime.errors import BackendMissing
 
         words: list[str] = []
-        answer = self._ask("running", {"package": package, "command": list(command), "apart": True}, words)
+        with self._alone(command[0]):
+            answer = self._ask("running", {"package": package, "command": list(command), "apart": True}, words)
         if answer["exit_code"] not in ANSWERED:
             said = words[-1] if words else "it says nothing"
             raise BackendMissing(f"{command[0]} on {self.name} ended with exit code {answer['exit_code']}: {said}")
@@ -183,31 +196,19 @@ class RemoteBoard:
                 feed = Path(folder) / f"{i}.npz"
                 save_arrays(feed, feed_for(path, sample))
                 there[name] = {"model": self.put(path), "feed": self.put(feed)}
-        answer = self._ask("timing", {"do": what, "runtime": runtime, "models": there, **asked}, progress=progress)
+        with self._alone(what):
+            answer = self._ask("timing", {"do": what, "runtime": runtime, "models": there, **asked}, progress=progress)
         if "fault" in answer:
             raise StageFailed(str(fault_of(answer["fault"], self.name)))
         if answer["other"]:
             raise StageFailed(f"on {self.name}: {line(answer['other'])}")
         return answer
 
-    def check_fits(self, profile: Profile) -> None:
-        """Refuses a board that ``profile`` does not describe.
-
-        Raises:
-            BoardUnfit: it has another architecture, or its device tree names another board.
-        """
-        seen = self.host
-        if seen.arch != profile.arch:
-            raise BoardUnfit(
-                f"{self.connection.name} is {line(seen.arch)}, and {profile.name} is {profile.arch}; "
-                "give the board that the target describes, or another --target"
-            )
-        if profile.device_tree_model not in seen.board:
-            raise BoardUnfit(
-                f"{self.connection.name} is {line(seen.board) or 'a machine without a device tree'}, and "
-                f"{profile.name} is {profile.device_tree_model}; give the board that the target describes, or another "
-                "--target"
-            )
+    def _alone(self, what: str) -> contextlib.AbstractContextManager[object]:
+        """Inside, nobody else measures there, if ``what`` is something that is timed."""
+        if what not in TIMED:
+            return contextlib.nullcontext()
+        return measuring(self.connection, f"{what} of {who_asks()}", self._manners, self._say)
 
     def _runtime_of(self, package: str) -> str:
         """Where the runtime lies there that runs ``package``."""

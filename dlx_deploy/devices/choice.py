@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 
 from dlx_deploy.devices.device import Device
 from dlx_deploy.devices.local import ThisMachine
 from dlx_deploy.targets import Profile, is_this_host
 
-__all__ = ["device_for", "has_gpu_of", "processor_of"]
+__all__ = ["device_for", "has_gpu_of", "processor_of", "reaching"]
+
+_reached: dict[str, Device] = {}
+"""The boards that this process has been told of, by the name of the target that each is."""
 
 
 def device_for(profile: Profile) -> Device | None:
     """The device that ``profile`` describes, so that a time measured there is the target's own.
 
-    ``None`` where none can be reached: then a latency is estimated, and labelled so.
+    ``None`` where none can be reached: then a latency is estimated, and labelled so. So it is of a GPU target, whose
+    models only a package's own engine can be timed by.
     """
+    if profile.name in _reached:
+        return _reached[profile.name] if profile.kind == "cpu" else None
     return ThisMachine() if is_this_host(profile) else None
+
+
+@contextlib.contextmanager
+def reaching(devices: Mapping[str, Device]) -> Iterator[None]:
+    """Inside, the targets of these names are these devices, whatever this machine is."""
+    _reached.update(devices)
+    try:
+        yield
+    finally:
+        for name in devices:
+            _reached.pop(name, None)
 
 
 def processor_of(profile: Profile) -> str:

@@ -57,6 +57,11 @@ class Device(Protocol):
         """What of it a timing rests on and that does not change by itself, as plain values: it enters keys."""
         ...
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine: what is computed here is then computed by it."""
+        ...
+
     def facts(self) -> Facts:
         """What it is at this moment."""
         ...

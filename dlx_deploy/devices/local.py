@@ -53,6 +53,11 @@ class ThisMachine:
         values: Mapping[str, object] = msgspec.to_builtins(self._host())
         return values
 
+    @property
+    def is_here(self) -> bool:
+        """It is."""
+        return True
+
     def facts(self) -> Facts:
         """What ``/proc``, ``/sys`` and the installed distributions say."""
         from dlx_deploy.runtime.machine import available_cores, power_mode

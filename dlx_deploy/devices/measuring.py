@@ -23,7 +23,7 @@ from dlx_deploy.errors import BoardError, BoardLost
 from dlx_deploy.runtime.untyped import JsonTable
 from dlx_deploy.runtime.words import line, shortened
 
-__all__ = ["Manners", "PowerModes", "measuring", "who_asks"]
+__all__ = ["ALONE", "Manners", "PowerModes", "measuring", "who_asks"]
 
 LOOK_S, SILENCE_S, RELEASE_S = 0.2, 120.0, 10.0
 

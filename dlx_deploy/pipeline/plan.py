@@ -92,8 +92,7 @@ class Resolver:
             return Planned(step, "run", f"needs {', '.join(waiting[:_NAMED])}{more}, not built yet")
         digests = {name: self._digest(step, name, source) for name, source in step.inputs.items()}
         build = self._build
-        host = build.device.identity if build.device else {}  # key_document leaves it out of steps that time nothing
-        document = key_document(step.stage, step.params, digests, build.target, step.seed, host)
+        document = key_document(step.stage, step.params, digests, build.target, step.seed, self._host(step))
         key = key_of(document)
         entry = self._store.find(key)
         if isinstance(entry, Record):
@@ -101,6 +100,16 @@ class Resolver:
         if isinstance(entry, Corrupt):
             return Planned(step, "run", f"its entry in the store is damaged: {entry.what}", key, document, entry.record)
         return Planned(step, "run", self._explain(step, document), key, document)
+
+    def _host(self, step: Step) -> Mapping[str, object]:
+        """What of a device ``step`` may rest on; ``key_document`` leaves it out of steps that rest on none.
+
+        What a board's kernels would give is computed by those of this machine: on a board a step rests by time alone.
+        """
+        device = self._build.device
+        if device is None or not (device.is_here or step.stage.times_host):
+            return {}
+        return device.identity
 
     def _hit(self, step: Step, key: str, document: KeyDocument, record: Record) -> Planned:
         """A hit, unless it was made by another patch version of a tool and that counts."""

@@ -107,7 +107,8 @@ def _measure(job: Job[CompileParams], graphs: Graphs, device: Device) -> _Choice
         "int8_speedup": speedup.ratio,
         **{name: bound for name, bound in bounds.items() if bound is not None},
     }
-    claim = f"{least:g} times as fast as FP32 on this machine (paired timings, {100 * CONFIDENCE:g} % confidence)"
+    where = "this machine" if device.is_here else "the board"
+    claim = f"{least:g} times as fast as FP32 on {where} (paired timings, {100 * CONFIDENCE:g} % confidence)"
     measured = {name: latency[name].p50_ms for name in graphs.models}
     if speedup.lower is not None and speedup.lower >= least:
         return _Choice("int8", f"INT8 is at least {claim}", metrics, best, measured)

@@ -28,6 +28,7 @@ class FakeDevice:
     rounds: int = 40
     says: JsonTable = field(default_factory=dict)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
+    is_here: bool = True
 
     @property
     def name(self) -> str:

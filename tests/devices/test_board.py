@@ -11,6 +11,7 @@ import pytest
 
 from dlx_deploy.devices.board import RemoteBoard
 from dlx_deploy.devices.device import Device
+from dlx_deploy.devices.fits import check_fits
 from dlx_deploy.devices.local import ThisMachine
 from dlx_deploy.errors import BoardLost, BoardUnfit
 from dlx_deploy.graph.samples import Samples
@@ -114,7 +115,7 @@ def test_a_board_that_does_not_fit_is_refused(
 ) -> None:
     board = FakeBoard(tmp_path / "board", monkeypatch, **claims)
     with board.connection() as connection, pytest.raises(BoardUnfit, match=f"ssh://user@board {said}"):
-        RemoteBoard(connection).check_fits(load_target(target).profile)
+        check_fits(connection.name, RemoteBoard(connection).host, load_target(target).profile)
 
 
 def test_a_board_that_is_lost_while_it_works_is_said(package: Path, board: FakeBoard) -> None:

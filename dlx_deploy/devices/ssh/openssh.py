@@ -187,7 +187,7 @@ class SshConnection:
             ) from None
         if done.exit_code == SSH_FAILED:
             if login.lost_within(LOST_WITHIN_S):
-                said = login.said or done.stderr
+                said = login.said
                 self.close()
                 raise lost(self.name, f"while {line(argv[0])} ran there", said)
             words = last_words(done.stderr)
