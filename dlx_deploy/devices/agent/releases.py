@@ -121,7 +121,7 @@ def finish(asked: Table) -> Table:
 
 
 def rollback(asked: Table) -> Table:
-    """Makes the release current that was before this one, as often as there is one.
+    """Makes the release current that was before this one, as often as there is one whose bytes are still its own.
 
     Raises:
         Refusal: there is none.
@@ -129,12 +129,13 @@ def rollback(asked: Table) -> Table:
     root = field_root(asked)
     with guarded(root, field_text(asked, "token")):
         now, history = _current(root), _history(root)
-        earlier = [i for i, digest in enumerate(history[:-1]) if digest != now and _usable(root, digest)]
-        if not now or not earlier:
+        usable = (i for i in reversed(range(len(history) - 1)) if history[i] != now and _usable(root, history[i]))
+        at = next((i for i in usable if digest_of(_package(root, history[i])) == history[i]), None)
+        if now is None or at is None:
             raise Refusal("no-earlier", "%s has no release before the current one; push one" % root)
-        target = history[earlier[-1]]
+        target = history[at]
         _point(root, target)
-        write_table(os.path.join(root, HISTORY), {"schema": SCHEMA, "current": history[: earlier[-1] + 1]})
+        write_table(os.path.join(root, HISTORY), {"schema": SCHEMA, "current": history[: at + 1]})
         return {"from": _told(root, now), "to": _told(root, target)}
 
 
@@ -160,14 +161,13 @@ def prune(asked: Table) -> Table:
         found = _installed(root)
         passed = [one for one in found if _usable(root, one)]
         kept = {digest, _current(root), _before(root), *passed[:keep]}
-        gone = [one for one in found if one not in kept]
-        for one in gone:
-            shutil.rmtree(_folder(root, one))
-        for name in os.listdir(os.path.join(root, "releases")):
-            if name.startswith(NEW):
-                shutil.rmtree(os.path.join(root, "releases", name))
+        old = [one for one in found if one not in kept]
+        left = [n for n in os.listdir(os.path.join(root, "releases")) if n.startswith(NEW)]
+        for name in (*old, *left):
+            shutil.rmtree(os.path.join(root, "releases", name), ignore_errors=True)  # what stays costs room alone
         shutil.rmtree(os.path.join(root, "incoming"), ignore_errors=True)
-        return {"removed": gone, "kept": [one for one in found if one in kept]}
+        there = _installed(root)
+        return {"removed": [one for one in old if one not in there], "kept": there}
 
 
 def _signature(asked: Table) -> bytes:

@@ -88,8 +88,10 @@ def test_rollback_goes_back_one_at_a_time(board: Board) -> None:
     assert board("rollback")["to"]["digest"] == first  # and not the one that it left
 
 
-def test_a_rollback_passes_over_what_is_gone_or_failed(board: Board) -> None:
+def test_a_rollback_passes_over_what_is_gone_failed_or_damaged(board: Board) -> None:
     board.activate(b"1")
+    damaged = board.activate(b"1a")
+    (board.root / "releases" / damaged / "package.dlx").write_bytes(b"1b")
     failed = board.activate(b"2")
     board.activate(b"3")
     board("mark", digest=failed, state="failed", why="golden image 0 differs")
@@ -144,6 +146,17 @@ def test_killed_at_any_rename_it_goes_on_from_what_is_there(
     assert board.current == data
     assert board("rollback")["to"]["digest"] == first
     assert not list(board.root.glob("releases/.new-*"))
+
+
+def test_what_cannot_be_removed_stops_nothing(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = board.activate(b"1")
+    digests = [board.activate(str(i).encode()) for i in (2, 3)]
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    assert board("prune", keep=1, digest=digests[1]) == {"removed": [], "kept": [*reversed(digests), first]}
 
 
 def test_a_damaged_release_is_sent_and_replaced(board: Board) -> None:
