@@ -3,9 +3,7 @@
 import base64
 import binascii
 import os
-import re
 import shutil
-from typing import List, Optional
 
 from .files import (
     Refusal,
@@ -21,12 +19,28 @@ from .files import (
     write,
     write_table,
 )
+from .layout import (
+    CURRENT,
+    HISTORY,
+    NEW,
+    RECORD,
+    before_current,
+    current_of,
+    folder_of,
+    history_of,
+    installed_in,
+    is_usable,
+    known_record,
+    new_package,
+    next_number,
+    package_of,
+    told_of,
+)
 from .lock import guarded, holder, unlock
 
 __all__ = ["activate", "finish", "install", "mark", "partial", "prune", "releases", "rollback"]
 
-PACKAGE, SIGNATURE, RECORD = "package.dlx", "package.dlx.sig", "release.json"
-CURRENT, HISTORY, NEW = "current", "history.json", ".new-"
+SIGNATURE = "package.dlx.sig"
 SCHEMA = 1
 REMEMBERED = 100  # entries of the history
 STATES = ("installed", "passed", "failed")
@@ -36,8 +50,8 @@ STATES = ("installed", "passed", "failed")
 def partial(asked: Table) -> Table:
     """What there is of a package: whether a release of it is whole, whether all of it has come, and how many bytes."""
     root, digest = field_root(asked), field_digest(asked)
-    release, incoming = _package(root, digest), os.path.join(root, "incoming", digest)
-    whole = [path for path in (release, _new(root, digest), incoming) if digest_of(path) == digest]
+    release, incoming = package_of(root, digest), os.path.join(root, "incoming", digest)
+    whole = [path for path in (release, new_package(root, digest), incoming) if digest_of(path) == digest]
     found = [path for path in (*whole, incoming + ".part") if os.path.isfile(path)]
     return {
         "installed": release in whole,
@@ -59,22 +73,22 @@ def install(asked: Table) -> Table:
     root, digest = field_root(asked), field_digest(asked)
     signature, facts = _signature(asked), field_table(asked, "facts")
     with guarded(root, field_text(asked, "token")):
-        folder, incoming = _folder(root, digest), os.path.join(root, "incoming", digest)
-        whole = digest_of(_package(root, digest)) == digest
+        folder, incoming = folder_of(root, digest), os.path.join(root, "incoming", digest)
+        whole = digest_of(package_of(root, digest)) == digest
         if not whole:
             _recover(root, digest)
             come = digest_of(incoming)
             if come != digest:
                 raise Refusal("not-whole", "%s has SHA-256 %s, not its own; push again" % (incoming, come or "none"))
             if os.path.isdir(folder):  # of a release that was damaged: its bytes alone are replaced
-                os.replace(incoming, _package(root, digest))
+                os.replace(incoming, package_of(root, digest))
             else:
                 _make(root, digest, incoming)
         if signature:
             write(os.path.join(folder, SIGNATURE), signature)
         if not read_table(os.path.join(folder, RECORD)) or not whole:
-            _record(root, digest, dict(facts, number=_next(root), state="installed", checks={}, why=""))
-        return {"package": _package(root, digest), "sent": not whole}
+            _record(root, digest, dict(facts, number=next_number(root), state="installed", checks={}, why=""))
+        return {"package": package_of(root, digest), "sent": not whole}
 
 
 def mark(asked: Table) -> Table:
@@ -83,7 +97,7 @@ def mark(asked: Table) -> Table:
     if state not in STATES:
         raise Refusal("question", "state is %r; must be one of %s" % (state, ", ".join(STATES)))
     with guarded(root, field_text(asked, "token")):
-        record = _known(root, digest)
+        record = known_record(root, digest)
         record.update(state=state, why=str(asked.get("why") or ""), checks=field_table(asked, "checks"))
         return _record(root, digest, record)
 
@@ -96,11 +110,11 @@ def activate(asked: Table) -> Table:
     """
     root, digest = field_root(asked), field_digest(asked)
     with guarded(root, field_text(asked, "token")):
-        record = _known(root, digest)
+        record = known_record(root, digest)
         if record.get("state") != "passed":
             text = "the release %s is %s; only one whose checks passed becomes current" % (digest, record.get("state"))
             raise Refusal("not-passed", text)
-        before, history = _current(root), _history(root)
+        before, history = current_of(root), history_of(root)
         if before != digest:
             # Before the link: what stands behind the current one in the history never came to be.
             write_table(os.path.join(root, HISTORY), {"schema": SCHEMA, "current": [*history, digest][-REMEMBERED:]})
@@ -128,15 +142,15 @@ def rollback(asked: Table) -> Table:
     """
     root = field_root(asked)
     with guarded(root, field_text(asked, "token")):
-        now, history = _current(root), _history(root)
-        usable = (i for i in reversed(range(len(history) - 1)) if history[i] != now and _usable(root, history[i]))
-        at = next((i for i in usable if digest_of(_package(root, history[i])) == history[i]), None)
+        now, history = current_of(root), history_of(root)
+        usable = (i for i in reversed(range(len(history) - 1)) if history[i] != now and is_usable(root, history[i]))
+        at = next((i for i in usable if digest_of(package_of(root, history[i])) == history[i]), None)
         if now is None or at is None:
             raise Refusal("no-earlier", "%s has no release before the current one; push one" % root)
         target = history[at]
         _point(root, target)
         write_table(os.path.join(root, HISTORY), {"schema": SCHEMA, "current": history[: at + 1]})
-        return {"from": _told(root, now), "to": _told(root, target)}
+        return {"from": told_of(root, now), "to": told_of(root, target)}
 
 
 def releases(asked: Table) -> Table:
@@ -144,9 +158,9 @@ def releases(asked: Table) -> Table:
     root = field_root(asked)
     held = holder(root) or {}
     return {
-        "releases": [_told(root, digest) for digest in _installed(root)],
-        "current": _current(root),
-        "before": _before(root),
+        "releases": [told_of(root, digest) for digest in installed_in(root)],
+        "current": current_of(root),
+        "before": before_current(root),
         "lock": {name: held.get(name) for name in ("who", "purpose", "since")} if held else None,
     }
 
@@ -158,15 +172,15 @@ def prune(asked: Table) -> Table:
     """
     root, keep, digest = field_root(asked), int(field_number(asked, "keep", 1)), field_digest(asked)
     with guarded(root, field_text(asked, "token")):
-        found = _installed(root)
-        passed = [one for one in found if _usable(root, one)]
-        kept = {digest, _current(root), _before(root), *passed[:keep]}
+        found = installed_in(root)
+        passed = [one for one in found if is_usable(root, one)]
+        kept = {digest, current_of(root), before_current(root), *passed[:keep]}
         old = [one for one in found if one not in kept]
         left = [n for n in os.listdir(os.path.join(root, "releases")) if n.startswith(NEW)]
         for name in (*old, *left):
             shutil.rmtree(os.path.join(root, "releases", name), ignore_errors=True)  # what stays costs room alone
         shutil.rmtree(os.path.join(root, "incoming"), ignore_errors=True)
-        there = _installed(root)
+        there = installed_in(root)
         return {"removed": [one for one in old if one not in there], "kept": there}
 
 
@@ -181,17 +195,17 @@ def _signature(asked: Table) -> bytes:
 
 def _make(root: str, digest: str, incoming: str) -> None:
     """A folder is a release only under its own name, which it gets last."""
-    new = _new(root, digest)
+    new = new_package(root, digest)
     os.makedirs(os.path.dirname(new), exist_ok=True)
     os.replace(incoming, new)
     settle(os.path.dirname(new))
-    os.rename(os.path.dirname(new), _folder(root, digest))
+    os.rename(os.path.dirname(new), folder_of(root, digest))
     settle(os.path.join(root, "releases"))
 
 
 def _recover(root: str, digest: str) -> None:
     """What was killed between its two renames goes on from the first."""
-    new = _new(root, digest)
+    new = new_package(root, digest)
     if os.path.isfile(new):
         os.makedirs(os.path.join(root, "incoming"), exist_ok=True)
         os.replace(new, os.path.join(root, "incoming", digest))
@@ -208,77 +222,6 @@ def _point(root: str, digest: str) -> None:
     settle(root)
 
 
-def _current(root: str) -> Optional[str]:
-    try:
-        digest = os.path.basename(os.readlink(os.path.join(root, CURRENT)))
-    except OSError:
-        return None
-    return digest if re.match(r"[0-9a-f]{64}\Z", digest) else None
-
-
-def _history(root: str) -> List[str]:
-    """What current was, the newest last: it ends with what it is."""
-    now, told = _current(root), read_table(os.path.join(root, HISTORY)).get("current")
-    history = [one for one in told if isinstance(one, str)] if isinstance(told, list) else []
-    if now is None:
-        return []
-    if now not in history:
-        return [*history, now]
-    return history[: len(history) - history[::-1].index(now)]
-
-
-def _before(root: str) -> Optional[str]:
-    now = _current(root)
-    earlier = [one for one in _history(root)[:-1] if one != now and _usable(root, one)]
-    return earlier[-1] if earlier else None
-
-
-def _usable(root: str, digest: str) -> bool:
-    return read_table(os.path.join(_folder(root, digest), RECORD)).get("state") == "passed"
-
-
-def _installed(root: str) -> List[str]:
-    try:
-        names = os.listdir(os.path.join(root, "releases"))
-    except OSError:
-        return []
-    return sorted((n for n in names if re.match(r"[0-9a-f]{64}\Z", n)), key=lambda n: -_number(root, n))
-
-
-def _number(root: str, digest: str) -> int:
-    """The place of a release in the order in which they came: clocks of boards go wrong, counting does not."""
-    number = read_table(os.path.join(_folder(root, digest), RECORD)).get("number")
-    return number if isinstance(number, int) else 0
-
-
-def _next(root: str) -> int:
-    return 1 + max([0, *(_number(root, one) for one in _installed(root))])
-
-
-def _known(root: str, digest: str) -> Table:
-    record = read_table(os.path.join(_folder(root, digest), RECORD))
-    if not record:
-        raise Refusal("no-release", "%s has no release %s; push it" % (root, digest))
-    return record
-
-
 def _record(root: str, digest: str, values: Table) -> Table:
-    write_table(os.path.join(_folder(root, digest), RECORD), dict(values, schema=SCHEMA, digest=digest))
+    write_table(os.path.join(folder_of(root, digest), RECORD), dict(values, schema=SCHEMA, digest=digest))
     return values
-
-
-def _told(root: str, digest: str) -> Table:
-    return dict(read_table(os.path.join(_folder(root, digest), RECORD)), digest=digest)
-
-
-def _folder(root: str, digest: str) -> str:
-    return os.path.join(root, "releases", digest)
-
-
-def _package(root: str, digest: str) -> str:
-    return os.path.join(_folder(root, digest), PACKAGE)
-
-
-def _new(root: str, digest: str) -> str:
-    """The package of a release that is being made."""
-    return os.path.join(root, "releases", NEW + digest, PACKAGE)

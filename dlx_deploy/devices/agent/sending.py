@@ -7,7 +7,7 @@ from importlib.resources import files
 
 __all__ = ["agent_source"]
 
-MODULES = ("files", "facts", "lock", "releases", "measuring", "overview", "wheels", "units", "main")
+MODULES = ("files", "facts", "lock", "layout", "releases", "measuring", "overview", "wheels", "units", "main")
 """In the order in which they import one another."""
 LOADER = """\
 import sys, types
