@@ -29,6 +29,7 @@ MODEL_TIMES = 4
 TOLD_S, WARNED_S = 300.0, 86_400.0
 """Seconds by which clocks may differ before it is told, and before it is a warning."""
 MIB = 1024**2
+BRING = "push with --bootstrap, which brings what lacks"
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,12 +122,12 @@ def _python(facts: BoardFacts) -> Finding:
 
 def _backends(runners: tuple[Runner, ...], facts: BoardFacts) -> Iterator[Finding]:
     if "numpy" not in facts.versions:
-        remedy = f"install it there: {facts.executable} -m pip install numpy onnxruntime"
+        remedy = f"{BRING}, or install it there: {facts.executable} -m pip install numpy onnxruntime"
         yield Finding("numpy", "refused", "not installed", remedy)
     chosen = expected_runner(runners)
     if chosen is None:
         found = "; ".join(f"{runner.backend}: {runner.missing}" for runner in runners)
-        remedy = f"install one there: {facts.executable} -m pip install onnxruntime"
+        remedy = f"{BRING}, or install one there: {facts.executable} -m pip install onnxruntime"
         yield Finding("runtime", "refused", f"nothing there runs the package ({found})", remedy)
         return
     for runner in runners[: runners.index(chosen)]:

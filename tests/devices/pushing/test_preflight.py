@@ -88,7 +88,8 @@ def test_a_jetson_runs_tensorrt_and_tells_its_mode(make_package: Any) -> None:
         (
             {"versions": {"python": "3.11.2", "onnxruntime": "1.20.0"}},
             "numpy",
-            "not installed; install it there: /usr/bin/python3 -m pip install numpy onnxruntime",
+            "not installed; push with --bootstrap, which brings what lacks, or install it there: /usr/bin/python3 -m "
+            "pip install numpy onnxruntime",
         ),
         (
             {"versions": {"python": "3.11.2", "numpy": "2.0"}},
