@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     Loader = object  # the abstract one is slow to import
 
-__all__ = ["SUFFIX", "is_own", "keep_compiled", "kept_folder"]
+__all__ = ["SUFFIX", "is_own", "keep_compiled", "kept_folder", "read_code"]
 
 INDEX, SUFFIX = "package.json", ".code"
 MAX_BYTES = 64 * 1024**2
@@ -61,13 +61,13 @@ class _Kept:
 
     def __init__(self, folder: Optional[str], name: str) -> None:
         self._folder, self._name = folder, name
-        self._old: Dict[bytes, bytes] = _read(folder, name) if folder and is_own(folder) else {}
+        self._old: Dict[bytes, bytes] = read_code(folder, name) if folder and is_own(folder) else {}
         self._new: Dict[bytes, CodeType] = {}
 
     def code(self, source: bytes, name: str) -> CodeType:
         """The code of ``source``, called ``name`` in tracebacks."""
         digest = hashlib.sha256(source).digest()
-        old = self._old.get(digest)
+        old = self._old.pop(digest, None)  # imported once, and memory for as long as the process runs
         if old is not None:
             code: CodeType = marshal.loads(old)
             return code
@@ -80,7 +80,8 @@ class _Kept:
         if self._new and self._folder is not None and not sys.dont_write_bytecode:
             from .code_saving import save_code
 
-            save_code(self._folder, self._name, self._old, self._new)
+            kept = read_code(self._folder, self._name)
+            save_code(self._folder, self._name, kept, self._new)
 
 
 class _Finder:
@@ -131,7 +132,7 @@ class _Loader(Loader):
         return self._kept.code(source, self._member)  # no path: a package that is moved has the same code
 
 
-def _read(folder: str, name: str) -> Dict[bytes, bytes]:
+def read_code(folder: str, name: str) -> Dict[bytes, bytes]:
     """What the file holds; nothing where it is missing, damaged, or not written by this user alone."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
