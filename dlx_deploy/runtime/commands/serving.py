@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Sequence, Tuple
@@ -26,6 +27,8 @@ from ..words import line
 from .serve_options import ServeRequest
 
 __all__ = ["Opened", "open_server", "serve"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,9 @@ def open_server(predictors: Sequence[Predictor], request: ServeRequest) -> Opene
 def _run(server: Server, stop: Stop) -> None:
     try:
         server.run()
-    except BaseException:
+    except Exception:  # the border: this thread's fault is the process's
         stop.failed = True
-        raise
+        _log.exception("the server broke down")
     finally:
         stop.ask()
 

@@ -41,8 +41,9 @@ def test_a_package_serves_until_it_is_told_to_end(dlx: Path, tmp_path: Path) -> 
     assert events[0]["tested"] is True
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_server_that_breaks_down_ends_with_1(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_breaks_down_ends_with_1(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(self: Any) -> None:
         raise RuntimeError("no selector")
 
@@ -50,6 +51,7 @@ def test_a_server_that_breaks_down_ends_with_1(predictor: Predictor, monkeypatch
     said: list[str] = []
     assert serve([predictor], ServeRequest(port=0, no_selftest=True), said.append, said.append) == 1
     assert said[-1] == "ended"
+    assert "no selector" in caplog.text
 
 
 @pytest.mark.parametrize(
