@@ -19,10 +19,11 @@ __all__ = ["Asked", "Wanted", "parse_asked"]
 HEADER = "inference-header-content-length"
 NUMBER = re.compile(r"[0-9]{1,12}")
 REMEMBERED = 2_048  # bytes of JSON
-MAX_JSON = 16 * 1024**2  # as Python objects it is ten times as much, while it is read
+MAX_JSON = 8 * 1024**2  # as Python objects it is ten times as much, while it is read
 LARGE = 256 * 1024
 READERS = threading.BoundedSemaphore(2)
 """Held while a large one is read."""
+MAX_LISTS = 500_000  # Python looks through all of them again and again while there come more
 MAX_DIGITS = 400  # of a number: Python takes seconds for one of a million
 DIGITS = bytes(48 if 48 <= i < 58 else 32 for i in range(256))
 MAX_TENSORS = 64
@@ -113,6 +114,8 @@ def _table(raw: bytes) -> Mapping[str, object]:
         raise Refused(413, f"the body has {len(raw)} bytes of JSON; at most {MAX_JSON}: send tensors as binary data")
     if b"0" * MAX_DIGITS in raw.translate(DIGITS):
         raise Refused(400, f"the JSON holds a number of {MAX_DIGITS} digits or more")
+    if raw.count(b"[") + raw.count(b"{") > MAX_LISTS:
+        raise Refused(400, f"the JSON holds more than {MAX_LISTS} lists; give data flat, or as binary data")
     try:
         table = DECODER.decode(raw.decode("utf-8"))
     except RecursionError as e:

@@ -110,6 +110,7 @@ def test_a_tensor_that_is_not_the_models_is_refused(ask: Any, data: Any, changes
         (b'{"id": "\\ud800", "inputs": []}', "must be a list of 1 or more tensors"),
         (b'{"inputs": [], "inputs": []}', "a name is there twice"),
         (b"[]", "must be a table with inputs"),
+        (b'{"inputs": [%s[]]}' % (b"[]," * 500_000), "more than 500000 lists; give data flat"),
         (b"\xff", "no JSON"),
         (b'{"parameters": {"classification": 3}, "inputs": []}', "'classification' is not known here"),
         (b'{"parameters": {"timeout": -1}, "inputs": []}', "must be a whole number of microseconds"),
