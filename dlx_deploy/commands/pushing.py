@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from dlx_deploy.devices.inventory import Board
     from dlx_deploy.devices.pushing.push import Pushable, PushOptions
+    from dlx_deploy.devices.pushing.serving import Serving
 
 __all__ = ["push"]
 
@@ -57,6 +58,16 @@ def push(
     wheels: Annotated[
         Path | None, typer.Option(help="With --bootstrap: the folder of wheels that alone is looked in.", metavar="DIR")
     ] = None,
+    service: Annotated[
+        str | None,
+        typer.Option(
+            help="Have systemd serve the current release: a unit of the user, or of the system.", metavar="user|system"
+        ),
+    ] = None,
+    serve_options: Annotated[
+        str, typer.Option(help="With --service: options of serve, as in '--port 8080 --drift'.", metavar="TEXT")
+    ] = "",
+    no_service: Annotated[bool, typer.Option("--no-service", help="Stop that service and remove its unit.")] = False,
     at_once: Annotated[int, typer.Option(help="So many boards are worked on side by side.", min=1)] = 8,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,6 +79,7 @@ def push(
 
     if wheels is not None and not bootstrap:
         raise ConfigError(f"--wheels {wheels} is given without --bootstrap; give that too")
+    serving = _serving(package, service, serve_options, no_service)
     chosen = resolve_boards(boards, inventory)
     passed_on = bool(trusting.flags())
     given = read_pushable(package, trusting.trust(), passed_on)
@@ -86,15 +98,34 @@ def push(
     from tempfile import TemporaryDirectory
 
     from dlx_deploy.devices.pushing.bootstrap import Wheelhouse
-    from dlx_deploy.devices.pushing.several import push_all
+    from dlx_deploy.devices.pushing.several import Beside, push_all
     from dlx_deploy.report.pushing import PushWatcher
     from dlx_deploy.report.screen import Screen, stderr_console
 
     with Screen(stderr_console()) as screen, TemporaryDirectory(prefix="dlx-wheels-") as folder:
         house = Wheelhouse(Path(folder), wheels) if bootstrap else None
-        results = push_all(given, chosen, options, PushWatcher(screen, len(chosen) > 1), at_once, house)
+        watcher = PushWatcher(screen, len(chosen) > 1)
+        results = push_all(given, chosen, options, watcher, at_once, Beside(house, serving))
     one = given.package
     finish(PushesView(one.name, one.version, one.target, results), as_json)
+
+
+def _serving(package: Path, service: str | None, options: str, no_service: bool) -> Serving:
+    import shlex
+
+    from dlx_deploy.devices.pushing.serving import Serving, read_serving
+
+    if no_service and service:
+        raise ConfigError(f"--service {service} and --no-service are given; must be one of them")
+    if options and not service:
+        raise ConfigError(f"--serve-options {options!r} is given without --service; give that too")
+    if service is None:
+        return Serving("none" if no_service else "")
+    try:
+        words = tuple(shlex.split(options))
+    except ValueError as e:
+        raise ConfigError(f"--serve-options {options!r}: {e}; quote it as a shell would take it") from e
+    return read_serving(package, service, words)
 
 
 def _roll_back(given: Pushable, boards: Sequence[Board], options: PushOptions, at_once: int, as_json: bool) -> None:

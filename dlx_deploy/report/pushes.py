@@ -179,7 +179,8 @@ def _paragraph(board: Pushed) -> list[str]:
     if board.outcome == "would be current":
         release = f"releases/{board.digest[:SHORT]}…"
         lines.append(f"  would send {format_bytes(left)}{there}, install {release}, run {', '.join(board.commands)}")
-        lines.append("  and make it current; nothing was changed")
+        unit = ["  and would write this unit:", *(f"    {text}" for text in board.service.splitlines())]
+        lines += ["  and make it current; nothing was changed", *(unit if board.service else [])]
     elif board.steps:
         lines.append(f"  sent     {format_bytes(left)}{there}")
         lines += [f"  {step.name:<8} {_told(step)}" for step in board.steps]
@@ -187,6 +188,7 @@ def _paragraph(board: Pushed) -> list[str]:
         before = f", before it {board.before[:SHORT]}" if board.before else ""
         removed = f"; {len(board.removed)} older removed" if board.removed else ""
         lines.append(f"  current  {board.digest[:SHORT]}{before}{removed}; {format_seconds(board.seconds)} in all")
+        lines += [f"  service  {board.service}"] if board.service else []
     return lines
 
 

@@ -81,6 +81,7 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
 
     ``bytes_there``: those that were there before. ``commands``: what is asked of the release there. ``current`` and
     ``before``: digests of releases, as they are now. ``brought``: libraries, in words, that came there for it.
+    ``service``: what of its service was done, or the unit that would be written.
     """
 
     board: str
@@ -99,6 +100,7 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
     before: str | None = None
     removed: tuple[str, ...] = ()
     brought: str = ""
+    service: str = ""
     seconds: float = 0.0
 
 

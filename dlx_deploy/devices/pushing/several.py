@@ -15,14 +15,18 @@ from dlx_deploy.devices.many import on_each
 from dlx_deploy.devices.pushing.bootstrap import Wheelhouse, bring, needed_by
 from dlx_deploy.devices.pushing.locking import locked
 from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, roll_back, unreached
+from dlx_deploy.devices.pushing.serving import Caretaker, Serving
 from dlx_deploy.devices.ssh.address import parse_address
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.devices.ssh.openssh import SshConnection
-from dlx_deploy.errors import BoardUnfit, DlxError
+from dlx_deploy.errors import BoardRefused, BoardUnfit, DlxError
 from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.untyped import JsonTable
 
-__all__ = ["RolledBack", "Watching", "push_all", "roll_back_all"]
+__all__ = ["Beside", "RolledBack", "Watching", "push_all", "roll_back_all"]
+
+SERVICE_DOWN = 5
+"""The exit code where a release passed its checks and does not stay up as a service: that of a self-test."""
 
 RolledBack = tuple[Board, str, "JsonTable | DlxError"]
 """A board, the folder there, and what was and is current (``from``, ``to``), or why nothing was changed."""
@@ -44,17 +48,27 @@ class Watching(Protocol):
         ...
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """``house``: from where libraries are brought that a board lacks; ``serving``: which service is wished there."""
+
+    house: Wheelhouse | None = None
+    serving: Serving = Serving()
+
+
+NOTHING = Beside()
+
+
 def push_all(
     given: Pushable,
     boards: Sequence[Board],
     options: PushOptions,
     watching: Watching,
     at_once: int,
-    house: Wheelhouse | None = None,
+    beside: Beside = NOTHING,
 ) -> tuple[Pushed, ...]:
     """What came of pushing to each of ``boards``, in their order; results bear the names that boards were given.
 
-    ``house``: from where libraries are brought that a board lacks.
+    ``beside``: what is done there beside the push.
 
     Raises:
         ConfigError: the package's name is no folder's, and a board has no path.
@@ -63,8 +77,7 @@ def push_all(
 
     def work(board: Board, connection: SshConnection) -> Pushed:
         with watching.row(board) as progress:
-            work = _Work(given, connection, own[board.address], watching.say, progress)
-            pushed = work.push() if house is None else work.push_with(house)
+            pushed = _Work(given, connection, own[board.address], watching.say, progress).serve(beside)
         return told(replace(pushed, board=_name(board, connection)))
 
     def failed(board: Board, error: DlxError) -> Pushed:
@@ -78,6 +91,10 @@ def push_all(
     return on_each(boards, work, failed, at_once)
 
 
+def _words(error: DlxError, agent: Agent) -> str:
+    return str(error).removeprefix(f"{agent.connection.name}: ")
+
+
 class _Work(msgspec.Struct, frozen=True):
     """A push to one board."""
 
@@ -86,6 +103,23 @@ class _Work(msgspec.Struct, frozen=True):
     options: PushOptions
     say: Callable[[str], None]
     progress: Progress
+
+    def serve(self, beside: Beside) -> Pushed:
+        """What came of it; a package that is current is served by the board's service, if it has one."""
+        agent = Agent(self.connection, self.options.path)
+        caretaker = Caretaker(agent, self.given.package, beside.serving, self.options.manners, self.say)
+        caretaker.check()
+        pushed = self.push() if beside.house is None else self.push_with(beside.house)
+        python = pushed.facts.executable if pushed.facts else ""
+        if pushed.outcome == "would be current":
+            return replace(pushed, service=caretaker.text(python))
+        if pushed.outcome != "current":
+            return pushed
+        try:
+            return replace(pushed, service=caretaker.settle(python))
+        except BoardRefused as e:
+            code = SERVICE_DOWN if e.kind == "service-down" else e.exit_code
+            return replace(pushed, why=f"it is current, and its service is not: {_words(e, agent)}", exit_code=code)
 
     def push(self, **changes: Any) -> Pushed:
         """What came of it."""
@@ -122,7 +156,9 @@ def roll_back_all(
 
     def work(board: Board, connection: SshConnection) -> RolledBack:
         path = paths[board.address]
-        return board, path, roll_back(connection, path, options.manners, say)
+        told = roll_back(connection, path, options.manners, say)
+        Caretaker(Agent(connection, path), given.package, Serving(), options.manners, say).restart()
+        return board, path, told
 
     return on_each(boards, work, lambda board, error: (board, paths[board.address], error), at_once)
 

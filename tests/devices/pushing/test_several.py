@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from dlx_deploy.devices import many
+from dlx_deploy.devices.agent import units
 from dlx_deploy.devices.asking import Agent
-from dlx_deploy.devices.pushing import bootstrap, several
+from dlx_deploy.devices.pushing import bootstrap, serving, several
 from dlx_deploy.devices.pushing.bootstrap import bring
 from dlx_deploy.devices.pushing.wheels import Wheel
 from dlx_deploy.errors import BoardUnreachable
@@ -175,3 +176,77 @@ def test_a_package_says_what_it_needs_beside_a_runtime(make_package: Any) -> Non
     assert bootstrap.needed_by(package, None) == ("pillow",)
     assert bootstrap.needed_by(package, Trust(Path("k.pem"), None, None)) == ("pillow", "cryptography")
     assert bootstrap.needed_by(package, Trust(None, Path("c.pem"), None)) == ("pillow", "cryptography", "pyopenssl")
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logins: Logins) -> Path:
+    """What systemctl is told, on boards that systemd runs."""
+    heard, programs = tmp_path / "heard", tmp_path / "bin"
+    programs.mkdir()
+    for name in ("systemctl", "loginctl", "journalctl"):
+        (programs / name).write_text(
+            f'#!/bin/sh\necho "{name} $*" >> {heard}\necho active; test ! -e {tmp_path}/fails\n'
+        )
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setattr(units, "BOOTED", str(tmp_path))
+    monkeypatch.setattr(units, "SETTLE_S", 0)
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return heard
+
+
+def test_a_service_runs_what_is_current_until_it_is_taken_away(
+    logins: Logins, systemd: Path, make_package: Any, here: Here
+) -> None:
+    board, asked = logins.boards["host-a"], ("a", "--service", "user", "--serve-options", "--port 8080")
+    planned = here("push", make_package().path, *asked, "--dry-run")
+    assert f"package.dlx serve --port 8080\n    WorkingDirectory={board.root}\n" in planned.out
+    assert not list(board.home.iterdir())
+    done = here("push", make_package().path, *asked)
+    unit = board.home / ".config/systemd/user/dlx-deploy-tiny.service"
+    assert (done.code, f"service  {unit} is active" in done.out) == (0, True)
+    assert f"ReadWritePaths=-{board.home}/.cache/dlx-deploy" in unit.read_text()
+    systemd.unlink()
+    assert here("push", make_package("2.0.0").path, "a").code == 0
+    assert here("push", make_package().path, "a", "--rollback").code == 0
+    assert systemd.read_text().count("systemctl --user restart dlx-deploy-tiny.service") == 2
+    assert "removed" in here("push", make_package().path, "a", "--no-service").out
+    assert not unit.exists()
+
+
+def test_a_service_that_does_not_stay_up_is_exit_code_5_and_the_release_stays(
+    logins: Logins, systemd: Path, make_package: Any, here: Here
+) -> None:
+    here("push", make_package().path, "a", "--service", "user")
+    (systemd.parent / "fails").touch()
+    done = here("push", make_package("2.0.0").path, "a")
+    assert done.code == 5
+    assert "it is current, and its service is not: dlx-deploy-tiny.service does not stay up: active" in done.err
+    assert logins.boards["host-a"].current == make_package("2.0.0").digest
+
+
+def test_what_can_be_no_service_is_refused(
+    logins: Logins, systemd: Path, make_package: Any, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = make_package().path
+    for words, text in {
+        ("--service", "root"): "--service is 'root'; must be user (no root needed) or system",
+        ("--service", "user", "--no-service"): "--service user and --no-service are given; must be one of them",
+        ("--serve-options", "--port 1"): "--serve-options '--port 1' is given without --service",
+        ("--service", "user", "--serve-options", "'"): "No closing quotation; quote it as a shell would take it",
+        ("--service", "user", "--serve-options", "--prot 1"): "'--prot' is no option of serve; nearest",
+    }.items():
+        done = here("push", package, "a", *words)
+        assert (done.code, text in done.err) == (2, True), done.err
+    monkeypatch.setattr(serving, "SERVES", "dlx_runtime/none.py")
+    assert "its runtime has no serve yet" in here("push", package, "a", "--service", "user").err
+
+
+def test_a_board_without_systemd_is_not_pushed_to_for_a_service(
+    logins: Logins, make_package: Any, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "BOOTED", "/nowhere")
+    done = here("push", make_package().path, "a", "--service", "user")
+    assert (done.code, list(logins.boards["host-a"].home.iterdir())) == (4, [])
+    assert "systemd does not run it, so it can have no unit; leave --service away" in done.err
