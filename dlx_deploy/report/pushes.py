@@ -65,7 +65,8 @@ class PushesView(msgspec.Struct, frozen=True):
             return None
         worst = min(failed, key=lambda board: _rank(board.exit_code))
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        return _fault(worst.exit_code)(f"{worst.board}: {worst.why}{_stays(worst)}{more}")
+        board = "" if worst.board in worst.why else f"{worst.board}: "  # which the error itself may name
+        return _fault(worst.exit_code)(f"{board}{worst.why}{_stays(worst)}{more}")
 
 
 class RollbackView(msgspec.Struct, frozen=True):

@@ -135,7 +135,8 @@ def finish(asked: Table) -> Table:
 
 
 def rollback(asked: Table) -> Table:
-    """Makes the release current that was before this one, as often as there is one whose bytes are still its own.
+    """Makes the release current that was before this one, as often as there is one whose bytes are still its own, and
+    gives the lock back.
 
     Raises:
         Refusal: there is none.
@@ -150,7 +151,8 @@ def rollback(asked: Table) -> Table:
         target = history[at]
         _point(root, target)
         write_table(os.path.join(root, HISTORY), {"schema": SCHEMA, "current": history[: at + 1]})
-        return {"from": told_of(root, now), "to": told_of(root, target)}
+    unlock(asked)
+    return {"from": told_of(root, now), "to": told_of(root, target)}
 
 
 def releases(asked: Table) -> Table:

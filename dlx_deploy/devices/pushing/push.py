@@ -195,7 +195,9 @@ def roll_back(connection: Connection, path: str, manners: Manners, say: Say) -> 
     """
     agent = Agent(connection, path)
     with locked(agent, "rolls back", manners, say) as held:
-        return agent.ask("rollback", token=held.token)
+        told = agent.ask("rollback", token=held.token)
+        held.released = True
+    return told
 
 
 class _Release:

@@ -52,7 +52,7 @@ def test_what_keeps_a_push_from_a_board_is_said_with_its_remedy(far: FakeBoard, 
     far.refuses(CHANGED)
     told = here("push", make_package().path, "ssh://user@board")
     assert told.code == 4
-    assert "ssh://user@board cannot be reached: its host key is not the one known of it" in told.err
+    assert "error: ssh://user@board cannot be reached: its host key is not the one known of it" in told.err
     assert "ssh-keygen -R" in told.err
     assert json.loads(here("push", make_package().path, "ssh://user@board", "--json").out)["boards"][0]["outcome"] == (
         "not reached"
