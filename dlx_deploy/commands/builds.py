@@ -11,10 +11,9 @@ import typer
 from dlx_deploy.commands.bringing import Asked, build_all, load_asked
 from dlx_deploy.commands.ci_output import CiOutput, reporting, taking_ci
 from dlx_deploy.commands.given import Given, taking_given
-from dlx_deploy.commands.on_board import BuildOnOption, boards_of, prove_packages
+from dlx_deploy.commands.on_board import BuildOnOption, Reaching, boards_of, prove_packages, taking_board
 from dlx_deploy.commands.options import (
     DEFAULT_STORE,
-    BoardsOption,
     ConfigOption,
     ExactToolsOption,
     ForceOption,
@@ -32,9 +31,11 @@ __all__ = ["build", "gc", "plan", "status", "why"]
 
 @taking_ci
 @taking_given
+@taking_board
 def build(
     given: Given,
     ci: CiOutput,
+    reaching: Reaching,
     output: OutputOption = Path("dist"),
     write_config: WriteConfigOption = None,
     force: ForceOption = False,
@@ -45,7 +46,6 @@ def build(
         str | None, typer.Option(help="The package released before: fail if this one is worse.", metavar="DLX")
     ] = None,
     on: BuildOnOption = None,
-    boards: BoardsOption = None,
     exact_tools: ExactToolsOption = False,
     tensorboard: Annotated[Path | None, typer.Option(help="Write TensorBoard logs of training there.")] = None,
     as_json: JsonOption = False,
@@ -62,7 +62,7 @@ def build(
         override = f"gate.baseline={toml_value(baseline)}"
         given = dataclasses.replace(given, overrides=[*(given.overrides or []), override])
     targets = given.target or (find_config(given.config, given.overrides or ()).targets if on else ())
-    with reporting(ci, "build", "build") as cases, boards_of(on or (), targets, boards) as there:
+    with reporting(ci, "build", "build") as cases, boards_of(on or (), targets, reaching) as there:
         work = load_asked(given, Asked(deep, exact_tools, 1 if processes > 1 else jobs, write_config, force))
         build_all(work, output, BuildOptions(processes, jobs, tensorboard, as_json, say), cases)
         prove_packages(work, output, there, given.store)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from dlx_deploy.commands.options import say, write_page
+from dlx_deploy.commands.given import taking
+from dlx_deploy.commands.options import BoardsOption, say, write_page
 from dlx_deploy.devices.device import Device
 from dlx_deploy.errors import BoardLost, ConfigError, EnvironmentMissing
 
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
 __all__ = [
     "BuildOnOption",
     "OnOption",
+    "Reaching",
     "attach_proof",
     "boards_of",
     "device_of",
     "labelled_on",
     "package_on",
     "prove_packages",
+    "taking_board",
 ]
 
 OnOption = Annotated[
@@ -48,8 +52,27 @@ BuildOnOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Reaching:
+    """How a board is reached and had for oneself, the options in the order of ``--help``."""
+
+    boards: BoardsOption = None
+    wait: Annotated[float, typer.Option("--wait", help="With --on: wait so many seconds for others to end.", min=0)] = (
+        0.0
+    )
+    steal: Annotated[bool, typer.Option("--steal", help="With --on: take the board from whoever measures.")] = False
+    python: Annotated[str, typer.Option("--python", help="With --on: the Python there, python3.10 or a path.")] = (
+        "python3"
+    )
+
+
+def taking_board(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, which has a parameter that is a ``Reaching``, as a function of its fields."""
+    return taking(Reaching, command, last=True)
+
+
 @contextmanager
-def device_of(on: str | None, inventory: Path | None) -> Iterator[Device]:
+def device_of(on: str | None, reaching: Reaching) -> Iterator[Device]:
     """This machine, or the board that ``on`` means, for as long as the login at it lasts.
 
     Raises:
@@ -60,12 +83,12 @@ def device_of(on: str | None, inventory: Path | None) -> Iterator[Device]:
 
         yield ThisMachine()
         return
-    with _board(on, inventory) as board:
+    with _board(on, reaching) as board:
         yield board
 
 
 @contextmanager
-def boards_of(on: Sequence[str], targets: Sequence[str], inventory: Path | None) -> Iterator[Mapping[str, RemoteBoard]]:
+def boards_of(on: Sequence[str], targets: Sequence[str], asked: Reaching) -> Iterator[Mapping[str, RemoteBoard]]:
     """Target name → the board that ``on`` says it is, as ``TARGET=BOARD`` or, where there is one target, ``BOARD``;
     inside, that is the device of the target.
 
@@ -84,7 +107,7 @@ def boards_of(on: Sequence[str], targets: Sequence[str], inventory: Path | None)
             target, board = _pair(given, list(profiles))
             if target in found:
                 raise ConfigError(f"--on {given}: {target} has a board already; a target is measured on one")
-            found[target] = stack.enter_context(_board(board, inventory))
+            found[target] = stack.enter_context(_board(board, asked))
             check_fits(found[target].connection.name, found[target].host, profiles[target])
         stack.enter_context(reaching(found))
         try:
@@ -109,19 +132,20 @@ def _pair(given: str, targets: Sequence[str]) -> tuple[str, str]:
 
 
 @contextmanager
-def _board(on: str, inventory: Path | None) -> Iterator[RemoteBoard]:
+def _board(on: str, asked: Reaching) -> Iterator[RemoteBoard]:
     from dlx_deploy.devices.board import RemoteBoard
     from dlx_deploy.devices.inventory import resolve_boards
     from dlx_deploy.devices.measuring import Manners
     from dlx_deploy.devices.ssh.address import parse_address
     from dlx_deploy.devices.ssh.openssh import SshConnection
 
-    boards = resolve_boards([on], inventory)
+    boards = resolve_boards([on], asked.boards)
     if len(boards) != 1:
         names = ", ".join(board.name for board in boards)
         raise ConfigError(f"--on {on}: these are {len(boards)} boards ({names}); it is measured on one: name it")
-    with SshConnection(parse_address(boards[0].address)) as connection:
-        yield RemoteBoard(connection, say, Manners(power_mode=boards[0].power_mode))
+    manners = Manners(asked.wait, asked.steal, boards[0].power_mode)
+    with SshConnection(parse_address(boards[0].address), asked.python.removeprefix("~/")) as connection:
+        yield RemoteBoard(connection, say, manners)
 
 
 def package_on(device: Device, on: str | None, package: Path, trust: Trust | None) -> str:

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlx_deploy.commands.ci_output import CiOutput, passed, reporting, taking_ci
-from dlx_deploy.commands.on_board import OnOption, attach_proof, device_of, labelled_on, package_on
+from dlx_deploy.commands.on_board import (
+    OnOption,
+    Reaching,
+    attach_proof,
+    device_of,
+    labelled_on,
+    package_on,
+    taking_board,
+)
 from dlx_deploy.commands.options import (
     DEFAULT_STORE,
     AcceptHazardsOption,
     BackendOption,
-    BoardsOption,
     CacheOption,
     JsonOption,
     NoBuildOption,
@@ -39,8 +46,10 @@ __all__ = ["bench", "engine", "predict", "selftest", "verify"]
 
 @taking_ci
 @taking_trust
+@taking_board
 def verify(
     trusting: Trusting,
+    reaching: Reaching,
     ci: CiOutput,
     package: PackageArgument,
     data: Annotated[
@@ -78,7 +87,6 @@ def verify(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     on: OnOption = None,
-    boards: BoardsOption = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
@@ -112,7 +120,7 @@ def verify(
     with (
         reporting(ci, "verify", package.name) as told,
         labelled_data(data, package, trust) as folder,
-        device_of(on, boards) as device,
+        device_of(on, reaching) as device,
     ):
         labelled = labelled_on(device, on, package, folder, trust)
         files = {name: device.put(path) for name, path in (("baseline", baseline), ("teacher", teacher)) if path}
@@ -173,8 +181,10 @@ def predict(
 
 @taking_ci
 @taking_trust
+@taking_board
 def bench(
     trusting: Trusting,
+    reaching: Reaching,
     ci: CiOutput,
     package: PackageArgument,
     inputs: Annotated[list[str] | None, typer.Argument(help="Files or texts to read in turn; default: arrays.")] = None,
@@ -209,7 +219,6 @@ def bench(
         typer.Option(help="Budget of a fresh process's time to its first answer; the package's own by default."),
     ] = None,
     on: OnOption = None,
-    boards: BoardsOption = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
@@ -232,7 +241,7 @@ def bench(
     }
     command = ["bench", *_given({**counts, **limits, **length, **resources})]
     session = [*_session(threads, backend, no_build, accept_hazards), *_flags(trusting, on)]
-    with reporting(ci, "bench", package.name) as told, device_of(on, boards) as device:
+    with reporting(ci, "bench", package.name) as told, device_of(on, reaching) as device:
         there = package_on(device, on, package, trusting.trust())
         view = device.run(there, [*command, *session, *(["--", *inputs] if inputs else [])])
         finish(view, as_json)
@@ -240,15 +249,16 @@ def bench(
 
 
 @taking_trust
+@taking_board
 def selftest(
     trusting: Trusting,
+    reaching: Reaching,
     package: PackageArgument,
     data: Annotated[
         str | None,
         typer.Option("--data", help="The build's test split: hundreds of answers are compared with its builder's too."),
     ] = None,
     on: OnOption = None,
-    boards: BoardsOption = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
@@ -259,7 +269,7 @@ def selftest(
     from dlx_deploy.building import labelled_data
 
     session, trust = [*_session(threads, backend, no_build, accept_hazards), *_flags(trusting, on)], trusting.trust()
-    with device_of(on, boards) as device:
+    with device_of(on, reaching) as device:
         there = package_on(device, on, package, trust)
         if data is None:
             finish(device.run(there, ["selftest", *session]), as_json)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from dlx_deploy.commands import on_board
-from dlx_deploy.commands.on_board import boards_of, prove_packages
+from dlx_deploy.commands.on_board import Reaching, boards_of, prove_packages
 from dlx_deploy.devices.board import RemoteBoard
 from dlx_deploy.devices.choice import device_for
 from dlx_deploy.errors import BoardLost, BoardUnfit, ConfigError
@@ -39,20 +39,20 @@ def test_a_target_is_the_board_that_is_given_for_it(board: FakeBoard, monkeypatc
     before = device_for(profile)
     claimed = msgspec.structs.replace(read_host(), arch="x86_64")
     monkeypatch.setattr("dlx_deploy.devices.board.read_host", lambda *files: claimed)
-    with boards_of([f"cpu-x86_64={BOARD}"], ["cpu-x86_64", "jetson-orin-nano-8gb"], None) as found:
+    with boards_of([f"cpu-x86_64={BOARD}"], ["cpu-x86_64", "jetson-orin-nano-8gb"], Reaching()) as found:
         there = device_for(profile)
         assert there is found["cpu-x86_64"]
         assert (there.is_here, "over ssh" in there.name) == (False, True)
     assert device_for(profile) == before
     stored = "gone: it goes on after the last finished stage, which is stored"
-    with pytest.raises(BoardLost, match=stored), boards_of([BOARD], ["cpu-x86_64"], None):
+    with pytest.raises(BoardLost, match=stored), boards_of([BOARD], ["cpu-x86_64"], Reaching()):
         raise BoardLost("gone")
 
 
 def test_a_gpu_target_s_models_are_not_timed_by_a_cpu(board: FakeBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     claimed = msgspec.structs.replace(read_host(), arch="aarch64")
     monkeypatch.setattr("dlx_deploy.devices.board.read_host", lambda *files: claimed)
-    with boards_of([BOARD], ["jetson-orin-nano-8gb"], None) as found:
+    with boards_of([BOARD], ["jetson-orin-nano-8gb"], Reaching()) as found:
         assert list(found) == ["jetson-orin-nano-8gb"]
         assert device_for(load_target("jetson-orin-nano-8gb").profile) is None
 
@@ -70,7 +70,7 @@ def test_which_board_is_which_target_must_be_plain(
 ) -> None:
     claimed = msgspec.structs.replace(read_host(), arch="aarch64", board="Raspberry Pi 5 Model B")
     monkeypatch.setattr("dlx_deploy.devices.board.read_host", lambda *files: claimed)
-    with pytest.raises(ConfigError, match=said), boards_of(on, targets, None):
+    with pytest.raises(ConfigError, match=said), boards_of(on, targets, Reaching()):
         pass
 
 
@@ -81,7 +81,7 @@ def test_a_board_that_is_not_the_target_is_refused_before_anything_runs(
     assert (done.code, done.out) == (4, "")
     assert "error: ssh://edge@board is " in done.err
     assert not (tmp_path / ".dlx").exists()
-    with pytest.raises(BoardUnfit), boards_of([BOARD], ["rpi5"], None):
+    with pytest.raises(BoardUnfit), boards_of([BOARD], ["rpi5"], Reaching()):
         pass
 
 

@@ -65,6 +65,8 @@ def test_the_golden_answers_and_the_latency_are_those_of_the_board(
     assert (wrong.code, "error: on ssh://edge@board: --streams is 0; must be 1 to 256" in wrong.err) == (2, True)
     refused = here("bench", package, "x.png", "--on", "orin")
     assert (refused.code, "bench --on takes no files" in refused.err) == (2, True)
+    other = here("selftest", package, "--on", BOARD, "--python", "python9")
+    assert (other.code, "ssh://edge@board has no python9" in other.err) == (4, True)
     board.refuses("ssh: connect to host board port 22: Connection refused")
     away = here("selftest", package, "--on", BOARD)
     assert (away.code, away.out) == (4, "")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dlx_deploy.devices import measuring
 from dlx_deploy.devices.ssh.address import parse_address
 from dlx_deploy.devices.ssh.openssh import SshConnection
 
@@ -62,6 +63,7 @@ class FakeBoard:
         if "machine" in claims:
             self._program("bin/uname", f"#!/bin/sh\necho {claims['machine']}\n")
         monkeypatch.setenv("DLX_DEPLOY_SSH", str(folder / "ssh"))
+        self._lock_of_its_own(monkeypatch)
 
     def connection(self, address: str = "ssh://user@board") -> SshConnection:
         return SshConnection(parse_address(address))
@@ -81,6 +83,14 @@ class FakeBoard:
     def asked(self) -> list[str]:
         """The command lines that ssh was given."""
         return (self.folder / "asked").read_text(encoding="utf-8").splitlines()
+
+    def _lock_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its measuring lock is not this machine's, which other tests may hold at the same time."""
+        locks, source = self.folder / "locks", measuring.agent_source()
+        locks.mkdir()
+        locks.chmod(0o1777)
+        own = f"sys.modules['dlx_agent.measuring'].FOLDERS = ({str(locks)!r},)"
+        monkeypatch.setattr(measuring, "agent_source", lambda: f"{source}\n{own}\n")
 
     def _program(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")

@@ -13,7 +13,8 @@ from dlx_deploy.devices.board import RemoteBoard
 from dlx_deploy.devices.device import Device
 from dlx_deploy.devices.fits import check_fits
 from dlx_deploy.devices.local import ThisMachine
-from dlx_deploy.errors import BoardLost, BoardUnfit
+from dlx_deploy.devices.measuring import measuring
+from dlx_deploy.errors import BoardError, BoardLost, BoardUnfit
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.runtime.errors import BackendMissing, InputError
 from dlx_deploy.runtime.package.archive import write_archive
@@ -125,3 +126,10 @@ def test_a_board_that_is_lost_while_it_works_is_said(package: Path, board: FakeB
         board.cut(1000)
         with pytest.raises(BoardLost, match="The connection to ssh://user@board broke off while python3 ran there"):
             there.run(path, ["selftest"])
+
+
+def test_nobody_measures_beside_another(package: Path, board: FakeBoard) -> None:
+    with board.connection() as first, board.connection() as second, measuring(first, "a push"):
+        there = RemoteBoard(second)
+        with pytest.raises(BoardError, match=r"measures on it \(a push\), since "):
+            there.run(there.put(package), ["bench"])
