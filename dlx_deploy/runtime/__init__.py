@@ -73,4 +73,4 @@ def __dir__() -> List[str]:
 if hasattr(globals().get("__loader__"), "archive"):  # inside a package
     from .code_cache import keep_compiled
 
-    keep_compiled(__package__, __path__[0])
+    keep_compiled(globals()["__spec__"].name, __path__[0])  # Python 3.8 says no ``__package__`` yet

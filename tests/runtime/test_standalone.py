@@ -210,6 +210,7 @@ def test_modules_without_numpy_run_on_python_3_8(elsewhere: Path) -> None:
         "from dlx_runtime import errors\n"
         "from dlx_runtime.package import archive\n"
         "from dlx_runtime.statistics import drops\n"
+        "assert type(errors.__loader__).__module__ == 'dlx_runtime.code_cache', errors.__loader__\n"
         "print(len(archive.read_archive('tiny.dlx')), drops.non_inferiority(220, 180, 10000, 0.01, 0.95).verdict)"
     )
     done = call(str(python38()), elsewhere, "-c", script)
