@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from dlx_deploy import cli
+from dlx_deploy.runtime.commands.main import view_of
 from dlx_deploy.runtime.commands.serve_options import ServeRequest
 from dlx_deploy.runtime.commands.serving import open_server, serve
 from dlx_deploy.runtime.errors import InputError, PackageError
@@ -106,3 +108,13 @@ def test_a_file_that_holds_no_secret_is_refused(
     (tmp_path / "token").chmod(mode)
     with pytest.raises(InputError, match=message):
         open_server([predictor], ServeRequest(port=0, token_file=str(tmp_path / "token")))
+
+
+def test_serve_is_no_command_for_who_wants_a_result(dlx: Path) -> None:
+    with pytest.raises(InputError, match="serve answers until it is told to end, and gives no result: run it itself"):
+        view_of(["serve"], str(dlx))
+
+
+def test_one_signature_is_not_for_several_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["serve", "a.dlx", "b.dlx", "--signature", "a.dlx.sig"]) == 2
+    assert "--signature names one file, and there are several packages" in capsys.readouterr().err

@@ -147,6 +147,31 @@ def test_an_unreadable_image_among_many(ask: Any, data: Any, predictor: Predicto
     assert [one["shape"] for one in json.loads(ask("POST", INFER, alone)[2])["outputs"]] == [[0, 3], [1]]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": [1, 1, 1]}, "must be [N] or [N, 1]"),
+        ({"data": ["x", "y"]}, "must have 1 strings as its data"),
+        ({"data": ["?"], "parameters": {"content_type": "base64"}}, "is no base64"),
+        ({"parameters": {"content_type": "gzip"}}, "must be base64, or left out for text"),
+        ({"shape": [5000], "data": ["x"] * 5000}, "holds 5000 samples; at most 4096"),
+    ],
+)
+def test_encoded_samples_that_are_none_are_refused(ask: Any, changes: Any, message: str) -> None:
+    given = {"name": "images", "datatype": "BYTES", "shape": [1], "data": ["x"], **changes}
+    status, _, body = ask("POST", INFER, {"inputs": [given]})
+    assert (status, message in json.loads(body)["error"]) == (400, True), body
+
+
+def test_a_compressed_body_and_bytes_that_are_left_over_are_refused(ask: Any, data: Any) -> None:
+    body = json.dumps({"inputs": [tensor(data[0][:1])]}).encode()
+    assert ask("POST", INFER, body, Content_Encoding="gzip")[0] == 415
+    status, _, answer = ask("POST", INFER, body + b"12", Inference_Header_Content_Length=str(len(body)))
+    assert (status, "2 bytes are left behind" in str(answer)) == (400, True)
+    status, _, answer = ask("POST", INFER, body, Inference_Header_Content_Length="9999")
+    assert (status, "bytes are JSON" in str(answer)) == (400, True)
+
+
 def test_an_image_file_as_the_body_is_answered_in_words(ask: Any, data: Any) -> None:
     path = "/v2/models/tiny/predict?top=2"
     status, _, body = ask("POST", path, encoded(data[0][1]), Content_Type="image/png")
