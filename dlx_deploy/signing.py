@@ -20,7 +20,7 @@ from dlx_deploy.runtime.words import said
 if TYPE_CHECKING:
     from dlx_deploy.runtime.package.trust import Signed
 
-__all__ = ["PASSWORD_VARIABLE", "SignedView", "SigningKey", "sign_package"]
+__all__ = ["PASSWORD_VARIABLE", "SignedView", "SigningKey", "sign_manifest", "sign_package"]
 
 PASSWORD_VARIABLE = "DLX_DEPLOY_KEY_PASSWORD"
 READABLE = 0o644
@@ -64,16 +64,35 @@ def sign_package(package: Path, signer: SigningKey, output: Path | None = None) 
     """
     from dlx_deploy.runtime.package.archive import parse_archive, read_bytes
     from dlx_deploy.runtime.package.contents import parse_package
-    from dlx_deploy.runtime.package.trust import Signed
 
     data = read_bytes(package)
     parse_package(parse_archive(data, str(package)), str(package))
     target = output if output is not None else Path(f"{package}{SUFFIX}")
     if target.exists() and target.samefile(package):
         raise ConfigError(f"--output {target} is the package itself; name another file")
+    return _sign(package, data, signer, target)
+
+
+def sign_manifest(manifest: Path, signer: SigningKey) -> SignedView:
+    """Write the signature of a build's ``manifest``, with what boards have shown of its package, into a file beside it.
+
+    Raises:
+        ConfigError, EnvironmentMissing: as ``sign_package``.
+    """
+    try:
+        data = manifest.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"{manifest}: cannot be read ({reason(e)})") from e
+    return _sign(manifest, data, signer, Path(f"{manifest}{SUFFIX}"))
+
+
+def _sign(path: Path, data: bytes, signer: SigningKey, target: Path) -> SignedView:
+    """Write the signature of ``data``, the bytes of ``path``, whole or not at all, once it has been verified."""
+    from dlx_deploy.runtime.package.trust import Signed
+
     write = _writer(signer)
     with tempfile.TemporaryDirectory() as folder:
-        aside, copy = Path(folder) / "signature", Path(folder) / package.name
+        aside, copy = Path(folder) / "signature", Path(folder) / path.name
         copy.write_bytes(data)  # what was opened is what is signed, whatever happens to the file meanwhile
         write(copy, aside)
         bundle = read_file(aside, MAX_SIGNATURE)
@@ -82,7 +101,7 @@ def sign_package(package: Path, signer: SigningKey, output: Path | None = None) 
         write_atomically(target, bundle, READABLE)
     except OSError as e:
         raise ConfigError(f"{target}: cannot be written ({reason(e)}); name another file with --output") from e
-    return SignedView(package, Signed(by, str(target)))
+    return SignedView(path, Signed(by, str(target)))
 
 
 def _checked(bundle: bytes, data: bytes, signer: SigningKey, origin: str) -> str:

@@ -181,9 +181,14 @@ def labelled_on(device: Device, on: str | None, package: Path, data: Path, trust
         return device.put(arrays)
 
 
-def attach_proof(view: CommandView, package: Path, store: Path, trust: Trust | None) -> None:
+def attach_proof(
+    view: CommandView, package: Path, store: Path, trust: Trust | None, sign_key: Path | None = None
+) -> None:
     """Join what a board has shown to the manifest beside ``package``, and write the report there anew; or say why not:
-    the verdicts hold all the same.
+    the verdicts hold all the same. With a key the manifest is signed, the proof in it.
+
+    Raises:
+        ConfigError, EnvironmentMissing: it cannot be signed.
     """
     from dlx_deploy.delivery import report_path
     from dlx_deploy.report.proofs import attach
@@ -198,6 +203,7 @@ def attach_proof(view: CommandView, package: Path, store: Path, trust: Trust | N
             say(f"the proof is not attached: {str(e).replace(f'{proof}: ', '').replace(str(proof), 'it')}")
             return
     say(f"the proof is attached to {joined.manifest}")
+    _sign(Path(joined.manifest), sign_key)
     page = report_path(package)
     if not page.exists():
         return
@@ -207,6 +213,19 @@ def attach_proof(view: CommandView, package: Path, store: Path, trust: Trust | N
         write_page(page, view_reports([str(package)], store).html)
     except EnvironmentMissing as e:
         say(f"{page} is as it was before: {e}")
+
+
+def _sign(manifest: Path, key: Path | None) -> None:
+    """Sign ``manifest``, or say that a signature which is there is of what it was before."""
+    from dlx_deploy.runtime.package.bundle import SUFFIX
+
+    if key is not None:
+        from dlx_deploy.signing import SigningKey, sign_manifest
+
+        for text in sign_manifest(manifest, SigningKey(key)).text.splitlines():
+            say(text)
+    elif (old := Path(f"{manifest}{SUFFIX}")).exists():
+        say(f"warning: {old} is of the manifest as it was before the proof; sign it again with --sign-key")
 
 
 def prove_packages(work: Work, output: Path, boards: Mapping[str, RemoteBoard], store: Path) -> None:

@@ -87,6 +87,10 @@ def verify(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     on: OnOption = None,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option("--sign-key", help="With --on: sign the manifest, the proof in it (PEM).", metavar="PEM"),
+    ] = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
     no_build: NoBuildOption = False,
@@ -105,6 +109,8 @@ def verify(
             print_view(joined, as_json)
             told += proof_cases(joined.board, joined.proof)
         return
+    if sign_key is not None and on is None:
+        raise ConfigError("--sign-key signs what a board has shown: give the board by --on, or sign the package: sign")
     if data is None:
         raise ConfigError("verify needs labelled samples, --data DIR, or what a board has shown, --attach proof.json")
 
@@ -127,7 +133,7 @@ def verify(
         command = ["verify", f"--data={labelled}", *_given({**given, **files}), *session]
         view = _verified(device, package, command, store, trust)
         if on is not None:
-            attach_proof(view, package, store, trust)
+            attach_proof(view, package, store, trust, sign_key)
         finish(view, as_json)
         told.append(passed("verify", package.name, view))
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dlx_deploy.commands import on_board
 from dlx_deploy.report.proofs import lines_of_proofs, proofs_beside
+from dlx_deploy.runtime.package.bundle import parse_bundle, signed_digest
 from dlx_deploy.runtime.tasks.labelled_arrays import write_arrays
 from tests.conftest import Here
 from tests.devices.fake_board import FakeBoard
 from tests.report.test_proofs import package
 from tests.runtime.conftest import make_images
+from tests.runtime.package.signatures import make_key, private_pem, write
 
 __all__ = ["package"]
 
@@ -93,3 +97,21 @@ def test_labelled_arrays_take_the_place_of_files(package: Path, labelled: Path, 
     ):
         done = here("verify", package, "--data", tmp_path / name)
         assert (done.code, said in done.err) == (2, True), done.err
+
+
+def test_a_manifest_is_signed_with_the_proof_in_it(package: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("model_signing", reason="model-signing is not installed: pip install '.[sign]'")
+    manifest, key, said = package.with_suffix(".manifest.json"), package.with_name("k.pem"), list[str]()
+    write(key, private_pem(make_key()))
+    monkeypatch.setattr(on_board, "say", said.append)
+    on_board._sign(manifest, key)
+    signature = package.with_name(f"{manifest.name}.sig")
+    assert said[0].startswith(f"{manifest} is signed by key ")
+    bundle = parse_bundle(signature.read_bytes(), "it")
+    assert signed_digest(bundle.payload, "it") == hashlib.sha256(manifest.read_bytes()).hexdigest()
+    on_board._sign(manifest, None)
+    assert said[-1] == (
+        f"warning: {signature} is of the manifest as it was before the proof; sign it again with --sign-key"
+    )
+    done = here("verify", package, "--data", "x", "--sign-key", key)
+    assert (done.code, "--sign-key signs what a board has shown: give the board by --on" in done.err) == (2, True)
