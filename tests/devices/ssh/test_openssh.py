@@ -175,6 +175,19 @@ def test_an_interruption_leaves_no_process_and_a_lost_login_is_made_anew(board: 
     there.close()
 
 
+def test_what_a_killed_process_left_is_swept(board: FakeBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for number in (gone.pid, os.getpid()):
+        (tmp_path / f"dlx-ssh-{number}-x").mkdir()
+    (tmp_path / "dlx-ssh-notes-x").mkdir()
+    with board.connection() as there:
+        there.run(["true"])
+    left = sorted(path.name for path in tmp_path.glob("dlx-ssh-*"))
+    assert left == sorted([f"dlx-ssh-{os.getpid()}-x", "dlx-ssh-notes-x"])
+
+
 def test_what_runs_there_ends_when_nobody_waits_for_it(board: FakeBoard) -> None:
     """As where this machine dies: nothing is told to the board but that its standard input ends."""
     source = (Path(ssh.__file__).parent / "there.py").read_text()
