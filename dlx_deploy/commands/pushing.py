@@ -81,8 +81,7 @@ def push(
         raise ConfigError(f"--wheels {wheels} is given without --bootstrap; give that too")
     serving = _serving(package, service, serve_options, no_service)
     chosen = resolve_boards(boards, inventory)
-    passed_on = bool(trusting.flags())
-    given = read_pushable(package, trusting.trust(), passed_on)
+    given = read_pushable(package, trusting.trust())
     options = PushOptions(
         keep=keep,
         bench=not skip_bench,

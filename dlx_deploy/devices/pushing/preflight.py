@@ -36,14 +36,13 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """How a package is meant to go to a board. ``bytes_left``: of it that are not there yet.
 
     ``target``: what the board is for by the inventory (empty: not said). ``other_board``: whether one for another
-    target will do. ``signature``: of which kind one is required there: by a ``key``, by a ``certificate``, or none.
+    target will do.
     """
 
     bytes_left: int
     target: str = ""
     other_board: bool = False
     accept_hazards: bool = False
-    signature: Literal["", "key", "certificate"] = ""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -67,10 +66,9 @@ def examine(package: Package, facts: BoardFacts, wish: Wish) -> tuple[Finding, .
         *_target(package, profile, facts, wish),
         _python(facts),
         *_backends(runners, facts),
-        *_signature(facts, wish),
         *_room(package, profile, expected_runner(runners), facts, wish),
         *_jetson(profile, facts),
-        _clock(facts, wish),
+        _clock(facts),
     )
 
 
@@ -137,14 +135,6 @@ def _backends(runners: tuple[Runner, ...], facts: BoardFacts) -> Iterator[Findin
         yield Finding("runtime", "warning", f"{chosen.backend}: {warning}")
 
 
-def _signature(facts: BoardFacts, wish: Wish) -> Iterator[Finding]:
-    needs = {"": (), "key": ("cryptography",), "certificate": ("cryptography", "pyopenssl")}[wish.signature]
-    missing = [name for name in needs if name not in facts.versions]
-    if missing:
-        found = f"a signature is to be verified there, and {' and '.join(missing)} is not installed"
-        yield Finding("signature", "refused", found, f"{facts.executable} -m pip install {' '.join(missing)}")
-
-
 def _room(
     package: Package, profile: Profile | None, runner: Runner | None, facts: BoardFacts, wish: Wish
 ) -> Iterator[Finding]:
@@ -184,7 +174,7 @@ def _jetson(profile: Profile | None, facts: BoardFacts) -> Iterator[Finding]:
         yield Finding("power mode", "ok", mode)
 
 
-def _clock(facts: BoardFacts, wish: Wish) -> Finding:
+def _clock(facts: BoardFacts) -> Finding:
     ahead = facts.clock_ahead_s
     found = f"{_duration(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} this machine's"
     remedy = "set it: sudo timedatectl set-ntp true, or sudo date -u -s '...'"
@@ -192,8 +182,6 @@ def _clock(facts: BoardFacts, wish: Wish) -> Finding:
         return Finding("clock", "ok", "within 5 minutes of this machine's")
     if abs(ahead) <= WARNED_S:
         return Finding("clock", "told", found, remedy)
-    if wish.signature == "certificate":
-        return Finding("clock", "refused", f"{found}, and a certificate's days are to be checked there", remedy)
     return Finding("clock", "warning", found, remedy)
 
 

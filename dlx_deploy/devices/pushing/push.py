@@ -23,9 +23,10 @@ from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.errors import BoardError, BoardRefused, BoardUnfit, ConfigError, DlxError
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.files import TooLarge, read_file
+from dlx_deploy.runtime.package.archive import parse_archive, read_bytes
 from dlx_deploy.runtime.package.bundle import MAX_SIGNATURE, SUFFIX
-from dlx_deploy.runtime.package.contents import Package, open_package
-from dlx_deploy.runtime.package.trust import Trust
+from dlx_deploy.runtime.package.contents import Package, parse_package
+from dlx_deploy.runtime.package.trust import Trust, trust_of_machine
 from dlx_deploy.runtime.untyped import JsonTable
 from dlx_deploy.runtime.words import line
 
@@ -43,17 +44,13 @@ Outcome = Literal["current", "would be current", "unfit", "failed", "refused", "
 
 
 class Pushable(msgspec.Struct, frozen=True):
-    """A package that was opened here, the SHA-256 of its file, and its signature's bytes, if one lies beside it.
-
-    ``trust``: by what its board must find it signed too; ``None``: it need not be.
-    """
+    """A package that was opened here, the SHA-256 of its file, and its signature's bytes, if one lies beside it."""
 
     path: Path
     digest: str
     size_bytes: int
     package: Package
     signature: bytes = b""
-    trust: Trust | None = None
 
 
 class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,16 +101,20 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
-def read_pushable(path: Path, trust: Trust | None, there: bool = False) -> Pushable:
-    """The package at ``path``, its digests checked, and its signature where ``trust`` asks for one; ``there``: on the
-    board too.
+def read_pushable(path: Path, trust: Trust | None) -> Pushable:
+    """The package at ``path``, its digests checked, and its signature where ``trust`` asks for one.
+
+    The board then holds what came against the same SHA-256: a package's own word for its signature would be worth
+    nothing there.
 
     Raises:
         PackageError, InputError, BackendMissing: as ``open_package``.
         ConfigError: what lies beside it as a signature cannot be read.
     """
-    package = open_package(path, trust)
-    data = path.read_bytes()
+    data, trust = read_bytes(path), trust or trust_of_machine()  # read once: what is verified is what is sent
+    if trust is not None:
+        trust.verify(data, path)
+    package = parse_package(parse_archive(data, str(path)), str(path))
     beside = Path(trust.signature) if trust and trust.signature else path.with_name(path.name + SUFFIX)
     try:
         signature = read_file(beside, MAX_SIGNATURE)
@@ -121,7 +122,7 @@ def read_pushable(path: Path, trust: Trust | None, there: bool = False) -> Pusha
         signature = b""
     except (OSError, TooLarge) as e:
         raise ConfigError(f"{beside}: is no signature that can be sent ({e}); move it away, or sign again") from e
-    return Pushable(path, hashlib.sha256(data).hexdigest(), len(data), package, signature, trust if there else None)
+    return Pushable(path, hashlib.sha256(data).hexdigest(), len(data), package, signature)
 
 
 def default_path(package: Package) -> str:
@@ -209,7 +210,7 @@ class _Release:
     def push(self, pushed: Pushed, python: str) -> Pushed:
         """Sent, installed, checked by ``python`` there, and made current if all passes."""
         package = self._install()
-        flags = (*["--accept-hazards"] * self.options.accept_hazards, *self._trusted(pushed.root))
+        flags = ("--accept-hazards",) if self.options.accept_hazards else ()
         there = There(python, package, f"{pushed.root}/lock.pid", flags)
         steps = run_steps(self.agent.connection, there, pushed.commands, self.options.manners, self.talk)
         failed = next((step for step in steps if step.exit_code), None)
@@ -263,20 +264,6 @@ class _Release:
             text = f"{board}: no room is left on the file system of {root}; make some and push again: what came is kept"
             raise BoardUnfit(text) from e
 
-    def _trusted(self, root: str) -> tuple[str, ...]:
-        """What is trusted goes there too, so that the board verifies the signature as it was verified here."""
-        trust, flags = self.given.trust, []
-        for option, path in (
-            ("public-key", trust and trust.public_key),
-            ("certificates", trust and trust.certificates),
-        ):
-            if path:
-                digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-                remote = f"{root}/trusted/{digest}.pem"
-                self.agent.connection.send(Path(path), remote, digest)
-                flags.append(f"--{option}={remote}")
-        return (*["--require-signature"] * bool(flags), *flags)
-
     def _ask(self, command: str, **fields: object) -> JsonTable:
         return self.agent.ask(command, digest=self.given.digest, token=self.held.token, **fields)
 
@@ -291,11 +278,9 @@ def _with_brought(facts: BoardFacts, brought: Mapping[str, str]) -> BoardFacts:
 
 
 def _wish(given: Pushable, there: int, options: PushOptions) -> Wish:
-    trust = given.trust
     return Wish(
         bytes_left=given.size_bytes - there,
         target=options.target,
         other_board=options.other_board,
         accept_hazards=options.accept_hazards,
-        signature="" if trust is None else "certificate" if trust.certificates else "key",
     )

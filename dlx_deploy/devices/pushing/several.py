@@ -131,7 +131,7 @@ class _Work(msgspec.Struct, frozen=True):
         if self.options.python:
             self.connection.interpreter = self.options.python
         agent = Agent(self.connection, self.options.path)
-        chosen = house.choose(name, agent.facts(self.connection.interpreter), needed_by(package, self.given.trust))
+        chosen = house.choose(name, agent.facts(self.connection.interpreter), needed_by(package, None))
         if not chosen.wanted:
             return self.push()
         words = chosen.describe()

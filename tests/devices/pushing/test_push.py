@@ -18,7 +18,6 @@ from dlx_deploy.devices.pushing.locking import is_gone, locked
 from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, read_pushable, roll_back
 from dlx_deploy.errors import BoardLost, BoardRefused, BoardUnfit, ConfigError
 from dlx_deploy.report.pushes import PushesView
-from dlx_deploy.runtime.package.trust import Trust
 
 from ..here_board import HereBoard
 
@@ -158,20 +157,15 @@ def test_rollback_goes_to_the_release_before(board: HereBoard, make_package: Any
     assert (told["from"]["version"], told["to"]["version"], board.current) == ("2.0.0", "1.0.0", first.digest)
 
 
-def test_a_signature_and_what_is_trusted_go_with_the_package(
+def test_a_signature_goes_with_the_package_and_the_package_is_not_asked_for_it(
     board: HereBoard, make_package: Any, tmp_path: Path
 ) -> None:
-    key, package = tmp_path / "maker.pem", tmp_path / "tiny.dlx"
-    key.write_text("a key")
+    package = tmp_path / "tiny.dlx"
     package.write_bytes(make_package().path.read_bytes())
     package.with_name("tiny.dlx.sig").write_bytes(b"signed")
-    given = msgspec.structs.replace(read_pushable(package, None), trust=Trust(public_key=key))
-    board.claims["versions"] = {**board.claims["versions"], "cryptography": "42"}
-    push_it(given, board)
-    (sent,) = (board.root / "trusted").iterdir()
-    assert sent.read_text() == "a key"
-    assert any(text.endswith(f"selftest --json --require-signature --public-key={sent}") for text in board.asked)
+    push_it(read_pushable(package, None), board)
     assert (board.root / "current" / "package.dlx.sig").read_bytes() == b"signed"
+    assert not any("--require-signature" in text or "--public-key" in text for text in board.asked)
 
 
 MOMENTS = ["look", "lock", "+lock", "install", "+install", "selftest", "finish", "+finish"]
