@@ -18,6 +18,8 @@ from dlx_deploy.devices.pushing.locking import is_gone, locked
 from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, read_pushable, roll_back
 from dlx_deploy.errors import BoardLost, BoardRefused, BoardUnfit, ConfigError
 from dlx_deploy.report.pushes import PushesView
+from dlx_deploy.runtime.errors import PackageError
+from dlx_deploy.runtime.package.trust import Trust
 
 from ..here_board import HereBoard
 
@@ -284,3 +286,10 @@ def test_a_signature_that_cannot_be_read_is_refused(make_package: Any, tmp_path:
     (tmp_path / "tiny.dlx.sig").mkdir()
     with pytest.raises(ConfigError, match="is no signature that can be sent"):
         read_pushable(package, None)
+
+
+def test_a_package_without_the_signature_that_is_asked_for_is_not_pushed(make_package: Any, tmp_path: Path) -> None:
+    package = tmp_path / "tiny.dlx"
+    package.write_bytes(make_package().path.read_bytes())
+    with pytest.raises(PackageError, match=r"a signature is required, and .*tiny\.dlx\.sig is not there"):
+        read_pushable(package, Trust(public_key=tmp_path / "maker.pem"))
