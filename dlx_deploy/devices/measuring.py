@@ -156,7 +156,7 @@ class _Holder(threading.Thread):
         if told.waits:
             self._say(f"{self._connection.name}: {line(told.waits)}; waiting until it is free")
         if told.holds is not None:
-            self._modes, self._holds = told.power, {"pid": told.holds.pid, "start": told.holds.start}
+            self._modes, self._holds = told.power, {"pid": told.holds}
 
     def _refusal(self) -> Exception:
         if self._error is not None:
@@ -173,14 +173,9 @@ class _Holder(threading.Thread):
         return BoardError(f"{name}: answers {shortened(self._answer)} to measure; try again")
 
 
-class _Process(msgspec.Struct, frozen=True):
-    pid: int
-    start: float
-
-
 class _Told(msgspec.Struct, frozen=True):
     """A line that the board says while it is asked."""
 
     waits: str = ""
-    holds: _Process | None = None
+    holds: int | None = None
     power: PowerModes = PowerModes()

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import select
 import signal
 import stat
@@ -17,7 +18,7 @@ import time
 from typing import Callable, Dict, Optional
 
 from .facts import power_modes
-from .files import Refusal, Table, field_number, field_text
+from .files import Refusal, Table, field_number, field_text, read_text
 
 __all__ = ["MARK", "measure", "measured_by", "release"]
 
@@ -54,7 +55,7 @@ def measure(asked: Table) -> Table:
         before = {number: signal.signal(number, _end_by(how)) for number, how in signals.items()}
         note = _note(path, about)
         try:
-            _tell({"holds": {"pid": os.getpid(), "start": _start(os.getpid())}, "power": power_modes()})
+            _tell({"holds": os.getpid(), "power": power_modes()})
             while not _gone(HEARTBEAT_S):
                 _tell({})
             return {"ended": "gone"}
@@ -71,9 +72,9 @@ def measure(asked: Table) -> Table:
 
 
 def release(asked: Table) -> Table:
-    """Has the holder ``pid``, which began at ``start``, give the lock back."""
-    pid, start = int(field_number(asked, "pid", 1)), field_number(asked, "start", 0)
-    if _start(pid) != start:
+    """Has the holder ``pid`` give the lock back."""
+    pid = int(field_number(asked, "pid", 1))
+    if not _is_holding(pid):
         return {"released": False}
     os.kill(pid, signal.SIGUSR1)
     return {"released": True}
@@ -149,8 +150,7 @@ def _holder(path: str) -> Table:
     for name in sorted(os.listdir(folder)):
         if name.startswith(NAME + "."):
             about = _read(os.path.join(folder, name))
-            pid = about.get("pid")
-            if isinstance(pid, int) and about.get("start") is not None and _start(pid) == about["start"]:
+            if about and _is_holding(about["pid"]):
                 return about
     return {}
 
@@ -179,7 +179,7 @@ def _note(path: str, about: Dict[str, str]) -> str:
     note = "%s.%d" % (path, os.getuid())
     if os.path.lexists(note):
         os.unlink(note)
-    values = dict(about, pid=os.getpid(), start=_start(os.getpid()))
+    values = dict(about, pid=os.getpid())
     handle = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     os.fchmod(handle, 0o644)
     os.write(handle, json.dumps(values).encode("utf-8")[:MOST])
@@ -206,13 +206,10 @@ def _kill(held: Table) -> None:
         pass
 
 
-def _start(pid: int) -> float:
-    """When a process began, in ticks since the system's start: with its number it is one process; -1: it is gone."""
-    try:
-        with open("%s/%d/stat" % (PROC, pid)) as f:
-            return int(f.read().rpartition(")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return -1
+def _is_holding(pid: object) -> bool:
+    """Whether a process holds a lock on a file, and is one of ours: a number alone may be another's by now."""
+    locks = re.findall(r"^\d+: FLOCK +ADVISORY +WRITE (\d+) ", read_text(os.path.join(PROC, "locks")), re.MULTILINE)
+    return str(pid) in locks and re.search("dlx.deploy", read_text("%s/%s/cmdline" % (PROC, pid))) is not None
 
 
 def _gone(within_s: float) -> bool:
