@@ -63,12 +63,11 @@ def test_a_package_is_run_and_models_are_timed_there(package: Path, board: FakeB
     with board.connection() as connection:
         there: Device = RemoteBoard(connection, heard.append)
         path = there.put(package)
-        outcome = there.run(path, ["bench", "--rounds", "40", "--max-p90-ms", "0.0001"])
-        assert outcome.data["latency"]["n"] == 40
-        assert outcome.failure is not None
-        assert (outcome.failure.exit_code, "p90" in outcome.text) == (3, True)
-        with pytest.raises(InputError, match=r"on ssh://user@board: rounds is 0; must be 1 or more"):
-            there.run(path, ["bench", "--rounds", "0"])
+        outcome = there.run(path, ["selftest"])
+        assert (outcome.data["images"], outcome.failure) == (4, None)
+        assert "self-test passed: 4 golden inputs" in outcome.text
+        with pytest.raises(InputError, match=r"on ssh://user@board: --streams is 0; must be 1 to 256"):
+            there.run(path, ["bench", "--streams", "0"])
         assert there.run_apart(path, ["inspect"])["name"] == "tiny"
         with pytest.raises(BackendMissing, match=r"bench on .* ended with exit code 2: error: rounds is 0"):
             there.run_apart(path, ["bench", "--rounds", "0"])
