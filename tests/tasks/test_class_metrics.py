@@ -7,6 +7,7 @@ from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.runtime.tasks.class_metrics import METRICS
 from dlx_deploy.tasks import find_task
+from dlx_deploy.tasks.class_metrics import CLASS_METRICS
 from dlx_deploy.tasks.judging import asked_metric, comparison_by, validation_notes
 
 TASK = find_task("image-classification")
@@ -43,3 +44,11 @@ def test_data_on_which_a_metric_has_no_value_are_named() -> None:
         comparison.score(statistic)
     with pytest.raises(DataError, match=r"gate\.metric is 'auroc': .*; or set another metric"):
         comparison.evidence(statistic, statistic)
+
+
+def test_auroc_of_many_classes_is_said_to_take_long() -> None:
+    metrics = {"classes": 1000.0}
+    (note,) = CLASS_METRICS["auroc"].split_notes(Gate(), 50_000, metrics)
+    assert "to resample 50000 samples of 1000 classes takes about 50 minutes of CPU for each model" in note
+    assert not CLASS_METRICS["macro_f1"].split_notes(Gate(), 50_000, metrics)
+    assert not CLASS_METRICS["auroc"].split_notes(Gate(), 5_000, {"classes": 10.0})

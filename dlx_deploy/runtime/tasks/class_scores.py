@@ -6,7 +6,7 @@ Classes that no sample with a weight is of do not count, for whichever model.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Score = Callable[[Values], Values]
 
 __all__ = ["auroc", "balanced_accuracy", "log_odds", "macro_f1", "top1"]
+
+EXACT = 2.0**24
+"""Whole numbers up to it are float32's own."""
 
 
 def top1(labels: Labels, answers: Labels) -> Score:
@@ -65,7 +68,8 @@ def auroc(labels: Labels, scores: Values) -> Score:
     def score(weights: Values) -> Values:
         if not areas:
             return np.full(len(weights), np.nan)
-        each = np.stack([area(weights) for area in areas], axis=1)
+        rows = _by_sample(weights)
+        each = np.stack([area(rows) for area in areas], axis=1)
         return _mean(each, np.isfinite(each))
 
     return score
@@ -83,19 +87,34 @@ def log_odds(logits: NDArray[np.float32]) -> Values:
     return odds
 
 
-def _area(positive: NDArray[np.bool_], scores: Values) -> Score:
-    order = np.argsort(scores, kind="stable")
-    ranked, positive = scores[order], positive[order]
-    among = ranked[positive]
-    below, up_to = np.searchsorted(ranked, among, "left"), np.searchsorted(ranked, among, "right")
+def _by_sample(weights: Values) -> NDArray[np.floating[Any]]:
+    """[r, n] → [n, r], so that samples are ordered by moving whole rows; whole numbers, whose sums float32 has exactly,
+    in half the memory."""
+    whole = float(weights.sum(axis=1).max(initial=0)) < EXACT and bool((weights == np.floor(weights)).all())
+    return np.ascontiguousarray(weights.T, np.float32 if whole else np.float64)
 
-    def area(weights: Values) -> Values:
-        weights = weights[:, order]
-        negatives = np.zeros((len(weights), len(order) + 1))
-        np.cumsum(np.where(positive, 0.0, weights), axis=1, out=negatives[:, 1:])
-        of_positive = weights[:, positive]
-        under = (of_positive * (negatives[:, below] + negatives[:, up_to])).sum(axis=1) / 2
-        return _divided(under, of_positive.sum(axis=1) * negatives[:, -1])
+
+def _area(positive: NDArray[np.bool_], scores: Values) -> Callable[[NDArray[np.floating[Any]]], Values]:
+    """Of weights [n, r]. The positive samples alone are ranked among the others, whose weights are summed between them:
+    with many classes they are few."""
+    order = np.argsort(scores, kind="stable")
+    ranked = scores[order]
+    of_positive, others = order[positive[order]], order[~positive[order]]
+    among, apart = scores[of_positive], ranked[~positive[order]]
+    below, up_to = np.searchsorted(apart, among, "left"), np.searchsorted(apart, among, "right")
+    edges, place = np.unique(np.concatenate([[0], below, up_to]), return_inverse=True)
+    starts = edges[edges < len(others)]
+    at_below, at_up_to = place[1 : len(among) + 1], place[len(among) + 1 :]
+
+    def area(weights: NDArray[np.floating[Any]]) -> Values:
+        until = np.zeros((len(edges) + 1, weights.shape[1]))  # what weighs less than each edge, and all of it
+        if len(starts):
+            between = np.add.reduceat(weights[others], starts, axis=0)
+            np.cumsum(between, axis=0, dtype=np.float64, out=until[1 : len(starts) + 1])
+            until[len(starts) + 1 :] = until[len(starts)]
+        mine = weights[of_positive].astype(np.float64)
+        under = (mine * (until[at_below] + until[at_up_to])).sum(axis=0) / 2
+        return _divided(under, mine.sum(axis=0) * until[-1])
 
     return area
 

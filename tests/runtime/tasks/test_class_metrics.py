@@ -185,3 +185,20 @@ def test_samples_of_one_class_have_no_auroc(classes: int, one: int) -> None:
     statistic = {"label": labels, "logits": logits}
     with pytest.raises(InputError, match="one class"):
         METRICS["auroc"].drops(statistic, statistic)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_auroc_counts_pairs_by_weight_and_ties_half(whole: bool) -> None:
+    """Scores of few values, so most pairs of a positive and another tie; each pair counted by itself."""
+    rng = np.random.default_rng(3)
+    labels, scores = rng.integers(0, 3, 40), rng.integers(0, 4, (40, 3)).astype(np.float64)
+    weights = rng.integers(0, 4, (5, 40)) + (0.0 if whole else 0.25)
+    found = auroc(labels, scores)(weights)
+    for row, value in zip(weights, found, strict=True):
+        areas = []
+        for k in range(3):
+            mine, others = labels == k, labels != k
+            above = np.sign(scores[mine, k][:, None] - scores[others, k][None, :]) / 2 + 0.5
+            pairs = row[mine][:, None] * row[others][None, :]
+            areas.append((pairs * above).sum() / pairs.sum())
+        assert value == pytest.approx(np.mean(areas), abs=1e-12)
