@@ -79,8 +79,8 @@ def measuring(
 ) -> Iterator[PowerModes]:
     """Inside, nobody else measures on the board behind ``connection``; gives its power modes.
 
-    ``say`` hears whom one waits for, that the power mode is another one than asked for, and, at the end, that somebody
-    took the lock meanwhile.
+    ``say`` hears whom one waits for, that the power mode is another one than asked for, and, at the end, that the lock
+    was taken or lost meanwhile.
 
     Raises:
         BoardError: another one measures there, or the board cannot be asked.
@@ -132,19 +132,25 @@ class _Holder(threading.Thread):
         return self._modes
 
     def leave(self) -> None:
-        """Give the lock back; a thief is told of."""
+        """Give the lock back; that it was lost before is told, whoever took it."""
         if self._holds is None:
             return
-        if self.is_alive():
-            with contextlib.suppress(BoardError):  # it is lost, and the lock is free by that
-                self._connection.python(agent_source(), {"command": "release", **self._holds}, timeout_s=SILENCE_S)
-            self.join(RELEASE_S)
+        released = self.is_alive() and self._release(self._holds)
         ended = self._answer.get("ok", {}).get("ended") if isinstance(self._answer.get("ok"), dict) else None
-        if ended == "stolen":
-            self._say(
-                f"warning: {self._connection.name}: somebody took the measuring lock meanwhile (--steal); what was "
-                "measured may have had company: measure again"
-            )
+        if ended in ("stolen", "gone") or not released:
+            how = "somebody took the measuring lock meanwhile (--steal)"
+            if ended != "stolen":
+                how = "the measuring lock was lost meanwhile (its process there ended, or its connection)"
+            self._say(f"warning: {self._connection.name}: {how}; what was measured may have had company: measure again")
+
+    def _release(self, holds: JsonTable) -> bool:
+        """Whether the lock was held until now."""
+        try:
+            said = self._connection.python(agent_source(), {"command": "release", **holds}, timeout_s=SILENCE_S)
+        except BoardError:  # it is lost, and the lock is free by that
+            return False
+        self.join(RELEASE_S)
+        return said.get("ok") == {"released": True}
 
     def _heard(self, text: str) -> None:
         if not text.startswith(MARK):

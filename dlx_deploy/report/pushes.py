@@ -11,7 +11,7 @@ from dlx_deploy.devices.pushing.checks import Step
 from dlx_deploy.devices.pushing.preflight import Finding
 from dlx_deploy.devices.pushing.push import Pushed
 from dlx_deploy.devices.pushing.several import RolledBack
-from dlx_deploy.errors import DlxError
+from dlx_deploy.errors import BoardLost, DlxError
 from dlx_deploy.report.table import format_bytes, format_ms, format_seconds, format_table
 from dlx_deploy.runtime.errors import (
     BackendMissing,
@@ -71,7 +71,8 @@ class PushesView(msgspec.Struct, frozen=True):
 
 class RollbackView(msgspec.Struct, frozen=True):
     """Which release was current on a board, and which is now, records as the board keeps them; or ``why`` nothing was
-    changed, with the exit code of that."""
+    changed, with the exit code of that. ``unknown``: the board was not heard to the end. ``service_why``: the release
+    is back, and its service does not run it."""
 
     board: str
     root: str
@@ -79,25 +80,34 @@ class RollbackView(msgspec.Struct, frozen=True):
     current: JsonTable | None = None
     why: str = ""
     exit_code: int = 0
+    unknown: bool = False
+    service_why: str = ""
 
     @property
     def data(self) -> JsonTable:
         """Both records."""
+        values: JsonTable = {"board": self.board, "root": self.root}
         if self.why:
-            return {"board": self.board, "root": self.root, "why": self.why, "exit_code": self.exit_code}
-        return {"board": self.board, "root": self.root, "from": self.left, "to": self.current}
+            return {**values, "why": self.why, "exit_code": self.exit_code}
+        down = {"service_why": self.service_why, "exit_code": self.exit_code} if self.service_why else {}
+        return {**values, "from": self.left, "to": self.current, **down}
 
     @property
     def text(self) -> str:
         """From which to which."""
         if self.left is None or self.current is None:
-            return lines_of([f"{self.board}: {self.root} stays as it is: {self.why}"])
-        return lines_of([f"{self.board}: {self.root} is back at {_release(self.current)}, from {_release(self.left)}"])
+            stays = "may stay as it is" if self.unknown else "stays as it is"
+            return lines_of([f"{self.board}: {self.root} {stays}: {self.why}"])
+        back = f"{self.board}: {self.root} is back at {_release(self.current)}, from {_release(self.left)}"
+        return lines_of([back, *([f"  service  {self.service_why}"] if self.service_why else [])])
 
     @property
     def failure(self) -> RuntimeFault | None:
-        """Why nothing was changed."""
-        return _fault(self.exit_code)(f"{self.board}: {self.why}") if self.why else None
+        """Why nothing was changed, or what followed the change did not."""
+        if not self.why and not self.service_why:
+            return None
+        why = self.why or f"it is back, and its service {self.service_why}; do not go back again for that"
+        return _fault(self.exit_code)(f"{self.board}: {why}")
 
 
 class RollbacksView(msgspec.Struct, frozen=True):
@@ -124,12 +134,20 @@ class RollbacksView(msgspec.Struct, frozen=True):
 def view_rollbacks(found: Sequence[RolledBack]) -> RollbackView | RollbacksView:
     """One board's view, or several."""
     views = tuple(
-        RollbackView(board.name, root, why=_without(str(told), board), exit_code=told.exit_code)
-        if isinstance(told, DlxError)
-        else RollbackView(board.name, root, told["from"], told["to"])
+        _view_failure(board, root, told) if isinstance(told, DlxError) else _view_rollback(board, root, told)
         for board, root, told in found
     )
     return views[0] if len(views) == 1 else RollbacksView(views)
+
+
+def _view_failure(board: Board, root: str, error: DlxError) -> RollbackView:
+    why, unknown = _without(str(error), board), isinstance(error, BoardLost)
+    return RollbackView(board.name, root, why=why, exit_code=error.exit_code, unknown=unknown)
+
+
+def _view_rollback(board: Board, root: str, told: JsonTable) -> RollbackView:
+    why, code = told.get("service_why", ""), told.get("exit_code", 0)
+    return RollbackView(board.name, root, told["from"], told["to"], service_why=why, exit_code=code)
 
 
 def _without(text: str, board: Board) -> str:

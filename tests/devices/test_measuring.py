@@ -79,6 +79,25 @@ class Silent:
         return self.answer
 
 
+@pytest.mark.parametrize("ended", [BoardError("it broke off"), {"ok": {"ended": "gone"}}, {"ok": {"ended": "stolen"}}])
+def test_a_lock_that_was_lost_meanwhile_is_told(ended: Any) -> None:
+    """As where a holder is killed there, or is silent for too long: the bench goes on, and somebody else's may too."""
+
+    class Losing(Silent):
+        def python(self, source: str, argument: Any, **options: Any) -> Any:
+            if argument["command"] == "measure":
+                options["heard"](module.MARK + '{"holds": 7}')
+            return super().python(source, argument, **options)
+
+    said: list[str] = []
+    with measuring(Losing(ended), "bench", say=said.append):  # type: ignore[arg-type]
+        pass
+    (warning,) = said
+    assert warning.startswith("warning: ssh://board: ")
+    assert ("was lost meanwhile" in warning) == (ended != {"ok": {"ended": "stolen"}})
+    assert warning.endswith("what was measured may have had company: measure again")
+
+
 @pytest.mark.parametrize(
     ("answer", "text"),
     [

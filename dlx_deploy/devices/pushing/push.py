@@ -20,7 +20,7 @@ from dlx_deploy.devices.pushing.checks import Step, Talk, There, commands_of, ru
 from dlx_deploy.devices.pushing.locking import Held, locked
 from dlx_deploy.devices.pushing.preflight import Finding, Wish, examine, expected_runner
 from dlx_deploy.devices.ssh.connection import Connection
-from dlx_deploy.errors import BoardError, BoardRefused, BoardUnfit, ConfigError, DlxError
+from dlx_deploy.errors import BoardError, BoardLost, BoardRefused, BoardUnfit, ConfigError, DlxError
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.files import TooLarge, read_file
 from dlx_deploy.runtime.package.archive import parse_archive, read_bytes
@@ -196,7 +196,13 @@ def roll_back(connection: Connection, path: str, manners: Manners, say: Say) -> 
     """
     agent = Agent(connection, path)
     with locked(agent, "rolls back", manners, say) as held:
-        told = agent.ask("rollback", token=held.token)
+        try:
+            told = agent.ask("rollback", token=held.token)
+        except BoardRefused:
+            raise
+        except BoardError as e:
+            unknown = "whether it went back is not known; push the release that is to be current"
+            raise BoardLost(f"{e} ({unknown})") from e
         held.released = True
     return told
 
@@ -231,7 +237,13 @@ class _Release:
         """What the checks gave stands in the release's record, and what follows of it is done there."""
         answers = {step.name: {"exit_code": step.exit_code, "answer": _bounded(step.answer)} for step in steps}
         asked = {"state": "failed" if why else "passed", "why": why, "checks": answers, "keep": self.options.keep}
-        told = self.agent.read(self._ask("finish", **asked), Releases)
+        try:
+            told = self.agent.read(self._ask("finish", **asked), Releases)
+        except BoardRefused:
+            raise
+        except BoardError as e:
+            unknown = "" if why else " (its checks passed; whether it is current there is not known: push again)"
+            raise BoardLost(f"{e}{unknown}") from e
         self.held.released = True
         return told
 

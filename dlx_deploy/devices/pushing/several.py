@@ -29,7 +29,9 @@ SERVICE_DOWN = 5
 """The exit code where a release passed its checks and does not stay up as a service: that of a self-test."""
 
 RolledBack = tuple[Board, str, "JsonTable | DlxError"]
-"""A board, the folder there, and what was and is current (``from``, ``to``), or why nothing was changed."""
+"""A board, the folder there, and what was and is current (``from``, ``to``), or why nothing was changed.
+
+``service_why`` and ``exit_code`` where the release is back and its service does not run it."""
 
 
 class Watching(Protocol):
@@ -95,6 +97,16 @@ def _words(error: DlxError, agent: Agent) -> str:
     return str(error).removeprefix(f"{agent.connection.name}: ")
 
 
+def _is_not(error: DlxError) -> str:
+    """A board that was not heard to the end may have done it."""
+    return "is not" if isinstance(error, BoardRefused) else "may not be"
+
+
+def _service_code(error: DlxError) -> int:
+    down = isinstance(error, BoardRefused) and error.kind == "service-down"
+    return SERVICE_DOWN if down else error.exit_code
+
+
 class _Work(msgspec.Struct, frozen=True):
     """A push to one board."""
 
@@ -117,9 +129,9 @@ class _Work(msgspec.Struct, frozen=True):
             return pushed
         try:
             return replace(pushed, service=caretaker.settle(python))
-        except BoardRefused as e:
-            code = SERVICE_DOWN if e.kind == "service-down" else e.exit_code
-            return replace(pushed, why=f"it is current, and its service is not: {_words(e, agent)}", exit_code=code)
+        except DlxError as e:  # the release is current, whatever else is so
+            why = f"it is current, and its service {_is_not(e)}: {_words(e, agent)}"
+            return replace(pushed, why=why, exit_code=_service_code(e))
 
     def push(self, **changes: Any) -> Pushed:
         """What came of it."""
@@ -156,8 +168,11 @@ def roll_back_all(
 
     def work(board: Board, connection: SshConnection) -> RolledBack:
         path = paths[board.address]
-        told = roll_back(connection, path, options.manners, say)
-        Caretaker(Agent(connection, path), given.package, Serving(), options.manners, say).restart()
+        told, agent = roll_back(connection, path, options.manners, say), Agent(connection, path)
+        try:
+            Caretaker(agent, given.package, Serving(), options.manners, say).restart()
+        except DlxError as e:  # it is back all the same: who goes back again would go back two
+            told = {**told, "service_why": f"{_is_not(e)}: {_words(e, agent)}", "exit_code": _service_code(e)}
         return board, path, told
 
     return on_each(boards, work, lambda board, error: (board, paths[board.address], error), at_once)

@@ -226,6 +226,49 @@ def test_a_service_that_does_not_stay_up_is_exit_code_5_and_the_release_stays(
     assert logins.boards["host-a"].current == make_package("2.0.0").digest
 
 
+def test_a_rollback_whose_service_does_not_stay_up_is_told_with_the_rollback(
+    logins: Logins, systemd: Path, make_package: Any, here: Here
+) -> None:
+    first, second = make_package(), make_package("2.0.0")
+    here("push", first.path, "a", "--service", "user")
+    here("push", second.path, "a")
+    (systemd.parent / "fails").touch()
+    done = here("push", second.path, "a", "--rollback", "--json")
+    told = json.loads(done.out)
+    assert (done.code, told["exit_code"], logins.boards["host-a"].current) == (5, 5, first.digest)
+    assert (told["from"]["version"], told["to"]["version"]) == ("2.0.0", "1.0.0")
+    assert told["service_why"].startswith("is not: dlx-deploy-tiny.service does not stay up")
+    assert "a: it is back, and its service is not: " in done.err
+    here("push", second.path, "a")
+    text = here("push", second.path, "a", "--rollback").out
+    assert "is back at tiny 1.0.0" in text
+    assert "\n  service  is not: dlx-deploy-tiny.service does not stay up" in text
+
+
+def test_a_connection_that_is_lost_behind_the_change_unmakes_nothing(
+    logins: Logins, systemd: Path, make_package: Any, here: Here
+) -> None:
+    board, first, second = logins.boards["host-a"], make_package(), make_package("2.0.0")
+    here("push", first.path, "a", "--service", "user")
+    board.lose = "restart-service"
+    (told,) = json.loads(here("push", second.path, "a", "--json").out)["boards"]
+    assert (told["outcome"], told["current"], told["exit_code"]) == ("current", second.digest, 4)
+    assert told["why"] == "it is current, and its service may not be: the connection broke off"
+    board.lose, board.broken = "restart-service", False
+    back = here("push", second.path, "a", "--rollback")
+    assert (back.code, "is back at tiny 1.0.0" in back.out) == (4, True)
+    board.lose = None
+    assert here("push", second.path, "a").code == 0
+    for moment, text in {
+        "+rollback": "whether it went back is not known",
+        "+finish": "whether it is current there",
+    }.items():
+        board.lose, board.broken = moment, False
+        options = ["--rollback"] if moment == "+rollback" else []
+        lost = here("push", second.path, "a", "--steal", *options)
+        assert (lost.code, text in lost.err, "stays as it is" in lost.out) == (4, True, False)
+
+
 def test_what_can_be_no_service_is_refused(
     logins: Logins, systemd: Path, make_package: Any, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
