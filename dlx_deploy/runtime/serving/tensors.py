@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import itertools
 import math
 import struct
 from dataclasses import dataclass
@@ -191,14 +192,16 @@ def _from_json(
     if not isinstance(data, list):
         raise Refused(400, f"input {name} has data of another kind than a list")
     if datatype == BYTES:
-        return _texts(name, math.prod(shape), data, coding)
+        return _texts(name, math.prod(shape), _flat(name, shape, data), coding)
     if coding is not None:
         raise Refused(400, f"input {name} has content_type {shortened(coding)}, which is for BYTES alone")
+    dtype, elements = np.dtype(DATATYPES[datatype]), _flat(name, shape, data)
+    if dtype.kind != "b" and bool in set(map(type, elements)):  # among numbers numpy takes true for 1
+        raise Refused(400, f"input {name} is of datatype {datatype} and holds true or false; nothing is converted")
     try:
-        array = np.array(data)
+        array = np.array(elements)
     except (ValueError, OverflowError, MemoryError) as e:
-        raise Refused(400, f"input {name} has data that is no array of numbers; rows must be of one length") from e
-    dtype = np.dtype(DATATYPES[datatype])
+        raise Refused(400, f"input {name} has data that is no array of numbers") from e
     kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
     if array.dtype.kind not in kinds:
         raise Refused(400, f"input {name} is of datatype {datatype} and its data is not; nothing is converted")
@@ -213,13 +216,26 @@ def _from_json(
     return cast.reshape(shape)
 
 
-def _texts(name: str, count: int, data: Sequence[object], coding: object) -> List[bytes]:
+def _flat(name: str, shape: Tuple[int, ...], data: List[object]) -> List[object]:
+    """The elements of ``data``: flat, or nested as ``shape``, since any other nesting is of another tensor."""
+    if not any(isinstance(one, list) for one in data):
+        return data
+    elements: List[object] = [data]
+    for size in shape:
+        rows = [one for one in elements if isinstance(one, list) and len(one) == size]
+        if len(rows) != len(elements):
+            break
+        elements = list(itertools.chain.from_iterable(rows))
+    if len(elements) != math.prod(shape) or any(isinstance(one, list) for one in elements):
+        raise Refused(400, f"input {name} has data that is not nested as its shape {list(shape)}; or give it flat")
+    return elements
+
+
+def _texts(name: str, count: int, data: List[object], coding: object) -> List[bytes]:
     if coding not in (None, BASE64):
         raise Refused(400, f"input {name} has content_type {shortened(coding)}; must be {BASE64}, or left out for text")
-    if len(data) == 1 and isinstance(data[0], list):  # shape [1, n], nested
-        data = data[0]
     if len(data) != count or not all(isinstance(one, str) for one in data):
-        raise Refused(400, f"input {name} must have {count} strings as its data, in one list")
+        raise Refused(400, f"input {name} must have {count} strings as its data")
     try:
         texts = [one.encode("utf-8") for one in data if isinstance(one, str)]
         return [base64.b64decode(one, validate=True) for one in texts] if coding else texts

@@ -89,7 +89,14 @@ def test_an_inference_in_json_gives_what_the_predictor_gives(ask: Any, data: Any
         ({"data": [0.5] * 216}, "its data is not; nothing is converted"),
         ({"data": ["1"] * 216}, "its data is not; nothing is converted"),
         ({"data": [2**70] * 216}, "its data is not; nothing is converted"),
-        ({"data": [[1, 2], [3]]}, "no array of numbers"),
+        ({"data": [[1, 2], [3]]}, "not nested as its shape [3, 6, 4, 3]; or give it flat"),
+        ({"data": [[1, 2], 3]}, "not nested as its shape"),
+        ({"data": [[0] * 72] * 3}, "not nested as its shape"),
+        ({"data": np.zeros((3, 4, 6, 3), int).tolist()}, "not nested as its shape"),
+        ({"data": [[0] * 216]}, "not nested as its shape"),
+        ({"data": np.zeros((3, 6, 4, 3, 1), int).tolist()}, "not nested as its shape"),
+        ({"data": [True, *[0] * 215]}, "is of datatype UINT8 and holds true or false; nothing is converted"),
+        ({"data": [[[[0, 0, False]] * 4] * 6] * 3}, "holds true or false"),
         ({"data": None}, "either data, or the parameter binary_data_size"),
         ({"name": "pictures"}, "input 'pictures' is none of the model's; it has images"),
         ({"parameters": {"shared_memory_region": "x"}}, "an input takes these: binary_data_size, content_type"),
@@ -145,6 +152,8 @@ def test_an_unreadable_image_among_many(ask: Any, data: Any, predictor: Predicto
     assert answers[2]["top"][0]["label"] == "dog"
     alone = {"inputs": [{**given, "shape": [1], "data": texts[1:2]}], "parameters": {"unreadable": "report"}}
     assert [one["shape"] for one in json.loads(ask("POST", INFER, alone)[2])["outputs"]] == [[0, 3], [1]]
+    nested = {**reported, "inputs": [{**given, "shape": [3, 1], "data": [[one] for one in texts]}]}
+    assert json.loads(ask("POST", INFER, nested)[2])["outputs"][0] == logits
 
 
 @pytest.mark.parametrize(
@@ -152,6 +161,9 @@ def test_an_unreadable_image_among_many(ask: Any, data: Any, predictor: Predicto
     [
         ({"shape": [1, 1, 1]}, "must be [N] or [N, 1]"),
         ({"data": ["x", "y"]}, "must have 1 strings as its data"),
+        ({"data": ["x", 1], "shape": [2]}, "must have 2 strings as its data"),
+        ({"data": [["x", "y"]], "shape": [2]}, "not nested as its shape [2]; or give it flat"),
+        ({"data": [["x", "y"]], "shape": [2, 1]}, "not nested as its shape [2, 1]; or give it flat"),
         ({"data": ["?"], "parameters": {"content_type": "base64"}}, "is no base64"),
         ({"parameters": {"content_type": "gzip"}}, "must be base64, or left out for text"),
         ({"shape": [5000], "data": ["x"] * 5000}, "holds 5000 samples; at most 4096"),
