@@ -117,8 +117,10 @@ class RemoteBoard:
         """A file there by the digest of its bytes; one that is there already is not sent again.
 
         Raises:
+            BoardUnfit: its Python is older than packages need.
             BoardError: it cannot be written there; see ``Connection.send``.
         """
+        _ = self._machine  # nothing goes to a board that could not run it
         digest = _digest_of(path)
         remote = f"{KEPT}/{digest}{path.suffix}"
         if remote not in self._put:

@@ -118,6 +118,13 @@ def test_a_board_that_does_not_fit_is_refused(
         check_fits(connection.name, RemoteBoard(connection).host, load_target(target).profile)
 
 
+def test_nothing_is_sent_to_too_old_a_python(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = FakeBoard(tmp_path / "board", monkeypatch, python="3.6.9")
+    with board.connection() as connection, pytest.raises(BoardUnfit, match=r"has Python 3\.6\.9; packages"):
+        RemoteBoard(connection).put(package)
+    assert list(board.home.iterdir()) == []
+
+
 def test_a_board_that_is_lost_while_it_works_is_said(package: Path, board: FakeBoard) -> None:
     with board.connection() as connection:
         there = RemoteBoard(connection)

@@ -1,12 +1,12 @@
 """Files that are kept on a board by their digest: which are there, and the oldest go where they become too many."""
 
 import os
-from typing import Any
+from typing import Any, Dict
 
 __all__ = ["main"]
 
 
-def main(argument: dict[str, Any]) -> dict[str, Any]:
+def main(argument: Dict[str, Any]) -> Dict[str, Any]:
     """Keep the files ``names`` of the folder; of others no more than ``limit_bytes``, those used last."""
     folder, kept = argument["folder"], set(argument["names"])
     for name in kept:

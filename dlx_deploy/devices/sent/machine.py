@@ -1,7 +1,7 @@
 """What a timing on a board rests on: its processor, its board, its power mode, and the versions of what runs there."""
 
 import platform
-from typing import Any
+from typing import Any, Dict
 
 __all__ = ["main"]
 
@@ -9,7 +9,7 @@ MOST = 1 << 20
 DISTRIBUTIONS = ("numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 
 
-def main(argument: dict[str, Any]) -> dict[str, Any]:
+def main(argument: Dict[str, Any]) -> Dict[str, Any]:
     """Texts of files as they are, empty where there is none, and versions by distribution."""
     versions = {"python": platform.python_version()}
     try:
@@ -24,7 +24,7 @@ def main(argument: dict[str, Any]) -> dict[str, Any]:
     return {**texts(argument), "machine": platform.machine(), "versions": versions}
 
 
-def texts(argument: dict[str, Any]) -> dict[str, Any]:
+def texts(argument: Dict[str, Any]) -> Dict[str, Any]:
     """What stands in the files that the argument names."""
     read = {}
     for key, path in argument["files"].items():

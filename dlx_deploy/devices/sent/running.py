@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, Dict
 
 __all__ = ["main"]
 
 
-def main(argument: dict[str, Any]) -> dict[str, Any]:
+def main(argument: Dict[str, Any]) -> Dict[str, Any]:
     """What the package says: ``data`` and ``text``, and the ``fault`` that a gate amounts to or that it ended with."""
     package, command = argument["package"], argument["command"]
     if argument["apart"]:
@@ -24,14 +24,14 @@ def main(argument: dict[str, Any]) -> dict[str, Any]:
     return {"data": json.loads(json.dumps(data)), "text": text, "failure": told(failure) if failure else None}
 
 
-def told(fault: Any) -> dict[str, Any]:
+def told(fault: Any) -> Dict[str, Any]:
     """An error of the runtime as plain values."""
     about = {name: getattr(fault, name) for name in ("what", "why") if hasattr(fault, name)}
     first = [str(one) for one in getattr(fault, "first", ())]
     return {**about, "first": first, "kind": type(fault).__name__, "said": str(fault), "exit_code": fault.exit_code}
 
 
-def apart(package: str, command: Any) -> dict[str, Any]:
+def apart(package: str, command: Any) -> Dict[str, Any]:
     """The exit code of ``python PACKAGE COMMAND --json``, and what it printed."""
     argv = [sys.executable, package, *command, "--json"]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)

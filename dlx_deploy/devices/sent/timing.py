@@ -4,7 +4,6 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict
 from importlib import import_module
 from typing import Any, Callable, Dict, List
 
@@ -33,7 +32,7 @@ def latencies(argument: Dict[str, Any]) -> Dict[str, Any]:
     asked = dict(argument["sampling"])
     asked["max_s"] = math.inf if asked["max_s"] is None else asked["max_s"]
     measured = timing.time_models(timed, sampling.Sampling(**asked), teller())
-    return {"measured": asdict(measured), "other": others(timed)}
+    return {"measured": plain(measured), "other": others(timed)}
 
 
 def energy(argument: Dict[str, Any]) -> Dict[str, Any]:
@@ -41,7 +40,7 @@ def energy(argument: Dict[str, Any]) -> Dict[str, Any]:
     timing, sensors = import_module("dlx_runtime.timing.models"), import_module("dlx_runtime.power.sensors")
     timed = opened(argument)
     reading = timing.model_energy(next(iter(timed.values())), sensors.find_sensors())
-    return {"reading": asdict(reading), "other": others(timed) if reading.energy else ""}
+    return {"reading": plain(reading), "other": others(timed) if reading.energy else ""}
 
 
 def energy_unknown(argument: Dict[str, Any]) -> Dict[str, Any]:
@@ -60,6 +59,13 @@ def opened(argument: Dict[str, Any]) -> Dict[str, Any]:
             feed = dict(file)
         timed[name] = timing.TimedModel(model, argument["threads"], lambda session, feed=feed: feed)
     return timed
+
+
+def plain(value: Any) -> Dict[str, Any]:
+    """What the runtime measured, as plain values."""
+    from dataclasses import asdict  # Python 3.6 has none, and is to be told of in words
+
+    return asdict(value)
 
 
 def others(timed: Dict[str, Any]) -> str:
