@@ -166,7 +166,7 @@ def _is_address(name: str) -> bool:
 
 
 def _meant(name: str, known: Inventory, by_address: Mapping[str, Board]) -> tuple[Board, ...]:
-    if not _is_address(name):
+    if not _is_address(name) and "@" not in name:  # which no board's name has, and an address may
         boards = known.named(name)
         if not boards:
             raise ConfigError(f"group {name!r} of {known.origin} has no boards; name it in the groups of one")

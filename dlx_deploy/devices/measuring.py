@@ -25,7 +25,7 @@ from dlx_deploy.runtime.words import line, shortened
 
 __all__ = ["ALONE", "Manners", "PowerModes", "measuring", "who_asks"]
 
-LOOK_S, SILENCE_S, RELEASE_S = 0.2, 120.0, 10.0
+LOOK_S, SILENCE_S, RELEASE_S, MEANWHILE_S = 0.2, 120.0, 10.0, 30.0
 
 
 class Manners(msgspec.Struct, frozen=True):
@@ -75,9 +75,15 @@ def who_asks() -> str:
 
 @contextlib.contextmanager
 def measuring(
-    connection: Connection, purpose: str, manners: Manners = ALONE, say: Callable[[str], None] = lambda text: None
+    connection: Connection,
+    purpose: str,
+    manners: Manners = ALONE,
+    say: Callable[[str], None] = lambda text: None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Iterator[PowerModes]:
     """Inside, nobody else measures on the board behind ``connection``; gives its power modes.
+
+    ``meanwhile``: done now and then while one waits, as where another lock is to be kept.
 
     ``say`` hears whom one waits for, that the power mode is another one than asked for, and, at the end, that the lock
     was taken or lost meanwhile.
@@ -88,7 +94,7 @@ def measuring(
     holder = _Holder(connection, purpose, manners, say)
     holder.start()
     try:
-        modes = holder.entered()
+        modes = holder.entered(meanwhile)
         if manners.steal:
             say(f"{connection.name}: if somebody measured there, what they run may still go on beside this")
         if warning := modes.warning(manners.power_mode):
@@ -123,12 +129,16 @@ class _Holder(threading.Thread):
         except Exception as e:  # told by who waits for this thread
             self._error = e
 
-    def entered(self) -> PowerModes:
+    def entered(self, meanwhile: Callable[[], object]) -> PowerModes:
         """The board's power modes, once the lock is held."""
+        at = time.monotonic() + MEANWHILE_S
         while self._holds is None:
             self.join(LOOK_S)
             if not self.is_alive() and self._holds is None:
                 raise self._refusal()
+            if time.monotonic() >= at:
+                meanwhile()
+                at = time.monotonic() + MEANWHILE_S
         return self._modes
 
     def leave(self) -> None:

@@ -56,6 +56,8 @@ def test_without_an_inventory_addresses_alone_are_taken(tmp_path: Path, monkeypa
     assert [board.address for board in found] == ["ssh://edge@x:22/p"]
     with pytest.raises(ConfigError, match="'ssh://-x' is no address of a board"):
         resolve_boards(["ssh://-x"])
+    with pytest.raises(ConfigError, match=r"'u:…@x' is no address of a board: it begins with ssh://"):
+        resolve_boards(["u:secret@x"])
     with pytest.raises(ConfigError, match=r"board 'x': no boards\.toml here .* as in ssh://user@x, or write one with"):
         resolve_boards(["x"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,24 @@ def test_who_steals_it_is_told_and_so_is_the_first(board: FakeBoard) -> None:
         pass
     assert "what they run may still go on beside this" in said[-1]
     assert "somebody took the measuring lock meanwhile" in first_said[-1]
+
+
+def test_who_waits_keeps_what_else_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MEANWHILE_S", 0.0)
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    kept = threading.Event()
+
+    class Waiting:
+        name = "ssh://board"
+
+        def python(self, source: str, argument: Any, **options: Any) -> Any:
+            if argument["command"] == "measure":
+                kept.wait(10)
+                options["heard"](module.MARK + '{"holds": 7}')
+            return {"ok": {"ended": "released", "released": True}}
+
+    with measuring(Waiting(), "bench", meanwhile=kept.set):  # type: ignore[arg-type]
+        assert kept.is_set()
 
 
 class Silent:

@@ -44,19 +44,20 @@ def guarded(root: str, token: str = "") -> Iterator[None]:
 def lock(asked: Table) -> Table:
     """Takes the lock. ``token``: the holder's secret; ``who``, ``purpose``: for people; ``owner``: for programs.
 
-    ``steal``: take it from whoever has it; a process that runs for them is ended.
+    ``steal``: take it from whoever has it; ``steal_from``: from the one whose ``owner`` is that, and no other. A
+    process that runs for them is ended.
 
     Raises:
         Refusal: another one holds it: who, for what, and since when.
     """
     root, token, who = field_root(asked), field_text(asked, "token"), field_text(asked, "who")
-    owner, since = field_table(asked, "owner"), field_text(asked, "since")
+    owner, since, owner_gone = field_table(asked, "owner"), field_text(asked, "since"), field_table(asked, "steal_from")
     if len(repr(owner)) + len(who) > MOST_OWNER:
         raise Refusal("question", "owner and who are too long; at most %d characters" % MOST_OWNER)
     with guarded(root):
         held = holder(root)
         if held and held.get("token") != token:
-            if not asked.get("steal"):
+            if not asked.get("steal") and not (owner_gone and owner_gone == held.get("owner")):
                 raise _refused(root, held)
             _end(root)
         purpose = field_text(asked, "purpose")
@@ -117,10 +118,12 @@ def _worker(root: str) -> Optional[int]:
 
 def _receives(root: str) -> bool:
     """Whether something was written a moment ago to what is being sent."""
-    incoming = os.path.join(root, "incoming")
-    names = os.listdir(incoming) if os.path.isdir(incoming) else []
-    ages = [time.time() - os.stat(os.path.join(incoming, name)).st_mtime for name in names]
-    return any(0 <= age < LEASE_S for age in ages)
+    for folder, _, names in os.walk(os.path.join(root, "incoming")):  # wheels have a folder of their own
+        for name in names:
+            with suppress(OSError):  # it came whole meanwhile, and has another name
+                if 0 <= time.time() - os.stat(os.path.join(folder, name)).st_mtime < LEASE_S:
+                    return True
+    return False
 
 
 def _end(root: str) -> None:

@@ -57,9 +57,16 @@ def commands_of(package: Package, engine: bool, bench: bool) -> tuple[str, ...]:
 
 
 def run_steps(
-    connection: Connection, there: There, commands: Sequence[str], manners: Manners, talk: Talk
+    connection: Connection,
+    there: There,
+    commands: Sequence[str],
+    manners: Manners,
+    talk: Talk,
+    renew: Callable[[], object] = lambda: None,
 ) -> tuple[Step, ...]:
     """The steps, up to the first that does not pass; while one times, nobody else does on that board.
+
+    ``renew``: keeps the lock of the releases while one waits for who measures: nothing of ours runs there then.
 
     Raises:
         BoardLost: the connection broke off.
@@ -69,8 +76,8 @@ def run_steps(
     for number, command in enumerate(commands):
         talk.say(f"{connection.name}: {command} …")
         talk.progress(number, len(commands), command)
-        alone = measuring(connection, f"{command} of a push", manners, talk.say) if command in TIMED else nullcontext()
-        with alone:
+        purpose = f"{command} of a push"
+        with measuring(connection, purpose, manners, talk.say, renew) if command in TIMED else nullcontext():
             done.append(_step(connection, there, command))
         if done[-1].exit_code:
             break

@@ -55,12 +55,15 @@ def locked(
 
 
 def is_gone(owner: Mapping[str, object]) -> bool:
-    """Whether ``owner`` was a process of this machine that has ended; of another machine nobody knows."""
+    """Whether ``owner`` was a process of this machine that has ended; of another machine nobody knows.
+
+    Without ``/proc`` nothing tells two machines of one name apart: nobody is taken for gone there.
+    """
     mine = _me()
-    if owner.get("host") != mine["host"]:
+    if not mine["boot"] or owner.get("host") != mine["host"]:
         return False
     if owner.get("boot") != mine["boot"]:
-        return bool(mine["boot"])
+        return True
     pid = owner.get("pid")
     if owner.get("pids") != mine["pids"] or not isinstance(pid, int) or pid < 1:
         return False  # of a container's numbering
@@ -74,16 +77,17 @@ def is_gone(owner: Mapping[str, object]) -> bool:
 
 
 def _take(agent: Agent, asked: Mapping[str, object], manners: Manners, say: Callable[[str], None]) -> JsonTable:
-    deadline, told, steal = time.monotonic() + manners.wait_s, False, manners.steal
+    deadline, told = time.monotonic() + manners.wait_s, False
+    how: dict[str, object] = {"steal": manners.steal}
     while True:
         try:
-            taken = agent.ask("lock", **asked, since=time.strftime("%Y-%m-%d %H:%M:%S %z"), steal=steal)
+            taken = agent.ask("lock", **asked, since=time.strftime("%Y-%m-%d %H:%M:%S %z"), **how)
         except BoardRefused as e:
             if e.kind != "locked":
                 raise
             owner = e.fault.get("owner")
-            if isinstance(owner, Mapping) and is_gone(owner):
-                steal = True
+            if isinstance(owner, Mapping) and owner != how.get("steal_from") and is_gone(owner):
+                how["steal_from"] = owner  # and from nobody else who holds it by then
                 continue
             if time.monotonic() >= deadline:
                 raise BoardRefused(f"{e}; wait for them with --wait SECONDS", e.kind, e.fault) from e

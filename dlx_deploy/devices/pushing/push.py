@@ -218,7 +218,8 @@ class _Release:
         package = self._install()
         flags = ("--accept-hazards",) if self.options.accept_hazards else ()
         there = There(python, package, f"{pushed.root}/lock.pid", flags)
-        steps = run_steps(self.agent.connection, there, pushed.commands, self.options.manners, self.talk)
+        manners, connection = self.options.manners, self.agent.connection
+        steps = run_steps(connection, there, pushed.commands, manners, self.talk, lambda: self._ask("working"))
         failed = next((step for step in steps if step.exit_code), None)
         why = f"{failed.name} ended with exit code {failed.exit_code}: {failed.said}" if failed else ""
         told = self._finish(steps, why)

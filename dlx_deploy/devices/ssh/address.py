@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.words import line
@@ -33,7 +33,7 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         user, port = f"{self.user}@" if self.user else "", f":{self.port}" if self.port else ""
         path = self.path if self.path.startswith("/") or not self.path else f"/~/{self.path}"
-        return f"{SCHEME}{user}{host}{port}{path}"
+        return f"{SCHEME}{user}{host}{port}{quote(path, safe='/~')}"
 
 
 def parse_address(text: str) -> Address:
@@ -48,12 +48,10 @@ def parse_address(text: str) -> Address:
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError as error:
-        raise _bad(text, f"{error}; a port is a number from 1 to 65535, an IPv6 address stands in brackets") from None
+    except ValueError:  # its words may hold what was taken for a port
+        raise _bad(text, "a port is a number from 1 to 65535, an IPv6 address stands in brackets") from None
     if parts.password is not None:
-        raise _bad(
-            text.replace(f":{parts.password}@", ":…@"), "passwords are not taken: ssh-copy-id brings a key there"
-        )
+        raise _bad(text, "passwords are not taken: ssh-copy-id brings a key there")
     if parts.query or parts.fragment:
         raise _bad(text, "'?' and '#' mean nothing in it")
     host, user = parts.netloc.rpartition("@")[2], parts.username
@@ -80,4 +78,9 @@ def _path(text: str, path: str) -> str:
 
 
 def _bad(text: str, rule: str) -> ConfigError:
-    return ConfigError(f"'{line(text)}' is no address of a board: {rule}; e.g. ssh://user@board:22/opt/packages")
+    """The error of ``text``, in which nothing stands that may be a password: an error goes into logs of many."""
+    scheme, rest = (SCHEME, text[len(SCHEME) :]) if text.startswith(SCHEME) else ("", text)
+    hidden = re.sub(r":.*@", ":…@", rest, flags=re.DOTALL)
+    return ConfigError(
+        f"'{scheme}{line(hidden)}' is no address of a board: {rule}; e.g. ssh://user@board:22/opt/packages"
+    )

@@ -8,12 +8,16 @@ import base64
 import fcntl
 import hashlib
 import os
+import signal
 import sys
 from typing import Any, BinaryIO, Dict
 
 __all__ = ["main"]
 
 CHUNK = 1 << 16
+SILENCE_S = 100
+"""A sender who sends nothing for so long is lost, though nobody says so: its half of a file is free for the next one.
+Less than a sender waits for a board."""
 
 
 def main(argument: Dict[str, Any]) -> Dict[str, Any]:
@@ -46,6 +50,8 @@ def receive(argument: Dict[str, Any]) -> Dict[str, Any]:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return {"busy": True}
+        if not is_still(path + ".part", part):  # who held it before gave it the file's name meanwhile
+            return {"busy": True}
         part.truncate(argument["offset"])
         part.seek(argument["offset"])
         arrived = argument["offset"] + take(sys.stdin.buffer, part, argument["bytes"] - argument["offset"])
@@ -66,16 +72,29 @@ def receive(argument: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def take(stream: BinaryIO, part: BinaryIO, count: int) -> int:
-    """How many of ``count`` bytes of ``stream`` came before it ended; each is written as it comes."""
+    """How many of ``count`` bytes of ``stream`` came before it ended; each is written as it comes.
+
+    After ``SILENCE_S`` without one a signal ends this process, by its default.
+    """
     left = count
     while left:
+        signal.alarm(SILENCE_S)
         chunk = stream.read1(min(CHUNK, left))  # type: ignore[attr-defined]
+        signal.alarm(0)
         if not chunk:
             break
         part.write(chunk)
         part.flush()
         left -= len(chunk)
     return count - left
+
+
+def is_still(path: str, stream: BinaryIO) -> bool:
+    """Whether ``stream`` is the file that has the name ``path`` now."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def give(argument: Dict[str, Any]) -> Dict[str, Any]:

@@ -33,6 +33,13 @@ def test_a_second_one_is_refused_with_the_name_of_the_first(tmp_path: Path) -> N
     assert ask(tmp_path, "lock", "bob") == {"ok": {"stolen_from": None}}
 
 
+def test_it_is_taken_from_one_owner_and_no_other(tmp_path: Path) -> None:
+    ask(tmp_path, "lock", "ann")
+    for owner in ({"pid": 8}, {}):
+        assert ask(tmp_path, "lock", "bob", steal_from=owner)["fault"]["kind"] == "locked"
+    assert ask(tmp_path, "lock", "bob", steal_from={"pid": 7}) == {"ok": {"stolen_from": "ann@laptop"}}
+
+
 def test_it_is_stale_after_a_reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask(tmp_path, "lock", "ann")
     monkeypatch.setattr(module, "_boot", lambda: "another")
@@ -69,12 +76,14 @@ def test_a_process_that_works_holds_it_on_and_is_ended_by_who_steals_it(
         assert working.wait(20) < 0
 
 
-def test_bytes_that_come_in_hold_it_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["x.part", "wheels/x.whl.part"])
+def test_bytes_that_come_in_hold_it_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     ask(tmp_path, "lock", "ann")
     now = module.time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: now + 2 * module.LEASE_S)
-    (tmp_path / "incoming").mkdir()
-    part = tmp_path / "incoming" / "x.part"
+    part = tmp_path / "incoming" / name
+    part.parent.mkdir(parents=True)
+    (part.parent / "a.part").symlink_to("renamed meanwhile")
     part.touch()
     assert ask(tmp_path, "lock", "bob")["fault"]["kind"] == "locked"
     os.utime(part, (0, 0))

@@ -27,6 +27,7 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HereBoard:
     @contextlib.contextmanager
     def measuring(connection: Any, purpose: str, *rest: Any) -> Iterator[None]:
         made.asked.append(f"measures: {purpose}")
+        rest[2]()  # as where one waits
         yield
 
     monkeypatch.setattr(checks, "measuring", measuring)

@@ -139,7 +139,7 @@ def test_budgets_are_judged_and_may_be_left(board: HereBoard, make_package: Any)
     push(given, board, OPTIONS, lambda text: None, lambda done, total, text="": told.append((done, total, text)))
     assert told == [(0, 2, "selftest"), (1, 2, "bench")]
     assert ", p90 1.25 ms" in view(pushed).text
-    assert "measures: bench of a push" in board.asked
+    assert board.asked[board.asked.index("measures: bench of a push") + 1] == "working", "the lock is kept meanwhile"
     assert [step.name for step in push_it(given, board, bench=False).steps] == ["selftest"]
 
 
@@ -233,6 +233,26 @@ def test_a_push_of_this_machine_that_died_holds_nobody_back(
     assert not is_gone({**me, "host": "another", "pid": pid})
     assert not is_gone({**me, "pids": "pid:[1]", "pid": pid})
     assert is_gone({**me, "boot": "an earlier one"})
+    monkeypatch.setattr(locking, "_me", lambda: {**me, "boot": "", "pids": ""})
+    assert not is_gone({**me, "boot": "", "pids": "", "pid": pid}), "of another machine of that name, perhaps"
+
+
+def test_the_lock_of_one_who_died_is_taken_from_them_alone(
+    board: HereBoard, make_package: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Agent(board, default_path(make_package().package))
+    dead = {**locking._me(), "pid": 0}
+    lock_it = {"who": "dead@here", "purpose": "pushes", "since": "12:00"}
+    agent.ask("lock", token="d", owner=dead, **lock_it)
+
+    def judge(owner: Any) -> bool:
+        if owner == dead:  # while it is judged, somebody else is faster
+            agent.ask("lock", token="f", owner={"pid": 1}, steal_from=dead, **{**lock_it, "who": "fast@there"})
+        return bool(owner == dead)
+
+    monkeypatch.setattr(locking, "is_gone", judge)
+    with pytest.raises(BoardRefused, match="fast@there works on"), locked(agent, "x", Manners(), lambda text: None):
+        raise AssertionError("it is held")
 
 
 def test_a_board_that_was_started_anew_in_the_middle_goes_on(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from dlx_deploy.devices import ssh
+from dlx_deploy.devices.ssh import openssh, receiving
 from dlx_deploy.devices.ssh.address import parse_address
 from dlx_deploy.devices.ssh.openssh import SshConnection
 from dlx_deploy.errors import BoardError, BoardLost, BoardUnfit, BoardUnreachable, EnvironmentMissing
@@ -112,6 +114,32 @@ def test_other_bytes_are_not_built_upon_and_do_not_get_the_name(board: FakeBoard
         with pytest.raises(BoardError, match="x has 68157440 bytes; at most 67108864 are fetched"):
             there.fetch("x", tmp_path / "none")
         assert not (tmp_path / "none").exists()
+
+
+def test_a_sender_who_is_lost_without_a_word_holds_nobody_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal ends the process that waits for the next byte; it is called off while a byte is written."""
+    clock: list[object] = []
+    monkeypatch.setattr(receiving.signal, "alarm", clock.append)
+
+    class Stream(io.BytesIO):
+        def read1(self, size: int | None = -1, /) -> bytes:
+            clock.append("read")
+            return super().read1(size)
+
+    part = io.BytesIO()
+    assert receiving.take(Stream(b"abc"), part, 4) == 3
+    assert part.getvalue() == b"abc"
+    assert clock == [receiving.SILENCE_S, "read", 0] * 2
+    assert receiving.SILENCE_S < openssh.SILENCE_S
+
+
+def test_a_file_that_got_its_name_meanwhile_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, part = tmp_path / "x", tmp_path / "x.part"
+    part.write_bytes(b"whole")
+    monkeypatch.setattr(receiving.fcntl, "flock", lambda *how: part.exists() and part.rename(path))
+    asked = {"path": str(path), "digest": sha256(b"whole"), "bytes": 5, "offset": 0}
+    assert receiving.receive(asked) == {"busy": True}
+    assert path.read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize(
