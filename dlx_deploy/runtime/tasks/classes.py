@@ -136,9 +136,14 @@ class Classes:
         """Refuses labels that do not fit ``count`` samples.
 
         Raises:
-            InputError: another number of them, none, or classes that there are not.
+            InputError: no whole numbers [N], another number of them, none, or classes that there are not.
         """
         labels = targets[LABEL]
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise InputError(
+                f"labels are {labels.dtype}{list(labels.shape)}; must be whole numbers [N], the class of each of the "
+                f"{noun}"
+            )
         if len(labels) != count or not count:
             raise InputError(f"there are {count} {noun} and {len(labels)} labels; must be as many, and at least one")
         low, high, classes = int(np.min(labels)), int(np.max(labels)), len(self.labels)

@@ -252,9 +252,15 @@ class Masks:
         """Refuses masks that do not fit ``count`` images.
 
         Raises:
-            InputError: another number or size of them, none, or classes that there are not.
+            InputError: no uint8[N, H, W], another number or size of them, none, or classes that there are not.
         """
         masks = targets[MASK]
+        if masks.dtype != np.uint8 or masks.ndim != 3:
+            height, width = self.size
+            raise InputError(
+                f"masks are {masks.dtype}{list(masks.shape)}; must be uint8[N, {height}, {width}], a class for each "
+                f"pixel, or {IGNORED}: ignored"
+            )
         if len(masks) != count or not count:
             raise InputError(f"there are {count} {noun} and {len(masks)} masks; must be as many, and at least one")
         if masks.shape[1:] != self.size:

@@ -112,9 +112,16 @@ def test_changed_labels_are_counted(predictor: Predictor, data: Any) -> None:
         ([0, 1], "there are 4 images and 2 labels"),
         ([0, 1, 2, 3], "labels run from 0 to 3; the package has 3 classes, 0 to 2"),
         ([0, 1, 2, -1], "labels run from -1 to 2"),
+        ([0.5, 1.5, 2.5, 0.5], r"labels are float64\[4\]; must be whole numbers \[N\], the class of each of the i"),
+        ([0.0, 1.0, 2.0, np.nan], r"labels are float64\[4\]"),
+        ([[0], [1], [2], [0]], r"labels are int64\[4, 1\]"),
+        (np.eye(4, 3, dtype=np.uint8), r"labels are uint8\[4, 3\]"),
+        ([True, False, True, False], r"labels are bool\[4\]"),
+        (["0", "1", "2", "0"], r"labels are <U1\[4\]"),
+        (1, r"labels are int64\[\]"),
     ],
 )
-def test_labels_that_do_not_fit(predictor: Predictor, data: Any, labels: list[int], message: str) -> None:
+def test_labels_that_do_not_fit(predictor: Predictor, data: Any, labels: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         verify_package(predictor, data[0][:4], np.array(labels))
 

@@ -183,6 +183,11 @@ def test_an_image_that_is_there_twice_has_a_row_for_each_mask(helpers: Any) -> N
         (MASKS[:5], "there are 200 images and 5 masks; must be as many"),
         (MASKS[:, :2], r"masks are \[200, 2, 6\]; must be \[N, 4, 6\]"),
         (np.full_like(MASKS, 3), "masks hold class 3; must be 0 to 2, or 255: ignored"),
+        (MASKS * 0.4, r"masks are float64\[200, 4, 6\]; must be uint8\[N, 4, 6\], a class for each pixel, or 255"),
+        (MASKS.astype(np.int64), r"masks are int64\[200, 4, 6\]"),
+        (MASKS.astype(np.int8) - 1, r"masks are int8\[200, 4, 6\]"),
+        (MASKS[..., None], r"masks are uint8\[200, 4, 6, 1\]"),
+        (np.uint8(0), r"masks are uint8\[\]"),
     ],
 )
 def test_masks_that_do_not_fit(helpers: Any, masks: np.ndarray, message: str) -> None:
