@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlx_deploy.commands.given import taking
-from dlx_deploy.commands.options import say
+from dlx_deploy.commands.options import finish, say
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.terminal import talk
 
 if TYPE_CHECKING:
     from dlx_deploy.report.ci import Case
-    from dlx_deploy.runtime.views import View
+    from dlx_deploy.runtime.views import CommandView
 
-__all__ = ["CiOutput", "passed", "reporting", "taking_ci"]
+__all__ = ["CiOutput", "finishing", "reporting", "taking_ci"]
 
 GITHUB = "GITHUB_STEP_SUMMARY"
 JunitOption = Annotated[Path | None, typer.Option(help="Write the verdicts as JUnit XML there.", metavar="FILE")]
@@ -98,11 +98,19 @@ def reporting(output: CiOutput, command: str, suite: str) -> Iterator[list[Case]
     _write(output, command, cases)
 
 
-def passed(command: str, suite: str, view: View) -> Case:
-    """The case of a command on a package that ended well, and what it said."""
-    from dlx_deploy.report.ci import Case
+def finishing(told: list[Case], command: str, suite: str, view: CommandView, as_json: bool) -> None:
+    """The result of a package's ``command``, and then its failure; ``told`` hears a case for each budget of it, or what
+    was said where it had none.
 
-    return Case(suite=suite, name=command, state="pass", text="; ".join(view.text.splitlines()))
+    Raises:
+        RuntimeFault: a gate did not pass.
+    """
+    from dlx_deploy.report.ci import Case, judged_cases
+
+    told += judged_cases(suite, view.data)
+    finish(view, as_json)
+    if not told:
+        told.append(Case(suite=suite, name=command, state="pass", text="; ".join(view.text.splitlines())))
 
 
 def _check(files: list[Path]) -> None:

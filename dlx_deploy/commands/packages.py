@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlx_deploy.commands.ci_output import CiOutput, passed, reporting, taking_ci
+from dlx_deploy.commands.ci_output import CiOutput, finishing, reporting, taking_ci
 from dlx_deploy.commands.on_board import (
     OnOption,
     Reaching,
@@ -134,8 +134,7 @@ def verify(
         view = _verified(device, package, command, store, trust)
         if on is not None:
             attach_proof(view, package, store, trust, sign_key)
-        finish(view, as_json)
-        told.append(passed("verify", package.name, view))
+        finishing(told, "verify", package.name, view, as_json)
 
 
 @taking_trust
@@ -250,8 +249,7 @@ def bench(
     with reporting(ci, "bench", package.name) as told, device_of(on, reaching) as device:
         there = package_on(device, on, package, trusting.trust())
         view = device.run(there, [*command, *session, *(["--", *inputs] if inputs else [])])
-        finish(view, as_json)
-        told.append(passed("bench", package.name, view))
+        finishing(told, "bench", package.name, view, as_json)
 
 
 @taking_trust

@@ -6,7 +6,7 @@ since it must not look green; one that only another machine can measure is skipp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 from xml.etree import ElementTree as ET
 
@@ -16,7 +16,7 @@ from dlx_deploy.pipeline.gate import GateResult, Verdict
 from dlx_deploy.pipeline.manifest import BoardProof
 from dlx_deploy.runtime.words import line
 
-__all__ = ["Case", "gate_cases", "github_notes", "junit", "proof_cases", "summary"]
+__all__ = ["Case", "gate_cases", "github_notes", "judged_cases", "junit", "proof_cases", "summary"]
 
 State = Literal[Verdict, "error"]
 ELEMENTS: dict[State, str | None] = {
@@ -61,6 +61,22 @@ def proof_cases(board: str, proof: BoardProof) -> list[Case]:
     )
     budgets = [Case(suite=board, name=one.metric, state=one.verdict, text=one.text) for one in proof.budgets]
     return [accuracy, *budgets]
+
+
+class _Judged(msgspec.Struct, frozen=True):
+    metric: str
+    verdict: Verdict
+    text: str
+
+
+def judged_cases(package: str, data: Mapping[str, object]) -> list[Case]:
+    """A case for each budget that ``verify`` or ``bench`` judged, by its JSON; none where an older runtime does
+    not say."""
+    try:
+        judged = msgspec.convert(data.get("judged", []), list[_Judged])
+    except msgspec.ValidationError:
+        return []
+    return [Case(suite=package, name=one.metric, state=one.verdict, text=one.text) for one in judged]
 
 
 def junit(cases: Sequence[Case]) -> bytes:

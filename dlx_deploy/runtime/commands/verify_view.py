@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional
+from dataclasses import asdict, dataclass, replace
+from typing import List, Optional
 
 from ..errors import RuntimeFault, first_fault
 from ..package.contents import Package
@@ -11,6 +11,7 @@ from ..tasks.task import Judgement
 from ..untyped import JsonTable
 from ..views import lines_of
 from .baseline import Regression
+from .budgets import JudgedBudget, judged_budgets, proven_budgets
 from .parity import ParityResult
 from .prediction_views import head_of
 from .proof import Proof
@@ -44,14 +45,29 @@ class VerifyView:
         return first_fault(faults)
 
     @property
+    def budgets(self) -> List[JudgedBudget]:
+        """Each budget by itself: of accuracy, of a regression, of this machine; answers beside the builder's too."""
+        noun = self.package.task.inputs.noun
+        judged = judged_budgets(self.result, noun)
+        if self.regression:
+            of_both = judged_budgets(self.regression.result, noun)
+            judged += [replace(one, metric=f"baseline: {one.metric}") for one in of_both]
+        if self.parity:
+            verdict = "fail" if self.parity.faults else "pass"
+            judged.append(JudgedBudget("parity", verdict, self.parity.describe()))
+        return judged + (proven_budgets(self.package, self.proof) if self.proof else [])
+
+    @property
     def data(self) -> JsonTable:
-        """The judgement's own values, how many samples were not judged, and how answers compare with the builder's."""
+        """The judgement's own values, how many samples were not judged, how answers compare with the builder's, and
+        each budget by itself."""
         left = {"passed_over": self.passed_over.count if self.passed_over else 0}
         left.update({"of_no_known_group": self.alone} if self.alone else {})
         base = {"baseline": self.regression.to_dict()} if self.regression else {}
         if self.proof:
             base["proof"] = self.proof.to_dict()
-        return {**head_of(self.package), **self.result.to_dict(), **left, **base, **parity_data(self.parity)}
+        judged = {"judged": [asdict(one) for one in self.budgets]}
+        return {**head_of(self.package), **self.result.to_dict(), **left, **base, **parity_data(self.parity), **judged}
 
     @property
     def text(self) -> str:

@@ -97,7 +97,7 @@ class Package:
         if self.path is None:
             return self
         other = copy.copy(self)
-        del other.__dict__["model"]  # ``__getattr__`` is asked for what is not there
+        other.__dict__.pop("model", None)  # ``__getattr__`` is asked for what is not there; it may be given up already
         return other
 
     if not TYPE_CHECKING:  # which would take any name for an attribute

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 
 from dlx_deploy import cli
 from dlx_deploy.commands.ci_output import GITHUB, CiOutput, reporting
 from dlx_deploy.errors import ConfigError, GateUndecided, StageFailed
+from dlx_deploy.report.ci import judged_cases
+from dlx_deploy.runtime.commands.budgets import judged_budgets
+from dlx_deploy.runtime.package.archive import write_archive
+from dlx_deploy.runtime.package.contents import assemble
+
+from ..tasks.made_up import Errors
 
 
 def cases(path: Path) -> dict[str, list[str]]:
@@ -82,3 +91,40 @@ def test_another_file_is_not_replaced(dlx: Path, capsys: pytest.CaptureFixture[s
     assert cli.run(["bench", str(dlx), f"--junit={dlx}"]) == 2
     assert "must end in .xml, so that no other file is replaced" in capsys.readouterr().err
     assert dlx.read_bytes() == before
+
+
+def test_each_budget_of_a_package_is_a_case(tmp_path: Path, data: Any, helpers: Any) -> None:
+    """On another machine than its target those of time are skipped, with the reason."""
+    budgets = {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 50, "min_accuracy": 0.999, "max_flips": 0.1}
+    target = {"name": "far", "kind": "cpu", "title": "far away", "arch": "mips"}
+    contents = helpers.tiny_contents(*data, metadata=helpers.metadata(budgets=budgets, target=target))
+    package, out, split = tmp_path / "t.dlx", tmp_path / "v.xml", tmp_path / "split"
+    write_archive(package, assemble(contents))
+    split.mkdir()
+    (split / "dataset.json").write_text(json.dumps({"schema": 1, "classes": helpers.labels}))
+    np.save(split / "test.images.npy", data[0])
+    np.save(split / "test.labels.npy", data[1])
+    assert cli.run(["verify", str(package), f"--data={split}", "--threads=1", f"--junit={out}"]) == 6
+    assert cases(out) == {
+        "max_drop": ["system-out"],
+        "min_accuracy": ["error"],
+        "max_flips": ["system-out"],
+        "latency_p90_ms": ["skipped"],
+    }
+    skipped = next(one for one in ET.parse(out).iter("skipped"))
+    assert skipped.get("message", "").endswith("far is mips: run verify on that board")
+
+    bench = ["bench", str(package), "--rounds=30", "--threads=1", "--max-p90-ms=1e-6", "--max-size-mib=9"]
+    assert cli.run([*bench, f"--junit={out}"]) == 3
+    assert cases(out) == {"latency_p90_ms": ["failure"], "package_mib": ["system-out"]}
+
+
+def test_a_judgement_that_tells_no_budgets_apart_is_one() -> None:
+    held = judged_budgets(Errors(1.0, 3.0, 0.5, 0), "texts")
+    assert [(one.metric, one.verdict, one.text) for one in held] == [("max_drop", "fail", "the error grew")]
+    assert judged_budgets(Errors(1.0, 1.0, 0.5, 0), "texts")[0].verdict == "pass"
+
+
+def test_what_an_older_runtime_says_has_no_cases() -> None:
+    assert judged_cases("x.dlx", {"verdict": "pass"}) == []
+    assert judged_cases("x.dlx", {"judged": [{"metric": "m", "verdict": "splendid", "text": ""}]}) == []
