@@ -17,9 +17,17 @@ from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.package.trust import Trust
 from dlx_deploy.runtime.words import line
 
-__all__ = ["Bootstrap", "Brought", "Wheelhouse", "bring", "needed_by"]
+__all__ = ["Bootstrap", "Brought", "Wheelhouse", "bring", "needed_by", "use"]
 
-MODULES = {"numpy": "numpy", "onnxruntime": "onnxruntime", "pillow": "PIL", "tokenizers": "tokenizers"}
+MODULES = {
+    "numpy": "numpy",
+    "onnxruntime": "onnxruntime",
+    "cuda-python": "cuda",
+    "pillow": "PIL",
+    "tokenizers": "tokenizers",
+    "cryptography": "cryptography",
+    "pyopenssl": "OpenSSL",
+}
 """Distribution → what is imported of it, to see that it runs on this board's processor and C library."""
 READERS = {"image/*": "pillow", "text/plain": "tokenizers"}
 """The Content-Type of a sample → the distribution that reads such."""
@@ -47,8 +55,10 @@ class Bootstrap(msgspec.Struct, frozen=True):
 
 
 class Brought(msgspec.Struct, frozen=True):
-    """``python``: what runs packages there now; ``versions``: of what came, by distribution; ``bytes_sent``: of it."""
+    """An environment there, by its ``id``, with ``python``: packages run in it once it is used. ``versions``: of what
+    came, by distribution; ``bytes_sent``: of it."""
 
+    id: str
     python: str
     versions: Mapping[str, str]
     bytes_sent: int
@@ -89,13 +99,13 @@ def needed_by(package: Package, signed: Trust | None) -> tuple[str, ...]:
 
 
 def bring(agent: Agent, token: str, chosen: Bootstrap, progress: Progress = silent) -> Brought:
-    """The environment of ``chosen`` there, which packages run in from now on; ``token``: of the lock that is held.
+    """The environment of ``chosen`` there, beside that which packages run in; ``token``: of the lock that is held.
 
     What was sent by an earlier one that broke off is not sent again. Nothing outside the package's folder is changed.
 
     Raises:
         BoardError: the board has no room, or the connection breaks off.
-        BoardUnfit: a library that is brought does not run there; what was used before is used still.
+        BoardUnfit: a library that is brought does not run there.
     """
     by_digest = {wheel.digest: wheel for wheel in chosen.wheels}
     made = agent.ask("environment", token=token, wheels=sorted(by_digest))
@@ -107,8 +117,16 @@ def bring(agent: Agent, token: str, chosen: Bootstrap, progress: Progress = sile
     if made["lacks"]:
         made = agent.ask("environment", token=token, wheels=sorted(by_digest))
     _try(agent, str(made["python"]), [name for name in chosen.versions if name in MODULES])
-    used = agent.ask("use-environment", token=token, id=made["id"])
-    return Brought(str(used["python"]), chosen.versions, sent)
+    return Brought(str(made["id"]), str(made["python"]), chosen.versions, sent)
+
+
+def use(agent: Agent, token: str, brought: Brought) -> str:
+    """The Python that packages run in from now on, which has what was ``brought``.
+
+    Raises:
+        BoardError: the connection breaks off, or the environment is gone.
+    """
+    return str(agent.ask("use-environment", token=token, id=brought.id)["python"])
 
 
 def _from(before: int, total: int, progress: Progress) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from dlx_deploy.devices.asking import Agent
 from dlx_deploy.devices.inventory import Board
 from dlx_deploy.devices.many import on_each
-from dlx_deploy.devices.pushing.bootstrap import Wheelhouse, bring, needed_by
+from dlx_deploy.devices.pushing.bootstrap import Brought, Wheelhouse, bring, needed_by, use
 from dlx_deploy.devices.pushing.locking import locked
 from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, roll_back, unreached
 from dlx_deploy.devices.pushing.serving import Caretaker, Serving
@@ -121,39 +121,48 @@ class _Work(msgspec.Struct, frozen=True):
         agent = Agent(self.connection, self.options.path)
         caretaker = Caretaker(agent, self.given.package, beside.serving, self.options.manners, self.say)
         caretaker.check()
-        pushed = self.push() if beside.house is None else self.push_with(beside.house)
+        pushed, brought = (self.push(), None) if beside.house is None else self.push_with(beside.house)
         python = pushed.facts.executable if pushed.facts else ""
         if pushed.outcome == "would be current":
             return replace(pushed, service=caretaker.text(python))
         if pushed.outcome != "current":
             return pushed
+        what = "what it was checked with"
         try:
+            if brought is not None:
+                with locked(agent, "uses libraries", self.options.manners, self.say) as held:
+                    python = use(agent, held.token, brought)
+            what = "its service"
             return replace(pushed, service=caretaker.settle(python))
         except DlxError as e:  # the release is current, whatever else is so
-            why = f"it is current, and its service {_is_not(e)}: {_words(e, agent)}"
+            used = "" if what == "its service" else " used there; push again"
+            why = f"it is current, and {what} {_is_not(e)}{used}: {_words(e, agent)}"
             return replace(pushed, why=why, exit_code=_service_code(e))
 
     def push(self, **changes: Any) -> Pushed:
         """What came of it."""
         return push(self.given, self.connection, replace(self.options, **changes), self.say, self.progress)
 
-    def push_with(self, house: Wheelhouse) -> Pushed:
-        """The same; what the board's own Python lacks is brought first, if all else fits."""
+    def push_with(self, house: Wheelhouse) -> tuple[Pushed, Brought | None]:
+        """The same; what the board's own Python lacks is brought first, if all else fits, and tried with the package.
+
+        Nothing that is current runs on it meanwhile: that is for who sees that the package became current.
+        """
         name, package = self.connection.name, self.given.package
         if self.options.python:
             self.connection.interpreter = self.options.python
         agent = Agent(self.connection, self.options.path)
         chosen = house.choose(name, agent.facts(self.connection.interpreter), needed_by(package, None))
         if not chosen.wanted:
-            return self.push()
+            return self.push(), None
         words = chosen.describe()
         trial = self.push(dry_run=True, brought=chosen.versions)
         if self.options.dry_run or trial.outcome == "unfit":
-            return replace(trial, brought=words)
+            return replace(trial, brought=words), None
         self.say(f"{name}: brings {words}")
         with locked(agent, "brings libraries", self.options.manners, self.say) as held:
-            bring(agent, held.token, chosen, self.progress)
-        return replace(self.push(python=None), brought=words)
+            brought = bring(agent, held.token, chosen, self.progress)
+        return replace(self.push(python=brought.python), brought=words), brought
 
 
 def roll_back_all(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dlx_deploy.devices.asking import Agent, BoardFacts
-from dlx_deploy.devices.pushing.bootstrap import Bootstrap, Wheelhouse, bring
+from dlx_deploy.devices.pushing.bootstrap import Bootstrap, Wheelhouse, bring, use
 from dlx_deploy.devices.pushing.wheels import Interpreter, Wheel, fetch_wheels, platform_tags, requirements
 from dlx_deploy.errors import BoardError, BoardUnfit, ConfigError, EnvironmentMissing
 
@@ -110,8 +110,11 @@ def test_what_came_is_tried_and_then_used(agent: Agent, tmp_path: Path) -> None:
     code = "import onnxruntime; print(onnxruntime.VERSION)"
     assert agent.connection.run([brought.python, "-c", code]).stdout == b"7\n"
     assert (brought.versions, brought.bytes_sent == heard[-1]) == ({"onnxruntime": "1.0"}, True)
-    assert agent.facts().executable == brought.python.replace("bin/python", "bin/python3")
+    assert agent.facts().executable != brought.python.replace("bin/python", "bin/python3")
     assert bring(agent, "t", chosen).bytes_sent == 0
+    used = use(agent, "t", brought)
+    assert agent.connection.run([used, "-c", code]).stdout == b"7\n"
+    assert agent.facts().executable == used.replace("bin/python", "bin/python3")
 
 
 def test_a_library_that_does_not_run_there_is_not_used(agent: Agent, tmp_path: Path) -> None:

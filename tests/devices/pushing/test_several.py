@@ -153,6 +153,27 @@ def test_what_boards_lack_is_fetched_once_and_brought_before_they_are_pushed_to(
         assert (logins.boards[host].root / "venv" / "bin" / "python3").exists()
 
 
+def test_what_is_current_runs_on_what_it_ran_on_until_another_one_is_current(
+    logins: Logins, fetched: list[Any], make_package: Any, here: Here
+) -> None:
+    board, package = logins.boards["host-a"], make_package().path
+    board.answers["selftest"] = (5, {}, "error: golden image 0 differs")
+    failed = here("push", package, "a", "--bootstrap")
+    assert (failed.code, (board.root / "venv").is_symlink()) == (5, False)
+    (tried,) = (board.root / "venvs").iterdir()
+    assert any(f"{tried}/bin/python" in text for text in board.asked if "selftest" in text)
+    board.answers.clear()
+    board.claims["versions"] = {name: RUNTIME[name] for name in ("python", "numpy", "pillow")}
+    board.lose = "use-environment"
+    (lost,) = json.loads(here("push", package, "a", "--bootstrap", "--json").out)["boards"]
+    assert (lost["outcome"], lost["exit_code"], (board.root / "venv").is_symlink()) == ("current", 4, False)
+    assert lost["why"].startswith("it is current, and what it was checked with may not be used there; push again: ")
+    board.lose = None
+    board.claims["versions"] = {name: RUNTIME[name] for name in ("python", "numpy", "pillow")}
+    assert here("push", package, "a", "--bootstrap", "--steal").code == 0
+    assert (board.root / "venv").resolve() == tried
+
+
 def test_nothing_is_brought_to_a_board_that_is_unfit_otherwise(
     logins: Logins, fetched: list[Any], make_package: Any, here: Here
 ) -> None:
@@ -175,7 +196,9 @@ def test_a_package_says_what_it_needs_beside_a_runtime(make_package: Any) -> Non
     package = make_package().package
     assert bootstrap.needed_by(package, None) == ("pillow",)
     assert bootstrap.needed_by(package, Trust(Path("k.pem"), None, None)) == ("pillow", "cryptography")
-    assert bootstrap.needed_by(package, Trust(None, Path("c.pem"), None)) == ("pillow", "cryptography", "pyopenssl")
+    needed = bootstrap.needed_by(package, Trust(None, Path("c.pem"), None))
+    assert needed == ("pillow", "cryptography", "pyopenssl")
+    assert {*needed, *(name for name in bootstrap.READERS.values()), "cuda-python"} <= {*bootstrap.MODULES}
 
 
 @pytest.fixture
