@@ -12,6 +12,7 @@ from dlx_deploy.report.slices import draw_slices
 from dlx_deploy.report.table import format_bytes, format_ms, format_table
 from dlx_deploy.runtime.statistics.flips import Flips
 from dlx_deploy.runtime.statistics.groups import Group, describe_worst
+from dlx_deploy.runtime.statistics.scored import Scored
 from dlx_deploy.stages.support.control import gain_of
 from dlx_deploy.stages.support.results import Timing, read_latencies
 from dlx_deploy.tasks import task_for
@@ -45,8 +46,8 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
 class Results(msgspec.Struct, frozen=True, kw_only=True):
     """What a verification says of each model. ``metric``: what scores are, ``metric_title``: for people.
 
-    ``classes``: what each class of the candidate lost and gained, where that is counted, and ``slices``: each of
-    ``data.slices``.
+    ``classes``: what each class of the candidate lost and gained, where that is counted, ``class_scores``: the metric
+    of each, where it is not, and ``slices``: each of ``data.slices``.
     ``distillation``: what it gave, as a sentence; empty without a control.
     """
 
@@ -60,6 +61,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     latency_where: str
     rows: tuple[ResultRow, ...]
     classes: tuple[Group, ...] = ()
+    class_scores: tuple[Scored, ...] = ()
     slices: tuple[Group, ...] = ()
     distillation: str = ""
 
@@ -86,6 +88,7 @@ def read_results(target: str, outputs: Mapping[str, Path], config: Config, packa
     return Results(
         distillation=gain.text if gain else "",
         classes=() if isinstance(accuracy.classes, msgspec.UnsetType) else accuracy.classes,
+        class_scores=() if isinstance(accuracy.class_scores, msgspec.UnsetType) else accuracy.class_scores,
         slices=() if isinstance(accuracy.slices, msgspec.UnsetType) else accuracy.slices,
         target=target,
         metric=accuracy.metric,
@@ -121,7 +124,7 @@ def _draw(results: Results) -> str:
         f"Latency at batch 1: {results.latency_kind}, {results.latency_where}.",
     ]
     notes += [f"Flips of {row.model}: {row.flips.describe()}." for row in results.rows if row.candidate and row.flips]
-    if worst := describe_worst(results.classes, "Classes"):
+    if worst := describe_worst(results.classes or results.class_scores, "Classes"):
         notes.append(f"{worst}.")
     if results.distillation:
         notes.append(f"Distillation: {results.distillation}.")

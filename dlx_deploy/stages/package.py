@@ -163,7 +163,9 @@ def _optional(path: Path) -> bytes | None:
 def _measured(accuracy: Accuracy, gates: Sequence[GateResult]) -> dict[str, Any]:
     """What was measured, and the first gate: the drop. A control says nothing of the package, and of classes a device
     finds out itself."""
-    counted = dict.fromkeys(("control", "classes", "slices", "class_bounds", "slice_bounds"), msgspec.UNSET)
+    counted = dict.fromkeys(
+        ("control", "classes", "class_scores", "slices", "class_bounds", "slice_bounds"), msgspec.UNSET
+    )
     kept = msgspec.structs.replace(accuracy, **counted)
     return {**msgspec.to_builtins(kept), "gate": msgspec.to_builtins(gates[0])}
 

@@ -35,12 +35,13 @@ from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
 from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, metric_file
-from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, BySlice, Comparison, read_accuracy
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, ByClassScore, BySlice, Comparison, read_accuracy
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
     from dlx_deploy.runtime.statistics.groups import Group
     from dlx_deploy.runtime.statistics.resampled import Bounds
+    from dlx_deploy.runtime.statistics.scored import Scored
     from dlx_deploy.runtime.timing.latency import Latency
 
 
@@ -88,9 +89,13 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     released = {name: read_statistic(job.inputs[name]) for name in ("released",) if name in job.inputs}
     classes: tuple[Group, ...] = ()
     class_bounds: tuple[Bounds, ...] = ()
+    class_scores: tuple[Scored, ...] = ()
     if isinstance(comparison, ByClass):
         classes = comparison.by_class(statistics[REFERENCE], statistics[shipped], data.classes)
         class_bounds = comparison.class_bounds(statistics[REFERENCE], statistics[shipped], len(classes))
+    elif isinstance(comparison, ByClassScore):
+        class_scores = comparison.class_scores(statistics[REFERENCE], statistics[shipped], data.classes)
+        class_bounds = comparison.class_bounds(statistics[REFERENCE], statistics[shipped], len(class_scores))
     slices: tuple[Group, ...] = ()
     slice_bounds: tuple[Bounds, ...] = ()
     if "slices" in job.inputs and isinstance(comparison, BySlice):
@@ -107,6 +112,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
         facts=comparison.facts({comparison.target: targets}),
         control=control_evidence(comparison, statistics),
         classes=classes or msgspec.UNSET,
+        class_scores=class_scores or msgspec.UNSET,
         slices=slices or msgspec.UNSET,
         class_bounds=class_bounds or msgspec.UNSET,
         slice_bounds=slice_bounds or msgspec.UNSET,
@@ -240,7 +246,7 @@ def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> l
 
 STAGE = Stage(
     name="verify",
-    version=8,
+    version=9,
     params=VerifyParams,
     inputs=("shipped", "data", "sensitivity"),
     outputs=("accuracy.json", "latency.json", SENSITIVITY),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 import msgspec
@@ -10,7 +11,7 @@ from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.runtime.statistics.flips import Flips, judge_flips
-from dlx_deploy.runtime.statistics.groups import judge_groups
+from dlx_deploy.runtime.statistics.groups import Judged, judge_groups
 from dlx_deploy.tasks.grouped import FLIPS, bounds_in
 from dlx_deploy.tasks.paired_gates import counts
 from dlx_deploy.tasks.verification import Accuracy, Row
@@ -42,17 +43,25 @@ def judge_classes(budgets: Gate, accuracy: Accuracy) -> GateResult:
     result = partial(
         GateResult, gate="class_drop", metric=f"class_{accuracy.metric}_drop", limit=budgets.max_class_drop
     )
-    if isinstance(accuracy.classes, msgspec.UnsetType):
+    classes = _classes_of(accuracy)
+    if not classes:
         text = "this task keeps no answers by class, so their drops are not known; set gate.max_class_drop = 0"
         return result(value=None, bound=None, verdict="undecided", text=text)
-    limits = [budgets.max_class_drop] * len(accuracy.classes)
+    limits = [budgets.max_class_drop] * len(classes)
     bounds = () if isinstance(accuracy.class_bounds, msgspec.UnsetType) else accuracy.class_bounds
-    seen = judge_groups(accuracy.classes, limits, "classes", budgets.confidence, bounds)
+    seen = judge_groups(classes, limits, "classes", budgets.confidence, bounds)
     text, worst = f"{accuracy.shipped}: {seen.explain()}", seen.cause
     if seen.verdict != "pass":
         text += "; to improve: more samples of these classes, compress less, or raise gate.max_class_drop"
     bound = worst.lower if seen.verdict == "fail" else max(one.upper for one in seen.groups)
     return result(value=worst.group.drop, bound=bound, verdict=seen.verdict, text=text)
+
+
+def _classes_of(accuracy: Accuracy) -> tuple[Judged, ...]:
+    for kept in (accuracy.classes, accuracy.class_scores):
+        if not isinstance(kept, msgspec.UnsetType):
+            return kept
+    return ()
 
 
 def flips_of(row: Row, samples: int) -> Flips | None:
@@ -61,15 +70,15 @@ def flips_of(row: Row, samples: int) -> Flips | None:
     return Flips(*counts(row), changed, samples) if isinstance(changed, int) else None
 
 
-def refuse_counted(budgets: Gate, title: str) -> None:
+def refuse_counted(budgets: Gate, title: str, but: Collection[str] = ()) -> None:
     """Nothing, unless there is a budget of changed answers, of classes or of slices, which those judged by
-    ``title`` cannot have.
+    ``title`` cannot have, ``but`` for those of these keys.
 
     Raises:
         ConfigError: there is.
     """
     for key in ("max_flips", "max_class_drop", "max_slice_drop"):
-        if budget := getattr(budgets, key):
+        if key not in but and (budget := getattr(budgets, key)):
             raise ConfigError(
                 f"gate.{key} is {budget:g}; rule: with answers that are one class each, and here they are judged by "
                 f"{title}; set it to 0"

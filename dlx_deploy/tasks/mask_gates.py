@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlx_deploy.runtime.statistics.resampled import Bounds, Drops
+from dlx_deploy.config import Gate
+from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.runtime.statistics.resampled import Bounds, Drops, units_that_agree
+from dlx_deploy.runtime.statistics.scored import Scored
 from dlx_deploy.tasks.gates import CONSTANT
 from dlx_deploy.tasks.grouped import GROUP
 from dlx_deploy.tasks.resampled import ResampledComparison
@@ -32,6 +36,7 @@ class MeanIouComparison(ResampledComparison):
     title: str = "mIoU"
     target: str = "mask"
     lost: float = _IMAGES_LOST
+    counted: frozenset[str] = frozenset({"max_class_drop"})
 
     def score(self, statistic: Arrays) -> float:
         """Mean IoU."""
@@ -51,6 +56,30 @@ class MeanIouComparison(ResampledComparison):
         from dlx_deploy.runtime.tasks.mask_counts import mean_iou_drops
 
         return mean_iou_drops(_counts_of(teacher), _counts_of(model), model.get(GROUP))
+
+    def class_scores(self, teacher: Arrays, model: Arrays, labels: Sequence[str]) -> tuple[Scored, ...]:
+        """The intersection over union of each class."""
+        from dlx_deploy.runtime.tasks.mask_classes import class_ious
+
+        return class_ious(_counts_of(teacher), _counts_of(model), labels, model.get(GROUP))
+
+    def class_bounds(self, teacher: Arrays, model: Arrays, count: int) -> tuple[Bounds, ...]:
+        """Of the drop of each."""
+        from dlx_deploy.runtime.tasks.mask_classes import class_iou_bounds
+
+        return class_iou_bounds(_counts_of(teacher), _counts_of(model), model.get(GROUP))
+
+    def split_notes(self, budgets: Gate, count: int, metrics: Metrics) -> list[str]:
+        """As others, and whether a class can be shown by so many images."""
+        notes = super().split_notes(budgets, count, metrics)
+        least = units_that_agree(budgets.max_class_drop, budgets.confidence, self.lost) or 0
+        if count < least:
+            notes.append(
+                f"the test split has {count} images; gate.max_class_drop {budgets.max_class_drop:g} at gate.confidence "
+                f"{budgets.confidence:g} takes about {least} that show the class, of each class, if every answer is "
+                "the teacher's; add test samples, or raise the budget"
+            )
+        return notes
 
     def facts(self, targets: Arrays) -> dict[str, float]:
         """Mean IoU of the best constant answer: its share of the pixels, over the classes that there are."""

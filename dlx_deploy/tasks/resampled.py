@@ -17,7 +17,7 @@ from dlx_deploy.runtime.statistics.resampled import (
     judge_value,
     units_that_agree,
 )
-from dlx_deploy.tasks.flips import refuse_counted
+from dlx_deploy.tasks.flips import judge_classes, refuse_counted
 from dlx_deploy.tasks.gates import CONSTANT, constant_gate, drop_gate, shipped_notes, split_notes, teacher_notes
 from dlx_deploy.tasks.grouped import counted_groups, drawn_in
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Evidence, Row
@@ -36,13 +36,15 @@ class ResampledComparison:
 
     Evidence: bounds of a model's score and of its drop, at the confidences of ``resampled.LEVELS``. Facts:
     ``constant``, the score (0..1) of the best answer that is always the same. ``lost``: so much of a unit a unit costs
-    on which one model alone is right.
+    on which one model alone is right. ``counted``: of the budgets of single answers, classes and slices those that it
+    judges, by their keys.
     """
 
     name: str
     title: str
     target: str
     lost: float = 1.0
+    counted: frozenset[str] = frozenset()
 
     def score(self, statistic: Arrays) -> float:
         """0..1, higher is better."""
@@ -61,13 +63,13 @@ class ResampledComparison:
         raise NotImplementedError
 
     def check(self, budgets: Gate) -> None:
-        """Resampling tells no more than the highest of ``LEVELS``; nothing is counted by class."""
+        """Resampling tells no more than the highest of ``LEVELS``; of what counts, those ``counted``."""
         if budgets.confidence > LEVELS[-1]:
             raise ConfigError(
                 f"gate.confidence is {budgets.confidence:g}; {self.title} is judged by resampling samples, which tells "
                 f"no bound above {LEVELS[-1]:g}: set that or less"
             )
-        refuse_counted(budgets, self.title)
+        refuse_counted(budgets, self.title, self.counted)
 
     def evidence(self, teacher: Arrays, model: Arrays) -> Evidence:
         """Bounds of the score and of its drop."""
@@ -85,6 +87,8 @@ class ResampledComparison:
             results.append(_judge_floor(budgets, accuracy))
         elif not budgets.allow_chance:
             results.append(constant_gate(budgets, accuracy, _lower(accuracy, REFERENCE, budgets)))
+        if budgets.max_class_drop:
+            results.append(judge_classes(budgets, accuracy))
         return results
 
     def drop(self, row: Row, accuracy: Accuracy, confidence: float) -> Drop:

@@ -18,6 +18,7 @@ from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.runtime.statistics.groups import Group
 from dlx_deploy.runtime.statistics.resampled import Bounds
+from dlx_deploy.runtime.statistics.scored import Scored
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Arrays
@@ -30,6 +31,7 @@ __all__ = [
     "Accuracy",
     "Baseline",
     "ByClass",
+    "ByClassScore",
     "BySlice",
     "Comparison",
     "Control",
@@ -93,9 +95,9 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
     ``metric``: what scores are, as metrics are called (``top1``), and ``title``: for people. ``judge``: how the graphs
     were run. ``facts``: what the task knows of the targets, by name. ``classes``: what each class of the shipped model
-    has lost and gained, where answers are counted by class, and ``slices``: each slice that is asked for.
-    ``class_bounds``, ``slice_bounds``: of their drops, where samples come in groups. ``baseline``: the package that was
-    released before.
+    has lost and gained, where answers are counted by class, ``class_scores``: the metric of each, where they are not,
+    and ``slices``: each slice that is asked for. ``class_bounds``, ``slice_bounds``: of their drops, where these are
+    resampled. ``baseline``: the package that was released before.
     """
 
     metric: str
@@ -107,6 +109,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, float] = {}
     control: Control | msgspec.UnsetType = msgspec.UNSET
     classes: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
+    class_scores: tuple[Scored, ...] | msgspec.UnsetType = msgspec.UNSET
     slices: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
     class_bounds: tuple[Bounds, ...] | msgspec.UnsetType = msgspec.UNSET
     slice_bounds: tuple[Bounds, ...] | msgspec.UnsetType = msgspec.UNSET
@@ -204,6 +207,19 @@ class ByClass(Protocol):
 
     def class_bounds(self, teacher: Arrays, model: Arrays, count: int) -> tuple[Bounds, ...]:
         """Of the drop of each, where samples come in groups."""
+        ...
+
+
+@runtime_checkable
+class ByClassScore(Protocol):
+    """What a ``Comparison`` has more where each class has a score of its own and nothing is counted."""
+
+    def class_scores(self, teacher: Arrays, model: Arrays, labels: Sequence[str]) -> tuple[Scored, ...]:
+        """The score of each class, in the order of ``labels``, of both models."""
+        ...
+
+    def class_bounds(self, teacher: Arrays, model: Arrays, count: int) -> tuple[Bounds, ...]:
+        """Of the drop of each."""
         ...
 
 

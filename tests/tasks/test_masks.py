@@ -6,14 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from dlx_deploy.config import Data, Gate, Training
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
+from dlx_deploy.runtime.statistics.groups import GroupsVerdict
 from dlx_deploy.runtime.statistics.resampled import LEVELS
 from dlx_deploy.runtime.tasks.masks import Masks as OnDevice
+from dlx_deploy.runtime.tasks.masks import MaskVerification
 from dlx_deploy.tasks import task_for
 from dlx_deploy.tasks.masks import Masks
 from dlx_deploy.tasks.verification import Accuracy, Row, read_accuracy
@@ -71,6 +75,80 @@ def test_a_build_and_a_device_say_the_same() -> None:
             assert (gates[1].gate, gates[1].verdict) == (
                 ("min_accuracy", seen.floor.verdict) if seen.floor else ("chance", "pass")
             )
+
+
+def test_each_class_is_held_against_a_budget_by_a_build_and_a_device_alike() -> None:
+    """One class is lost on one image in ten, which mean IoU dilutes; and one that three images show decides nothing."""
+    from dlx_deploy.runtime.tasks.task import Budgets
+
+    sums = np.tile(np.array([[10, 0, 0], [10, 0, 0], [0, 0, 0]], np.int64), (400, 1, 1))
+    worse = sums.copy()
+    worse[::10, 1] = [0, 0, 10]
+    worse[::10, 0] = [10, 10, 0]
+    teacher, shipped = {"counts": sums}, {"counts": worse}
+
+    def judged(model: dict[str, np.ndarray], limit: float) -> tuple[GroupsVerdict, MaskVerification]:
+        row = Row(
+            model="quantized",
+            score=COMPARISON.score(model),
+            evidence=COMPARISON.evidence(teacher, model),
+            size_bytes=1,
+            macs=1,
+            parameters=1,
+        )
+        accuracy = Accuracy(
+            metric="miou",
+            title="mIoU",
+            judge="native",
+            n=400,
+            shipped="quantized",
+            rows=(replace(row, model="teacher"), row),
+            facts={"constant": 0.5},
+            class_scores=COMPARISON.class_scores(teacher, model, DEVICE.labels),
+            class_bounds=COMPARISON.class_bounds(teacher, model, 3),
+        )
+        gates = COMPARISON.judge(
+            Gate(max_class_drop=limit, allow_chance=True),
+            msgspec.json.decode(msgspec.json.encode(accuracy), type=Accuracy),
+        )
+        seen = DEVICE.judge(teacher, model, Budgets(0.02, 0.95, max_class_drop=limit), 0)
+        assert seen.class_budget is not None
+        assert (gates[1].gate, gates[1].metric) == ("class_drop", "class_miou_drop")
+        assert (gates[1].verdict, gates[1].value) == (
+            seen.class_budget.verdict, seen.class_budget.cause.group.drop,
+        )  # fmt: skip
+        assert gates[1].text.startswith(f"quantized: {seen.class_budget.explain()}")
+        return seen.class_budget, seen
+
+    failed, seen = judged(shipped, 0.05)
+    assert failed.verdict == "fail"
+    assert (
+        "2 of 3 classes drop too far at 0.95 confidence (Holm, over 3): 'b' 10.00 points (IoU 100.00 %"
+        in failed.explain()
+    )
+    assert seen.to_dict()["class_budget"]["groups"][0]["group"]["name"] == "b"
+    assert failed.explain() in seen.lines("images")
+    sums[:, 2] = [10, 0, 0]
+    assert judged(teacher, 0.05)[0].verdict == "pass"
+    sums[3:, 2] = 0
+    rare, _ = judged(teacher, 0.05)
+    assert (rare.verdict, [one.verdict for one in rare.groups].count("pass")) == ("undecided", 2)
+    assert "'c' 0.00 points (IoU 100.00 % to 100.00 %, shown by 3 samples)" in rare.explain()
+    (note,) = COMPARISON.split_notes(Gate(max_drop=0.1, max_class_drop=0.05), 100, {})
+    assert "gate.max_class_drop 0.05 at gate.confidence 0.95 takes about 120 that show the class" in note
+
+
+def test_a_class_is_drawn_by_whole_groups() -> None:
+    sums = np.tile(np.array([[10, 0, 0]], np.int64), (600, 1, 1))
+    worse = sums.copy()
+    worse[:10] = [[0, 10, 10]]
+    uppers = []
+    for own in ({}, {"group": np.arange(600) // 10}):
+        (bounds,) = COMPARISON.class_bounds({"counts": sums, **own}, {"counts": worse, **own}, 1)
+        uppers.append(bounds.at(0.95)[1])
+    assert uppers[1] > 1.5 * uppers[0]
+    (score,) = COMPARISON.class_scores({"counts": sums, **own}, {"counts": worse, **own}, ["a"])
+    assert (score.samples, score.noun) == (60, "groups")
 
 
 def test_gates_have_names_values_and_remedies(tmp_path: Path) -> None:

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     Values = NDArray[np.float64]
     Metric = Callable[[Values], Values]
 
-__all__ = ["BLOCK", "RESAMPLES", "SEED", "bounds_of", "resample_drops", "resample_value"]
+__all__ = ["BLOCK", "RESAMPLES", "SEED", "bounds_of", "resample_drops", "resample_each", "resample_value"]
 
 RESAMPLES = 4000
 """Four lie above the bound at 0.999, the highest of ``LEVELS``."""
+MOST_UNDEFINED = 0.05
+"""Of the resamples: with more, what is left says little of the units."""
 BLOCK = 200  # resamples at a time: bounds the memory, not the result
 SEED = 0  # the same units give the same verdict
 
@@ -54,6 +56,24 @@ def resample_drops(pair: Tuple[Counts, Counts], worst: Tuple[Counts, Counts], me
     Raises:
         InputError: there are no units.
     """
+    low, high = _drops(pair, worst, metric)
+    teacher, package = pair
+    return Drops(_whole(teacher, metric), _whole(package, metric), len(teacher), bounds_of(low, high))
+
+
+def resample_each(pair: Tuple[Counts, Counts], worst: Tuple[Counts, Counts], metric: Metric) -> Tuple[Bounds, ...]:
+    """Bounds of the drops of K metrics of the same resamples, each as ``resample_drops`` has it. ``metric``: sums
+    [r, …] → values [r, K], NaN where one has no value; of one that often has none they say nothing.
+
+    Raises:
+        InputError: there are no units.
+    """
+    low, high = _drops(pair, worst, metric)
+    return tuple(_bounds_of_defined(low[:, k], high[:, k]) for k in range(low.shape[1]))
+
+
+def _drops(pair: Tuple[Counts, Counts], worst: Tuple[Counts, Counts], metric: Metric) -> Tuple[Values, Values]:
+    """The drop in each resample, with the unit more on which the teacher alone is wrong, and alone is right."""
     teacher, package = pair
     _refuse_none(teacher)
     right, wrong = worst
@@ -61,7 +81,15 @@ def resample_drops(pair: Tuple[Counts, Counts], worst: Tuple[Counts, Counts], me
     for ours, theirs in ((wrong, right), (right, wrong)):
         of_teacher, of_package = _resampled([(teacher, ours), (package, theirs)], metric)
         drops.append(of_teacher - of_package)
-    return Drops(_whole(teacher, metric), _whole(package, metric), len(teacher), bounds_of(*drops))
+    low, high = drops
+    return low, high
+
+
+def _bounds_of_defined(low: Values, high: Values) -> Bounds:
+    kept_low, kept_high = low[np.isfinite(low)], high[np.isfinite(high)]
+    if min(len(kept_low), len(kept_high)) < (1 - MOST_UNDEFINED) * len(low):
+        return Bounds((-1.0,) * len(LEVELS), (1.0,) * len(LEVELS))
+    return bounds_of(kept_low, kept_high)
 
 
 def _refuse_none(counts: Counts) -> None:

@@ -7,8 +7,8 @@ these are tested by Holm's procedure (1979, Scandinavian Journal of Statistics 6
 group is called over its budget wrongly at most ``1 - confidence``, however many there are.
 
 Groups are small, and where no sample was gained the exact bound of those lost (Clopper and Pearson) is the wider one.
-Where samples come in clusters (``clustered``), bounds are given that were resampled; these end at ``LEVELS``, so a
-lower bound that would have to be surer shows nothing.
+Where samples come in clusters (``clustered``), or a group's metric counts nothing (``scored``), bounds are given that
+were resampled; these end at ``LEVELS``, so a lower bound that would have to be surer shows nothing.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple, TypeVar, Union
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..words import line, points
 from .drops import Decision, drop_lower_bound, drop_upper_bound, non_inferiority
 from .floors import accuracy_upper_bound, fewest_samples
 from .resampled import LEVELS, Bounds
+from .scored import Scored
 
-__all__ = ["Group", "GroupVerdict", "GroupsVerdict", "by_drop", "describe_worst", "judge_groups", "table_of"]
+__all__ = ["Group", "GroupVerdict", "GroupsVerdict", "Judged", "by_drop", "describe_worst", "judge_groups", "table_of"]
 
+Judged = Union["Group", Scored]
+"""What is judged with others of its kind: with counts, or with bounds that were resampled."""
+Some = TypeVar("Some", "Group", Scored, Judged)
 NAMED, LISTED = 3, 1000
 """Groups that a sentence names, and that a table holds."""
 
@@ -54,6 +58,10 @@ class Group:
         seen = f"{self.lost} lost, {self.gained} gained of {self.samples}"
         return f"{line(repr(self.name))} {points(self.drop)} ({seen})"
 
+    def least(self, limit: float, confidence: float) -> int:
+        """Samples, at least, to show ``limit`` even if none is lost."""
+        return fewest_samples(1 - limit, confidence)
+
 
 @dataclass(frozen=True)
 class GroupVerdict:
@@ -62,7 +70,7 @@ class GroupVerdict:
     ``samples_needed``: of this group, so many as are likely to end in a pass.
     """
 
-    group: Group
+    group: Judged
     verdict: Decision
     lower: float
     upper: float
@@ -120,10 +128,14 @@ class GroupsVerdict:
 
 
 def judge_groups(
-    groups: Sequence[Group], limits: Sequence[float], noun: str, confidence: float, bounds: Sequence[Bounds] = ()
+    groups: Sequence[Judged],
+    limits: Sequence[float],
+    noun: str,
+    confidence: float,
+    bounds: Sequence[Bounds] = (),
 ) -> GroupsVerdict:
     """The verdict on ``groups``, each with its own of ``limits``, the largest drop (a fraction) that it may have.
-    ``bounds``: of each one's drop, where its samples come in clusters.
+    ``bounds``: of each one's drop, where its samples come in clusters or are not counted.
 
     Raises:
         InputError: no groups, a limit outside 0..1, or a confidence outside 0.5..1.
@@ -149,25 +161,25 @@ def judge_groups(
     return GroupsVerdict(whole, noun, tuple(judged), confidence)
 
 
-def table_of(groups: Sequence[Group]) -> Dict[str, object]:
+def table_of(groups: Sequence[Judged]) -> Dict[str, object]:
     """``groups`` as JSON-ready values, the ``LISTED`` worst first, and how many are left out."""
     listed = [asdict(group) for group in by_drop(groups)[:LISTED]]
     return {"groups": listed, "left_out": len(groups) - len(listed)}
 
 
-def describe_worst(groups: Sequence[Group], noun: str) -> Optional[str]:
+def describe_worst(groups: Sequence[Judged], noun: str) -> Optional[str]:
     """The groups that drop most, for people; ``None`` where none drops."""
     worst = [group.describe() for group in by_drop(groups) if group.drop > 0]
     return f"{noun} that drop: {_first(worst)}; of {len(groups)}" if worst else None
 
 
-def by_drop(groups: Sequence[Group]) -> List[Group]:
+def by_drop(groups: Sequence[Some]) -> List[Some]:
     """``groups``, the largest drop first."""
-    return sorted(groups, key=lambda group: (-group.drop, -group.lost, group.name))
+    return sorted(groups, key=lambda group: (-group.drop, -getattr(group, "lost", 0), group.name))
 
 
 def _over(
-    groups: Sequence[Group], limits: Sequence[float], bounds: Sequence[Optional[Bounds]], confidence: float
+    groups: Sequence[Judged], limits: Sequence[float], bounds: Sequence[Optional[Bounds]], confidence: float
 ) -> Dict[int, float]:
     """The groups that are over their limits by Holm's procedure: number → the lower bound that showed it.
 
@@ -189,16 +201,24 @@ def _over(
     return over
 
 
-def _upper(group: Group, bounds: Optional[Bounds], confidence: float) -> float:
+def _upper(group: Judged, bounds: Optional[Bounds], confidence: float) -> float:
     if not group.samples:
         return 1.0
-    return bounds.at(confidence)[1] if bounds else _exact_upper(group.lost, group.gained, group.samples, confidence)
+    if bounds:
+        return bounds.at(confidence)[1]
+    if isinstance(group, Scored):
+        return 1.0
+    return _exact_upper(group.lost, group.gained, group.samples, confidence)
 
 
-def _lower(group: Group, bounds: Optional[Bounds], confidence: float) -> float:
+def _lower(group: Judged, bounds: Optional[Bounds], confidence: float) -> float:
     if not group.samples or (bounds and confidence > LEVELS[-1]):
         return -1.0
-    return bounds.at(confidence)[0] if bounds else _exact_lower(group.lost, group.gained, group.samples, confidence)
+    if bounds:
+        return bounds.at(confidence)[0]
+    if isinstance(group, Scored):
+        return -1.0
+    return _exact_lower(group.lost, group.gained, group.samples, confidence)
 
 
 @lru_cache(maxsize=4096)
@@ -212,14 +232,14 @@ def _exact_lower(lost: int, gained: int, samples: int, confidence: float) -> flo
     return drop_lower_bound(lost, gained, samples, confidence)
 
 
-def _needed(group: Group, limit: float, upper: float, bounds: Optional[Bounds], confidence: float) -> Optional[int]:
+def _needed(group: Judged, limit: float, upper: float, bounds: Optional[Bounds], confidence: float) -> Optional[int]:
     """The samples of this group with which it is likely to pass, more than there are."""
-    least = max(fewest_samples(1 - limit, confidence), group.samples + 1)
+    least = max(group.least(limit, confidence), group.samples + 1)
     if bounds and group.drop < limit:  # a bound comes closer with the root of the samples
         return max(math.ceil(group.samples * ((upper - group.drop) / (limit - group.drop)) ** 2), least)
-    if not group.lost and not group.gained:
+    if isinstance(group, Group) and not group.lost and not group.gained:
         return least
-    if group.drop >= limit:
+    if isinstance(group, Scored) or group.drop >= limit:
         return None
     seen = non_inferiority(group.lost, group.gained, group.samples, limit, confidence)
     return max(seen.images_needed or 0, least)

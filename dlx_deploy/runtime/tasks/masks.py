@@ -9,7 +9,9 @@ import numpy as np
 
 from ..errors import InputError, PackageError, RuntimeFault, TeacherNeeded, first_fault
 from ..statistics.flips import refuse_counted
+from ..statistics.groups import GroupsVerdict, describe_worst, judge_groups
 from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
+from ..statistics.scored import Scored
 from ..words import SAMPLES
 from .arrays import Agreement, Arrays, Tensor, Tolerance, digests_of, within
 from .classes import LOGITS
@@ -17,6 +19,7 @@ from .features import grid_steps
 from .framing import Framing, place, unframed
 from .grouped import GROUP, drawn_of, group_columns, group_of
 from .judging import OWN, Judging
+from .mask_classes import class_iou_bounds, class_ious
 from .mask_counts import confusion_counts, iou_of, mean_iou_bounds, mean_iou_drops
 from .mask_files import IGNORED, mask_paths, write_mask
 from .sketches import hashed
@@ -92,23 +95,30 @@ class Segmentations:
 
 @dataclass(frozen=True)
 class MaskVerification:
-    """The gate's verdict, each class's intersection over union, and how many masks have changed since the build."""
+    """The gate's verdict, each class's intersection over union, and how many masks have changed since the build.
+
+    ``classes``: how far each class drops, and ``class_budget`` the verdict on that, if there is a budget.
+    """
 
     verdict: DropVerdict
     teacher_iou: Mapping[str, Optional[float]]
     iou: Mapping[str, Optional[float]]
     changed: int
+    classes: Tuple[Scored, ...] = ()
     floor: Optional[FloorVerdict] = None
+    class_budget: Optional[GroupsVerdict] = None
     reference: str = "teacher"
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
-        faults = [self.verdict.failure(), self.floor.failure() if self.floor else None]
-        return first_fault(faults)
+        judged = (self.verdict, self.floor, self.class_budget)
+        return first_fault([verdict.failure() for verdict in judged if verdict])
 
     def to_dict(self) -> Dict[str, Any]:
         """The result as JSON-ready values."""
-        return asdict(self)
+        held = asdict(replace(self, classes=(), class_budget=None))
+        del held["classes"]  # what is in them is ``teacher_iou`` and ``iou``
+        return {**held, "class_budget": self.class_budget.to_dict() if self.class_budget else None}
 
     def lines(self, noun: str) -> List[str]:
         """The result for people."""
@@ -123,6 +133,8 @@ class MaskVerification:
         lines.append(seen.explain())
         if self.floor:
             lines.append(self.floor.explain())
+        dropped = describe_worst(self.classes, "classes")
+        lines += [self.class_budget.explain()] if self.class_budget else [dropped] if dropped else []
         if self.changed:
             lines.append(f"{self.changed} {noun} have another mask than when the package was built")
         return lines
@@ -305,19 +317,24 @@ class Masks:
         return {COUNTS: confusion_counts(classes, targets[MASK], len(self.labels)), **group_of(targets)}
 
     def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> MaskVerification:
-        """A paired bootstrap over images of the mean intersection over union, and its floor if there is one.
+        """A paired bootstrap over images of the mean intersection over union, its floor, and that of each class, if
+        there are budgets of these.
 
         Raises:
-            InputError: a budget out of range, or one of changed answers or of each class.
+            InputError: a budget out of range, or one of changed answers.
         """
-        refuse_counted(budgets.max_flips, budgets.max_class_drop, TITLE)
+        refuse_counted(budgets.max_flips, 0.0, TITLE)
         ours, theirs, groups = teacher[COUNTS], package[COUNTS], package.get(GROUP)
         verdict = judge_drops(mean_iou_drops(ours, theirs, groups), TITLE, budgets.max_drop, budgets.confidence)
-        floor = None
+        classes, most, floor, held = class_ious(ours, theirs, self.labels, groups), budgets.max_class_drop, None, None
         if budgets.min_accuracy:
             value, bounds = mean_iou_bounds(theirs, groups)
             floor = judge_value(value, bounds, drawn_of(package), TITLE, budgets.min_accuracy, budgets.confidence)
-        return MaskVerification(verdict, self._by_class(ours), self._by_class(theirs), changed, floor)
+        if most:
+            each = class_iou_bounds(ours, theirs, groups)
+            held = judge_groups(classes, [most] * len(classes), "classes", budgets.confidence, each)
+        by_class = self._by_class(ours), self._by_class(theirs)
+        return MaskVerification(verdict, *by_class, changed, classes, floor, held)
 
     def _by_class(self, counts: NDArray[np.int64]) -> Dict[str, Optional[float]]:
         iou = iou_of(counts.sum(axis=0).astype(np.float64))

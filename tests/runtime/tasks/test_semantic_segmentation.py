@@ -149,7 +149,10 @@ def test_the_gate(helpers: Any) -> None:
     assert (floored.floor.verdict, floored.failure()) == ("pass", None)
     low = judged(opened(contents(helpers, shift=1)), max_drop=0.99, min_accuracy=0.5)
     assert (low.floor.verdict, type(low.failure())) == ("fail", BudgetMissed)
-    assert low.lines("images")[-1].startswith("mIoU is 0.00 % on 200 samples, at most")
+    assert low.lines("images")[-1].startswith(
+        "classes that drop: 'blue' 100.00 points (IoU 100.00 % to 0.00 %, shown by"
+    )
+    assert low.lines("images")[-2].startswith("mIoU is 0.00 % on 200 samples, at most")
 
 
 def test_masks_that_have_changed_need_the_teacher(helpers: Any) -> None:

@@ -1,0 +1,44 @@
+"""Groups of samples by a metric that counts no right answers: a class by its intersection over union, for one.
+
+Their drops are bounded by resampling (``bootstrap``), and judged together as ``groups`` has it. Standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..words import SAMPLES, line, percent, points
+from .resampled import units_that_agree
+
+__all__ = ["Scored"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One group. ``teacher``, ``package``: the ``metric`` of each, fractions, 0 where it has no value; ``samples``: the
+    units that show the group, called ``noun``.
+
+    ``cost``: so much of a unit a unit costs on which one model alone is right.
+    """
+
+    name: str
+    samples: int
+    teacher: float
+    package: float
+    metric: str
+    cost: float = 1.0
+    noun: str = SAMPLES
+
+    @property
+    def drop(self) -> float:
+        """Of the metric."""
+        return self.teacher - self.package
+
+    def describe(self) -> str:
+        """The drop and what it is of, for people."""
+        seen = f"{self.metric} {percent(self.teacher)} to {percent(self.package)}, shown by {self.samples} {self.noun}"
+        return f"{line(repr(self.name))} {points(self.drop)} ({seen})"
+
+    def least(self, limit: float, confidence: float) -> int:
+        """Units that show the group, at least, to show ``limit`` even if both models agree on each."""
+        return units_that_agree(limit, confidence, self.cost) or 1
