@@ -59,7 +59,8 @@ def test_ci_runs_the_readme_s_two_commands() -> None:
     assert len(SETUP) == 2
     build, test = SETUP
     assert build.partition("&& ")[2] in ci
-    assert test in ci
+    install, run = test.split(" && ")
+    assert 0 <= ci.index(f"\n{install}\nbegin_beside ") < ci.index(f"\n{run}\n")
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 

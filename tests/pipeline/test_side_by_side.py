@@ -120,7 +120,7 @@ def test_what_comes_of_it_is_what_comes_one_by_one(
 
 
 def test_what_is_timed_runs_alone(bench: ModuleType, store: Store, events: Events, here: type[Here]) -> None:
-    device = SimpleNamespace(identity={"label": "this"}, facts=dict)
+    device = SimpleNamespace(identity={"label": "this"}, facts=dict, is_here=True)
     steps = [bench.step("a"), bench.step("timed", timed=True), bench.step("c"), bench.step("too", "a", timed=True)]
     list(run_builds([bench.build(*steps, device=device)], store, [events], jobs=4))
     assert {"timed"} in here.seen

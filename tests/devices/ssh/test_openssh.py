@@ -180,6 +180,7 @@ def test_no_python_no_sign_of_life_no_ssh(board: FakeBoard, monkeypatch: pytest.
         board.connection().run(["true"])
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interruption_leaves_no_process_and_a_lost_login_is_made_anew(board: FakeBoard) -> None:
     there, main = board.connection(), threading.main_thread().ident
     assert main is not None

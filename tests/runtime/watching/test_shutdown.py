@@ -2,9 +2,12 @@ import os
 import signal
 import threading
 
+import pytest
+
 from dlx_deploy.runtime.watching.shutdown import Stop, drain, exit_code, stoppable
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_the_first_signal_asks_and_the_second_ends_at_once() -> None:
     ended: list[int] = []
     before = signal.getsignal(signal.SIGTERM)
