@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dlx_deploy.devices.agent.sending import agent_source
+from dlx_deploy.devices.answers import measured_of, printed_of, progress_of, read_as
 from dlx_deploy.devices.device import Facts
 from dlx_deploy.devices.faults import fault_of
+from dlx_deploy.devices.machine import Machine, ask_machine, check_same
 from dlx_deploy.devices.measuring import ALONE, Manners, measuring, who_asks
 from dlx_deploy.devices.sent import sent_source
-from dlx_deploy.devices.sent.timing import MARK as PROGRESS
 from dlx_deploy.devices.ssh.connection import Connection
-from dlx_deploy.errors import BoardError, BoardUnfit, StageFailed
+from dlx_deploy.errors import BoardError, StageFailed
 from dlx_deploy.progress import Progress, silent
-from dlx_deploy.runtime.linux import CPUINFO, DEVICE_TREE_MODEL
 from dlx_deploy.runtime.telling import telling
 from dlx_deploy.runtime.views import Outcome
 from dlx_deploy.runtime.words import line
@@ -45,8 +45,6 @@ SILENCE_S = 1800.0
 """An engine's builder says nothing for minutes; all else tells now and then how far it is."""
 ANSWERED = (0, 3, 6)
 TIMED = ("bench", "verify", "latencies", "energy")
-OLDEST = (3, 8)
-FILES = {"cpuinfo": CPUINFO, "model": DEVICE_TREE_MODEL, "power_mode": "/var/lib/nvpmodel/status"}
 RUNTIME = "dlx_runtime"
 NEWEST_PART = f"{RUNTIME}/tasks/labelled_arrays.py"
 """A package without it carries a runtime that takes no arrays: ours is put beside it."""
@@ -67,28 +65,21 @@ class RemoteBoard:
         self._put: dict[str, Path] = {}
 
     @cached_property
-    def _machine(self) -> JsonTable:
-        """What it is, asked once.
+    def _machine(self) -> Machine:
+        """What it was when it was first asked: what keys hold of it.
 
         Raises:
             BoardUnfit: its Python is older than packages need.
         """
-        seen = self.connection.python(sent_source("machine"), {"files": {k: str(v) for k, v in FILES.items()}})
-        python = str(seen["versions"]["python"])
-        if tuple(int(part) for part in python.split(".")[:2]) < OLDEST:
-            raise BoardUnfit(
-                f"{self.connection.name} has Python {line(python)}; packages need 3.8 or newer: install one there "
-                "(python3.8 of its distribution)"
-            )
-        return seen
+        return ask_machine(self.connection)
 
     @cached_property
     def host(self) -> Host:
         """Its processor, as ``targets.read_host`` says it of this machine."""
         with tempfile.TemporaryDirectory() as folder:
             for name in ("cpuinfo", "model"):
-                (Path(folder) / name).write_text(str(self._machine["texts"][name]), encoding="utf-8")
-            return read_host(Path(folder) / "cpuinfo", Path(folder) / "model", str(self._machine["machine"]))
+                (Path(folder) / name).write_text(self._machine.texts[name], encoding="utf-8")
+            return read_host(Path(folder) / "cpuinfo", Path(folder) / "model", self._machine.machine)
 
     @property
     def name(self) -> str:
@@ -99,7 +90,7 @@ class RemoteBoard:
     def identity(self) -> Mapping[str, object]:
         """As of this machine, and what else a timing there rests on: the power mode, and versions of what runs it."""
         values: dict[str, object] = msgspec.to_builtins(self.host)
-        return {**values, "power_mode": self._machine["texts"]["power_mode"], "versions": self._machine["versions"]}
+        return {**values, "power_mode": self._machine.power_mode, "versions": dict(self._machine.versions)}
 
     @property
     def is_here(self) -> bool:
@@ -111,14 +102,13 @@ class RemoteBoard:
         told = self.connection.python(agent_source(), {"command": "facts", "path": KEPT, "clock_s": time.time()})
         if "ok" not in told:
             raise BoardError(f"{self.connection.name}: {line(str(told.get('fault', told)))}")
-        return msgspec.convert({name: told["ok"][name] for name in Facts.__struct_fields__}, Facts)
+        return read_as(told["ok"], Facts, self.connection.name, "facts")
 
     def put(self, path: Path) -> str:
         """A file there by the digest of its bytes; one that is there already is not sent again.
 
         Raises:
-            BoardUnfit: its Python is older than packages need.
-            BoardError: it cannot be written there; see ``Connection.send``.
+            BoardError: it cannot be written there, see ``Connection.send``; its Python is older than packages need.
         """
         _ = self._machine  # nothing goes to a board that could not run it
         digest = _digest_of(path)
@@ -151,8 +141,7 @@ class RemoteBoard:
         if answer["exit_code"] not in ANSWERED:
             said = words[-1] if words else "it says nothing"
             raise BackendMissing(f"{command[0]} on {self.name} ended with exit code {answer['exit_code']}: {said}")
-        printed: JsonTable = msgspec.json.decode(answer["printed"])
-        return printed
+        return printed_of(str(answer["printed"]), self.connection.name, command[0])
 
     def energy_unknown(self, processor: str) -> str:
         """By the sensors there."""
@@ -168,7 +157,7 @@ class RemoteBoard:
         from dlx_deploy.runtime.power.meter import Reading
 
         answer = self._timed("energy", {model.name: model}, sample, {"threads": threads}, silent)
-        return msgspec.convert(answer["reading"], Reading)
+        return read_as(answer["reading"], Reading, self.connection.name, "energy")
 
     def latencies(
         self, models: Mapping[str, Path], sample: Samples, sampling: Sampling, threads: int, progress: Progress = silent
@@ -178,11 +167,9 @@ class RemoteBoard:
         Raises:
             StageFailed: a model's last run did not give what a run of its own gives there.
         """
-        from dlx_deploy.runtime.timing.sampling import Measured
-
         asked = {key: value for key, value in vars(sampling).items() if key != "settled"}
         answer = self._timed("latencies", models, sample, {"threads": threads, "sampling": asked}, progress)
-        return msgspec.convert(answer["measured"], Measured)
+        return measured_of(answer["measured"], models, self.connection.name)
 
     def _timed(
         self, what: str, models: Mapping[str, Path], sample: Samples, asked: JsonTable, progress: Progress
@@ -206,11 +193,20 @@ class RemoteBoard:
             raise StageFailed(f"on {self.name}: {line(answer['other'])}")
         return answer
 
-    def _alone(self, what: str) -> contextlib.AbstractContextManager[object]:
-        """Inside, nobody else measures there, if ``what`` is something that is timed."""
+    @contextlib.contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Inside, nobody else measures there, if ``what`` is something that is timed, and it stays what keys say it is.
+
+        Raises:
+            StageFailed: its power mode or a version is not what it was when it was first asked, before or after.
+        """
         if what not in TIMED:
-            return contextlib.nullcontext()
-        return measuring(self.connection, f"{what} of {who_asks()}", self._manners, self._say)
+            yield
+            return
+        with measuring(self.connection, f"{what} of {who_asks()}", self._manners, self._say):
+            check_same(self.connection, self._machine, what)
+            yield
+            check_same(self.connection, self._machine, what)
 
     def _runtime_of(self, package: str) -> str:
         """Where the runtime lies there that runs ``package``."""
@@ -236,9 +232,8 @@ class RemoteBoard:
         """The answer of one of the sources that are sent; ``words`` hears what it says meanwhile, as ``say`` does."""
 
         def heard(text: str) -> None:
-            if text.startswith(PROGRESS):
-                done, total, remark = msgspec.json.decode(text[len(PROGRESS) :], type=tuple[float, float, str])
-                progress(done, total, line(remark))
+            if far := progress_of(text):
+                progress(*far)
                 return
             if words is not None:
                 words.append(line(text))

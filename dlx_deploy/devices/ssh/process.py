@@ -42,6 +42,7 @@ class _Pipes:
     err: list[str] = field(default_factory=list)
     sent: int = 0
     moved: float = field(default_factory=time.monotonic)
+    fault: Exception | None = None
 
     def feed(self, chunks: Iterable[bytes], hold: threading.Event | None) -> None:
         """Write all of ``chunks``, then close, not before ``hold`` is set."""
@@ -63,12 +64,16 @@ class _Pipes:
             self.moved = time.monotonic()
 
     def listen(self) -> None:
-        """Keep what it says beside, and pass it on line by line."""
+        """Keep what it says beside, and pass it on line by line; ``fault``: what whoever hears it ended with."""
         for raw in _pipe(self.process.stderr):
             text = raw.decode("utf-8", "replace").rstrip("\r\n")
             self.err.append(text)
             self.moved = time.monotonic()
-            self.heard(text)
+            try:
+                if self.fault is None:
+                    self.heard(text)
+            except Exception as e:  # the pipe is read on, or the process would wait for us for ever
+                self.fault = e
 
 
 def start_process(argv: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -111,6 +116,8 @@ def run_process(
         ended(process)
         for thread in (feeder, *readers):
             thread.join(LOOK_S)
+    if pipes.fault is not None:
+        raise pipes.fault
     return Ended(code, b"".join(pipes.out), "\n".join(pipes.err), pipes.sent)
 
 
