@@ -12,10 +12,11 @@ from dlx_deploy.runtime.errors import BackendMissing
 from dlx_deploy.runtime.hazards.operators import Operator, in_exact, in_half, list_operators
 from dlx_deploy.runtime.hazards.table import Hazard, hazards_for
 from dlx_deploy.runtime.package.contents import Package
+from dlx_deploy.runtime.supported import ONNXRUNTIME as SUPPORTED
 from dlx_deploy.runtime.supported import check_onnxruntime
 from dlx_deploy.targets.hazards import STRONG_SINCE
 
-__all__ = ["Runner", "runners_of"]
+__all__ = ["Runner", "expected_runner", "lacking_runtimes", "runners_of"]
 
 ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
 NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -26,6 +27,8 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "onnxruntime-cpu": (ONNXRUNTIME,),
 }
 """Backend → distributions, of each tuple one."""
+BROUGHT: tuple[dict[str, str], ...] = ({}, {"cuda-python": "12.0"}, {"onnxruntime": "{}.{}.0".format(*SUPPORTED[1])})
+"""What ``--bootstrap`` can bring so that something runs, by version, the least first: TensorRT comes with a system."""
 
 
 class Runner(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +52,25 @@ def runners_of(package: Package, facts: BoardFacts, accept_hazards: bool = False
     """The package's backends in its order, each as the board has it."""
     order = package.meta["recipe"].get("backends", DEFAULT_ORDER)
     return tuple(_runner(str(name), package, facts, accept_hazards) for name in order)
+
+
+def expected_runner(runners: tuple[Runner, ...]) -> Runner | None:
+    """What would run the package; ``None``: nothing that is there."""
+    return next((runner for runner in runners if not runner.missing), None)
+
+
+def lacking_runtimes(package: Package, facts: BoardFacts, accept_hazards: bool = False) -> tuple[str, ...] | None:
+    """The distributions that have to come for the package to run there; none: something runs it. ``None``: none of
+    those that can be brought would do, as of a package that names engines alone.
+
+    One that is there may be asked for: it is too old.
+    """
+    for come in BROUGHT:
+        versions = {**facts.versions, **come}
+        there = msgspec.structs.replace(facts, versions=versions)
+        if expected_runner(runners_of(package, there, accept_hazards)) is not None:
+            return tuple(come)
+    return None
 
 
 def _runner(backend: str, package: Package, facts: BoardFacts, accept_hazards: bool) -> Runner:

@@ -72,7 +72,7 @@ class Wheelhouse:
         self._found: dict[tuple[tuple[str, ...], Interpreter], tuple[Wheel, ...]] = {}
 
     def choose(self, board: str, facts: BoardFacts, needed: Sequence[str]) -> Bootstrap:
-        """What ``board`` lacks, fetched. ``needed``: distributions beside numpy and a runtime.
+        """What ``board`` lacks, fetched. ``needed``: distributions beside numpy; a runtime among them has to come.
 
         Raises:
             BoardUnfit: no wheels are made for such a board, or none are found. EnvironmentMissing, ConfigError: as

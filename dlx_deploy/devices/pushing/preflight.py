@@ -8,13 +8,13 @@ from typing import Literal
 import msgspec
 
 from dlx_deploy.devices.asking import BoardFacts
-from dlx_deploy.devices.pushing.backends import Runner, runners_of
+from dlx_deploy.devices.pushing.backends import Runner, expected_runner, lacking_runtimes, runners_of
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.supported import PYTHON
 from dlx_deploy.targets import Profile, load_target
 
-__all__ = ["Finding", "Wish", "examine", "expected_runner"]
+__all__ = ["Finding", "Wish", "examine"]
 
 Level = Literal["ok", "told", "warning", "refused"]
 
@@ -65,16 +65,11 @@ def examine(package: Package, facts: BoardFacts, wish: Wish) -> tuple[Finding, .
     return (
         *_target(package, profile, facts, wish),
         _python(facts),
-        *_backends(runners, facts),
+        *_backends(package, runners, facts, wish),
         *_room(package, profile, expected_runner(runners), facts, wish),
         *_jetson(profile, facts),
         _clock(facts),
     )
-
-
-def expected_runner(runners: tuple[Runner, ...]) -> Runner | None:
-    """What would run the package; ``None``: nothing that is there."""
-    return next((runner for runner in runners if not runner.missing), None)
 
 
 def _profile(package: Package) -> Profile | None:
@@ -118,14 +113,17 @@ def _python(facts: BoardFacts) -> Finding:
     return Finding("Python", "refused", f"{version} is too old; packages need {oldest} or newer", remedy)
 
 
-def _backends(runners: tuple[Runner, ...], facts: BoardFacts) -> Iterator[Finding]:
+def _backends(package: Package, runners: tuple[Runner, ...], facts: BoardFacts, wish: Wish) -> Iterator[Finding]:
     if "numpy" not in facts.versions:
         remedy = f"{BRING}, or install it there: {facts.executable} -m pip install numpy onnxruntime"
         yield Finding("numpy", "refused", "not installed", remedy)
     chosen = expected_runner(runners)
     if chosen is None:
         found = "; ".join(f"{runner.backend}: {runner.missing}" for runner in runners)
-        remedy = f"{BRING}, or install one there: {facts.executable} -m pip install onnxruntime"
+        comes = lacking_runtimes(package, facts, wish.accept_hazards)
+        remedy = "install there what one of them lacks, or build with a backend that the board has"
+        if comes:
+            remedy = f"{BRING}, or install it there: {facts.executable} -m pip install --upgrade {' '.join(comes)}"
         yield Finding("runtime", "refused", f"nothing there runs the package ({found})", remedy)
         return
     for runner in runners[: runners.index(chosen)]:

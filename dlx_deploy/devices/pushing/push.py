@@ -15,10 +15,10 @@ import msgspec
 
 from dlx_deploy.devices.asking import Agent, BoardFacts, Partial, Releases
 from dlx_deploy.devices.measuring import Manners, who_asks
-from dlx_deploy.devices.pushing.backends import runners_of
+from dlx_deploy.devices.pushing.backends import expected_runner, runners_of
 from dlx_deploy.devices.pushing.checks import Step, Talk, There, commands_of, run_steps
 from dlx_deploy.devices.pushing.locking import Held, locked
-from dlx_deploy.devices.pushing.preflight import Finding, Wish, examine, expected_runner
+from dlx_deploy.devices.pushing.preflight import Finding, Wish, examine
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.errors import BoardError, BoardLost, BoardRefused, BoardUnfit, ConfigError, DlxError
 from dlx_deploy.progress import Progress, silent

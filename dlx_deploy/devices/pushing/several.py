@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from dlx_deploy.devices.asking import Agent
 from dlx_deploy.devices.inventory import Board
 from dlx_deploy.devices.many import on_each
+from dlx_deploy.devices.pushing.backends import lacking_runtimes
 from dlx_deploy.devices.pushing.bootstrap import Brought, Wheelhouse, bring, needed_by, use
 from dlx_deploy.devices.pushing.locking import locked
 from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, roll_back, unreached
@@ -152,7 +153,9 @@ class _Work(msgspec.Struct, frozen=True):
         if self.options.python:
             self.connection.interpreter = self.options.python
         agent = Agent(self.connection, self.options.path)
-        chosen = house.choose(name, agent.facts(self.connection.interpreter), needed_by(package, None))
+        facts = agent.facts(self.connection.interpreter)
+        runtimes = lacking_runtimes(package, facts, self.options.accept_hazards) or ()
+        chosen = house.choose(name, facts, (*runtimes, *needed_by(package, None)))
         if not chosen.wanted:
             return self.push(), None
         words = chosen.describe()

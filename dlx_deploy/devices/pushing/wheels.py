@@ -23,8 +23,11 @@ OLDEST_GLIBC = 17
 ARCHITECTURES = ("aarch64", "x86_64")
 FETCH_S = 1800
 _LEGACY = {17: "manylinux2014"}
-_BACKENDS = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
-"""Any of these runs packages; which of them one takes is the package's matter."""
+_RUNTIMES = {
+    "onnxruntime": "onnxruntime>={}.{},<{}.{}".format(*ONNXRUNTIME[0], ONNXRUNTIME[1][0], ONNXRUNTIME[1][1] + 1),
+    "cuda-python": "cuda-python>=12",
+}
+"""Distribution of a runtime → how pip is asked for it: also where one is there, which does not serve then."""
 
 
 class Interpreter(msgspec.Struct, frozen=True):
@@ -52,17 +55,11 @@ class Wheel(msgspec.Struct, frozen=True):
 def requirements(installed: Sequence[str], needed: Sequence[str] = ()) -> tuple[str, ...]:
     """What pip is asked for so that packages run where the distributions ``installed`` are; empty: nothing lacks.
 
-    ``needed``: distributions beside numpy and a runtime.
+    ``needed``: distributions beside numpy; a runtime among them is one that has to come, in a version that serves.
     """
-    oldest, newest = (
-        f"{major}.{minor}" for major, minor in (ONNXRUNTIME[0], (ONNXRUNTIME[1][0], ONNXRUNTIME[1][1] + 1))
-    )
     lacking = [] if "numpy" in installed else [NUMPY]
-    if not any(name in installed for name in _BACKENDS):
-        lacking.append(f"onnxruntime>={oldest},<{newest}")
-    if "onnxruntime" not in installed and "tensorrt" in installed and "cuda-python" not in installed:
-        lacking.append("cuda-python>=12")
-    return (*lacking, *(name for name in needed if name not in installed))
+    lacking += [_RUNTIMES[name] for name in needed if name in _RUNTIMES]
+    return (*lacking, *(name for name in needed if name not in installed and name not in _RUNTIMES))
 
 
 def platform_tags(interpreter: Interpreter, board: str) -> tuple[str, ...]:

@@ -24,10 +24,10 @@ HERE = "py3-none-any"
 @pytest.mark.parametrize(
     ("installed", "needed", "wanted"),
     [
-        (["python"], [], ["numpy>=1.24", "onnxruntime>=1.17,<1.33"]),
+        (["python"], ["onnxruntime"], ["numpy>=1.24", "onnxruntime>=1.17,<1.33"]),
         (["numpy", "onnxruntime-gpu"], [], []),
-        (["numpy"], ["pillow"], ["onnxruntime>=1.17,<1.33", "pillow"]),
-        (["numpy", "tensorrt"], [], ["cuda-python>=12"]),
+        (["numpy", "onnxruntime"], ["onnxruntime", "pillow"], ["onnxruntime>=1.17,<1.33", "pillow"]),
+        (["numpy", "tensorrt"], ["cuda-python"], ["cuda-python>=12"]),
         (["numpy", "onnxruntime", "pillow"], ["pillow"], []),
     ],
 )

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from dlx_deploy.devices.asking import BoardFacts
+from dlx_deploy.devices.pushing.backends import lacking_runtimes
 from dlx_deploy.devices.pushing.preflight import Finding, Wish, examine
 
 FACTS = BoardFacts(
@@ -101,6 +102,12 @@ def test_a_jetson_runs_tensorrt_and_tells_its_mode(make_package: Any) -> None:
             "runtime",
             "onnxruntime 1.10.0 is older than 1.17",
         ),
+        (
+            {"versions": {"python": "3.8.1", "numpy": "1.2", "onnxruntime": "1.10.0"}},
+            "runtime",
+            "; push with --bootstrap, which brings what lacks, or install it there: /usr/bin/python3 -m pip install "
+            "--upgrade onnxruntime",
+        ),
         ({"free_disk_mib": 70}, "disk", "70 MiB free, about 74 needed; make room on the file system of /home/pi"),
         ({"total_memory_mib": 100}, "memory", "100 MiB free, about 164 needed"),
         ({"writable": False}, "folder", "/home/pi/dlx-deploy/tiny cannot be written there"),
@@ -122,6 +129,31 @@ def test_a_package_for_another_target_needs_a_word(make_package: Any) -> None:
     assert found(package, listed, arch="aarch64")["target", "refused"].found == (
         "the package is for rpi5, the board for rpi4 by the inventory"
     )
+
+
+RUNS = {"python": "3.10.12", "numpy": "1.26.4"}
+
+
+@pytest.mark.parametrize(
+    ("backends", "facts", "comes"),
+    [
+        (["onnxruntime-cpu"], {"versions": {**RUNS, "onnxruntime": "1.20.0"}}, ()),
+        (["onnxruntime-cpu"], {"versions": RUNS}, ("onnxruntime",)),
+        (["onnxruntime-cpu"], {"versions": {**RUNS, "onnxruntime": "1.10.0"}}, ("onnxruntime",)),
+        (["onnxruntime-cpu"], {**ORIN, "versions": {**RUNS, "tensorrt": "10.3.0"}}, ("onnxruntime",)),
+        (["tensorrt", "onnxruntime-cpu"], {**ORIN, "versions": {**RUNS, "tensorrt": "10.3.0"}}, ("cuda-python",)),
+        (["tensorrt", "onnxruntime-cpu"], {**ORIN, "versions": RUNS}, ("onnxruntime",)),
+        (["tensorrt"], {**ORIN, "versions": RUNS}, None),
+    ],
+)
+def test_what_is_brought_is_what_the_package_runs_on(
+    make_package: Any, backends: list[str], facts: dict[str, Any], comes: tuple[str, ...] | None
+) -> None:
+    package, there = make_package(recipe={"backends": backends}).package, msgspec.structs.replace(FACTS, **facts)
+    assert lacking_runtimes(package, there) == comes
+    told = " ".join(one.describe() for one in examine(package, there, WISH) if one.check == "runtime")
+    assert ("--bootstrap" in told) == bool(comes)
+    assert ("install there what one of them lacks, or build with" in told) == (comes is None)
 
 
 def test_what_is_passed_over_and_what_is_newer_is_said(make_package: Any) -> None:

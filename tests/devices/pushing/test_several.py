@@ -174,6 +174,15 @@ def test_what_is_current_runs_on_what_it_ran_on_until_another_one_is_current(
     assert (board.root / "venv").resolve() == tried
 
 
+def test_a_runtime_that_is_too_old_is_brought_anew(
+    logins: Logins, fetched: list[Any], make_package: Any, here: Here
+) -> None:
+    logins.boards["host-a"].claims["versions"] = {**RUNTIME, "onnxruntime": "1.10.0"}
+    planned = here("push", make_package().path, "a", "--bootstrap", "--dry-run")
+    assert (planned.code, "would bring onnxruntime 1.20.1" in planned.out) == (0, True)
+    assert fetched == [(("onnxruntime>=1.17,<1.33",), "x86_64", None)]
+
+
 def test_nothing_is_brought_to_a_board_that_is_unfit_otherwise(
     logins: Logins, fetched: list[Any], make_package: Any, here: Here
 ) -> None:
