@@ -99,10 +99,10 @@ def run(arguments: list[str]) -> int:
         with interruptible() as signals:
             code = app(arguments, standalone_mode=False)
         if signals or code == INTERRUPTED:  # the parser makes any KeyboardInterrupt a 130
-            return _interrupted(signals)
+            return _interrupted(signals, arguments)
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted(signals)
+        return _interrupted(signals, arguments)
     except BrokenPipeError:  # of the parser's own help: the reader, for instance `head`, has what it wanted
         silence(sys.stdout)
         return 0
@@ -113,9 +113,21 @@ def run(arguments: list[str]) -> int:
         return _report(e)
 
 
-def _interrupted(signals: Sequence[Terminated]) -> int:
+BUILDS = "finished stages are kept: build again to go on"
+PUSHES = "what has arrived on a board is kept, and what is current there is whole: push again to go on"
+GOES_BACK = "a board that was reached may have gone back already: boards says what is current there"
+AFTERWARDS = {
+    "push": PUSHES,
+    **dict.fromkeys(("verify", "predict", "run", "bench", "selftest", "serve", "engine"), ""),
+    **dict.fromkeys(("inspect", "info", "sign", "boards", "export-bundle", "init"), ""),
+}
+"""Command → what is so after it was interrupted; of all others ``BUILDS``."""
+
+
+def _interrupted(signals: Sequence[Terminated], arguments: Sequence[str]) -> int:
     by = f" by {signals[0]}" if signals else ""
-    talk(f"interrupted{by}; finished stages are kept: build again to go on")
+    words = GOES_BACK if "--rollback" in arguments else AFTERWARDS.get(next(iter(arguments), ""), BUILDS)
+    talk(f"interrupted{by}{'; ' if words else ''}{words}")
     return signals[0].exit_code if signals else INTERRUPTED
 
 

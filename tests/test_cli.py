@@ -185,6 +185,26 @@ def test_interrupt_is_130(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "interrupted; finished stages are kept: build again to go on" in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["push", "x.dlx", "a"], "interrupted; what has arrived on a board is kept, .*: push again to go on$"),
+        (["push", "x.dlx", "a", "--rollback"], "interrupted; a board that was reached may have gone back already: "),
+        (["inspect", "x.dlx"], "interrupted$"),
+        (["build"], "interrupted; finished stages are kept: build again to go on$"),
+    ],
+)
+def test_an_interruption_says_what_is_so_afterwards(
+    here: Here, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    done = here(*words)
+    assert (done.code, re.match(told, done.err.strip()) is not None) == (130, True), done.err
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_is_an_interruption(here: Here, monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
     number = getattr(signal, name)
