@@ -175,13 +175,24 @@ def settled_gates(manifest: Manifest) -> tuple[GateResult, ...]:
     """The gates of a build, in place of each that was pending what boards have shown of it."""
     shown = {(board, one.metric): one for board, proof in manifest.proofs.items() for one in proof.budgets}
     gates: list[GateResult] = []
+    unsure = _unsure(manifest)
     for gate in manifest.gates:
-        by_boards = [_gate_of(gate.gate, board, one) for (board, metric), one in shown.items() if metric == gate.metric]
+        by_boards = [
+            _gate_of(gate.gate, board + unsure, one) for (board, metric), one in shown.items() if metric == gate.metric
+        ]
         gates += by_boards if gate.verdict == "pending" and by_boards else [gate]
     return (
         *gates,
         *(_wrong_answers(board, proof) for board, proof in manifest.proofs.items() if proof.accuracy != "pass"),
     )
+
+
+def _unsure(manifest: Manifest) -> str:
+    """What is said of boards of a target with a GPU whose profile does not say what they call themselves."""
+    told = manifest.target if isinstance(manifest.target, dict) else {}
+    if told.get("kind", "cpu") == "cpu" or told.get("device_tree_model"):
+        return ""
+    return f" (not checked to be {manifest.target_name}: its profile has no device_tree_model)"
 
 
 def _wrong_answers(board: str, proof: BoardProof) -> GateResult:
@@ -278,7 +289,10 @@ def _check_board(proof: _Proof, target: object, name: str, origin: str) -> None:
     model = str(told.get("device_tree_model") or "")
     if model not in _said(proof, "board"):
         seen = _said(proof, MACHINE_NAME) or "a machine without a name"
-        raise ConfigError(f"{origin} is of {seen}, and {name} is {model}; run verify on that board")
+        raise ConfigError(
+            f"{origin} is of {seen}, and {name} is {model}; run verify on that board, or build for a target of your "
+            "own whose device_tree_model is part of what this one calls itself"
+        )
     if told.get("kind") != "cpu" and proof.backend.endswith("-cpu") and proof.budgets:
         raise ConfigError(f"{origin}: {line(proof.backend)} is no GPU, and {name} has one; run verify on its GPU")
 

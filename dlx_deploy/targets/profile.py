@@ -141,7 +141,7 @@ class Profile(_Table, frozen=True, kw_only=True):
     power_mode: str = ""  # the mode that the roofline describes
     power_modes: tuple[str, ...] = ()
     sparsity_2_4: bool = False  # 2:4 sparse tensor cores
-    device_tree_model: str = ""  # a CPU target is this host only if /proc/device-tree/model holds this text
+    device_tree_model: str = ""  # the target is this host, or a board, only if /proc/device-tree/model holds this text
     dla: Dla = Dla()
     software: Software = Software()
 

@@ -50,7 +50,7 @@ def test_a_target_is_the_board_that_is_given_for_it(board: FakeBoard, monkeypatc
 
 
 def test_a_gpu_target_s_models_are_not_timed_by_a_cpu(board: FakeBoard, monkeypatch: pytest.MonkeyPatch) -> None:
-    claimed = msgspec.structs.replace(read_host(), arch="aarch64")
+    claimed = msgspec.structs.replace(read_host(), arch="aarch64", board="NVIDIA Jetson Orin Nano")
     monkeypatch.setattr("dlx_deploy.devices.board.read_host", lambda *files: claimed)
     with boards_of([BOARD], ["jetson-orin-nano-8gb"], Reaching()) as found:
         assert list(found) == ["jetson-orin-nano-8gb"]

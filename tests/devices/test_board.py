@@ -107,6 +107,11 @@ def test_an_older_package_is_run_by_the_runtime_from_here(package: Path, board: 
     [
         ({"machine": "armv7l"}, "cpu-x86_64", "is armv7l, and cpu-x86_64 is x86_64; give the board"),
         ({"machine": "aarch64"}, "rpi5", "is a machine without a device tree, and rpi5 is Raspberry Pi 5"),
+        (
+            {"machine": "aarch64"},
+            "jetson-orin-nano-8gb",
+            "is a machine without .* is Orin Nano;",
+        ),
         ({"python": "3.6.9"}, "cpu-x86_64", "has Python 3.6.9; packages need 3.8 or newer"),
     ],
 )

@@ -25,6 +25,7 @@ from dlx_deploy.report.stores import view_status
 from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble, open_package
+from dlx_deploy.targets import load_target
 from tests.runtime.conftest import make_images, metadata, tiny_contents
 
 BUDGETS = {
@@ -158,6 +159,27 @@ def test_another_board_than_the_profile_names_is_refused(package: Path, attached
         attached(proof_of(package, machine={"label": "Neoverse", "board": None}, backend="ort-cpu"))
     attached(proof_of(package, machine={"label": "Pi", "board": "Raspberry Pi 5 Model B"}, backend="ort-cpu"))
     assert list(proofs_beside(package)) == ["Pi"]
+
+
+def test_an_agx_settles_no_gate_of_a_nano(package: Path, attached: Callable[[object], Any]) -> None:
+    """By the profile that ships; of a target whose profile names no board the verdict says that it was not checked."""
+    path = package.with_suffix(".manifest.json")
+    known = json.loads(path.read_text())
+    nano, nameless = load_target("jetson-orin-nano-8gb").profile, load_target("jetson-nano").profile
+    agx = {"label": "AGX", "board": "NVIDIA Jetson AGX Orin Developer Kit"}
+    named = {"kind": nano.kind, "device_tree_model": nano.device_tree_model}
+    path.write_text(json.dumps({**known, "target": {**known["target"], **named}}))
+    with pytest.raises(ConfigError, match=r"is of AGX, and board is Orin Nano; .*whose device_tree"):
+        attached(proof_of(package, machine=agx))
+    attached(proof_of(package, machine={**agx, "board": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit"}))
+    (gate,) = settled_gates(msgspec.json.decode(path.read_bytes(), type=Manifest))
+    assert gate.text == "on AGX: p90 met"
+
+    assert nameless.device_tree_model == ""
+    path.write_text(json.dumps({**known, "target": {**known["target"], "kind": nameless.kind}}))
+    attached(proof_of(package, machine=agx))
+    (gate,) = settled_gates(msgspec.json.decode(path.read_bytes(), type=Manifest))
+    assert gate.text == "on AGX (not checked to be board: its profile has no device_tree_model): p90 met"
 
 
 def tampered(proof: dict[str, Any], place: int, **changes: Any) -> dict[str, Any]:

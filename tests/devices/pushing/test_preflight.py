@@ -125,6 +125,11 @@ def test_a_package_for_another_target_needs_a_word(make_package: Any) -> None:
     allowed = msgspec.structs.replace(WISH, other_board=True)
     assert found(package, allowed, **four)["target", "warning"].found == text
     assert not found(package, **{**four, "board": "Raspberry Pi 5 Model B Rev 1.0"})
+    nano = make_package(target={"name": "jetson-orin-nano-8gb", "kind": "tensorrt", "title": "Nano"}).package
+    agx = found(nano, board="NVIDIA Jetson AGX Orin Developer Kit")["target", "refused"].found
+    assert agx.startswith(
+        "the package is for jetson-orin-nano-8gb (Orin Nano), the board says it is 'NVIDIA Jetson AGX"
+    )
     listed = msgspec.structs.replace(WISH, target="rpi4")
     assert found(package, listed, arch="aarch64")["target", "refused"].found == (
         "the package is for rpi5, the board for rpi4 by the inventory"
