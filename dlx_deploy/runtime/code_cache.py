@@ -14,6 +14,7 @@ import marshal
 import os
 import stat
 import sys
+from _frozen_importlib_external import MAGIC_NUMBER
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Dict, Optional, Sequence
@@ -42,7 +43,8 @@ def keep_compiled(package: str, place: str) -> None:
         index = zipped.get_data(f"{zipped.archive}{os.sep}{INDEX}")
     except OSError:  # no package
         return
-    name = f"{hashlib.sha256(index).hexdigest()}-{sys.implementation.cache_tag}-{sys.hexversion:x}-{sys.flags.optimize}"
+    python = f"{sys.implementation.cache_tag}-{sys.hexversion:x}-{MAGIC_NUMBER.hex()}-{sys.flags.optimize}"
+    name = f"{hashlib.sha256(index).hexdigest()}-{python}"
     kept = _Kept(folder, name + SUFFIX)
     sys.meta_path.insert(0, _Finder(package, kept))
     atexit.register(kept.save)
@@ -76,12 +78,16 @@ class _Kept:
         return code
 
     def save(self) -> None:
-        """Writes what was compiled, unless Python is told to write none (``-B``)."""
-        if self._new and self._folder is not None and not sys.dont_write_bytecode:
-            from .code_saving import save_code
+        """Writes what was compiled, unless Python is told to write none (``-B``).
 
-            kept = read_code(self._folder, self._name)
-            save_code(self._folder, self._name, kept, self._new)
+        A package that was removed or replaced meanwhile has nothing more to import: then it is not written.
+        """
+        if self._new and self._folder is not None and not sys.dont_write_bytecode:
+            with contextlib.suppress(Exception):  # of a zip that is another one now anything may come, and all is done
+                from .code_saving import save_code
+
+                kept = read_code(self._folder, self._name)
+                save_code(self._folder, self._name, kept, self._new)
 
 
 class _Finder:

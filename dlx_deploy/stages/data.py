@@ -17,7 +17,7 @@ from dlx_deploy.nn.data.slices import SLICES, named, read_slices
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import check_keys, check_offered, kinds_with_a_path, prepare, task_for
-from dlx_deploy.tasks.grouped import group_notes, refuse_sure
+from dlx_deploy.tasks.grouped import draws_groups, group_notes, refuse_sure
 from dlx_deploy.tasks.judging import comparison_by
 from dlx_deploy.tasks.slices import check_slices, refuse_unknown
 
@@ -84,7 +84,8 @@ def refuse_data(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -
         DataError: a batch is larger than the training split; the section is named.
         ConfigError: a budget is of a slice that the test split has not, or surer than groups of samples can tell.
     """
-    if metrics.get("test_groups", math.inf) < metrics.get(f"test_{task_for(config.data).inputs.noun}", 0):
+    task = task_for(config.data)
+    if draws_groups(task) and metrics.get("test_groups", math.inf) < metrics.get(f"test_{task.inputs.noun}", 0):
         refuse_sure(config.gate)
     if config.gate.slices and SLICES in outputs:
         columns = read_slices(outputs[SLICES])

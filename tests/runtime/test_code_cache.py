@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -168,6 +169,26 @@ def test_nothing_is_written_where_python_writes_no_code(
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     start()
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("fault", [ImportError("no module"), zlib.error("incorrect header check"), TypeError()])
+def test_a_package_that_was_removed_or_replaced_meanwhile_ends_well(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    class Gone(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise fault
+
+    monkeypatch.setitem(sys.modules, code_saving.__name__, Gone(code_saving.__name__))
+    assert len(start()[1]) == 2
+    assert kept(tmp_path) == []
+
+
+def test_code_of_another_bytecode_is_not_taken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    start()
+    monkeypatch.setattr(code_cache, "MAGIC_NUMBER", b"\x01\x02\r\n")
+    assert len(start()[1]) == 2
+    assert start()[1] == []
 
 
 def test_there_is_no_folder_in_isolated_mode_or_at_a_relative_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,11 +83,13 @@ def test_a_task_that_draws_single_samples_says_so(monkeypatch: pytest.MonkeyPatc
     assert "the gate's bounds take each for one of its own, so a verdict is surer than it should be" in note
 
 
-def test_a_bound_that_groups_cannot_tell_is_refused_behind_the_data() -> None:
+def test_a_bound_that_groups_cannot_tell_is_refused_behind_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     sure = Config(gate=Gate(confidence=0.9995))
     with pytest.raises(ConfigError, match=r"gate.confidence is 0.9995; .* no bound above 0.999: set that or less"):
         refuse_data(sure, {}, {**split(600), "test_groups": 300.0})
     assert refuse_data(sure, {}, split(600)) == ()
+    monkeypatch.setattr("dlx_deploy.stages.data.draws_groups", lambda task: False)
+    assert refuse_data(sure, {}, {**split(600), "test_groups": 300.0}) == ()
 
 
 def test_a_split_that_may_decide_nothing() -> None:

@@ -22,7 +22,7 @@ from dlx_deploy.nn.data.packed import Packed
 from dlx_deploy.nn.data.shards import HUGGINGFACE, SHARDS, WEBDATASET
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.image_lists import ListedImage, read_list
-from dlx_deploy.runtime.tasks.labels import alike, class_numbers, class_order
+from dlx_deploy.runtime.tasks.labels import alike, class_numbers, class_order, composed
 
 __all__ = ["FOLDERS", "LIST", "NEEDED", "Catalogue", "Sample", "list_root", "listed_names", "open_catalogue"]
 
@@ -251,6 +251,6 @@ def _regrouped(samples: Mapping[str, tuple[Sample, ...]], pattern: str) -> dict[
                 f"data.group_by is {pattern!r}, and finds no group in {sample.name!r}; rule: every image is of "
                 "a group: match the names of all, or name the groups in a list"
             )
-        return sample._replace(group=text)
+        return sample._replace(group=composed(text))
 
     return {split: of if split == CALIBRATION else tuple(map(group, of)) for split, of in samples.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 from dlx_deploy.config import LAYOUTS, Data
 from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.nn.data.catalogue import FOLDERS, LIST, Catalogue, open_catalogue
+from dlx_deploy.nn.data.group_names import refuse_alike_groups
 from dlx_deploy.nn.data.listing import CALIBRATION, require_classes, text_names, warn_once
 from dlx_deploy.nn.data.shards import SHARDS, find_shards
 from dlx_deploy.runtime.tasks.folders import SUFFIXES
@@ -71,6 +72,7 @@ def check_catalogue(catalogue: Catalogue, config: Data) -> None:
             )
         if split != CALIBRATION and (split != "train" or not trains):
             _check_split(catalogue, split, config)
+    refuse_alike_groups((sample.group for of in catalogue.samples.values() for sample in of), str(catalogue.root))
     _refuse_shared_groups(catalogue, config)
     _refuse_missing_files(catalogue, config)
 

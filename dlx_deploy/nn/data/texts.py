@@ -19,6 +19,7 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.copies import ORDER, Row, digests, find_copies
 from dlx_deploy.nn.data.dataset import Dataset, Labels
 from dlx_deploy.nn.data.docstrings import load_docstrings
+from dlx_deploy.nn.data.group_names import refuse_alike_groups
 from dlx_deploy.nn.data.groups import numbered_groups, refuse_shared_groups
 from dlx_deploy.nn.data.headers import TextHeader
 from dlx_deploy.nn.data.listing import left_out_tables, require_classes, split_of, text_names
@@ -231,6 +232,7 @@ def _source(tables: Tables, names: Mapping[str, str], config: Data) -> TextSourc
     for split in sorted(set(labels) - {"train"}):
         missing = [name for i, name in enumerate(classes) if i not in labels[split]]
         require_classes(missing, names[split], config.allow_missing_classes)
+    refuse_alike_groups((group for of in groups.values() for group in of), names["train"])
     refuse_shared_groups(groups, names, config)
     counted = counts if config.kind == "text" else {}
     return TextSource(classes, ClassTargets(labels), texts, config, counted, numbered_groups(groups))

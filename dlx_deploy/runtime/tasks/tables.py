@@ -122,17 +122,21 @@ def label_of(row: Cells, where: str, noun: str) -> str:
 
 
 def optional_of(row: Cells, key: str, where: str) -> Optional[str]:
-    """What the column ``key`` says, or ``None`` where there is no such column.
+    """What the column ``key`` says, as a label is read: composed Unicode, without the spaces around it; or ``None``
+    where there is no such column.
 
     Raises:
-        InputError: the column is there, and empty in this row.
+        InputError: the column is there, and in this row empty, what stands for a missing one, or something else.
     """
     if key not in row:
         return None
     value = row[key]
-    text = str(value).strip() if isinstance(value, (str, int, float)) else ""
+    if isinstance(value, (bool, list, dict)):
+        raise InputError(f"{where}: the {key} is {_kind(value)}; must be a string or a number")
+    text = "" if value is None else composed(str(value)).strip()
     if not text:
         raise InputError(f"{where}: the {key} is empty; fill it in, or leave the column out")
+    _refuse_unseen(text, f"the {key}", where)
     return text
 
 
@@ -154,10 +158,7 @@ def slice_of(row: Cells, key: str, name: str, where: str) -> str:
         raise InputError(
             f"{where}: the column {name!r} is empty; a sample that may be judged is of a slice: fill it in"
         )
-    if any(unicodedata.category(c) == "Cc" for c in text):
-        raise InputError(f"{where}: the column {name!r} is {text[:40]!a}, which holds a control character; remove it")
-    if text.lower() in MISSING or text in _MISSING_EXACTLY:
-        raise InputError(f"{where}: the column {name!r} is {text!r}, which stands for a missing one; fill it in")
+    _refuse_unseen(text, f"the column {name!r}", where)
     return text
 
 
@@ -224,6 +225,13 @@ def _refuse_empty(value: str, key: str, where: str) -> None:
         raise InputError(f"{where}: the {key} is empty; fill it in or remove the line")
     if "\0" in value:
         raise InputError(f"{where}: the {key} holds a NUL character; is the file UTF-16? Save it as UTF-8")
+
+
+def _refuse_unseen(text: str, what: str, where: str) -> None:
+    if any(unicodedata.category(c) == "Cc" for c in text):
+        raise InputError(f"{where}: {what} is {text[:40]!a}, which holds a control character; remove it")
+    if text.lower() in MISSING or text in _MISSING_EXACTLY:
+        raise InputError(f"{where}: {what} is {text!r}, which stands for a missing one; fill it in")
 
 
 def _refuse_utf16(raw: BinaryIO, name: str) -> None:

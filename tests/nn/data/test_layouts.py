@@ -179,6 +179,10 @@ def rows_of(*names: str, label: str = "ab") -> list[dict[str, str]]:
         ),
         ([{"path": "0.png", "label": "a", "split": ""}], r"the split is empty; fill it in, or leave the column out"),
         ([{"path": "0.png", "label": "a", "group": ""}], r"the group is empty; fill it in"),
+        (
+            [{"path": f"{i}.png", "label": "ab"[i], "group": ("A 1", "a  1")[i]} for i in (0, 1)],
+            r"the groups 'A 1' and 'a  1' differ in their writing only; make them one",
+        ),
         ([{"label": "a"}], r"line 2: has no 'path'; has label"),
         ([{"path": "0.png", "file": "0.png", "label": "a"}], r"line 1: has 2 columns 'path'; keep one"),
         ([{"path": "0.png", "label": "a", "split": "test"}], r"has no train rows; where nothing is trained"),

@@ -249,6 +249,29 @@ def test_an_empty_group_of_a_text_is_refused(tmp_path: Path) -> None:
         prepared(tmp_path / "texts", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (("Zo\u00eb", "zoe\u0308 "), r"the groups 'Zo\\xeb' and 'zo\\xeb' differ in their writing only; make them one"),
+        (("7", "7.0"), "the groups '7' and '7.0' differ in their writing only"),
+        (("7", "nan"), "line 3: the group is 'nan', which stands for a missing one; fill it in"),
+        (("a\tb", "7"), r"line 2: the group is 'a\\tb', which holds a control character; remove it"),
+    ],
+)
+def test_one_group_in_two_spellings_is_refused(tmp_path: Path, pair: tuple[str, str], message: str) -> None:
+    grouped_texts(tmp_path / "texts" / "train.csv", rows(40), [*pair] * 20)
+    with pytest.raises(DataError, match=message):
+        prepared(tmp_path / "texts", tmp_path / "out")
+
+
+def test_the_same_group_in_two_forms_of_unicode_is_one(tmp_path: Path) -> None:
+    texts = rows(60)
+    grouped_texts(tmp_path / "texts" / "train.csv", texts[:40], ["Zo\u00eb", "b"] * 20)
+    grouped_texts(tmp_path / "texts" / "test.csv", texts[40:], ["Zoe\u0308", "c"] * 10)
+    with pytest.raises(DataError, match=r"group 'Zo\u00eb' is in .*test.csv and in .*train.csv"):
+        prepared(tmp_path / "texts", tmp_path / "out")
+
+
 def test_who_is_of_no_group_is_alone() -> None:
     numbers = numbered_groups({"train": ["b", "", "a", ""], "test": ["", ""]})
     assert numbers["train"][[0, 2]].tolist() == [1, 0]
