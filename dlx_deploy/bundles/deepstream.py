@@ -105,7 +105,7 @@ def _prove(package: Package, model: bytes) -> None:
     """Run both graphs on the golden inputs.
 
     Raises:
-        StageFailed: another class is first somewhere, or a probability is further away than rounding explains.
+        StageFailed: a probability is further from the package's own than rounding explains.
     """
     from dlx_deploy.graph.execution.evaluation import run_onnx
     from dlx_deploy.graph.passes.planes import PLANES, PROBABILITIES

@@ -18,7 +18,8 @@ from dlx_deploy.runtime.words import shortened
 __all__ = ["INDEX", "write_folder"]
 
 INDEX = "bundle.json"
-"""What was written: ``schema``, and of each other file its SHA-256."""
+"""What was written: ``schema``, of each other file its SHA-256, and ``SEAL``, of what it says itself."""
+SEAL = "sha256"
 SCHEMA = 1
 _MOST = 2**32
 """Bytes of a file that is looked at before it is replaced; a bundle has none as large."""
@@ -33,7 +34,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes], made: Mapping[str, An
         ConfigError: there is something in ``folder`` that was not written here, or it cannot be written.
     """
     entries = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    index = to_json({"schema": SCHEMA, **made, "files": entries})
+    said = {"schema": SCHEMA, **made, "files": entries}
+    index = to_json({**said, SEAL: _seal(said)})
     folder = Path(os.path.abspath(folder))
     aside, old = (folder.parent / f".{folder.name}.{os.getpid()}{end}" for end in ("", ".old"))
     try:
@@ -80,6 +82,10 @@ def _replaceable(folder: Path) -> bool:
     if not there:
         return True
     wanted = _written(folder)
+    if wanted is None:
+        if INDEX in there:
+            raise _foreign(folder, f"{INDEX} is another program's, or was changed since it was written")
+        raise _foreign(folder, f"{shortened(there[0])} is not of a bundle")
     for name in there:
         if name != INDEX and name not in wanted:
             raise _foreign(folder, f"{shortened(name)} is not of a bundle")
@@ -96,14 +102,25 @@ def _names(folder: Path) -> Iterator[str]:
             yield path.relative_to(folder).as_posix()
 
 
-def _written(folder: Path) -> dict[str, str]:
-    """The digests that ``INDEX`` has; none, if there is none that can be read."""
+def _written(folder: Path) -> dict[str, str] | None:
+    """The digests that ``INDEX`` has; ``None``, if there is none as it is written here."""
     try:
-        index = from_json(read_file(folder / INDEX, 2**20))
+        data = read_file(folder / INDEX, 2**20)
+        index = from_json(data)
+        if not isinstance(index, dict) or index.get("schema") != SCHEMA:
+            return None
+        said = {key: value for key, value in index.items() if key != SEAL}
+        if data != to_json({**said, SEAL: _seal(said)}):
+            return None
     except (OSError, ValueError, TooLarge):
-        return {}
-    files = index.get("files") if isinstance(index, dict) and index.get("schema") == SCHEMA else None
-    return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else {}
+        return None
+    files = said.get("files")
+    return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, dict) else None
+
+
+def _seal(index: Mapping[str, Any]) -> str:
+    """The SHA-256 of what else ``INDEX`` says."""
+    return hashlib.sha256(to_json(index)).hexdigest()
 
 
 def _digest(path: Path) -> str:

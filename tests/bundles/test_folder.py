@@ -13,6 +13,7 @@ from dlx_deploy.bundles.folder import INDEX, write_folder
 from dlx_deploy.errors import ConfigError
 from tests.bundles.packages import classes, written
 
+OTHER = r"bundle\.json is another program's, or was changed since it was written"
 FILES = {"a.txt": b"one", "1/b.bin": b"two"}
 
 
@@ -45,19 +46,31 @@ def test_an_older_bundle_is_replaced_and_leaves_nothing(tmp_path: Path) -> None:
             lambda out: ((out / "a.txt").unlink(), (out / "a.txt").symlink_to("/etc/hostname")),
             r"'a\.txt' was changed .*",
         ),
-        (lambda out: (out / INDEX).write_text('{"schema": 2, "files": {}}'), r"'\S+' is not of a bundle"),
+        (lambda out: (out / INDEX).write_text('{"schema": 2, "files": {}}'), OTHER),
+        (lambda out: (out / INDEX).write_text((out / INDEX).read_text() + "\n"), OTHER),
+        (lambda out: (out / INDEX).write_text((out / INDEX).read_text().replace('"b"', '"a"')), OTHER),
+        (lambda out: (out / INDEX).write_text('{"schema": 1, "files": {"\\ud800": ""}}'), OTHER),
         (lambda out: (out / INDEX).unlink(), r"'\S+' is not of a bundle"),
     ],
 )
 def test_what_was_not_written_here_is_not_replaced(tmp_path: Path, spoil: object, why: str) -> None:
     out = tmp_path / "out"
-    write_folder(out, FILES, {})
+    write_folder(out, FILES, {"of": "b"})
     spoil(out)  # type: ignore[operator]
     before = contents(out)
     with pytest.raises(ConfigError, match=rf"out: {why}, and would be lost; name another folder with --out"):
         write_folder(out, {"c.txt": b"three"}, {})
     assert contents(out) == before
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("theirs", ["{}", '{"name": "theirs"}', '{"schema": 1, "files": {}}', "no JSON"])
+def test_another_programs_bundle_is_kept(tmp_path: Path, theirs: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / INDEX).write_text(theirs)
+    with pytest.raises(ConfigError, match=rf"out: {OTHER}, and would be lost"):
+        write_folder(tmp_path / "out", FILES, {})
+    assert (tmp_path / "out" / INDEX).read_text() == theirs
 
 
 def test_an_empty_folder_is_used_and_a_file_or_a_link_is_not(tmp_path: Path) -> None:
