@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +91,36 @@ def test_the_table_travels_in_packages_and_names_backends_that_there_are() -> No
         assert set(hazard.backends) <= set(BACKENDS), hazard.id
         assert hazard.evidence
         assert hazard.describe().startswith(hazard.title)
+
+
+INSTALL = re.compile(
+    r"(?:for a graph without ([\w ]+), |elsewhere than on (\w+), )?install (?:onnxruntime|TensorRT(?:-RTX)?) (\d[\d.]*)"
+)
+"""What a remedy says to install, and where: the operators that a graph then may not have, the machine left out."""
+
+
+def led_into(hazard: tables.Hazard) -> list[str]:
+    """The wrong computations of the same operators or types that a graph may meet where the remedy is followed."""
+    found = []
+    for without, but_on, version in INSTALL.findall(hazard.remedy):
+        for other in hazard_table().hazards:
+            left = [name for name in other.when.operators if name not in without.split(" and ")]
+            machines = [arch for arch in other.architectures if arch != but_on]
+            spared = (other.when.operators and not left) or (other.architectures and not machines)
+            when, theirs = hazard.when, other.when
+            alike = {*when.operators} & {*theirs.operators} or {*when.dtypes} & {*theirs.dtypes}
+            if alike and not spared and any(other.runs_on(backend, version, None) for backend in hazard.backends):
+                found.append(other.id)
+    return found
+
+
+def test_no_remedy_leads_into_another_hazard() -> None:
+    found = [hazard for hazard in hazard_table().hazards if INSTALL.search(hazard.remedy)]
+    assert len(found) == sum("install" in hazard.remedy for hazard in hazard_table().hazards) >= 3
+    assert {hazard.id: led_into(hazard) for hazard in found if led_into(hazard)} == {}
+    half = next(hazard for hazard in found if hazard.id == "onnxruntime-fp16-aarch64")
+    convs = replace(half, remedy="install onnxruntime 1.23.2")
+    assert led_into(convs) == ["onnxruntime-fp16-conv-aarch64", "onnxruntime-quantizelinear-fp16"]
 
 
 def test_each_entry_is_documented() -> None:
