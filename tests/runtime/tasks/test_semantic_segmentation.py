@@ -208,7 +208,8 @@ def test_every_command(helpers: Any, folder: Path, tmp_path: Path, capsys: Any) 
 
     assert "classes  3, for each pixel: red, green, blue" in run("inspect")[1]
     assert "every pixel's class the same but for ties, logits within" in run("selftest")[1]
-    code, out, err = run("verify", "--data", str(folder), "--max-drop", "0.05")
+    code, out, err = run("verify", "--data", str(folder), "--max-drop", "0.05", "--max-class-drop", "0.05")
+    assert "all 3 classes keep to their budgets at 0.95 confidence; the nearest: 'green' 0.00 points" in out
     assert (code, err) == (0, "")
     assert "mIoU drop 0.00 points on 200 samples, at most" in out
     other = folder / "Test" / "masks" / "007.png"
