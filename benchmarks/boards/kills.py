@@ -112,12 +112,13 @@ def in_child(work: Any) -> dict[str, Any]:
 
 def pushed(given: Pushable, address: Any, kill_at: int = -1) -> dict[str, Any]:
     def work() -> dict[str, Any]:
-        with Told(address, kill_at) as connection:
+        told = Told(address, kill_at)
+        with told:
             try:
-                done = push(given, connection, PushOptions(path=address.path, keep=2), lambda text: None)
+                done = push(given, told, PushOptions(path=address.path, keep=2), lambda text: None)
             except BoardError as e:
-                return {"outcome": type(e).__name__, "why": str(e), "moments": connection.moments}
-        known = {"outcome": done.outcome, "why": done.why, "moments": connection.moments, "header": connection.header}
+                return {"outcome": type(e).__name__, "why": str(e), "moments": told.moments}
+        known = {"outcome": done.outcome, "why": done.why, "moments": told.moments, "header": told.header}
         return {**known, "current": done.current, "there": done.bytes_there, "seconds": round(done.seconds, 2)}
 
     return in_child(work)

@@ -140,7 +140,7 @@ class Served:
         wanted = predictor.run(feeds)
         ((name, array),) = feeds.items()
         datatype = {"uint8": "UINT8", "int32": "INT32"}[array.dtype.name]
-        entry = {"name": name, "datatype": datatype, "shape": list(array.shape)}
+        entry: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
         entry["parameters"] = {"binary_data_size": array.nbytes}
         head = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
         fields = f"Host: localhost\r\nInference-Header-Content-Length: {len(head)}\r\nContent-Length: "
