@@ -106,8 +106,8 @@ def _name(digests: List[str]) -> str:
 
 
 def _make(root: str, name: str, wheels: List[str]) -> None:
+    _clear(root)
     new = os.path.join(root, VENVS, NEW + name)
-    shutil.rmtree(new, ignore_errors=True)
     site = os.path.join(new, "lib", "python%d.%d" % sys.version_info[:2], "site-packages")
     os.makedirs(site)
     try:
@@ -122,6 +122,18 @@ def _make(root: str, name: str, wheels: List[str]) -> None:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+
+
+def _clear(root: str) -> None:
+    """Removes what pushes have left that failed or were killed: all but what is used and the newest one beside it."""
+    folder, link = os.path.join(root, VENVS), os.path.join(root, VENV)
+    used = os.path.basename(os.readlink(link)) if os.path.islink(link) else None
+    names = [name for name in os.listdir(folder) if name != used] if os.path.isdir(folder) else []
+    whole = [name for name in names if not name.startswith(NEW)]
+    newest = max(whole, key=lambda name: os.lstat(os.path.join(folder, name)).st_mtime_ns) if whole else None
+    for name in names:
+        if name != newest:
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
 def _link(folder: str) -> None:

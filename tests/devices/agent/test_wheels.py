@@ -91,6 +91,17 @@ def test_the_environment_before_is_kept_and_older_ones_are_not(board: Board) -> 
     assert os.readlink(board.root / "venv") == f"venvs/{made[2]}"
 
 
+def test_what_pushes_that_failed_have_left_does_not_pile_up(board: Board) -> None:
+    venvs, made = board.root / "venvs", []
+    for number in range(4):
+        made.append(board.brings(wheel({**FILES, "thing/n.py": b"%d" % number}))["id"])
+        os.utime(venvs / made[-1], (number, number))
+        if number == 0:
+            board.ask("use-environment", id=made[0])
+        (venvs / f".new-{number}").mkdir()
+    assert {path.name for path in venvs.iterdir()} == {made[0], made[2], made[3], ".new-3"}
+
+
 def test_files_of_data_folders_go_where_they_belong_and_programs_nowhere(board: Board) -> None:
     files = {
         **FILES,
