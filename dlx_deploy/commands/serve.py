@@ -49,9 +49,9 @@ class Listening:
     tls_cert: Annotated[Path | None, typer.Option(help="The certificate, with its chain.", metavar="PEM")] = None
     tls_key: Annotated[Path | None, typer.Option(help="Its key.", metavar="PEM")] = None
     insecure: Annotated[bool, typer.Option("--insecure", help="Another host without token and TLS.")] = False
-    capacity: Annotated[int, typer.Option(help="Requests that run or wait at a time, of each model; more get 429.")] = (
-        CAPACITY
-    )
+    max_batch: Annotated[int | None, typer.Option(help="Samples that run together at most; by default 16.")] = None
+    max_wait_ms: Annotated[float, typer.Option(help="How long a request waits for others to run with.")] = 0.0
+    capacity: Annotated[int, typer.Option(help="Samples that may wait for each model; more get 429.")] = CAPACITY
     connections: Annotated[int, typer.Option(help="At a time.")] = CONNECTIONS
     max_body_mib: Annotated[int, typer.Option(help="Of a request at most; larger ones get 413.")] = BODY_MIB
     drain_s: Annotated[float, typer.Option(help="For what has begun, once it is told to end.")] = DRAIN_S

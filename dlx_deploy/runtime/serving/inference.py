@@ -91,8 +91,9 @@ def _run(served: Served, read: Read, asked: Asked) -> Arrays:
     count = count_of(read.feeds)
     if count <= size:
         return served.queue.submit(read.feeds, wait_s)
+    until = served.clock() + wait_s
     blocks = [rows_of(read.feeds, slice(i, i + size)) for i in range(0, count, size)]
-    return joined([served.queue.submit(block, wait_s) for block in blocks])
+    return joined([served.queue.submit(block, max(0.0, until - served.clock())) for block in blocks])
 
 
 def _named(served: Served, asked: Asked) -> Dict[str, object]:

@@ -72,6 +72,8 @@ class Line:
             self._clock.wait(call.signal, call.remaining(self._clock.now()))
             with self._lock:
                 if call.state == LEADING:
+                    # Handed over just as its time ended: its signal is held again, or nobody could wake it later.
+                    call.signal.acquire(blocking=False)
                     return True
                 self._give_up(call)
                 return False

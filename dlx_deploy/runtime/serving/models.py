@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Protocol, Sequence
+from typing import Callable, Dict, List, Optional, Protocol, Sequence
 
 from ..errors import InputError
 from ..predictor import Predictor
@@ -24,6 +25,10 @@ READERS = 4  # image files that are decoded at a time: each may become hundreds 
 class Queue(Protocol):
     """What stands between callers and a model, as ``MicroBatcher``."""
 
+    @property
+    def capacity(self) -> int:
+        """How many samples may wait, and be in one call, at most."""
+
     def submit(self, feeds: Arrays, timeout_s: Optional[float] = None) -> Arrays:
         """The model's outputs for ``feeds``.
 
@@ -36,12 +41,13 @@ class Queue(Protocol):
 class Served:
     """A package that is served: ``watch`` counts what is asked of it, ``queue`` runs the model.
 
-    ``reading`` is held while a sample is decoded.
+    ``reading`` is held while a sample is decoded. ``clock`` gives seconds, by which a request's time is over.
     """
 
     watch: Watch
     queue: Queue
     reading: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(READERS))
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def predictor(self) -> Predictor:
@@ -71,7 +77,7 @@ class Served:
     @functools.cached_property
     def block(self) -> int:
         """How many samples are run at a time at most, of a request that has many."""
-        return block_rows((*self.inputs.values(), *self.outputs.values()), BLOCK)
+        return block_rows((*self.inputs.values(), *self.outputs.values()), min(BLOCK, self.queue.capacity))
 
     def metadata(self, versions: Sequence[str]) -> Dict[str, object]:
         """What the protocol calls model metadata; ``parameters`` say what it has no field for."""

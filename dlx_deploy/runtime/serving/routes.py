@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Callable, Dict, List, Optional, Tuple
 from urllib.parse import parse_qsl
 
-from ..errors import Busy, Expired, RuntimeFault, Stopped
+from ..errors import Busy, Expired, InputError, RuntimeFault, Stopped
 from ..watching.exposition import CONTENT_TYPE, Family, exposition
 from ..words import shortened
 from .access import Access
@@ -140,6 +140,8 @@ def _counted(served: Served, request: Request, action: Callable[[Served, Request
 
 
 def _refusal(fault: RuntimeFault) -> Refused:
+    if isinstance(fault, InputError):
+        return Refused(400, str(fault))
     if not isinstance(fault, Busy):
         return Refused(500, str(fault))
     later = ("Retry-After", "1")

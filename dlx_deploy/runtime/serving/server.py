@@ -109,7 +109,14 @@ class Server:
             return
         with self._lock:
             self._open[sock] = time.monotonic()
-        threading.Thread(target=self._serve, args=(sock,), name="connection", daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, args=(sock,), name="connection", daemon=True).start()
+        except RuntimeError as e:  # the system has no more threads for now; of the connections that there are, one ends
+            _log.warning("no connection can be taken: %s", line(str(e)))
+            with self._lock:
+                del self._open[sock]
+                self._none_left.notify_all()
+            _turn_away(sock)
 
     def _make_room(self) -> bool:
         """Whether one more connection may be taken; if need be, one ends that waits for its next request."""

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import subprocess
 import sys
 import urllib.request
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dlx_deploy import cli
+from dlx_deploy.commands.serve import Listening
 from dlx_deploy.runtime.commands.main import view_of
-from dlx_deploy.runtime.commands.serve_options import ServeRequest
+from dlx_deploy.runtime.commands.serve_options import ServeRequest, add_serve_options, request_of
 from dlx_deploy.runtime.commands.serving import open_server, serve
 from dlx_deploy.runtime.errors import InputError, PackageError
 from dlx_deploy.runtime.predictor import Predictor
@@ -118,3 +121,10 @@ def test_serve_is_no_command_for_who_wants_a_result(dlx: Path) -> None:
 def test_one_signature_is_not_for_several_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["serve", "a.dlx", "b.dlx", "--signature", "a.dlx.sig"]) == 2
     assert "--signature names one file, and there are several packages" in capsys.readouterr().err
+
+
+def test_both_commands_have_the_same_options() -> None:
+    parser = argparse.ArgumentParser()
+    add_serve_options(parser)
+    assert [one.name for one in fields(Listening)] == [one.name for one in fields(ServeRequest)]
+    assert request_of(parser.parse_args([])) == Listening().request() == ServeRequest()

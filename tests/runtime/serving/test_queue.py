@@ -13,8 +13,9 @@ import pytest
 
 from dlx_deploy.runtime.errors import Busy, Expired, InputError, PackageError, Stopped
 from dlx_deploy.runtime.predictor import Predictor
-from dlx_deploy.runtime.serving.calls import Ran
+from dlx_deploy.runtime.serving.calls import Call, Ran
 from dlx_deploy.runtime.serving.feeds import Joiner
+from dlx_deploy.runtime.serving.line import Line
 from dlx_deploy.runtime.serving.queue import MicroBatcher
 from dlx_deploy.runtime.tasks.arrays import Tensor
 from dlx_deploy.runtime.tasks.text_inputs import TextInputs, Tokens
@@ -250,6 +251,27 @@ def test_an_interrupted_wait_for_others_leaves_the_queue_free(model: Model) -> N
         queue.submit(feeds(1))
     queue.submit(feeds(2))
     assert (model.runs, queue.waiting) == ([[2]], 0)
+
+
+def test_who_is_handed_the_lead_as_its_time_ends_is_woken_by_the_next() -> None:
+    """The wait of ``late`` is over, and before it is told so ``first`` hands over: its signal is released unheard."""
+    first, late, other = (Call(feeds(i), since, 1.0) for i, since in enumerate((-0.5, 0.0, 0.0)))
+
+    class Racing(FakeClock):
+        def wait(self, signal: threading.Lock, timeout_s: float | None) -> bool:
+            self.begun += 1
+            if self.begun == 1:
+                line.leave(first)
+                return False
+            assert not line.enter(other)  # the batch is full: late waits no longer for others
+            return signal.acquire(blocking=False)
+
+    line = Line(2, 0.5, 8, lambda one, two: True, Racing())
+    assert line.enter(first)
+    assert line.take(first) == [first]
+    assert not line.enter(late)
+    assert line.is_woken_to_lead(late)
+    assert line.take(late) == [late, other]
 
 
 def test_a_fixed_batch_is_filled(make_predictor: Any, helpers: Any, clock: FakeClock, predictor: Predictor) -> None:

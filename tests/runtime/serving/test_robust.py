@@ -13,11 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlx_deploy.runtime.errors import Busy, Expired
+from dlx_deploy.runtime.errors import Busy, Expired, InputError
 from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.serving.access import Access
+from dlx_deploy.runtime.serving.asked import Asked
+from dlx_deploy.runtime.serving.inference import infer
+from dlx_deploy.runtime.serving.models import Served
+from dlx_deploy.runtime.serving.queue import MicroBatcher
 from dlx_deploy.runtime.serving.server import Server, Settings
 from dlx_deploy.runtime.serving.stream import Limits
+from dlx_deploy.runtime.serving.tensors import InputTensor
+from dlx_deploy.runtime.watching.watch import Watch
 
 INFER = "/v2/models/tiny/infer"
 QUICK = Limits(head_bytes=1_000, body_bytes=10_000, idle_s=0.2, head_s=0.2, slowest=1_000_000)
@@ -25,6 +31,8 @@ QUICK = Limits(head_bytes=1_000, body_bytes=10_000, idle_s=0.2, head_s=0.2, slow
 
 class Held:
     """A queue that answers when it is let go."""
+
+    capacity = 256
 
     def __init__(self, error: Exception | None = None) -> None:
         self.entered, self.go, self.error = threading.Event(), threading.Event(), error
@@ -192,6 +200,48 @@ def test_an_overloaded_model_says_when_to_come_again(
         client.send(http.request("GET", "/metrics"))
         kind = type(error).__name__
         assert f'dlx_errors_total{{model="tiny",version="1.2.3",kind="{kind}"}} 1' in client.answer()[2].decode()
+
+
+def test_a_request_of_many_blocks_has_one_deadline(predictor: Predictor) -> None:
+    class Slow(Held):
+        def submit(self, feeds: Any, timeout_s: float | None = None) -> Any:
+            waits.append(timeout_s)
+            self.go.set()
+            return super().submit(feeds)
+
+    waits: list[float | None] = []
+    watch, rows = Watch(predictor), (130, 6, 4, 3)
+    served = Served(watch, Slow(), clock=lambda: 100.0 + 3.0 * len(waits))
+    tensor = InputTensor("images", "UINT8", rows, np.zeros(rows, np.uint8))
+    infer(served, Asked(None, (tensor,), None, binary=True, timeout_s=5.0))
+    assert waits == [5.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize(("count", "status"), [(10, 200), (0, 400)])
+def test_more_samples_than_may_wait_are_run_in_blocks(predictor: Predictor, http: Any, count: int, status: int) -> None:
+    """What a queue itself finds wrong with its inputs is the fault of who asked."""
+    queue: Any = MicroBatcher(predictor, capacity=8) if count else Held(InputError("not these"))
+    rows = [count or 1, 6, 4, 3]
+    tensor = {"name": "images", "datatype": "UINT8", "shape": rows, "data": [0] * int(np.prod(rows))}
+    with http.served(predictor, queue) as server:
+        client = http.client(server.address)
+        client.send(http.request("POST", INFER, {"inputs": [tensor]}))
+        assert client.answer()[0] == status
+
+
+def test_a_connection_without_a_thread_is_turned_away(
+    server: Server, http: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        assert http.client(server.address).answer()[0] == 503
+    assert "no connection can be taken: can't start new thread" in caplog.text
+    client = http.client(server.address)
+    client.send(http.request("GET", "/v2"))
+    assert client.answer()[0] == 200
 
 
 def test_an_end_answers_what_has_begun(predictor: Predictor, http: Any, data: Any) -> None:
