@@ -17,7 +17,7 @@ from .files import PathLike
 from .inside import own_package
 from .package.contents import Package, open_package
 from .streaming import check_batch_size, read_all, stream_answers
-from .tasks.arrays import Arrays, count_of, joined, rows_of
+from .tasks.arrays import Arrays, Filled, count_of, joined, rows_of
 from .telling import Tell, silent
 from .untyped import Array, Foreign
 from .words import line, said
@@ -175,7 +175,7 @@ class Predictor:
         for start in range(0, count, self._batch):
             size = min(self._batch, count - start)
             block = self._trim(rows_of(feeds, slice(start, start + size)))
-            filled = rows_of(block, np.minimum(np.arange(self._batch), size - 1))
+            filled = Filled(rows_of(block, np.minimum(np.arange(self._batch), size - 1)), size)
             blocks.append(rows_of(self._answer(filled), slice(size)))
         return joined(blocks)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Agreement",
     "Arrays",
+    "Filled",
     "Tensor",
     "Tolerance",
     "block_rows",
@@ -24,6 +25,7 @@ __all__ = [
     "joined",
     "only_array",
     "rows_of",
+    "samples_of",
     "within",
 ]
 
@@ -31,6 +33,14 @@ BLOCK_BYTES = 256 * 1024**2
 """Of the inputs and outputs that are run at a time: a map of classes for each pixel is megabytes a sample."""
 Arrays = Mapping[str, "Array"]
 """Arrays by the name of an input, an output or a column; all with as many rows, one a sample."""
+
+
+class Filled(Dict[str, "Array"]):
+    """Inputs of a model of fixed batch size: the first ``samples`` rows were given, the others are copies."""
+
+    def __init__(self, arrays: Arrays, samples: int) -> None:
+        super().__init__(arrays)
+        self.samples = samples
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,11 @@ def block_rows(tensors: Iterable[Tensor], most: int) -> int:
 def count_of(arrays: Arrays) -> int:
     """The number of samples in ``arrays``."""
     return len(next(iter(arrays.values())))
+
+
+def samples_of(arrays: Arrays) -> int:
+    """The number of samples that were given in ``arrays``, without those that fill up a fixed batch size."""
+    return arrays.samples if isinstance(arrays, Filled) else count_of(arrays)
 
 
 def rows_of(arrays: Arrays, rows: Union[slice, Sequence[int], Array]) -> Dict[str, Array]:

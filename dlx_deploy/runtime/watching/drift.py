@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tupl
 import numpy as np
 
 from ..errors import InputError, PackageError
-from ..tasks.arrays import Arrays, rows_of
-from ..tasks.features import INPUT, features_of
+from ..tasks.arrays import Arrays, count_of, rows_of, samples_of
+from ..tasks.features import features_of
 from .reference import DriftReference, FeatureReference, read_reference
 from .report import ClassShare, DriftReport, FeatureDrift
 
@@ -59,25 +59,24 @@ class DriftWatch:
             )
         _check(options, reference)
         self.reference, self.options, self._task, self._heard = reference, options, package.task, heard
-        self._filled_up = package.batch not in (None, 1)
         self._lock = threading.Lock()
         self._rows = np.zeros((options.window, len(reference.features)), np.float32)
         self._seen = self._kept = self._windows = self._in_a_row = self._drifted = 0
         self.last: Optional[DriftReport] = None
 
     def see(self, feeds: Arrays, outputs: Arrays) -> None:
-        """A run of the model: what it read and answered.
+        """A run of the model: what it read and answered. Copies that fill up a fixed batch size are no samples.
 
         Raises:
             ValueError: the task says other features than when the package was built.
         """
         with self._lock:
-            some = self._some(len(next(iter(feeds.values()))))
+            some = self._some(samples_of(feeds))
         if not some:
             return
-        if some != range(some.stop):
+        if some != range(count_of(feeds)):
             feeds, outputs = rows_of(feeds, list(some)), rows_of(outputs, list(some))
-        rows = self._without_filling(self._matrix(features_of(self._task, feeds, outputs)))
+        rows = self._matrix(features_of(self._task, feeds, outputs))
         reports = []
         with self._lock:
             for start in range(0, len(rows), self.options.window):
@@ -135,19 +134,6 @@ class DriftWatch:
             raise ValueError(f"the task says nothing of {missing[0]}, which the package has a reference of")
         return np.stack([features[name] for name in names], axis=1).astype(np.float32)
 
-    def _without_filling(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``rows`` without copies of the last sample, which fill up a fixed batch size.
-
-        They are told by what was read: the answers to one thing may differ in a bit.
-        """
-        if not self._filled_up or len(rows) < 2:
-            return rows
-        inputs = [one.name.startswith(INPUT) for one in self.reference.features]
-        read = rows[:, inputs] if any(inputs) else rows
-        same = (read == read[-1]).all(axis=1)[::-1]
-        copies = len(rows) if same.all() else int(same.argmin())
-        return rows[: len(rows) - copies + 1]
-
     def _keep(self, rows: NDArray[np.float32]) -> List[DriftReport]:
         """Adds at most a window of rows; the report of the window that they fill, if they do."""
         taken = rows[: self.options.window - self._kept]
@@ -175,7 +161,8 @@ def _judged(reference: FeatureReference, values: NDArray[np.float32], at: int) -
     if reference.edges is None:
         shares, usual = reference.shares(values), reference.usual
         most = int(np.abs(shares - usual).argmax())
-        moved = ClassShare(most, float(shares[most]), float(usual[most]))
+        number = most if most < len(shares) - 1 else None  # the last is of all that are no class of the build's
+        moved = ClassShare(number, float(shares[most]), float(usual[most]))
         return FeatureDrift(reference.name, distance, threshold, moved=moved)
     numbers = values[np.isfinite(values)]
     median = float(np.median(numbers)) if len(numbers) else None

@@ -12,9 +12,12 @@ __all__ = ["ClassShare", "DriftReport", "FeatureDrift"]
 
 @dataclass(frozen=True)
 class ClassShare:
-    """The class whose share differs most: its number, its share of the window, and that of the build's samples."""
+    """The class whose share differs most: its share of the window, and that of the build's samples.
 
-    number: int
+    ``number``: ``None``: all those together that the build's samples had not.
+    """
+
+    number: Optional[int]
     share: float
     usual: float
 
@@ -42,7 +45,8 @@ class FeatureDrift:
         """The feature, for people."""
         how = f", median {self.median:.4g}, was {self.usual_median:.4g}" if self.median is not None else ""
         if self.moved is not None:
-            how = f", class {self.moved.number} {100 * self.moved.share:.1f} %, was {100 * self.moved.usual:.1f} %"
+            what = "other classes" if self.moved.number is None else f"class {self.moved.number}"
+            how = f", {what} {100 * self.moved.share:.1f} %, was {100 * self.moved.usual:.1f} %"
         return f"{self.name} {self.distance:.3f} (usual: up to {self.threshold:.3f}{how})"
 
     def to_dict(self) -> Dict[str, object]:

@@ -21,6 +21,7 @@ from dlx_deploy.runtime.tasks.features import features_of
 from dlx_deploy.runtime.watching.drift import DriftOptions, DriftWatch
 from dlx_deploy.runtime.watching.exposition import exposition
 from dlx_deploy.runtime.watching.logs import EventLog
+from dlx_deploy.runtime.watching.reference import DriftReference, FeatureReference
 from dlx_deploy.runtime.watching.report import DriftReport
 from dlx_deploy.stages.support.drift import drift_file
 
@@ -132,6 +133,26 @@ def test_copies_that_fill_a_fixed_batch_are_not_counted(drifting: Package) -> No
     watch.predict(images[:3])
     assert watch.drift is not None
     assert watch.drift.to_dict()["kept"] == 73 - 64
+
+
+def test_of_a_fixed_batch_each_so_many_samples_one_is_looked_at(drifting: Package) -> None:
+    contents = tiny_contents(*make_images(30), model=tiny_model(batch=4), batch=4, drift=drifting.drift)
+    fixed = parse_package(assemble(contents), "tiny.dlx")
+    watch = Watch(Predictor(fixed, BackendOptions(threads=1)), drift=DriftOptions(64, every=3))
+    for image in np.repeat(images_of(1, 6), 30, axis=0):
+        watch.predict(image)
+    watch.predict(np.repeat(images_of(1, 7), 6, axis=0))  # alike, and still samples
+    assert watch.drift is not None
+    assert watch.drift.to_dict()["kept"] == 12
+
+
+def test_what_is_no_class_of_the_build_is_not_named_as_one(drifting: Package) -> None:
+    watch = DriftWatch(drifting, DriftOptions(64))
+    feature = FeatureReference("output_class", None, (5, 5, 0), (0.1,))
+    watch.reference = DriftReference(10, (64,), (feature,))
+    (one,) = watch.judge(np.full((64, 1), 7, np.float32), 64)
+    assert one.describe() == "output_class 0.866 (usual: up to 0.100, other classes 100.0 %, was 0.0 %)"
+    assert one.to_dict()["moved"] == {"number": None, "share": 1.0, "usual": 0.0}
 
 
 def test_a_drift_is_said_in_the_log_in_metrics_and_as_json(drifting: Package) -> None:
