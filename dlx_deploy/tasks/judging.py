@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.nn.user_code import modules_beside
+from dlx_deploy.pipeline.stage import Metrics, Tree
 from dlx_deploy.tasks.grouped import grouped_targets
 from dlx_deploy.tasks.task import Task
 from dlx_deploy.tasks.user_file import is_user_metric, split_metric, without_folder
@@ -38,20 +40,31 @@ def asked_metric(task: Task, budgets: Gate) -> str:
     return "" if budgets.metric == task.answers.comparison.name else without_folder(budgets.metric)
 
 
-def metric_file(budgets: Gate) -> dict[str, Path]:
-    """The file of a user's own metric, as an input of a step: what it says is in the key."""
-    return {METRIC: split_metric(budgets.metric)[0]} if is_user_metric(budgets.metric) else {}
+def metric_file(budgets: Gate) -> dict[str, Path | Tree]:
+    """The file of a user's own metric, as an input of a step: what it says is in the key. Where it imports modules from
+    its folder, they are too: the folder, of which these files count."""
+    if not is_user_metric(budgets.metric):
+        return {}
+    file, _ = split_metric(budgets.metric)
+    return {METRIC: Tree(file.parent, partial(_read_files, file.name)) if modules_beside(file) else file}
+
+
+def _read_files(name: str, folder: Path) -> list[str]:
+    return sorted([name, *modules_beside(folder / name)])
 
 
 def comparison_by(task: Task, metric: str, file: Path | None = None) -> Comparison:
-    """How models of ``task`` are compared by ``metric``; "": by its own. ``file``: of a user's, if not as named.
+    """How models of ``task`` are compared by ``metric``; "": by its own.
+
+    ``file``: of a user's, or its folder, if not as named.
 
     Raises:
         ConfigError: it has no such metric.
     """
     if is_user_metric(metric) and isinstance(task.answers, ByFunction):
         named, function = split_metric(metric)
-        return task.answers.by_function(function, file or named, named.name)
+        given = file / named.name if file and file.is_dir() else file
+        return task.answers.by_function(function, given or named, named.name)
     own = task.answers.comparison
     others: Mapping[str, Comparison] = getattr(task.answers, "metrics", {})
     if metric in ("", own.name):

@@ -5,16 +5,14 @@ It gets labels int64[m], logits float32[m, K] and weights float64[m], and gives 
 
 from __future__ import annotations
 
-import hashlib
 import numbers
-import sys
-import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlx_deploy.errors import ConfigError
+from dlx_deploy.nn.user_code import executed, found_beside, sources_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,23 +38,25 @@ class UserFunction:
 
     @classmethod
     def loaded(cls, file: Path, function: str, name: str) -> UserFunction:
-        """From ``file``, which is run.
+        """From ``file``, which is run; what it imports from its own folder are modules in its key (``nn.user_code``).
 
         Raises:
-            ConfigError: it fails, or what is called so is no function.
+            ConfigError: it fails, imports a package beside it, or what is called so is no function.
         """
+        if packages := [one for one in found_beside(file) if "/" in one]:
+            raise ConfigError(
+                f"gate.metric is {name!r}: its file imports the package {packages[0]}, which lies beside it; only "
+                "modules there, NAME.py, are read: make it one, or install it"
+            )
         try:
-            source = file.read_bytes()
+            sources = sources_of(file)
         except OSError as e:
-            raise ConfigError(f"gate.metric is {name!r}: its file cannot be read ({e.strerror}); put it back") from e
-        # Not through the import system, which would leave __pycache__ beside it and might read an old one.
-        module = types.ModuleType(f"dlx_user_metric_{hashlib.sha256(source).hexdigest()[:16]}")
-        module.__file__ = str(file)
-        sys.modules[module.__name__] = module  # dataclasses look their module up
+            raise ConfigError(
+                f"gate.metric is {name!r}: its file, or one that it imports, cannot be read ({e.strerror}); put it back"
+            ) from e
         try:
-            exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
+            module = executed(file, sources, "dlx_user_metric_")
         except (Exception, SystemExit) as e:  # the user's code: whatever it raises
-            del sys.modules[module.__name__]
             raise ConfigError(f"gate.metric is {name!r}: its file fails with {_told(e)}; mend it") from e
         call = getattr(module, function, None)
         if not callable(call):

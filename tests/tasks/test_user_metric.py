@@ -8,12 +8,18 @@ import pytest
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.samples import Arrays
+from dlx_deploy.pipeline.plan import Build, plan
+from dlx_deploy.pipeline.run import run_build
+from dlx_deploy.pipeline.stage import Job, Metrics, Stage, Step, Tree
+from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.statistics.bootstrap import RESAMPLES
 from dlx_deploy.runtime.tasks.class_metrics import METRICS
 from dlx_deploy.tasks import find_task
 from dlx_deploy.tasks.judging import asked_metric, comparison_by, metric_file
 from dlx_deploy.tasks.user_file import MOST
 from dlx_deploy.tasks.verification import Comparison
+
+from ..pipeline.conftest import Events, NoParams
 
 TASK = find_task("image-classification")
 BALANCED = """
@@ -58,6 +64,48 @@ def test_the_folder_is_in_no_key_and_the_file_in_all(tmp_path: Path) -> None:
     assert metric_file(budgets) == {"metric": tmp_path / "mine.py"}
     assert metric_file(Gate(metric="macro_f1")) == {}
     assert MOST == RESAMPLES
+
+
+def test_modules_that_the_file_imports_from_its_folder_are_in_the_key(tmp_path: Path) -> None:
+    (tmp_path / "nearby.py").write_text("def share(right):\n    import further\n    return further.VALUE\n")
+    (tmp_path / "further.py").write_text("import json\nVALUE = 0.25\n")
+    for name in ("unused.py", "json.py"):  # nobody imports it; Python's own is taken
+        (tmp_path / name).write_text("raise OSError")
+    mine = written(tmp_path, BODY + "from nearby import share\n    return share(targets)")
+    assert mine.score(statistic(1)) == 0.25
+    source = metric_file(Gate(metric=f"{tmp_path}/mine.py:own"))["metric"]
+    assert isinstance(source, Tree)
+    assert (source.root, source.names(tmp_path)) == (tmp_path, ["further.py", "mine.py", "nearby.py"])
+    (tmp_path / "further.py").write_text("VALUE = 0.75\n")
+    assert comparison_by(TASK, "mine.py:own", tmp_path).score(statistic(1)) == 0.75
+    assert not list(tmp_path.glob("__pycache__"))
+
+
+def test_a_changed_helper_reruns_the_step(tmp_path: Path) -> None:
+    def score(job: Job) -> Metrics:
+        value = comparison_by(TASK, "mine.py:own", job.inputs["metric"]).score(statistic(1))
+        (job.out / "x").write_text(str(value))
+        return {"value": value}
+
+    (tmp_path / "nearby.py").write_text("VALUE = 0.25\n")
+    written(tmp_path, BODY + "import nearby\n    return nearby.VALUE")
+    stage = Stage("score", 1, NoParams, ("metric",), ("x",), score)
+    step = Step("score", stage, NoParams(), metric_file(Gate(metric=f"{tmp_path}/mine.py:own")))
+    build, store = Build("b", None, [step], {}), Store(tmp_path / ".dlx")
+    run_build(build, store, Events())
+    assert plan(build, store)[0].action == "hit"
+    (tmp_path / "nearby.py").write_text("VALUE = 0.75\n")
+    assert plan(build, store)[0].why.startswith(f"input metric ({tmp_path}) changed: ")
+    run_build(build, store, Events())
+    assert [record.metrics["value"] for record in store.records()] in ([0.25, 0.75], [0.75, 0.25])
+
+
+def test_a_package_beside_the_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "__init__.py").write_text("VALUE = 0.5")
+    monkeypatch.syspath_prepend(tmp_path)  # as for who starts Python there
+    with pytest.raises(ConfigError, match=r"imports the package helpers/__init__\.py, which lies beside it; only"):
+        written(tmp_path, BODY + "import helpers\n    return helpers.VALUE").score(statistic(1))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import sys
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import nn
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.models.inputs import ImageInput, InputSpec
+from dlx_deploy.nn.user_code import executed, found_beside
 
 __all__ = ["MODULE_PREFIX", "build_user", "called", "source_path"]
 
@@ -74,18 +73,21 @@ def called(
 
 
 def _execute(path: Path) -> types.ModuleType:
-    """The file as a module. Not through the import system, which would leave ``__pycache__`` beside it."""
+    """The file as a module.
+
+    Raises:
+        ConfigError: it cannot be read, imports its neighbours, or fails.
+    """
     try:
         source = path.read_bytes()
     except OSError as e:
         raise ConfigError(f"{path}: cannot be read ({e.strerror}); a model is a name or FILE.py:FUNCTION") from e
-    name = f"{MODULE_PREFIX}{hashlib.sha256(source).hexdigest()[:16]}"
-    module = types.ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module  # dataclasses and pickling look their module up
+    if beside := found_beside(path):
+        raise ConfigError(
+            f"{path}: imports {beside[0]}, which lies beside it; a network's file travels alone with its weights: "
+            "write what it needs into that file, or install it as a package of its own"
+        )
     try:
-        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+        return executed(path, {path.name: source}, MODULE_PREFIX)
     except Exception as e:  # a user's file may raise anything
-        del sys.modules[name]
         raise ConfigError(f"{path}: cannot be executed: {type(e).__name__}: {e}") from e
-    return module

@@ -206,6 +206,14 @@ def test_a_users_file_leaves_no_bytecode_beside_it(user_file: Path) -> None:
     assert sys.path == before
 
 
+def test_a_users_file_that_imports_its_neighbours_is_refused(user_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (user_file.parent / "blocks_of_mine.py").write_text("from torch import nn\n")
+    user_file.write_text("def build(num_classes):\n    from blocks_of_mine import nn\n    return nn.Linear(1, 1)\n")
+    monkeypatch.syspath_prepend(user_file.parent)  # as for who starts Python there
+    with pytest.raises(ConfigError, match=r"net\.py: imports blocks_of_mine\.py, which lies beside it; .* alone"):
+        build_model(f"{user_file}:build", {}, 4, ImageInput(1, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
