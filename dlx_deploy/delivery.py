@@ -5,6 +5,7 @@ And the way back: what a package was made of, and where the store has it.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from dlx_deploy.config import Config
 from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.execution import BuildResult
+from dlx_deploy.pipeline.locks import locked
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.record import Record
 from dlx_deploy.pipeline.store import Store
@@ -37,6 +39,7 @@ __all__ = [
     "stored_teacher",
 ]
 
+_log = logging.getLogger(__name__)
 READABLE = 0o644
 """Whatever this process gives its own files, a package may be read by all."""
 
@@ -66,10 +69,13 @@ def deliver(result: BuildResult, package: Path) -> Path:
         data = result.outputs["package"]["package.dlx"].read_bytes()
         output.mkdir(parents=True, exist_ok=True)
         same = package.exists() and package.read_bytes() == data
-        manifest = result.manifest
-        if same:  # what boards have shown of these bytes still holds
-            manifest = msgspec.structs.replace(manifest, proofs=dict(proofs_beside(package)))
-        write_atomically(package.with_suffix(".manifest.json"), canonical_json(manifest), READABLE)
+        manifest, path = result.manifest, package.with_suffix(".manifest.json")
+        if same:  # what boards have shown of these bytes still holds, also what another process attaches now
+            with locked(path, lambda: _log.warning("waiting for another process that attaches a proof to %s", path)):
+                manifest = msgspec.structs.replace(manifest, proofs=dict(proofs_beside(package)))
+                write_atomically(path, canonical_json(manifest), READABLE)
+        else:
+            write_atomically(path, canonical_json(manifest), READABLE)
         signature = signature_path(package)
         if signature.exists() and not same:
             os.replace(signature, _aside(signature))

@@ -13,6 +13,7 @@ import pytest
 from dlx_deploy.delivery import deliver, set_aside, stored_teacher
 from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.key import KeyDocument, key_of
+from dlx_deploy.pipeline.locks import locked_at_once
 from dlx_deploy.pipeline.manifest import Manifest
 from dlx_deploy.pipeline.record import SCHEMA, Record
 from dlx_deploy.pipeline.store import Store
@@ -84,3 +85,27 @@ def test_a_signature_is_of_the_package_that_it_lies_beside(tmp_path: Path) -> No
     signature.write_bytes(b"of the second")
     set_aside(package, lambda _: None)
     assert (signature.exists(), aside.read_bytes()) == (False, b"of the second")
+
+
+def test_a_proof_that_is_attached_meanwhile_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest is locked from where its proofs are read until it is written."""
+    stored, package = tmp_path / "package.dlx", tmp_path / "x.dlx"
+    made = Manifest(
+        schema=1, dlx_deploy="0", target_name="cpu", target={}, config={}, host={}, started="", status="done"
+    )
+    result = cast(BuildResult, SimpleNamespace(manifest=made, outputs={"package": {"package.dlx": stored}}))
+    free: list[bool] = []
+
+    def look(path: Path) -> dict[str, Any]:
+        other = locked_at_once(path.with_suffix(".manifest.json"))
+        free.append(other is not None)
+        if other is not None:
+            other.close()
+        return {}
+
+    monkeypatch.setattr("dlx_deploy.delivery.proofs_beside", look)
+    stored.write_bytes(b"first")
+    deliver(result, package)
+    deliver(result, package)
+    assert free == [False]
+    assert json.loads(package.with_suffix(".manifest.json").read_text())["target_name"] == "cpu"

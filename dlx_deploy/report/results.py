@@ -129,7 +129,10 @@ def _draw(results: Results) -> str:
     if results.distillation:
         notes.append(f"Distillation: {results.distillation}.")
     if results.latency_kind != "measured":
-        notes.append("The measured latency is pending until the board measures it: python PACKAGE bench")
+        notes.append(
+            "The measured latency is pending until the board measures it: python PACKAGE bench there, or from here "
+            "dlx-deploy verify X.dlx --data DIR --on ssh://user@board"
+        )
     drawn = [format_table(header, rows, right=(1, 2, 3, 4, 5, 6)), *notes]
     return "\n".join([*drawn, *draw_slices(results.slices)])
 

@@ -102,7 +102,8 @@ def _size(budgets: DeviceBudgets, size_bytes: int) -> Sequence[GateResult]:
 
 
 def _pending(budgets: DeviceBudgets, title: str) -> Sequence[GateResult]:
-    run = f"only {title} can; run on it: python PACKAGE bench"
+    here = "dlx-deploy verify X.dlx --data DIR --on ssh://user@board"
+    run = f"only {title} can; run on it: python PACKAGE bench, or from here: {here}"
     given = [(gate, getattr(budgets, name), metric) for gate, name, metric in BY_DEVICE]
     return [
         _result(gate, metric, limit, None, "pending", f"{metric} is not measured: {run}; budget {limit:g}")

@@ -31,7 +31,8 @@ def test_what_the_board_alone_can_say_is_pending(tmp_path: Path) -> None:
         ("memory", "pending", None),
         ("energy", "pending", None),
     ]
-    assert "only Jetson Orin NX 16GB can; run on it: python PACKAGE bench; budget 3" in results[2].text
+    assert "only Jetson Orin NX 16GB can; run on it: python PACKAGE bench, or from here: dlx-" in results[2].text
+    assert results[2].text.endswith("verify X.dlx --data DIR --on ssh://user@board; budget 3")
 
 
 def test_without_budgets_nothing_is_judged(tmp_path: Path) -> None:
