@@ -20,7 +20,7 @@ from dlx_deploy.runtime.words import said
 if TYPE_CHECKING:
     from dlx_deploy.runtime.package.trust import Signed
 
-__all__ = ["PASSWORD_VARIABLE", "SignedView", "SigningKey", "sign_manifest", "sign_package"]
+__all__ = ["PASSWORD_VARIABLE", "SignedView", "SigningKey", "check_signer", "sign_manifest", "sign_package"]
 
 PASSWORD_VARIABLE = "DLX_DEPLOY_KEY_PASSWORD"
 READABLE = 0o644
@@ -70,7 +70,7 @@ def sign_package(package: Path, signer: SigningKey, output: Path | None = None) 
     target = output if output is not None else Path(f"{package}{SUFFIX}")
     if target.exists() and target.samefile(package):
         raise ConfigError(f"--output {target} is the package itself; name another file")
-    return _sign(package, data, signer, target)
+    return _sign(package, data, signer, target, "name another file with --output")
 
 
 def sign_manifest(manifest: Path, signer: SigningKey) -> SignedView:
@@ -83,10 +83,20 @@ def sign_manifest(manifest: Path, signer: SigningKey) -> SignedView:
         data = manifest.read_bytes()
     except OSError as e:
         raise ConfigError(f"{manifest}: cannot be read ({reason(e)})") from e
-    return _sign(manifest, data, signer, Path(f"{manifest}{SUFFIX}"))
+    target = Path(f"{manifest}{SUFFIX}")
+    return _sign(manifest, data, signer, target, "what is in its way must be a file in a folder that can be written")
 
 
-def _sign(path: Path, data: bytes, signer: SigningKey, target: Path) -> SignedView:
+def check_signer(signer: SigningKey) -> None:
+    """Refuses what could not sign later, after work that takes long.
+
+    Raises:
+        ConfigError, EnvironmentMissing: as ``sign_package``, whatever is signed.
+    """
+    _writer(signer)
+
+
+def _sign(path: Path, data: bytes, signer: SigningKey, target: Path, remedy: str) -> SignedView:
     """Write the signature of ``data``, the bytes of ``path``, whole or not at all, once it has been verified."""
     from dlx_deploy.runtime.package.trust import Signed
 
@@ -100,7 +110,7 @@ def _sign(path: Path, data: bytes, signer: SigningKey, target: Path) -> SignedVi
     try:
         write_atomically(target, bundle, READABLE)
     except OSError as e:
-        raise ConfigError(f"{target}: cannot be written ({reason(e)}); name another file with --output") from e
+        raise ConfigError(f"{target}: cannot be written ({reason(e)}); {remedy}") from e
     return SignedView(path, Signed(by, str(target)))
 
 

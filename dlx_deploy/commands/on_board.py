@@ -15,7 +15,8 @@ import typer
 from dlx_deploy.commands.given import taking
 from dlx_deploy.commands.options import BoardsOption, say, write_page
 from dlx_deploy.devices.device import Device
-from dlx_deploy.errors import BoardLost, ConfigError, EnvironmentMissing
+from dlx_deploy.errors import BoardLost, ConfigError, DlxError, EnvironmentMissing
+from dlx_deploy.runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
     from dlx_deploy.building import Work
@@ -31,6 +32,7 @@ __all__ = [
     "attach_proof",
     "boards_of",
     "device_of",
+    "finish_proven",
     "labelled_on",
     "package_on",
     "prove_packages",
@@ -215,6 +217,22 @@ def attach_proof(
         say(f"{page} is as it was before: {e}")
 
 
+def finish_proven(view: CommandView, attaching: Callable[[], None], finish: Callable[[], None]) -> None:
+    """``finish`` shows what a board has shown, also where ``attaching`` it fails: the measurement is not lost.
+
+    Raises:
+        RuntimeFault: a gate did not pass. DlxError: it did, and the proof cannot be attached.
+    """
+    try:
+        attaching()
+    except (DlxError, RuntimeFault) as e:
+        if view.failure is not None:  # the exit code is the gate's
+            say(f"error: {e}")
+        finish()
+        raise
+    finish()
+
+
 def _sign(manifest: Path, key: Path | None) -> None:
     """Sign ``manifest``, or say that a signature which is there is of what it was before."""
     from dlx_deploy.runtime.package.bundle import SUFFIX
@@ -233,11 +251,12 @@ def prove_packages(work: Work, output: Path, boards: Mapping[str, RemoteBoard], 
     were judged by here is this machine's arithmetic. The proofs are attached.
 
     Raises:
-        RuntimeFault: a package's gate does not pass on its board. BoardError: a board is lost.
+        RuntimeFault: a package's gate does not pass on its board. BoardError: a board is lost. DlxError: a proof cannot
+            be attached.
     """
     from dlx_deploy.delivery import package_path
 
-    failures = []
+    failures: list[RuntimeFault | DlxError] = []
     for build in work.builds:
         if build.target_name not in boards:
             continue
@@ -247,8 +266,11 @@ def prove_packages(work: Work, output: Path, boards: Mapping[str, RemoteBoard], 
         view = board.run(board.put(package), ["verify", f"--data={labelled}", threads])
         for text in view.text.splitlines():
             say(f"on {board.name}: {text}")
-        attach_proof(view, package, store, None)
         failures += [view.failure] if view.failure else []
+        try:
+            attach_proof(view, package, store, None)
+        except DlxError as e:  # the other boards' verdicts are not lost by it
+            failures.append(e)
     if failures:
         raise min(failures, key=lambda failure: failure.exit_code)
 

@@ -15,6 +15,7 @@ from dlx_deploy.commands.on_board import (
     Reaching,
     attach_proof,
     device_of,
+    finish_proven,
     labelled_on,
     package_on,
     taking_board,
@@ -111,6 +112,10 @@ def verify(
         return
     if sign_key is not None and on is None:
         raise ConfigError("--sign-key signs what a board has shown: give the board by --on, or sign the package: sign")
+    if sign_key is not None:
+        from dlx_deploy.signing import SigningKey, check_signer
+
+        check_signer(SigningKey(sign_key))  # before the board is measured
     if data is None:
         raise ConfigError("verify needs labelled samples, --data DIR, or what a board has shown, --attach proof.json")
 
@@ -132,9 +137,12 @@ def verify(
         files = {name: device.put(path) for name, path in (("baseline", baseline), ("teacher", teacher)) if path}
         command = ["verify", f"--data={labelled}", *_given({**given, **files}), *session]
         view = _verified(device, package, command, store, trust)
-        if on is not None:
-            attach_proof(view, package, store, trust, sign_key)
-        finishing(told, "verify", package.name, view, as_json)
+
+        def attaching() -> None:
+            if on is not None:
+                attach_proof(view, package, store, trust, sign_key)
+
+        finish_proven(view, attaching, lambda: finishing(told, "verify", package.name, view, as_json))
 
 
 @taking_trust

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from dlx_deploy.commands import on_board
+from dlx_deploy.commands.options import finish
+from dlx_deploy.errors import ConfigError
 from dlx_deploy.report.proofs import lines_of_proofs, proofs_beside
+from dlx_deploy.runtime.errors import BudgetMissed, RuntimeFault
 from dlx_deploy.runtime.package.bundle import parse_bundle, signed_digest
 from dlx_deploy.runtime.tasks.labelled_arrays import write_arrays
+from dlx_deploy.runtime.views import Outcome
 from tests.conftest import Here
 from tests.devices.fake_board import FakeBoard
 from tests.report.test_proofs import package
@@ -115,3 +119,30 @@ def test_a_manifest_is_signed_with_the_proof_in_it(package: Path, here: Here, mo
     )
     done = here("verify", package, "--data", "x", "--sign-key", key)
     assert (done.code, "--sign-key signs what a board has shown: give the board by --on" in done.err) == (2, True)
+    done = here("verify", package, "--data", "x", "--on", "ssh://none@none", "--sign-key", package)
+    assert (done.code, "no private key that can be read" in done.err) == (
+        2,
+        True,
+    )  # before anything is asked of a board
+    signature.unlink()
+    signature.mkdir()
+    with pytest.raises(
+        ConfigError, match=r"\.sig: cannot be written \(.*\); what is in its way must be a file"
+    ) as caught:
+        on_board._sign(manifest, key)
+    assert "--output" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("failure", "raised"), [(None, ConfigError), (BudgetMissed("too slow"), BudgetMissed)])
+def test_the_verdict_is_shown_where_attaching_fails(
+    failure: RuntimeFault | None, raised: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def attaching() -> None:
+        raise ConfigError("the key is gone")
+
+    view = Outcome({"p50": 3}, "p50 3 ms", failure)
+    with pytest.raises(raised):
+        on_board.finish_proven(view, attaching, lambda: finish(view, False))
+    shown = capsys.readouterr()
+    assert shown.out == "p50 3 ms\n"
+    assert ("the key is gone" in shown.err) == (failure is not None)  # else it is the error that ends the command
