@@ -16,7 +16,8 @@ from ..serving.models import Models, Served
 from ..serving.queue import MicroBatcher
 from ..serving.routes import Routes
 from ..serving.server import Server, Settings, listen
-from ..serving.stream import Limits
+from ..serving.stream import Limits, Room
+from ..tasks.arrays import BLOCK_BYTES
 from ..watching.drift import DriftOptions
 from ..watching.health import WatchdogOptions
 from ..watching.keeper import Keeper
@@ -90,8 +91,10 @@ def open_server(predictors: Sequence[Predictor], request: ServeRequest) -> Opene
         tls = read_tls(request.tls_cert, request.tls_key)
     local = is_loopback(request.host)
     hosts = LOCAL | {f"[{request.host}]" if ":" in request.host else request.host.lower()} if local else None
-    routes = Routes(Models([Served(watch, queue) for watch, queue in models]), Access(token, hosts), str(PACKAGE))
     limits = Limits(body_bytes=request.max_body_mib * 1024**2)
+    memory = Room(2 * BLOCK_BYTES)  # of all models together
+    known = Models([Served(watch, queue, memory=memory) for watch, queue in models])
+    routes = Routes(known, Access(token, hosts), str(PACKAGE))
     settings = Settings(request.connections, limits, tls)
     return Opened(Server(listen(request.host, request.port), routes, settings), models)
 

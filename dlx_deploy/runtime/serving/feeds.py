@@ -12,7 +12,7 @@ from ..tasks.task import Task
 from ..untyped import Array
 from ..words import shortened
 
-__all__ = ["Joiner", "check_feeds"]
+__all__ = ["Join", "Joiner", "check_feeds"]
 
 Join = Callable[[Sequence[Arrays]], Dict[str, Array]]
 

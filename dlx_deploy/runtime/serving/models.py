@@ -10,10 +10,11 @@ from typing import Callable, Dict, List, Optional, Protocol, Sequence
 
 from ..errors import InputError
 from ..predictor import Predictor
-from ..tasks.arrays import Arrays, Tensor, block_rows
+from ..tasks.arrays import BLOCK_BYTES, Arrays, Tensor, block_rows
 from ..watching.watch import Watch
 from ..words import line, shortened
 from .messages import Refused
+from .stream import Room
 from .tensors import datatype_of
 
 __all__ = ["Models", "Queue", "Served"]
@@ -42,12 +43,14 @@ class Served:
     """A package that is served: ``watch`` counts what is asked of it, ``queue`` runs the model.
 
     ``reading`` is held while a sample is decoded. ``clock`` gives seconds, by which a request's time is over.
+    ``memory`` is what samples take while they are answered.
     """
 
     watch: Watch
     queue: Queue
     reading: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(READERS))
     clock: Callable[[], float] = time.monotonic
+    memory: Room = field(default_factory=lambda: Room(2 * BLOCK_BYTES))
 
     @property
     def predictor(self) -> Predictor:

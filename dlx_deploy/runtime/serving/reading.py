@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Mapping, Sequence, Tuple
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Callable, ContextManager, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError
-from ..tasks.arrays import Arrays, Tensor, count_of, joined
+from ..tasks.arrays import BLOCK_BYTES, Arrays, Tensor, count_of, joined
 from ..untyped import Array
 from ..words import shortened
 from .asked import Asked
+from .feeds import Join
 from .messages import Refused
 from .models import Served
 from .tensors import BYTES, InputTensor, datatype_of
 
-__all__ = ["Read", "read_asked", "read_samples"]
+__all__ = ["Read", "holding", "holding_asked", "read_asked", "read_samples"]
 
 MAX_ROWS = 4_096
 MAX_KEPT = 16  # pictures whose own size the answer needs: each may be a hundred megabytes
@@ -79,6 +81,7 @@ def read_samples(served: Served, elements: Sequence[bytes], report: bool, keep: 
     if opener is None:
         raise Refused(400, f"the model takes {task.inputs.noun} as tensors alone; {BYTES} are not read")
     fixed = all(None not in tensor.sizes for tensor in task.inputs.tensors)
+    join: Optional[Join] = getattr(task.inputs, "join", None)
     keep = keep and task.place is not None
     if keep and len(elements) > MAX_KEPT:
         raise Refused(400, f"{len(elements)} {task.inputs.noun} are asked for; at most {MAX_KEPT} at a time")
@@ -96,12 +99,54 @@ def read_samples(served: Served, elements: Sequence[bytes], report: bool, keep: 
             continue
         rows.append(number)
         parts.append(part)
-        samples.extend([sample] if keep or not fixed else ())
+        samples.extend([sample] if keep or not (fixed or join) else ())
     if not rows:
         return Read(len(elements), {}, (), faults)
     # Where sizes differ only the task knows how samples become one array.
-    feeds = joined(parts) if fixed or len(parts) == 1 else served.predictor.read(samples)
+    feeds = joined(parts) if fixed or len(parts) == 1 else join(parts) if join else served.predictor.read(samples)
     return Read(len(elements), feeds, rows, faults, samples if keep else ())
+
+
+@contextmanager
+def holding(served: Served, count: int, sizes: Optional[Mapping[str, int]] = None) -> Iterator[None]:
+    """Memory for ``count`` samples, their inputs and outputs: a file of a kilobyte may become a picture of megabytes.
+
+    ``sizes``: those of named dimensions, as far as they are known.
+
+    Raises:
+        Refused: 413: they are more than a request may have, though it may always have one; 503: none is left.
+    """
+    size = count * sum(_row_bytes(one, sizes or {}) for one in (*served.inputs.values(), *served.outputs.values()))
+    if size > BLOCK_BYTES and count > 1:
+        rule = f"at most {BLOCK_BYTES}: send fewer at a time"
+        raise Refused(413, f"{count} samples have {size} bytes of inputs and outputs; {rule}")
+    size = min(size, BLOCK_BYTES)
+    served.memory.take(size)
+    try:
+        yield
+    finally:
+        served.memory.give_back(size)
+
+
+def holding_asked(served: Served, asked: Asked) -> ContextManager[None]:
+    """``holding``, of the samples of a request, however it gives them.
+
+    Raises:
+        Refused: as ``holding``.
+    """
+    count = max(one.shape[0] for one in asked.inputs)
+    if count > MAX_ROWS:
+        return nullcontext()  # is refused for that
+    sizes: Dict[str, int] = {}
+    for one in asked.inputs:
+        dims = served.inputs[one.name].dims if one.name in served.inputs and one.datatype != BYTES else ()
+        sizes.update((dim, size) for dim, size in zip(dims, one.shape[1:]) if isinstance(dim, str))
+    return holding(served, count, sizes)
+
+
+def _row_bytes(tensor: Tensor, sizes: Mapping[str, int]) -> int:
+    known = tuple(sizes.get(one, 1) if isinstance(one, str) else one for one in tensor.dims)
+    return replace(tensor, dims=known).row_bytes
 
 
 def _one(served: Served, opener: Callable[[bytes, str], object], data: bytes, name: str) -> Tuple[Arrays, object]:

@@ -15,7 +15,7 @@ from .inference import infer, predict
 from .messages import Head, Refused, Request, Response, json_response
 from .models import Models, Served
 from .page import page_response
-from .reading import read_asked, read_samples
+from .reading import holding, holding_asked, read_asked, read_samples
 
 __all__ = ["Routes"]
 
@@ -149,7 +149,9 @@ def _refusal(fault: RuntimeFault) -> Refused:
 
 
 def _infer(served: Served, request: Request) -> Tuple[Response, int]:
-    return infer(served, parse_asked(request.head, request.body))
+    asked = parse_asked(request.head, request.body)
+    with holding_asked(served, asked):
+        return infer(served, asked)
 
 
 def _predict(served: Served, request: Request) -> Tuple[Response, int]:
@@ -158,7 +160,8 @@ def _predict(served: Served, request: Request) -> Tuple[Response, int]:
     own = str(getattr(served.predictor.package.task.inputs, "media", ""))
     if own and media.partition("/")[0] == own.partition("/")[0]:
         asked = Asked(None, (), None, top=_top(request.head.query))
-        return predict(served, asked, read_samples(served, [bytes(request.body)], report=False, keep=True))
+        with holding(served, 1):
+            return predict(served, asked, read_samples(served, [bytes(request.body)], report=False, keep=True))
     if media.partition("/")[0] in ("image", "text", "audio", "video", "multipart"):
         takes = own or "tensors alone"
         raise Refused(415, f"Content-Type is {shortened(media)}; the model takes {takes}, or a request as infer does")
@@ -166,7 +169,8 @@ def _predict(served: Served, request: Request) -> Tuple[Response, int]:
     if asked.outputs is not None:
         raise Refused(400, "predict decodes all outputs; leave outputs out, or ask infer for tensors")
     top = _top(request.head.query, asked.top)
-    return predict(served, replace(asked, top=top), read_asked(served, asked, keep=True))
+    with holding_asked(served, asked):
+        return predict(served, replace(asked, top=top), read_asked(served, asked, keep=True))
 
 
 def _top(query: str, default: int = 1) -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "BLOCK_BYTES",
     "Agreement",
     "Arrays",
     "Filled",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,14 @@ from dlx_deploy.runtime.predictor import Predictor
 from dlx_deploy.runtime.serving.access import Access
 from dlx_deploy.runtime.serving.asked import Asked
 from dlx_deploy.runtime.serving.inference import infer
+from dlx_deploy.runtime.serving.messages import Refused
 from dlx_deploy.runtime.serving.models import Served
 from dlx_deploy.runtime.serving.queue import MicroBatcher
+from dlx_deploy.runtime.serving.reading import holding, holding_asked, read_samples
 from dlx_deploy.runtime.serving.server import Server, Settings
-from dlx_deploy.runtime.serving.stream import Limits
+from dlx_deploy.runtime.serving.stream import Limits, Room
 from dlx_deploy.runtime.serving.tensors import InputTensor
+from dlx_deploy.runtime.tasks.text_inputs import TextInputs, Tokens
 from dlx_deploy.runtime.watching.watch import Watch
 
 INFER = "/v2/models/tiny/infer"
@@ -215,6 +220,45 @@ def test_a_request_of_many_blocks_has_one_deadline(predictor: Predictor) -> None
     tensor = InputTensor("images", "UINT8", rows, np.zeros(rows, np.uint8))
     infer(served, Asked(None, (tensor,), None, binary=True, timeout_s=5.0))
     assert waits == [5.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values"), [("BYTES", [b"no image"] * 3), ("UINT8", np.zeros((3, 6, 4, 3), np.uint8))]
+)
+def test_samples_that_would_fill_the_memory_are_refused_before_they_are_read(
+    predictor: Predictor, server: Server, http: Any, monkeypatch: pytest.MonkeyPatch, datatype: str, values: Any
+) -> None:
+    monkeypatch.setattr("dlx_deploy.runtime.serving.reading.BLOCK_BYTES", 200)  # a sample has 72 + 12 bytes
+    served = Served(Watch(predictor), Held(), memory=Room(200))
+    tensor = InputTensor("images", datatype, (3, 6, 4, 3) if datatype == "UINT8" else (3,), values)
+    with pytest.raises(Refused, match=r"^3 samples have 252 bytes of inputs and outputs; at most 200: send fewer") as e:
+        holding_asked(served, Asked(None, (tensor,), None)).__enter__()
+    assert e.value.status == 413
+    given = {"name": "images", "datatype": "UINT8", "shape": [3, 6, 4, 3], "data": [0] * 216}
+    for path in (INFER, INFER.replace("infer", "predict")):
+        client = http.client(server.address)
+        client.send(http.request("POST", path, {"inputs": [given]}))
+        assert client.answer()[0] == 413
+    with holding(served, 2), pytest.raises(Refused, match="as much of other requests as it may"):
+        holding(served, 1).__enter__()
+    with holding(served, 2):
+        pass
+
+
+def test_texts_are_read_once() -> None:
+    inputs = TextInputs(Tokens(vocabulary=100, pad_id=9, max_length=8, truncate=True), b"")
+    reads: list[object] = []
+
+    def read(given: str) -> Any:
+        reads.append(given)
+        return {"tokens": np.arange(len(given), dtype=np.int32)[None]}
+
+    task = SimpleNamespace(inputs=inputs, place=None)
+    predictor = SimpleNamespace(package=SimpleNamespace(task=task), read=read)
+    served: Any = SimpleNamespace(predictor=predictor, reading=contextlib.nullcontext())
+    feeds = read_samples(served, [b"a", b"abc"], report=False, keep=False).feeds
+    assert feeds["tokens"].tolist() == [[0, 9, 9], [0, 1, 2]]
+    assert reads == ["a", "abc"]
 
 
 @pytest.mark.parametrize(("count", "status"), [(10, 200), (0, 400)])
