@@ -269,10 +269,16 @@ def prove_packages(work: Work, output: Path, boards: Mapping[str, RemoteBoard], 
         failures += [view.failure] if view.failure else []
         try:
             attach_proof(view, package, store, None)
-        except DlxError as e:  # the other boards' verdicts are not lost by it
+        except (DlxError, RuntimeFault) as e:  # the other boards' verdicts are not lost by it
+            say(f"error: {e}")
             failures.append(e)
     if failures:
-        raise min(failures, key=lambda failure: failure.exit_code)
+        raise _first(failures)
+
+
+def _first(failures: Sequence[RuntimeFault | DlxError]) -> RuntimeFault | DlxError:
+    """What a command ends with: a gate before a proof that could not be attached, which has been said."""
+    return min(failures, key=lambda failure: (isinstance(failure, DlxError), failure.exit_code))
 
 
 def _test_split(package: Path, store: Store) -> Path:

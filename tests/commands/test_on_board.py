@@ -13,7 +13,7 @@ from dlx_deploy.commands import on_board
 from dlx_deploy.commands.options import finish
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.report.proofs import lines_of_proofs, proofs_beside
-from dlx_deploy.runtime.errors import BudgetMissed, RuntimeFault
+from dlx_deploy.runtime.errors import BudgetMissed, RuntimeFault, Undecided
 from dlx_deploy.runtime.package.bundle import parse_bundle, signed_digest
 from dlx_deploy.runtime.tasks.labelled_arrays import write_arrays
 from dlx_deploy.runtime.views import Outcome
@@ -146,3 +146,9 @@ def test_the_verdict_is_shown_where_attaching_fails(
     shown = capsys.readouterr()
     assert shown.out == "p50 3 ms\n"
     assert ("the key is gone" in shown.err) == (failure is not None)  # else it is the error that ends the command
+
+
+def test_a_gate_comes_before_a_proof_that_is_not_attached() -> None:
+    gate, undecided, other = BudgetMissed("too slow"), Undecided("too few"), ConfigError("cannot be written")
+    assert on_board._first([other, undecided, gate]) is gate
+    assert on_board._first([other]) is other
