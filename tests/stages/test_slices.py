@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from dlx_deploy.config import Config, Data, Gate
 from dlx_deploy.errors import ConfigError, DataError
@@ -21,6 +23,7 @@ from dlx_deploy.runtime.statistics.groups import Group
 from dlx_deploy.stages import verify
 from dlx_deploy.stages.data import STAGE, bind, refuse_data
 from dlx_deploy.targets import load_target
+from dlx_deploy.tasks import prepare
 from dlx_deploy.tasks.paired import Paired
 
 from ..nn.data.layouts import picture, prepared, table
@@ -44,6 +47,25 @@ def listed(folder: Path, **more: Sequence[str]) -> Path:
 
 def judge(budgets: Gate, folder: Path, **given: Any) -> Sequence[GateResult]:
     return verify.judge(Config(gate=budgets), outputs(folder, **given), {})
+
+
+@pytest.mark.parametrize("given_test", [True, False])
+def test_texts_keep_their_slices(tmp_path: Path, given_test: bool) -> None:
+    """Copies that are left out shift no row; where there is no test file, that of ``train`` is asked."""
+    rows = [{"text": f"t{i % 30} of it", "label": "ab"[i % 2], "Source": f"s{i % 30}"} for i in range(32)]
+    (tmp_path / "given").mkdir()
+    if given_test:
+        table(tmp_path / "given" / "test.csv", [*rows[:1], *rows[30:], *rows[1:10]])
+    plain = [{key: row[key] for key in ("text", "label")} for row in rows[10:30]]
+    table(tmp_path / "given" / "train.csv", plain if given_test else rows)
+    data = Data(kind="text", path=str(tmp_path / "given"), slices=("source",), allow_missing_classes=True)
+    (tmp_path / "out").mkdir()
+    prepare(data, tmp_path / "out" / "data", 0)
+    texts = json.loads((tmp_path / "out" / "data" / "test.texts.json").read_text())
+    assert [f"t{of[1:]} of it" for of in read_slices(tmp_path / "out" / SLICES)["source"]] == texts
+    assert len(texts) >= 9
+    with pytest.raises(DataError, match=r"has no column 'colour'"):
+        prepare(replace(data, slices=("colour",)), tmp_path / "out" / "other", 0)
 
 
 def test_each_test_sample_keeps_its_slices(tmp_path: Path) -> None:
@@ -167,7 +189,10 @@ def test_slices_that_nobody_counted_are_undecided(tmp_path: Path) -> None:
             ['gate.slices={"a=1" = 0.1}'],
             r"gate\.slices has 'a=1', and data\.slices no column 'a'; data\.slices is \[\]",
         ),
-        (["data.slices=['a']"], r"data\.slices is \['a'\], and data\.kind is 'digits'; only 'imagelist' has it"),
+        (
+            ["data.slices=['a']"],
+            r"data\.slices is \['a'\], and data\.kind is 'digits'; only 'imagelist', 'text' have it",
+        ),
         (["data.slices=['a', 'A ']"], r"slices is \['a', 'A '\]; rule: names of columns, none twice, none with '='"),
     ],
 )

@@ -41,7 +41,8 @@ Tables = Mapping[str, TextTable]
 @dataclass(frozen=True)
 class TextSource:
     """Labelled texts by the split that they come in; ``make_header``: what ``dataset.json`` is made by. ``groups``:
-    split → int64[N], where there are some; splits that are drawn share none."""
+    split → int64[N], where there are some; splits that are drawn share none. ``slices``: split → what each text has
+    in the columns of ``data.slices``."""
 
     noun: ClassVar[str] = "texts"
     place: ClassVar[str] = "file"
@@ -53,6 +54,7 @@ class TextSource:
     counts: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, Labels] = field(default_factory=dict)
     make_header: Callable[..., TextHeader] = TextHeader
+    slices: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
 
     @property
     def strata(self) -> Mapping[str, Labels]:
@@ -184,20 +186,24 @@ def text_source(config: Data) -> TextSource:
     files = _files(path)
     if "train" not in files:
         raise DataError(f"data.path: {path} holds no train.csv or train.jsonl with text and label")
-    tables = text_tables(path)
+    tables = text_tables(path, config.slices)
     others = [] if path.is_file() else left_out_tables(path, [file.name for file in files.values()])
     source = _source(tables, {split: str(file) for split, file in files.items()}, config)
     return replace(source, counts={**source.counts, "files_left_out": float(len(others))})
 
 
-def text_tables(path: Path) -> Tables:
+def text_tables(path: Path, slices: Sequence[str] = ()) -> Tables:
     """The rows of each split's file in the folder ``path``, or of the file ``path``.
+
+    Only the split that is judged has ``slices``: ``test``, or ``train`` where that is drawn from it.
 
     Raises:
         DataError: a file cannot be read, or has a broken line.
     """
     try:
-        return {split: read_table(file) for split, file in _files(path).items()}
+        files = _files(path)
+        judged = "test" if "test" in files else "train"
+        return {split: read_table(file, slices if split == judged else ()) for split, file in files.items()}
     except InputError as e:
         raise DataError(str(e)) from e
 
@@ -214,17 +220,20 @@ def _source(tables: Tables, names: Mapping[str, str], config: Data) -> TextSourc
     number = {name: i for i, name in enumerate(classes)}
     texts: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
+    slices: dict[str, list[tuple[str, ...]]] = {}
     labels: dict[str, Labels] = {}
     taken: dict[str, str] = {}
     counts = {"copies_left_out": 0.0, "contradictory_texts": 0.0}
     for split in ("test", "validation", "train"):  # what is tested on is not trained on
         if split in tables:
             table = tables[split]
-            _refuse_broken([*table.texts, *table.labels, *table.groups], names[split])
+            columns = [value for row in table.slices for value in row]
+            _refuse_broken([*table.texts, *table.labels, *table.groups, *columns], names[split])
             _refuse_unseen(table.labels, classes, names[split])
             rows, contradictory = _first_ones(table.texts, table.labels, taken)
             texts[split] = [table.texts[i] for i in rows]
             groups[split] = [table.groups[i] for i in rows]
+            slices[split] = [table.slices[i] for i in rows] if table.slices else []
             labels[split] = np.array([number[table.labels[i]] for i in rows], np.int64)
             counts["copies_left_out"] += _say_copies(names[split], len(table.texts) - len(rows), contradictory)
             counts["contradictory_texts"] += contradictory
@@ -235,7 +244,8 @@ def _source(tables: Tables, names: Mapping[str, str], config: Data) -> TextSourc
     refuse_alike_groups((group for of in groups.values() for group in of), names["train"])
     refuse_shared_groups(groups, names, config)
     counted = counts if config.kind == "text" else {}
-    return TextSource(classes, ClassTargets(labels), texts, config, counted, numbered_groups(groups))
+    source = TextSource(classes, ClassTargets(labels), texts, config, counted, numbered_groups(groups))
+    return replace(source, slices=slices)
 
 
 def _table(texts: list[str], labels: list[str]) -> TextTable:

@@ -12,7 +12,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 from ..errors import InputError
 from ..files import PathLike
 from .folders import SPLITS, SUFFIXES
-from .tables import Cells, Columns, label_of, optional_of, read_rows, slice_of, string_of
+from .tables import Cells, Columns, label_of, optional_of, read_rows, slice_key, slice_of, string_of, with_slices
 
 __all__ = ["CALIBRATION", "ListedImage", "names_images", "read_list"]
 
@@ -55,7 +55,7 @@ def read_list(path: PathLike, slices: Sequence[str] = ()) -> List[ListedImage]:
     list_name = os.fspath(path)
     rows: List[ListedImage] = []
     lines: Dict[str, int] = {}
-    for line, cells in read_rows(path, _with_slices(slices)):
+    for line, cells in read_rows(path, with_slices(_COLUMNS, slices)):
         where = f"{list_name}, line {line}"
         name, split = _name(cells, where), _split(cells, where)
         label = "" if split == CALIBRATION and not cells.get("label") else label_of(cells, where, "image")
@@ -84,23 +84,12 @@ def _refuse_gaps(rows: Sequence[ListedImage], slices: Sequence[str], lines: Dict
             )
 
 
-def _with_slices(slices: Sequence[str]) -> Columns:
-    """The columns of a list, and those called ``slices``, in any case."""
-    names = {_slice(name): (name.strip().lower(),) for name in slices}
-    return Columns({**_COLUMNS.names, **names}, _COLUMNS.needed, _COLUMNS.noun)
-
-
-def _slice(name: str) -> str:
-    """The key of a column that is a slice: not that of ``label`` or ``group``, which may be sliced by too."""
-    return f"slice {name}"
-
-
 def _slices(cells: Cells, slices: Sequence[str], split: str, where: str) -> Tuple[str, ...]:
     """What a row has in the columns ``slices``; "" where it has nothing, and is of no split that is judged."""
     judged = split in ("", "test")
     found = []
     for name in slices:
-        key = _slice(name)
+        key = slice_key(name)
         found.append(slice_of(cells, key, name, where) if judged or key not in cells or cells[key] else "")
     return tuple(found)
 

@@ -20,7 +20,17 @@ from ..filenames import CSV, JSONL
 from ..files import PathLike, open_file, reason
 from .labels import composed
 
-__all__ = ["Cells", "Columns", "label_of", "optional_of", "read_rows", "slice_of", "string_of"]
+__all__ = [
+    "Cells",
+    "Columns",
+    "label_of",
+    "optional_of",
+    "read_rows",
+    "slice_key",
+    "slice_of",
+    "string_of",
+    "with_slices",
+]
 
 Cells = Dict[str, object]
 """Column → what a row has there, ``None`` where it ends before; under "" the names of all columns, for messages."""
@@ -138,6 +148,17 @@ def optional_of(row: Cells, key: str, where: str) -> Optional[str]:
         raise InputError(f"{where}: the {key} is empty; fill it in, or leave the column out")
     _refuse_unseen(text, f"the {key}", where)
     return text
+
+
+def with_slices(columns: Columns, slices: Sequence[str]) -> Columns:
+    """The ``columns``, and those called ``slices``, in any case."""
+    names = {slice_key(name): (name.strip().lower(),) for name in slices}
+    return Columns({**columns.names, **names}, columns.needed, columns.noun)
+
+
+def slice_key(name: str) -> str:
+    """The key of a column that is a slice: not that of ``label`` or ``group``, which may be sliced by too."""
+    return f"slice {name}"
 
 
 def slice_of(row: Cells, key: str, name: str, where: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Iterator, List, NamedTuple, Tuple
+from typing import Iterator, List, NamedTuple, Sequence, Tuple
 
 from ..errors import InputError
 from ..files import PathLike
 from .labels import alike, composed
-from .tables import Columns, label_of, optional_of, read_rows, string_of
+from .tables import Columns, label_of, optional_of, read_rows, slice_key, slice_of, string_of, with_slices
 
 __all__ = ["TextLine", "TextTable", "distinct", "read_lines", "read_table", "read_texts"]
 
@@ -16,12 +16,14 @@ _COLUMNS = Columns({"text": ("text",), "label": ("label",), "group": ("group",)}
 
 
 class TextLine(NamedTuple):
-    """A row, and the number of its ``line``; ``group`` is "" where there is no such column."""
+    """A row, and the number of its ``line``; ``group`` is "" where there is no such column. ``slices``: what it has in
+    the columns that are slices."""
 
     line: int
     text: str
     label: str
     group: str
+    slices: Tuple[str, ...] = ()
 
 
 class TextTable(NamedTuple):
@@ -30,6 +32,7 @@ class TextTable(NamedTuple):
     texts: List[str]
     labels: List[str]
     groups: List[str]
+    slices: Sequence[Tuple[str, ...]] = ()
 
 
 def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
@@ -42,8 +45,9 @@ def read_texts(path: PathLike) -> Tuple[List[str], List[str]]:
     return table.texts, table.labels
 
 
-def read_table(path: PathLike) -> TextTable:
-    """What is in a CSV file with columns ``text`` and ``label``, maybe ``group``, or in JSON lines with these keys.
+def read_table(path: PathLike, slices: Sequence[str] = ()) -> TextTable:
+    """What is in a CSV file with columns ``text`` and ``label``, maybe ``group``, or in JSON lines with these keys; of
+    other columns ``slices``.
 
     Other columns do not matter, nor does the case of these. Labels lose the spaces around them and are composed
     Unicode; a number in JSON is the label that its digits spell.
@@ -51,28 +55,34 @@ def read_table(path: PathLike) -> TextTable:
     Raises:
         InputError: no such file, another suffix or encoding, a line without a text or a label, with too many columns,
             or that repeats the header, a label that stands for a missing one, or two that look alike; a group that is
-            empty.
+            empty; a slice that is missing.
     """
     name = os.fspath(path)
-    rows = list(read_lines(path))
+    rows = list(read_lines(path, slices))
     if not rows:
         raise InputError(f"{name}: holds no texts; give one a line, with its label")
     pair = alike([row.label for row in rows])
     if pair:
         raise InputError(f"{name}: the labels {pair[0]!a} and {pair[1]!a} differ in their writing only; make them one")
-    return TextTable([row.text for row in rows], [row.label for row in rows], [row.group for row in rows])
+    return TextTable(
+        [row.text for row in rows],
+        [row.label for row in rows],
+        [row.group for row in rows],
+        [row.slices for row in rows],
+    )
 
 
-def read_lines(path: PathLike) -> Iterator[TextLine]:
+def read_lines(path: PathLike, slices: Sequence[str] = ()) -> Iterator[TextLine]:
     """The rows in ``path``, as ``read_table``.
 
     Raises:
         InputError: as ``read_table``, but for no texts and labels that look alike.
     """
-    for line, row in read_rows(path, _COLUMNS):
+    for line, row in read_rows(path, with_slices(_COLUMNS, slices)):
         where = f"{os.fspath(path)}, line {line}"
         text, label = string_of(row, "text", where), label_of(row, where, "text")
-        yield TextLine(line, text, label, optional_of(row, "group", where) or "")
+        group = optional_of(row, "group", where) or ""
+        yield TextLine(line, text, label, group, tuple(slice_of(row, slice_key(s), s, where) for s in slices))
 
 
 def distinct(text: str) -> str:
