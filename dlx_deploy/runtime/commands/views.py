@@ -34,9 +34,11 @@ class PackageView:
 
     @property
     def data(self) -> JsonTable:
-        """``package.json`` but for its list of files, the package's digest, the model's size, and its hazards."""
+        """``package.json`` but for its list of files; the digest, the model's size, whether drift can be watched, and
+        the hazards."""
         meta = {key: value for key, value in self.package.meta.items() if key != "files"}
         own: Dict[str, object] = {"digest": self.package.digest, "model_bytes": len(self.package.model)}
+        own["drift"] = self.package.drift is not None
         if self.package.signed is not None:
             own["signature"] = {"by": self.package.signed.by, "file": self.package.signed.signature}
         hazards = [{"id": one.id, "where": one.where()} for one in possible_hazards(self.package)]
@@ -59,6 +61,7 @@ class PackageView:
             ("model", f"{len(package.model)} bytes{', run in exact Q/DQ arithmetic' if package.exact_qdq else ''}"),
             ("plan", self._plan()),
             ("budgets", f"{drop}, {floor}{flips}{latency}"),
+            *([("drift", "carries what --drift needs")] if package.drift is not None else []),
             ("digest", package.digest),
             *signature_rows(package, self.path),
             *(("hazard", f"{one.title} on {one.where()} ({one.id})") for one in possible_hazards(package)),

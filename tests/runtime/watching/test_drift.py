@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dlx_deploy.runtime import Watch
 from dlx_deploy.runtime.backends.table import BackendOptions
 from dlx_deploy.runtime.commands.predicting import PredictRequest, predict_asked
+from dlx_deploy.runtime.commands.views import PackageView
 from dlx_deploy.runtime.errors import InputError, PackageError
 from dlx_deploy.runtime.package.contents import Package, assemble, parse_package
 from dlx_deploy.runtime.predictor import Predictor
@@ -198,6 +199,13 @@ def test_answers_that_are_no_numbers_are_far_away_and_still_json(drifting: Packa
     confidence = next(one for one in watch.last.features if one.name == "output_confidence")
     assert (confidence.drifted, confidence.median) == (True, None)
     json.dumps(watch.to_dict(), allow_nan=False)
+
+
+def test_inspect_says_whether_drift_can_be_watched(drifting: Package, predictor: Predictor) -> None:
+    seen, other = PackageView(drifting), PackageView(predictor.package)
+    assert "\ndrift    carries what --drift needs\n" in seen.text
+    assert "--drift" not in other.text
+    assert (seen.data["drift"], other.data["drift"]) == (True, False)
 
 
 def test_what_cannot_be_watched_is_refused(drifting: Package, predictor: Predictor) -> None:
