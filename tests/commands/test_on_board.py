@@ -95,7 +95,10 @@ def test_labelled_arrays_take_the_place_of_files(package: Path, labelled: Path, 
     np.savez(tmp_path / "rows.npz", **{"input.images": images, "target.label": labels[:3]})
     (tmp_path / "cut.npz").write_bytes(before[:50])
     for name, said in (
-        ("no.npz", "holds input.pixels, target.label; must hold input.images and the targets, target.NAME"),
+        (
+            "no.npz",
+            "holds input.pixels, target.label; must hold input.images, target.label, maybe names, and no others",
+        ),
         ("rows.npz", "its arrays have input.images 12, target.label 3 rows; must all have as many"),
         ("cut.npz", "not a readable file of arrays"),
     ):

@@ -94,7 +94,7 @@ def verify_package(
         rows = np.flatnonzero(known)
         feeds, targets, digests = rows_of(feeds, rows), rows_of(targets, rows), digests[rows]
         count, known = len(rows), known[rows]
-    targets = {**targets, **of_known(columns, known)}
+    targets = {**{name: targets[name] for name in outputs.targets}, **of_known(columns, known)}
     if teacher is not None:
         by_teacher = outputs.statistic(teacher, targets)
     elif known.all():

@@ -36,6 +36,7 @@ class Classes:
 
     labels: Tuple[str, ...]
     columns: Tuple[Tensor, ...] = (Tensor(LABEL, "int64", ()), Tensor(TEACHER, "int64", ()))
+    targets: Tuple[str, ...] = (LABEL,)
     agreement: str = "every top-1 the same"
     judging: Judging = OWN
 

@@ -7,16 +7,18 @@ sample, and ``names``, what the samples are called where they have names. ``dlx-
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from typing import Dict, Sequence
 
 import numpy as np
 
 from ..errors import InputError
-from ..files import PathLike
+from ..files import PathLike, open_file
 from ..untyped import Array
-from ..words import said
+from ..words import line, said
 from .arrays import Arrays
 from .task import Task
 
@@ -24,6 +26,26 @@ __all__ = ["ARRAYS", "Labelled", "names_of", "read_arrays", "read_labelled", "sa
 
 ARRAYS = ".npz"
 INPUT, TARGET, NAMES = "input.", "target.", "names"
+NPY = ".npy"
+MOST_SHOWN = 10  # members in a message: a foreign file may hold any
+MOST_DEFLATED = 1032  # bytes that deflate makes of one
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+"""What comes of files that are damaged, encrypted, or made to fail."""
 DATE = (1980, 1, 1, 0, 0, 0)  # the same arrays give the same bytes
 
 
@@ -43,7 +65,7 @@ def read_labelled(task: Task, path: PathLike) -> Labelled:
         InputError, BackendMissing: as ``read_arrays`` and ``Task.load_labelled``.
     """
     if os.fspath(path).endswith(ARRAYS):
-        return read_arrays(path, [tensor.name for tensor in task.inputs.tensors])
+        return read_arrays(path, task)
     given, targets = task.load_labelled(path)
     return Labelled(given, targets)
 
@@ -55,32 +77,85 @@ def names_of(task: Task, path: PathLike, labelled: Labelled) -> Sequence[str]:
     return task.names(path)
 
 
-def read_arrays(path: PathLike, inputs: Sequence[str]) -> Labelled:
-    """The arrays of the file at ``path``, which holds those of ``inputs`` and no others.
+def read_arrays(path: PathLike, task: Task) -> Labelled:
+    """The arrays of the file at ``path``, which holds the inputs and targets of ``task``, and maybe ``names``.
 
     Raises:
-        InputError: it cannot be read, misses one of them, has none of targets, or not as many rows in each.
+        InputError: it cannot be read, misses one of them, has others, or not as many rows in each; inputs that are not
+            as the model reads them.
     """
     name = os.fspath(path)
+    tensors = {f"{INPUT}{tensor.name}": tensor for tensor in task.inputs.tensors}
+    wanted = [*tensors, *(f"{TARGET}{one}" for one in task.outputs.targets)]
+    arrays = _read_members(name, wanted)
+    _refuse_rows(arrays, name)
+    for key, tensor in tensors.items():
+        if arrays[key].dtype != np.dtype(tensor.dtype) or not tensor.fits(arrays[key].shape):
+            rule = f"{tensor.dtype}[{', '.join(map(str, ('N', *tensor.dims)))}]"
+            raise InputError(f"{name}: {key} is {_shown(arrays[key])}; must be {rule}, as the model reads it")
+    names = arrays.get(NAMES, np.zeros(0, str))
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise InputError(f"{name}: {NAMES} is {_shown(names)}; must be strings [N], or left out")
+    given = {tensor.name: arrays[key] for key, tensor in tensors.items()}
+    return Labelled(given, {one: arrays[f"{TARGET}{one}"] for one in task.outputs.targets}, names.tolist())
+
+
+def _read_members(name: str, wanted: Sequence[str]) -> Dict[str, Array]:
+    """All arrays of the file: those ``wanted``, and maybe ``names``."""
     try:
-        with np.load(name, allow_pickle=False) as file:
-            arrays: Dict[str, Array] = dict(file)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
+        with open_file(name) as file, zipfile.ZipFile(file) as archive:
+            members = [(_array_name(info), info) for info in archive.infolist()]
+            there = sorted(key for key, _ in members)
+            if there not in (sorted(wanted), sorted([*wanted, NAMES])):
+                seen = ", ".join(map(line, there[:MOST_SHOWN])) + (", …" if len(there) > MOST_SHOWN else "")
+                raise InputError(
+                    f"{name}: holds {seen or 'no arrays'}; must hold {', '.join(wanted)}, maybe {NAMES}, and no others"
+                )
+            most = MOST_DEFLATED * os.fstat(file.fileno()).st_size
+            return {key: _read_member(archive, info, most) for key, info in members}
+    except UNREADABLE as e:
         raise InputError(
             f"{name}: not a readable file of arrays ({type(e).__name__}: {said(e)}); write it again"
         ) from e
-    given = {key[len(INPUT) :]: array for key, array in arrays.items() if key.startswith(INPUT)}
-    targets = {key[len(TARGET) :]: array for key, array in arrays.items() if key.startswith(TARGET)}
-    if sorted(given) != sorted(inputs) or not targets:
-        raise InputError(
-            f"{name}: holds {', '.join(sorted(arrays)) or 'no arrays'}; must hold "
-            f"{', '.join(INPUT + one for one in inputs)} and the targets, {TARGET}NAME"
-        )
+
+
+def _array_name(info: zipfile.ZipInfo) -> str:
+    return info.filename[: -len(NPY)] if info.filename.endswith(NPY) else info.filename
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> Array:
+    """The array of a member of at most so many bytes; nothing is allocated for what only its header claims.
+
+    Raises:
+        one of ``UNREADABLE``: it is no array, or damaged.
+    """
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{info.filename!a} is compressed by method {info.compress_type}; must be stored or deflated")
+    if info.file_size > most:
+        raise ValueError(f"{info.filename!a} claims {info.file_size} bytes, more than its file can hold")
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in HEADERS:
+            raise ValueError(f"{info.filename!a} is of the .npy version {version}; must be 1.0 or 2.0")
+        shape, fortran, dtype = HEADERS[version](stream)
+        size, held = dtype.itemsize, info.file_size - stream.tell()
+        for n in shape:
+            size *= n
+        if dtype.hasobject or size != held or min(shape, default=0) < 0:
+            raise ValueError(f"{info.filename!a} says {dtype}{list(shape)}, {size} bytes, and has {held}")
+        data = stream.read()
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _refuse_rows(arrays: Arrays, name: str) -> None:
     rows = {key: len(array) if array.ndim else 0 for key, array in arrays.items()}
     if len(set(rows.values())) != 1 or not all(rows.values()):
         counts = ", ".join(f"{key} {count}" for key, count in sorted(rows.items()))
         raise InputError(f"{name}: its arrays have {counts} rows; must all have as many, one for each sample")
-    return Labelled(given, targets, [str(one) for one in arrays.get(NAMES, np.zeros(0, str))])
+
+
+def _shown(array: Array) -> str:
+    return f"{array.dtype}{list(array.shape)}"
 
 
 def write_arrays(path: PathLike, feeds: Arrays, targets: Arrays, names: Sequence[str] = ()) -> None:

@@ -147,6 +147,7 @@ class Masks:
     labels: Tuple[str, ...]
     framing: Framing
     ignore: int = 255
+    targets: Tuple[str, ...] = (MASK,)
     agreement: str = "every pixel's class the same but for ties"
     judging: Judging = OWN
 

@@ -166,6 +166,10 @@ class Outputs(Protocol):
         """What the reference table holds of each sample, beside its digest."""
 
     @property
+    def targets(self) -> Tuple[str, ...]:
+        """What labelled data say of each sample: the names of ``Task.load_labelled``'s targets."""
+
+    @property
     def agreement(self) -> str:
         """What a self-test that passed has shown beside closeness, for people."""
 

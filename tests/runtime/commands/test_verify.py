@@ -54,6 +54,15 @@ def test_a_faithful_package_passes(predictor: Predictor, data: Any) -> None:
     assert json.loads(json.dumps(result.to_dict()))["verdict"]["images"] == 300
 
 
+def test_groups_come_from_the_package_alone(predictor: Predictor, data: Any) -> None:
+    """Targets that are handed in could draw other units than the build did."""
+    images, labels = data
+    given = {"label": labels, "group": np.arange(300) % 2}
+    result = judged(predictor, {"images": images}, given)
+    assert result.judgement.to_dict() == verify_package(predictor, images, labels).to_dict()
+    assert "group" not in result.statistic
+
+
 def test_a_damaged_package_fails(make_predictor: Any, helpers: Any, data: Any) -> None:
     result = verify_package(make_predictor(model=helpers.tiny_model(shift=1)), *data)
     assert (result.verdict.verdict, result.b, result.c, result.accuracy) == ("fail", 300, 0, 0.0)

@@ -143,6 +143,7 @@ class Values:
     """What the network gives: a value, and distances."""
 
     columns: tuple[Tensor, ...] = (Tensor("truth", "float32", (1,)), Tensor("teacher", "float32", (1,)))
+    targets: tuple[str, ...] = ("truth",)
     agreement: str = "every sign the same"
 
     @property
