@@ -13,6 +13,7 @@ import hashlib
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,9 +34,11 @@ def modules_beside(file: Path) -> list[str]:
 
 def found_beside(file: Path) -> list[str]:
     """The modules and packages (``name/__init__.py``) in ``file``'s folder that it imports so and that Python would
-    find there or nowhere: not what is installed elsewhere."""
+    find there or nowhere: not what is installed, elsewhere or in place (``pip install -e .``)."""
     folder = file.parent.resolve()
-    return [name for name in _neighbours(file) if _place(name) in (None, folder)]
+    found = [name for name in _neighbours(file) if _place(name) in (None, folder)]
+    installed = packages_distributions() if found else {}
+    return [name for name in found if _module_of(name) not in installed]
 
 
 def sources_of(file: Path) -> dict[str, bytes]:
@@ -143,10 +146,14 @@ def _beside(folder: Path, name: str) -> str:
     return ""
 
 
+def _module_of(neighbour: str) -> str:
+    return neighbour.removesuffix(_PACKAGE).removesuffix(".py")
+
+
 def _place(neighbour: str) -> Path | None:
     """The folder in which Python would find the module or package of that file."""
     try:
-        spec = find_spec(neighbour.removesuffix(_PACKAGE).removesuffix(".py"))
+        spec = find_spec(_module_of(neighbour))
     except (ImportError, ValueError):  # an import of its parent fails, or a module has no spec
         return None
     if spec is None or not spec.origin:

@@ -212,6 +212,11 @@ def test_a_users_file_that_imports_its_neighbours_is_refused(user_file: Path, mo
     monkeypatch.syspath_prepend(user_file.parent)  # as for who starts Python there
     with pytest.raises(ConfigError, match=r"net\.py: imports blocks_of_mine\.py, which lies beside it; .* alone"):
         build_model(f"{user_file}:build", {}, 4, ImageInput(1, 8, 8))
+    info = user_file.parent / "mine-1.0.dist-info"  # as ``pip install -e .`` leaves it
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "top_level.txt").write_text("blocks_of_mine\n")
+    assert isinstance(build_model(f"{user_file}:build", {}, 4, ImageInput(1, 8, 8)), nn.Linear)
 
 
 @pytest.mark.parametrize(
