@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -70,11 +71,10 @@ def deliver(result: BuildResult, package: Path) -> Path:
         output.mkdir(parents=True, exist_ok=True)
         same = package.exists() and package.read_bytes() == data
         manifest, path = result.manifest, package.with_suffix(".manifest.json")
-        if same:  # what boards have shown of these bytes still holds, also what another process attaches now
-            with locked(path, lambda: _log.warning("waiting for another process that attaches a proof to %s", path)):
+        held = locked(path, lambda: _log.warning("waiting for another process that attaches a proof to %s", path))
+        with held if path.exists() else nullcontext():  # what is attached now is attached to the one or the other
+            if same:  # what boards have shown of these bytes still holds
                 manifest = msgspec.structs.replace(manifest, proofs=dict(proofs_beside(package)))
-                write_atomically(path, canonical_json(manifest), READABLE)
-        else:
             write_atomically(path, canonical_json(manifest), READABLE)
         signature = signature_path(package)
         if signature.exists() and not same:

@@ -17,6 +17,7 @@ from dlx_deploy.pipeline.locks import locked_at_once
 from dlx_deploy.pipeline.manifest import Manifest
 from dlx_deploy.pipeline.record import SCHEMA, Record
 from dlx_deploy.pipeline.store import Store
+from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.package import archive
 
 TEACHER = b"the teacher's ONNX"
@@ -108,4 +109,15 @@ def test_a_proof_that_is_attached_meanwhile_is_not_lost(tmp_path: Path, monkeypa
     deliver(result, package)
     deliver(result, package)
     assert free == [False]
+    writes = write_atomically
+
+    def seen(path: Path, data: bytes, mode: int) -> None:
+        if path.suffix == ".json":
+            look(package)
+        writes(path, data, mode)
+
+    monkeypatch.setattr("dlx_deploy.delivery.write_atomically", seen)
+    stored.write_bytes(b"second")  # other bytes: who attaches to the first waits, and sees that they are gone
+    deliver(result, package)
+    assert free == [False, False]
     assert json.loads(package.with_suffix(".manifest.json").read_text())["target_name"] == "cpu"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from dlx_deploy.devices.answers import read_as
 from dlx_deploy.devices.sent import sent_source
 from dlx_deploy.devices.ssh.connection import Connection
-from dlx_deploy.errors import BoardUnfit, StageFailed
+from dlx_deploy.errors import BoardError, BoardUnfit, StageFailed
 from dlx_deploy.runtime.linux import CPUINFO, DEVICE_TREE_MODEL
 from dlx_deploy.runtime.words import line
 
@@ -41,8 +42,11 @@ def ask_machine(connection: Connection) -> Machine:
     """
     answer = connection.python(sent_source("machine"), {"files": {k: str(v) for k, v in FILES.items()}})
     seen = read_as(answer, Machine, connection.name, "what it is")
-    python = seen.versions["python"]
-    if tuple(int(part) for part in python.split(".")[:2]) < OLDEST:
+    python = seen.versions.get("python", "")
+    version = re.match(r"(\d+)\.(\d+)", python)
+    if version is None or not FILES.keys() <= seen.texts.keys():
+        raise BoardError(f"{connection.name}: what it says of its Python and its files cannot be read; try again")
+    if tuple(map(int, version.groups())) < OLDEST:
         raise BoardUnfit(
             f"{connection.name} has Python {line(python)}; packages need 3.8 or newer: install one there "
             "(python3.8 of its distribution)"

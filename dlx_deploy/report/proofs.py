@@ -115,6 +115,8 @@ def attach(package: Path, proof: Path, store: Path, trust: Trust | None = None) 
         state=seen.proof.state,
     )
     with locked(path, lambda: _log.warning("waiting for another process that attaches a proof to %s", path)):
+        if packages_of(_manifest_of(package)[1]) != packages_of(manifest):
+            raise ConfigError(f"{package} was built again meanwhile; run verify with the new package on the board")
         for where in (*_same_in_store(store, manifest), path):  # the last one is what the lock is of
             _join(where, board, taken)
     return AttachedView(board=board, manifest=str(path), proof=taken)

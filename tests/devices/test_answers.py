@@ -122,5 +122,14 @@ def test_another_version_is_another_board(monkeypatch: pytest.MonkeyPatch) -> No
     machine.check_same(_Named(), now, "bench")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("versions", [{}, {"python": "three"}, {"python": "3.10.1"}])
+def test_what_a_board_is_has_to_be_read(versions: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    named = _Named()
+    answer = {"texts": {}, "machine": "aarch64", "versions": versions}
+    monkeypatch.setattr(named, "python", lambda source, argument: answer, raising=False)
+    with pytest.raises(BoardError, match="what it says of its Python and its files cannot be read; try again"):
+        machine.ask_machine(named)  # type: ignore[arg-type]
+
+
 class _Named:
     name = BOARD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import threading
@@ -291,3 +292,21 @@ def test_two_who_attach_at_once_lose_nothing(
             write_atomically(path, json.dumps({**manifest, "proofs": {"the first": first}}).encode(), 0o644)
         second = other.result(30).board
     assert set(proofs_beside(package)) == {"the first", second}
+
+
+def test_a_package_that_was_built_again_meanwhile_gets_no_proof_of_the_earlier_one(
+    package: Path, attached: Callable[[object], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = threading.Event()
+    monkeypatch.setattr("dlx_deploy.report.proofs._log.warning", lambda *text: waits.set())
+    path, proof = package.with_suffix(".manifest.json"), proof_of(package)
+    old, new = (hashlib.sha256(data).hexdigest() for data in (package.read_bytes(), b"another"))
+    with ThreadPoolExecutor(1) as pool:
+        with locked(path, lambda: None):
+            other = pool.submit(attached, proof)
+            assert waits.wait(30)
+            write_atomically(path, path.read_text().replace(old, new).encode(), 0o644)
+            package.write_bytes(b"another")
+        with pytest.raises(ConfigError, match="was built again meanwhile; run verify with the new package"):
+            other.result(30)
+    assert proofs_beside(package) == {}
