@@ -22,6 +22,8 @@ __all__ = ["executed", "found_beside", "modules_beside", "sources_of"]
 _LARGEST = 1 << 20
 """Bytes of a file; a larger one is not looked into for what it imports."""
 _PACKAGE = "/__init__.py"
+_NEVER = ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'")
+"""What is not so where a file is run as a module: what stands behind it is for checkers, or for who starts the file."""
 
 
 def modules_beside(file: Path) -> list[str]:
@@ -119,7 +121,7 @@ def _neighbours(file: Path) -> list[str]:
 
 
 def _imported(file: Path) -> list[str]:
-    """The first parts of the names that ``import`` statements of ``file`` say, wherever they are in it."""
+    """The first parts of the names that ``import`` statements of ``file`` say, wherever they may run in it."""
     try:
         if file.stat().st_size > _LARGEST:
             return []
@@ -127,7 +129,13 @@ def _imported(file: Path) -> list[str]:
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []  # who runs it says so
     names: list[str] = []
-    for node in ast.walk(parsed):
+    parts: list[ast.AST] = [parsed]
+    while parts:
+        node = parts.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) in _NEVER:
+            parts += node.orelse
+            continue
+        parts += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -143,7 +151,8 @@ def _beside(folder: Path, name: str) -> str:
     for file in (f"{name}{_PACKAGE}", f"{name}.py"):
         if (folder / file).is_file():
             return file
-    return ""
+    # A folder of modules is a package without that file too, which Python finds where the folder above is on its path.
+    return f"{name}{_PACKAGE}" if any((folder / name).glob("*.py")) else ""
 
 
 def _module_of(neighbour: str) -> str:

@@ -55,12 +55,13 @@ class ClassComparison(ResampledComparison):
 
     def split_notes(self, budgets: Gate, count: int, metrics: Metrics) -> list[str]:
         """As others, and what takes long: of each class all samples are ranked once more in each resample."""
-        minutes = count * metrics.get("classes", 2.0) * _MINUTES if self.name == "auroc" else 0.0
+        classes = metrics.get("classes", 2.0)
+        minutes = count * classes * _MINUTES if self.name == "auroc" else 0.0
         if minutes < _LONG_MINUTES:
             return super().split_notes(budgets, count, metrics)
         return [
             *super().split_notes(budgets, count, metrics),
-            f"gate.metric is 'auroc': to resample {count} samples of {metrics['classes']:.0f} classes takes about "
+            f"gate.metric is 'auroc': to resample {count} samples of {classes:.0f} classes takes about "
             f"{minutes:.0f} minutes of CPU for each model that is compared; 'macro_f1' and 'balanced_accuracy' take "
             "seconds, and a smaller data.limit_test less",
         ]

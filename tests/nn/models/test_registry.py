@@ -212,6 +212,16 @@ def test_a_users_file_that_imports_its_neighbours_is_refused(user_file: Path, mo
     monkeypatch.syspath_prepend(user_file.parent)  # as for who starts Python there
     with pytest.raises(ConfigError, match=r"net\.py: imports blocks_of_mine\.py, which lies beside it; .* alone"):
         build_model(f"{user_file}:build", {}, 4, ImageInput(1, 8, 8))
+    text = user_file.read_text()
+    unused = "if __name__ == '__main__':\n    import blocks_of_mine\nelse:\n    from torch import nn\n"
+    user_file.write_text(f"{unused}def build(num_classes):\n    return nn.Linear(1, 1)\n")
+    assert isinstance(build_model(f"{user_file}:build", {}, 4, ImageInput(1, 8, 8)), nn.Linear)
+    (user_file.parent / "folder_of_mine").mkdir()
+    (user_file.parent / "folder_of_mine" / "blocks.py").write_text("from torch import nn\n")
+    user_file.write_text(text.replace("blocks_of_mine", "folder_of_mine.blocks"))
+    with pytest.raises(ConfigError, match=r"net\.py: imports folder_of_mine/__init__\.py, which lies beside it"):
+        build_model(f"{user_file}:build", {}, 4, ImageInput(1, 8, 8))
+    user_file.write_text(text)
     info = user_file.parent / "mine-1.0.dist-info"  # as ``pip install -e .`` leaves it
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
