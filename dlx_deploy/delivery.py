@@ -72,7 +72,7 @@ def deliver(result: BuildResult, package: Path) -> Path:
         same = package.exists() and package.read_bytes() == data
         manifest, path = result.manifest, package.with_suffix(".manifest.json")
         held = locked(path, lambda: _log.warning("waiting for another process that attaches a proof to %s", path))
-        with held if path.exists() else nullcontext():  # what is attached now is attached to the one or the other
+        with held if path.is_file() else nullcontext():  # what is attached now is attached to the one or the other
             if same:  # what boards have shown of these bytes still holds
                 manifest = msgspec.structs.replace(manifest, proofs=dict(proofs_beside(package)))
             write_atomically(path, canonical_json(manifest), READABLE)
