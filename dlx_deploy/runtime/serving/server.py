@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import selectors
 import socket
 import ssl
@@ -23,6 +24,7 @@ __all__ = ["Server", "Settings", "listen"]
 
 BACKLOG = 128
 PAUSE_S = 0.1  # where the system has no more descriptors for now
+LEAVING = math.inf  # in the place of a time since when: the connection was ended, and its thread is on its way out
 BUSY = Refused(503, "the server has as many connections as it may; try again", ("Retry-After", "1"))
 _log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class Server:
         self._listener, self._handler, self._settings = listener, handler, settings
         self._lock = threading.Lock()
         self._open: Dict[socket.socket, Optional[float]] = {}
-        """The connections; since when each has waited for a request, ``None``: it is in the middle of one."""
+        """The connections; since when each has waited for a request, or ``LEAVING``; ``None``: in the middle of one."""
         self._none_left = threading.Condition(self._lock)
         self._room = Room(max(settings.limits.total_bytes, settings.limits.body_bytes))
         self._stopping = False
@@ -123,12 +125,12 @@ class Server:
         with self._lock:
             if len(self._open) < self._settings.connections:
                 return True
-            idle = [(since, sock.fileno(), sock) for sock, since in self._open.items() if since is not None]
+            idle = {sock: since for sock, since in self._open.items() if since is not None and since < LEAVING}
             if not idle:
                 return False
-            oldest = min(idle)[2]
+            oldest = min(idle, key=idle.__getitem__)
             _shut(oldest)
-            self._open[oldest] = None  # its thread is on its way out: nobody else gives way for it
+            self._open[oldest] = LEAVING  # nobody else gives way for it
             return len(self._open) < 2 * self._settings.connections
 
     def _serve(self, sock: socket.socket) -> None:
