@@ -5,26 +5,17 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+from dlx_deploy.devices.loading import one_source
+
 __all__ = ["agent_source"]
 
 MODULES = ("files", "facts", "lock", "layout", "releases", "measuring", "overview", "wheels", "units", "main")
 """In the order in which they import one another."""
-LOADER = """\
-import sys, types
-def load(sources):
-    package = sys.modules["dlx_agent"] = types.ModuleType("dlx_agent")
-    package.__path__ = []
-    for name, source in sources:
-        module = sys.modules["dlx_agent." + name] = types.ModuleType("dlx_agent." + name)
-        module.__package__ = "dlx_agent"
-        exec(compile(source, "dlx_agent/%s.py" % name, "exec"), module.__dict__)
-    return module.answer
-main = load(SOURCES)
-"""
+MAIN = 'main = import_module("dlx_agent.main").answer\n'
 
 
 @cache
 def agent_source() -> str:
     """Standard library alone, in the syntax of Python 3.6; ``main(question)`` gives the answer, both plain tables."""
-    sources = [(name, (files(__package__) / f"{name}.py").read_text(encoding="utf-8")) for name in MODULES]
-    return f"SOURCES = {sources!a}\n{LOADER}"
+    sources = {name: (files(__package__) / f"{name}.py").read_text(encoding="utf-8") for name in MODULES}
+    return one_source("dlx_agent", sources, MAIN)

@@ -14,7 +14,6 @@ from dlx_deploy.devices.pushing.wheels import Interpreter, Wheel, fetch_wheels, 
 from dlx_deploy.errors import BoardUnfit
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.package.contents import Package
-from dlx_deploy.runtime.package.trust import Trust
 from dlx_deploy.runtime.words import line
 
 __all__ = ["Bootstrap", "Brought", "Wheelhouse", "bring", "needed_by", "use"]
@@ -25,8 +24,8 @@ MODULES = {
     "cuda-python": "cuda",
     "pillow": "PIL",
     "tokenizers": "tokenizers",
-    "cryptography": "cryptography",
-    "pyopenssl": "OpenSSL",
+    "cryptography": "cryptography.x509",
+    "pyopenssl": "OpenSSL.crypto",
 }
 """Distribution → what is imported of it, to see that it runs on this board's processor and C library."""
 READERS = {"image/*": "pillow", "text/plain": "tokenizers"}
@@ -72,7 +71,8 @@ class Wheelhouse:
         self._found: dict[tuple[tuple[str, ...], Interpreter], tuple[Wheel, ...]] = {}
 
     def choose(self, board: str, facts: BoardFacts, needed: Sequence[str]) -> Bootstrap:
-        """What ``board`` lacks, fetched. ``needed``: distributions beside numpy; a runtime among them has to come.
+        """What ``board`` lacks, fetched. ``needed``: distributions beside numpy; a runtime or a verifier among them has
+        to come.
 
         Raises:
             BoardUnfit: no wheels are made for such a board, or none are found. EnvironmentMissing, ConfigError: as
@@ -90,12 +90,10 @@ class Wheelhouse:
             return Bootstrap(wanted, self._found[kind])
 
 
-def needed_by(package: Package, signed: Trust | None) -> tuple[str, ...]:
-    """The distributions that a package needs beside numpy and a runtime: what reads a user's files, and, where a
-    signature is verified on the board, what verifies it."""
+def needed_by(package: Package) -> tuple[str, ...]:
+    """The distributions that a package needs beside numpy and a runtime: what reads a user's files."""
     library = READERS.get(getattr(package.task.inputs, "media", ""), "")
-    verifying = () if signed is None else ("cryptography", "pyopenssl") if signed.certificates else ("cryptography",)
-    return (*([library] if library else []), *verifying)
+    return (library,) if library else ()
 
 
 def bring(agent: Agent, token: str, chosen: Bootstrap, progress: Progress = silent) -> Brought:

@@ -9,6 +9,7 @@ import msgspec
 
 from dlx_deploy.devices.asking import BoardFacts
 from dlx_deploy.devices.pushing.backends import Runner, expected_runner, lacking_runtimes, runners_of
+from dlx_deploy.devices.pushing.verifying import Verification, lacking_verifiers
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.supported import PYTHON
@@ -36,13 +37,14 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """How a package is meant to go to a board. ``bytes_left``: of it that are not there yet.
 
     ``target``: what the board is for by the inventory (empty: not said). ``other_board``: whether one for another
-    target will do.
+    target will do. ``verification``: how its signature is verified there, if it is.
     """
 
     bytes_left: int
     target: str = ""
     other_board: bool = False
     accept_hazards: bool = False
+    verification: Verification | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -66,6 +68,7 @@ def examine(package: Package, facts: BoardFacts, wish: Wish) -> tuple[Finding, .
         *_target(package, profile, facts, wish),
         _python(facts),
         *_backends(package, runners, facts, wish),
+        *_signature(facts, wish.verification),
         *_room(package, profile, expected_runner(runners), facts, wish),
         *_jetson(profile, facts),
         _clock(facts),
@@ -131,6 +134,17 @@ def _backends(package: Package, runners: tuple[Runner, ...], facts: BoardFacts, 
     yield Finding("runtime", "ok", f"{chosen.backend} {chosen.version}".rstrip())
     for warning in chosen.warnings:
         yield Finding("runtime", "warning", f"{chosen.backend}: {warning}")
+
+
+def _signature(facts: BoardFacts, how: Verification | None) -> Iterator[Finding]:
+    lacking = lacking_verifiers(how, facts)
+    if lacking:
+        seen = ", ".join(f"{name} {facts.versions[name]}" for name in lacking if name in facts.versions)
+        found = f"it is to be verified there too, which needs {' and '.join(lacking)}; there is {seen or 'none'}"
+        remedy = f"{BRING}, or install it there: {facts.executable} -m pip install --upgrade {' '.join(lacking)}"
+        yield Finding("signature", "refused", found, remedy)
+    elif how is not None:
+        yield Finding("signature", "ok", f"by {how.by}, verified here; there again before anything of it is run")
 
 
 def _room(

@@ -19,6 +19,7 @@ from dlx_deploy.devices.pushing.backends import expected_runner, runners_of
 from dlx_deploy.devices.pushing.checks import Step, Talk, There, commands_of, run_steps
 from dlx_deploy.devices.pushing.locking import Held, locked
 from dlx_deploy.devices.pushing.preflight import Finding, Wish, examine
+from dlx_deploy.devices.pushing.verifying import STEP, Verification, verification, verify_there
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.errors import BoardError, BoardLost, BoardRefused, BoardUnfit, ConfigError, DlxError
 from dlx_deploy.progress import Progress, silent
@@ -44,13 +45,17 @@ Outcome = Literal["current", "would be current", "unfit", "failed", "refused", "
 
 
 class Pushable(msgspec.Struct, frozen=True):
-    """A package that was opened here, the SHA-256 of its file, and its signature's bytes, if one lies beside it."""
+    """A package that was opened here, the SHA-256 of its file, and its signature's bytes, if one lies beside it.
+
+    ``verification``: how that was verified here, if it was asked for, and is again on a board.
+    """
 
     path: Path
     digest: str
     size_bytes: int
     package: Package
     signature: bytes = b""
+    verification: Verification | None = None
 
 
 class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,16 +109,15 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
 def read_pushable(path: Path, trust: Trust | None) -> Pushable:
     """The package at ``path``, its digests checked, and its signature where ``trust`` asks for one.
 
-    The board then holds what came against the same SHA-256: a package's own word for its signature would be worth
-    nothing there.
+    Where it does, the board verifies what came again before anything of it is run, by code and keys of ours: a
+    package's own word for its signature would be worth nothing there.
 
     Raises:
         PackageError, InputError, BackendMissing: as ``open_package``.
         ConfigError: what lies beside it as a signature cannot be read.
     """
     data, trust = read_bytes(path), trust or trust_of_machine()  # read once: what is verified is what is sent
-    if trust is not None:
-        trust.verify(data, path)
+    by = trust.verify(data, path).by if trust is not None else ""
     package = parse_package(parse_archive(data, str(path)), str(path))
     beside = Path(trust.signature) if trust and trust.signature else path.with_name(path.name + SUFFIX)
     try:
@@ -122,7 +126,8 @@ def read_pushable(path: Path, trust: Trust | None) -> Pushable:
         signature = b""
     except (OSError, TooLarge) as e:
         raise ConfigError(f"{beside}: is no signature that can be sent ({e}); move it away, or sign again") from e
-    return Pushable(path, hashlib.sha256(data).hexdigest(), len(data), package, signature)
+    how = verification(trust, by, signature) if trust is not None else None
+    return Pushable(path, hashlib.sha256(data).hexdigest(), len(data), package, signature, how)
 
 
 def default_path(package: Package) -> str:
@@ -218,8 +223,10 @@ class _Release:
         package = self._install()
         flags = ("--accept-hazards",) if self.options.accept_hazards else ()
         there = There(python, package, f"{pushed.root}/lock.pid", flags)
-        manners, connection = self.options.manners, self.agent.connection
-        steps = run_steps(connection, there, pushed.commands, manners, self.talk, lambda: self._ask("working"))
+        steps = self._verified(there)
+        if all(step.exit_code == 0 for step in steps):
+            manners, connection = self.options.manners, self.agent.connection
+            steps += run_steps(connection, there, pushed.commands, manners, self.talk, lambda: self._ask("working"))
         failed = next((step for step in steps if step.exit_code), None)
         why = f"{failed.name} ended with exit code {failed.exit_code}: {failed.said}" if failed else ""
         told = self._finish(steps, why)
@@ -233,6 +240,14 @@ class _Release:
             before=told.before,
             removed=told.removed,
         )
+
+    def _verified(self, there: There) -> tuple[Step, ...]:
+        """What is found of its signature there, if one is asked for."""
+        how, connection = self.given.verification, self.agent.connection
+        if how is None:
+            return ()
+        self.talk.say(f"{connection.name}: {STEP} …")
+        return (verify_there(connection, there.python, there.package, how),)
 
     def _finish(self, steps: tuple[Step, ...], why: str) -> Releases:
         """What the checks gave stands in the release's record, and what follows of it is done there."""
@@ -296,4 +311,5 @@ def _wish(given: Pushable, there: int, options: PushOptions) -> Wish:
         target=options.target,
         other_board=options.other_board,
         accept_hazards=options.accept_hazards,
+        verification=given.verification,
     )

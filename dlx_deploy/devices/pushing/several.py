@@ -17,6 +17,7 @@ from dlx_deploy.devices.pushing.bootstrap import Brought, Wheelhouse, bring, nee
 from dlx_deploy.devices.pushing.locking import locked
 from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, roll_back, unreached
 from dlx_deploy.devices.pushing.serving import Caretaker, Serving
+from dlx_deploy.devices.pushing.verifying import lacking_verifiers
 from dlx_deploy.devices.ssh.address import parse_address
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.devices.ssh.openssh import SshConnection
@@ -155,7 +156,8 @@ class _Work(msgspec.Struct, frozen=True):
         agent = Agent(self.connection, self.options.path)
         facts = agent.facts(self.connection.interpreter)
         runtimes = lacking_runtimes(package, facts, self.options.accept_hazards) or ()
-        chosen = house.choose(name, facts, (*runtimes, *needed_by(package, None)))
+        verifiers = lacking_verifiers(self.given.verification, facts)
+        chosen = house.choose(name, facts, (*runtimes, *needed_by(package), *verifiers))
         if not chosen.wanted:
             return self.push(), None
         words = chosen.describe()

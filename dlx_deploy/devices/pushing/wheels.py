@@ -23,11 +23,13 @@ OLDEST_GLIBC = 17
 ARCHITECTURES = ("aarch64", "x86_64")
 FETCH_S = 1800
 _LEGACY = {17: "manylinux2014"}
-_RUNTIMES = {
-    "onnxruntime": "onnxruntime>={}.{},<{}.{}".format(*ONNXRUNTIME[0], ONNXRUNTIME[1][0], ONNXRUNTIME[1][1] + 1),
-    "cuda-python": "cuda-python>=12",
+_VERSIONS: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime>={}.{},<{}.{}".format(*ONNXRUNTIME[0], ONNXRUNTIME[1][0], ONNXRUNTIME[1][1] + 1),),
+    "cuda-python": ("cuda-python>=12",),
+    "cryptography": ("cryptography>=3.4",),
+    "pyopenssl": ("pyopenssl>=20.0", "typing-extensions"),  # of which pip judges by this machine's Python
 }
-"""Distribution of a runtime → how pip is asked for it: also where one is there, which does not serve then."""
+"""Distribution → how pip is asked for it: also where one is there, which does not serve then."""
 
 
 class Interpreter(msgspec.Struct, frozen=True):
@@ -55,11 +57,12 @@ class Wheel(msgspec.Struct, frozen=True):
 def requirements(installed: Sequence[str], needed: Sequence[str] = ()) -> tuple[str, ...]:
     """What pip is asked for so that packages run where the distributions ``installed`` are; empty: nothing lacks.
 
-    ``needed``: distributions beside numpy; a runtime among them is one that has to come, in a version that serves.
+    ``needed``: distributions beside numpy; a runtime or a verifier among them is one that has to come, in a version
+    that serves.
     """
     lacking = [] if "numpy" in installed else [NUMPY]
-    lacking += [_RUNTIMES[name] for name in needed if name in _RUNTIMES]
-    return (*lacking, *(name for name in needed if name not in installed and name not in _RUNTIMES))
+    lacking += [asked for name in needed for asked in _VERSIONS.get(name, ())]
+    return (*lacking, *(name for name in needed if name not in installed and name not in _VERSIONS))
 
 
 def platform_tags(interpreter: Interpreter, board: str) -> tuple[str, ...]:

@@ -46,12 +46,18 @@ class Connection(Protocol):
         ...
 
     def python(
-        self, source: str, argument: object, *, timeout_s: float = ..., heard: Callable[[str], None] = ...
+        self,
+        source: str,
+        argument: object,
+        *,
+        timeout_s: float = ...,
+        heard: Callable[[str], None] = ...,
+        interpreter: str = ...,
     ) -> JsonTable:
         """What ``main(argument)`` of ``source`` gives there, a table: plain values both ways.
 
         ``heard``: told each line that it says on standard error, as it comes. Its standard input stays open until it
-        answers, so that a long one can see us go.
+        answers, so that a long one can see us go. ``interpreter``: another Python there than the connection's.
 
         Raises:
             BoardUnfit: there is no Python 3.

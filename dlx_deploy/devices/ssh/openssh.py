@@ -73,9 +73,11 @@ class SshConnection:
         *,
         timeout_s: float = SILENCE_S,
         heard: Callable[[str], None] = lambda text: None,
+        interpreter: str = "",
     ) -> JsonTable:
         """As the protocol says; a login shell that talks is not mistaken for the answer."""
-        return self._python(source, argument, (), silence_s=timeout_s, hold=True, heard=heard)
+        by = interpreter or self.interpreter
+        return self._python(source, argument, (), silence_s=timeout_s, hold=True, heard=heard, by=by)
 
     def send(self, path: Path, remote: str, digest: str, progress: Progress = silent) -> None:
         """As the protocol says; ``remote.part`` is what arrived so far."""
@@ -129,7 +131,7 @@ class SshConnection:
 
     def _receiving(self, asked: Mapping[str, object], chunks: Iterable[bytes] = ()) -> JsonTable:
         source = (HERE / "receiving.py").read_text(encoding="utf-8")
-        return self._python(source, asked, chunks, silence_s=SILENCE_S)
+        return self._python(source, asked, chunks, silence_s=SILENCE_S, by=self.interpreter)
 
     def _python(
         self,
@@ -138,6 +140,7 @@ class SshConnection:
         more: Iterable[bytes],
         *,
         silence_s: float | None,
+        by: str,
         hold: bool = False,
         heard: Callable[[str], None] = lambda text: None,
     ) -> JsonTable:
@@ -146,23 +149,19 @@ class SshConnection:
         header = msgspec.json.encode({"source": len(sent), "argument": len(given), "watch": hold})
         first = b"%d\n%s%s\n%s%s" % (len(start), start, header, sent, given)
         command = "import sys;s=sys.stdin.buffer;exec(compile(s.read(int(s.readline())),'<dlx-deploy>','exec'))"
-        argv = [self.interpreter, "-c", command]
+        argv = [by, "-c", command]
         done = self._exchange(argv, _joined(first, more), silence_s=silence_s, hold=hold, heard=heard)
         if done.exit_code == NO_COMMAND:
-            raise BoardUnfit(
-                f"{self.name} has no {self.interpreter} ({last_words(done.stderr)}); install Python 3 there"
-            )
-        return self._answer(done)
+            raise BoardUnfit(f"{self.name} has no {by} ({last_words(done.stderr)}); install Python 3 there")
+        return self._answer(done, by)
 
-    def _answer(self, done: Ended) -> JsonTable:
+    def _answer(self, done: Ended, by: str) -> JsonTable:
         marked = [text for text in done.stdout.decode("utf-8", "replace").split("\n") if text.startswith(MARK)]
         try:
             said = msgspec.json.decode(marked[-1][len(MARK) :], type=dict[str, Any])
         except (IndexError, msgspec.DecodeError):
             words = last_words(done.stderr) or "it says nothing"
-            raise BoardError(
-                f"{self.name}: {self.interpreter} ended with exit code {done.exit_code}: {words}"
-            ) from None
+            raise BoardError(f"{self.name}: {by} ended with exit code {done.exit_code}: {words}") from None
         if "failed" in said:
             words = line(f"{said['failed']}: {said['words']}")
             raise BoardError(f"{self.name}: {words} (Python {line(said['python'])} there)")

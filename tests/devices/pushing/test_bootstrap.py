@@ -29,6 +29,8 @@ HERE = "py3-none-any"
         (["numpy", "onnxruntime"], ["onnxruntime", "pillow"], ["onnxruntime>=1.17,<1.33", "pillow"]),
         (["numpy", "tensorrt"], ["cuda-python"], ["cuda-python>=12"]),
         (["numpy", "onnxruntime", "pillow"], ["pillow"], []),
+        (["numpy", "onnxruntime", "cryptography"], ["cryptography"], ["cryptography>=3.4"]),
+        (["numpy", "onnxruntime"], ["pyopenssl"], ["pyopenssl>=20.0", "typing-extensions"]),
     ],
 )
 def test_what_lacks_is_asked_for_and_nothing_else(installed: list[str], needed: list[str], wanted: list[str]) -> None:

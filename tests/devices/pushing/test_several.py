@@ -14,9 +14,9 @@ from dlx_deploy.devices.agent import units
 from dlx_deploy.devices.asking import Agent
 from dlx_deploy.devices.pushing import bootstrap, serving, several
 from dlx_deploy.devices.pushing.bootstrap import bring
+from dlx_deploy.devices.pushing.verifying import NEEDS
 from dlx_deploy.devices.pushing.wheels import Wheel
 from dlx_deploy.errors import BoardUnreachable
-from dlx_deploy.runtime.package.trust import Trust
 
 from ...conftest import Here
 from ..agent.test_wheels import wheel
@@ -203,11 +203,8 @@ def test_wheels_are_given_for_a_bootstrap_alone(logins: Logins, make_package: An
 
 def test_a_package_says_what_it_needs_beside_a_runtime(make_package: Any) -> None:
     package = make_package().package
-    assert bootstrap.needed_by(package, None) == ("pillow",)
-    assert bootstrap.needed_by(package, Trust(Path("k.pem"), None, None)) == ("pillow", "cryptography")
-    needed = bootstrap.needed_by(package, Trust(None, Path("c.pem"), None))
-    assert needed == ("pillow", "cryptography", "pyopenssl")
-    assert {*needed, *(name for name in bootstrap.READERS.values()), "cuda-python"} <= {*bootstrap.MODULES}
+    assert bootstrap.needed_by(package) == ("pillow",)
+    assert {*bootstrap.READERS.values(), *NEEDS, "cuda-python"} <= {*bootstrap.MODULES}
 
 
 @pytest.fixture
