@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from dlx_deploy.devices.board import RemoteBoard
 from dlx_deploy.errors import DataError, GateFailed, StageFailed
 from dlx_deploy.pipeline import pool
 from dlx_deploy.pipeline.gate import GateResult
@@ -27,6 +28,7 @@ from dlx_deploy.pipeline.stage import Stage
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.pipeline.worker import Done, Failed, packed
 
+from ..devices.fake_board import FakeBoard
 from .conftest import Events, NoParams, Toy
 
 
@@ -130,6 +132,29 @@ def test_what_is_timed_runs_alone(bench: ModuleType, store: Store, events: Event
     other = Store(store.root / "no-device")  # nothing is timed where there is no device
     list(run_builds([bench.build(*steps)], other, [events], jobs=4))
     assert {"a", "timed", "c"} in here.seen
+
+
+def test_a_worker_logs_in_at_a_board_by_itself(
+    bench: ModuleType, store: Store, events: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``build --on BOARD --jobs 2`` has it."""
+    board, log, model = FakeBoard(tmp_path / "board", monkeypatch), str(tmp_path), tmp_path / "a.onnx"
+    model.write_bytes(b"a model")
+    steps = [bench.step("first"), bench.step("there", "first", log=log, puts=str(model), timed=True)]
+    with board.connection() as connection:
+        device = RemoteBoard(connection)
+        (result,) = run_builds([bench.build(*steps, device=device)], store, [events], jobs=2)
+        assert connection._login is not None, "it was asked here what it is, for the key"
+    assert result.manifest.status == "done"
+    assert int((tmp_path / "there").read_text()) != os.getpid()
+    assert [path.read_bytes() for path in (board.home / ".cache/dlx-deploy/kept").iterdir()] == [b"a model"]
+    logins = [asked.split(" -S ")[1].split()[0] for asked in board.asked() if " -M " in asked]
+    assert len(logins) == len(set(logins)) == 2
+    assert not [Path(socket).parent for socket in logins if Path(socket).parent.exists()]
+    again = Events()
+    list(run_builds([bench.build(*steps, device=device)], store, [again], jobs=2))
+    assert again.status() == {"first": "cached", "there": "cached"}
+    device.connection.close()
 
 
 def test_a_worker_that_holds_torch_goes_when_nothing_needs_it(

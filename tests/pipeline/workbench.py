@@ -23,6 +23,8 @@ class Piece(msgspec.Struct, frozen=True):
     """A folder: each piece leaves its name there when it begins."""
     meets: Sequence[str] = ()
     trouble: str = ""
+    puts: str = ""
+    """A file that goes to the device."""
 
 
 def run(job: Job[Piece]) -> Metrics:
@@ -35,6 +37,9 @@ def run(job: Job[Piece]) -> Metrics:
             raise DataError("nobody came")
         time.sleep(0.01)
     job.progress(1, 2, "half")
+    if piece.puts:
+        assert job.device is not None
+        job.device.put(Path(piece.puts))
     if piece.trouble == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if piece.trouble:
