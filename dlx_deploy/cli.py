@@ -24,12 +24,14 @@ from dlx_deploy.commands import (
     inspection,
     neighbours,
     packages,
+    predict,
     pushing,
     reports,
     search,
     serve,
     signing,
     targets,
+    verify,
 )
 from dlx_deploy.errors import DlxError, EnvironmentMissing
 from dlx_deploy.runtime.signals import INTERRUPTED, Terminated, interruptible
@@ -64,9 +66,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     builds.status,
     reports.report,
     builds.gc,
-    packages.verify,
+    verify.verify,
     debugging.debug,
-    packages.predict,
+    predict.predict,
     packages.bench,
     packages.selftest,
     serve.serve,
@@ -81,7 +83,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 """In the order of ``--help``."""
 for command in COMMANDS:
     app.command()(command)
-app.command(name="run", hidden=True)(packages.predict)  # older names
+app.command(name="run", hidden=True)(predict.predict)  # older names
 app.command(name="info", hidden=True)(inspection.inspect)
 targets_app.command(name="list")(targets.targets_list)
 targets_app.command(name="show")(targets.targets_show)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 import time
 import zipfile
@@ -18,13 +17,13 @@ from dlx_deploy.devices.agent.sending import agent_source
 from dlx_deploy.devices.answers import measured_of, printed_of, progress_of, read_as
 from dlx_deploy.devices.device import Facts
 from dlx_deploy.devices.faults import fault_of
+from dlx_deploy.devices.kept import KEPT, RUNTIME, Kept
 from dlx_deploy.devices.machine import Machine, ask_machine, check_same
 from dlx_deploy.devices.measuring import ALONE, Manners, measuring, who_asks
 from dlx_deploy.devices.sent import sent_source
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.errors import BoardError, StageFailed
 from dlx_deploy.progress import Progress, silent
-from dlx_deploy.runtime.telling import telling
 from dlx_deploy.runtime.views import Outcome
 from dlx_deploy.runtime.words import line
 from dlx_deploy.targets import Host, read_host
@@ -37,15 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteBoard"]
 
-KEPT = ".cache/dlx-deploy/kept"
-"""Where files lie there, below the user's home, by their SHA-256."""
-KEPT_BYTES = 4 << 30
-"""Of files that this process has not asked for: those of earlier runs."""
 SILENCE_S = 1800.0
 """An engine's builder says nothing for minutes; all else tells now and then how far it is."""
 ANSWERED = (0, 3, 6)
 TIMED = ("bench", "verify", "latencies", "energy")
-RUNTIME = "dlx_runtime"
 NEWEST_PART = f"{RUNTIME}/tasks/labelled_arrays.py"
 """A package without it carries a runtime that takes no arrays: ours is put beside it."""
 
@@ -62,7 +56,7 @@ class RemoteBoard:
 
     def __init__(self, connection: Connection, say: Callable[[str], None] = _unheard, manners: Manners = ALONE) -> None:
         self.connection, self._say, self._manners = connection, say, manners
-        self._put: dict[str, Path] = {}
+        self._kept = Kept(connection, say)
 
     @cached_property
     def _machine(self) -> Machine:
@@ -111,15 +105,16 @@ class RemoteBoard:
             BoardError: it cannot be written there, see ``Connection.send``; its Python is older than packages need.
         """
         _ = self._machine  # nothing goes to a board that could not run it
-        digest = _digest_of(path)
-        remote = f"{KEPT}/{digest}{path.suffix}"
-        if remote not in self._put:
-            with telling(self._say, f"to {self.connection.name}") as tell:
-                self.connection.send(path, remote, digest, lambda done, total, text="": tell(done, total, text))
-            self._put[remote] = path
-            names = [kept.rpartition("/")[2] for kept in self._put]
-            self._ask("keeping", {"folder": KEPT, "names": names, "limit_bytes": KEPT_BYTES})
-        return remote
+        return self._kept.put(path)
+
+    def put_all(self, files: Mapping[str, Path]) -> str:
+        """The folder there that has the bytes of ``files``, by their names in it.
+
+        Raises:
+            BoardError: as ``put``.
+        """
+        _ = self._machine
+        return self._kept.put_all(files)
 
     def run(self, package: str, command: Sequence[str]) -> Outcome:
         """What the package's own runtime says there; ours, where that is older than what it is asked for."""
@@ -145,7 +140,7 @@ class RemoteBoard:
 
     def energy_unknown(self, processor: str) -> str:
         """By the sensors there."""
-        asked = {"do": "energy_unknown", "runtime": self._own_runtime(), "processor": processor}
+        asked = {"do": "energy_unknown", "runtime": self._kept.put_runtime(), "processor": processor}
         return str(self._ask("timing", asked)["why"])
 
     def energy(self, model: Path, sample: Samples, threads: int) -> Reading:
@@ -179,7 +174,7 @@ class RemoteBoard:
         from dlx_deploy.runtime.tasks.labelled_arrays import save_arrays
 
         there: dict[str, JsonTable] = {}
-        runtime = self._own_runtime()
+        runtime = self._kept.put_runtime()
         with tempfile.TemporaryDirectory() as folder:
             for i, (name, path) in enumerate(models.items()):
                 feed = Path(folder) / f"{i}.npz"
@@ -210,21 +205,11 @@ class RemoteBoard:
 
     def _runtime_of(self, package: str) -> str:
         """Where the runtime lies there that runs ``package``."""
-        with zipfile.ZipFile(self._put[package]) as archive:
+        with zipfile.ZipFile(self._kept.origin(package)) as archive:
             if NEWEST_PART in archive.namelist():
                 return package
         self._say("the package's runtime is older than this dlx-deploy, whose own runs it there")
-        return self._own_runtime()
-
-    def _own_runtime(self) -> str:
-        """Where this dlx-deploy's own runtime lies there."""
-        from dlx_deploy.runtime.package.archive import write_archive
-        from dlx_deploy.runtime.sources import own_sources
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "runtime.zip"
-            write_archive(path, {f"{RUNTIME}/{name}": data for name, data in own_sources().items()})
-            return self.put(path)
+        return self._kept.put_runtime()
 
     def _ask(
         self, source: str, argument: JsonTable, words: list[str] | None = None, progress: Progress = silent
@@ -240,11 +225,3 @@ class RemoteBoard:
             self._say(line(text))
 
         return self.connection.python(sent_source(source), argument, timeout_s=SILENCE_S, heard=heard)
-
-
-def _digest_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dlx_deploy.commands import on_board
 from dlx_deploy.commands.options import finish
@@ -72,13 +73,65 @@ def test_the_golden_answers_and_the_latency_are_those_of_the_board(
     wrong = here("bench", package, "--on", "orin", "--streams", "0")
     assert (wrong.code, "error: on ssh://edge@board: --streams is 0; must be 1 to 256" in wrong.err) == (2, True)
     refused = here("bench", package, "x.png", "--on", "orin")
-    assert (refused.code, "bench --on takes no files" in refused.err) == (2, True)
+    assert (refused.code, "x.png: no such image file" in refused.err) == (2, True)
     other = here("selftest", package, "--on", BOARD, "--python", "python9")
     assert (other.code, "ssh://edge@board has no python9" in other.err) == (4, True)
     board.refuses("ssh: connect to host board port 22: Connection refused")
     away = here("selftest", package, "--on", BOARD)
     assert (away.code, away.out) == (4, "")
     assert "error: ssh://edge@board cannot be reached: no ssh server listens there" in away.err
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / 'my "pictures"'
+    folder.mkdir()
+    for i, pixels in enumerate(make_images(3)[0]):
+        Image.fromarray(pixels.squeeze()).save(folder / f"{i}.png")
+    return folder
+
+
+def test_files_go_over_and_are_called_what_they_are_here(
+    package: Path, board: FakeBoard, here: Here, pictures: Path, tmp_path: Path
+) -> None:
+    one = pictures / "1.png"
+    said = here("predict", package, one, pictures, "--on", BOARD).out
+    assert said == here("predict", package, one, pictures).out
+    assert said.splitlines()[1].startswith(f"{pictures}/0.png\t")
+    kept = board.home / ".cache/dlx-deploy/kept"
+    assert sorted(path.suffix for path in kept.iterdir()) == [".dlx", ".files"]
+    before = {path: path.stat().st_ino for path in kept.iterdir()}
+    asked = ("predict", package, one, pictures, "--jsonl", "--limit", "2")
+    assert here(*asked).out == here(*asked, "--on", BOARD).out != ""
+    assert {path: path.stat().st_ino for path in kept.iterdir()} == before, "sent once"
+    (pictures / "no.png").write_bytes(b"no picture")
+    wrong = here("predict", package, pictures / "no.png", "--on", BOARD)
+    assert wrong.code == 2
+    assert f"error: on {BOARD}: {pictures}/no.png: " in wrong.err
+    (tmp_path / "list.txt").write_text(f"{one}\n")
+    listed = here("predict", package, "--file", tmp_path / "list.txt", "--on", BOARD)
+    assert listed.out.startswith(f"{one}\t")
+
+
+def test_reading_is_a_part_of_what_is_timed_there(package: Path, board: FakeBoard, here: Here, pictures: Path) -> None:
+    asked = ("--rounds", "30", "--max-seconds", "1", "--json")
+    done = here("bench", package, pictures / "0.png", pictures / "1.png", "--on", BOARD, *asked)
+    assert done.code in (0, 3, 6), done.err
+    assert json.loads(done.out)["inputs"] == 2
+
+
+def test_what_cannot_come_back_from_a_board_is_refused(
+    package: Path, board: FakeBoard, here: Here, pictures: Path, tmp_path: Path
+) -> None:
+    done = here("predict", package, pictures, "--on", BOARD, "--out", tmp_path / "o")
+    assert (done.code, "files would be written there, and none come back; leave it away" in done.err) == (2, True)
+    done = here("predict", package, "--camera", "0", "--on", BOARD)
+    assert (done.code, "--camera 0 has no end, and with --on answers come at it; give --limit N" in done.err) == (
+        2,
+        True,
+    )
+    done = here("predict", package, pictures, "--camera", "0", "--limit", "1", "--on", BOARD)
+    assert (done.code, "a camera and other inputs are there" in done.err) == (2, True)
 
 
 def test_labelled_arrays_take_the_place_of_files(package: Path, labelled: Path, here: Here, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def package(tmp_path: Path) -> Path:
 def test_what_is_put_is_sent_once_and_the_oldest_goes(
     board: FakeBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlx_deploy.devices.board.KEPT_BYTES", 100)
+    monkeypatch.setattr("dlx_deploy.devices.kept.KEPT_BYTES", 100)
     kept = board.home / ".cache/dlx-deploy/kept"
     for name in ("a", "b"):
         (tmp_path / f"{name}.onnx").write_bytes(name.encode() * 80)

@@ -1,21 +1,38 @@
 """Files that are kept on a board by their digest: which are there, and the oldest go where they become too many."""
 
 import os
+import shutil
 from typing import Any, Dict
 
 __all__ = ["main"]
 
 
 def main(argument: Dict[str, Any]) -> Dict[str, Any]:
-    """Keep the files ``names`` of the folder; of others no more than ``limit_bytes``, those used last."""
+    """Keep ``names`` of the folder, files or folders of some; of others no more than ``limit_bytes``, the last used."""
     folder, kept = argument["folder"], set(argument["names"])
     for name in kept:
         os.utime(os.path.join(folder, name))
-    others = [entry for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False) and entry.name not in kept]
+    others = [entry for entry in os.scandir(folder) if not entry.is_symlink() and entry.name not in kept]
     left, removed = argument["limit_bytes"], []
     for entry in sorted(others, key=lambda one: one.stat().st_mtime, reverse=True):
-        left -= entry.stat().st_size
+        left -= size_of(entry)
         if left < 0:
-            os.unlink(entry.path)
+            remove(entry)
             removed.append(entry.name)
     return {"removed": removed}
+
+
+def size_of(entry: Any) -> int:
+    """The bytes of a file, or of all files below a folder."""
+    if not entry.is_dir():
+        return int(entry.stat().st_size)
+    below = (os.path.join(at, name) for at, _, names in os.walk(entry.path) for name in names)
+    return sum(os.lstat(path).st_size for path in below)
+
+
+def remove(entry: Any) -> None:
+    """Take a file or a folder away."""
+    if entry.is_dir():
+        shutil.rmtree(entry.path)
+    else:
+        os.unlink(entry.path)

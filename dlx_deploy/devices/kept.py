@@ -1,0 +1,108 @@
+"""Files that lie on a board by the SHA-256 of their bytes, so that what came once is not sent again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from dlx_deploy.devices.sent import sent_source
+from dlx_deploy.devices.ssh.connection import Connection
+from dlx_deploy.runtime.telling import telling
+
+__all__ = ["KEPT", "RUNTIME", "Kept"]
+
+KEPT = ".cache/dlx-deploy/kept"
+"""Where they lie there, below the user's home."""
+KEPT_BYTES = 4 << 30
+"""Of files that this process has not asked for: those of earlier runs."""
+RUNTIME = "dlx_runtime"
+SILENCE_S = 1800.0
+"""A large archive on a slow card is unpacked for minutes."""
+
+
+class Kept:
+    """What was put on the board behind ``connection``; ``say`` hears how far a file is that goes there."""
+
+    def __init__(self, connection: Connection, say: Callable[[str], None]) -> None:
+        self._connection, self._say = connection, say
+        self._put: dict[str, Path] = {}
+
+    def put(self, path: Path) -> str:
+        """Where the bytes of ``path`` are there from now on.
+
+        Raises:
+            BoardError: they cannot be written there, see ``Connection.send``.
+        """
+        digest = _digest_of(path)
+        remote = f"{KEPT}/{digest}{path.suffix}"
+        if remote not in self._put:
+            self._send(path, remote, digest)
+            self._keep(remote, path)
+        return remote
+
+    def put_all(self, files: Mapping[str, Path]) -> str:
+        """The folder there that has ``files``, by their names in it; they go over as one archive.
+
+        Raises:
+            BoardError: as ``put``.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "files.zip"
+            _pack(path, files)
+            digest = _digest_of(path)
+            remote = f"{KEPT}/{digest}.files"
+            asked = {"folder": remote, "archive": f"{KEPT}/{digest}.zip"}
+            if remote not in self._put:
+                if not self._unpacked(asked):
+                    self._send(path, asked["archive"], digest)
+                    self._unpacked(asked)
+                self._keep(remote, path)
+        return remote
+
+    def origin(self, remote: str) -> Path:
+        """The file here that was put at ``remote``."""
+        return self._put[remote]
+
+    def put_runtime(self) -> str:
+        """Where this dlx-deploy's own runtime lies there."""
+        from dlx_deploy.runtime.package.archive import write_archive
+        from dlx_deploy.runtime.sources import own_sources
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "runtime.zip"
+            write_archive(path, {f"{RUNTIME}/{name}": data for name, data in own_sources().items()})
+            return self.put(path)
+
+    def _send(self, path: Path, remote: str, digest: str) -> None:
+        with telling(self._say, f"to {self._connection.name}") as tell:
+            self._connection.send(path, remote, digest, lambda done, total, text="": tell(done, total, text))
+
+    def _unpacked(self, asked: Mapping[str, str]) -> bool:
+        return bool(self._connection.python(sent_source("unpacking"), asked, timeout_s=SILENCE_S)["there"])
+
+    def _keep(self, remote: str, path: Path) -> None:
+        """It and what was put before are kept; of what earlier runs have left, what was used last."""
+        self._put[remote] = path
+        names = [kept.rpartition("/")[2] for kept in self._put]
+        asked = {"folder": KEPT, "names": names, "limit_bytes": KEPT_BYTES}
+        self._connection.python(sent_source("keeping"), asked, timeout_s=SILENCE_S)
+
+
+def _pack(path: Path, files: Mapping[str, Path]) -> None:
+    """Write ``files`` as an archive at ``path``; of the same files it has the same bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(files):
+            with files[name].open("rb") as source, archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as into:
+                shutil.copyfileobj(source, into)
+
+
+def _digest_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for chunk in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
