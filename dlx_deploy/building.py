@@ -204,7 +204,9 @@ def build_packages(work: Work, output: Path, options: BuildOptions = BUILD_OPTIO
             for build, result in zip(work.builds, results, strict=True):
                 package = None if result.stopped else deliver(result, todo[build.target_name])
                 aside = set_aside(todo[build.target_name], options.say) if package is None else None
-                report = write_beside(result, report_path(todo[build.target_name]), package, options.say)
+                report = write_beside(
+                    result, report_path(todo[build.target_name]), package, work.store.root, options.say
+                )
                 del todo[build.target_name]
                 view = view_build(work.config, result, Delivered(package, aside, report))
                 yield Built(view, result.stopped)

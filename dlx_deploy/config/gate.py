@@ -97,15 +97,18 @@ class Package(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Search(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``dlx-deploy search`` tries, which nothing else reads.
+    """What ``dlx-deploy search`` tries, and what a report says of it; no build rests on it.
 
     ``space``: key of the configuration → a list of choices, two numbers, which are a range, or a table of ``choice`` or
     of ``low``, ``high`` and maybe ``step`` or ``log``. A trial is stopped where a network on its way is worse than the
     budgets by more than ``slack``. ``choose``: of the trials that meet all budgets, the best by that;
-    "energy" where this machine is the target and measures it.
+    "energy" where this machine is the target and measures it. ``study`` and ``trial``: of which a search made this
+    configuration; "": of none.
     """
 
     space: Table = field(default_factory=dict)
     choose: Literal["latency", "accuracy", "size", "energy"] = "latency"
     slack: Fraction = 0.05
     max_size_mib: Annotated[float, Meta(ge=0.0)] = 0.0
+    study: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]*)?$", max_length=200)] = ""
+    trial: Annotated[int, Meta(ge=-1)] = -1

@@ -77,6 +77,8 @@ def measured_of(values: object, names: Collection[str], board: str) -> Measured:
             raise BoardError(f"{board}: it says that {line(name)} takes {wrong[0]:g} ms; must be over 0; try again")
         if latency.n < 1:
             raise BoardError(f"{board}: it says that {line(name)} was timed {latency.n} times; must be at least 1")
+        if latency.histogram is not None and not latency.histogram.is_of(latency.n):
+            raise BoardError(f"{board}: its histogram of {line(name)} is not one of {latency.n} timings; try again")
     return measured
 
 

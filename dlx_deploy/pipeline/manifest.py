@@ -15,8 +15,19 @@ from dlx_deploy.pipeline.key import Plain
 from dlx_deploy.pipeline.record import FinishedStep
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.schemas import newer_schema
+from dlx_deploy.runtime.timing.histogram import Histogram
 
-__all__ = ["SCHEMA", "BoardProof", "Manifest", "ProvenBudget", "Status", "StepEntry", "latest_manifests", "now"]
+__all__ = [
+    "SCHEMA",
+    "BoardProof",
+    "Manifest",
+    "ProvenBudget",
+    "ProvenLatency",
+    "Status",
+    "StepEntry",
+    "latest_manifests",
+    "now",
+]
 
 SCHEMA = 1
 
@@ -43,11 +54,21 @@ class ProvenBudget(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class ProvenLatency(msgspec.Struct, frozen=True, kw_only=True):
+    """What a board's ``n`` timings came to, and how they are spread."""
+
+    n: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    histogram: Histogram | None = None
+
+
 class BoardProof(msgspec.Struct, frozen=True, kw_only=True):
     """What a board has shown of the package: ``taken`` (ISO 8601), by what it ran, its machine, its verdicts.
 
     ``parity``: how its answers compare with those of the builder. ``state``: its clocks and heat before, during and
-    after what was timed. ``None``: older runtimes do not say.
+    after what was timed; ``latency``: what its timings came to. ``None``: older runtimes do not say.
     """
 
     taken: str
@@ -57,6 +78,7 @@ class BoardProof(msgspec.Struct, frozen=True, kw_only=True):
     budgets: tuple[ProvenBudget, ...] = ()
     parity: Plain | None = None
     state: Plain | None = None
+    latency: ProvenLatency | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +15,7 @@ from dlx_deploy.errors import ConfigError, StoreError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.locks import locked
-from dlx_deploy.pipeline.manifest import BoardProof, Manifest, ProvenBudget
+from dlx_deploy.pipeline.manifest import BoardProof, Manifest, ProvenBudget, ProvenLatency
 from dlx_deploy.report.repeated import builds_of, packages_of
 from dlx_deploy.runtime.device_budgets import DeviceBudgets
 from dlx_deploy.runtime.files import read_file, reason, write_atomically
@@ -51,6 +52,7 @@ class _Proof(msgspec.Struct, frozen=True):
     why: str
     budgets: tuple[ProvenBudget, ...]
     state: dict[str, object] | None = None
+    latency: ProvenLatency | None = None
 
 
 class _Of(msgspec.Struct, frozen=True):
@@ -113,6 +115,7 @@ def attach(package: Path, proof: Path, store: Path, trust: Trust | None = None) 
         budgets=seen.proof.budgets,
         parity=seen.parity,
         state=seen.proof.state,
+        latency=seen.proof.latency,
     )
     with locked(path, lambda: _log.warning("waiting for another process that attaches a proof to %s", path)):
         if packages_of(_manifest_of(package)[1]) != packages_of(manifest):
@@ -260,6 +263,7 @@ def _check(proof: _Proof, limits: Mapping[str, float], manifest: Manifest, origi
         raise ConfigError(f"{origin} was judged by other budgets than the package's own; run verify without them")
     if proof.why:
         raise ConfigError(f"{origin} holds no verdict on budgets: {line(proof.why)}")
+    _check_latency(proof.latency, origin)
     found = {one.metric: one for one in proof.budgets}
     if len(found) != len(proof.budgets):
         raise ConfigError(f"{origin} judges a budget twice; rule: once; write the proof again")
@@ -283,6 +287,17 @@ def _check(proof: _Proof, limits: Mapping[str, float], manifest: Manifest, origi
                 f"{origin}: {line(metric)} is said to {one.verdict} with a bound of {one.bound} and a budget of "
                 f"{one.limit:g}, which contradict each other"
             )
+
+
+def _check_latency(latency: ProvenLatency | None, origin: str) -> None:
+    """Refuses timings that are none."""
+    if latency is None:
+        return
+    times = (latency.p50_ms, latency.p90_ms, latency.p99_ms)
+    if not all(math.isfinite(ms) and ms > 0 for ms in times):
+        raise ConfigError(f"{origin} has latencies of {times} ms; rule: finite and over 0; write the proof again")
+    if latency.histogram is not None and not latency.histogram.is_of(latency.n):
+        raise ConfigError(f"{origin}: its histogram is not one of {latency.n} timings; write the proof again")
 
 
 def _check_board(proof: _Proof, target: object, name: str, origin: str) -> None:

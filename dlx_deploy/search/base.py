@@ -96,7 +96,8 @@ def base_of(asked: Search) -> Base:
         raise ConfigError(
             f"targets are {', '.join(targets)}; rule: a search is for one, whose latency it weighs; name it by --target"
         )
-    config = structs.replace(config, targets=tuple(targets))
+    unchosen = structs.replace(config.search, study="", trial=-1)  # of an earlier search, if any
+    config = structs.replace(config, targets=tuple(targets), search=unchosen)
     work = load_work(config, targets, None, asked.store)
     for note in work.notes:
         asked.say(note)

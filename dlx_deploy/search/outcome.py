@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from dlx_deploy.config import Config
+from dlx_deploy.report.studies import TrialState
 from dlx_deploy.report.table import format_bytes, format_ms
 from dlx_deploy.runtime.words import percent, points
 
@@ -61,7 +60,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     ``ran`` and ``cached``: how many of its steps were run, and found.
     """
 
-    state: Literal["complete", "stopped", "failed"]
+    state: TrialState
     reason: str = ""
     figures: Figures | None = None
     misses: tuple[Miss, ...] = ()

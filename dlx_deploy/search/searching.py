@@ -12,8 +12,10 @@ from msgspec import structs
 
 from dlx_deploy.errors import ConfigError, EnvironmentMissing
 from dlx_deploy.extras import install_command
+from dlx_deploy.report.studies import study_path
 from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.search.base import Base, Search, as_it_stands, base_of
+from dlx_deploy.search.remembered import remember
 from dlx_deploy.search.space import how_many
 from dlx_deploy.search.view import SearchView, TrialRow, row_of_trial, trial_line
 
@@ -40,7 +42,7 @@ def search(asked: Search) -> SearchView:
     from dlx_deploy.search.study import Study
     from dlx_deploy.search.trial import TrialStore, run_trial
 
-    folder = asked.store / "search" / base.study
+    folder = study_path(asked.store, base.study).parent
     study = Study(folder, base.parameters, base.config.seed, base.config.search.choose == "energy")
     for parameter in base.parameters:
         asked.say(f"search: {parameter}")
@@ -107,6 +109,7 @@ def _delivered(base: Base, rows: tuple[TrialRow, ...], asked: int, at_work: int)
     )
     if not any(row.figures for row in rows):
         return view
+    remember(base.asked.store, view, config.gate.latency_budgets)
     from dlx_deploy.search.plot import plot
 
     files = {"plot": (output / "front.svg", plot(view))}
@@ -128,7 +131,8 @@ def _chosen_file(base: Base, chosen: TrialRow) -> bytes:
     assert figures is not None
     values = ", ".join(f"{key} = {text}" for key, text in chosen.values.items())
     reason = f"{CHOSEN_BY}, trial {chosen.number} of study {base.study}:\n{values}"
-    wanted = structs.replace(base.varied(chosen.values), targets=base.config.targets)
+    known = structs.replace(base.config.search, study=base.study, trial=chosen.number)
+    wanted = structs.replace(base.varied(chosen.values), targets=base.config.targets, search=known)
     return chosen_text(base.source, wanted, base.asked.output.resolve(), reason).encode()
 
 

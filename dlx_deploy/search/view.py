@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from dlx_deploy.errors import DlxError, GateFailed, StageFailed
+from dlx_deploy.report.studies import TrialState
 from dlx_deploy.report.table import format_bytes, format_ms, format_seconds, format_table
 from dlx_deploy.runtime.views import lines_of
 from dlx_deploy.runtime.words import line, percent
@@ -25,7 +26,7 @@ class TrialRow(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     values: dict[str, str]
-    state: str
+    state: TrialState
     meets: bool
     on_front: bool
     figures: Figures | None

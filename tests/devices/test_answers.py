@@ -46,6 +46,7 @@ def test_times_of_the_models_that_were_asked_for_are_taken() -> None:
         (measured("a", "b", block_p50_ms=[1.0, float("inf")]), r"it says that a takes inf ms"),
         (measured("a", "b", p90_lower_ms=float("nan")), r"it says that a takes nan ms"),
         (measured("a", "b", n=0), r"it says that a was timed 0 times"),
+        (measured("a", "b", n=41), r"its histogram of a is not one of 41 timings; try again"),
         (measured("a"), r"it timed a, and was asked for a, b; try again"),
         (measured("a", "b", "c\x1b[2J"), r"it timed a, b, c\S*, and was asked for a, b"),
         ({"latencies": {}}, r"it timed nothing, and was asked for a, b"),

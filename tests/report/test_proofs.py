@@ -26,6 +26,7 @@ from dlx_deploy.report.stores import view_status
 from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble, open_package
+from dlx_deploy.runtime.timing.latency import summarise
 from dlx_deploy.targets import load_target
 from tests.runtime.conftest import make_images, metadata, tiny_contents
 
@@ -122,6 +123,19 @@ def test_what_the_board_met_and_how_its_answers_compare_is_kept(
     ]
 
 
+def timed(n: int = 40, **changes: Any) -> dict[str, Any]:
+    seen = msgspec.to_builtins(summarise([1_000_000 + i for i in range(40)]))
+    return {**{name: seen[name] for name in ("p50_ms", "p90_ms", "p99_ms", "histogram")}, "n": n, **changes}
+
+
+def test_how_a_boards_timings_are_spread_is_kept(package: Path, attached: Callable[[object], Any]) -> None:
+    attached(proof_of(package, latency=timed()))
+    (proof,) = proofs_beside(package).values()
+    assert proof.latency is not None
+    assert proof.latency.histogram is not None
+    assert proof.latency.histogram.is_of(40)
+
+
 def test_two_boards_live_side_by_side_and_the_same_one_is_replaced(
     package: Path, attached: Callable[[object], Any]
 ) -> None:
@@ -216,6 +230,14 @@ def tampered(proof: dict[str, Any], place: int, **changes: Any) -> dict[str, Any
         (
             lambda p: p["proof"].update(backend="ort-cpu") or p,
             "ort-cpu is no GPU, and board has one; run verify on its",
+        ),
+        (
+            lambda p: p["proof"].update(latency=timed(n=41)) or p,
+            "its histogram is not one of 41 timings; write the proo",
+        ),
+        (
+            lambda p: p["proof"].update(latency=timed(p99_ms=0.0)) or p,
+            r"has latencies of \(.*0.0\) ms; rule: finite and",
         ),
         (lambda p: json.dumps(p)[:200], "is no whole proof"),
         (lambda p: {"schema": 1}, "is no whole proof .*package"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,6 +127,16 @@ def test_the_choice_is_built_from_the_store(copied: Path, here: Here) -> None:
     (path,) = copied.glob(".dlx/builds/*.json")
     ran = [entry["step"] for entry in json.loads(path.read_text())["steps"] if entry["status"] == "ran"]
     assert ran == ["evaluate-teacher", "evaluate-quantized", "verify", "package"]
+    search = json.loads(here("report", "jetson", "--json").out)[0]["search"]
+    assert [one["number"] for one in search["trials"]["trials"]] == [0, 1]
+    assert f'\nstudy = "{search["study"]}"\ntrial = {search["trial"]}\n' in chosen
+    assert search["changed"] == []
+    (page,) = (copied / "dist").glob("*.report.html")
+    assert f"This build is of trial {search['trial']}" in page.read_text(encoding="utf-8")
+    other = here("build", "-c", "search/deploy.toml", "--set", 'quantize.precision="fp16"', "--json")
+    assert other.code == 0, other.err
+    changed = json.loads(here("report", "jetson", "--json").out)[0]["search"]["changed"]
+    assert re.fullmatch(r'quantize.precision is "fp16", and was "\w+" in the trial', "".join(changed))
 
 
 def test_missed_budgets_end_with_3_and_the_nearest_before_anything_is_trained(copied: Path, here: Here) -> None:

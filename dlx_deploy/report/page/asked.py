@@ -16,6 +16,7 @@ from dlx_deploy.report.page.compare import compared_text, comparison_page
 from dlx_deploy.report.page.gather import outputs_of, report_of_build
 from dlx_deploy.report.page.packaged import report_of_package
 from dlx_deploy.report.page.report import BuildReport
+from dlx_deploy.report.page.searched import searched_of
 from dlx_deploy.report.repeated import with_earlier_proofs
 from dlx_deploy.runtime.schemas import newer_schema
 from dlx_deploy.targets import load_target
@@ -82,13 +83,18 @@ def _report(what: str, builds: dict[str, Manifest], store: Store) -> BuildReport
         manifest = _manifest_of(path)
         if manifest is None:
             return report_of_package(path)
-        return report_of_build(manifest, outputs_of(manifest, store), path)
+        return _of_build(manifest, store, path)
     name = what if what in builds else load_target(what).profile.name
     if name not in builds:
         built = ", ".join(builds) or "none"
         raise ConfigError(f"{what}: no build for it in {store.root}; there are those for: {built}; or name a package")
     manifest = with_earlier_proofs(builds[name], store.root)
-    return report_of_build(manifest, outputs_of(manifest, store))
+    return _of_build(manifest, store)
+
+
+def _of_build(manifest: Manifest, store: Store, package: Path | None = None) -> BuildReport:
+    search = searched_of(manifest, store.root)
+    return report_of_build(manifest, outputs_of(manifest, store), package, search)
 
 
 def _manifest_of(package: Path) -> Manifest | None:

@@ -12,6 +12,7 @@ from dlx_deploy.graph.quantization.kit.decisions import Decisions
 from dlx_deploy.graph.quantization.trials import Trials
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.manifest import BoardProof
+from dlx_deploy.report.studies import StudyTrials
 from dlx_deploy.stages.support.results import Timing
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Origin",
     "Outputs",
     "Quantization",
+    "Searched",
     "StepSeen",
     "TrialPoint",
     "Verdicts",
@@ -122,7 +124,10 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrialPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A graph that was tried with layers restored, on the validation split, and how fast it is on the target."""
+    """A graph that was tried with layers restored, on the validation split, and how fast it is on the target.
+
+    ``trained``: its weights and scales were learned under the rounding.
+    """
 
     restored: int
     int8_layers: int
@@ -132,6 +137,7 @@ class TrialPoint(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float | None
     latency: str
     chosen: bool
+    trained: bool = False
 
 
 class Quantization(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +146,19 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True):
     decisions: Decisions | None
     trials: Trials | None
     points: tuple[TrialPoint, ...]
+
+
+class Searched(msgspec.Struct, frozen=True, kw_only=True):
+    """Which trial of a search the configuration is, and what the others came to.
+
+    ``trials``: ``None`` where the store does not have them. ``changed``: keys that differ from the trial's now, with
+    both values, as a sentence each.
+    """
+
+    study: str
+    trial: int
+    trials: StudyTrials | None
+    changed: tuple[str, ...] = ()
 
 
 class StepSeen(msgspec.Struct, frozen=True, kw_only=True):

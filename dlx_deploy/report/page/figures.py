@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from dlx_deploy.report.page.facts import Candidate, Layers, Models, StepSeen, TrialPoint
+from dlx_deploy.report.page.facts import Candidate, Layers, Models, StepSeen
 from dlx_deploy.report.page.parts import Figure, Table
 from dlx_deploy.report.page.svg import COLOURS, canvas, svg_of
 from dlx_deploy.report.table import format_bytes, format_ms
 from dlx_deploy.runtime.words import line, percent, points
-from dlx_deploy.stages.support.results import Timing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["curves", "latencies", "sensitivities", "spent", "strip", "tried", "waterfall"]
+__all__ = ["curves", "name_rows", "sensitivities", "spent", "strip", "waterfall"]
 
 _MOST_BARS = 30
 """Layers in a plot; the table behind it has all."""
-_MOST_SPREAD = 1.5
-"""A plot of latencies ends at so many times the largest p90, or end of an estimate."""
 _MOST_NAME = 34
 """Characters of a name in a plot."""
 
@@ -50,7 +47,7 @@ def spent(models: Models) -> Figure:
             color=COLOURS["fail"],
             va="bottom",
         )
-        _named(axes, [row.model for row in rows])
+        name_rows(axes, [row.model for row in rows])
         axes.set_xlabel("points")
         said = "; ".join(f"{row.model} {points(row.drop or 0)}, at most {points(row.drop_upper or 0)}" for row in rows)
         svg = svg_of(plot, "spent", title, f"Budget {budget:g} points. {line(said)}.")
@@ -78,43 +75,12 @@ def waterfall(models: Models, table: Table) -> Figure:
             axes.set_title(heading, loc="left", fontsize=9)
             axes.set_xticks([])
             axes.spines["bottom"].set_visible(False)
-        _named(drawn[0], [row.model for row in rows])
+        name_rows(drawn[0], [row.model for row in rows])
         said = "; ".join(
             f"{row.model} {percent(row.score)}, {format_ms(row.p50_ms)}, {format_bytes(row.size_bytes)}" for row in rows
         )
         svg = svg_of(plot, "waterfall", title, line(said) + ".")
     return Figure("waterfall", title, svg, table)
-
-
-def latencies(models: Models, table: Table) -> Figure:
-    """Each model's p50 and p90 with its bounds, or the range of an estimate."""
-    known = [(row, row.latency) for row in models.candidates if row.latency is not None]
-    estimated = any(row.is_estimate for row, _ in known)
-    measured = "Latency: p50 (dot), p90 (bar) and the bounds on p90 (line; one that leaves the plot goes on)."
-    title = "Latency: the estimate and its range." if estimated else measured
-    with canvas(7.2, 0.75 + 0.3 * len(known)) as plot:
-        axes = plot.add_subplot()
-        for y, (row, timing) in enumerate(known):
-            _time(axes, y, timing, COLOURS["two" if row.chosen else "one"])
-        # A bound from the slowest of few timings may be so far off that the rest would be a dot.
-        axes.set_xlim(0, max(_MOST_SPREAD * (of.high_ms or of.p90_ms or of.p50_ms) for _, of in known))
-        _named(axes, [row.model for row, _ in known])
-        axes.set_xlabel("ms")
-        axes.grid(axis="x", alpha=0.6)
-        said = "; ".join(f"{row.model} p50 {format_ms(of.p50_ms)}, p90 {format_ms(of.p90_ms)}" for row, of in known)
-        svg = svg_of(plot, "latencies", title, line(said) + ".")
-    return Figure("latencies", title, svg, table)
-
-
-def _time(axes: Axes, y: int, timing: Timing, colour: str) -> None:
-    """A row: the range of an estimate, or p90 and its bounds; a bound that is not known ends at p90."""
-    low, high = timing.low_ms, timing.high_ms
-    if timing.p90_ms is not None:
-        low, high = timing.p90_lower_ms or timing.p90_ms, timing.p90_upper_ms or timing.p90_ms
-        axes.plot([timing.p90_ms], [y], "|", color=colour, markersize=12, markeredgewidth=2)
-    if low is not None and high is not None:
-        axes.plot([low, high], [y, y], color=colour, linewidth=2.5)
-    axes.plot([timing.p50_ms], [y], "o", color=colour)
 
 
 def curves(step: StepSeen, table: Table) -> Figure:
@@ -171,7 +137,7 @@ def sensitivities(layers: Layers, table: Table) -> Figure:
             at = [i for i, layer in enumerate(shown) if layer.restored is restored]
             if at:
                 axes.barh(at, [shown[i].sqnr_db or 0.0 for i in at], color=COLOURS[name], height=0.7, label=meaning)
-        _named(axes, [layer.name for layer in shown])
+        name_rows(axes, [layer.name for layer in shown])
         axes.set_xlabel("dB")
         plot.legend(loc="outside upper right", ncols=2)
         said = ", ".join(f"{layer.name} {layer.sqnr_db:.1f} dB" for layer in shown[:5])
@@ -179,34 +145,7 @@ def sensitivities(layers: Layers, table: Table) -> Figure:
     return Figure("sensitivities", title, svg, Table(table.header, table.rows, table.right, folded="Every layer"))
 
 
-def tried(trials: Sequence[TrialPoint], title: str, table: Table) -> Figure:
-    """Latency against the score of every graph that was tried, and the Pareto front."""
-    timed = sorted(
-        (trial for trial in trials if trial.latency_ms is not None), key=lambda t: (t.latency_ms or 0, -t.score)
-    )
-    front = [trial for i, trial in enumerate(timed) if all(trial.score > faster.score for faster in timed[:i])]
-    says = "Graphs that were tried: latency against the score on the validation split; the line is the Pareto front."
-    with canvas(7.2, 3.4) as plot:
-        axes = plot.add_subplot()
-        axes.plot(
-            [t.latency_ms or 0 for t in front], [100 * t.score for t in front], color=COLOURS["soft"], linewidth=1.2
-        )
-        for trial in timed:
-            colour, marker = COLOURS["two" if trial.chosen else "one"], "D" if trial.chosen else "o"
-            face = colour if trial.verdict == "met" else "none"
-            at = (trial.latency_ms or 0.0, 100 * trial.score)
-            axes.plot(*at, marker, color=colour, markerfacecolor=face, markersize=7)
-            axes.annotate(str(trial.restored), at, xytext=(6, 4), textcoords="offset points", color=COLOURS["dim"])
-        axes.set_xlabel("latency, ms")
-        axes.set_ylabel(f"{_short(title)}, %")
-        axes.grid(alpha=0.6)
-        how = "Numbers: layers restored; filled: within the budget; diamond: chosen"
-        said = f"{len(timed)} graphs, {len(front)} on the front. {how}"
-        svg = svg_of(plot, "tried", says, said + ".")
-    return Figure("tried", f"{says} {said}.", svg, table)
-
-
-def _named(axes: Axes, names: Sequence[str]) -> None:
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """A row for each name, the first on top."""
     axes.set_yticks(range(len(names)), [_short(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)

@@ -14,7 +14,7 @@ from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.manifest import Manifest, StepEntry
 from dlx_deploy.pipeline.record import Corrupt
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.report.page.facts import DataSeen, Models, Origin, Outputs, StepSeen, Verdicts, overall
+from dlx_deploy.report.page.facts import DataSeen, Models, Origin, Outputs, Searched, StepSeen, Verdicts, overall
 from dlx_deploy.report.page.judged import models_of
 from dlx_deploy.report.page.report import BuildReport
 from dlx_deploy.report.page.weights import layers_of, quantization_of
@@ -52,8 +52,10 @@ def config_of(manifest: Manifest) -> Config | None:
         return None
 
 
-def report_of_build(manifest: Manifest, outputs: Outputs, package: Path | None = None) -> BuildReport:
-    """What is known of a build. ``package``: where it is, if there is one."""
+def report_of_build(
+    manifest: Manifest, outputs: Outputs, package: Path | None = None, search: Searched | None = None
+) -> BuildReport:
+    """What is known of a build. ``package``: where it is, if there is one; ``search``: what chose its configuration."""
     config, gates = config_of(manifest), settled_gates(manifest)
     whole = manifest.config if isinstance(manifest.config, dict) else {}
     target = manifest.target if isinstance(manifest.target, dict) else {}
@@ -73,6 +75,7 @@ def report_of_build(manifest: Manifest, outputs: Outputs, package: Path | None =
         models=_models(config, outputs),
         layers=layers_of(outputs),
         quantization=quantization_of(outputs),
+        search=search,
         data_set=_data(manifest, outputs),
         steps=tuple(map(_step, manifest.steps)),
         origin=_origin(manifest, package),

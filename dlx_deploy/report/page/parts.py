@@ -24,12 +24,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with what it shows in words, and ``table``, the same numbers to read. ``svg``: ours, its texts escaped."""
+    """A plot with what it shows in words, and ``table``, the same numbers to read; ``None``: those of the next plot.
+
+    ``svg``: ours, its texts escaped.
+    """
 
     name: str
     title: str
     svg: str
-    table: Table
+    table: Table | None
 
 
 @dataclass(frozen=True)

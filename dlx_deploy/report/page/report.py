@@ -12,9 +12,13 @@ from dlx_deploy.report.page.facts import (
     Models,
     Origin,
     Quantization,
+    Searched,
     StepSeen,
     Verdicts,
 )
+from dlx_deploy.report.page.parts import Table
+from dlx_deploy.report.page.spread import drawn_in_text, spread_words, spreads_of
+from dlx_deploy.report.page.trials import points_table, points_words, search_table, search_words
 from dlx_deploy.report.table import format_bytes, format_ms, format_seconds, format_table
 from dlx_deploy.runtime.views import lines_of
 from dlx_deploy.runtime.words import percent
@@ -42,6 +46,7 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     models: Models | None
     layers: Layers | None
     quantization: Quantization | None
+    search: Searched | None = None
     data_set: DataSeen | None = msgspec.field(name="data")
     steps: tuple[StepSeen, ...]
     origin: Origin
@@ -59,7 +64,7 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """The verdicts, the models, and where it comes from."""
+        """The verdicts, the models, how timings are spread, what was tried, and where it comes from."""
         head = [f"{self.title}: {self.verdicts.outcome.upper()}, {WORDS[self.verdicts.outcome]}"]
         head += [gate_line(gate) for gate in self.verdicts.gates]
         for board, proof in self.verdicts.boards.items():
@@ -67,7 +72,7 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
             head.append(f"shown by {board} on {proof.taken[:19]}: {said}")
         head += [f"error: {self.verdicts.error}"] if self.verdicts.error else []
         head += [f"note {note}" for note in self.verdicts.notes]
-        parts = [lines_of(head), *self._models(), *self._steps()]
+        parts = [lines_of(head), *self._models(), *self._tried(), *self._steps()]
         facts = [f"{name}: {value}" for name, value in self.origin.facts.items()]
         return "\n\n".join([*parts, lines_of(facts)])
 
@@ -78,7 +83,20 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
         where = f"Latency at batch 1: {self.models.latency_kind}, {self.models.latency_where}."
         said = [where] if self.models.latency_kind else []
         said += [f"Distillation: {self.models.distillation}."] if self.models.distillation else []
+        for spread in spreads_of(self.models, self.verdicts):
+            said += [f"{spread_words(spread)}.", f"  {drawn_in_text(spread)}"]
         return ["\n".join([format_table(header, rows, right=range(1, len(header))), lines_of(said)]).rstrip()]
+
+    def _tried(self) -> list[str]:
+        """By quantization, where that was more than one graph, and by a search."""
+        parts = []
+        if self.quantization is not None and len(self.quantization.points) > 1:
+            parts.append(_titled(points_words(self.quantization), points_table(self.quantization)))
+        if self.search is not None:
+            trials = self.search.trials
+            table = search_table(self.search, trials) if trials else None
+            parts.append(_titled(search_words(self.search), table))
+        return parts
 
     def _steps(self) -> list[str]:
         rows = [
@@ -86,6 +104,12 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
             for step in self.steps
         ]
         return [format_table(["stage", "", "took", "size", "key"], rows, right=(2, 3))] if rows else []
+
+
+def _titled(words: list[str], table: Table | None) -> str:
+    if table is None:
+        return lines_of(words)
+    return "\n".join([lines_of(words), format_table(list(table.header), table.rows, right=table.right)])
 
 
 def gate_line(gate: GateResult) -> str:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
 from msgspec import UNSET
 
 from dlx_deploy.pipeline.manifest import BoardProof
 from dlx_deploy.report.page.facts import DataSeen, Models, Origin, StepSeen
-from dlx_deploy.report.page.figures import curves, latencies, spent, waterfall
+from dlx_deploy.report.page.figures import curves, spent, waterfall
+from dlx_deploy.report.page.latency_section import latency_section
+from dlx_deploy.report.page.layer_section import layer_section
 from dlx_deploy.report.page.parts import Page, Section, Table
 from dlx_deploy.report.page.report import WORDS, BuildReport, candidate_rows, figure_of, number_of
-from dlx_deploy.report.page.weight_sections import layer_section, quantization_section
+from dlx_deploy.report.page.trial_sections import quantization_section, search_section
 from dlx_deploy.report.slices import HEADER
-from dlx_deploy.report.table import format_bytes, format_mib, format_ms, format_seconds
+from dlx_deploy.report.table import format_bytes, format_mib, format_seconds
 
 __all__ = ["page_of"]
 
 
 def page_of(report: BuildReport, identity: str) -> Page:
     """The page on ``report``; ``identity`` is the digest of what it is drawn from."""
-    parts = [_verdicts(report), _stages(report), _latency(report), layer_section(report), quantization_section(report)]
-    parts += [_training(report), _data(report.data_set), _steps(report), _origin(report.origin)]
+    parts = [_verdicts(report), _stages(report), latency_section(report), layer_section(report)]
+    parts += [quantization_section(report.quantization), search_section(report.search), _training(report)]
+    parts += [_data(report.data_set), _steps(report), _origin(report.origin)]
     target = report.target_title or report.target
     return Page(
         title=report.title,
@@ -109,37 +111,6 @@ def _times(ratio: float, better: str, worse: str) -> str:
     if 0.995 <= ratio <= 1.005:
         return "the same"
     return f"{ratio:.2f} times {better}" if ratio > 1 else f"{1 / ratio:.2f} times {worse}"
-
-
-def _latency(report: BuildReport) -> Section | None:
-    models = report.models
-    if models is None or all(row.p50_ms is None for row in models.candidates):
-        return None
-    text = [f"At batch 1: {models.latency_kind}, {models.latency_where}."]
-    if any(row.is_estimate for row in models.candidates):
-        text.append("An estimate passes no gate: the target has yet to measure it, by dlx-deploy bench PACKAGE there.")
-    return Section("latency", "Latency", text, figures=[latencies(models, _timings(models))])
-
-
-def _timings(models: Models) -> Table:
-    """Whatever is known of each model's latency, under the names that ``latency.json`` has for it."""
-    known = [(row.model, _times_of(msgspec.to_builtins(row.latency))) for row in models.candidates if row.latency]
-    names = list(dict.fromkeys(name for _, of in known for name in of))
-    rows = [[model, *(format_ms(of.get(name)) for name in names)] for model, of in known]
-    caption = "Latency of every model"
-    return Table(["model", *names], rows, right=range(1, len(names) + 1), folded="The numbers", caption=caption)
-
-
-def _times_of(timing: dict[str, float | None], before: str = "") -> dict[str, float]:
-    """Label → milliseconds, those of each percentile under its number."""
-    found = dict[str, float]()
-    for name, value in timing.items():
-        if name.endswith("_ms") and isinstance(value, (int, float)):
-            found[f"{before}{name.removesuffix('_ms').replace('_', ' ')}"] = value
-        elif isinstance(value, (list, tuple)):
-            for one in value:
-                found |= _times_of(one, f"p{one.get('percentile', '')} ") if isinstance(one, dict) else {}
-    return found
 
 
 def _training(report: BuildReport) -> Section | None:

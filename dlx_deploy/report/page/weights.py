@@ -11,6 +11,7 @@ from dlx_deploy.graph.quantization.trials import Sensitivity, Trial, read_sensit
 from dlx_deploy.report.page.facts import Layers, LayerSeen, Outputs, Quantization, TrialPoint
 from dlx_deploy.stages.quantize import read_precisions
 from dlx_deploy.stages.support.fastest import read_timed
+from dlx_deploy.stages.support.requested import QUANTIZED_TO
 
 __all__ = ["layers_of", "quantization_of"]
 
@@ -24,8 +25,7 @@ def layers_of(outputs: Outputs) -> Layers | None:
     costs = _last(outputs, "sensitivity.json")
     sensitivity = read_sensitivity(costs) if costs else Sensitivity()
     known = {name: group for group in sensitivity.layers for name in group.layers}
-    recipe = _last(outputs, "recipe.json")
-    chosen = msgspec.json.decode(recipe.read_bytes(), type=_Chosen) if recipe else _Chosen(asked.precision)
+    chosen = _chosen(outputs) or _Chosen(asked.precision)
     same = chosen.precision == asked.precision
     layers = []
     for name, precision in asked.layers.items():
@@ -49,6 +49,12 @@ class _Chosen(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+def _chosen(outputs: Outputs) -> _Chosen | None:
+    """What compile chose for the whole, if it came to that."""
+    recipe = _last(outputs, "recipe.json")
+    return msgspec.json.decode(recipe.read_bytes(), type=_Chosen) if recipe else None
+
+
 def quantization_of(outputs: Outputs) -> Quantization | None:
     """What its steps gave and what was tried; ``None`` where nothing was quantized."""
     decided, tried = _last(outputs, "decisions.json"), _last(outputs, "trials.json", {"compile"})
@@ -62,8 +68,11 @@ def quantization_of(outputs: Outputs) -> Quantization | None:
         else []
     )
     if not points and trials is not None:
-        last = len(trials.trials) - 1
-        points = [_point(trial, None, "", i == last) for i, trial in enumerate(trials.trials)]
+        kept = max((i for i, trial in enumerate(trials.trials) if trial.restored == trials.restored), default=-1)
+        points = [_point(trial, None, "", i == kept) for i, trial in enumerate(trials.trials)]
+    shipped = _chosen(outputs)
+    if shipped is not None and shipped.precision not in QUANTIZED_TO:  # whatever was the best of them
+        points = [msgspec.structs.replace(point, chosen=False) for point in points]
     return Quantization(
         decisions=msgspec.json.decode(decided.read_bytes(), type=Decisions) if decided else None,
         trials=trials,
@@ -81,6 +90,7 @@ def _point(trial: Trial, latency_ms: float | None, latency: str, chosen: bool) -
         latency_ms=latency_ms,
         latency=latency,
         chosen=chosen,
+        trained=trial.trained,
     )
 
 

@@ -15,6 +15,7 @@ from ..machine import machine_info
 from ..package.contents import Package
 from ..predictor import Predictor
 from ..statistics.drops import Decision
+from ..timing.latency import Latency
 from ..timing.state import MachineState
 from ..timing.verdicts import Judged
 from ..untyped import JsonTable
@@ -31,7 +32,8 @@ class Proof:
     """``accuracy``: the verdict on the package's answers. ``budgets``: those of latency and of resources, judged here.
 
     ``own_budgets``: by the package's own budgets. ``why``: why budgets were not judged; empty where they were, or where
-    there are none. ``state``: what the machine did while they were timed: its clocks and heat before, meanwhile, after.
+    there are none. ``state``: what the machine did while they were timed: its clocks and heat before,
+    meanwhile, after; ``latency``: what the timings came to.
     """
 
     taken: str
@@ -43,6 +45,7 @@ class Proof:
     why: str = ""
     own_budgets: bool = True
     state: Optional[MachineState] = None
+    latency: Optional[Latency] = None
     fault: Optional[RuntimeFault] = None
 
     def to_dict(self) -> Dict[str, object]:
@@ -52,6 +55,9 @@ class Proof:
             for name in ("taken", "arch", "backend", "machine", "accuracy", "own_budgets", "why")
         }
         met = {"state": asdict(self.state)} if self.state else {}
+        if self.latency:
+            timed = asdict(self.latency)
+            met["latency"] = {name: timed[name] for name in ("n", "p50_ms", "p90_ms", "p99_ms", "histogram")}
         return {**own, **met, "schema": SCHEMA, "budgets": [asdict(one) for one in self.budgets]}
 
     def lines(self) -> Tuple[str, ...]:
@@ -80,7 +86,7 @@ def take_proof(predictor: Predictor, accuracy: Optional[RuntimeFault], own_budge
     if proof.why or accuracy or not (package.latency_budgets or package.device_budgets.is_set):
         return proof
     seen = bench_package(predictor, BenchOptions(max_ms=package.latency_budgets, device=package.device_budgets))
-    return replace(proof, budgets=seen.judged, state=seen.state, fault=seen.failure())
+    return replace(proof, budgets=seen.judged, state=seen.state, latency=seen.latency, fault=seen.failure())
 
 
 def _why_not(package: Package, backend: str) -> str:

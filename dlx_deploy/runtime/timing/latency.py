@@ -9,6 +9,7 @@ from typing import Optional, Sequence, Tuple
 from ..device_budgets import PERCENTILES
 from ..statistics.drops import Decision
 from ..statistics.timings import UNSEEN, block_medians, percentile_bounds, timings_needed
+from .histogram import Histogram, histogram_of
 
 __all__ = [
     "CONFIDENCE",
@@ -50,7 +51,7 @@ class Latency:
     """What ``n`` timings in milliseconds come to. ``percentiles``: those of ``PERCENTILES``, each with its bounds.
 
     What begins with ``p90`` and what follows it up to ``by_slowest`` are the 90th one's.
-    ``block_p50_ms``: the medians of up to 20 blocks, in the order measured.
+    ``block_p50_ms``: the medians of up to 20 blocks, in the order measured. ``histogram``: how all are spread.
     """
 
     n: int
@@ -65,6 +66,7 @@ class Latency:
     by_slowest: bool = False
     block_p50_ms: Tuple[float, ...] = ()
     percentiles: Tuple[Percentile, ...] = ()
+    histogram: Optional[Histogram] = None
 
     def at(self, percentile: int) -> Percentile:
         """One of ``PERCENTILES``."""
@@ -94,6 +96,7 @@ def summarise(nanoseconds: Sequence[int]) -> Latency:
         by_slowest=p90.by_slowest,
         block_p50_ms=tuple(block_medians(timings)),
         percentiles=every,
+        histogram=histogram_of(ranked),
     )
 
 

@@ -51,6 +51,7 @@ def timings_of(timed: Mapping[str, Latency]) -> tuple[Timing, ...]:
             p90_lower_ms=t.p90_lower_ms or 0.0,
             by_slowest=t.by_slowest,
             percentiles=t.percentiles,
+            histogram=t.histogram,
         )
         for name, t in timed.items()
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from dlx_deploy.runtime.timing.histogram import Histogram
 from dlx_deploy.runtime.timing.latency import Percentile
 from dlx_deploy.runtime.timing.state import MachineState
 
@@ -20,7 +21,7 @@ MEASURED = "measured"
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """One model's latency at batch 1. A measurement has ``percentiles`` with bounds, those of p90 beside (upper:
     ``None`` with too few timings, lower: 0; ``by_slowest``: the upper one is a multiple of the slowest timing, as they
-    come in bursts), an estimate has a range.
+    come in bursts) and a ``histogram``, an estimate has a range.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     percentiles: tuple[Percentile, ...] = ()
     low_ms: float | None = None
     high_ms: float | None = None
+    histogram: Histogram | None = None
 
     def at(self, percentile: int) -> Percentile:
         """A percentile that was measured."""

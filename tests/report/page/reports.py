@@ -15,14 +15,18 @@ from dlx_deploy.report.page.facts import (
     Models,
     Origin,
     Quantization,
+    Searched,
     StepSeen,
     TrialPoint,
     Verdicts,
 )
 from dlx_deploy.report.page.report import BuildReport
+from dlx_deploy.report.studies import StudyTrial, StudyTrials
+from dlx_deploy.runtime.timing.histogram import histogram_of
+from dlx_deploy.runtime.timing.latency import Percentile
 from dlx_deploy.stages.support.results import Timing
 
-__all__ = ["HOSTILE", "large", "small"]
+__all__ = ["HOSTILE", "large", "searched", "small"]
 
 HOSTILE = "层</title></svg><script>alert(1)</script>\x1b[31m\u202e$x^2$ &amp; \"'"
 
@@ -37,8 +41,46 @@ def candidate(model: str, drop: float | None, ms: float) -> Candidate:
     return Candidate(
         model=model, chosen=model == "quantized", score=0.95 - (drop or 0.0), drop=drop,
         drop_upper=None if drop is None else drop + 0.01, size_bytes=4_000_000, parameters=10, macs=20,
-        latency=Timing(model=model, p50_ms=ms, p90_ms=1.1 * ms, p90_upper_ms=1.2 * ms, p90_lower_ms=ms),
+        latency=Timing(
+            model=model, p50_ms=ms, p90_ms=1.1 * ms, p90_upper_ms=1.2 * ms, p90_lower_ms=ms,
+            percentiles=tuple(Percentile(p, (1 + p / 1000) * ms, ms, 1.2 * ms) for p in (50, 90, 99)),
+            histogram=histogram_of([ms + i * i * ms / 2e5 for i in range(200)] + [9 * ms]),
+        ),
     )  # fmt: skip
+
+
+def searched(name: str = "a", trials: int = 40) -> Searched:
+    """That the configuration is the third of so many trials, of which the first failed; ``name``: whatever has one."""
+    rows = [
+        StudyTrial(number=0, values={"distill.model": name}, state="failed", meets=False, on_front=False, reason=name)
+    ]
+    rows += [
+        StudyTrial(
+            number=i,
+            values={"distill.model": f"{name} {i}"},
+            state="complete",
+            meets=i % 3 == 2,
+            on_front=i in (2, 5),
+            score=0.8 + i / 1000,
+            drop_upper=0.03,
+            latency_ms=5 - i / 10,
+            size_bytes=1000 * i,
+            reason="" if i % 3 == 2 else name,
+        )
+        for i in range(1, trials)
+    ]
+    known = StudyTrials(
+        study="study-1",
+        title=name,
+        samples=144,
+        teacher_score=0.9,
+        latency_kind=name,
+        latency_where=name,
+        latency_budgets_ms={"90": 4.0, "99": 900.0},
+        choose="latency",
+        trials=tuple(rows),
+    )
+    return Searched(study="study-1", trial=2, trials=known, changed=(f"distill.model is {name}, and was 3",))
 
 
 def small(verdict: str = "pass") -> BuildReport:
@@ -83,7 +125,12 @@ def large(layers: int = 200, classes: int = 1000) -> BuildReport:
         small("fail"),
         name=HOSTILE,
         layers=Layers(precision="int8", reason=HOSTILE, samples=64, layers=seen),
-        quantization=Quantization(decisions=decisions, trials=Trials(note=HOSTILE, title=HOSTILE), points=points),
+        quantization=Quantization(
+            decisions=decisions,
+            trials=Trials(note=HOSTILE, title=HOSTILE, reference_score=0.95, fp32_score=0.94, max_drop=0.02),
+            points=points,
+        ),
+        search=searched(HOSTILE),
         data_set=DataSeen(kind="imagefolder", classes=named, splits={"test": 9}, findings={"leaked_images": 3}),
         origin=Origin(facts={HOSTILE: HOSTILE}, tools={}, config={HOSTILE: HOSTILE}),
     )

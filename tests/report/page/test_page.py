@@ -93,7 +93,7 @@ def test_ids_are_unique_and_what_points_at_them_is_there(crowded: str) -> None:
 
 def test_every_plot_is_told_in_words(crowded: str) -> None:
     plots = re.findall(r"<svg.*?</svg>", crowded, re.DOTALL)
-    assert len(plots) == 7
+    assert len(plots) == 10
     for plot in plots:
         assert 'role="img"' in plot
         assert re.search(r"<title id=[^>]+>[^<]{20,}</title><desc id=[^>]+>[^<]{10,}</desc>", plot), plot[:300]
