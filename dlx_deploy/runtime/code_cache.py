@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import marshal
 import os
 import stat
 import sys
+import zlib
 from _frozen_importlib_external import MAGIC_NUMBER
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Dict, Optional, Sequence
 from zipimport import ZipImportError, zipimporter
 
+from .digests import sha256, sha256_hex
+
 if TYPE_CHECKING:
     from importlib.abc import Loader
 else:
     Loader = object  # the abstract one is slow to import
 
-__all__ = ["SUFFIX", "is_own", "keep_compiled", "kept_folder", "read_code"]
+__all__ = ["CHECK_SIZE", "SUFFIX", "is_own", "keep_compiled", "kept_folder", "read_code"]
 
 INDEX, SUFFIX = "package.json", ".code"
 MAX_BYTES = 64 * 1024**2
-DIGEST_SIZE = hashlib.sha256().digest_size
+CHECK_SIZE = 4  # bytes of a CRC-32, which finds damage
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -44,7 +46,7 @@ def keep_compiled(package: str, place: str) -> None:
     except OSError:  # no package
         return
     python = f"{sys.implementation.cache_tag}-{sys.hexversion:x}-{MAGIC_NUMBER.hex()}-{sys.flags.optimize}"
-    name = f"{hashlib.sha256(index).hexdigest()}-{python}"
+    name = f"{sha256_hex(index)}-{python}"
     kept = _Kept(folder, name + SUFFIX)
     sys.meta_path.insert(0, _Finder(package, kept))
     atexit.register(kept.save)
@@ -68,7 +70,7 @@ class _Kept:
 
     def code(self, source: bytes, name: str) -> CodeType:
         """The code of ``source``, called ``name`` in tracebacks."""
-        digest = hashlib.sha256(source).digest()
+        digest = sha256(source)
         old = self._old.pop(digest, None)  # imported once, and memory for as long as the process runs
         if old is not None:
             code: CodeType = marshal.loads(old)
@@ -95,6 +97,7 @@ class _Finder:
 
     def __init__(self, package: str, kept: _Kept) -> None:
         self._prefix, self._kept = f"{package}.", kept
+        self._folders: Dict[str, zipimporter] = {}
 
     def find_spec(
         self, name: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None
@@ -103,7 +106,7 @@ class _Finder:
         if not name.startswith(self._prefix) or not path:
             return None
         try:
-            zipped = zipimporter(path[0])
+            zipped = self._folders.get(path[0]) or self._folders.setdefault(path[0], zipimporter(path[0]))
             is_package = zipped.is_package(name)
         except ZipImportError:
             return None
@@ -147,8 +150,8 @@ def read_code(folder: str, name: str) -> Dict[bytes, bytes]:
             if not stat.S_ISREG(seen.st_mode) or not _is_mine(seen) or seen.st_size > MAX_BYTES:
                 return {}
             stored = f.read(MAX_BYTES)
-        digest, data = stored[:DIGEST_SIZE], stored[DIGEST_SIZE:]
-        if hashlib.sha256(data).digest() == digest:  # marshal crashes on what is damaged
+        check, data = stored[:CHECK_SIZE], stored[CHECK_SIZE:]
+        if zlib.crc32(data).to_bytes(CHECK_SIZE, "little") == check:  # marshal crashes on what is damaged
             kept: Dict[bytes, bytes] = marshal.loads(data)
             return kept
     return {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import marshal
 import os
+import zlib
 from types import CodeType
 from typing import List, Mapping
 
-from .code_cache import SUFFIX, is_own
+from .code_cache import CHECK_SIZE, SUFFIX, is_own
 from .files import write_atomically
 
 __all__ = ["save_code"]
@@ -27,7 +27,7 @@ def save_code(folder: str, name: str, old: Mapping[bytes, bytes], new: Mapping[b
         if not _made(folder):
             return
         data = marshal.dumps({**old, **{digest: marshal.dumps(code) for digest, code in new.items()}})
-        write_atomically(os.path.join(folder, name), hashlib.sha256(data).digest() + data, 0o600)
+        write_atomically(os.path.join(folder, name), zlib.crc32(data).to_bytes(CHECK_SIZE, "little") + data, 0o600)
         _prune(folder)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Dict, Mapping, Optional, Tuple
+
+from .records import record
 
 __all__ = ["LIMITS", "NO_BUDGETS", "PERCENTILES", "DeviceBudgets"]
 
@@ -12,7 +13,7 @@ PERCENTILES = (50, 90, 99)
 LIMITS: Tuple[str, ...] = ("min_throughput", "max_memory_mib", "max_size_mib", "max_energy_mj", "max_cold_start_ms")
 
 
-@dataclass(frozen=True)
+@record
 class DeviceBudgets:
     """``min_throughput``: samples a second, given ``throughput_batch`` at a time. ``max_memory_mib``: the peak of the
     process that runs the package. ``max_size_mib``: of the package's file. ``max_energy_mj``: of one inference, beyond
@@ -41,7 +42,7 @@ class DeviceBudgets:
 
     def to_dict(self) -> Dict[str, float]:
         """Those that are set, as ``package.json`` has them."""
-        given = {name: value for name, value in asdict(self).items() if value}
+        given = {name: value for name, value in vars(self).items() if value}
         if not self.min_throughput:
             given.pop("throughput_batch")
         return given

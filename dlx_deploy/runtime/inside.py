@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-import zipfile
 from typing import List, Optional
+from zipimport import ZipImportError, zipimporter
 
 from .errors import InputError
 
@@ -39,8 +40,7 @@ def _packages_on_path() -> List[str]:
     """The zips on ``sys.path`` with a runtime in them."""
     found = []
     for path in sys.path:
-        if os.path.isfile(path) and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if f"{FOLDER}/__init__.py" in archive.namelist():
-                    found.append(os.path.abspath(path))
+        with contextlib.suppress(ZipImportError):  # no zip, or one without it
+            if os.path.isfile(path) and zipimporter(path).is_package(FOLDER):
+                found.append(os.path.abspath(path))
     return found

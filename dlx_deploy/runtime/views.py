@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Iterable, Optional, Protocol
 
 from .errors import RuntimeFault
+from .records import record
 from .untyped import JsonTable
 from .words import line
 
@@ -36,7 +36,7 @@ class CommandView(View, Protocol):
         """The error that a gate which did not pass amounts to, after the rest was said; or ``None``."""
 
 
-@dataclass(frozen=True)
+@record
 class Outcome:
     """A view that was rendered elsewhere, on a board for instance: nothing but what it shows."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Sequence, Tuple
 
 __all__ = ["GROUPS", "SAMPLES", "escaped", "first_names", "line", "percent", "points", "said", "shortened"]
@@ -13,7 +12,7 @@ MAX_VALUE, MAX_WORDS = 200, 600  # characters in a message
 NAMED = 3  # samples in a message: the first few show which kind they are
 UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of control, format (writing direction among them) and half characters, and of line ends."""
-CANDIDATES = re.compile(r"[^\t\n\x20-\x7e\xa1-\xac\xae-\u05ff]")
+CANDIDATES = r"[^\t\n\x20-\x7e\xa1-\xac\xae-\u05ff]"
 
 
 def escaped(text: str) -> str:
@@ -21,7 +20,7 @@ def escaped(text: str) -> str:
 
     Line ends and tabs stay: what has them inside a name is made a ``line`` first. JSON stays the same JSON.
     """
-    return CANDIDATES.sub(_escape, text)
+    return text if text.isascii() and text.isprintable() else re.sub(CANDIDATES, _escape, text)
 
 
 def line(text: str) -> str:
@@ -52,6 +51,8 @@ def said(error: BaseException) -> str:
 
 
 def _escape(match: "re.Match[str]") -> str:
+    import unicodedata
+
     character = match.group()
     if unicodedata.category(character) not in UNSAFE:
         return character

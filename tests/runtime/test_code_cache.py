@@ -237,4 +237,4 @@ def test_a_package_compiles_its_first_modules_alone_when_started_again(dlx: Path
         assert done.stdout.startswith("dog.png\tdog")
         seen.append({name.partition("dlx_runtime/")[2] for name in done.stderr.split()})  # by a zip each twice
     assert len(seen[0]) > 30
-    assert seen[1] == {"__init__.py", "code_cache.py"}
+    assert seen[1] == {"__init__.py", "code_cache.py", "digests.py"}

@@ -25,7 +25,7 @@ __all__ = ["STEP", "Verification", "lacking_verifiers", "verification", "verify_
 
 STEP = "signature"
 MODULES = (
-    *("words", "errors", "files", "untyped", "strict_json"),
+    *("words", "errors", "files", "untyped", "strict_json", "records", "digests"),
     *("package.bundle", "package.keys", "package.trust"),
 )
 """Of the runtime, those that verify, each behind what it imports."""

@@ -7,12 +7,12 @@ a slower one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, List, Sequence
 
 from ..errors import BackendMissing, EngineError, InputError, PackageError
 from ..hazards.operators import in_exact, in_half, list_operators
 from ..hazards.table import Hazard, hazards_for, hazards_of, this_arch
+from ..records import record
 from ..words import shortened
 from .names import DEFAULT_ORDER, ENGINES
 from .table import BACKENDS, BackendOptions, BackendRecord, Say, Session
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Backend", "met_hazards", "open_backend", "possible_hazards"]
 
 
-@dataclass(frozen=True)
+@record
 class Backend:
     """An open backend and the record that it came from.
 

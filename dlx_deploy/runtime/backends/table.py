@@ -5,10 +5,10 @@ Nothing else asks for a backend by its name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple, Type
 
 from ..hazards.operators import Operator, in_exact, in_half, list_operators
+from ..records import record
 from ..untyped import Array
 from .session import onnxruntime_version, open_plugin_session, open_session, session_errors, version_warning
 
@@ -31,7 +31,7 @@ class Session(Protocol):
         """The arrays of the named ``outputs`` for ``feeds``, which are only read."""
 
 
-@dataclass(frozen=True)
+@record
 class BackendOptions:
     """How a backend is chosen and opened.
 
@@ -48,7 +48,7 @@ class BackendOptions:
     accept_hazards: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Running:
     """What would run a package: a backend's name and version (``None``: not known), and the operators that it gets."""
 
@@ -57,7 +57,7 @@ class Running:
     operators: Callable[[], Sequence[Operator]]
 
 
-@dataclass(frozen=True)
+@record
 class BackendRecord:
     """One backend. ``open(package, options, say)`` gives its session; ``say`` hears of progress and warnings.
     ``running(package)`` says what it would run, before it is opened, and raises as ``open`` if it is not here.

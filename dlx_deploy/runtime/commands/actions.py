@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from typing import Callable, Optional, Sequence
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..files import PathLike
 from ..package.contents import Package
 from ..package.trust import Trust
 from ..predictor import Predictor
+from ..records import record, replace
 from ..tasks.arrays import count_of, rows_of
 from ..tasks.labelled_arrays import names_of, read_labelled
 from ..tasks.source import Sample
@@ -34,7 +35,7 @@ from .views import EngineView, PackageView, SelfTestView
 __all__ = ["VerifyOptions", "bench", "engine", "inspect", "listed", "predict", "selftest", "verify"]
 
 
-@dataclass(frozen=True)
+@record
 class VerifyOptions:
     """What ``verify`` compares with; ``None`` takes the package's own budgets and reference table.
 

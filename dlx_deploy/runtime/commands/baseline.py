@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Dict, List, Optional
 
 from ..backends.table import BackendOptions
@@ -13,6 +13,7 @@ from ..package.contents import Package, open_package
 from ..package.contract import contract_difference, contract_of
 from ..package.trust import Trust
 from ..predictor import Predictor
+from ..records import record, replace
 from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
 from ..tasks.task import Budgets, Judgement
 from ..words import line
@@ -24,7 +25,7 @@ REFERENCE = "reference"
 """The field of a judgement that says what its teacher is called."""
 
 
-@dataclass(frozen=True)
+@record
 class Regression:
     """The judgement on a package beside ``baseline``, the package that takes the teacher's place in it."""
 

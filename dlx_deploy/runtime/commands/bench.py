@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
@@ -15,6 +15,7 @@ from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..machine import machine_info
 from ..package.rules import MAX_BATCH, MAX_BATCH_BYTES
 from ..predictor import Predictor
+from ..records import record, replace
 from ..statistics.drops import Decision
 from ..tasks.arrays import Arrays, count_of, rows_of
 from ..timing.cold import JUDGED_STARTS, ColdStart, cold_starts, judge_cold_start
@@ -81,7 +82,7 @@ class BenchOptions:
         return all(decide(latency.at(p), limit, noisy=True) != "undecided" for p, limit in self.max_ms.items())
 
 
-@dataclass(frozen=True)
+@record
 class Throughput:
     """Samples a second at a batch size, one query after the other: by the median latency, and between its bounds."""
 
@@ -92,7 +93,7 @@ class Throughput:
     upper: Optional[float]
 
 
-@dataclass(frozen=True)
+@record
 class BenchResult:
     """A package's latency on one machine, and what it says of each budget.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Optional, Sequence
 
 from ..errors import RuntimeFault
 from ..package.contents import Package
+from ..records import record
 from ..timing.latency import CONFIDENCE, Percentile
 from ..untyped import JsonTable
 from ..views import lines_of
@@ -17,7 +17,7 @@ from .resources import Resources
 __all__ = ["BenchView"]
 
 
-@dataclass(frozen=True)
+@record
 class BenchView:
     """A latency, and the verdict if there is a budget."""
 

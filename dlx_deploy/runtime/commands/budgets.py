@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Dict, List, Optional, Protocol, Tuple, runtime_checkable
 
 from ..errors import RuntimeFault
 from ..package.contents import Package
+from ..records import record
 from ..tasks.task import Judgement
 from ..timing.verdicts import metric_of
 from .proof import DECISIONS, Proof
@@ -39,7 +39,7 @@ class _Verdict(Protocol):
         """The error that it amounts to."""
 
 
-@dataclass(frozen=True)
+@record
 class JudgedBudget:
     """``verdict``: pass, fail, undecided, or pending where this machine cannot judge it."""
 

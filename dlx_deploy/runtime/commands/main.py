@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
 from typing import TYPE_CHECKING, Optional, Sequence, Tuple
 
 from ..backends.table import BackendOptions
@@ -150,6 +149,8 @@ def _is_shown_as_it_comes(view: CommandView, arguments: argparse.Namespace) -> b
 
 
 def _tested(arguments: argparse.Namespace, predictor: Predictor) -> CommandView:
+    from dataclasses import fields
+
     from . import actions
 
     if arguments.command == "selftest":

@@ -6,7 +6,6 @@ average, and still compute something else: that shows on hundreds of samples, as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from ..errors import InputError, PackageError, SelfTestFailed
 from ..package.parity import DECISIONS, ParityBounds, ParityTable, decisions_of
 from ..predictor import Predictor
+from ..records import record
 from ..statistics.floors import most_of
 from ..tasks.arrays import Arrays, block_rows, count_of, rows_of
 from ..tasks.sketches import sketched
@@ -36,7 +36,7 @@ CAP_DB = 200.0
 """Stands for no noise at all: JSON has no infinite numbers."""
 
 
-@dataclass(frozen=True)
+@record
 class ParityResult:
     """How a backend's answers compare with the builder's on ``samples`` of the ``known`` ones, and the bounds.
 

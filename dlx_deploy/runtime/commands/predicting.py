@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Callable, Generator, Iterable, Iterator, Optional, Sequence, Tuple
 
 from ..errors import InputError
 from ..package.contents import Package
 from ..package.rules import MAX_BATCH
 from ..predictor import Predictor
+from ..records import record, replace
 from ..tasks.arrays import block_rows
 from ..tasks.source import Sample, Source
 from ..tasks.task import Inputs, PredictionRow, PredictOptions
@@ -28,7 +28,7 @@ DEFAULTS = PredictOptions()
 BLOCK = 64  # samples read and run at a time at most
 
 
-@dataclass(frozen=True)
+@record
 class PredictRequest:
     """What ``predict`` is asked for: ``inputs``, the lines of ``file``, or a ``camera``, one of the three.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
 from typing import Dict, Generator, List, Optional, Tuple
 
 from ..errors import InputError, RuntimeFault
 from ..package.contents import Package
+from ..records import record
 from ..schemas import RESULT
 from ..tasks.task import PredictionRow
 from ..untyped import JsonTable
@@ -17,7 +17,7 @@ from ..words import line
 __all__ = ["PredictionsView", "StreamView", "head_of"]
 
 
-@dataclass(frozen=True)
+@record
 class PredictionsView:
     """What a model says of samples: their names on the command line, and a row for each."""
 
@@ -38,7 +38,7 @@ class PredictionsView:
         return "\n".join(_cells(name, row) for name, row in self.rows)
 
 
-@dataclass(frozen=True)
+@record
 class StreamView:
     """As ``PredictionsView``, of samples that come over time: each is answered when ``lines`` is asked for the next.
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Dict, Optional, Tuple
 
@@ -14,6 +14,7 @@ from ..errors import RuntimeFault
 from ..machine import machine_info
 from ..package.contents import Package
 from ..predictor import Predictor
+from ..records import record, replace
 from ..statistics.drops import Decision
 from ..timing.latency import Latency
 from ..timing.state import MachineState
@@ -27,7 +28,7 @@ SCHEMA = 1
 DECISIONS: Dict[int, Decision] = {3: "fail", 6: "undecided"}
 
 
-@dataclass(frozen=True)
+@record
 class Proof:
     """``accuracy``: the verdict on the package's answers. ``budgets``: those of latency and of resources, judged here.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Callable, Dict, List, Optional, Tuple
 
 from ..device_budgets import DeviceBudgets
 from ..power.meter import Meter, Reading
 from ..power.sensors import Sensors, find_sensors
+from ..records import record
 from ..telling import Tell, silent
 from ..timing.latency import CONFIDENCE
 from ..timing.limits import Bounded, judge_at_least, judge_at_most
@@ -20,7 +21,7 @@ MIB = 2**20
 LONGER = "measure on a quieter machine"
 
 
-@dataclass(frozen=True)
+@record
 class Resources:
     """``sustained``: ``None`` where neither a budget nor a sensor asked for it. ``peak_memory_mib``: of a fresh process
     that opens the package and answers once, or of this one since it began where none was started. ``package_bytes``: of

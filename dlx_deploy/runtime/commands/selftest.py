@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import SelfTestFailed
 from ..predictor import Predictor
+from ..records import record
 from ..tasks.arrays import Arrays, Tolerance, count_of, joined, rows_of
 from ..untyped import Array
 
@@ -20,7 +20,7 @@ __all__ = ["OutputDifference", "SelfTestResult", "self_test"]
 DEPENDS = "Together all agree: the model's answers depend on the batch; build the package again, and do not deploy it"
 
 
-@dataclass(frozen=True)
+@record
 class OutputDifference:
     """How far an output was from its golden values at most, and how far it may be: ``atol + rtol * |golden|``."""
 
@@ -34,7 +34,7 @@ class OutputDifference:
         return f"{self.name} within {self.max_abs_diff:.3g} (allowed: {self.atol:g} + {self.rtol:g} * |golden|)"
 
 
-@dataclass(frozen=True)
+@record
 class SelfTestResult:
     """A self-test that passed: ``images`` golden samples, and each output's difference from its golden values."""
 

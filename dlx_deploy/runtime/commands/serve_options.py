@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Optional
+
+from ..records import record
 
 __all__ = ["ServeRequest", "add_serve_options", "request_of"]
 
@@ -13,7 +15,7 @@ DRIFT_WINDOW = 256
 CAPACITY, CONNECTIONS, BODY_MIB, DRAIN_S = 256, 64, 64, 20.0
 
 
-@dataclass(frozen=True)
+@record
 class ServeRequest:
     """What ``serve`` is asked for.
 

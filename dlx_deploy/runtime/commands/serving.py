@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
 from typing import Callable, Dict, List, Sequence, Tuple
 
 from ..errors import InputError
 from ..package.archive import to_json
 from ..predictor import Predictor
+from ..records import record
 from ..schemas import PACKAGE, RESULT
 from ..serving.access import LOCAL, Access, is_loopback, read_tls, read_token
 from ..serving.models import Models, Served
@@ -32,7 +32,7 @@ __all__ = ["Opened", "open_server", "serve"]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@record
 class Opened:
     """A server that listens and does not serve yet; its models, each with the queue before it."""
 

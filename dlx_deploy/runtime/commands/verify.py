@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..package.members import DIGEST
 from ..package.model_bytes import MAX_BYTES as MAX_MODEL_BYTES
 from ..package.model_bytes import check_model_bytes
 from ..predictor import Predictor
+from ..records import record
 from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
 from ..tasks.grouped import GROUP, of_known
 from ..tasks.task import Budgets, Judgement, Outputs, Task
@@ -41,7 +41,7 @@ class Verified(NamedTuple):
     alone: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class PassedOver:
     """So many of the samples ``given`` were not judged; ``first``: what some of them are called."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from typing import List, Optional
 
 from ..errors import RuntimeFault, first_fault
 from ..package.contents import Package
+from ..records import record, replace
 from ..tasks.task import Judgement
 from ..untyped import JsonTable
 from ..views import lines_of
@@ -21,7 +22,7 @@ from .views import parity_data
 __all__ = ["VerifyView"]
 
 
-@dataclass(frozen=True)
+@record
 class VerifyView:
     """The task's judgement on a package against its teacher, and the samples that it does not rest on.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple
 
 from ..backends.choice import possible_hazards
 from ..errors import RuntimeFault
 from ..files import PathLike
 from ..package.contents import Package
+from ..records import record
 from ..tasks.judging import judging_of
 from ..untyped import JsonTable
 from ..views import lines_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["EngineView", "PackageView", "SelfTestView", "parity_data"]
 
 
-@dataclass(frozen=True)
+@record
 class PackageView:
     """What a package is; ``path``: where it is, if that is to be said."""
 
@@ -91,7 +91,7 @@ class PackageView:
         return plan
 
 
-@dataclass(frozen=True)
+@record
 class EngineView:
     """The engine for this machine: what it is, what its layers compute in, and where it came from."""
 
@@ -123,7 +123,7 @@ class EngineView:
         return lines_of(lines)
 
 
-@dataclass(frozen=True)
+@record
 class SelfTestView:
     """A self-test whose golden samples agree, and how many more samples compare, if they were asked for."""
 

@@ -6,11 +6,11 @@ What a version can do is asked of the module itself (has it this flag, this meth
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple
 
 from ..backends.names import ENGINES
 from ..errors import BackendMissing, EngineError
+from ..records import record
 from ..untyped import Foreign
 from .configure import add_profile, configure
 from .messages import logger_of, parse_failure, without_memory
@@ -26,7 +26,7 @@ INSTALL = {
 PROGRESS = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
+@record
 class RawBuild:
     """What a builder gave back.
 

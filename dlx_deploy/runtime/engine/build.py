@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Mapping, Optional, Tuple
 
 from ..errors import EngineError
 from ..filenames import MODEL, PLAN
 from ..files import write_atomically
+from ..records import record
 from ..untyped import JsonTable
 from .child import FAULTS, REPORT, REQUEST, TIMINGS
 from .inspector import read_inspection
@@ -35,7 +35,7 @@ OUT_OF_MEMORY = (
 )
 
 
-@dataclass(frozen=True)
+@record
 class BuiltEngine:
     """A serialized engine, what its layers compute in, and what building it took.
 

@@ -6,17 +6,18 @@ An entry is a folder, named by the hash of the key and the settings, with ``engi
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Tuple
 
+from ..digests import sha256_hex
 from ..errors import EngineError, PackageError
 from ..filenames import PLAN, SIDECAR
 from ..files import write_atomically
 from ..package.archive import to_json
+from ..records import record
 from .build import BuiltEngine
 from .settings import BuildSettings
 from .sidecar import RECORDED, EngineKey, Sidecar, differences, make_sidecar, read_sidecar, to_bytes
@@ -29,7 +30,7 @@ Build = Callable[[Path], BuiltEngine]
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@record
 class CachedEngine:
     """An engine for this machine; ``origin`` is ``cache`` or ``built``."""
 
@@ -92,7 +93,7 @@ class EngineCache:
     def timing_cache(self, here: EngineKey) -> Path:
         """The timing cache that all engines of this TensorRT and GPU share."""
         facts = [here.flavour, here.version, here.compute_capability, here.gpu, here.sm_count, here.power_mode]
-        return self.folder / "timing" / f"{hashlib.sha256(to_json(facts)).hexdigest()[:32]}.cache"
+        return self.folder / "timing" / f"{sha256_hex(to_json(facts))[:32]}.cache"
 
     def _built(self, entry: Path, here: EngineKey, settings: BuildSettings, build: Build, say: Say) -> CachedEngine:
         built = build(self.timing_cache(here))
@@ -137,7 +138,7 @@ class EngineCache:
 
 def _name(here: EngineKey, settings: BuildSettings) -> str:
     key = {name: value for name, value in asdict(here).items() if name not in RECORDED}
-    return hashlib.sha256(to_json({"key": key, "settings": settings.to_dict()})).hexdigest()
+    return sha256_hex(to_json({"key": key, "settings": settings.to_dict()}))
 
 
 def _damage(plan: bytes, sidecar: Sidecar) -> str:
@@ -145,7 +146,7 @@ def _damage(plan: bytes, sidecar: Sidecar) -> str:
         return (
             f"the engine has {len(plan)} bytes and its sidecar says {sidecar.plan_size}: it is cut short or another one"
         )
-    if hashlib.sha256(plan).hexdigest() != sidecar.plan_sha256:
+    if sha256_hex(plan) != sidecar.plan_sha256:
         return "the engine's SHA-256 is not the one in its sidecar: it is damaged"
     return ""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from dataclasses import dataclass
 from typing import Sequence
 
 import numpy as np
 
 from ..errors import BackendMissing, EngineError
+from ..records import record
 from ..untyped import Array, DType, Foreign
 
 __all__ = ["Cuda", "GpuFacts", "gpu_facts", "load_cuda"]
@@ -18,7 +18,7 @@ MODULES = ("cuda.bindings.runtime", "cuda.cudart")  # cuda-python 12.6 and newer
 NO_DRIVER = ("cudaErrorInsufficientDriver", "cudaErrorInitializationError", "cudaErrorStubLibrary")
 
 
-@dataclass(frozen=True)
+@record
 class GpuFacts:
     """What an engine depends on: the name, the compute capability (``8.7``), the SM count and the driver's version."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, Mapping, Tuple
 
 from ..errors import EngineError
+from ..records import record
 from ..untyped import Array, DType, Foreign
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ CAPTURE_AFTER = 2
 """Runs of one batch size before its CUDA graph: the first warms up, and a size that comes once is not worth one."""
 
 
-@dataclass(frozen=True)
+@record
 class End:
     """An input or output of an engine; ``shape`` is that of one sample."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional, Tuple
 
 from ..errors import EngineError, PackageError
 from ..package.contents import ENGINE_SIDECAR, Package
+from ..records import record
 from ..telling import telling
 from ..words import shortened
 from .api import Api, load_api
@@ -20,7 +20,7 @@ from .sidecar import EngineKey, Sidecar, read_sidecar, this_machine
 __all__ = ["PreparedEngine", "engine_builder", "engine_settings", "open_engine", "prepare_engine"]
 
 
-@dataclass(frozen=True)
+@record
 class PreparedEngine:
     """An engine that may be loaded here; ``origin`` is ``package``, ``cache`` or ``built``."""
 

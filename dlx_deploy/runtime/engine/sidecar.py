@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import List, Optional
 
+from ..digests import sha256_hex
 from ..errors import BackendMissing, PackageError
 from ..machine import power_mode
 from ..package.archive import to_json
+from ..records import record
 from ..schemas import SIDECAR, newer_schema
 from ..strict_json import from_json
 from ..untyped import JsonTable
@@ -39,7 +40,7 @@ RTX_FORWARD = 12
 then refuses to load them, as an H100 (9.0) showed."""
 
 
-@dataclass(frozen=True)
+@record
 class EngineKey:
     """What must be equal for an engine to be loaded; a stored ``None`` says that the engine does not depend on it.
 
@@ -58,7 +59,7 @@ class EngineKey:
     driver: Optional[str] = None
 
 
-@dataclass(frozen=True)
+@record
 class Sidecar:
     """``engine.json``. ``build_s`` and ``peak_memory_mib`` are ``None`` in a package, whose bytes hold no timings."""
 
@@ -92,7 +93,7 @@ def make_sidecar(key: EngineKey, settings: BuildSettings, built: BuiltEngine, ti
         precision=built.table.to_dict(),
         build_s=built.build_s if timed else None,
         peak_memory_mib=built.peak_memory_mib if timed else None,
-        plan_sha256=hashlib.sha256(built.plan).hexdigest(),
+        plan_sha256=sha256_hex(built.plan),
         plan_size=len(built.plan),
     )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Dict, Iterable, List, Mapping, Tuple
 
 from ..errors import PackageError
+from ..records import record
 from ..untyped import JsonTable
 
 __all__ = ["COMPUTE", "OPAQUE", "OTHER", "WIDTH", "EngineLayer", "PrecisionTable", "patterns", "violations", "wider"]
@@ -20,7 +21,7 @@ OPAQUE = "opaque"
 WIDTH = {"int4": 4, "int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32, "fp64": 64}
 
 
-@dataclass(frozen=True)
+@record
 class EngineLayer:
     """One layer of an engine.
 
@@ -35,7 +36,7 @@ class EngineLayer:
     nodes: Tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class PrecisionTable:
     """Every layer of an engine; ``source`` is ``inspector`` or ``plan``: who says so."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import PackageError
 from ..package.protobuf import Data, Field, Malformed, read_message
+from ..records import record, replace
 
 __all__ = ["DTYPES", "Operator", "in_exact", "in_half", "list_operators"]
 
@@ -49,7 +49,7 @@ GIVEN_BY = {"CastLike": 1, "DequantizeLinear": 1, "OneHot": 2, "QuantizeLinear":
 """Operator → the input whose type its first output has; of all others the first."""
 
 
-@dataclass(frozen=True)
+@record
 class Operator:
     """One operator as a graph has it, ``count`` times.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import re
-from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+from ..records import record
 from .operators import Operator
 
 __all__ = [
@@ -34,7 +34,7 @@ Versions = Tuple[Tuple[str, Optional[str]], ...]
 """Ranges, both ends in them; 1.30 is all of 1.30.x, and ``None`` no end."""
 
 
-@dataclass(frozen=True)
+@record
 class Condition:
     """The operators that are computed wrong; what is empty holds for all.
 
@@ -69,7 +69,7 @@ class Condition:
         )
 
 
-@dataclass(frozen=True)
+@record
 class Hazard:
     """One known wrong computation: where it is, what it takes, what goes wrong, who says so, and what to do."""
 
@@ -108,7 +108,7 @@ class Hazard:
         return f"{self.title} on {self.where()} ({self.id}): {self.effect}; {self.remedy}"
 
 
-@dataclass(frozen=True)
+@record
 class HazardTable:
     """The whole table and the day on which it was last looked through."""
 

@@ -6,14 +6,13 @@ not show who made a package (whoever can rewrite a member can rewrite its digest
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
 import stat
-import zipfile
-from typing import Dict, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, Mapping, Optional, Tuple
 
+from ..digests import sha256_hex
 from ..errors import PackageError
 from ..files import PathLike, TooLarge, read_file, reason, write_atomically
 from ..schemas import PACKAGE as SCHEMA
@@ -23,6 +22,9 @@ from ..untyped import JsonTable
 from ..words import shortened
 from .trust import Signed, Trust, trust_of_machine
 from .unzip import MAX_BYTES, check_name, read_members
+
+if TYPE_CHECKING:
+    import zipfile
 
 __all__ = [
     "INDEX",
@@ -57,6 +59,8 @@ def write_archive(path: PathLike, files: Mapping[str, bytes], deflate: bool = Fa
         PackageError: a member's name is not a safe relative path, or there are too many bytes for a reader.
         OSError: the disk is full or not writable; ``path`` is then as it was before.
     """
+    import zipfile  # who reads needs none
+
     total = sum(map(len, files.values()))
     if total > MAX_BYTES:
         raise PackageError(f"{os.fspath(path)}: its members have {total} bytes; a package has at most {MAX_BYTES}")
@@ -124,7 +128,9 @@ def parse_archive(data: bytes, origin: str) -> Dict[str, bytes]:
 
 
 def _header(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, EPOCH)
+    from zipfile import ZipInfo
+
+    info = ZipInfo(name, EPOCH)
     info.create_system = 3  # Unix on every host, so that the bytes do not depend on it
     info.external_attr = (stat.S_IFREG | MODE) << 16
     return info
@@ -167,7 +173,7 @@ def _check_digests(origin: str, listed: JsonTable, files: Mapping[str, bytes]) -
         raise PackageError(f"{origin}: {name!r} is not listed in {INDEX}; the package was changed after it was built")
     for name in sorted(present):
         entry = listed[name] if isinstance(listed[name], dict) else {}
-        size, digest = len(files[name]), hashlib.sha256(files[name]).hexdigest()
+        size, digest = len(files[name]), sha256_hex(files[name])
         if entry.get("size") != size:
             raise PackageError(
                 f"{origin}: {name!r} has {size} bytes, {INDEX} says {shortened(entry.get('size'))}; tampered with?"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import re
-from dataclasses import dataclass
 from typing import Dict, List, Tuple
 
+from ..digests import sha256_hex
 from ..errors import PackageError
+from ..records import record
 from ..strict_json import from_json
 from ..words import shortened
 
@@ -30,7 +30,7 @@ HEX = re.compile("[0-9a-f]{64}")
 REMEDY = "sign the package again: dlx-deploy sign, or model_signing sign key"
 
 
-@dataclass(frozen=True)
+@record
 class Bundle:
     """``payload`` is what was signed, ``signature`` the DER of an ECDSA signature over ``signed``.
 
@@ -94,7 +94,7 @@ def signed_digest(payload: bytes, origin: str) -> str:
     read.items("subject", 1)
     digest = read.digest("predicate.resources.0.digest")
     # model-signing's digest of a model: that of its files' digests, one after the other.
-    read.exactly("subject.0.digest.sha256", hashlib.sha256(bytes.fromhex(digest)).hexdigest())
+    read.exactly("subject.0.digest.sha256", sha256_hex(bytes.fromhex(digest)))
     return digest
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Dict, Mapping, Optional
 
 from ..device_budgets import LIMITS, NO_BUDGETS, PERCENTILES, DeviceBudgets
+from ..digests import sha256_hex
 from ..errors import PackageError
 from ..filenames import CARD, DRIFT, MANIFEST, MODEL, PLAN, SIDECAR
 from ..files import PathLike
+from ..records import record, replace
 from ..schemas import PACKAGE
 from ..sources import own_sources
 from ..tasks.arrays import Arrays, Tensor, Tolerance, count_of
@@ -52,7 +52,7 @@ sys.exit(main(sys.argv[1:], sys.path[0]))
 """
 
 
-@dataclass(frozen=True)
+@record
 class Package:
     """A package whose digests were checked. ``meta`` is the whole of ``package.json``; treat it as read-only.
 
@@ -111,7 +111,7 @@ class Package:
             if name != "model" or self.path is None:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             files = archive.parse_archive(archive.read_bytes(self.path), self.path)
-            if hashlib.sha256(files[archive.INDEX]).hexdigest() != self.digest:
+            if sha256_hex(files[archive.INDEX]) != self.digest:
                 raise PackageError(f"{self.path}: has become another package since it was opened; open it again")
             return files[MODEL]
 
@@ -131,7 +131,7 @@ class Package:
         return {tensor.name: tensor for tensor in self.task.outputs.tensors}
 
 
-@dataclass(frozen=True)
+@record
 class PackageContents:
     """All that ``assemble`` needs.
 
@@ -216,7 +216,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         golden_outputs=outputs,
         reference=read_reference(field, layout, task),
         meta=meta,
-        digest=hashlib.sha256(files[archive.INDEX]).hexdigest(),
+        digest=sha256_hex(files[archive.INDEX]),
         engine=files.get(ENGINE),
         engine_sidecar=files.get(ENGINE_SIDECAR),
         parity=read_parity(field, files, task.outputs),
@@ -300,4 +300,4 @@ def _metadata(contents: PackageContents) -> Dict[str, object]:
 
 
 def _entry(data: bytes) -> Dict[str, object]:
-    return {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    return {"sha256": sha256_hex(data), "size": len(data)}

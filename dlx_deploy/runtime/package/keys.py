@@ -6,10 +6,10 @@ them.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import List, Sequence, Tuple
 
+from ..digests import sha256_hex
 from ..errors import BackendMissing, InputError, PackageError
 from ..files import PathLike, TooLarge, read_file, reason
 from ..untyped import Foreign
@@ -181,7 +181,7 @@ def fingerprint(key: Foreign) -> str:
     """The SHA-256 of a public key's PEM, by which model-signing names it."""
     serialization = _cryptography("hazmat.primitives.serialization")
     pem: bytes = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(pem).hexdigest()
+    return sha256_hex(pem)
 
 
 def _unsupported() -> "type[Exception]":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple
 
+from ..records import record
 from ..tasks.arrays import Arrays, Tensor, count_of
 from ..tasks.task import Task
 from ..untyped import Array
@@ -16,7 +16,7 @@ DIGEST = "digest"
 """The column of the reference table that every task has: uint64[m], what finds a sample's row."""
 
 
-@dataclass(frozen=True)
+@record
 class ArrayLayout:
     """Where a schema keeps its arrays: the member of an input or output, that of a column, and how columns are read."""
 

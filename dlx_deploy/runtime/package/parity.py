@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, Mapping, Optional
 
 import numpy as np
 
+from ..records import record
 from ..tasks.arrays import Arrays, Tensor
 from ..tasks.sketches import sketch_tensors
 from ..tasks.task import Outputs
@@ -24,7 +24,7 @@ DECIDED = Tensor("decisions", "int32", ("decisions",))
 MOST_DB = 1000.0
 
 
-@dataclass(frozen=True)
+@record
 class ParityBounds:
     """How far a backend's answers may be from the builder's.
 
@@ -37,7 +37,7 @@ class ParityBounds:
     differing: float
 
 
-@dataclass(frozen=True)
+@record
 class ParityTable:
     """``digests``: uint64[n], what finds a sample; ``answers``: by output, float32[n, size], their sketches;
     ``decisions``: int32[n, q], what the task makes of them, or ``None``. ``exact``: the bounds for a backend that

@@ -6,13 +6,13 @@ Asked for by an option, or on a whole machine by its environment: while ``DLX_DE
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
+from ..digests import sha256_hex
 from ..errors import InputError, PackageError
 from ..files import PathLike, TooLarge, read_file, reason
+from ..records import record
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -22,7 +22,7 @@ __all__ = ["CERTIFICATES_VARIABLE", "KEY_VARIABLE", "Signed", "Trust", "required
 KEY_VARIABLE, CERTIFICATES_VARIABLE = "DLX_DEPLOY_PUBLIC_KEY", "DLX_DEPLOY_CERTIFICATES"
 
 
-@dataclass(frozen=True)
+@record
 class Signed:
     """A signature that was verified: who made it, and the file that holds it."""
 
@@ -30,7 +30,7 @@ class Signed:
     signature: str
 
 
-@dataclass(frozen=True)
+@record
 class Trust:
     """What is trusted: files of PEM. ``signature``: where it is, ``None``: beside the package, ``X.dlx.sig``.
 
@@ -53,7 +53,7 @@ class Trust:
         path = os.fspath(self.signature) if self.signature is not None else f"{os.fspath(package)}{SUFFIX}"
         bundle = parse_bundle(_read_signature(path, package), path)
         by = self._signer(bundle, path)
-        signed, own = signed_digest(bundle.payload, path), hashlib.sha256(data).hexdigest()
+        signed, own = signed_digest(bundle.payload, path), sha256_hex(data)
         if signed != own:
             raise PackageError(
                 f"{os.fspath(package)}: has SHA-256 {own}, and {path}, signed by {by}, is of a file with {signed}: "

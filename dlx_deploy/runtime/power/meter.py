@@ -9,10 +9,10 @@ import contextlib
 import math
 import threading
 import time
-from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from ..records import record
 from ..statistics.student import student_quantile
 from .channels import SensorError
 from .sensors import Sensors
@@ -27,7 +27,7 @@ BELOW_IDLE = 0.01  # of what was taken: rounding, and no other work that ended
 LEAST_PER_BLOCK = 2  # inferences: one that straddles two blocks is counted in one of them
 
 
-@dataclass(frozen=True)
+@record
 class Energy:
     """The energy of one inference in millijoules, idle power subtracted, over ``seconds`` that held ``inferences``.
 
@@ -55,7 +55,7 @@ class Energy:
         )
 
 
-@dataclass(frozen=True)
+@record
 class Reading:
     """The energy, or ``why`` it is unknown."""
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Sequence, Tuple
 
+from ..records import record
 from ..untyped import Foreign
 from .channels import Channel, EnergyCounter, PowerRail, SensorError
 
@@ -24,7 +24,7 @@ NVML_DRIVER = Path("/proc/driver/nvidia/version")
 MODULE = "pynvml"
 
 
-@dataclass(frozen=True)
+@record
 class Sensors:
     """What can be read, ``of`` which processors (``cpu``, ``gpu``), and ``reasons`` why something cannot be."""
 

@@ -7,11 +7,11 @@ import ipaddress
 import os
 import ssl
 import stat
-from dataclasses import dataclass
 from typing import FrozenSet, Optional
 
 from ..errors import InputError
 from ..files import PathLike, TooLarge, read_file, reason
+from ..records import record
 from ..words import line
 from .messages import Head, Refused
 
@@ -24,7 +24,7 @@ SAFE_SITES = ("same-origin", "none")
 TOKEN_CHARACTERS = (16, 4_096)
 
 
-@dataclass(frozen=True)
+@record
 class Access:
     """``token``: which a request must bear; ``hosts``: by which names the server may be called, ``None``: by any.
 

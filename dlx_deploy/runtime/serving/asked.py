@@ -7,9 +7,9 @@ import functools
 import json
 import re
 import threading
-from dataclasses import dataclass, replace
 from typing import Dict, List, Mapping, NoReturn, Optional, Tuple
 
+from ..records import record, replace
 from ..words import shortened
 from .messages import Head, Refused
 from .tensors import Described, InputTensor, describe_tensor, read_tensor
@@ -33,7 +33,7 @@ TOP, TIMEOUT, UNREADABLE, BINARY = "top", "timeout", "unreadable", "binary_data_
 KNOWN = (BINARY, TIMEOUT, TOP, UNREADABLE)
 
 
-@dataclass(frozen=True)
+@record
 class Wanted:
     """An output that is asked for; ``binary`` as its bytes, ``None``: as all are."""
 
@@ -41,7 +41,7 @@ class Wanted:
     binary: Optional[bool]
 
 
-@dataclass(frozen=True)
+@record
 class Asked:
     """A request. ``outputs``: ``None``: all. ``binary``: they come as bytes.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from typing import Dict, Optional, Protocol, Tuple
 
 from ..errors import Busy, Expired
+from ..records import record
 from ..tasks.arrays import Arrays, count_of
 from ..untyped import Array
 
@@ -27,7 +27,7 @@ class Clock(Protocol):
         """Whether ``signal`` was released within ``timeout_s`` (``None``: however long that takes); it is held then."""
 
 
-@dataclass(frozen=True)
+@record
 class Ran:
     """A batch that was run: its ``samples``, the model's seconds, and how long each call in it had waited before."""
 

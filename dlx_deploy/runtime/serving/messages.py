@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Mapping, Optional, Sequence, Tuple, Union
+
+from ..records import record
 
 __all__ = ["JSON", "Body", "Head", "Refused", "Request", "Response", "encoded", "fault_response", "json_response"]
 
@@ -14,7 +15,7 @@ ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # made once:
 Body = Union[bytes, bytearray, memoryview]
 
 
-@dataclass(frozen=True)
+@record
 class Head:
     """A request before its body. ``path``: the decoded segments; ``headers``: by name in lower case.
 
@@ -32,7 +33,7 @@ class Head:
     expects: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Request:
     """A whole request; ``body`` belongs to it alone, and is only read."""
 
@@ -40,7 +41,7 @@ class Request:
     body: memoryview
 
 
-@dataclass(frozen=True)
+@record
 class Response:
     """An answer; ``parts`` of the body are sent one behind the other. ``last``: the connection ends with it."""
 

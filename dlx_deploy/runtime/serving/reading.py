@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Callable, ContextManager, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError
+from ..records import replace
 from ..tasks.arrays import BLOCK_BYTES, Arrays, Tensor, count_of, joined
 from ..untyped import Array
 from ..words import shortened

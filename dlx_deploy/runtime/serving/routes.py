@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Callable, Dict, List, Optional, Tuple
 from urllib.parse import parse_qsl
 
 from ..errors import Busy, Expired, InputError, RuntimeFault, Stopped
+from ..records import replace
 from ..watching.exposition import CONTENT_TYPE, Family, exposition
 from ..words import shortened
 from .access import Access

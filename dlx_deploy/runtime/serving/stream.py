@@ -7,11 +7,11 @@ import re
 import socket
 import threading
 import time
-from dataclasses import dataclass
 from typing import Optional, Sequence
 
 import numpy as np
 
+from ..records import record
 from .messages import Body, Refused
 
 __all__ = ["Ended", "Limits", "Room", "Stream"]
@@ -24,7 +24,7 @@ STEP = 1024**2  # bytes of a body for which memory is asked at a time
 LINGER_S, LINGER_BYTES = 2.0, 4 * 1024**2
 
 
-@dataclass(frozen=True)
+@record
 class Limits:
     """Of every connection: bytes and seconds. ``slowest``: bytes a second that a body must come, or be taken, at least.
 

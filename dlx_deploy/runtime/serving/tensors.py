@@ -8,11 +8,11 @@ import functools
 import itertools
 import math
 import struct
-from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from ..records import record
 from ..untyped import Array
 from ..words import shortened
 from .messages import Refused
@@ -44,7 +44,7 @@ PARAMETERS = frozenset(("binary_data_size", "content_type"))
 BASE64 = "base64"
 
 
-@dataclass(frozen=True)
+@record
 class Described:
     """An entry of ``inputs``: ``size`` bytes behind the JSON, ``None``: ``data`` in it, its strings by ``coding``."""
 
@@ -56,7 +56,7 @@ class Described:
     coding: object
 
 
-@dataclass(frozen=True)
+@record
 class InputTensor:
     """A tensor of a request. ``values``: an array of ``shape``, or for BYTES the elements, as many as there are."""
 

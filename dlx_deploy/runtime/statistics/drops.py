@@ -7,11 +7,11 @@ the drop is ``d = (b - c) / n``. Bounds are one-sided at ``confidence``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal, Optional, Sequence
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
+from ..records import record
 from ..words import points
 from .search import fewest
 
@@ -33,7 +33,7 @@ Decision = Literal["pass", "fail", "undecided"]
 """What a bound says of a budget."""
 
 
-@dataclass(frozen=True)
+@record
 class Verdict:
     """What a non-inferiority test says: ``pass``, ``fail`` or ``undecided``, and the numbers behind it.
 

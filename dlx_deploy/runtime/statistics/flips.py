@@ -8,10 +8,10 @@ budget by the exact bounds of Clopper and Pearson (``floors``).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Optional
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
+from ..records import record
 from ..words import percent
 from .drops import Decision
 from .floors import accuracy_lower_bound, accuracy_upper_bound, fewest_samples
@@ -21,7 +21,7 @@ from .search import fewest
 __all__ = ["FlipVerdict", "Flips", "judge_flips", "refuse_counted"]
 
 
-@dataclass(frozen=True)
+@record
 class Flips:
     """Counts of samples: right by the teacher alone (``lost``), by the package alone (``gained``), answered otherwise
     at all (``changed``), and all there are.
@@ -44,7 +44,7 @@ class Flips:
         return f"{self.changed} of {self.samples} answers changed ({percent(self.share)}): {ways}"
 
 
-@dataclass(frozen=True)
+@record
 class FlipVerdict:
     """Whether at most ``max_flips`` of the answers changed: pass if the upper bound is, fail if the lower is not.
 

@@ -7,11 +7,11 @@ the true accuracy, a one-sided bound is on the wrong side of it with chance at m
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Optional
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
+from ..records import record
 from ..words import percent
 from .beta import incomplete_beta, largest
 from .drops import LEAST_ROOM, POWER, Decision
@@ -20,7 +20,7 @@ from .search import fewest
 __all__ = ["Floor", "accuracy_floor", "accuracy_lower_bound", "accuracy_upper_bound", "fewest_samples", "most_of"]
 
 
-@dataclass(frozen=True)
+@record
 class Floor:
     """Whether an accuracy is at least ``floor``: pass if its lower bound is, fail if its upper bound is not.
 

@@ -14,11 +14,12 @@ were resampled; these end at ``LEVELS``, so a lower bound that would have to be 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Dict, List, Optional, Sequence, Set, Tuple, TypeVar, Union
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
+from ..records import record
 from ..words import line, points
 from .drops import Decision, drop_lower_bound, drop_upper_bound, non_inferiority
 from .floors import accuracy_upper_bound, fewest_samples
@@ -34,7 +35,7 @@ NAMED, LISTED = 3, 1000
 """Groups that a sentence names, and that a table holds."""
 
 
-@dataclass(frozen=True)
+@record
 class Group:
     """Some samples, and of how many the teacher (``teacher``) and the package (``package``) are right.
 
@@ -63,7 +64,7 @@ class Group:
         return fewest_samples(1 - limit, confidence)
 
 
-@dataclass(frozen=True)
+@record
 class GroupVerdict:
     """Whether one group keeps to its budget; ``upper`` is at the confidence asked for, ``lower`` at Holm's.
 
@@ -85,7 +86,7 @@ class GroupVerdict:
         return f"{seen}: about {self.samples_needed - self.group.samples} more would decide"
 
 
-@dataclass(frozen=True)
+@record
 class GroupsVerdict:
     """Whether every group keeps to its budget; ``noun``: what they are, as in ``classes``. The worst come first."""
 

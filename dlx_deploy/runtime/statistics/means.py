@@ -8,10 +8,10 @@ mean with chance at most ``1 - confidence``. Models that answer alike have a sma
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
+from ..records import record
 from ..words import points
 from .drops import LEAST_ROOM, Decision
 from .search import fewest
@@ -26,7 +26,7 @@ DROP_RANGE = 2.0
 """Of the difference of two scores, -1..1."""
 
 
-@dataclass(frozen=True)
+@record
 class Mean:
     """The mean of ``count`` numbers that lie in a range as wide as ``width``, and their variance (by ``count - 1``)."""
 
@@ -62,7 +62,7 @@ class Mean:
         return min(spread + 7 * self.width * log / (3 * (self.count - 1)), self.width)
 
 
-@dataclass(frozen=True)
+@record
 class MeanVerdict:
     """Whether what a mean estimates is at most ``limit``: pass if its upper bound is, fail if its lower bound is not.
 

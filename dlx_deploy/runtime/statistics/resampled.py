@@ -6,10 +6,10 @@ Bounds are kept at fixed confidences, so that a verdict needs no second resampli
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Optional, Tuple
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
+from ..records import record
 from ..words import SAMPLES, percent, points
 from .drops import Decision
 
@@ -29,7 +29,7 @@ LEVELS = tuple(round(0.5 + 0.01 * i, 3) for i in range(45)) + tuple(round(0.95 +
 """Confidences, ascending, at which bounds are kept; one in between gets the bound of the next."""
 
 
-@dataclass(frozen=True)
+@record
 class Drawn:
     """How many units are drawn, and what they are."""
 
@@ -37,7 +37,7 @@ class Drawn:
     noun: str = SAMPLES
 
 
-@dataclass(frozen=True)
+@record
 class Bounds:
     """One-sided bounds of what was resampled, at each of ``LEVELS``."""
 
@@ -58,7 +58,7 @@ class Bounds:
         return self.lowers[place], self.uppers[place]
 
 
-@dataclass(frozen=True)
+@record
 class Drops:
     """A metric of two models, fractions, on the same ``units``, and how far the drop may be another. ``noun``: what
     the units are."""
@@ -75,7 +75,7 @@ class Drops:
         return self.teacher - self.package
 
 
-@dataclass(frozen=True)
+@record
 class DropVerdict:
     """Whether a metric's drop stays within ``max_drop``: pass if its upper bound does, fail if its lower does not.
 
@@ -118,7 +118,7 @@ class DropVerdict:
         return kinds[self.verdict](self.explain()) if self.verdict in kinds else None
 
 
-@dataclass(frozen=True)
+@record
 class FloorVerdict:
     """Whether a metric is at least ``floor``: pass if its lower bound is, fail if its upper is not. All fractions.
     ``noun``: what the units are."""

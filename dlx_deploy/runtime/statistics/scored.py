@@ -5,15 +5,14 @@ Their drops are bounded by resampling (``bootstrap``), and judged together as ``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..records import record
 from ..words import SAMPLES, line, percent, points
 from .resampled import units_that_agree
 
 __all__ = ["Scored"]
 
 
-@dataclass(frozen=True)
+@record
 class Scored:
     """One group. ``teacher``, ``package``: the ``metric`` of each, fractions, 0 where it has no value; ``samples``: the
     units that show the group, called ``noun``.

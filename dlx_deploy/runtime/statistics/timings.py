@@ -8,10 +8,10 @@ until neighbours are no longer alike, and what counts is how many blocks there a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import median
 from typing import Callable, List, Optional, Sequence
 
+from ..records import record
 from .drops import percentile_lower_bound, percentile_upper_bound
 
 __all__ = [
@@ -33,7 +33,7 @@ UNSEEN = 3.0  # where bursts leave too few blocks: what was never met is taken t
 ALIKE = 2.33  # standard errors of the neighbours' correlation: by chance one measurement in a hundred is above
 
 
-@dataclass(frozen=True)
+@record
 class PercentileBounds:
     """One-sided bounds of a percentile, each at the confidence asked for, ``None`` where there are too few blocks.
 
@@ -49,7 +49,7 @@ class PercentileBounds:
     by_slowest: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Speedup:
     """How many times as fast one of two is: a median of ratios, its one-sided bounds (``None``: too few blocks)."""
 

@@ -8,12 +8,12 @@ of are the ``extras`` behind a split's samples: some that a model has right, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError
+from ..records import record
 from ..words import GROUPS, SAMPLES
 from .bootstrap import BLOCK, RESAMPLES, SEED, bounds_of
 from .resampled import Bounds, Drops
@@ -31,7 +31,7 @@ MOST_UNDEFINED = 0.05
 """Of the resamples: with more, what is left says little of the split."""
 
 
-@dataclass(frozen=True)
+@record
 class Units:
     """What is drawn: ``of``, int64[n], the unit of each sample, 0..units - 1, each there, in an order of their content.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from ..digests import sha256
+from ..records import record, replace
 from ..untyped import Array
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Filled(Dict[str, "Array"]):
         self.samples = samples
 
 
-@dataclass(frozen=True)
+@record
 class Tensor:
     """A named input, output or column. ``dims`` behind the batch: sizes, or names of those that differ by call."""
 
@@ -77,7 +77,7 @@ class Tensor:
         return len(shape) == len(sizes) + 1 and all(n in (None, shape[i + 1]) for i, n in enumerate(sizes))
 
 
-@dataclass(frozen=True)
+@record
 class Tolerance:
     """How far an output may be from its golden value: ``atol + rtol * |golden|``.
 
@@ -98,7 +98,7 @@ class Tolerance:
         return replace(self, atol=self.exact_atol) if exact and self.exact_atol is not None else self
 
 
-@dataclass(frozen=True)
+@record
 class Agreement:
     """How outputs compare with golden ones: ``rows``, bool[n], the same answer; each output's largest difference."""
 
@@ -138,7 +138,7 @@ def only_array(given: object, name: str) -> object:
 
 def digests_of(samples: Iterable[Array]) -> NDArray[np.uint64]:
     """Per sample the first 8 bytes of the SHA-256 of its bytes, read as little-endian: uint64[n]."""
-    heads = b"".join(hashlib.sha256(sample.tobytes()).digest()[:8] for sample in samples)
+    heads = b"".join(sha256(sample.tobytes())[:8] for sample in samples)
     return np.frombuffer(heads, "<u8").astype(np.uint64)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError
+from ..records import record
 from ..statistics.bootstrap import RESAMPLES
 from ..statistics.flips import refuse_counted
 from ..statistics.resampled import Bounds, Drops, judge_drops, judge_value
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "ClassMetric", "MetricClasses"]
 
 
-@dataclass(frozen=True)
+@record
 class ClassMetric:
     """``by_scores``: of all logits; else of classes alone. ``score``: of labels and of classes or log odds."""
 
@@ -104,7 +104,7 @@ METRICS: Dict[str, ClassMetric] = {
 }
 
 
-@dataclass(frozen=True)
+@record
 class MetricClasses(Classes):
     """As ``Classes``, judged by one of ``METRICS``; ``columns``: with the teacher's logits where it reads scores."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..errors import RuntimeFault, first_fault
+from ..records import record, replace
 from ..statistics.clustered import grouped_drops, grouped_share
 from ..statistics.drops import Verdict, non_inferiority
 from ..statistics.flips import Flips, FlipVerdict, judge_flips
@@ -26,7 +27,7 @@ NAME = "accuracy"
 """What drops is called so."""
 
 
-@dataclass(frozen=True)
+@record
 class Verification:
     """The gate's verdict and the two accuracies behind it, as fractions.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError
+from ..records import record, replace
 from .arrays import Agreement, Arrays, Tensor, Tolerance, within
 from .grouped import group_columns, group_of
 from .judging import OWN, Judging
@@ -30,7 +30,7 @@ RIGHT, ANSWER = (
 )  # of the statistic, with LABEL: bool[n], whether a model is right; int32[n], its class
 
 
-@dataclass(frozen=True)
+@record
 class Classes:
     """Logits float32[N, K] of K classes; ``labels`` are their names, in the order of the logits."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Container, Dict, FrozenSet, Iterator, List, Sequence, Tuple
 
 from ..errors import InputError
 from ..files import PathLike
+from ..records import record
 from .labels import alike, composed
 
 __all__ = ["SPLITS", "SUFFIXES", "Folder", "counted", "list_classes", "list_images", "refuse_untested", "split_entries"]
@@ -32,7 +32,7 @@ _LITTER = {
 """What systems leave in folders; it and all names that begin with a dot are passed over without a word."""
 
 
-@dataclass(frozen=True)
+@record
 class Folder:
     """The class folders of one split.
 

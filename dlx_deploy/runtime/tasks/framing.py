@@ -5,10 +5,10 @@ Numbers are rounded as torchvision and timm round them, so that a network sees w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Tuple
 
 from ..errors import BackendMissing, InputError
+from ..records import record, replace
 from ..untyped import Foreign
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ MAX_PIXELS = 89_478_485
 """Where Pillow begins to warn of a bomb: 358 MB as it holds RGB, from a file that may have some kilobytes."""
 
 
-@dataclass(frozen=True)
+@record
 class Framing:
     """A picture becomes uint8[height, width, channels], 0..255: grey (1) or colour (3), as all that can be decoded is.
 
@@ -112,7 +112,7 @@ class Framing:
         return replace(self, fill=(0,)) == Framing(*self.shape)
 
 
-@dataclass(frozen=True)
+@record
 class Placement:
     """A picture resized to ``width`` x ``height`` px, its upper left corner ``left`` and ``top`` px inside the frame.
 

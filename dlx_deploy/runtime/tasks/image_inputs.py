@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError
+from ..records import record
 from ..untyped import Array
 from .arrays import Arrays, Tensor, digests_of, only_array
 from .features import grid_steps
@@ -32,7 +32,7 @@ MOST_TINTS = 8  # channels whose tint a drift watch knows; spectral images have 
 FLOORED = {f"{rule}-{FLOOR}": rule for rule in RULES}
 
 
-@dataclass(frozen=True)
+@record
 class ImageInputs:
     """Images uint8[N, H, W, C], NHWC, 0..255, as ``framing`` makes them. ``verb``: what the package does to them."""
 

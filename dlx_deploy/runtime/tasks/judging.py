@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Dict, List, Optional
 
 from ..errors import InputError, RuntimeFault, first_fault
+from ..records import record, replace
 from ..words import GROUPS, SAMPLES, percent
 from .metric_names import TITLES
 from .task import Task
@@ -19,7 +19,7 @@ __all__ = ["OWN", "Judging", "MetricVerification", "judged", "judging_fields", "
 METRIC, UNITS = "budgets.metric", "budgets.units"
 
 
-@dataclass(frozen=True)
+@record
 class Judging:
     """``metric``: its name; "": the task's own. ``grouped``: whole groups of samples are drawn, not single ones."""
 
@@ -36,7 +36,7 @@ OWN = Judging()
 """As the task is judged where nobody asks for more."""
 
 
-@dataclass(frozen=True)
+@record
 class MetricVerification:
     """The gate's verdict by a metric called ``title``, with a floor if there is one; ``changed`` counts samples whose
     target is another than when the package was built."""
@@ -54,6 +54,8 @@ class MetricVerification:
 
     def to_dict(self) -> Dict[str, object]:
         """The result as JSON-ready values."""
+        from dataclasses import asdict
+
         return asdict(self)
 
     def lines(self, noun: str) -> List[str]:

@@ -9,9 +9,9 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 __all__ = ["alike", "class_numbers", "class_order", "composed", "same_but_for_writing", "synset"]
 
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
-_DIGITS = re.compile(r"[0-9]{1,9}")
-_SYNSET = re.compile(r"(n[0-9]{8})[\s,]+\S")
+_NUMBER = r"[+-]?[0-9]+(\.[0-9]+)?"
+_DIGITS = r"[0-9]{1,9}"
+_SYNSET = r"(n[0-9]{8})[\s,]+\S"
 
 
 def composed(name: str) -> str:
@@ -41,7 +41,7 @@ def same_but_for_writing(name: str, names: Iterable[str]) -> Optional[str]:
 
 def synset(name: str) -> Optional[str]:
     """The WordNet number that the class ``name`` begins with, as ``n01440764 tench, Tinca tinca`` does: its folder."""
-    found = _SYNSET.match(name)
+    found = re.match(_SYNSET, name)
     return found.group(1) if found else None
 
 
@@ -54,14 +54,14 @@ def class_numbers(names: Sequence[str], classes: Sequence[str]) -> Dict[str, Opt
     known = {key: i for i, label in enumerate(classes) for key in (synset(composed(label)),) if key}
     known.update({composed(label): i for i, label in enumerate(classes)})
     numbers = {name: known.get(composed(name)) for name in names}
-    if all(number is None for number in numbers.values()) and all(map(_DIGITS.fullmatch, names)):
+    if all(number is None for number in numbers.values()) and all(re.fullmatch(_DIGITS, name) for name in names):
         own = {name: int(name) for name in names}
         return {**numbers, **own} if max(own.values(), default=0) < len(classes) else numbers
     return numbers
 
 
 def _rank(name: str) -> Tuple[int, Decimal, str]:
-    if _NUMBER.fullmatch(name):
+    if re.fullmatch(_NUMBER, name):
         return 0, Decimal(name), name
     return 1, Decimal(0), name
 
@@ -71,7 +71,7 @@ def _plain(name: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     seen = "".join(c for c in folded if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
     text = " ".join(seen.split())
-    return _shortest(text) if _NUMBER.fullmatch(text) else text
+    return _shortest(text) if re.fullmatch(_NUMBER, text) else text
 
 
 def _shortest(number: str) -> str:

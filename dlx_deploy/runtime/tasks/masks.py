@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError, PackageError, RuntimeFault, TeacherNeeded, first_fault
+from ..records import record, replace
 from ..statistics.flips import refuse_counted
 from ..statistics.groups import GroupsVerdict, describe_worst, judge_groups
 from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
@@ -93,7 +94,7 @@ class Segmentations:
         return {"shares": self.shares()}
 
 
-@dataclass(frozen=True)
+@record
 class MaskVerification:
     """The gate's verdict, each class's intersection over union, and how many masks have changed since the build.
 
@@ -140,7 +141,7 @@ class MaskVerification:
         return lines
 
 
-@dataclass(frozen=True)
+@record
 class Masks:
     """Logits float32[N, K, H, W] of K classes; ``ignore``: the value in files of pixels that count for nothing."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Dict, List, Optional
 
 from ..errors import InputError, RuntimeFault, first_fault
+from ..records import record
 from ..statistics.flips import refuse_counted
 from ..statistics.means import DROP_RANGE, Mean, MeanVerdict, mean_at_most
 from ..words import percent
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MeanVerification", "judge_scores"]
 
 
-@dataclass(frozen=True)
+@record
 class MeanVerification:
     """The mean scores of a teacher and a package, and the verdicts on the drop and on the package's own.
 

@@ -8,9 +8,9 @@ __all__ = ["TITLES", "is_user_metric_name"]
 
 TITLES = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
 
-_USER = re.compile(r"[\w.+-]{1,200}\.py:[A-Za-z_]\w{0,200}", re.ASCII)
+_USER = r"[\w.+-]{1,200}\.py:[A-Za-z_]\w{0,200}"
 
 
 def is_user_metric_name(metric: str) -> bool:
     """Whether ``metric`` is ``FILE.py:FUNCTION``, a function of the user's; the file is named without its folder."""
-    return _USER.fullmatch(metric) is not None
+    return re.fullmatch(_USER, metric, re.ASCII) is not None

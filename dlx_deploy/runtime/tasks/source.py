@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Dict, Iterator, Optional
+
+from ..records import record
 
 __all__ = ["Sample", "Source"]
 
 
-@dataclass(frozen=True)
+@record
 class Sample:
     """One sample: ``given`` is what ``Inputs.read`` takes.
 
@@ -32,7 +33,7 @@ class Sample:
         return self.name if self.frame is None else f"{PurePath(self.name).stem}-{self.frame:06d}.png"
 
 
-@dataclass(frozen=True)
+@record
 class Source:
     """Samples that are read as they are asked for. ``live``: they come over time, so answers are given as they come."""
 

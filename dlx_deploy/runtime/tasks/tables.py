@@ -12,12 +12,12 @@ import io
 import json
 import os
 import unicodedata
-from dataclasses import dataclass
 from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
 
 from ..errors import InputError
 from ..filenames import CSV, JSONL
 from ..files import PathLike, open_file, reason
+from ..records import record
 from .labels import composed
 
 __all__ = [
@@ -42,7 +42,7 @@ _MISSING_EXACTLY = {"None", "NA"}
 """… and what only in this one: ``none`` is a class that people have."""
 
 
-@dataclass(frozen=True)
+@record
 class Columns:
     """The columns that are read: ``names`` is key → what a header may call it, in lower case, the first of which is
     shown. ``needed``: the keys that every row must have. ``noun``: what the rows are."""

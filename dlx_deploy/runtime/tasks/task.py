@@ -6,10 +6,10 @@ texts ``TextInputs``. Everything outside this room works on named arrays and ask
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 from ..files import PathLike
+from ..records import record
 from ..untyped import Array, JsonTable
 from .arrays import Agreement, Arrays, Tensor, Tolerance
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@record
 class Budgets:
     """What a package is judged by: fractions; 0 but for the first two: no budget.
 
@@ -46,7 +46,7 @@ class Budgets:
     max_class_drop: float = 0.0
 
 
-@dataclass(frozen=True)
+@record
 class PredictOptions:
     """What ``predict`` is asked for: the ``top`` best of each answer; ``out``: the folder for a task's files.
 
@@ -58,7 +58,7 @@ class PredictOptions:
     given: Sequence[object] = ()
 
 
-@dataclass(frozen=True)
+@record
 class PredictionRow:
     """One sample's answer: ``data`` for JSON, ``cells`` for a line of text."""
 
@@ -236,7 +236,7 @@ class Outputs(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@record
 class Task:
     """One package's task. ``load_labelled`` reads labelled data: samples for ``Inputs.read``, and targets by name.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..package.archive import to_json
+from ..records import record
 from ..strict_json import from_json
 from ..untyped import Array
 from ..words import shortened
@@ -30,7 +31,7 @@ MAX_TOKEN = 2**31 - 1  # tokens are int32
 TEXT_SUFFIXES = (".csv", ".html", ".json", ".jsonl", ".log", ".md", ".rst", ".text", ".tsv", ".txt")
 
 
-@dataclass(frozen=True)
+@record
 class Tokens:
     """How texts become tokens: ``vocabulary`` is how many tokens there are, ``pad_id`` the one behind a text's end.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NoReturn, Tuple
 
 from ..errors import InputError
+from ..records import record
 from .arrays import Arrays
 from .classes import LABEL, LOGITS, Classes
 from .grouped import group_columns
@@ -15,7 +15,7 @@ from .task import Budgets
 __all__ = ["UserClasses"]
 
 
-@dataclass(frozen=True)
+@record
 class UserClasses(Classes):
     """As ``Classes``; a build judges their labels and logits, and nobody judges them here."""
 

@@ -20,7 +20,7 @@ __all__ = ["VIDEO_SUFFIXES", "read_camera", "read_video"]
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 """What is read as a video, in any case."""
-URL = re.compile(r"(rtsps?|https?|udp|tcp)://", re.IGNORECASE)
+URL = r"(rtsps?|https?|udp|tcp)://"
 MISSING = "install it with: pip install opencv-python-headless (or, where the system brings it: python3-opencv)"
 PIPELINE = "does this OpenCV have GStreamer (the system's python3-opencv has, PyPI's has not), and the pipeline run?"
 _log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def _camera(camera: str) -> Union[int, str]:
     """``camera`` as OpenCV takes it."""
     if camera.isascii() and camera.isdigit() and len(camera) < 4:
         return int(camera)
-    if camera.startswith("/dev/") or URL.match(camera) or " ! " in camera:
+    if camera.startswith("/dev/") or re.match(URL, camera, re.IGNORECASE) or " ! " in camera:
         return camera
     raise InputError(
         f"camera is {camera!r}; must be its number, /dev/videoN, an address (rtsp://…) or a GStreamer pipeline "

@@ -9,12 +9,13 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import median
 from typing import List, Optional, Tuple
 
 from ..backends.table import BackendOptions
 from ..errors import BackendMissing, RuntimeFault
+from ..records import record
 from ..telling import Tell, silent
 from ..words import line
 from .limits import Bounded, judge_at_most
@@ -28,7 +29,7 @@ JUDGED_STARTS = 5
 """The fastest and the slowest of so many bound their median at 96.9 %."""
 
 
-@dataclass(frozen=True)
+@record
 class ColdStart:
     """Milliseconds from starting Python to the first answer, in the order measured, the slowest, and the most memory.
 

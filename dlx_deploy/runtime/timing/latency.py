@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Optional, Sequence, Tuple
 
 from ..device_budgets import PERCENTILES
+from ..records import record, replace
 from ..statistics.drops import Decision
 from ..statistics.timings import UNSEEN, block_medians, percentile_bounds, timings_needed
 from .histogram import Histogram, histogram_of
@@ -29,7 +29,7 @@ USUAL = 90
 """The percentile that decides how many rounds there are where no budget does."""
 
 
-@dataclass(frozen=True)
+@record
 class Percentile:
     """A percentile (nearest rank) in milliseconds, and its bounds at 95 % confidence each; ``None``: too few timings.
 
@@ -46,7 +46,7 @@ class Percentile:
     by_slowest: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Latency:
     """What ``n`` timings in milliseconds come to. ``percentiles``: those of ``PERCENTILES``, each with its bounds.
 

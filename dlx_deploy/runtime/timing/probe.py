@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
 from statistics import median
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..errors import SelfTestFailed
 from ..predictor import Predictor, Run
+from ..records import record
 from ..tasks.arrays import Arrays, count_of, joined, rows_of
 from ..untyped import Array
 
@@ -20,7 +20,7 @@ __all__ = ["Phases", "Probe"]
 KEPT, KEPT_BYTES = 16, 64 * 2**20  # calls whose outputs are kept, and what these may hold together
 
 
-@dataclass(frozen=True)
+@record
 class Phases:
     """Where the time of a call goes, medians in milliseconds: reading and preparing, the backend, the answer of it."""
 

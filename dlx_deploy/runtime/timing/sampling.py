@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from statistics import mean, median
 from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 from ..errors import InputError
+from ..records import record
 from ..telling import Tell, silent
 from .latency import Latency, summarise
 from .state import MachineState, Watch
@@ -26,7 +26,7 @@ STEADY = 0.1  # … each within so much of their mean
 WARMUP_TIMES, WARMUP_S = 10, 10.0  # a warm-up that is never steady ends after so many times its rounds, or so long
 
 
-@dataclass(frozen=True)
+@record
 class Sampling:
     """How much is timed: at least ``rounds`` and ``min_s`` seconds, and no longer than ``max_s`` whatever is missing.
 
@@ -45,7 +45,7 @@ class Sampling:
     settled: Optional[Callable[[Mapping[str, List[int]]], bool]] = None
 
 
-@dataclass(frozen=True)
+@record
 class Sampled:
     """Per callable its timings in nanoseconds, in the order measured, over ``seconds``.
 
@@ -69,7 +69,7 @@ class Sampled:
         return Measured({name: summarise(timings) for name, timings in self.timings.items()}, self.state)
 
 
-@dataclass(frozen=True)
+@record
 class Measured:
     """The latency of each callable, and what the machine did meanwhile, if that was watched."""
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..machine import power_mode
+from ..records import record
 
 __all__ = ["MachineState", "Snapshot", "Watch"]
 
@@ -24,7 +24,7 @@ USER, NICE, SYSTEM, IRQ, SOFTIRQ, STEAL = 0, 1, 2, 5, 6, 7  # columns of /proc/s
 TICKS = float(os.sysconf("SC_CLK_TCK")) if hasattr(os, "sysconf") else 100.0
 
 
-@dataclass(frozen=True)
+@record
 class Snapshot:
     """A moment of the machine. ``None`` and empty: it does not say. Clocks are those of the usable cores and GPUs.
 
@@ -40,7 +40,7 @@ class Snapshot:
     throttles: Optional[int]
 
 
-@dataclass(frozen=True)
+@record
 class MachineState:
     """What a measurement of ``seconds`` met. Shares are of the time of the cores that this process may use.
 

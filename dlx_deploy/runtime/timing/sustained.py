@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from statistics import median
 from typing import Callable, List, Optional
 
 from ..power.meter import Meter
+from ..records import record
 from ..statistics.drops import percentile_lower_bound, percentile_upper_bound
 from ..telling import Tell, silent
 from .latency import CONFIDENCE
@@ -20,7 +20,7 @@ BLOCKS = 20
 STATUS = "/proc/self/status"
 
 
-@dataclass(frozen=True)
+@record
 class Sustained:
     """Samples a second, given ``batch`` at a time without a pause: of the median of ``blocks`` of consecutive calls.
 

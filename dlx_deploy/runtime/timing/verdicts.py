@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Optional
 
+from ..records import record
 from ..statistics.drops import Decision
 from ..statistics.timings import UNSEEN
 from .latency import CONFIDENCE, Latency, Percentile, decide, noisy_bounds, rounds_for, widened
@@ -13,7 +13,7 @@ from .sampling import Sampled
 __all__ = ["Judged", "judge", "metric_of"]
 
 
-@dataclass(frozen=True)
+@record
 class Judged:
     """One budget, judged: ``bound`` is what was held against ``limit``."""
 

@@ -6,8 +6,9 @@ import contextlib
 import threading
 import time
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Mapping, Tuple
+
+from ..records import record
 
 __all__ = ["BATCH_BOUNDS", "SECONDS_BOUNDS", "STAGES", "Counters", "HistogramSnapshot", "Snapshot", "kind_of"]
 
@@ -22,7 +23,7 @@ OTHER = "other"
 """What further kinds of errors are counted as: a name is a series, and series are memory wherever they are kept."""
 
 
-@dataclass(frozen=True)
+@record
 class HistogramSnapshot:
     """How many values were at most each of ``bounds``, each counted once, and behind them those above the last."""
 
@@ -40,7 +41,7 @@ class HistogramSnapshot:
         return {"count": self.count, "sum": self.total, "bounds": list(self.bounds), "counts": list(self.counts)}
 
 
-@dataclass(frozen=True)
+@record
 class Snapshot:
     """The counters at one moment. ``answers``: samples answered; ``errors``: by kind; ``stages``: seconds by stage."""
 

@@ -6,12 +6,12 @@ Nothing leaves the process but distances, medians and names; of samples only the
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import InputError, PackageError
+from ..records import record
 from ..tasks.arrays import Arrays, count_of, rows_of, samples_of
 from ..tasks.features import features_of
 from .reference import DriftReference, FeatureReference, read_reference
@@ -29,7 +29,7 @@ __all__ = ["DriftOptions", "DriftWatch"]
 WINDOW = 256
 
 
-@dataclass(frozen=True)
+@record
 class DriftOptions:
     """``window``: samples that are held against the reference at once, one of those that it knows; each is in one.
 

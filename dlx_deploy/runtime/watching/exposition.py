@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Dict, Iterable, List, Mapping, Sequence, Tuple
 
+from ..records import record
 from ..words import line
 from .counters import HistogramSnapshot, Snapshot
 
@@ -17,7 +17,7 @@ Sample = Tuple[str, Labels, float]
 """What stands behind the family's name (``_bucket``), labels, and the value."""
 
 
-@dataclass(frozen=True)
+@record
 class Family:
     """Series of one name. ``kind``: counter, gauge or histogram; ``help`` is a sentence for people."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from typing import Callable, Dict, Optional
 
 from ..errors import InputError
+from ..records import record
 
 __all__ = ["STUCK_EXIT", "Health", "HealthReport", "Watchdog", "WatchdogOptions"]
 
@@ -18,7 +18,7 @@ LEARN = 20
 MEMORY = 64  # runs: an exponential mean over about so many
 
 
-@dataclass(frozen=True)
+@record
 class WatchdogOptions:
     """When a run is stuck: after ``limit_s``, or, where that is ``None``, after ``factor`` times what is usual here.
 
@@ -36,7 +36,7 @@ class WatchdogOptions:
                 raise InputError(f"watchdog {name} is {value}; must be above 0")
 
 
-@dataclass(frozen=True)
+@record
 class HealthReport:
     """``live``: the process is worth keeping; ``ready``: requests may come; ``reason``: why not, for people."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, List, NoReturn, Optional, Tuple
 
 import numpy as np
 
 from ..errors import PackageError
 from ..filenames import DRIFT
+from ..records import record
 from ..strict_json import from_json
 from ..untyped import JsonTable
 from ..words import shortened
@@ -26,7 +26,7 @@ SCHEMA = 1
 MOST_FEATURES, MOST_BINS, MOST_WINDOWS, MOST_SAMPLES = 256, 4096, 16, 2**31
 
 
-@dataclass(frozen=True)
+@record
 class FeatureReference:
     """One feature. ``edges``: of a magnitude, the upper ends of all bins but the last; ``None``: it is a class.
 
@@ -78,7 +78,7 @@ class FeatureReference:
         return table if self.edges is None else {**table, "edges": list(self.edges), "median": self.median}
 
 
-@dataclass(frozen=True)
+@record
 class DriftReference:
     """Features of ``samples`` samples; ``windows``: how many samples of the field may be held against them at once."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
+from ..records import record
 from .exposition import Family, Labels, gauge
 
 __all__ = ["ClassShare", "DriftReport", "FeatureDrift"]
 
 
-@dataclass(frozen=True)
+@record
 class ClassShare:
     """The class whose share differs most: its share of the window, and that of the build's samples.
 
@@ -22,7 +22,7 @@ class ClassShare:
     usual: float
 
 
-@dataclass(frozen=True)
+@record
 class FeatureDrift:
     """One feature in a window: its distance from the reference, and up to which that is usual.
 
@@ -55,7 +55,7 @@ class FeatureDrift:
         return {**table, "moved": None if self.moved is None else dict(vars(self.moved))}
 
 
-@dataclass(frozen=True)
+@record
 class DriftReport:
     """The last window: its number from 1, and how many in a row, this one included, have drifted."""
 
