@@ -163,23 +163,28 @@ def package_on(device: Device, on: str | None, package: Path, trust: Trust | Non
     return device.put(package)
 
 
-def labelled_on(device: Device, on: str | None, package: Path, data: Path, trust: Trust | None) -> str:
+def labelled_on(
+    device: Device, on: str | None, package: Path, data: Path, trust: Trust | None, slices: str | None = None
+) -> str:
     """Where the labelled samples at ``data`` are for a command on ``device``: themselves, or as arrays on a board,
-    which then needs no library to read them with.
+    which then needs no library to read them with. ``slices``: columns that the package names no slices by.
 
     Raises:
         InputError, PackageError: as the package's ``verify``. BoardError: they cannot be brought there.
     """
     if on is None:
         return device.put(data)
+    from dlx_deploy.runtime.commands.actions import VerifyOptions, listed_columns
     from dlx_deploy.runtime.package.contents import open_package
     from dlx_deploy.runtime.tasks.labelled_arrays import names_of, read_labelled, write_arrays
 
-    task = open_package(package, trust).task
-    labelled = read_labelled(task, data)
+    opened = open_package(package, trust)
+    task = opened.task
+    labelled = read_labelled(task, data, listed_columns(VerifyOptions(slices=slices).budgets(opened.budgets)))
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder) / "labelled.npz"
-        write_arrays(arrays, task.inputs.read(labelled.given), labelled.targets, names_of(task, data, labelled))
+        feeds, names = task.inputs.read(labelled.given), names_of(task, data, labelled)
+        write_arrays(arrays, feeds, labelled.targets, names, labelled.columns)
         return device.put(arrays)
 
 

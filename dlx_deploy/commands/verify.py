@@ -73,6 +73,15 @@ def verify(
     max_class_drop: Annotated[
         float | None, typer.Option(help="Budget of each class; the package's own by default, if it has one.")
     ] = None,
+    max_slice_drop: Annotated[
+        float | None, typer.Option(help="Budget of each slice; the package's own by default, 0: of none.")
+    ] = None,
+    slices: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns whose values are slices: camera,light; the package's own by default.", metavar="NAMES"
+        ),
+    ] = None,
     baseline: Annotated[
         Path | None, typer.Option(help="The package released before: is this one worse?", metavar="DLX")
     ] = None,
@@ -121,6 +130,8 @@ def verify(
         "min-accuracy": min_accuracy,
         "max-flips": max_flips,
         "max-class-drop": max_class_drop,
+        "max-slice-drop": max_slice_drop,
+        "slices": slices,
         "max-regression": max_regression,
         "confidence": confidence,
     }
@@ -131,7 +142,7 @@ def verify(
         labelled_data(data, package, trust) as folder,
         device_of(on, reaching) as device,
     ):
-        labelled = labelled_on(device, on, package, folder, trust)
+        labelled = labelled_on(device, on, package, folder, trust, slices)
         files = {name: device.put(path) for name, path in (("baseline", baseline), ("teacher", teacher)) if path}
         command = ["verify", f"--data={labelled}", *given_flags({**given, **files}), *session]
         view = _verified(device, package, command, store, trust)

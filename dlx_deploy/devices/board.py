@@ -40,8 +40,8 @@ SILENCE_S = 1800.0
 """An engine's builder says nothing for minutes; all else tells now and then how far it is."""
 ANSWERED = (0, 3, 6)
 TIMED = ("bench", "verify", "latencies", "energy")
-NEWEST_PART = f"{RUNTIME}/tasks/labelled_arrays.py"
-"""A package without it carries a runtime that takes no arrays: ours is put beside it."""
+NEWEST_PART = f"{RUNTIME}/tasks/slice_verdicts.py"
+"""A package without it carries a runtime that takes no columns of a list among arrays: ours is put beside it."""
 
 
 def _unheard(text: str) -> None:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["CARD", "CSV", "DATA_HEADER", "DRIFT", "JSONL", "LABELLED_TEXTS", "MANIFEST", "MODEL", "PLAN", "SIDECAR"]
+__all__ = [
+    "CARD",
+    "CSV",
+    "DATA_HEADER",
+    "DRIFT",
+    "JSONL",
+    "LABELLED_TEXTS",
+    "MANIFEST",
+    "MODEL",
+    "PLAN",
+    "SIDECAR",
+    "SLICES",
+]
 
 MODEL, MANIFEST, CARD = "model.onnx", "manifest.json", "MODEL_CARD.md"
 """Members of a package."""
@@ -12,6 +24,8 @@ PLAN, SIDECAR = "engine.plan", "engine.json"
 """A TensorRT engine, in a package's folder ``engine`` and in the cache, and what it was built for."""
 DATA_HEADER = "dataset.json"
 """Of a data folder, as a build keeps it."""
+SLICES = "slices.json"
+"""Beside a data folder: what each test sample has in the columns of ``data.slices``."""
 CSV, JSONL = ".csv", ".jsonl"
 LABELLED_TEXTS = (CSV, JSONL)
 """The suffixes of labelled texts."""

@@ -77,7 +77,7 @@ def run(job: Job[PackageParams]) -> Metrics:
     gates = comparison_by(task, job.params.gate.metric).judge(job.params.gate, accuracy)
     contents = PackageContents(
         task=device,
-        metadata={**_metadata(job, data, recipe), "accuracy": _measured(accuracy, gates)},
+        metadata={**_metadata(job, data, recipe, accuracy), "accuracy": _measured(accuracy, gates)},
         model=model,
         golden_inputs=golden.inputs.feed(),
         golden_outputs=golden.outputs,
@@ -166,11 +166,24 @@ def _measured(accuracy: Accuracy, gates: Sequence[GateResult]) -> dict[str, Any]
     counted = dict.fromkeys(
         ("control", "classes", "class_scores", "slices", "class_bounds", "slice_bounds"), msgspec.UNSET
     )
-    kept = msgspec.structs.replace(accuracy, **counted)
+    base = accuracy.baseline
+    if not isinstance(base, msgspec.UnsetType):
+        base = msgspec.structs.replace(base, slices=msgspec.UNSET, slice_bounds=msgspec.UNSET)
+    kept = msgspec.structs.replace(accuracy, **counted, baseline=base)
     return {**msgspec.to_builtins(kept), "gate": msgspec.to_builtins(gates[0])}
 
 
-def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) -> dict[str, Any]:
+def _slices(budgets: Gate, accuracy: Accuracy) -> dict[str, Any]:
+    """The budget of each slice that the build has seen, and of others, by the columns that they are of."""
+    from dlx_deploy.runtime.tasks.slices import SliceBudgets, column_of, slice_fields
+
+    names = () if isinstance(accuracy.slices, msgspec.UnsetType) else [group.name for group in accuracy.slices]
+    named = {name: budgets.slices.get(name, budgets.max_slice_drop) for name in names}
+    columns = tuple(dict.fromkeys(map(column_of, names)))
+    return slice_fields(SliceBudgets(columns, budgets.max_slice_drop, named))
+
+
+def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any], accuracy: Accuracy) -> dict[str, Any]:
     params, target = job.params, job.target
     asked = read_precisions(job.inputs["layers"])
     layers = asked.layers if recipe["precision"] == asked.precision else dict.fromkeys(asked.layers, "fp32")
@@ -193,6 +206,7 @@ def _metadata(job: Job[PackageParams], data: Dataset, recipe: dict[str, Any]) ->
             "max_latency_p90_ms": params.gate.max_latency_p90_ms,
             **{f"max_latency_p{p}_ms": limit for p, limit in params.gate.latency_budgets.items()},
             **params.gate.device_budgets.to_dict(),
+            **_slices(params.gate, accuracy),
         },
     }
 
@@ -256,7 +270,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 STAGE = Stage(
     name="package",
-    version=9,
+    version=10,
     params=PackageParams,
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),

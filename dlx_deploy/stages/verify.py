@@ -18,7 +18,6 @@ import msgspec
 from dlx_deploy.config import Config, Verify
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.quantization.trials import Sensitivity, read_sensitivity, written
-from dlx_deploy.nn.data.slices import read_slices
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Source, Stage, Step
@@ -30,12 +29,12 @@ from dlx_deploy.stages.support.control import control_evidence, control_notes
 from dlx_deploy.stages.support.costly import cost_of_int8
 from dlx_deploy.stages.support.gates import judge_latency
 from dlx_deploy.stages.support.judging import estimated, read_statistic, row_of, timings_of
-from dlx_deploy.stages.support.regression import baseline_of, judge_regression
+from dlx_deploy.stages.support.regression import baseline_of, judge_regression, sliced
 from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read_latencies
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
 from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, metric_file
-from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, ByClassScore, BySlice, Comparison, read_accuracy
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, ByClassScore, Comparison, read_accuracy
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
@@ -96,12 +95,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     elif isinstance(comparison, ByClassScore):
         class_scores = comparison.class_scores(statistics[REFERENCE], statistics[shipped], data.classes)
         class_bounds = comparison.class_bounds(statistics[REFERENCE], statistics[shipped], len(class_scores))
-    slices: tuple[Group, ...] = ()
-    slice_bounds: tuple[Bounds, ...] = ()
-    if "slices" in job.inputs and isinstance(comparison, BySlice):
-        columns = read_slices(job.inputs["slices"])
-        slices = comparison.by_slice(statistics[REFERENCE], statistics[shipped], columns)
-        slice_bounds = comparison.slice_bounds(statistics[REFERENCE], statistics[shipped], columns)
+    slices = sliced(comparison, job.inputs, statistics[REFERENCE], statistics[shipped])
     return Accuracy(
         metric=comparison.name,
         title=comparison.title,
@@ -113,9 +107,9 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
         control=control_evidence(comparison, statistics),
         classes=classes or msgspec.UNSET,
         class_scores=class_scores or msgspec.UNSET,
-        slices=slices or msgspec.UNSET,
+        slices=slices.groups or msgspec.UNSET,
         class_bounds=class_bounds or msgspec.UNSET,
-        slice_bounds=slice_bounds or msgspec.UNSET,
+        slice_bounds=slices.bounds or msgspec.UNSET,
         baseline=baseline_of(comparison, job.inputs, released, statistics[shipped]),
     )
 
@@ -246,7 +240,7 @@ def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> l
 
 STAGE = Stage(
     name="verify",
-    version=9,
+    version=10,
     params=VerifyParams,
     inputs=("shipped", "data", "sensitivity"),
     outputs=("accuracy.json", "latency.json", SENSITIVITY),

@@ -78,23 +78,15 @@ class Paired:
 
     def slice_bounds(self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]]) -> tuple[Bounds, ...]:
         """Of the drop of each slice of ``by_slice``, where samples come in groups."""
-        if GROUP not in model:
-            return ()
-        from dlx_deploy.runtime.tasks.class_verdicts import bounds_by_group
+        from dlx_deploy.runtime.tasks.class_verdicts import bounds_by_slice
 
-        each = (_numbered(values) for values in columns.values())
-        return tuple(bounds for number, names in each for bounds in bounds_by_group(teacher, model, number, len(names)))
+        return bounds_by_slice({RIGHT: _right(teacher)}, {**model, RIGHT: _right(model)}, columns)
 
     def by_slice(self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]]) -> tuple[Group, ...]:
         """Of the samples of each value of each column, by their names."""
-        from dlx_deploy.runtime.tasks.class_verdicts import by_group
+        from dlx_deploy.runtime.tasks.class_verdicts import by_slice
 
-        found: list[Group] = []
-        for column, values in columns.items():
-            number, names = _numbered(values)
-            called = [f"{column}={name}" for name in names]
-            found += by_group(_right(teacher), _right(model), number, called)
-        return tuple(found)
+        return by_slice({RIGHT: _right(teacher)}, {RIGHT: _right(model)}, columns)
 
     def facts(self, targets: Arrays) -> dict[str, float]:
         """The share of the most frequent label."""
@@ -139,15 +131,6 @@ class Paired:
     def shipped_notes(self, budgets: Gate, accuracy: Accuracy) -> list[str]:
         """Whether the shipped model is at chance level, which a wide ``max_drop`` lets pass."""
         return shipped_notes(budgets, accuracy)
-
-
-def _numbered(values: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """int64[n], the place of each among the names that there are."""
-    import numpy as np
-
-    names = sorted(set(values))
-    place = {name: i for i, name in enumerate(names)}
-    return np.array([place[value] for value in values], np.int64), names
 
 
 def _right(statistic: Arrays) -> NDArray[np.bool_]:

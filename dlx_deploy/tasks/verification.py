@@ -80,7 +80,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """A package that was released before, its score, and the evidence of the shipped model beside it."""
+    """A package that was released before, its score, and the evidence of the shipped model beside it; of each slice
+    too, where there are some."""
 
     name: str
     version: str
@@ -88,6 +89,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     score: float
     evidence: Evidence
+    slices: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
+    slice_bounds: tuple[Bounds, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):

@@ -175,7 +175,7 @@ def test_a_manifest_is_signed_with_the_proof_in_it(package: Path, here: Here, mo
     )
     done = here("verify", package, "--data", "x", "--sign-key", key)
     assert (done.code, "--sign-key signs what a board has shown: give the board by --on" in done.err) == (2, True)
-    done = here("verify", package, "--data", "x", "--on", "ssh://none@none", "--sign-key", package)
+    done = here("verify", package, "--data", "x", "--on", "ssh://none@none", "--sign-key", manifest)
     assert (done.code, "no private key that can be read" in done.err) == (
         2,
         True,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -22,9 +23,11 @@ from dlx_deploy.report.results import read_results
 from dlx_deploy.runtime.statistics.groups import Group
 from dlx_deploy.stages import verify
 from dlx_deploy.stages.data import STAGE, bind, refuse_data
+from dlx_deploy.stages.support.regression import baseline_of, judge_regression
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks import prepare
 from dlx_deploy.tasks.paired import Paired
+from dlx_deploy.tasks.verification import Accuracy, Row
 
 from ..nn.data.layouts import picture, prepared, table
 from .support.planning import planned
@@ -191,7 +194,7 @@ def test_slices_that_nobody_counted_are_undecided(tmp_path: Path) -> None:
         ),
         (
             ["data.slices=['a']"],
-            r"data\.slices is \['a'\], and data\.kind is 'digits'; only 'imagelist', 'text' have it",
+            r"data\.slices is \['a'\], and data\.kind is 'digits'; only 'imagelist', 'text', 'webdataset', 'hugg",
         ),
         (["data.slices=['a', 'A ']"], r"slices is \['a', 'A '\]; rule: names of columns, none twice, none with '='"),
     ],
@@ -231,3 +234,40 @@ def test_slices_are_a_table_without_a_budget(tmp_path: Path) -> None:
     assert lines[-1] == "11 more slices, none of which drops further, are in --json."
     assert models_of(Config(), files).slices[0][0] == "light=night"
     assert "slice " not in read_results("jetson", outputs(tmp_path), Config()).text
+
+
+def regression(budgets: Gate, columns: dict[str, list[str]], tmp_path: Path) -> list[GateResult]:
+    """Of a model that is as wrong as its teacher on 40 of 100 samples at night, which the last release had right."""
+    right, night = np.ones(1000, np.bool_), np.ones(1000, np.bool_)
+    night[:40] = False
+    for name, text in ((SLICES, json.dumps(columns)), ("baseline.json", json.dumps(RELEASED))):
+        (tmp_path / name).write_text(text)
+    paired, released = Paired("top1", "top-1", "label"), {"released": {"right": right}}
+    inputs = {"slices": tmp_path / SLICES, "baseline": tmp_path / "baseline.json"}
+    base = baseline_of(paired, inputs, released, {"right": night})
+    seen = Accuracy(
+        metric="top1",
+        title="top-1",
+        judge="native",
+        n=1000,
+        shipped="student",
+        rows=tuple(
+            Row(model=name, score=0.96, evidence={"b": 0, "c": 0}, size_bytes=1, macs=1, parameters=1)
+            for name in ("teacher", "student")
+        ),
+        baseline=base,
+    )
+    kept = msgspec.json.decode(msgspec.json.encode(seen), type=Accuracy)  # as a warm build reads it
+    return judge_regression(paired, budgets, kept)
+
+
+RELEASED = {"name": "x", "version": "1", "target": "cpu", "digest": "0", "schema": 1}
+
+
+def test_the_last_release_is_held_by_slices_too(tmp_path: Path) -> None:
+    columns = {"light": ["night"] * 100 + ["day"] * 900}
+    whole, slices = regression(Gate(max_drop=0.06, max_slice_drop=0.05), columns, tmp_path)
+    assert (whole.verdict, slices.gate, slices.metric) == ("pass", "slice_regression", "slice_top1_regression")
+    assert (slices.verdict, slices.value, slices.limit) == ("fail", 0.4, 0.05)
+    assert slices.text.startswith("student against the last release: 1 of 2 slices drop too far")
+    assert len(regression(Gate(max_drop=0.06), columns, tmp_path)) == 1

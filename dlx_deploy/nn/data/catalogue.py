@@ -96,7 +96,7 @@ def open_catalogue(config: Data) -> Catalogue:
     if config.kind in SHARDS:
         from dlx_deploy.nn.data.shard_catalogue import catalogue_of_shards
 
-        catalogue = catalogue_of_shards(Path(config.path), config.kind)
+        catalogue = catalogue_of_shards(Path(config.path), config.kind, config.slices)
     else:
         catalogue = _of_list(config) if config.kind == LIST else _of_folders(Path(config.path))
     catalogue = as_used(catalogue, config)

@@ -39,7 +39,7 @@ def check_layout(data: Data) -> None:
         ConfigError: names the key.
     """
     layouts = dict.fromkeys(("classes", "group_by", "max_bad_fraction", "use"), LAYOUTS)
-    own = {"root": (LIST,), "slices": (LIST, "text"), **layouts}
+    own = {"root": (LIST,), "slices": (LIST, "text", *SHARDS), **layouts}
     for key, kinds in own.items():
         value = getattr(data, key)
         if value != getattr(Data(), key) and data.kind not in kinds:

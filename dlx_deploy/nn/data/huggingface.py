@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dlx_deploy.errors import DataError, EnvironmentMissing
 from dlx_deploy.extras import install_command
-from dlx_deploy.nn.data.packed import MOST_BYTES, Packed, PackedImage, label_text, stamped
+from dlx_deploy.nn.data.packed import MOST_BYTES, Packed, PackedImage, label_text, slices_of, stamped
 from dlx_deploy.runtime.errors import InputError
 
 __all__ = ["open_table"]
@@ -25,20 +25,21 @@ _HELD = 2
 """Row groups of images in memory at a time: several threads decode, one after the other row."""
 
 
-def open_table(path: Path, shard: str) -> Packed:
+def open_table(path: Path, shard: str, slices: tuple[str, ...] = ()) -> Packed:
     """The images in the Parquet or Arrow file at ``path``, which is called ``shard``, by their rows.
 
     The column of images is of the feature ``Image``, or called ``image``, ``img``, …; that of classes of
-    ``ClassLabel``, whose names and order are taken, or called ``label``, …; a column ``group`` is the group.
+    ``ClassLabel``, whose names and order are taken, or called ``label``, …; a column ``group`` is the group. ``slices``
+    are other columns; of a ``ClassLabel`` the names.
 
     Raises:
         DataError: it cannot be read, or has no such columns. EnvironmentMissing: pyarrow is not installed.
     """
-    return _opened(shard, *stamped(path))
+    return _opened(shard, slices, *stamped(path))
 
 
 @functools.lru_cache(maxsize=256)
-def _opened(shard: str, path: str, size: int, changed: int) -> Packed:
+def _opened(shard: str, slices: tuple[str, ...], path: str, size: int, changed: int) -> Packed:
     try:
         import pyarrow
     except ImportError as e:
@@ -48,17 +49,35 @@ def _opened(shard: str, path: str, size: int, changed: int) -> Packed:
         features = _features(columns)
         image, label = _columns(columns.names, features, path)
         classes = tuple(map(str, features.get(label, {}).get("names", ()))) if label else ()
-        said = [name for name in (label, _GROUP) if name in columns.names]
+        asked = {name.strip().lower() for name in slices}
+        sliced = [name for name in columns.names if name.lower() in asked and name != image]
+        said = list(dict.fromkeys([*(name for name in (label, _GROUP) if name in columns.names), *sliced]))
         rows = [row for group in groups for row in _rows(group, said)]
     except (pyarrow.ArrowException, OSError) as e:
         raise DataError(f"data.path: {path}: cannot be read ({e}); make it again") from e
     try:
         images = [_image(shard, number, row, label, classes) for number, row in enumerate(rows)]
+        if slices:
+            names = {name: features.get(name, {}).get("names", ()) for name in columns.names}
+            images = [
+                image._replace(slices=slices_of(_named(names, rows[i]), slices, str(i)))
+                for i, image in enumerate(images)
+            ]
     except InputError as e:
         raise DataError(f"data.path: {path}, row {e}") from e
     if not images:
         raise DataError(f"data.path: {path}: holds no rows")
     return Packed(tuple(images), _Reader(image, groups), classes)
+
+
+def _named(names: Mapping[str, Sequence[str]], row: Mapping[str, object]) -> Mapping[str, object]:
+    """What is said of a ``row``, classes by their ``names``; columns that were not read are there, with nothing."""
+
+    def text(name: str) -> object:
+        value, known = row.get(name), names[name]
+        return known[value] if known and type(value) is int and 0 <= value < len(known) else value
+
+    return {name: text(name) for name in names}
 
 
 class Group(NamedTuple):
@@ -137,7 +156,8 @@ def _columns(names: Sequence[str], features: Mapping[str, Mapping[str, Any]], pa
 
     def one(feature: str, usual: Sequence[str], noun: str) -> str:
         there = [name for name in names if features.get(name, {}).get("_type") == feature]
-        there = there or [name for name in names if name.lower() in usual]
+        called = [name for name in names if name.lower() in usual]
+        there = [name for name in there if name in called] or there or called  # a slice may be a ClassLabel too
         if len(there) > 1:
             raise DataError(f"data.path: {path}: has {len(there)} columns of {noun} ({', '.join(there)}); keep one")
         return there[0] if there else ""

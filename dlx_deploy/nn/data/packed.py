@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,19 +10,22 @@ from typing import NamedTuple
 from dlx_deploy.errors import DataError
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.labels import composed
+from dlx_deploy.runtime.tasks.tables import slice_key, slice_of
 
-__all__ = ["MOST_BYTES", "Packed", "PackedImage", "label_text", "stamped"]
+__all__ = ["MOST_BYTES", "Packed", "PackedImage", "label_text", "slices_of", "stamped"]
 
 MOST_BYTES = 512 * 2**20
 """Of one encoded image."""
 
 
 class PackedImage(NamedTuple):
-    """An image in a shard: its ``name`` (the shard's, a slash, and its own), class ("": none) and group ("": none)."""
+    """An image in a shard: its ``name`` (the shard's, a slash, and its own), class ("": none) and group ("": none);
+    ``slices``: what it has in the columns of ``data.slices``, where these were asked for."""
 
     name: str
     label: str
     group: str = ""
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,18 @@ def label_text(value: object, where: str) -> str:
     if not text or not text.isprintable():
         raise InputError(f"{where}: the label is {text[:40]!a}; must be a name in one line, or a whole number")
     return text
+
+
+def slices_of(said: Mapping[str, object], columns: Sequence[str], where: str) -> tuple[str, ...]:
+    """What a sample has in ``columns``, by all that is ``said`` of it: a column of a table, a key of a JSON.
+
+    Raises:
+        InputError: it has no such column, in any case, or nothing in it.
+    """
+    folded = {name.strip().lower(): value for name, value in said.items()}
+    cells = {slice_key(name): folded[name.strip().lower()] for name in columns if name.strip().lower() in folded}
+    row = {**cells, "": ", ".join(said)}
+    return tuple(slice_of(row, slice_key(name), name, where) for name in columns)
 
 
 def stamped(path: Path) -> tuple[str, int, int]:

@@ -17,18 +17,23 @@ from dlx_deploy.runtime.tasks.labels import alike
 
 __all__ = ["catalogue_of_shards"]
 
-_OPEN: dict[str, Callable[[Path, str], Packed]] = {WEBDATASET: open_tar, HUGGINGFACE: open_table}
+_OPEN: dict[str, Callable[[Path, str, tuple[str, ...]], Packed]] = {WEBDATASET: open_tar, HUGGINGFACE: open_table}
 
 
-def catalogue_of_shards(path: Path, kind: str) -> Catalogue:
+def catalogue_of_shards(path: Path, kind: str, slices: tuple[str, ...] = ()) -> Catalogue:
     """The images in the shards at ``path``; the classes in an order of the shards' own, where they have one.
+
+    Only those of the split that is judged have ``slices``: ``test``, or that which it is drawn from.
 
     Raises:
         DataError: a shard cannot be read, an image has no class, or shards contradict each other.
         EnvironmentMissing: a library that reads them is not installed.
     """
+    listed = find_shards(path, kind)
+    judged = "test" if "test" in listed else "train" if "train" in listed else ALL
     shards = {
-        split: [(name, _OPEN[kind](path / name, name)) for name in of] for split, of in find_shards(path, kind).items()
+        split: [(name, _OPEN[kind](path / name, name, slices if split == judged else ())) for name in of]
+        for split, of in listed.items()
     }
     samples: dict[str, tuple[Sample, ...]] = {}
     packed: dict[str, tuple[Packed, int]] = {}
@@ -41,7 +46,9 @@ def catalogue_of_shards(path: Path, kind: str) -> Catalogue:
                 f"data.path: {path}: {unlabelled[0]!r} has no class ({len(unlabelled)} of {len(images)} such in "
                 f"{split}); rule: every image but those of calibration"
             )
-        samples[split] = tuple(Sample(i.name, "" if split == CALIBRATION else i.label, i.group) for _, _, i in images)
+        samples[split] = tuple(
+            Sample(i.name, "" if split == CALIBRATION else i.label, i.group, i.slices) for _, _, i in images
+        )
         packed.update({image.name: (shard, number) for shard, number, image in images})
         declared.update({shard.classes: name for name, shard in of if shard.classes})
     if len(declared) > 1:

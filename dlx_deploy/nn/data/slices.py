@@ -13,10 +13,9 @@ from pathlib import Path
 import msgspec
 
 from dlx_deploy.errors import DataError
+from dlx_deploy.runtime.filenames import SLICES
 
 __all__ = ["SLICES", "Slices", "named", "read_slices", "write_slices"]
-
-SLICES = "slices.json"
 
 Slices = Mapping[str, Sequence[str]]
 """Column → what each test sample has there, in the order of the split."""

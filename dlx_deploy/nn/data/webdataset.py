@@ -9,12 +9,12 @@ import functools
 import json
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dlx_deploy.errors import DataError
-from dlx_deploy.nn.data.packed import MOST_BYTES, Packed, PackedImage, label_text, stamped
+from dlx_deploy.nn.data.packed import MOST_BYTES, Packed, PackedImage, label_text, slices_of, stamped
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.folders import SUFFIXES
 
@@ -32,19 +32,20 @@ class _Member(NamedTuple):
     size: int
 
 
-def open_tar(path: Path, shard: str) -> Packed:
+def open_tar(path: Path, shard: str, slices: tuple[str, ...] = ()) -> Packed:
     """The images in the tar file at ``path``, which is called ``shard``; they are in the order of their names.
 
-    The class is in ``NAME.cls`` or in ``NAME.json`` (``label``, ``class``), "" where nothing says it.
+    The class is in ``NAME.cls`` or in ``NAME.json`` (``label``, ``class``), "" where nothing says it; ``slices`` are
+    keys of ``NAME.json``, or files ``NAME.KEY``.
 
     Raises:
-        DataError: it cannot be read, holds no images, a sample has two, or what it says of a class is none.
+        DataError: it cannot be read, holds no images, a sample has two, or what it says of a class or a slice is none.
     """
-    return _indexed(shard, *stamped(path))
+    return _indexed(shard, slices, *stamped(path))
 
 
 @functools.lru_cache(maxsize=4096)
-def _indexed(shard: str, path: str, size: int, changed: int) -> Packed:
+def _indexed(shard: str, slices: tuple[str, ...], path: str, size: int, changed: int) -> Packed:
     samples = _samples(path)
     images: list[PackedImage] = []
     members: list[_Member] = []
@@ -58,10 +59,12 @@ def _indexed(shard: str, path: str, size: int, changed: int) -> Packed:
         if pictures:
             where = f"{path}: {key}"
             try:
-                label, group = _said(path, parts, where)
+                table = _table(path, parts, where)
+                label, group = _said(path, parts, table, where)
+                own = slices_of(_fields(path, parts, table, slices), slices, where) if slices else ()
             except InputError as e:
                 raise DataError(f"data.path: {e}") from e
-            images.append(PackedImage(f"{shard}/{key}.{pictures[0]}".lstrip("/"), label, group))
+            images.append(PackedImage(f"{shard}/{key}.{pictures[0]}".lstrip("/"), label, group, own))
             members.append(parts[pictures[0]])
     if not images:
         raise DataError(
@@ -104,18 +107,36 @@ def _refuse_bytes(name: str) -> None:
         raise ValueError(f"the name {name!a} is not UTF-8") from e
 
 
-def _said(path: str, parts: Mapping[str, _Member], where: str) -> tuple[str, str]:
+def _table(path: str, parts: Mapping[str, _Member], where: str) -> Mapping[str, object]:
+    """What the JSON of a sample says; nothing where there is none, or no table in it."""
+    if "json" not in parts:
+        return {}
+    try:
+        table = json.loads(_bytes(path, parts["json"], _MOST_SMALL))
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"{where}.json: not JSON ({e})") from e
+    return table if isinstance(table, dict) else {}
+
+
+def _fields(
+    path: str, parts: Mapping[str, _Member], table: Mapping[str, object], names: Sequence[str]
+) -> Mapping[str, object]:
+    """What is said of a sample by the keys of its JSON, and by files that are called as one of ``names``."""
+    files = {name: name.strip().lower() for name in names}
+    found = {
+        name: _bytes(path, parts[part], _MOST_SMALL).decode("utf-8", "replace")
+        for name, file in files.items()
+        for part in (file, f"{file}.txt")
+        if part in parts
+    }
+    return {**found, **table}
+
+
+def _said(path: str, parts: Mapping[str, _Member], table: Mapping[str, object], where: str) -> tuple[str, str]:
     """The class and the group of a sample, "" where nothing is said."""
-    label, group = "", ""
-    if "json" in parts:
-        try:
-            table = json.loads(_bytes(path, parts["json"], _MOST_SMALL))
-        except (ValueError, RecursionError) as e:
-            raise InputError(f"{where}.json: not JSON ({e})") from e
-        if isinstance(table, dict):
-            values = [table[key] for key in _JSON_LABELS if key in table]
-            label = label_text(values[0], f"{where}.json") if values else ""
-            group = label_text(table["group"], f"{where}.json") if "group" in table else ""
+    values = [table[key] for key in _JSON_LABELS if key in table]
+    label = label_text(values[0], f"{where}.json") if values else ""
+    group = label_text(table["group"], f"{where}.json") if "group" in table else ""
     named = [name for name in _LABELS if name in parts]
     if named:
         label = label_text(_bytes(path, parts[named[0]], _MOST_SMALL), f"{where}.{named[0]}")

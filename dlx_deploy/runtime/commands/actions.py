@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Callable, Optional, Sequence
+from typing import Callable, Container, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..backends.choice import met_hazards
-from ..errors import TeacherNeeded
+from ..errors import InputError, TeacherNeeded
 from ..files import PathLike
 from ..package.contents import Package
 from ..package.trust import Trust
 from ..predictor import Predictor
 from ..records import record, replace
 from ..tasks.arrays import count_of, rows_of
-from ..tasks.labelled_arrays import names_of, read_labelled
+from ..tasks.grouped import GROUP, numbered
+from ..tasks.labelled_arrays import Labelled, names_of, read_labelled
+from ..tasks.slice_verdicts import judge_slices
+from ..tasks.slices import asked_slices
 from ..tasks.source import Sample
 from ..tasks.task import Budgets, PredictOptions
 from ..telling import telling
+from ..untyped import Array
 from .asked import listed
-from .baseline import baseline_predictor, judge_regression
+from .baseline import baseline_predictor, baseline_statistic, judge_regression
 from .bench import BenchOptions, bench_package
 from .bench_view import BenchView
 from .parity import Parity, check_parity
@@ -32,7 +36,7 @@ from .verify import PassedOver, teacher_outputs, verify_package
 from .verify_view import VerifyView
 from .views import EngineView, PackageView, SelfTestView
 
-__all__ = ["VerifyOptions", "bench", "engine", "inspect", "listed", "predict", "selftest", "verify"]
+__all__ = ["VerifyOptions", "bench", "engine", "inspect", "listed", "listed_columns", "predict", "selftest", "verify"]
 
 
 @record
@@ -41,6 +45,7 @@ class VerifyOptions:
 
     ``baseline``: a package that was released before; from it, ``max_regression`` is what ``max_drop`` is from the
     teacher, and the same where it is ``None``. ``trust``: whose signatures it must have, as the package itself.
+    ``slices``: the columns whose values are slices; ``max_slice_drop``: of each of them.
     """
 
     max_drop: Optional[float] = None
@@ -50,15 +55,40 @@ class VerifyOptions:
     min_accuracy: Optional[float] = None
     max_flips: Optional[float] = None
     max_class_drop: Optional[float] = None
+    slices: Optional[str] = None
+    max_slice_drop: Optional[float] = None
     baseline: Optional[PathLike] = None
     max_regression: Optional[float] = None
     trust: Optional[Trust] = None
 
     def budgets(self, own: Budgets) -> Budgets:
-        """The package's ``own`` budgets with those that were given in their place."""
-        names = (one.name for one in fields(own))
+        """The package's ``own`` budgets with those that were given in their place.
+
+        Raises:
+            InputError: as ``asked_slices``.
+        """
+        names = (one.name for one in fields(own) if one.name != "slices")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(own, **given)
+        slices = asked_slices(own.slices, self.columns, self.max_slice_drop)
+        return replace(own, **given, slices=slices)
+
+    @property
+    def columns(self) -> Optional[Tuple[str, ...]]:
+        """The columns that ``slices`` names."""
+        return None if self.slices is None else tuple(filter(None, map(str.strip, self.slices.split(","))))
+
+    def check_columns(self, found: Container[str]) -> None:
+        """Refuses columns that were asked for by name and not ``found``.
+
+        Raises:
+            InputError: names the first.
+        """
+        for name in self.columns or ():
+            if name not in found:
+                raise InputError(
+                    f"--slices names {name!r}, and the samples that were given do not come with such a column; give "
+                    "the list (.csv, .jsonl) that has it, or name another"
+                )
 
 
 def inspect(package: Package, path: Optional[PathLike] = None) -> PackageView:
@@ -128,25 +158,40 @@ def verify(predictor: Predictor, data: PathLike, options: VerifyOptions) -> Veri
         baseline, most = None, options.max_regression
         if options.baseline is not None:
             baseline = baseline_predictor(predictor, options.baseline, predictor.options, options.trust)
-        labelled = read_labelled(package.task, data)
-        feeds, targets, teacher = predictor.read(labelled.given), labelled.targets, None
+        budgets = options.budgets(package.budgets)
+        labelled = read_labelled(package.task, data, listed_columns(budgets))
+        options.check_columns(labelled.columns)
+        feeds, targets, teacher = predictor.read(labelled.given), {**labelled.targets, **_groups(labelled)}, None
         if options.teacher is not None:
             teacher = teacher_outputs(options.teacher, package.task, feeds, options.threads)
         parity = None if package.parity is None else Parity(predictor, package.parity)
-        budgets = options.budgets(package.budgets)
         try:
             seen = verify_package(predictor, feeds, targets, budgets, teacher, parity)
         except TeacherNeeded as e:
             raise e.of(names_of(package.task, data, labelled)) from e
-        regression = None
+        regression, outputs = None, package.task.outputs
+        rows = np.delete(np.arange(count_of(feeds)), seen.passed_over)
+        columns = {name: [values[i] for i in rows.tolist()] for name, values in labelled.columns.items()}
+        slices = judge_slices(outputs, (seen.teacher, seen.statistic), columns, budgets)
         if baseline is not None:
-            rows = np.delete(np.arange(count_of(feeds)), seen.passed_over)
-            asked = Budgets(budgets.max_drop if most is None else most, budgets.confidence)
-            judged = rows_of(feeds, rows), rows_of(targets, rows)
-            regression = judge_regression(predictor, baseline, *judged, seen.statistic, asked)
+            asked = Budgets(budgets.max_drop if most is None else most, budgets.confidence, slices=budgets.slices)
+            theirs = baseline_statistic(predictor, baseline, rows_of(feeds, rows), rows_of(targets, rows))
+            pair = theirs, seen.statistic
+            of_both = judge_slices(outputs, pair, columns, asked)
+            regression = judge_regression(baseline.package, outputs, pair, asked, of_both)
         left = None
         if seen.passed_over:
             left = PassedOver.of(seen.passed_over, count_of(feeds), names_of(package.task, data, labelled))
         same = None if parity is None else parity.result()
-        view = VerifyView(package, seen.judgement, same, left, regression, alone=seen.alone)
+        view = VerifyView(package, seen.judgement, same, left, regression, alone=seen.alone, slices=slices)
         return replace(view, proof=take_proof(predictor, view.failure, budgets == package.budgets))
+
+
+def listed_columns(budgets: Budgets) -> Sequence[str]:
+    """The columns of a list of samples that are asked for beside what they are: slices, and groups."""
+    return list(dict.fromkeys([*budgets.slices.columns, GROUP]))
+
+
+def _groups(labelled: Labelled) -> Dict[str, Array]:
+    """The group of each sample, where their list says it."""
+    return {GROUP: numbered(labelled.columns[GROUP])[0]} if GROUP in labelled.columns else {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields, is_dataclass
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from ..backends.table import BackendOptions
-from ..errors import InputError, PackageError, RuntimeFault
+from ..errors import InputError, PackageError, RuntimeFault, first_fault
 from ..files import PathLike
 from ..package.contents import Package, open_package
 from ..package.contract import contract_difference, contract_of
@@ -15,11 +15,12 @@ from ..package.trust import Trust
 from ..predictor import Predictor
 from ..records import record, replace
 from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
-from ..tasks.task import Budgets, Judgement
+from ..tasks.slice_verdicts import SlicesJudged
+from ..tasks.task import Budgets, Judgement, Outputs
 from ..words import line
 from .parity import BLOCK
 
-__all__ = ["Regression", "baseline_predictor", "judge_regression"]
+__all__ = ["Regression", "baseline_predictor", "baseline_statistic", "judge_regression"]
 
 REFERENCE = "reference"
 """The field of a judgement that says what its teacher is called."""
@@ -27,25 +28,29 @@ REFERENCE = "reference"
 
 @record
 class Regression:
-    """The judgement on a package beside ``baseline``, the package that takes the teacher's place in it."""
+    """The judgement on a package beside ``baseline``, the package that takes the teacher's place in it; and on each of
+    its slices, if there are some."""
 
     baseline: Package
     result: Judgement
+    slices: Optional[SlicesJudged] = None
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that it amounts to, or ``None`` if there is no regression beyond the budget."""
-        fault = self.result.failure()
+        fault = first_fault([self.result.failure(), self.slices.failure() if self.slices else None])
         return None if fault is None else type(fault)(f"against the baseline {self._named()}: {fault}")
 
     def to_dict(self) -> Dict[str, object]:
         """The baseline, and the judgement as JSON-ready values."""
         base = self.baseline
         own = {"name": base.name, "version": base.version, "target": base.target, "digest": base.digest}
-        return {"package": own, **self.result.to_dict()}
+        sliced = {"slices": self.slices.to_dict()} if self.slices else {}
+        return {"package": own, **self.result.to_dict(), **sliced}
 
     def lines(self, noun: str) -> List[str]:
         """The result for people."""
-        return [f"baseline: {self._named()}, {self.baseline.digest}", *self.result.lines(noun)]
+        sliced = self.slices.lines() if self.slices else []
+        return [f"baseline: {self._named()}, {self.baseline.digest}", *self.result.lines(noun), *sliced]
 
     def _named(self) -> str:
         return line(f"{self.baseline.name} {self.baseline.version}")
@@ -75,13 +80,11 @@ def baseline_predictor(
     return Predictor(baseline, options, predictor.say)
 
 
-def judge_regression(
-    predictor: Predictor, baseline: Predictor, samples: Arrays, targets: Arrays, package: Arrays, budgets: Budgets
-) -> Regression:
-    """The judgement on the statistic ``package`` of ``samples``, beside what ``baseline`` answers to them.
+def baseline_statistic(predictor: Predictor, baseline: Predictor, samples: Arrays, targets: Arrays) -> Arrays:
+    """The statistic of what ``baseline`` answers to the ``samples``.
 
     Raises:
-        InputError, PackageError: as ``Outputs.statistic`` and ``judge``.
+        PackageError: as ``Outputs.statistic``.
     """
     task = predictor.package.task
     parts, count = [], count_of(samples)
@@ -91,8 +94,18 @@ def judge_regression(
         block = slice(start, start + size)
         answers = baseline.run(rows_of(samples, block))
         parts.append(task.outputs.statistic(answers, rows_of(targets, block)))
-    judgement = task.outputs.judge(joined(parts), package, budgets, 0)
-    return Regression(baseline.package, _named(judgement))
+    return joined(parts)
+
+
+def judge_regression(
+    baseline: Package, outputs: Outputs, pair: Tuple[Arrays, Arrays], budgets: Budgets, slices: Optional[SlicesJudged]
+) -> Regression:
+    """The judgement on the ``pair`` of statistics, of ``baseline`` and of the package, on the same samples.
+
+    Raises:
+        InputError: as ``Outputs.judge``.
+    """
+    return Regression(baseline, _named(outputs.judge(*pair, budgets, 0)), slices)
 
 
 def _named(judgement: Judgement) -> Judgement:

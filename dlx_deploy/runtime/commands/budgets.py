@@ -7,11 +7,12 @@ from typing import Dict, List, Optional, Protocol, Tuple, runtime_checkable
 from ..errors import RuntimeFault
 from ..package.contents import Package
 from ..records import record
+from ..tasks.slice_verdicts import SlicesJudged
 from ..tasks.task import Judgement
 from ..timing.verdicts import metric_of
 from .proof import DECISIONS, Proof
 
-__all__ = ["JudgedBudget", "judged_budgets", "proven_budgets"]
+__all__ = ["JudgedBudget", "judged_budgets", "proven_budgets", "sliced_budgets"]
 
 NAMES = {
     "verdict": "max_drop",
@@ -22,6 +23,7 @@ NAMES = {
     "class_budget": "max_class_drop",
 }
 """Field of a judgement → the budget that its verdict is of; of a field that is not here, its own name."""
+SLICES = "max_slice_drop"
 WHOLE = "max_drop"
 """What a judgement without such fields is of."""
 
@@ -57,6 +59,14 @@ def judged_budgets(judgement: Judgement, noun: str) -> List[JudgedBudget]:
     fault = judgement.failure()
     verdict = DECISIONS.get(fault.exit_code, "fail") if fault else "pass"
     return [JudgedBudget(WHOLE, verdict, str(fault) if fault else "; ".join(judgement.lines(noun)))]
+
+
+def sliced_budgets(slices: Optional[SlicesJudged]) -> List[JudgedBudget]:
+    """That of each slice, as one, and that of slices that could not be judged."""
+    if slices is None:
+        return []
+    judged = [JudgedBudget(SLICES, slices.verdict.verdict, slices.verdict.explain())] if slices.verdict else []
+    return judged + ([JudgedBudget(SLICES, "undecided", slices.missing)] if slices.missing else [])
 
 
 def proven_budgets(package: Package, proof: Proof) -> List[JudgedBudget]:

@@ -74,6 +74,12 @@ def _verify_options(verify: argparse.ArgumentParser) -> None:
     verify.add_argument(
         "--max-class-drop", type=float, metavar="X", help="budget of each class (default: the package's, if it has one)"
     )
+    verify.add_argument(
+        "--max-slice-drop", type=float, metavar="X", help="budget of each slice (default: the package's; 0: of none)"
+    )
+    verify.add_argument(
+        "--slices", metavar="NAMES", help="columns whose values are slices: camera,light (default: the package's)"
+    )
     verify.add_argument("--baseline", metavar="DLX", help="the package released before: is this one worse?")
     verify.add_argument(
         "--max-regression", type=float, metavar="X", help="budget against the baseline (default: as --max-drop)"

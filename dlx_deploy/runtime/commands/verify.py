@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..package.model_bytes import check_model_bytes
 from ..predictor import Predictor
 from ..records import record
 from ..tasks.arrays import Arrays, block_rows, count_of, joined, rows_of
-from ..tasks.grouped import GROUP, of_known
+from ..tasks.grouped import GROUP, of_known, together
 from ..tasks.task import Budgets, Judgement, Outputs, Task
 from ..untyped import Array
 from ..words import first_names, line, said
@@ -31,12 +31,13 @@ __all__ = ["PassedOver", "Verified", "teacher_outputs", "verify_package"]
 class Verified(NamedTuple):
     """The judgement, and the numbers of the samples that it does not rest on: those beside the build's test split.
 
-    ``statistic``: the package's, of the others. ``alone``: so many were taken each for one of its own, in a
-    package that is judged by groups and does not say of which they are.
+    ``teacher``, ``statistic``: the teacher's and the package's, of the others. ``alone``: so many were taken each for
+    one of its own, in a package that is judged by groups and does not say of which they are.
     """
 
     judgement: Judgement
     passed_over: Tuple[int, ...]
+    teacher: Arrays
     statistic: Arrays
     alone: int = 0
 
@@ -73,9 +74,10 @@ def verify_package(
 ) -> Verified:
     """The verdict on what ``Predictor.read`` gave, with its ``targets`` by name.
 
-    The teacher's answers are its outputs, ``teacher``, or else those in the package, found by the samples' digests;
-    then samples beside the whole of the build's test split are passed over, which the result says.
-    ``budgets`` default to the package's own. ``parity`` hears the answers, to hold them against the builder's.
+    Targets may say the ``group`` of each sample, as a list has it; where the package knows groups too, samples are of
+    one where either says so. The teacher's answers are its outputs, ``teacher``, or else those in the package, found by
+    the samples' digests; then samples beside the whole of the build's test split are passed over, which the result
+    says. ``budgets`` default to the package's own. ``parity`` hears the answers, to hold them against the builder's.
 
     Raises:
         InputError: no samples, counts or targets that do not fit, or a budget out of range.
@@ -94,7 +96,9 @@ def verify_package(
         rows = np.flatnonzero(known)
         feeds, targets, digests = rows_of(feeds, rows), rows_of(targets, rows), digests[rows]
         count, known = len(rows), known[rows]
-    targets = {**{name: targets[name] for name in outputs.targets}, **of_known(columns, known)}
+    listed = GROUP in targets
+    groups = _groups_of(targets.get(GROUP), of_known(columns, known), outputs, predictor.say)
+    targets = {**{name: targets[name] for name in outputs.targets}, **groups}
     if teacher is not None:
         by_teacher = outputs.statistic(teacher, targets)
     elif known.all():
@@ -118,8 +122,24 @@ def verify_package(
     changed = int(outputs.changed(columns, rows_of(targets, known)).sum())
     statistic = joined(parts)
     judgement = outputs.judge(by_teacher, statistic, budgets or package.budgets, changed)
-    alone = int((~known).sum()) if GROUP in statistic else 0
-    return Verified(judgement, tuple(unknown), statistic, alone)
+    alone = int((~known).sum()) if GROUP in statistic and not listed else 0
+    return Verified(judgement, tuple(unknown), by_teacher, statistic, alone)
+
+
+def _groups_of(
+    listed: Optional[Array], known: Dict[str, Array], outputs: Outputs, say: Callable[[str], None]
+) -> Dict[str, Array]:
+    """The groups that are drawn, if any: those that a list says, int64[n], and those that the package knows."""
+    if listed is None:
+        return known
+    if GROUP in known:
+        return {GROUP: together(known[GROUP], listed)}
+    if len(np.unique(listed)) == len(listed):  # each sample is alone
+        return {}
+    if getattr(outputs, "judged_by", None) is None:
+        say("warning: these samples come in groups, and this task draws single ones: a verdict is surer than it is")
+        return {}
+    return {GROUP: listed}
 
 
 def teacher_outputs(path: PathLike, task: Task, feeds: Arrays, threads: int = 0) -> Dict[str, Array]:

@@ -13,6 +13,7 @@ from ..records import record
 from ..tasks.judging import judging_of
 from ..untyped import JsonTable
 from ..views import lines_of
+from ..words import line
 from .parity import ParityResult
 from .prediction_views import head_of
 from .selftest import SelfTestResult
@@ -53,6 +54,7 @@ class PackageView:
         floor = f"{title} from {100 * budgets.min_accuracy:g} %, " if budgets.min_accuracy else ""
         flips = f"changed answers up to {100 * budgets.max_flips:g} %, " if budgets.max_flips else ""
         flips += f"of each class {100 * budgets.max_class_drop:g} points, " if budgets.max_class_drop else ""
+        flips += f"slices by {', '.join(map(line, budgets.slices.columns))}, " if budgets.slices.columns else ""
         limits = {90: 0.0, **package.latency_budgets}
         latency = ", ".join(f"p{p} {f'{ms:g} ms' if ms else 'unlimited'}" for p, ms in sorted(limits.items()))
         rows = [

@@ -16,6 +16,7 @@ from ..schemas import PACKAGE
 from ..sources import own_sources
 from ..tasks.arrays import Arrays, Tensor, Tolerance, count_of
 from ..tasks.judging import judging_fields, judging_of, read_judging
+from ..tasks.slices import read_slices
 from ..tasks.table import open_task
 from ..tasks.task import Budgets, Task
 from ..untyped import Array, JsonTable
@@ -209,6 +210,7 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
             field.fraction_or("budgets.min_accuracy", 0.0),
             field.fraction_or("budgets.max_flips", 0.0),
             field.fraction_or("budgets.max_class_drop", 0.0),
+            read_slices(field),
         ),
         latency_budgets=_latency_budgets(field),
         model=files[MODEL],
@@ -283,7 +285,8 @@ def _metadata(contents: PackageContents) -> Dict[str, object]:
     task, batch = contents.task, contents.batch
     how = judging_fields(judging_of(task))
     budgets = {"budgets": {**contents.metadata["budgets"], **how}} if how else {}
-    schema = PACKAGE if how else PACKAGE - 1  # older runtimes would judge by another metric, and need not refuse others
+    # Older runtimes would judge by another metric, or pass over slices, and need not refuse others.
+    schema = PACKAGE if how or "slices" in contents.metadata["budgets"] else PACKAGE - 1
     tolerances = {name: tolerance.to_dict() for name, tolerance in contents.tolerances.items()}
     return {
         **contents.metadata,

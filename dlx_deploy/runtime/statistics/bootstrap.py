@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Callable, List, Sequence, Tuple
 import numpy as np
 
 from ..errors import InputError
-from .resampled import LEVELS, Bounds, Drops
+from .resampled import LEVELS, UNKNOWN, Bounds, Drops
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,7 +88,7 @@ def _drops(pair: Tuple[Counts, Counts], worst: Tuple[Counts, Counts], metric: Me
 def _bounds_of_defined(low: Values, high: Values) -> Bounds:
     kept_low, kept_high = low[np.isfinite(low)], high[np.isfinite(high)]
     if min(len(kept_low), len(kept_high)) < (1 - MOST_UNDEFINED) * len(low):
-        return Bounds((-1.0,) * len(LEVELS), (1.0,) * len(LEVELS))
+        return UNKNOWN
     return bounds_of(kept_low, kept_high)
 
 

@@ -15,6 +15,7 @@ from .drops import Decision
 
 __all__ = [
     "LEVELS",
+    "UNKNOWN",
     "Bounds",
     "Drawn",
     "DropVerdict",
@@ -56,6 +57,10 @@ class Bounds:
             )
         place = next(i for i, level in enumerate(LEVELS) if level >= confidence)
         return self.lowers[place], self.uppers[place]
+
+
+UNKNOWN = Bounds((-1.0,) * len(LEVELS), (1.0,) * len(LEVELS))
+"""Of what nothing was seen of."""
 
 
 @record

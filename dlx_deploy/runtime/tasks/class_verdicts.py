@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -14,14 +14,22 @@ from ..statistics.drops import Verdict, non_inferiority
 from ..statistics.flips import Flips, FlipVerdict, judge_flips
 from ..statistics.floors import Floor, accuracy_floor
 from ..statistics.groups import Group, GroupsVerdict, describe_worst, judge_groups, table_of
-from ..statistics.resampled import LEVELS, Bounds, DropVerdict, FloorVerdict, judge_drops, judge_value
+from ..statistics.resampled import UNKNOWN, Bounds, DropVerdict, FloorVerdict, judge_drops, judge_value
 from ..words import percent
 from .arrays import Arrays
 from .classes import ANSWER, LABEL, RIGHT
-from .grouped import GROUP, drawn_of
+from .grouped import GROUP, drawn_of, numbered
 from .task import Budgets
 
-__all__ = ["Verification", "bounds_by_group", "by_class", "by_group", "judge_classes"]
+__all__ = [
+    "Verification",
+    "bounds_by_group",
+    "bounds_by_slice",
+    "by_class",
+    "by_group",
+    "by_slice",
+    "judge_classes",
+]
 
 NAME = "accuracy"
 """What drops is called so."""
@@ -141,7 +149,23 @@ def bounds_by_group(teacher: Arrays, package: Arrays, group: np.ndarray, count: 
     found = []
     for k in range(count):
         of = group == k
-        nothing = Bounds((-1.0,) * len(LEVELS), (1.0,) * len(LEVELS))
-        some = grouped_drops(teacher[RIGHT][of], package[RIGHT][of], package[GROUP][of]).bounds if of.any() else nothing
+        some = grouped_drops(teacher[RIGHT][of], package[RIGHT][of], package[GROUP][of]).bounds if of.any() else UNKNOWN
         found.append(some)
     return tuple(found)
+
+
+def by_slice(teacher: Arrays, package: Arrays, columns: Mapping[str, Sequence[str]]) -> Tuple[Group, ...]:
+    """What each slice, ``COLUMN=VALUE``, has lost and gained; ``columns``: what each sample has in each."""
+    found: List[Group] = []
+    for column, values in columns.items():
+        number, names = numbered(values)
+        found += by_group(teacher[RIGHT], package[RIGHT], number, [f"{column}={name}" for name in names])
+    return tuple(found)
+
+
+def bounds_by_slice(teacher: Arrays, package: Arrays, columns: Mapping[str, Sequence[str]]) -> Tuple[Bounds, ...]:
+    """Bounds of the drop of each slice of ``by_slice``, by the groups that samples come in; none where in none."""
+    if GROUP not in package:
+        return ()
+    each = (numbered(values) for values in columns.values())
+    return tuple(bounds for number, names in each for bounds in bounds_by_group(teacher, package, number, len(names)))

@@ -5,7 +5,7 @@ It is a target: a task's ``record`` and ``statistic`` pass it on, so whoever jud
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, Tuple
+from typing import TYPE_CHECKING, Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..statistics.resampled import Drawn
     from ..untyped import Array
 
-__all__ = ["GROUP", "drawn_of", "group_columns", "group_of", "groups_of", "of_known"]
+__all__ = ["GROUP", "drawn_of", "group_columns", "group_of", "groups_of", "numbered", "of_known", "together"]
 
 GROUP = "group"
 """int64[n]: the number of each sample's group."""
@@ -60,3 +60,28 @@ def of_known(columns: Arrays, known: NDArray[np.bool_]) -> Dict[str, Array]:
     groups[known] = np.unique(columns[GROUP], return_inverse=True)[1]
     groups[~known] = len(known) + np.arange(int((~known).sum()))
     return {GROUP: groups}
+
+
+def numbered(values: Sequence[str]) -> Tuple[NDArray[np.int64], List[str]]:
+    """int64[n], the place of each of ``values`` among the sorted names that there are, and these."""
+    names = sorted(set(values))
+    place = {name: i for i, name in enumerate(names)}
+    return np.array([place[value] for value in values], np.int64), names
+
+
+def together(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64[n]: two samples are of one group where either says so, or a third is of one with both: a list that splits
+    what is one group in the package makes no verdict surer than its build's."""
+    above = list(range(len(one)))
+
+    def first(i: int) -> int:
+        while above[i] != i:
+            above[i] = above[above[i]]
+            i = above[i]
+        return i
+
+    for groups in (one.tolist(), other.tolist()):
+        seen: Dict[int, int] = {}
+        for i, group in enumerate(groups):
+            above[first(i)] = first(seen.setdefault(group, i))
+    return np.array([first(i) for i in range(len(above))], np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Sequence, Tuple
+from typing import TYPE_CHECKING, Mapping, Sequence, Tuple
 
 from ..files import PathLike
 from .arrays import Arrays
@@ -24,7 +24,8 @@ def image_classification(framing: Framing, labels: Sequence[str]) -> Task:
     """The task of a package that reads images uint8[N, H, W, C], made by ``framing``, and tells ``labels`` apart."""
     classes = tuple(labels)
     load = partial(_load_labelled, labels=classes, framing=framing)
-    return Task(NAME, ImageInputs(framing), Classes(classes), load, names=partial(_name_labelled, labels=classes))
+    names = partial(_name_labelled, labels=classes)
+    return Task(NAME, ImageInputs(framing), Classes(classes), load, names=names, columns=_columns_of)
 
 
 def open_task(field: Fields) -> Task:
@@ -46,3 +47,9 @@ def _name_labelled(path: PathLike, labels: Sequence[str]) -> Sequence[str]:
     from .labelled import name_labelled_images
 
     return name_labelled_images(path, labels)
+
+
+def _columns_of(path: PathLike, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    from .labelled import columns_of_images
+
+    return columns_of_images(path, names)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, List, Sequence, Tuple, TypeVar
 
 import numpy as np
 
 from ..errors import InputError
-from ..filenames import DATA_HEADER, LABELLED_TEXTS
+from ..filenames import DATA_HEADER, LABELLED_TEXTS, SLICES
 from ..files import PathLike, TooLarge, open_file, read_file
 from ..strict_json import from_json
 from ..untyped import Array
@@ -18,13 +19,16 @@ from .arrays import Arrays
 from .classes import LABEL
 from .framing import Framing
 from .images import load_image
-from .labelled_images import few, labelled_images, number_of
+from .labelled_images import few, labelled_images, listed_columns, number_of
+from .tables import columns_there
 from .text_files import distinct, read_lines, read_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "columns_of_images",
+    "columns_of_texts",
     "load_labelled_images",
     "load_labelled_texts",
     "load_npy",
@@ -67,6 +71,53 @@ def name_labelled_images(path: PathLike, labels: Sequence[str]) -> List[str]:
     if (Path(path) / DATA_HEADER).is_file():
         return []
     return [str(image.path) for image in labelled_images(path, labels)]
+
+
+def columns_of_images(path: PathLike, names: Sequence[str]) -> Dict[str, List[str]]:
+    """What each of ``load_labelled_images`` has in those of the columns ``names`` that there are.
+
+    Raises:
+        InputError: as ``listed_columns``, or a data folder's table of them is damaged.
+    """
+    root = Path(path)
+    return _stored_columns(root, names) if (root / DATA_HEADER).is_file() else listed_columns(root, names)
+
+
+def columns_of_texts(path: PathLike, names: Sequence[str]) -> Dict[str, List[str]]:
+    """What each of ``load_labelled_texts`` has in those of the columns ``names`` that there are.
+
+    Raises:
+        InputError: as ``text_files.read_lines``, or a data folder's table of them is damaged.
+    """
+    root = Path(path)
+    if (root / DATA_HEADER).is_file():
+        return _stored_columns(root, names)
+    file = _text_file(root)
+    there = columns_there(file, names, "labelled texts")
+    first: Dict[str, Tuple[str, ...]] = {}
+    for row in read_lines(file, there) if there else ():
+        first.setdefault(distinct(row.text), row.slices)
+    return {name: [slices[i] for slices in first.values()] for i, name in enumerate(there)}
+
+
+def _stored_columns(root: Path, names: Sequence[str]) -> Dict[str, List[str]]:
+    """Those of ``names`` in the table beside the data folder ``root``, if there is one."""
+    file = Path(os.path.dirname(os.path.abspath(root))) / SLICES
+    if not file.is_file():
+        return {}
+    try:
+        table = from_json(read_file(file, MAX_HEADER_BYTES))
+    except (OSError, ValueError, TooLarge) as e:
+        raise InputError(f"{file}: not a table of slices ({said(e)}); make the data again") from e
+    if not isinstance(table, dict):
+        raise InputError(f"{file}: not a table of slices; make the data again")
+    found: Dict[str, List[str]] = {}
+    for name in (name for name in names if name in table):
+        values = table[name]
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise InputError(f"{file}: not a table of slices (at {name!a}); make the data again")
+        found[name] = values
+    return found
 
 
 def load_labelled_texts(path: PathLike, labels: Sequence[str]) -> Tuple[List[str], Arrays]:

@@ -1,7 +1,8 @@
 """Labelled samples that are read already: a file of arrays, for a board that has no library to read them with.
 
 An ``.npz``: ``input.NAME`` for each input of the network, ``target.NAME`` for each target, all with a row for each
-sample, and ``names``, what the samples are called where they have names. ``dlx-deploy verify --on`` writes one.
+sample, and ``names``, what the samples are called where they have names; ``column.NAME`` for what each has in a column
+of their list. ``dlx-deploy verify --on`` writes one.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass, field
-from typing import Dict, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Dict, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from .task import Task
 __all__ = ["ARRAYS", "Labelled", "names_of", "read_arrays", "read_labelled", "save_arrays", "write_arrays"]
 
 ARRAYS = ".npz"
-INPUT, TARGET, NAMES = "input.", "target.", "names"
+INPUT, TARGET, COLUMN, NAMES = "input.", "target.", "column.", "names"
 NPY = ".npy"
 MOST_SHOWN = 10  # members in a message: a foreign file may hold any
 MOST_DEFLATED = 1032  # bytes that deflate makes of one
@@ -51,23 +52,30 @@ DATE = (1980, 1, 1, 0, 0, 0)  # the same arrays give the same bytes
 
 @dataclass(frozen=True)
 class Labelled:
-    """``given``: samples for ``Inputs.read``. ``targets`` by name. ``names``: of all samples, if they have any."""
+    """``given``: samples for ``Inputs.read``. ``targets`` by name. ``names``: of all samples, if they have any.
+    ``columns``: of those that were asked for what each sample has in them, where their list has them."""
 
     given: object
     targets: Arrays
     names: Sequence[str] = field(default=())
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def read_labelled(task: Task, path: PathLike) -> Labelled:
-    """What lies at ``path``: a file of arrays, or labelled data as the task reads them.
+def read_labelled(task: Task, path: PathLike, columns: Sequence[str] = ()) -> Labelled:
+    """What lies at ``path``: a file of arrays, or labelled data as the task reads them; of their list the ``columns``.
 
     Raises:
-        InputError, BackendMissing: as ``read_arrays`` and ``Task.load_labelled``.
+        InputError, BackendMissing: as ``read_arrays``, ``Task.load_labelled`` and ``Task.columns``.
     """
     if os.fspath(path).endswith(ARRAYS):
-        return read_arrays(path, task)
+        labelled = read_arrays(path, task)
+        return replace(labelled, columns={name: labelled.columns[name] for name in columns if name in labelled.columns})
     given, targets = task.load_labelled(path)
-    return Labelled(given, targets)
+    found = task.columns(path, columns) if task.columns and columns else {}
+    for name, values in found.items():
+        if any(len(values) != len(target) for target in targets.values()):
+            raise InputError(f"{os.fspath(path)}: its column {name!r} has {len(values)} rows, one is of each sample")
+    return Labelled(given, targets, columns=found)
 
 
 def names_of(task: Task, path: PathLike, labelled: Labelled) -> Sequence[str]:
@@ -78,7 +86,7 @@ def names_of(task: Task, path: PathLike, labelled: Labelled) -> Sequence[str]:
 
 
 def read_arrays(path: PathLike, task: Task) -> Labelled:
-    """The arrays of the file at ``path``, which holds the inputs and targets of ``task``, and maybe ``names``.
+    """The arrays of the file at ``path``, which holds the inputs and targets of ``task``, maybe ``names`` and columns.
 
     Raises:
         InputError: it cannot be read, misses one of them, has others, or not as many rows in each; inputs that are not
@@ -93,20 +101,24 @@ def read_arrays(path: PathLike, task: Task) -> Labelled:
         if arrays[key].dtype != np.dtype(tensor.dtype) or not tensor.fits(arrays[key].shape):
             rule = f"{tensor.dtype}[{', '.join(map(str, ('N', *tensor.dims)))}]"
             raise InputError(f"{name}: {key} is {_shown(arrays[key])}; must be {rule}, as the model reads it")
-    names = arrays.get(NAMES, np.zeros(0, str))
-    if names.dtype.kind != "U" or names.ndim != 1:
-        raise InputError(f"{name}: {NAMES} is {_shown(names)}; must be strings [N], or left out")
+    texts = {key: array for key, array in arrays.items() if key == NAMES or key.startswith(COLUMN)}
+    for key, array in texts.items():
+        if array.dtype.kind != "U" or array.ndim != 1:
+            raise InputError(f"{name}: {line(key)} is {_shown(array)}; must be strings [N], or left out")
     given = {tensor.name: arrays[key] for key, tensor in tensors.items()}
-    return Labelled(given, {one: arrays[f"{TARGET}{one}"] for one in task.outputs.targets}, names.tolist())
+    targets = {one: arrays[f"{TARGET}{one}"] for one in task.outputs.targets}
+    columns = {key[len(COLUMN) :]: array.tolist() for key, array in texts.items() if key != NAMES}
+    return Labelled(given, targets, texts[NAMES].tolist() if NAMES in texts else (), columns)
 
 
 def _read_members(name: str, wanted: Sequence[str]) -> Dict[str, Array]:
-    """All arrays of the file: those ``wanted``, and maybe ``names``."""
+    """All arrays of the file: those ``wanted``, and maybe ``names`` and columns."""
     try:
         with open_file(name) as file, zipfile.ZipFile(file) as archive:
             members = [(_array_name(info), info) for info in archive.infolist()]
             there = sorted(key for key, _ in members)
-            if there not in (sorted(wanted), sorted([*wanted, NAMES])):
+            needed = [key for key in there if not key.startswith(COLUMN)]
+            if needed not in (sorted(wanted), sorted([*wanted, NAMES])) or len(set(there)) < len(there):
                 seen = ", ".join(map(line, there[:MOST_SHOWN])) + (", …" if len(there) > MOST_SHOWN else "")
                 raise InputError(
                     f"{name}: holds {seen or 'no arrays'}; must hold {', '.join(wanted)}, maybe {NAMES}, and no others"
@@ -158,7 +170,13 @@ def _shown(array: Array) -> str:
     return f"{array.dtype}{list(array.shape)}"
 
 
-def write_arrays(path: PathLike, feeds: Arrays, targets: Arrays, names: Sequence[str] = ()) -> None:
+def write_arrays(
+    path: PathLike,
+    feeds: Arrays,
+    targets: Arrays,
+    names: Sequence[str] = (),
+    columns: Optional[Mapping[str, Sequence[str]]] = None,
+) -> None:
     """Write what ``read_arrays`` reads; the same arrays give the same bytes.
 
     Raises:
@@ -168,6 +186,7 @@ def write_arrays(path: PathLike, feeds: Arrays, targets: Arrays, names: Sequence
     members.update({f"{TARGET}{name}": array for name, array in targets.items()})
     if names:
         members[NAMES] = np.array(list(names))
+    members.update({f"{COLUMN}{name}": np.array(list(values)) for name, values in (columns or {}).items()})
     save_arrays(path, members)
 
 

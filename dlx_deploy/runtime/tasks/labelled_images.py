@@ -14,8 +14,9 @@ from ..files import PathLike
 from .folders import SUFFIXES, counted, list_classes, refuse_untested, split_entries
 from .image_lists import ListedImage, read_list
 from .labels import class_numbers
+from .tables import columns_there
 
-__all__ = ["LabelledImage", "few", "labelled_images", "number_of"]
+__all__ = ["LabelledImage", "few", "labelled_images", "listed_columns", "number_of"]
 
 _log = logging.getLogger(__name__)
 _SHARDS = (".tar", ".parquet", ".arrow", ".tgz", ".tar.gz")
@@ -90,16 +91,31 @@ def _refuse_shards(root: Path, names: Sequence[str]) -> None:
         )
 
 
+def listed_columns(path: PathLike, names: Sequence[str]) -> Dict[str, List[str]]:
+    """What each of ``labelled_images`` has in those of the columns ``names`` that its list has, in their order; nothing
+    of a folder.
+
+    Raises:
+        InputError: as ``read_list``, or a row that is judged has nothing in one of them.
+    """
+    root = Path(path)
+    if root.suffix.lower() not in LABELLED_TEXTS:
+        return {}
+    there = columns_there(root, names, "lists of images")
+    rows = _judged_rows(root, there) if there else []
+    for i, name in enumerate(there):
+        empty = sum(not row.slices[i] for row in rows)
+        if empty:
+            raise InputError(
+                f"{root}: {empty} of its {len(rows)} images that are judged have nothing in the column {name!r}; fill "
+                "it in, or leave the column out"
+            )
+    return {name: [row.slices[i] for row in rows] for i, name in enumerate(there)}
+
+
 def _of_list(path: Path, classes: Sequence[str]) -> List[LabelledImage]:
     """Those of a list, whose paths are relative to its folder."""
-    rows: Dict[str, List[ListedImage]] = {}
-    for row in read_list(path):
-        rows.setdefault(row.split, []).append(row)
-    refuse_untested(rows, path)
-    split = next((name for name in ("", "test", "validation") if name in rows), None)
-    if split is None:
-        raise InputError(f"{path}: has only rows of {', '.join(sorted(rows))}; a package is verified on those of test")
-    chosen = sorted(rows[split])
+    chosen = _judged_rows(path)
     numbers = {name: number_of(path, name, _labels(chosen), classes) for name in _labels(chosen)}
     missing = [row.name for row in chosen if not (path.parent / row.name).is_file()]
     if missing:
@@ -108,6 +124,18 @@ def _of_list(path: Path, classes: Sequence[str]) -> List[LabelledImage]:
             f"{missing[0]}); put the list where its paths start"
         )
     return [LabelledImage(path.parent / row.name, numbers[row.label]) for row in chosen]
+
+
+def _judged_rows(path: Path, slices: Sequence[str] = ()) -> List[ListedImage]:
+    """The rows of the split to judge by, by their names."""
+    rows: Dict[str, List[ListedImage]] = {}
+    for row in read_list(path, slices):
+        rows.setdefault(row.split, []).append(row)
+    refuse_untested(rows, path)
+    split = next((name for name in ("", "test", "validation") if name in rows), None)
+    if split is None:
+        raise InputError(f"{path}: has only rows of {', '.join(sorted(rows))}; a package is verified on those of test")
+    return sorted(rows[split])
 
 
 def _labels(rows: Sequence[ListedImage]) -> Tuple[str, ...]:

@@ -23,6 +23,7 @@ from .labels import composed
 __all__ = [
     "Cells",
     "Columns",
+    "columns_there",
     "label_of",
     "optional_of",
     "read_rows",
@@ -154,6 +155,17 @@ def with_slices(columns: Columns, slices: Sequence[str]) -> Columns:
     """The ``columns``, and those called ``slices``, in any case."""
     names = {slice_key(name): (name.strip().lower(),) for name in slices}
     return Columns({**columns.names, **names}, columns.needed, columns.noun)
+
+
+def columns_there(path: PathLike, names: Sequence[str], noun: str) -> List[str]:
+    """Those of ``names``, in any case, that the first row of the table at ``path`` has; ``noun``: what its rows are.
+
+    Raises:
+        InputError: as ``read_rows``.
+    """
+    for _, cells in read_rows(path, with_slices(Columns({}, (), noun), names)):
+        return [name for name in names if slice_key(name) in cells]
+    return []
 
 
 def slice_key(name: str) -> str:

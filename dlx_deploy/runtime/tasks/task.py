@@ -12,6 +12,7 @@ from ..files import PathLike
 from ..records import record
 from ..untyped import Array, JsonTable
 from .arrays import Agreement, Arrays, Tensor, Tolerance
+from .slices import NO_SLICES, SliceBudgets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ class Budgets:
     """What a package is judged by: fractions; 0 but for the first two: no budget.
 
     ``max_flips``: of the answers so many may be others than the teacher's. ``max_class_drop``: as ``max_drop``, of each
-    class by itself.
+    class by itself. ``slices``: of each slice, and the columns whose values these are.
     """
 
     max_drop: float
@@ -44,6 +45,7 @@ class Budgets:
     min_accuracy: float = 0.0
     max_flips: float = 0.0
     max_class_drop: float = 0.0
+    slices: SliceBudgets = NO_SLICES
 
 
 @record
@@ -154,7 +156,8 @@ class Inputs(Protocol):
 class Outputs(Protocol):
     """What a network's answers mean, and how well two of them agree.
 
-    Where there is such a thing it has methods more: ``decisions`` and ``features``, for parity and a drift watch.
+    Where there is such a thing it has methods more: ``decisions`` and ``features``, for parity and a drift watch;
+    ``by_slice``, as ``Classes`` have it, where answers are counted by any groups of samples.
     """
 
     @property
@@ -241,6 +244,7 @@ class Task:
     """One package's task. ``load_labelled`` reads labelled data: samples for ``Inputs.read``, and targets by name.
 
     ``names``: what each of these samples is called, in that order, none of them read; nothing where they have no names.
+    ``columns``: what each of them has in those of some columns that their list has, as text; nothing of a folder.
     ``place``: answers that lie on their samples (a mask) told how large these are, from what ``Inputs.read`` was given.
     """
 
@@ -250,3 +254,4 @@ class Task:
     load_labelled: Callable[[PathLike], Tuple[object, Arrays]]
     place: Optional[Callable[[Any, object], Answers]] = None
     names: Optional[Callable[[PathLike], Sequence[str]]] = None
+    columns: Optional[Callable[[PathLike, Sequence[str]], Mapping[str, Sequence[str]]]] = None

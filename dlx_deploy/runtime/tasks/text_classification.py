@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Sequence, Tuple
+from typing import TYPE_CHECKING, Mapping, Sequence, Tuple
 
 from ..files import PathLike
 from .arrays import Arrays
@@ -40,7 +40,7 @@ def open_task(field: Fields) -> Task:
 
 def _task(inputs: TextInputs, labels: Sequence[str]) -> Task:
     load = partial(_load_labelled, labels=tuple(labels))
-    return Task(NAME, inputs, Classes(tuple(labels)), load, names=_name_labelled)
+    return Task(NAME, inputs, Classes(tuple(labels)), load, names=_name_labelled, columns=_columns_of)
 
 
 def _load_labelled(path: PathLike, labels: Sequence[str]) -> Tuple[object, Arrays]:
@@ -53,3 +53,9 @@ def _name_labelled(path: PathLike) -> Sequence[str]:
     from .labelled import name_labelled_texts
 
     return name_labelled_texts(path)
+
+
+def _columns_of(path: PathLike, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    from .labelled import columns_of_texts
+
+    return columns_of_texts(path, names)

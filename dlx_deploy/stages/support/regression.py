@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from dlx_deploy.config import Gate
+from dlx_deploy.nn.data.slices import read_slices
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.runtime.words import line, percent
 from dlx_deploy.tasks.flips import flips_of
-from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Baseline, Comparison
+from dlx_deploy.tasks.slices import asked_slices, judge_slices
+from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Baseline, BySlice, Comparison
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Arrays
+    from dlx_deploy.runtime.statistics.groups import Group
+    from dlx_deploy.runtime.statistics.resampled import Bounds
 
-__all__ = ["BASELINE", "STATISTIC", "Released", "baseline_of", "judge_regression"]
+__all__ = ["BASELINE", "STATISTIC", "Released", "Sliced", "baseline_of", "judge_regression", "sliced"]
 
 BASELINE, STATISTIC = "baseline.json", "statistic.npz"
 
@@ -36,11 +40,13 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
 def baseline_of(
     comparison: Comparison, inputs: Mapping[str, Path], statistics: Mapping[str, Arrays], shipped: Arrays
 ) -> Baseline | msgspec.UnsetType:
-    """What the shipped model's statistic is beside the last release's, if there is one among the ``inputs``."""
+    """What the shipped model's statistic is beside the last release's, if there is one among the ``inputs``; of each of
+    the ``slices`` too, if they are among them."""
     if "baseline" not in inputs:
         return msgspec.UNSET
     released = msgspec.json.decode(inputs["baseline"].read_bytes(), type=Released)
     theirs = statistics["released"]
+    slices = sliced(comparison, inputs, theirs, shipped)
     return Baseline(
         name=released.name,
         version=released.version,
@@ -48,13 +54,33 @@ def baseline_of(
         digest=released.digest,
         score=comparison.score(theirs),
         evidence=comparison.evidence(theirs, shipped),
+        slices=slices.groups or msgspec.UNSET,
+        slice_bounds=slices.bounds or msgspec.UNSET,
+    )
+
+
+class Sliced(NamedTuple):
+    """What each slice has lost and gained, and bounds of its drop where samples come in groups; nothing: no slices."""
+
+    groups: tuple[Group, ...] = ()
+    bounds: tuple[Bounds, ...] = ()
+
+
+def sliced(comparison: Comparison, inputs: Mapping[str, Path], reference: Arrays, shipped: Arrays) -> Sliced:
+    """The shipped model's statistic beside that of a ``reference``, slice by slice, if ``inputs`` name some."""
+    if "slices" not in inputs or not isinstance(comparison, BySlice):
+        return Sliced()
+    columns = read_slices(inputs["slices"])
+    return Sliced(
+        comparison.by_slice(reference, shipped, columns), comparison.slice_bounds(reference, shipped, columns)
     )
 
 
 def judge_regression(comparison: Comparison, budgets: Gate, accuracy: Accuracy) -> list[GateResult]:
     """Whether what is shipped is worse than the last release, by the test that holds it against its teacher.
 
-    ``gate.max_regression`` takes the place of ``gate.max_drop``, the release that of the teacher.
+    ``gate.max_regression`` takes the place of ``gate.max_drop``, the release that of the teacher; slices have the
+    budgets that they have beside the teacher.
     """
     base = accuracy.baseline
     if isinstance(base, msgspec.UnsetType):
@@ -71,4 +97,10 @@ def judge_regression(comparison: Comparison, budgets: Gate, accuracy: Accuracy) 
     )
     if flips := flips_of(rows[1], accuracy.n):
         text += f"; {flips.describe()}"
-    return [replace(drop, gate="regression", metric=f"{accuracy.metric}_regression", text=text)]
+    results = [replace(drop, gate="regression", metric=f"{accuracy.metric}_regression", text=text)]
+    if asked_slices(budgets) and isinstance(comparison, BySlice):
+        each = judge_slices(budgets, replace(beside, slices=base.slices, slice_bounds=base.slice_bounds))
+        told = f"{accuracy.shipped} against the last release: {each.text.removeprefix('shipped: ')}"
+        metric = f"slice_{accuracy.metric}_regression"
+        results.append(replace(each, gate="slice_regression", metric=metric, text=told))
+    return results

@@ -20,6 +20,7 @@ from dlx_deploy.errors import ConfigError, DataError, EnvironmentMissing
 from dlx_deploy.nn.data.catalogue import open_catalogue
 from dlx_deploy.nn.data.dataset import Dataset, open_data
 from dlx_deploy.nn.data.kinds import kind_of
+from dlx_deploy.nn.data.slices import SLICES, read_slices
 from dlx_deploy.progress import silent
 from dlx_deploy.report.contact_sheet import contact_sheet
 from dlx_deploy.tasks import prepare, survey
@@ -255,3 +256,64 @@ def test_tables_without_images_or_classes(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"'a\.parquet' and 'b\.parquet' have other classes, or another order"):
         prepared(tmp_path / "out", tmp_path / "two")
+
+
+def test_what_shards_say_of_samples_may_be_slices(tmp_path: Path) -> None:
+    """A key of the JSON, in any case, or a file of that name; only the split that is judged must have it."""
+    root = tmp_path / "wd"
+    tar(root / "train-0.tar", samples(range(20)))
+    files = samples(range(20, 40))
+    for n in range(20, 40):
+        files[f"x/{n:04}.json"] = json.dumps({"Camera": n % 3, "group": f"g{n // 2}"})
+        files[f"x/{n:04}.light"] = "day\n" if n % 2 else "night"
+    tar(root / "test-0.tar", files)
+    data, metrics = prepared(tmp_path / "out", root, slices=("camera", "light"))
+    assert metrics["test_groups"] == 10
+    columns, order = read_slices(tmp_path / SLICES), [n for n, _ in seeds_of(data, "test")]
+    assert columns == {
+        "camera": [str(n % 3) for n in order],
+        "light": ["night" if n % 2 == 0 else "day" for n in order],
+    }
+    assert "slices" not in {path.stem for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({}, r"test-1\.tar: x/0060: has no column 'camera'; has png, cls|has no column 'camera'"),
+        ({"cam": 1}, r"test-1\.tar: x/0060: has no column 'camera'; nearest: 'cam'"),
+        ({"camera": None}, r"x/0060: the column 'camera' is empty; a sample that may be judged is of a slice"),
+        ({"camera": [1]}, r"x/0060: the column 'camera' is a list; must be a string or a number"),
+        ({"camera": "nan"}, r"x/0060: the column 'camera' is 'nan', which stands for a missing one"),
+    ],
+)
+def test_a_shard_that_does_not_say_a_slice_is_refused(tmp_path: Path, said: dict[str, object], message: str) -> None:
+    root = tmp_path / "wd"
+    tar(root / "train-0.tar", samples(range(20)))
+    first = {f"x/{n:04}.json": json.dumps({"camera": n}) for n in range(20, 24)}
+    tar(root / "test-0.tar", samples(range(20, 24)) | first)
+    tar(root / "test-1.tar", samples(range(60, 62)) | ({"x/0060.json": json.dumps(said)} if said else {}))
+    with pytest.raises(DataError, match=message):
+        prepared(tmp_path / "out", root, slices=("camera",))
+
+
+def test_columns_of_a_table_may_be_slices(tmp_path: Path) -> None:
+    """Classes by their names; a column that only some shards have is refused."""
+    own = {"label": FEATURES["species"], "site": {"_type": "ClassLabel", "names": ["north", "south"]}}
+
+    def shard(name: str, numbers: Sequence[int], **more: Sequence[object]) -> None:
+        image = [{"bytes": encoded(n), "path": None} for n in numbers]
+        given = {"image": image, "label": [n % 3 for n in numbers], **more}
+        write(tmp_path / "hf" / name, arrow_table([], own, **given))
+
+    shard("train-0.parquet", range(36))
+    shard("test-0.parquet", range(40, 55), site=[n % 2 for n in range(40, 55)], Year=[2000 + n for n in range(40, 55)])
+    data, _ = prepared(tmp_path / "out", tmp_path / "hf", slices=("site", "year"))
+    columns, order = read_slices(tmp_path / SLICES), [n for n, _ in seeds_of(data, "test")]
+    assert columns == {"site": [("north", "south")[n % 2] for n in order], "year": [str(2000 + n) for n in order]}
+    shard("test-1.parquet", range(60, 66), site=[0] * 6)
+    with pytest.raises(DataError, match=r"test-1\.parquet, row 0: has no column 'year'; has image, label, site"):
+        prepared(tmp_path / "again", tmp_path / "hf", slices=("year",))
+    shard("test-1.parquet", range(60, 66), site=[0, None, 1, 1, 0, 0])
+    with pytest.raises(DataError, match=r"test-1\.parquet, row 1: the column 'site' is empty"):
+        prepared(tmp_path / "again", tmp_path / "hf", slices=("site",))

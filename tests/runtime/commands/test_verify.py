@@ -54,13 +54,15 @@ def test_a_faithful_package_passes(predictor: Predictor, data: Any) -> None:
     assert json.loads(json.dumps(result.to_dict()))["verdict"]["images"] == 300
 
 
-def test_groups_come_from_the_package_alone(predictor: Predictor, data: Any) -> None:
-    """Targets that are handed in could draw other units than the build did."""
+def test_a_list_that_groups_samples_has_whole_groups_drawn(predictor: Predictor, data: Any) -> None:
     images, labels = data
-    given = {"label": labels, "group": np.arange(300) % 2}
+    given = {"label": labels, "group": np.arange(300) // 10}
     result = judged(predictor, {"images": images}, given)
-    assert result.judgement.to_dict() == verify_package(predictor, images, labels).to_dict()
-    assert "group" not in result.statistic
+    assert result.judgement.to_dict()["verdict"]["noun"] == "groups"
+    assert result.statistic["group"].tolist() == given["group"].tolist()
+    alone = judged(predictor, {"images": images}, {"label": labels, "group": np.arange(300)})
+    assert alone.judgement.to_dict() == verify_package(predictor, images, labels).to_dict()
+    assert "group" not in alone.statistic
 
 
 def test_a_damaged_package_fails(make_predictor: Any, helpers: Any, data: Any) -> None:

@@ -1,0 +1,89 @@
+"""The verdict on slices; apart from their budgets, as judging needs statistics and reading a package does not."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ..errors import InputError, RuntimeFault, Undecided, first_fault
+from ..records import record
+from ..statistics.groups import Group, GroupsVerdict, describe_worst, judge_groups, table_of
+from ..statistics.resampled import UNKNOWN, Bounds
+from ..words import line
+from .arrays import Arrays
+from .slices import column_of
+from .task import Budgets, Outputs
+
+__all__ = ["SlicesJudged", "judge_slices"]
+
+
+@record
+class SlicesJudged:
+    """What each slice has lost and gained, and the verdict on those that have budgets. ``missing``: why some that have
+    one were not judged; empty where all were."""
+
+    groups: Tuple[Group, ...]
+    verdict: Optional[GroupsVerdict] = None
+    missing: str = ""
+
+    def failure(self) -> Optional[RuntimeFault]:
+        """The error that it amounts to, or ``None`` if every slice that has a budget keeps to it."""
+        faults = [self.verdict.failure() if self.verdict else None, Undecided(self.missing) if self.missing else None]
+        return first_fault(faults)
+
+    def to_dict(self) -> Dict[str, object]:
+        """The slices as JSON-ready values, the worst first."""
+        budget = self.verdict.to_dict() if self.verdict else None
+        return {**table_of(self.groups), "budget": budget, "missing": self.missing}
+
+    def lines(self) -> List[str]:
+        """The result for people."""
+        worst = describe_worst(self.groups, "slices")
+        lines = [self.verdict.explain()] if self.verdict else [worst] if worst else []
+        return [*lines, *([self.missing] if self.missing else [])]
+
+
+def judge_slices(
+    outputs: Outputs, pair: Tuple[Arrays, Arrays], columns: Mapping[str, Sequence[str]], budgets: Budgets
+) -> Optional[SlicesJudged]:
+    """The verdict on each slice, by the statistics of two models, the ``pair``; ``None`` where nobody asks for slices.
+
+    ``columns``: what each sample has in each; those that the samples do not come with are not there. A slice of the
+    build with a budget that no sample is of is undecided.
+
+    Raises:
+        InputError: answers are not counted by slice.
+    """
+    asked = budgets.slices
+    if not asked.columns:
+        return None
+    count = getattr(outputs, "by_slice", None)
+    if count is None:
+        raise InputError("answers of this task are not counted by slice; leave their budgets out: --max-slice-drop 0")
+    groups, bounds = count(*pair, {name: columns[name] for name in asked.columns if name in columns})
+    missing = [name for name in asked.columns if name not in columns and asked.asks(name)]
+    there = {group.name for group in groups}
+    gone = [name for name, limit in asked.named.items() if limit and column_of(name) in columns and name not in there]
+    verdict = _verdict(groups, bounds, gone, budgets)
+    return SlicesJudged(groups, verdict, _explain(missing) if missing else "")
+
+
+def _verdict(
+    groups: Sequence[Group], bounds: Sequence[Bounds], gone: Sequence[str], budgets: Budgets
+) -> Optional[GroupsVerdict]:
+    """On those of ``groups`` that have budgets, and on those that are ``gone``."""
+    asked = budgets.slices
+    kept = [i for i, group in enumerate(groups) if asked.of(group.name)]
+    judged = [*(groups[i] for i in kept), *(Group(name, 0, 0, 0, 0, 0) for name in gone)]
+    if not judged:
+        return None
+    of_drops = [*(bounds[i] for i in kept), *(UNKNOWN for _ in gone)] if bounds else ()
+    return judge_groups(judged, [asked.of(one.name) for one in judged], "slices", budgets.confidence, of_drops)
+
+
+def _explain(missing: Sequence[str]) -> str:
+    shown = ", ".join(line(repr(name)) for name in missing)
+    return (
+        f"slices of {shown} are undecided: the samples that were given do not come with "
+        f"{'these columns' if len(missing) > 1 else 'this column'}; give the list (.csv, .jsonl) that has "
+        f"{'them' if len(missing) > 1 else 'it'}, or judge without: --max-slice-drop 0"
+    )
