@@ -76,6 +76,10 @@ def differences(package: Package, framing: Framing) -> tuple[str, ...]:
         "the package's filters average when a picture shrinks (antialiasing) and nvinfer's do not, so its answers on "
         f"large frames differ: measure them, or bring frames near {size} first"
     )
+    notes.append(
+        "the package turns pictures upright by their EXIF orientation; decoders of GStreamer do not: put videoflip "
+        "video-direction=auto behind one that reads photographs"
+    )
     if network_mode(package) == _INT8:
         notes.append(
             "nvinfer builds no INT8 engine of a graph that brings its own scales (it asks for a calibration file): "

@@ -23,6 +23,9 @@ def debug(
     store: StoreOption = DEFAULT_STORE,
     layers: Annotated[int, typer.Option(help="Of the noisiest layers so many are restored, one by one.", min=0)] = 8,
     samples: Annotated[int, typer.Option(help="At most so many, evenly over all; 0: all.", min=0)] = 2000,
+    metric: Annotated[
+        str, typer.Option(help="Where the function is that the gate judged by, if it was yours: FILE.py:FUNCTION.")
+    ] = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder for what flipped as a page, confusions as a picture, all as JSON.")
     ] = None,
@@ -33,7 +36,7 @@ def debug(
     from dlx_deploy.report.screen import showing
 
     with showing("debug") as progress:
-        view = debug_package(Debugged(package, store, data or "", reference, layers, samples, out), progress)
+        view = debug_package(Debugged(package, store, data or "", reference, layers, samples, metric, out), progress)
     if out is not None:
         say(f"{out} written: flips.html shows what flipped")
     print_view(view, as_json)

@@ -16,8 +16,13 @@ from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.errors import PackageError
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.tasks.arrays import block_rows, count_of, joined, rows_of
+from dlx_deploy.runtime.tasks.judging import judging_of
+from dlx_deploy.runtime.tasks.metric_names import is_user_metric_name
+from dlx_deploy.runtime.words import line
 from dlx_deploy.tasks import find_task
+from dlx_deploy.tasks.judging import comparison_by
 from dlx_deploy.tasks.told import Told, all_told
+from dlx_deploy.tasks.user_file import check_file, is_user_metric, split_metric, without_folder
 from dlx_deploy.tasks.verification import Comparison
 
 __all__ = ["Answered", "Bench", "Labelled", "read_labelled"]
@@ -44,6 +49,20 @@ class Answered:
     told: Told | None
 
 
+def _place(asked: str, metric: str) -> str:
+    """The metric that the package was judged by, where a user says that its file is.
+
+    Raises:
+        ConfigError: that is another one, or the file has no such function.
+    """
+    if metric and without_folder(metric) != asked:
+        by = repr(asked) if asked else "its task's own metric"
+        raise ConfigError(f"--metric is {metric!r}, and the package was judged by {by}; leave it out, or name that one")
+    if metric and is_user_metric(metric):
+        check_file(*split_metric(metric))
+    return metric or asked
+
+
 def read_labelled(package: Package, data: str, most: int) -> Labelled:
     """The labelled samples at ``data``, read as the package reads them, ``most`` of them (0: all), evenly over all.
 
@@ -67,14 +86,27 @@ def read_labelled(package: Package, data: str, most: int) -> Labelled:
 
 
 class Bench:
-    """Runs graphs on ``labelled`` as the package was judged: ``exact``, or with the kernels of this host."""
+    """Runs graphs on ``labelled`` as the package was judged: ``exact``, or with the kernels of this host, and by the
+    metric of its gate. ``metric``: where a user's own metric is, FILE.py:FUNCTION; "": not known.
 
-    def __init__(self, package: Package, labelled: Labelled, progress: Progress = silent) -> None:
+    Raises:
+        ConfigError: it is not the one that the package was judged by.
+    """
+
+    def __init__(self, package: Package, labelled: Labelled, metric: str = "", progress: Progress = silent) -> None:
         self.package, self.labelled, self.exact = package, labelled, package.exact_qdq
-        self.comparison: Comparison = find_task(package.task.name).answers.comparison
+        asked = judging_of(package.task).metric
+        own = is_user_metric_name(asked) and not metric
+        self.comparison: Comparison = comparison_by(find_task(package.task.name), "" if own else _place(asked, metric))
         self._progress = progress
         self.faults: list[str] = []
         """Which graphs gave no numbers: a package with such a fault is what one wants to look into."""
+        self.note = (
+            f"its gate judged by {line(asked)}, which packages do not carry: everything here is by "
+            f"{self.comparison.title} instead; give the function: --metric FILE.py:FUNCTION"
+            if own
+            else ""
+        )
 
     def outputs(self, model: ModelProto, what: str, exact: bool | None = None) -> Iterator[tuple[slice, Arrays]]:
         """The outputs of ``model`` batch by batch, and the rows that they are for."""

@@ -34,6 +34,7 @@ MOST_SAMPLES = 2000
 class Debugged:
     """What is asked for: the ``package``; ``data`` ("": the build's test split) and ``reference`` (``None``: that of
     the build), both out of the ``store``; how many ``layers`` are restored, and at most how many ``samples`` (0: all).
+    ``metric``: where the function is that the gate judged by, if that was a user's.
     ``out``: the folder for pictures and all else as files.
     """
 
@@ -43,6 +44,7 @@ class Debugged:
     reference: Path | None = None
     layers: int = TRIED
     samples: int = MOST_SAMPLES
+    metric: str = ""
     out: Path | None = None
 
 
@@ -62,7 +64,7 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
         raise no_data(made, asked.store)
     with labelled_data(asked.data or str(stored), asked.package) as folder:
         labelled = read_labelled(package, str(folder), asked.samples)
-        bench = Bench(package, labelled, progress)
+        bench = Bench(package, labelled, asked.metric, progress)
         reading, compared = look_at_reading(made, reference.model, bench, stored)
     written = load(package.model)
     plain = bench.answered(reference.model, "the network in floating point")
@@ -97,7 +99,7 @@ def debug_package(asked: Debugged, progress: Progress = silent) -> DebugView:
         range_remedy=ranges.remedy,
         flips=flips,
         confusion=confusions(*told) if told else (),
-        notes=tuple(filter(None, [*bench.faults, _note(plain.score - score, found), chance_note(flips)])),
+        notes=tuple(filter(None, [bench.note, *bench.faults, _note(plain.score - score, found), chance_note(flips)])),
     )
     if asked.out is not None:
         write_files(asked.out, view, _pictures(package, labelled))

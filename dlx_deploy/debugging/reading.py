@@ -6,7 +6,7 @@ until they are: that names the difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,19 @@ def look_at_reading(
     if front is not None:
         same = "the same" if not front.differences else "something else"
         said += f"; {front.layer}, the first layer, reads {same} as in floating point ({front.sqnr_db:.0f} dB)"
-    return tuple(findings), said
+    return tuple(findings), said + _turned(package, labelled.names)
+
+
+def _turned(package: Package, files: Sequence[str]) -> str:
+    """That pictures are turned by their EXIF orientation, which others who decode them may not do."""
+    count_turned = getattr(find_task(package.task.name).inputs, "turned", None)
+    count = count_turned(files) if count_turned is not None and files else 0
+    if not count:
+        return ""
+    return (
+        f"; {count:,} of the files have an EXIF orientation, by which they are turned upright here, in a build and in "
+        "the package: whatever else decodes them (OpenCV's IMREAD_UNCHANGED, torchvision, a camera's pipeline) must too"
+    )
 
 
 def _in_graph(front: Front) -> Iterator[ReadingFinding]:

@@ -37,8 +37,8 @@ class StageScore(msgspec.Struct, frozen=True, kw_only=True):
 
 class ReadingFinding(msgspec.Struct, frozen=True, kw_only=True):
     """Something that makes a package read otherwise than its build. ``name``: ``channels``, ``layout``, ``scale``,
-    ``normalisation``, ``resize``, ``crop``, ``interpolation`` (or several of these), ``golden``, ``unknown``, or the
-    field of ``package.json``; ``said``: in words; ``remedy``: what to do."""
+    ``orientation``, ``normalisation``, ``resize``, ``crop``, ``interpolation`` (or several of these), ``golden``,
+    ``unknown``, or the field of ``package.json``; ``said``: in words; ``remedy``: what to do."""
 
     name: str
     said: str

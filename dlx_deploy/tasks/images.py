@@ -175,6 +175,12 @@ class Images:
 
         return image_readings(inputs, feeds, files)
 
+    def turned(self, files: Sequence[str]) -> int:
+        """How many of the pictures in ``files`` are turned by their EXIF orientation."""
+        from dlx_deploy.tasks.readings import turned_by_exif
+
+        return turned_by_exif(files)
+
     def picture(self, inputs: DeviceInputs, feeds: Arrays, row: int) -> bytes:
         """Sample ``row`` of ``feeds`` as a PNG to be looked at."""
         from dlx_deploy.tasks.readings import png_of

@@ -13,11 +13,23 @@ if TYPE_CHECKING:
     from dlx_deploy.runtime.tasks.task import Inputs
     from dlx_deploy.runtime.untyped import Array
 
-__all__ = ["Reading", "image_readings", "png_of"]
+__all__ = ["Reading", "image_readings", "png_of", "turned_by_exif"]
 
 _BOXES = (1.0, 256 / 224, 1 / 0.95, 1 / 0.9)
 """Of how much larger the box is than what is cut out of it: networks were trained with one of these, mostly."""
 _MAX_PIXEL = 255
+_ORIENTATION = 0x0112
+"""EXIF's tag."""
+_BACK = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_90",
+    7: "TRANSVERSE",
+    8: "ROTATE_270",
+}
+"""Its values → what brings an upright picture back to how the file stores it."""
 _SIDE = 112
 """Pixels of a picture to be looked at: a smaller one is enlarged by a whole factor, so that its pixels show."""
 
@@ -33,7 +45,8 @@ class Reading(NamedTuple):
 def image_readings(inputs: Inputs, feeds: Arrays, files: Sequence[str]) -> Iterator[Reading]:
     """Of the images ``feeds``, uint8[N, H, W, C], which were read from ``files`` (none: they came as pixels).
 
-    The likeliest first: colours, layout, scale; then how pictures are brought to their size.
+    The likeliest first: colours, layout, scale; pictures as their files store them, which EXIF says are to be turned;
+    then how they are brought to their size.
     """
     ((key, pixels),) = feeds.items()
     yield from _as_pixels(key, pixels)
@@ -45,6 +58,10 @@ def image_readings(inputs: Inputs, feeds: Arrays, files: Sequence[str]) -> Itera
     from dlx_deploy.runtime.errors import RuntimeFault
     from dlx_deploy.runtime.tasks.images import load_image
 
+    if (stored := _as_stored(files, framing)) is not None:
+        yield Reading(
+            "orientation", "as their files store them, and not turned by their EXIF orientation", {key: stored}
+        )
     for name, said, other in _framings(framing):
         try:
             yield Reading(name, said, {key: np.stack([load_image(path, other) for path in files])})
@@ -61,8 +78,54 @@ def _as_pixels(key: str, pixels: Array) -> Iterator[Reading]:
     if pixels.shape[1] == pixels.shape[2]:
         turned = np.ascontiguousarray(pixels.swapaxes(1, 2))
         yield Reading("layout", "with rows and columns swapped", {key: turned})
+    for quarters, said in (
+        (2, "upside down"),
+        (3, "turned by a quarter to the right"),
+        (1, "turned by a quarter to the left"),
+    ):
+        if quarters == 2 or pixels.shape[1] == pixels.shape[2]:
+            turned = np.ascontiguousarray(np.rot90(pixels, quarters, axes=(1, 2)))
+            yield Reading("orientation", f"{said}, as an EXIF orientation has it", {key: turned})
     if int(pixels.max(initial=0)) <= 1:
         yield Reading("scale", "as 0..255, and not as 0..1", {key: pixels * np.array(_MAX_PIXEL, pixels.dtype)})
+
+
+def _as_stored(files: Sequence[str], framing: Framing) -> Array | None:
+    """The pictures in ``files`` without their EXIF orientation; ``None`` where none has one, or one cannot be read."""
+    import numpy as np
+    from PIL import Image
+
+    from dlx_deploy.runtime.errors import RuntimeFault
+    from dlx_deploy.runtime.tasks.images import fit_image, open_picture
+
+    turned = [_orientation_of(path) for path in files]
+    if not any(value in _BACK for value in turned):
+        return None
+    stored = []
+    for path, value in zip(files, turned, strict=True):
+        try:
+            picture = open_picture(path, framing.channels)
+            back = picture.transpose(Image.Transpose[_BACK[value]]) if value in _BACK else picture
+            stored.append(fit_image(back, framing))
+        except RuntimeFault:
+            return None
+    return np.stack(stored)
+
+
+def turned_by_exif(files: Sequence[str]) -> int:
+    """How many of the pictures in ``files`` are turned by their EXIF orientation."""
+    return sum(_orientation_of(path) in _BACK for path in files)
+
+
+def _orientation_of(path: str) -> int:
+    """The EXIF orientation that a picture's file has; 1, as it is seen, where it has none or is no picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return int(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError):
+        return 1
 
 
 def _framings(framing: Framing) -> Iterator[tuple[str, str, Framing]]:

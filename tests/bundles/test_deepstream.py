@@ -104,7 +104,7 @@ def test_what_is_done_to_a_frame(tmp_path: Path, framing: Framing, keys: dict[st
 
     view = exported(tmp_path, of_frames(framing))
     assert {**properties(view), **keys} == properties(view)
-    always = 2  # of antialiasing, and of a target without TensorRT
+    always = 3  # of antialiasing, EXIF orientation, and of a target without TensorRT
     assert len(view.notes) == always + bool(note)
     assert re.search(note, "\n".join(view.notes))
     assert all(one in (view.folder / "README.md").read_text() for one in view.notes)

@@ -30,6 +30,7 @@ from dlx_deploy.runtime.package.contents import PackageContents, assemble, make_
 from dlx_deploy.runtime.tasks.arrays import Tolerance
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.image_classification import image_classification
+from dlx_deploy.runtime.tasks.judging import Judging, judged, judging_fields
 from dlx_deploy.runtime.tasks.task import Task
 
 from ..arrays import quantize_model, run_onnx
@@ -70,15 +71,15 @@ class Bench:
     ) -> Path:
         """``NAME.dlx`` with the graph of ``style``, or with what ``change`` makes of it; golden answers are its own.
 
-        ``preprocessing``: fields of it; ``golden``: by how much golden answers are off; others: what ``quantize`` was
-        asked for.
+        ``preprocessing``: fields of it; ``golden``: by how much golden answers are off; ``metric``: that of its gate;
+        others: what ``quantize`` was asked for.
         """
         model = load(self.folder / f"{style}.onnx")
-        said, off = meta.pop("preprocessing", {}), meta.pop("golden", 0.0)
+        said, off, metric = meta.pop("preprocessing", {}), meta.pop("golden", 0.0), meta.pop("metric", "")
         if change is not None:
             change(model)
         path = self.folder / f"{name}.dlx"
-        contents = _contents(to_bytes(model), style, self._manifest(style, meta))
+        contents = _contents(to_bytes(model), style, self._manifest(style, meta), metric)
         said = {**contents.metadata["preprocessing"], **said}
         answers = {name: array + np.float32(off) for name, array in contents.golden_outputs.items()}
         contents = replace(contents, golden_outputs=answers, metadata={**contents.metadata, "preprocessing": said})
@@ -97,12 +98,16 @@ def _task() -> Task:
     return image_classification(Framing(8, 8, 1), CLASSES)
 
 
-def _contents(model: bytes, style: str, manifest: bytes) -> PackageContents:
+def _contents(model: bytes, style: str, manifest: bytes, metric: str) -> PackageContents:
     pixels, classes = split()
     answers = np.nan_to_num(run_onnx(model, pixels, exact_qdq=style == "tensorrt"))
-    table = make_reference(_task(), {"images": pixels}, {"label": classes, "teacher": classes})
+    task = judged(_task(), Judging(metric))
+    known = {"label": classes, "teacher": classes}
+    if metric == "auroc":
+        known["logits"] = answers
+    table = make_reference(task, {"images": pixels}, known)
     return PackageContents(
-        task=_task(),
+        task=task,
         metadata={
             "name": "digits",
             "version": "1",
@@ -111,7 +116,12 @@ def _contents(model: bytes, style: str, manifest: bytes) -> PackageContents:
             "precision": {"plan": "int8", "style": style, "layers": {}},
             "execution": {"exact_qdq": style == "tensorrt"},
             "recipe": {},
-            "budgets": {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0},
+            "budgets": {
+                "max_drop": 0.02,
+                "confidence": 0.95,
+                "max_latency_p90_ms": 0,
+                **judging_fields(Judging(metric)),
+            },
             "accuracy": {"rows": [{"model": "teacher", "score": 0.99}, {"model": "quantized", "score": 0.98}]},
         },
         model=model,

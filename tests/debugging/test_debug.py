@@ -22,11 +22,13 @@ from dlx_deploy.report.debugging import DebugView
 from ..arrays import quantize_model
 from ..conftest import Here
 from ..onnx_fixtures import images, node
-from .conftest import Bench, scale_by, scale_of_input
+from .conftest import Bench, scale_by, scale_of_input, split
 
 LAYER = "conv3/Conv"
 """Which alone reads what it reads."""
 LAST = "logits/Gemm"
+DARK = 3
+"""By so much is what ranges are found on darker than what is looked at."""
 
 
 def debugged(bench: Bench, package: Path, **asked: Any) -> DebugView:
@@ -87,6 +89,27 @@ def test_the_line_that_is_given_does_it(bench: Bench, tmp_path: Path) -> None:
     request = QuantizationRequest("tensorrt", exclude=tuple(exclude))
     report = quantize_model(bench.folder / "plain.onnx", tmp_path / "out.onnx", images(64), request)
     assert [name for name, kind in report.layers.items() if kind == "fp32"] == sorted(view.remedy.layers)
+
+
+def test_a_graph_that_is_written_with_the_lines_wins_what_was_said(bench: Bench, tmp_path: Path) -> None:
+    """Of a loss that comes again: calibrated on pictures that are too dark, so that ranges clip what others have."""
+    dark = QuantizationRequest("tensorrt")
+
+    def written(name: str, request: QuantizationRequest) -> Path:
+        out = tmp_path / f"{name}.onnx"
+        quantize_model(bench.folder / "plain.onnx", out, images(128, seed=2) // DARK, request)
+        return bench.package(name, change=lambda model: model.CopyFrom(load(out)))
+
+    before = debugged(bench, written("dark", dark), layers=5)
+    assert before.remedy is not None
+    assert before.remedy.won > 0.02
+    (tmp_path / "deploy.toml").write_text("\n".join(before.remedy.lines))
+    exclude = tuple(load_config(tmp_path / "deploy.toml").quantize.exclude)
+    after = debugged(bench, written("restored", replace(dark, exclude=exclude)), layers=0)
+    kinds = {name: row.precision for row in after.layers for name in row.layers}
+    assert not kinds.keys() & set(before.remedy.layers), "they are in floating point, so no row of integers is theirs"
+    assert len(kinds) == sum(len(row.layers) for row in after.layers) > 0
+    assert after.score == pytest.approx(before.remedy.score, abs=0.02)
 
 
 def test_what_was_excluded_before_stays_so_and_a_plan_gets_a_line(bench: Bench) -> None:
@@ -210,3 +233,44 @@ def test_what_is_no_model_is_refused_as_a_reference(bench: Bench, tmp_path: Path
     ):
         with pytest.raises(ConfigError, match=said):
             debugged(bench, package, reference=tmp_path / name)
+
+
+METRIC = """def cost(labels, logits, weights):
+    right = logits.argmax(axis=1) == labels
+    return float((weights * right * (labels > 4)).sum() / weights.sum())
+"""
+"""What counts the upper half of the classes alone."""
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "auroc"])
+def test_scores_and_what_layers_win_are_of_the_gates_metric(bench: Bench, metric: str) -> None:
+    scale = scale_of_input(load(bench.folder / "tensorrt.onnx"), LAYER)
+    view = debugged(bench, bench.package(f"by-{metric}", change=scale_by(0.02, scale), metric=metric), layers=1)
+    top1 = debugged(bench, damaged(bench, "tensorrt", 0.02), layers=1)
+    assert (view.metric, top1.metric) == (metric, "top1")
+    assert view.title in view.text
+    assert view.reference_score > 0.9
+    assert view.score != pytest.approx(top1.score, abs=1e-4)
+    assert view.remedy is not None
+    assert view.remedy.won == pytest.approx(view.remedy.score - view.score)
+    assert view.remedy.won > 0.8 * (view.reference_score - view.score)
+
+
+def test_a_metric_of_the_users_is_asked_for_and_then_used(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(METRIC)
+    scale = scale_of_input(load(bench.folder / "tensorrt.onnx"), LAYER)
+    package = bench.package("by-own", change=scale_by(0.02, scale), metric="own.py:cost")
+    without = debugged(bench, package, layers=0)
+    assert (without.metric, without.reference_score) == ("top1", 1.0)
+    assert without.notes[0] == (
+        "its gate judged by own.py:cost, which packages do not carry: everything here is by top-1 instead; give the "
+        "function: --metric FILE.py:FUNCTION"
+    )
+    view = debugged(bench, package, layers=1, metric=f"{tmp_path}/own.py:cost")
+    _, classes = split()
+    assert view.reference_score == pytest.approx(float((classes > 4).mean()))
+    assert "which packages do not carry" not in view.text
+    with pytest.raises(ConfigError, match=r"--metric is .*other.py:cost', and the package was judged by 'own.py:cost'"):
+        debugged(bench, package, layers=0, metric=f"{tmp_path}/other.py:cost")
+    with pytest.raises(ConfigError, match=r"and the package was judged by its task's own metric; leave it out"):
+        debugged(bench, bench.package("by-top1"), layers=0, metric="auroc")

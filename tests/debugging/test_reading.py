@@ -20,8 +20,8 @@ from dlx_deploy.graph.model import load
 from dlx_deploy.report.debugging import DebugView, ReadingFinding
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.image_inputs import ImageInputs
-from dlx_deploy.runtime.tasks.images import load_image
-from dlx_deploy.tasks.readings import image_readings
+from dlx_deploy.runtime.tasks.images import fit_image, load_image
+from dlx_deploy.tasks.readings import image_readings, turned_by_exif
 
 from ..arrays import samples
 from ..onnx_fixtures import images, node
@@ -171,6 +171,49 @@ def test_how_files_were_read_by_the_build_is_found(photos: list[str], package: F
     )
     assert first.name == name
     assert said in first.said
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_pictures_that_the_build_read_without_their_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    """As of a build from arrays that another library decoded: OpenCV's IMREAD_UNCHANGED, torchvision."""
+    random, files, exif = np.random.default_rng(0), [], Image.Exif()
+    exif[0x0112] = orientation
+    for number, own in enumerate((Image.Exif(), exif, exif)):
+        files.append(str(tmp_path / f"{number}.jpg"))
+        Image.fromarray(random.integers(0, 256, (20, 30, 3)).astype(np.uint8)).save(files[-1], exif=own)
+    stored = [np.asarray(Image.open(path)) for path in files]
+    inputs = ImageInputs(BUILT)
+    wanted = inputs.digests({"images": np.stack([fit_image(pixels, BUILT) for pixels in stored])})
+    feeds = {"images": np.stack([load_image(path, BUILT) for path in files])}
+    assert np.isin(inputs.digests(feeds), wanted).tolist() == [True, False, False]
+    found = [
+        reading
+        for reading in image_readings(inputs, feeds, files)
+        if np.isin(inputs.digests(reading.arrays), wanted).all()
+    ]
+    assert [reading.name for reading in found] == ["orientation"]
+    assert found[0].said == "as their files store them, and not turned by their EXIF orientation"
+    assert turned_by_exif([*files, str(tmp_path / "none.jpg")]) == 2
+    no_exif = list(image_readings(inputs, feeds, files[:1] * 3))
+    assert "EXIF orientation" not in "".join(reading.said for reading in no_exif if reading.said.startswith("as their"))
+
+
+def test_pictures_with_an_exif_orientation_are_told_of(bench: Bench, tmp_path: Path) -> None:
+    pixels, classes = split()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for number in range(6):
+        folder = tmp_path / "photos" / str(classes[number])
+        folder.mkdir(parents=True, exist_ok=True)
+        upright = pixels[number, ..., 0]
+        stored = Image.fromarray(np.ascontiguousarray(upright[::-1, ::-1]) if number < 2 else upright)
+        stored.save(folder / f"{number}.png", exif=exif if number < 2 else Image.Exif())
+    view = looked(bench, bench.package("photographs"), data=str(tmp_path / "photos"))
+    assert view.reading == ()
+    assert "6 of 6 images are fed byte by byte as the build had them" in view.compared
+    assert "2 of the files have an EXIF orientation, by which they are turned upright here, in a build and in " in (
+        view.compared
+    )
 
 
 def test_pixels_that_were_turned_or_scaled_are_found(bench: Bench, tmp_path: Path) -> None:
