@@ -50,6 +50,9 @@ class Listening:
     tls_key: Annotated[Path | None, typer.Option(help="Its key.", metavar="PEM")] = None
     insecure: Annotated[bool, typer.Option("--insecure", help="Another host without token and TLS.")] = False
     max_batch: Annotated[int | None, typer.Option(help="Samples that run together at most; by default 16.")] = None
+    workers: Annotated[
+        int | None, typer.Option(help="Batches of a model that run at once; by default cores / --threads, or 1.")
+    ] = None
     max_wait_ms: Annotated[float, typer.Option(help="How long a request waits for others to run with.")] = 0.0
     capacity: Annotated[int, typer.Option(help="Samples that may wait for each model; more get 429.")] = CAPACITY
     connections: Annotated[int, typer.Option(help="At a time.")] = CONNECTIONS

@@ -65,7 +65,8 @@ class BackendRecord:
     ``faults``: what its sessions raise, beside our own errors, where a model cannot be run. ``describes_model``: its
     sessions tell the names, types and shapes of the model's inputs and outputs, as ONNX Runtime's do, so that they are
     held against the package. ``exact``: with ``execution.exact_qdq`` its arithmetic is the one that ``exact_atol``
-    holds for. ``own_graph``: it is given the package's own graph, and not the float32 one in its place.
+    holds for. ``own_graph``: it is given the package's own graph, and not the float32 one in its place. ``concurrent``:
+    a session runs in several threads at once, each on cores of its own.
     """
 
     open: Callable[[Package, BackendOptions, Say], Session]
@@ -74,6 +75,7 @@ class BackendRecord:
     describes_model: bool = True
     exact: bool = False
     own_graph: bool = False
+    concurrent: bool = False
 
 
 def _onnxruntime(package: Package, options: BackendOptions, say: Say) -> Session:
@@ -140,6 +142,8 @@ BACKENDS: Dict[str, BackendRecord] = {
     "tensorrt-rtx": ENGINE,
     "onnxruntime-tensorrt-rtx": BackendRecord(_rtx_plugin, session_errors, _in_plugin, own_graph=True),
     "onnxruntime-cuda": BackendRecord(_onnxruntime_cuda, session_errors, _in_session("onnxruntime-cuda")),
-    "onnxruntime-cpu": BackendRecord(_onnxruntime, session_errors, _in_session("onnxruntime-cpu"), exact=True),
+    "onnxruntime-cpu": BackendRecord(
+        _onnxruntime, session_errors, _in_session("onnxruntime-cpu"), exact=True, concurrent=True
+    ),
 }
 """Every backend by its name (``names.BackendName``)."""

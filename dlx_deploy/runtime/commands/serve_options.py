@@ -19,10 +19,10 @@ CAPACITY, CONNECTIONS, BODY_MIB, DRAIN_S = 256, 64, 64, 20.0
 class ServeRequest:
     """What ``serve`` is asked for.
 
-    Of each model: ``max_batch`` samples run together at most (``None``: the queue's choice), a request waits
-    ``max_wait_ms`` for others, ``capacity`` samples may wait. ``drain_s``: for what has begun, once it is told to end.
-    ``log_json``: a file of events, ``-``: stderr. ``watchdog_s``: a run that takes longer is stuck; ``None``: 50 times
-    what is usual. ``drift_window``, ``drift_every``: as ``DriftOptions``.
+    Of each model: ``max_batch`` samples run together at most, ``workers`` batches at once (``None``: what is
+    usual), a request waits ``max_wait_ms`` for others, ``capacity`` samples may wait. ``drain_s``: for what has begun,
+    once it is told to end. ``log_json``: a file of events, ``-``: stderr. ``watchdog_s``: a run that takes longer is
+    stuck; ``None``: 50 times what is usual. ``drift_window``, ``drift_every``: as ``DriftOptions``.
     """
 
     host: str = HOST
@@ -32,6 +32,7 @@ class ServeRequest:
     tls_key: Optional[str] = None
     insecure: bool = False
     max_batch: Optional[int] = None
+    workers: Optional[int] = None
     max_wait_ms: float = 0.0
     capacity: int = CAPACITY
     connections: int = CONNECTIONS
@@ -54,6 +55,8 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-key", metavar="PEM", help="its key")
     parser.add_argument("--insecure", action="store_true", help="another host without token and TLS")
     parser.add_argument("--max-batch", type=int, metavar="N", help="samples that run together at most (default: 16)")
+    workers = "batches of a model that run at once (default: cores / --threads; 1 without --threads)"
+    parser.add_argument("--workers", type=int, metavar="N", help=workers)
     patience = "how long a request waits for others to run with (default: 0)"
     parser.add_argument("--max-wait-ms", type=float, default=0.0, metavar="MS", help=patience)
     waiting = f"samples that may wait for each model; more get 429 (default: {CAPACITY})"

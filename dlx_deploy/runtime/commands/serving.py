@@ -13,7 +13,7 @@ from ..records import record
 from ..schemas import PACKAGE, RESULT
 from ..serving.access import LOCAL, Access, is_loopback, read_tls, read_token
 from ..serving.models import Models, Served
-from ..serving.queue import MicroBatcher
+from ..serving.queue import MicroBatcher, usual_workers
 from ..serving.routes import Routes
 from ..serving.server import Server, Settings, listen
 from ..serving.stream import Limits, Room
@@ -83,8 +83,9 @@ def open_server(predictors: Sequence[Predictor], request: ServeRequest) -> Opene
     for one in predictors:
         drift = DriftOptions(request.drift_window, request.drift_every) if request.drift else False
         watch = Watch(one, WatchdogOptions(request.watchdog_s), log, drift)
+        workers = usual_workers(one) if request.workers is None else request.workers
         batches = (request.max_batch, request.max_wait_ms, request.capacity)
-        models.append((watch, MicroBatcher(watch.predictor, *batches, observe=watch.waited)))
+        models.append((watch, MicroBatcher(watch.predictor, *batches, observe=watch.waited, workers=workers)))
     token = read_token(request.token_file) if request.token_file is not None else None
     tls = None
     if request.tls_cert is not None and request.tls_key is not None:

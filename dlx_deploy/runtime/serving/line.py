@@ -1,6 +1,7 @@
 """Callers in a line, first come, first served: the one at its head runs a batch, its own call and those behind it.
 
-There is no thread that waits. A call is in the line (``WAITING``), its caller is to run the next batch (``LEADING``),
+As many batches run at once as there are workers, and one more is never formed before one of them has ended. There is no
+thread that waits. A call is in the line (``WAITING``), its caller is to run the next batch (``LEADING``),
 it is in the batch that runs (``RUNNING``), or it has ended (``DONE``).
 """
 
@@ -19,8 +20,9 @@ __all__ = ["Line"]
 
 
 class Line:
-    """At most ``capacity`` samples wait in it. A batch has at most ``max_batch``, all of them ``is_joinable``; while
-    nothing runs, a call waits ``max_wait_s`` for others. All methods may be called from any thread."""
+    """At most ``capacity`` samples wait in it. A batch has at most ``max_batch``, all of them ``is_joinable``, and
+    ``workers`` of them run at once; while fewer do, a call waits ``max_wait_s`` for others. All methods may be called
+    from any thread."""
 
     def __init__(
         self,
@@ -29,16 +31,19 @@ class Line:
         capacity: int,
         is_joinable: Callable[[Arrays, Arrays], bool],
         clock: Clock,
+        workers: int = 1,
     ) -> None:
+        self._workers = workers
         self._max_batch, self._max_wait_s, self._capacity = max_batch, max_wait_s, capacity
         self._is_joinable, self._clock = is_joinable, clock
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._queue: Deque[Call] = deque()
         self._waiting = 0  # samples in the queue
-        self._led = False  # whether a caller runs a batch, or is to run the next
+        self._forming: Optional[Call] = None  # whose caller is to run the next batch
         self._gathering: Optional[Call] = None  # whose caller waits for others before it runs
-        self._taken: List[Call] = []  # the batch that runs; kept here, as Ctrl-C may hit who runs it anywhere
+        # The batch that the caller of each of these runs; kept here, as Ctrl-C may hit who runs it anywhere.
+        self._batches: Dict[Call, List[Call]] = {}
         self._closed = False
 
     @property
@@ -55,16 +60,16 @@ class Line:
         with self._lock:
             if self._closed:
                 raise _stopped()
-            if self._led and self._waiting + call.count > self._capacity:
+            leads = self._forming is None and len(self._batches) < self._workers
+            if not leads and self._waiting + call.count > self._capacity:
                 raise Busy(f"{self._waiting} samples wait, and at most {self._capacity} may; try again later")
             self._queue.append(call)
             self._waiting += call.count
-            if self._led:
-                if self._waiting >= self._max_batch:
-                    self._end_gathering()
-                return False
-            self._led, call.state = True, LEADING
-            return True
+            if leads:
+                self._forming, call.state = call, LEADING
+            elif self._waiting >= self._max_batch:
+                self._end_gathering()
+            return leads
 
     def is_woken_to_lead(self, call: Call) -> bool:
         """Whether its caller, which waits here, is to run the next batch; if not, ``call`` has ended."""
@@ -79,35 +84,37 @@ class Line:
                 return False
         except BaseException:  # Ctrl-C in this thread must not leave the others without one that runs them
             with self._lock:
-                leads = call.state == LEADING
                 self._give_up(call)
-                if leads:
-                    self._hand_over()
+                self._end_turn(call)
             raise
 
     def take(self, call: Call) -> List[Call]:
         """The calls of the next batch in the order in which they came, ``call`` the first; none if its time is over."""
         self._gather(call)
         with self._lock:
-            now, samples = self._clock.now(), 0
+            now = self._clock.now()
             if call.error is not None or call.is_late(now):
                 self._remove(call)
                 call.end(now)
                 return []
+            self._remove(call)
+            call.state, samples = RUNNING, call.count
+            taken = self._batches[call] = [call]
             while self._queue:
                 one = self._queue[0]
-                if one is not call and one.is_late(now):
+                if one.is_late(now):
                     one.expire(now)
                     one.signal.release()
-                elif self._taken and not self._fits(one, self._taken[0], samples):
+                elif not self._fits(one, call, samples):
                     break
                 else:
                     one.state = RUNNING
-                    self._taken.append(one)
+                    taken.append(one)
                     samples += one.count
                 self._queue.popleft()
                 self._waiting -= one.count
-            return list(self._taken)
+            self._end_turn(call)  # where more workers are free, the next batch need not wait for this one
+            return list(taken)
 
     def leave(self, call: Call) -> None:
         """Ends the turn of the caller of ``call``, by whatever; the one at the head of the line runs the next batch."""
@@ -115,13 +122,12 @@ class Line:
             if call.state == LEADING:  # interrupted before it was taken
                 self._give_up(call)
             # What is not answered goes back to where it was: this caller was interrupted, or it has to run alone.
-            back = [one for one in self._taken if one is not call and one.state == RUNNING]
-            self._taken.clear()
+            back = [one for one in self._batches.pop(call, ()) if one is not call and one.state == RUNNING]
             for one in reversed(back):
                 one.state = WAITING
                 self._queue.appendleft(one)
                 self._waiting += one.count
-            self._hand_over()
+            self._end_turn(call)
 
     def answer(self, taken: Sequence[Call], outputs: Dict[str, Array]) -> None:
         """Gives each of ``taken`` its rows of ``outputs``; the first is this caller's own."""
@@ -139,7 +145,7 @@ class Line:
             if not drain:
                 self._stop_all()
             self._end_gathering()
-            while self._led:
+            while self._forming is not None or self._batches:
                 self._idle.wait()
 
     def _give_up(self, call: Call) -> None:
@@ -189,13 +195,18 @@ class Line:
                 one.state = DONE
                 one.signal.release()
 
-    def _hand_over(self) -> None:
-        """Lets the caller at the head of the queue run the next batch, if there is one."""
-        if self._queue:
-            self._queue[0].state = LEADING
-            self._queue[0].signal.release()
-        else:
-            self._led = False
+    def _end_turn(self, call: Call) -> None:
+        """Lets the caller at the head of the queue run the next batch, if there is one and a worker is free.
+
+        ``call``: whose caller forms no batch any more, if it did.
+        """
+        if self._forming is call:
+            self._forming = None
+        if self._forming is None and self._queue and len(self._batches) < self._workers:
+            self._forming = self._queue[0]
+            self._forming.state = LEADING
+            self._forming.signal.release()
+        elif self._forming is None and not self._batches:
             self._idle.notify_all()
 
 

@@ -1,4 +1,4 @@
-"""Many callers before one session: their samples are run together, as many as are there when the session is free.
+"""Many callers before one session: their samples are run together, as many as are there when a worker is free.
 
 No thread of its own: a caller runs a batch, its own call in it, and hands the next one to another (``line``). A lone
 caller runs its call at once, as it would without a queue.
@@ -6,6 +6,7 @@ caller runs its call at once, as it would without a queue.
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Callable, Dict, List, Optional, Sequence, Type
 
@@ -18,21 +19,23 @@ from .calls import SYSTEM, Call, Clock, Ran
 from .feeds import Joiner, check_feeds
 from .line import Line
 
-__all__ = ["MicroBatcher"]
+__all__ = ["MicroBatcher", "usual_workers"]
 
 USUAL_BATCH = 16
 USUAL_CAPACITY = 256
 MAX_CAPACITY = 1_000_000
 MAX_WAIT_MS = 60_000.0
+MAX_WORKERS = 256
 
 
 class MicroBatcher:
     """``predictor`` for many threads at once: what they give is run in batches, first come, first served.
 
     ``max_batch``: samples in a batch at most; by default the model's fixed size, or 16. ``max_wait_ms``: how long a
-    call waits for others while the session is free; 0: not at all, batches then form while the session is busy.
-    ``capacity``: samples that may wait, beyond which callers are refused (``Busy``). ``observe`` hears of each batch
-    that was run, in the thread of one of its callers.
+    call waits for others while a worker is free; 0: not at all, batches then form while all are busy. ``capacity``:
+    samples that may wait, beyond which callers are refused (``Busy``). ``observe`` hears of each batch that was run, in
+    the thread of one of its callers. ``workers``: batches that run at once, each on cores of its own
+    (``usual_workers``).
 
     Answers are those of ``Predictor.run`` on the same batch: the bits of a sample may depend on how many there are as
     far as the backend's do, and texts are padded to the longest of their batch.
@@ -49,15 +52,19 @@ class MicroBatcher:
         capacity: int = USUAL_CAPACITY,
         observe: Optional[Callable[[Ran], None]] = None,
         clock: Clock = SYSTEM,
+        workers: int = 1,
     ) -> None:
         self.predictor = predictor
+        _check("workers", workers, 1, MAX_WORKERS)
+        if workers > 1 and not predictor.backend.record.concurrent:
+            raise InputError(f"workers is {workers}; {predictor.backend.name} runs one batch at a time: leave it out")
         self.max_batch = max_batch or predictor.package.batch or USUAL_BATCH
         _check("max_batch", self.max_batch if max_batch is None else max_batch, 1, MAX_BATCH)
         _check("max_wait_ms", max_wait_ms, 0, MAX_WAIT_MS)
         _check("capacity", capacity, 1, MAX_CAPACITY)
         self.capacity, self._observe, self._clock = capacity, observe, clock
         self._joiner = Joiner(predictor.package.task)
-        self._line = Line(self.max_batch, max_wait_ms / 1e3, capacity, self._joiner.is_joinable, clock)
+        self._line = Line(self.max_batch, max_wait_ms / 1e3, capacity, self._joiner.is_joinable, clock, workers)
 
     @property
     def waiting(self) -> int:
@@ -155,6 +162,15 @@ class MicroBatcher:
             return self.predictor.run(feeds)
         blocks = range(0, count, self.max_batch)
         return joined([self.predictor.run(rows_of(feeds, slice(i, i + self.max_batch))) for i in blocks])
+
+
+def usual_workers(predictor: Predictor) -> int:
+    """How many batches run at once without taking each other's cores; one where a run uses all of them."""
+    threads = predictor.options.threads
+    if threads == 0 or not predictor.backend.record.concurrent:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(1, cores // threads), MAX_WORKERS)
 
 
 def _powers(most: int) -> List[int]:

@@ -117,9 +117,10 @@ def holding(served: Served, count: int, sizes: Optional[Mapping[str, int]] = Non
     Raises:
         Refused: 413: they are more than a request may have, though it may always have one; 503: none is left.
     """
-    size = count * sum(_row_bytes(one, sizes or {}) for one in (*served.inputs.values(), *served.outputs.values()))
+    row = sum(_row_bytes(one, sizes or {}) for one in (*served.inputs.values(), *served.outputs.values()))
+    size = count * row
     if size > BLOCK_BYTES and count > 1:
-        rule = f"at most {BLOCK_BYTES}: send fewer at a time"
+        rule = f"at most {BLOCK_BYTES}: send at most {max(1, BLOCK_BYTES // row)} at a time"
         raise Refused(413, f"{count} samples have {size} bytes of inputs and outputs; {rule}")
     size = min(size, BLOCK_BYTES)
     served.memory.take(size)

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Protocol, Sequence, Tuple, Union
 
 from ..errors import InputError, RuntimeFault
-from ..tasks.arrays import Arrays, rows_of
+from ..tasks.arrays import Arrays, rows_of, samples_of
 from ..untyped import Array
 from .counters import Counters, kind_of
 from .exposition import Family, counted, gauge
@@ -178,7 +178,7 @@ class Watch:
             try:
                 return run(names, feeds)
             finally:
-                counters.ran(_count(feeds), clock() - began)
+                counters.ran(samples_of(feeds), clock() - began)
 
         return counting
 

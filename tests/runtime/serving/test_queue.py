@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlx_deploy.runtime.backends.table import BACKENDS, BackendOptions
 from dlx_deploy.runtime.errors import Busy, Expired, InputError, PackageError, Stopped
 from dlx_deploy.runtime.predictor import Predictor
-from dlx_deploy.runtime.serving.calls import Call, Ran
+from dlx_deploy.runtime.serving.calls import LEADING, WAITING, Call, Ran
 from dlx_deploy.runtime.serving.feeds import Joiner
 from dlx_deploy.runtime.serving.line import Line
-from dlx_deploy.runtime.serving.queue import MicroBatcher
+from dlx_deploy.runtime.serving.queue import MicroBatcher, usual_workers
 from dlx_deploy.runtime.tasks.arrays import Tensor
 from dlx_deploy.runtime.tasks.text_inputs import TextInputs, Tokens
 
@@ -329,6 +330,82 @@ def test_closing_ends_the_wait_for_others(model: Model, clock: FakeClock, pool: 
     assert len(future.result(PATIENCE_S)["logits"]) == 1
 
 
+def test_as_many_batches_run_at_once_as_there_are_workers(
+    model: Model, clock: FakeClock, pool: ThreadPoolExecutor
+) -> None:
+    queue = MicroBatcher(model.predictor, max_batch=2, clock=clock, workers=2)
+    model.gate.clear()
+    running = []
+    for i in (1, 2):
+        model.entered.clear()
+        running.append(pool.submit(queue.submit, feeds(i)))
+        assert model.entered.wait(PATIENCE_S)
+    for i in (3, 4, 5):
+        running.append(pool.submit(queue.submit, feeds(i)))
+        clock.until(i - 2)
+    assert (model.runs, queue.waiting) == ([[1], [2]], 3)
+    model.gate.set()
+    assert [len(outputs["logits"]) for outputs in results(running)] == [1] * 5
+    assert sorted(model.runs) == [[1], [2], [3, 4], [5]]
+    queue.close()
+
+
+def line_of(workers: int, max_batch: int = 2) -> Line:
+    return Line(max_batch, 0.0, 8, lambda one, two: True, FakeClock(), workers)
+
+
+def test_a_batch_that_is_full_leaves_the_next_to_a_worker_that_is_free() -> None:
+    line, calls = line_of(2), [Call(feeds(i), 0.0, None) for i in range(4)]
+    assert [line.enter(one) for one in calls] == [True, False, False, False]  # the first forms the batch of who comes
+    assert line.take(calls[0]) == calls[:2]
+    assert calls[2].state == LEADING
+    assert line.is_woken_to_lead(calls[2])
+    assert line.take(calls[2]) == calls[2:]
+
+
+def test_one_more_batch_waits_until_a_worker_is_free() -> None:
+    line, calls = line_of(2, max_batch=1), [Call(feeds(i), 0.0, None) for i in range(3)]
+    for one in calls[:2]:
+        assert line.enter(one)
+        assert line.take(one) == [one]
+    assert not line.enter(calls[2])
+    assert calls[2].state == WAITING
+    line.leave(calls[1])
+    assert calls[2].state == LEADING
+    assert line.is_woken_to_lead(calls[2])
+
+
+def test_what_comes_back_is_run_behind_who_already_forms_a_batch() -> None:
+    """The first batch is interrupted while another caller, of a later call, forms the second."""
+    line, calls = line_of(2), [Call(feeds(i), 0.0, None) for i in range(3)]
+    assert [line.enter(one) for one in calls] == [True, False, False]
+    assert line.take(calls[0]) == calls[:2]
+    assert calls[2].state == LEADING
+    line.leave(calls[0])  # without an answer
+    assert line.is_woken_to_lead(calls[2])
+    assert line.take(calls[2]) == [calls[2], calls[1]]
+
+
+def test_a_backend_of_one_run_at_a_time_has_one_worker(predictor: Predictor) -> None:
+    single = SimpleNamespace(
+        backend=SimpleNamespace(name="tensorrt", record=BACKENDS["tensorrt"]), package=predictor.package
+    )
+    untyped: Any = single
+    with pytest.raises(InputError, match="workers is 2; tensorrt runs one batch at a time: leave it out"):
+        MicroBatcher(untyped, workers=2)
+    untyped.options = BackendOptions(threads=1)
+    assert usual_workers(untyped) == 1
+
+
+@pytest.mark.parametrize(("cores", "threads", "workers"), [(1, 1, 1), (4, 1, 4), (4, 3, 1), (6, 2, 3), (4, 0, 1)])
+def test_usually_each_thread_of_a_run_has_a_core(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, workers: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    asked: Any = SimpleNamespace(backend=predictor.backend, options=BackendOptions(threads=threads))
+    assert usual_workers(asked) == workers
+
+
 def test_predict_reads_in_the_callers_thread(model: Model, data: Any, predictor: Predictor) -> None:
     answers: Any = MicroBatcher(model.predictor).predict(data[0][:3])
     wanted: Any = predictor.predict(data[0][:3])
@@ -348,6 +425,7 @@ def test_warm_up_runs_each_size(model: Model) -> None:
         ({"max_wait_ms": -1}, "max_wait_ms is -1; must be 0 to 60000"),
         ({"max_wait_ms": float("nan")}, "max_wait_ms is nan; must be 0 to 60000"),
         ({"capacity": 0}, "capacity is 0; must be 1 to 1e"),
+        ({"workers": 0}, "workers is 0; must be 1 to 256"),
     ],
 )
 def test_options_are_checked(predictor: Predictor, options: Any, message: str) -> None:

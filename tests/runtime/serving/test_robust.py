@@ -231,7 +231,9 @@ def test_samples_that_would_fill_the_memory_are_refused_before_they_are_read(
     monkeypatch.setattr("dlx_deploy.runtime.serving.reading.BLOCK_BYTES", 200)  # a sample has 72 + 12 bytes
     served = Served(Watch(predictor), Held(), memory=Room(200))
     tensor = InputTensor("images", datatype, (3, 6, 4, 3) if datatype == "UINT8" else (3,), values)
-    with pytest.raises(Refused, match=r"^3 samples have 252 bytes of inputs and outputs; at most 200: send fewer") as e:
+    with pytest.raises(
+        Refused, match=r"^3 samples have 252 bytes of inputs and outputs; at most 200: send at most 2 at a time$"
+    ) as e:
         holding_asked(served, Asked(None, (tensor,), None)).__enter__()
     assert e.value.status == 413
     given = {"name": "images", "datatype": "UINT8", "shape": [3, 6, 4, 3], "data": [0] * 216}

@@ -41,6 +41,13 @@ def test_a_watched_predictor_answers_the_same_and_everything_is_counted(watch: W
     assert (seen.requests, seen.batch_sizes.count) == (1, 2)
 
 
+def test_copies_that_fill_a_fixed_batch_are_no_samples(make_predictor: Any, helpers: Any, data: Any) -> None:
+    watch = Watch(make_predictor(model=helpers.tiny_model(batch=4), batch=4))
+    watch.predict(data[0][:5])
+    seen = watch.counters.snapshot()
+    assert (seen.answers, seen.batch_sizes.total, seen.batch_sizes.count) == (5, 5, 2)
+
+
 def test_an_error_is_counted_and_logged_without_the_words_of_the_user(watch: Watch, lines: list[bytes]) -> None:
     with pytest.raises(InputError, match="secret"):
         watch.predict("/home/secret.png", request="r7")
