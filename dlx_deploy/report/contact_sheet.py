@@ -12,7 +12,7 @@ from itertools import groupby
 
 from dlx_deploy.nn.data.survey.findings import PICTURED, Example, Pair, Survey, Surveyed
 from dlx_deploy.progress import Progress
-from dlx_deploy.report.datasets import SurveyView, class_rows, split_rows
+from dlx_deploy.report.datasets import SurveyView, class_rows, slice_size_rows, split_rows
 from dlx_deploy.runtime.words import line
 
 __all__ = ["contact_sheet", "html_page", "html_text"]
@@ -114,6 +114,9 @@ def _tables(survey: Survey) -> Iterator[str]:
     header, rows = class_rows(survey)
     if rows:
         yield f"<h2>Classes</h2>\n<div class=scroll>{_table(header, rows)}</div>"
+    header, rows = slice_size_rows(survey)
+    if rows:
+        yield f"<h2>Slices</h2>\n<div class=scroll>{_table(header, rows)}</div>"
     if survey.spreads:
         cells = [[s.name, *(f"{v:,g}" for v in (s.least, s.median, s.most)), s.unit] for s in survey.spreads]
         yield f"<h2>Sizes</h2>\n{_table(['', 'least', 'median', 'most', ''], cells)}"

@@ -11,7 +11,7 @@ from dlx_deploy.nn.data.survey.findings import Pair, Survey
 from dlx_deploy.report.table import format_table
 from dlx_deploy.runtime.words import line, percent
 
-__all__ = ["SurveyView", "class_rows", "pair_line", "split_rows"]
+__all__ = ["SurveyView", "class_rows", "pair_line", "slice_size_rows", "split_rows"]
 
 _MOST_CLASSES = 30
 """A table of more classes shows the largest and the smallest; ``--json`` has all."""
@@ -37,6 +37,7 @@ class SurveyView(msgspec.Struct, frozen=True):
             self.title,
             format_table(*split_rows(self.survey), right=(1,)),
             *_classes(self.survey),
+            *_slices(self.survey),
             *_likeness(self.survey),
         ]
         return "\n\n".join([*parts, *_findings(self.survey), self.verdict])
@@ -110,6 +111,19 @@ def _classes(survey: Survey) -> Iterator[str]:
     yield format_table(
         header, [*(rows[i] for i in order[:third]), gap, *(rows[i] for i in order[-third:])], right=right
     )
+
+
+def slice_size_rows(survey: Survey) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a table of slices: how many test samples each has."""
+    return ["slice", f"test {survey.noun}"], [[_short(name), f"{count:,}"] for name, count in survey.slices.items()]
+
+
+def _slices(survey: Survey) -> Iterator[str]:
+    header, rows = slice_size_rows(survey)
+    if rows:
+        yield format_table(header, rows[:_MOST_CLASSES], right=(1,))
+    if len(rows) > _MOST_CLASSES:
+        yield f"{len(rows) - _MOST_CLASSES:,} more slices are in --json"
 
 
 def _likeness(survey: Survey) -> Iterator[str]:

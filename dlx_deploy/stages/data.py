@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from dlx_deploy.config import Config, Data, Training
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.data.catalogue_checks import check_layout
-from dlx_deploy.nn.data.slices import SLICES, named, read_slices
+from dlx_deploy.nn.data.slices import SLICES, read_slices, slice_sizes
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import check_keys, check_offered, kinds_with_a_path, prepare, task_for
 from dlx_deploy.tasks.grouped import draws_groups, group_notes, refuse_sure
 from dlx_deploy.tasks.judging import comparison_by
-from dlx_deploy.tasks.slices import check_slices, refuse_unknown
+from dlx_deploy.tasks.slices import check_slices, refuse_unknown, slice_notes
 
 __all__ = ["STAGE"]
 
@@ -88,8 +88,7 @@ def refuse_data(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -
     if draws_groups(task) and metrics.get("test_groups", math.inf) < metrics.get(f"test_{task.inputs.noun}", 0):
         refuse_sure(config.gate)
     if config.gate.slices and SLICES in outputs:
-        columns = read_slices(outputs[SLICES])
-        refuse_unknown(config.gate, [named(name, value) for name, values in columns.items() for value in values])
+        refuse_unknown(config.gate, list(slice_sizes(read_slices(outputs[SLICES]))))
     return refuse_large_batches(config, outputs, metrics)
 
 
@@ -117,6 +116,7 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     count = int(metrics.get(f"test_{task.inputs.noun}", 0))
     said = comparison_by(task, config.gate.metric).split_notes(config.gate, count, metrics)
     groups = int(metrics.get("test_groups", count))
+    said = [*said, *(slice_notes(config.gate, slice_sizes(read_slices(outputs[SLICES]))) if SLICES in outputs else [])]
     return [*said, *(group_notes(task, config.gate, count, groups) if groups < count else [])]
 
 

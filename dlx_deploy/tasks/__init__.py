@@ -12,6 +12,7 @@ from dlx_deploy.plugins import Plugin, load_plugin, provider
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.tasks.judging import comparison_by
 from dlx_deploy.tasks.kind import DataKind
+from dlx_deploy.tasks.slices import refuse_unknown, slice_notes
 from dlx_deploy.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -185,4 +186,10 @@ def survey(config: Data, seed: int, progress: Progress = silent, budgets: Gate |
         return surveyed
     comparison = comparison_by(task, budgets.metric)
     notes = comparison.split_notes(budgets, tested, {"classes": float(len(seen.classes))})
-    return surveyed.adding([Finding("gate", "warning", note) for note in notes])
+    findings = [Finding("gate", "warning", note) for note in [*notes, *slice_notes(budgets, seen.slices)]]
+    try:
+        if seen.slices:
+            refuse_unknown(budgets, list(seen.slices))
+    except ConfigError as e:
+        findings.append(Finding("gate", "refused", str(e)))
+    return surveyed.adding(findings)

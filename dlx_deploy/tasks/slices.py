@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -11,10 +11,14 @@ from dlx_deploy.config import Data, Gate
 from dlx_deploy.config.strict import nearest
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.runtime.statistics.floors import fewest_samples
 from dlx_deploy.runtime.statistics.groups import judge_groups
+from dlx_deploy.runtime.words import line
 from dlx_deploy.tasks.verification import Accuracy
 
-__all__ = ["asked_slices", "check_slices", "judge_slices", "refuse_unknown"]
+__all__ = ["asked_slices", "check_slices", "judge_slices", "refuse_unknown", "slice_notes"]
+
+_NAMED = 3
 
 
 def asked_slices(budgets: Gate) -> bool:
@@ -55,6 +59,25 @@ def refuse_unknown(budgets: Gate, names: Sequence[str]) -> None:
                 f"gate.slices has {name!r}, and no test sample is of it; {nearest(name, sorted(known))}; write it as "
                 "it is in the list, or leave it out"
             )
+
+
+def slice_notes(budgets: Gate, sizes: Mapping[str, int]) -> list[str]:
+    """Which slices have too few test samples for their budget, whatever is built; ``sizes``: slice → its samples."""
+    least = {name: _least(budgets.slices.get(name, budgets.max_slice_drop), budgets.confidence) for name in sizes}
+    small = sorted((name for name, size in sizes.items() if size < least[name]), key=lambda name: sizes[name])
+    if not small:
+        return []
+    shown = ", ".join(f"{line(repr(name))} {sizes[name]} of {least[name]}" for name in small[:_NAMED])
+    more = f", and {len(small) - _NAMED} more" if len(small) > _NAMED else ""
+    return [
+        f"{len(small)} of {len(sizes)} slices have too few test samples for their budgets to be decided at "
+        f"gate.confidence {budgets.confidence:g}, even if none is lost: {shown}{more}; add samples of them, raise "
+        "their budgets (gate.slices), or set these to 0"
+    ]
+
+
+def _least(budget: float, confidence: float) -> int:
+    return fewest_samples(1 - budget, confidence) if budget else 0
 
 
 def judge_slices(budgets: Gate, accuracy: Accuracy) -> GateResult:

@@ -18,14 +18,17 @@ from dlx_deploy.nn.data.slices import SLICES, read_slices
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.key import key_document
 from dlx_deploy.pipeline.stage import Offers
+from dlx_deploy.progress import silent
+from dlx_deploy.report.contact_sheet import contact_sheet
+from dlx_deploy.report.datasets import SurveyView
 from dlx_deploy.report.page.judged import models_of
 from dlx_deploy.report.results import read_results
 from dlx_deploy.runtime.statistics.groups import Group
 from dlx_deploy.stages import verify
-from dlx_deploy.stages.data import STAGE, bind, refuse_data
+from dlx_deploy.stages.data import STAGE, bind, notes, refuse_data
 from dlx_deploy.stages.support.regression import baseline_of, judge_regression
 from dlx_deploy.targets import load_target
-from dlx_deploy.tasks import prepare
+from dlx_deploy.tasks import prepare, survey
 from dlx_deploy.tasks.paired import Paired
 from dlx_deploy.tasks.verification import Accuracy, Row
 
@@ -271,3 +274,50 @@ def test_the_last_release_is_held_by_slices_too(tmp_path: Path) -> None:
     assert (slices.verdict, slices.value, slices.limit) == ("fail", 0.4, 0.05)
     assert slices.text.startswith("student against the last release: 1 of 2 slices drop too far")
     assert len(regression(Gate(max_drop=0.06), columns, tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("budgets", "small"),
+    [
+        (Gate(max_slice_drop=0.4), "'light=dusk' 1 of 6, 'camera=1' 2 of 6, 'camera=2' 2 of 6, and 3 more"),
+        (Gate(slices={"light=night": 0.4, "camera=0": 0.99}), "'light=night' 3 of 6"),
+        (Gate(max_slice_drop=0.99), ""),
+    ],
+)
+def test_sizes_of_slices_are_seen_before_anything_is_built(tmp_path: Path, budgets: Gate, small: str) -> None:
+    light = ["night"] * 16 + ["day"] * 4 + ["night"] * 3 + ["dusk"]
+    given = listed(tmp_path, light=light, camera=["0"] * 20 + ["1", "1", "2", "2"])
+    config = Data(kind="imagelist", path=str(given), height=4, slices=("camera", "light"))
+    surveyed = survey(config, 0, budgets=budgets)
+    sizes = {"camera=0": 4, "camera=1": 2, "camera=2": 2, "light=day": 4, "light=night": 3, "light=dusk": 1}
+    assert surveyed.survey.slices == sizes
+    said = [finding.text for finding in surveyed.survey.findings if "slices have too few" in finding.text]
+    assert [small in text for text in said] == [True] * bool(small)
+    text = SurveyView(surveyed.survey).text
+    assert "slice        test images\n" in text
+    assert "light=night            3" in text
+    assert "<h2>Slices</h2>" in contact_sheet(surveyed, silent)
+    (tmp_path / "out").mkdir()
+    metrics = prepare(config, tmp_path / "out" / "data", 0)
+    noted = notes(Config(data=config, gate=budgets), {SLICES: tmp_path / "out" / SLICES}, metrics)
+    assert [text for text in noted if "slices have too few" in text] == said
+
+
+def test_a_budget_of_no_slice_is_refused_by_the_survey(tmp_path: Path) -> None:
+    given = listed(tmp_path, light=["night"] * 24)
+    config = Data(kind="imagelist", path=str(given), height=4, slices=("light",))
+    surveyed = survey(config, 0, budgets=Gate(slices={"light=nigth": 0.1}))
+    assert [f.kind for f in surveyed.survey.refusals] == ["gate"]
+    assert "nearest valid name: 'light=night'" in surveyed.survey.refusals[0].text
+    unknown = survey(replace(config, path=str(text_table(tmp_path)), kind="text"), 0, budgets=Gate())
+    assert "has no column 'light'" in unknown.survey.refusals[0].text
+
+
+def text_table(folder: Path) -> Path:
+    rows = [{"text": f"text {i} here", "label": "ab"[i % 2], "source": f"s{i % 2}"} for i in range(40)]
+    return table(folder / "texts.csv", rows)
+
+
+def test_texts_show_their_slices_too(tmp_path: Path) -> None:
+    config = Data(kind="text", path=str(text_table(tmp_path)), slices=("source",), test_fraction=0.5)
+    assert sum(survey(config, 0, budgets=Gate()).survey.slices.values()) == 20

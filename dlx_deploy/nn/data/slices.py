@@ -7,6 +7,7 @@ for. No numpy: gates of a warm build read it too.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import msgspec
 from dlx_deploy.errors import DataError
 from dlx_deploy.runtime.filenames import SLICES
 
-__all__ = ["SLICES", "Slices", "named", "read_slices", "write_slices"]
+__all__ = ["SLICES", "Slices", "named", "read_slices", "slice_sizes", "write_slices"]
 
 Slices = Mapping[str, Sequence[str]]
 """Column → what each test sample has there, in the order of the split."""
@@ -37,6 +38,15 @@ def read_slices(path: Path) -> Slices:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, list[str]])
     except (OSError, msgspec.DecodeError) as e:
         raise DataError(f"{path}: not a table of slices ({e}); prepare the data again") from e
+
+
+def slice_sizes(slices: Slices) -> dict[str, int]:
+    """Slice → how many samples it has, the columns one after the other, the largest first."""
+    return {
+        named(column, value): count
+        for column, values in slices.items()
+        for value, count in sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+    }
 
 
 def named(column: str, value: str) -> str:

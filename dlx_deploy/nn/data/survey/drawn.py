@@ -11,11 +11,12 @@ from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.dataset import SPLITS, Labels
 from dlx_deploy.nn.data.drawing import Drawable, draw_splits
+from dlx_deploy.nn.data.slices import slice_sizes
 from dlx_deploy.nn.data.splits import Part
 from dlx_deploy.nn.data.survey.findings import Example, Finding, SplitSeen
 from dlx_deploy.nn.data.targets import ClassTargets, SampleTargets
 
-__all__ = ["Drawn", "Samples", "draw", "examples"]
+__all__ = ["Drawn", "Samples", "draw", "examples", "tested_slices"]
 
 _MOST_EXAMPLES = 1200
 _PER_CLASS = 8
@@ -66,6 +67,16 @@ def draw(config: Data, source: Drawable, seed: int) -> Drawn:
     if "calibration" not in parts and train:
         splits.insert(1, SplitSeen("calibration", min(config.calibration_images, train), "train", ()))
     return Drawn(parts, tuple(splits), refusal)
+
+
+def tested_slices(config: Data, drawn: Drawn, rows: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, int]:
+    """How many test samples each slice of ``data.slices`` has; ``rows``: split that samples come in → what each has in
+    these columns."""
+    part = drawn.parts.get("test")
+    if not config.slices or part is None or part.origin not in rows:
+        return {}
+    kept = [rows[part.origin][int(i)] for i in part.positions]
+    return slice_sizes({name: [row[i] for row in kept] for i, name in enumerate(config.slices)})
 
 
 def examples(drawn: Drawn, source: Drawable, name: Mapping[str, Sequence[str]]) -> tuple[Example, ...]:

@@ -101,7 +101,7 @@ class Example(msgspec.Struct, frozen=True):
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. ``shares``: split → the share of pixels that each class has, of masks. ``root``: what names of files
-    are relative to, "" where there are none."""
+    are relative to, "" where there are none. ``slices``: slice, COLUMN=VALUE → its test samples."""
 
     kind: str
     path: str
@@ -112,6 +112,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     spreads: tuple[Spread, ...] = ()
     tallies: Mapping[str, Mapping[str, int]] = {}
     shares: Mapping[str, tuple[float, ...]] = {}
+    slices: Mapping[str, int] = {}
     findings: tuple[Finding, ...] = ()
     copies: tuple[Pair, ...] = ()
     near: tuple[Pair, ...] = ()

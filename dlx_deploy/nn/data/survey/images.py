@@ -17,7 +17,7 @@ from dlx_deploy.nn.data.frames import framing_of
 from dlx_deploy.nn.data.numbering import class_numbers, group_numbers
 from dlx_deploy.nn.data.survey.alike import Place, compare
 from dlx_deploy.nn.data.survey.balance import balance
-from dlx_deploy.nn.data.survey.drawn import Drawn, Samples, draw, examples
+from dlx_deploy.nn.data.survey.drawn import Drawn, Samples, draw, examples, tested_slices
 from dlx_deploy.nn.data.survey.findings import Finding, Spread, Survey, Surveyed, found, in_order, spread
 from dlx_deploy.nn.data.survey.oddities import odd_files, unreadable
 from dlx_deploy.nn.data.survey.pictures import Look, Opener, in_files, look_at_all, thumbnail
@@ -72,6 +72,7 @@ def survey_images(config: Data, seed: int, progress: Progress) -> Surveyed:
         copies=copies,
         near=near,
         examples=examples(drawn, source, names),
+        slices=tested_slices(config, drawn, {split: [s.slices for s in of] for split, of in catalogue.samples.items()}),
     )
     return Surveyed(survey, lambda name: thumbnail(catalogue.root, name, catalogue.data))
 

@@ -13,7 +13,7 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.dataset import Labels
 from dlx_deploy.nn.data.drawing import Drawable
 from dlx_deploy.nn.data.survey.balance import balance
-from dlx_deploy.nn.data.survey.drawn import Samples, draw, examples
+from dlx_deploy.nn.data.survey.drawn import Samples, draw, examples, tested_slices
 from dlx_deploy.nn.data.survey.findings import Finding, Severity, Spread, Survey, Surveyed, found, in_order, spread
 from dlx_deploy.nn.data.targets import ClassTargets
 from dlx_deploy.nn.data.texts import Tables, text_source, text_tables
@@ -36,9 +36,10 @@ def survey_texts(config: Data, seed: int, progress: Progress) -> Surveyed:
     tables = text_tables(Path(config.path))
     findings = _copies(tables)
     source: Drawable
+    slices: Mapping[str, Sequence[Sequence[str]]] = {}
     try:
         kept = text_source(config)
-        source, texts = kept, kept.texts
+        source, texts, slices = kept, kept.texts, kept.slices
     except DataError as e:
         findings.append(Finding("layout", "refused", str(e)))
         source, texts = _as_given(tables), {split: of.texts for split, of in tables.items()}
@@ -56,6 +57,7 @@ def survey_texts(config: Data, seed: int, progress: Progress) -> Surveyed:
         spreads=_lengths([text for of in texts.values() for text in of]),
         findings=in_order(findings),
         examples=examples(drawn, source, texts),
+        slices=tested_slices(config, drawn, slices),
     )
     return Surveyed(survey)
 
