@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from dlx_deploy.report.page.beside import write_beside
 from dlx_deploy.report.screen import Screen, stderr_console
 from dlx_deploy.report.stores import CollectedView
 from dlx_deploy.runtime.machine import available_cores
+from dlx_deploy.scratch import Scratch
 from dlx_deploy.stages.convert import foreseen, used_as_it_is
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.support.budgets import budget_notes
@@ -291,9 +291,9 @@ def labelled_data(data: str, package: Path, trust: Trust | None = None) -> Itera
         raise ConfigError(
             f"--data {data}: {package} was built from data of kind {params.kind!r}; give their folder or file by --data"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(params, Path(folder), seed)
-        yield Path(folder)
+    with Scratch("dlx-deploy-work") as folder:
+        prepare(params, folder, seed)
+        yield folder
 
 
 def _data_of(package: Path, trust: Trust | None) -> tuple[Data, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,6 +15,7 @@ from dlx_deploy.runtime.files import read_file, reason, write_atomically
 from dlx_deploy.runtime.package.bundle import MAX_SIGNATURE, SUFFIX, parse_bundle
 from dlx_deploy.runtime.views import lines_of
 from dlx_deploy.runtime.words import said
+from dlx_deploy.scratch import Scratch
 
 if TYPE_CHECKING:
     from dlx_deploy.runtime.package.trust import Signed
@@ -29,11 +29,15 @@ READABLE = 0o644
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A maker's private key, and perhaps its certificate and those between that and a root; files of PEM."""
+    """A maker's private key, and perhaps its certificate and those between that and a root; files of PEM.
+
+    ``option``: by which the key was named.
+    """
 
     key: Path
     certificate: Path | None = None
     chain: tuple[Path, ...] = ()
+    option: str = "--key"
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,8 @@ def _sign(path: Path, data: bytes, signer: SigningKey, target: Path, remedy: str
     from dlx_deploy.runtime.package.trust import Signed
 
     write = _writer(signer)
-    with tempfile.TemporaryDirectory() as folder:
-        aside, copy = Path(folder) / "signature", Path(folder) / path.name
+    with Scratch("dlx-deploy-work") as folder:
+        aside, copy = folder / "signature", folder / path.name
         copy.write_bytes(data)  # what was opened is what is signed, whatever happens to the file meanwhile
         write(copy, aside)
         bundle = read_file(aside, MAX_SIGNATURE)
@@ -176,14 +180,21 @@ def _private_key(signer: SigningKey) -> Any:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    from dlx_deploy.runtime.errors import InputError
     from dlx_deploy.runtime.package.keys import check_curve, read_pem
 
     try:
         key = load_pem_private_key(read_pem(signer.key), _password())
+    except InputError as e:  # which speaks of keys that are trusted
+        why = reason(e.__cause__) if isinstance(e.__cause__, OSError) else said(e)
+        raise ConfigError(
+            f"{signer.option} {signer.key}: cannot be read ({why}); name the PEM file of your private key"
+        ) from e
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         raise ConfigError(
-            f"--key {signer.key}: no private key that can be read ({said(e)}); give one in PEM, made for instance by "
-            f"openssl ecparam -name prime256v1 -genkey -noout; the password of an encrypted one in {PASSWORD_VARIABLE}"
+            f"{signer.option} {signer.key}: no private key that can be read ({said(e)}); give one in PEM, made for "
+            f"instance by openssl ecparam -name prime256v1 -genkey -noout; the password of an encrypted one in "
+            f"{PASSWORD_VARIABLE}"
         ) from e
     check_curve(key, str(signer.key))
     return key

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from dlx_deploy.commands.options import BoardsOption, say, write_page
 from dlx_deploy.devices.device import Device
 from dlx_deploy.errors import BoardLost, ConfigError, DlxError, EnvironmentMissing
 from dlx_deploy.runtime.errors import RuntimeFault
+from dlx_deploy.scratch import Scratch
 
 if TYPE_CHECKING:
     from dlx_deploy.building import Work
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dlx_deploy.runtime.views import CommandView
 
 __all__ = [
+    "SIGN_KEY",
     "BuildOnOption",
     "OnOption",
     "Reaching",
@@ -38,6 +39,8 @@ __all__ = [
     "prove_packages",
     "taking_board",
 ]
+
+SIGN_KEY = "--sign-key"
 
 OnOption = Annotated[
     str | None,
@@ -181,8 +184,8 @@ def labelled_on(
     opened = open_package(package, trust)
     task = opened.task
     labelled = read_labelled(task, data, listed_columns(VerifyOptions(slices=slices).budgets(opened.budgets)))
-    with tempfile.TemporaryDirectory() as folder:
-        arrays = Path(folder) / "labelled.npz"
+    with Scratch("dlx-deploy-work") as folder:
+        arrays = folder / "labelled.npz"
         feeds, names = task.inputs.read(labelled.given), names_of(task, data, labelled)
         write_arrays(arrays, feeds, labelled.targets, names, labelled.columns)
         return device.put(arrays)
@@ -201,8 +204,8 @@ def attach_proof(
     from dlx_deploy.report.proofs import attach
     from dlx_deploy.runtime.package.archive import to_json
 
-    with tempfile.TemporaryDirectory() as folder:
-        proof = Path(folder) / "proof.json"
+    with Scratch("dlx-deploy-work") as folder:
+        proof = folder / "proof.json"
         proof.write_bytes(to_json(view.data))
         try:
             joined = attach(package, proof, store, trust)
@@ -245,10 +248,10 @@ def _sign(manifest: Path, key: Path | None) -> None:
     if key is not None:
         from dlx_deploy.signing import SigningKey, sign_manifest
 
-        for text in sign_manifest(manifest, SigningKey(key)).text.splitlines():
+        for text in sign_manifest(manifest, SigningKey(key, option=SIGN_KEY)).text.splitlines():
             say(text)
     elif (old := Path(f"{manifest}{SUFFIX}")).exists():
-        say(f"warning: {old} is of the manifest as it was before the proof; sign it again with --sign-key")
+        say(f"warning: {old} is of the manifest as it was before the proof; sign it again with {SIGN_KEY}")
 
 
 def prove_packages(work: Work, output: Path, boards: Mapping[str, RemoteBoard], store: Path) -> None:

@@ -94,15 +94,14 @@ def push(
     if rollback:
         _roll_back(given, chosen, options, at_once, as_json)
         return
-    from tempfile import TemporaryDirectory
-
     from dlx_deploy.devices.pushing.bootstrap import Wheelhouse
     from dlx_deploy.devices.pushing.several import Beside, push_all
     from dlx_deploy.report.pushing import PushWatcher
     from dlx_deploy.report.screen import Screen, stderr_console
+    from dlx_deploy.scratch import Scratch
 
-    with Screen(stderr_console()) as screen, TemporaryDirectory(prefix="dlx-wheels-") as folder:
-        house = Wheelhouse(Path(folder), wheels) if bootstrap else None
+    with Screen(stderr_console()) as screen, Scratch("dlx-wheels") as folder:
+        house = Wheelhouse(folder, wheels) if bootstrap else None
         watcher = PushWatcher(screen, len(chosen) > 1)
         results = push_all(given, chosen, options, watcher, at_once, Beside(house, serving))
     one = given.package

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from dlx_deploy.errors import BoardError, StageFailed
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.views import Outcome
 from dlx_deploy.runtime.words import line
+from dlx_deploy.scratch import Scratch
 from dlx_deploy.targets import Host, read_host
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ class RemoteBoard:
     @cached_property
     def host(self) -> Host:
         """Its processor, as ``targets.read_host`` says it of this machine."""
-        with tempfile.TemporaryDirectory() as folder:
+        with Scratch("dlx-deploy-work") as folder:
             for name in ("cpuinfo", "model"):
-                (Path(folder) / name).write_text(self._machine.texts[name], encoding="utf-8")
-            return read_host(Path(folder) / "cpuinfo", Path(folder) / "model", self._machine.machine)
+                (folder / name).write_text(self._machine.texts[name], encoding="utf-8")
+            return read_host(folder / "cpuinfo", folder / "model", self._machine.machine)
 
     @property
     def name(self) -> str:
@@ -175,9 +175,9 @@ class RemoteBoard:
 
         there: dict[str, JsonTable] = {}
         runtime = self._kept.put_runtime()
-        with tempfile.TemporaryDirectory() as folder:
+        with Scratch("dlx-deploy-work") as folder:
             for i, (name, path) in enumerate(models.items()):
-                feed = Path(folder) / f"{i}.npz"
+                feed = folder / f"{i}.npz"
                 save_arrays(feed, feed_for(path, sample))
                 there[name] = {"model": self.put(path), "feed": self.put(feed)}
         with self._alone(what):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from dlx_deploy.devices.sent import sent_source
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.runtime.telling import telling
+from dlx_deploy.scratch import Scratch
 
 __all__ = ["KEPT", "RUNTIME", "Kept"]
 
@@ -50,8 +50,8 @@ class Kept:
         Raises:
             BoardError: as ``put``.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "files.zip"
+        with Scratch("dlx-deploy-work") as folder:
+            path = folder / "files.zip"
             _pack(path, files)
             digest = _digest_of(path)
             remote = f"{KEPT}/{digest}.files"
@@ -72,8 +72,8 @@ class Kept:
         from dlx_deploy.runtime.package.archive import write_archive
         from dlx_deploy.runtime.sources import own_sources
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "runtime.zip"
+        with Scratch("dlx-deploy-work") as folder:
+            path = folder / "runtime.zip"
             write_archive(path, {f"{RUNTIME}/{name}": data for name, data in own_sources().items()})
             return self.put(path)
 

@@ -10,15 +10,14 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from dlx_deploy.devices.ssh.address import Address
 from dlx_deploy.devices.ssh.failures import unreachable
 from dlx_deploy.devices.ssh.process import ended, start_process
 from dlx_deploy.errors import BoardUnreachable, EnvironmentMissing
+from dlx_deploy.scratch import Scratch
 
 __all__ = ["SSH", "Master", "client"]
 
@@ -32,8 +31,8 @@ SOCKET_LENGTH = 80
 """A Unix socket's path has at most 104 bytes, and ssh adds 17 while it makes one."""
 KEPT_WORDS = 10_000
 """Characters of what ssh says: the last ones tell why it ended."""
-PREFIX = "dlx-ssh-"
-"""Of a socket's folder; the number of the process that made it follows."""
+KIND = "dlx-ssh"
+"""Of a socket's folder."""
 READY = "dlx-deploy-ready"
 OPTIONS = (
     "BatchMode=yes",  # never ask: nobody may be there to answer
@@ -64,10 +63,11 @@ class Master:
     """A login that is kept open; it ends with ``close``, and with this process however that ends."""
 
     def __init__(self, address: Address) -> None:
-        self.folder = _folder(tempfile.gettempdir())
-        if len(str(self.folder)) > SOCKET_LENGTH:
-            self.folder.rmdir()
-            self.folder = _folder("/tmp")
+        self._scratch = Scratch(KIND)
+        if len(str(self._scratch.path)) > SOCKET_LENGTH:
+            self._scratch.close()
+            self._scratch = Scratch(KIND, "/tmp")
+        self.folder = self._scratch.path
         self.address = address
         self.host = f"{address.user}@{address.host}" if address.user else address.host
         self.said = ""
@@ -118,7 +118,7 @@ class Master:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(1)
             ended(self.process)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._scratch.close()
 
     def _login(self) -> None:
         """Log in, and hold a command there whose standard input is ours: when we are gone, it ends."""
@@ -144,24 +144,3 @@ class Master:
     def _err(self, process: subprocess.Popen[bytes]) -> None:
         for raw in process.stderr or ():
             self.said = (self.said + raw.decode("utf-8", "replace"))[-KEPT_WORDS:]
-
-
-def _folder(room: str) -> Path:
-    """A new folder in ``room`` for a socket; those of processes that were killed before they could tidy up go."""
-    for old in Path(room).glob(f"{PREFIX}*-*"):
-        number = old.name[len(PREFIX) :].partition("-")[0]
-        with contextlib.suppress(OSError):
-            if number.isdigit() and old.lstat().st_uid == os.getuid() and not _lives(int(number)):
-                shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=room))
-
-
-def _lives(pid: int) -> bool:
-    """Whether there is a process of this number; one of another user is one too."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 from onnx import ModelProto
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import Index, batch_size, load, to_bytes
 from dlx_deploy.graph.quantization.layers import quantizable
+from dlx_deploy.scratch import Scratch
 
 __all__ = ["dynamic_layers", "quantize_dynamically"]
 
@@ -43,8 +42,8 @@ def quantize_dynamically(model: ModelProto, layers: Collection[str], reduce_rang
             f"export.batch is {batch}, and with dynamic activations an answer would depend on its neighbours in the "
             "batch; set export.batch to 'dynamic' or 1, or quantize.activations to 'static'"
         )
-    with tempfile.TemporaryDirectory() as folder, _no_advice():
-        source, out = (Path(folder) / name for name in ("source.onnx", "out.onnx"))
+    with Scratch("dlx-deploy-work") as folder, _no_advice():
+        source, out = (folder / name for name in ("source.onnx", "out.onnx"))
         source.write_bytes(to_bytes(model))
         quantize_dynamic(
             source,

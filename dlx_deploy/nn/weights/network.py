@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,6 +42,7 @@ from dlx_deploy.nn.weights.state import (
     set_packed,
 )
 from dlx_deploy.runtime.schemas import newer_schema
+from dlx_deploy.scratch import Scratch
 
 __all__ = [
     "SCHEMA",
@@ -141,8 +141,8 @@ def refuse_unkeepable(model: nn.Module, architecture: Architecture) -> None:
     Raises:
         ConfigError: as ``save_model``.
     """
-    with tempfile.TemporaryDirectory(prefix="dlx-") as folder:
-        save_model(Path(folder), model, architecture)
+    with Scratch("dlx-deploy-kept") as folder:
+        save_model(folder, model, architecture)
 
 
 def build(architecture: Architecture) -> nn.Module:

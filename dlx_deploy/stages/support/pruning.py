@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -14,6 +12,7 @@ from dlx_deploy.devices.choice import device_for
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Job, Setup, Stage
 from dlx_deploy.runtime.filenames import MODEL
+from dlx_deploy.scratch import Scratch
 from dlx_deploy.targets import Profile
 from dlx_deploy.targets.roofline import NOT_MEASURED, SPREAD, estimate
 from dlx_deploy.tasks import task_for, task_of
@@ -115,9 +114,9 @@ def _estimating(profile: Profile, spec: Spec) -> Meter:
     from dlx_deploy.nn.pruning.order import Meter
 
     def ms(model: nn.Module) -> float:
-        with tempfile.TemporaryDirectory(prefix="dlx-deploy-prune-") as folder:
-            export_onnx(model, Path(folder) / MODEL, spec)
-            return estimate(layer_costs(Path(folder) / MODEL), profile).latency_ms
+        with Scratch("dlx-deploy-prune") as folder:
+            export_onnx(model, folder / MODEL, spec)
+            return estimate(layer_costs(folder / MODEL), profile).latency_ms
 
     return Meter(ms, f"float32, {NOT_MEASURED}")
 
@@ -131,8 +130,8 @@ def _timing(job: Job[Prune], device: Device, spec: Spec, data: Dataset) -> Meter
     sample, first = data.samples("validation")[:1], _First()
 
     def ms(model: nn.Module) -> float:
-        with tempfile.TemporaryDirectory(prefix="dlx-deploy-prune-") as folder:
-            paths = {name: Path(folder) / f"{name}.onnx" for name in (_BEFORE, _NOW)}
+        with Scratch("dlx-deploy-prune") as folder:
+            paths = {name: folder / f"{name}.onnx" for name in (_BEFORE, _NOW)}
             export_onnx(model, paths[_NOW], spec)
             first.model = first.model or paths[_NOW].read_bytes()
             paths[_BEFORE].write_bytes(first.model)

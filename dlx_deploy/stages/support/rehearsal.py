@@ -6,7 +6,6 @@ one, so it can only say yes: where it does not, the network is built for real, a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.models.families import is_user
 from dlx_deploy.pipeline.stage import Setup
 from dlx_deploy.runtime.filenames import MODEL
+from dlx_deploy.scratch import Scratch
 from dlx_deploy.tasks import task_for
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def _exported(network: tuple[nn.Module, InputSpec], setup: Setup[P]) -> Iterator
     (model, spec), data, asked = network, setup.config.data, setup.config.export
     inputs, outputs = task_for(data).inputs, outputs_for(spec, data)
     opset = asked.opset or setup.target.opset
-    with tempfile.TemporaryDirectory(prefix="dlx-deploy-rehearsal-") as folder:
-        path = Path(folder) / MODEL
+    with Scratch("dlx-deploy-rehearsal") as folder:
+        path = folder / MODEL
         export_onnx(model.eval(), path, inputs.export_spec(spec, asked, opset, None, outputs))
         yield path
 

@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from dlx_deploy.errors import ConfigError, DlxError, StageFailed
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.runtime.terminal import talk
 from dlx_deploy.runtime.words import line
+from dlx_deploy.scratch import Scratch
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -91,7 +91,7 @@ class Team:
     def __init__(self, processes: int, launched: bool = False) -> None:
         self.processes, self._broken = processes, False
         self._workers: list[subprocess.Popen[bytes]] = []
-        self._talk = tempfile.TemporaryDirectory(prefix="dlx-deploy-team-")
+        self._talk = Scratch("dlx-deploy-team")
         self._group: ProcessGroup | None = None
         if launched:
             self._group = _join(None, int(os.environ["RANK"]), processes)
@@ -123,7 +123,7 @@ class Team:
                 worker.kill()
                 worker.wait()
         self._group, self._workers = None, []
-        self._talk.cleanup()
+        self._talk.close()
 
     def abandon(self) -> None:
         """Stop the workers at once: the first process cannot go on. Those of a launcher see it leave."""
@@ -133,10 +133,10 @@ class Team:
             worker.wait()
 
     def _start(self) -> ProcessGroup:
-        meeting = f"file://{self._talk.name}/meeting"
+        meeting = f"file://{self._talk.path}/meeting"
         for rank in range(1, self.processes):
             environment = {**os.environ, **_place(rank, self.processes), INIT: meeting}
-            with open(f"{self._talk.name}/{rank}.log", "wb") as log:
+            with open(f"{self._talk.path}/{rank}.log", "wb") as log:
                 command = [sys.executable, "-m", "dlx_deploy.stages.support.team"]
                 self._workers.append(subprocess.Popen(command, env=environment, stderr=log, stdout=log))
         os.environ.update(_place(0, self.processes))
@@ -152,7 +152,7 @@ class Team:
         """
         import torch  # noqa: F401  # while they import it too
 
-        ready = [Path(self._talk.name, f"{rank}.ready") for rank in range(1, self.processes)]
+        ready = [self._talk.path / f"{rank}.ready" for rank in range(1, self.processes)]
         while not all(path.exists() for path in ready):
             if dead := self._dead(0):
                 raise StageFailed(f"a worker stopped; {'; '.join(dead)}")
@@ -169,7 +169,7 @@ class Team:
 
     def _said(self, worker: int) -> str:
         """The last line that a worker wrote, after the signal that ended it."""
-        text = Path(self._talk.name, f"{worker + 1}.log").read_text(encoding="utf-8", errors="replace")
+        text = (self._talk.path / f"{worker + 1}.log").read_text(encoding="utf-8", errors="replace")
         line = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
         code = self._workers[worker].returncode
         return f"{signal.Signals(-code).name}, {line}" if code < 0 else line
@@ -197,9 +197,9 @@ def _run(message: Message) -> None:
     from dlx_deploy.stages.registry import load_stage
 
     stage = load_stage(message["stage"])
-    with tempfile.TemporaryDirectory(prefix="dlx-deploy-worker-") as folder:
+    with Scratch("dlx-deploy-worker") as folder:
         params = msgspec.convert(message["params"], stage.params)
-        stage.run(replace(message["job"], params=params, out=Path(folder)))
+        stage.run(replace(message["job"], params=params, out=folder))
 
 
 def _message(stage: Stage[P], job: Job[P]) -> Message:

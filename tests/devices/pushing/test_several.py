@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,16 @@ def test_what_boards_lack_is_fetched_once_and_brought_before_they_are_pushed_to(
     for one, host in zip(json.loads(done.out)["boards"], ("host-a", "host-d"), strict=True):
         assert (one["outcome"], one["brought"]) == ("current", "onnxruntime 1.20.1 (0.0 MiB)")
         assert (logins.boards[host].root / "venv" / "bin" / "python3").exists()
+
+
+def test_wheels_that_a_killed_push_left_are_swept(
+    logins: Logins, fetched: list[Any], make_package: Any, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "dlx-wheels-left").mkdir()
+    os.utime(tmp_path / "dlx-wheels-left", (0, 0))
+    assert here("push", make_package().path, "a", "--bootstrap", "--dry-run").code == 0
+    assert not list(tmp_path.glob("dlx-wheels-*"))
 
 
 def test_what_is_current_runs_on_what_it_ran_on_until_another_one_is_current(

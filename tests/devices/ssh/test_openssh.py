@@ -204,17 +204,17 @@ def test_an_interruption_leaves_no_process_and_a_lost_login_is_made_anew(board: 
     there.close()
 
 
-def test_what_a_killed_process_left_is_swept(board: FakeBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with subprocess.Popen(["true"]) as gone:
-        gone.wait()
+def test_a_socket_s_folder_that_a_killed_process_left_is_swept(
+    board: FakeBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for number in (gone.pid, os.getpid()):
-        (tmp_path / f"dlx-ssh-{number}-x").mkdir()
-    (tmp_path / "dlx-ssh-notes-x").mkdir()
+    (tmp_path / "dlx-ssh-left").mkdir()
+    os.utime(tmp_path / "dlx-ssh-left", (0, 0))
     with board.connection() as there:
         there.run(["true"])
-    left = sorted(path.name for path in tmp_path.glob("dlx-ssh-*"))
-    assert left == sorted([f"dlx-ssh-{os.getpid()}-x", "dlx-ssh-notes-x"])
+        (own,) = tmp_path.glob("dlx-ssh-*")
+        assert own.name != "dlx-ssh-left"
+    assert not list(tmp_path.glob("dlx-ssh-*"))
 
 
 def test_what_runs_there_ends_when_nobody_waits_for_it(board: FakeBoard) -> None:

@@ -36,7 +36,7 @@ def team(monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
 
 
 def worker(team: Team, code: str) -> None:
-    with open(f"{team._talk.name}/{len(team._workers) + 1}.log", "wb") as log:
+    with open(f"{team._talk.path}/{len(team._workers) + 1}.log", "wb") as log:
         team._workers.append(subprocess.Popen([sys.executable, "-c", code], stderr=log))
 
 
