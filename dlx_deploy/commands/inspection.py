@@ -108,7 +108,8 @@ def _write_sbom(package: Path, out: Path, trust: Trust | None, as_json: bool) ->
 
 def _with_proofs(view: CommandView, package: Path) -> CommandView:
     """The view, and what boards have shown of the package by the manifest beside it."""
-    from dlx_deploy.report.proofs import lines_of_proofs, proofs_beside
+    from dlx_deploy.report.proofs import proofs_beside
+    from dlx_deploy.report.proven import lines_of_proofs
     from dlx_deploy.runtime.views import Outcome
 
     proofs = proofs_beside(package)

@@ -10,6 +10,7 @@ import typer
 
 from dlx_deploy.commands.ci_output import CiOutput, finishing, reporting, taking_ci
 from dlx_deploy.commands.on_board import (
+    SIGN_KEY,
     OnOption,
     Reaching,
     attach_proof,
@@ -96,7 +97,7 @@ def verify(
     on: OnOption = None,
     sign_key: Annotated[
         Path | None,
-        typer.Option("--sign-key", help="With --on: sign the manifest, the proof in it (PEM).", metavar="PEM"),
+        typer.Option(SIGN_KEY, help="With --on: sign the manifest, the proof in it (PEM).", metavar="PEM"),
     ] = None,
     threads: ThreadsOption = 0,
     backend: BackendOption = None,
@@ -121,7 +122,7 @@ def verify(
     if sign_key is not None:
         from dlx_deploy.signing import SigningKey, check_signer
 
-        check_signer(SigningKey(sign_key))  # before the board is measured
+        check_signer(SigningKey(sign_key, option=SIGN_KEY))  # before the board is measured
     if data is None:
         raise ConfigError("verify needs labelled samples, --data DIR, or what a board has shown, --attach proof.json")
 

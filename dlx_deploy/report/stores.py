@@ -11,7 +11,7 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.collect import Collected
 from dlx_deploy.pipeline.manifest import Manifest, latest_manifests
 from dlx_deploy.pipeline.store import Store
-from dlx_deploy.report.proofs import lines_of_proofs
+from dlx_deploy.report.proven import lines_of_proofs
 from dlx_deploy.report.repeated import with_earlier_proofs
 from dlx_deploy.report.table import format_age, format_bytes, format_mib, format_seconds, format_table
 from dlx_deploy.runtime.words import line

@@ -13,7 +13,8 @@ from PIL import Image
 from dlx_deploy.commands import on_board
 from dlx_deploy.commands.options import finish
 from dlx_deploy.errors import ConfigError
-from dlx_deploy.report.proofs import lines_of_proofs, proofs_beside
+from dlx_deploy.report.proofs import proofs_beside
+from dlx_deploy.report.proven import lines_of_proofs
 from dlx_deploy.runtime.errors import BudgetMissed, RuntimeFault, Undecided
 from dlx_deploy.runtime.package.bundle import parse_bundle, signed_digest
 from dlx_deploy.runtime.tasks.labelled_arrays import write_arrays
@@ -176,10 +177,11 @@ def test_a_manifest_is_signed_with_the_proof_in_it(package: Path, here: Here, mo
     done = here("verify", package, "--data", "x", "--sign-key", key)
     assert (done.code, "--sign-key signs what a board has shown: give the board by --on" in done.err) == (2, True)
     done = here("verify", package, "--data", "x", "--on", "ssh://none@none", "--sign-key", manifest)
-    assert (done.code, "no private key that can be read" in done.err) == (
-        2,
-        True,
-    )  # before anything is asked of a board
+    said = f"error: --sign-key {manifest}: no private key that can be read"
+    assert (done.code, said in done.err) == (2, True)  # before anything is asked of a board
+    done = here("verify", package, "--data", "x", "--on", "ssh://none@none", "--sign-key", "none.pem")
+    said = "error: --sign-key none.pem: cannot be read (No such file or directory); name the PEM file of your private"
+    assert (done.code, said in done.err) == (2, True)
     signature.unlink()
     signature.mkdir()
     with pytest.raises(

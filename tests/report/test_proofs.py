@@ -21,7 +21,8 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.locks import locked
 from dlx_deploy.pipeline.manifest import Manifest
-from dlx_deploy.report.proofs import attach, lines_of_proofs, proofs_beside, settled_gates
+from dlx_deploy.report.proofs import attach, proofs_beside
+from dlx_deploy.report.proven import lines_of_proofs, settled_gates
 from dlx_deploy.report.stores import view_status
 from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.package.archive import write_archive
@@ -189,6 +190,11 @@ def test_an_agx_settles_no_gate_of_a_nano(package: Path, attached: Callable[[obj
     attached(proof_of(package, machine={**agx, "board": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit"}))
     (gate,) = settled_gates(msgspec.json.decode(path.read_bytes(), type=Manifest))
     assert gate.text == "on AGX: p90 met"
+    sized = {**named, "memory_gib": nano.memory_gib}
+    assert load_target("jetson-orin-nano-4gb").profile.device_tree_model == nano.device_tree_model, "of another memory"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target": {**known["target"], **sized}}))
+    (gate,) = settled_gates(msgspec.json.decode(path.read_bytes(), type=Manifest))
+    assert gate.text == "on AGX (its memory was not checked: board has 8 GiB): p90 met"
 
     assert nameless.device_tree_model == ""
     path.write_text(json.dumps({**known, "target": {**known["target"], "kind": nameless.kind}}))

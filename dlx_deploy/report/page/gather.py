@@ -18,7 +18,7 @@ from dlx_deploy.report.page.facts import DataSeen, Models, Origin, Outputs, Sear
 from dlx_deploy.report.page.judged import models_of
 from dlx_deploy.report.page.report import BuildReport
 from dlx_deploy.report.page.weights import layers_of, quantization_of
-from dlx_deploy.report.proofs import settled_gates
+from dlx_deploy.report.proven import settled_gates
 from dlx_deploy.report.table import LOST
 
 __all__ = ["config_of", "flat", "outputs_of", "report_of_build"]
