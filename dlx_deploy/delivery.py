@@ -71,7 +71,8 @@ def deliver(result: BuildResult, package: Path) -> Path:
         output.mkdir(parents=True, exist_ok=True)
         same = package.exists() and package.read_bytes() == data
         manifest, path = result.manifest, package.with_suffix(".manifest.json")
-        held = locked(path, lambda: _log.warning("waiting for another process that attaches a proof to %s", path))
+        waiting = f"waiting for another process that attaches a proof to {path}"
+        held = locked(path, lambda: _log.warning("%s", waiting), _undelivered)
         with held if path.is_file() else nullcontext():  # what is attached now is attached to the one or the other
             if same:  # what boards have shown of these bytes still holds
                 manifest = msgspec.structs.replace(manifest, proofs=dict(proofs_beside(package)))
@@ -81,8 +82,12 @@ def deliver(result: BuildResult, package: Path) -> Path:
             os.replace(signature, _aside(signature))
         write_atomically(package, data, READABLE)
     except OSError as e:
-        raise StoreError(f"{output}: {e.strerror}; the stages are kept: name another folder with --output") from e
+        raise _undelivered(e, output) from e
     return package
+
+
+def _undelivered(e: OSError, path: Path) -> StoreError:
+    return StoreError(f"{path}: {e.strerror}; the stages are kept: name another folder with --output")
 
 
 def set_aside(package: Path, say: Callable[[str], None]) -> Path | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from dlx_deploy.delivery import deliver, set_aside, stored_teacher
+from dlx_deploy.errors import StoreError
 from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.key import KeyDocument, key_of
 from dlx_deploy.pipeline.locks import locked_at_once
@@ -86,6 +89,30 @@ def test_a_signature_is_of_the_package_that_it_lies_beside(tmp_path: Path) -> No
     signature.write_bytes(b"of the second")
     set_aside(package, lambda _: None)
     assert (signature.exists(), aside.read_bytes()) == (False, b"of the second")
+
+
+def test_a_manifest_that_cannot_be_opened_has_a_remedy_that_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, package = tmp_path / "package.dlx", tmp_path / "x.dlx"
+    stored.write_bytes(b"first")
+    made = Manifest(
+        schema=1, dlx_deploy="0", target_name="cpu", target={}, config={}, host={}, started="", status="done"
+    )
+    result = cast(BuildResult, SimpleNamespace(manifest=made, outputs={"package": {"package.dlx": stored}}))
+    deliver(result, package)
+    opens, refused = os.open, [os.O_RDWR]
+
+    def refuse(path: Any, how: int, *mode: Any) -> int:
+        if str(path).endswith("x.manifest.json") and any(how & flag == flag for flag in refused):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opens(path, how, *mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    deliver(result, package)  # it is replaced, and nothing is written into it
+    refused.append(os.O_RDONLY)
+    with pytest.raises(StoreError, match=r"x\.manifest\.json: Permission denied; the stages are kept: .*--output$"):
+        deliver(result, package)
 
 
 def test_a_proof_that_is_attached_meanwhile_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,19 +15,22 @@ try:
 except ImportError:  # pragma: no cover (Windows)
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked", "locked_at_once", "store_error"]
+__all__ = ["Refused", "locked", "locked_at_once", "store_error"]
+
+Refused = Callable[[OSError, Path], StoreError]
+"""What a file system's refusal is to a user."""
 
 
 @contextlib.contextmanager
-def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def locked(path: Path, waiting: Callable[[], None], error: Refused | None = None) -> Iterator[None]:
     """Hold the lock that the file ``path`` stands for; ``waiting`` is called once if another process has it.
 
-    A dead holder frees it.
+    A dead holder frees it. ``error``: what is raised where the file is none of a store.
 
     Raises:
         StoreError: the file cannot be made.
     """
-    handle = _locked(path, waiting)
+    handle = _locked(path, waiting, error or store_error)
     try:
         yield
     finally:
@@ -49,7 +52,7 @@ def locked_at_once(path: Path) -> contextlib.ExitStack | None:
 
     held = contextlib.ExitStack()
     try:
-        held.callback(os.close, _locked(path, refuse))
+        held.callback(os.close, _locked(path, refuse, store_error))
     except Taken:
         return None
     return held
@@ -66,15 +69,15 @@ def store_error(e: OSError, path: Path) -> StoreError:
     return StoreError(f"store {path}: {e.strerror}; {remedy}")
 
 
-def _locked(path: Path, waiting: Callable[[], None]) -> int:
+def _locked(path: Path, waiting: Callable[[], None], error: Refused) -> int:
     """The open, locked file at ``path``: one that garbage collection deleted meanwhile locks nobody out."""
     said = False
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = _opened(path)
         except OSError as e:
-            raise store_error(e, path) from e
+            raise error(e, path) from e
         try:
             if fcntl is not None:
                 try:
@@ -90,6 +93,15 @@ def _locked(path: Path, waiting: Callable[[], None]) -> int:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as e:
+        if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not path.is_file():
+            raise
+        return os.open(path, os.O_RDONLY)  # which is enough for a lock: whether it can be written is for who writes
 
 
 def _is_open_at(handle: int, path: Path) -> bool:
