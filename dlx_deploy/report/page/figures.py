@@ -14,7 +14,7 @@ from dlx_deploy.runtime.words import line, percent, points
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["curves", "name_rows", "sensitivities", "spent", "strip", "waterfall"]
+__all__ = ["curves", "name_rows", "sensitivities", "short_name", "spent", "strip", "waterfall"]
 
 _MOST_BARS = 30
 """Layers in a plot; the table behind it has all."""
@@ -93,6 +93,7 @@ def curves(step: StepSeen, table: Table) -> Figure:
             axes.plot(epochs, values, "." if len(values) == 1 else "-", color=COLOURS[ink], linewidth=1.6)
             axes.set_title(line(name).replace("_", " "), loc="left", fontsize=9)
             axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.6)
         ends = (
             f"{line(name)} from {values[0]:.4g} to {values[-1]:.4g}" for name, values in step.curves.items() if values
@@ -147,12 +148,12 @@ def sensitivities(layers: Layers, table: Table) -> Figure:
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """A row for each name, the first on top."""
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_yticks(range(len(names)), [short_name(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(length=0)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """The end of a long name, which tells layers apart."""
     name = line(name)
     return name if len(name) <= _MOST_NAME else f"…{name[1 - _MOST_NAME :]}"

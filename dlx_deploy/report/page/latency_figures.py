@@ -83,5 +83,5 @@ def distribution(number: int, spread: Spread) -> Figure:
         axes.set_ylabel("timings")
         plot.legend(loc="outside upper left", ncols=3, handlelength=2)
         svg = svg_of(plot, name, title, spread_words(spread) + ".")
-    beyond = f" Further right lie {', '.join(far)}." if far else ""
+    beyond = f" Further right: {', '.join(far)}." if far else ""
     return Figure(name, f"{title}{beyond}", svg, spread_table(spread))

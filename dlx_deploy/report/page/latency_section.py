@@ -39,7 +39,9 @@ def _times_of(timing: dict[str, float | None], before: str = "") -> dict[str, fl
     """Label → milliseconds, those of each percentile under its number."""
     found = dict[str, float]()
     for name, value in timing.items():
-        if name.endswith("_ms") and isinstance(value, (int, float)):
+        if name == "ms" and isinstance(value, (int, float)):
+            found[before.strip()] = value
+        elif name.endswith("_ms") and isinstance(value, (int, float)):
             found[f"{before}{name.removesuffix('_ms').replace('_', ' ')}"] = value
         elif isinstance(value, (list, tuple)):
             for one in value:

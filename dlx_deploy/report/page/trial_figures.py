@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dlx_deploy.graph.quantization.trials import Trials
 from dlx_deploy.report.page.facts import Searched, TrialPoint
+from dlx_deploy.report.page.figures import short_name
 from dlx_deploy.report.page.parts import Figure, Table
 from dlx_deploy.report.page.svg import COLOURS, canvas, svg_of
 from dlx_deploy.report.studies import StudyTrials
@@ -48,7 +49,7 @@ def tried(trials: Sequence[TrialPoint], title: str, table: Table) -> Figure:
     with canvas(7.2, 3.4) as plot:
         axes = plot.add_subplot()
         _scatter(axes, dots, front)
-        axes.set_ylabel(f"{line(title)}, %")
+        axes.set_ylabel(f"{short_name(title)}, %")
         how = "Numbers: layers restored; filled: within the budget; diamond: chosen"
         said = f"{len(dots)} graphs, {len(front)} on the front. {how}"
         svg = svg_of(plot, "tried", says, said + ".")
@@ -78,7 +79,7 @@ def trace(points: Sequence[TrialPoint], trials: Trials, table: Table | None) -> 
         axes.set_xlim(0.5, len(points) + 0.9)
         axes.tick_params(length=0)
         axes.set_xlabel("layers restored to floating point")
-        axes.set_ylabel(f"{line(trials.title) or 'score'}, %")
+        axes.set_ylabel(f"{short_name(trials.title) or 'score'}, %")
         axes.grid(axis="y", alpha=0.6)
         told = [f"{point.restored} restored {percent(point.score)}, {point.verdict}" for point in points]
         budget = "" if least is None else f" The budget allows no less than {least:.2f} %."
@@ -121,7 +122,7 @@ def pareto(searched: Searched, trials: StudyTrials, table: Table) -> Figure:
                 textcoords="offset points",
                 color=COLOURS["fail"],
             )
-        axes.set_ylabel(f"{line(trials.title)}, %")
+        axes.set_ylabel(f"{short_name(trials.title)}, %")
         how = (
             "Filled: meets the budgets; ringed: on the Pareto front of accuracy, latency and size; diamond: this build"
         )

@@ -38,3 +38,17 @@ def test_one_alone_is_a_report() -> None:
     assert ReportsView((small(),)).text == small().text
     assert "gate accuracy: pass. is a pass" in small().text
     assert "note a word" in small().text
+
+
+def test_what_was_tried_and_how_timings_are_spread_is_side_by_side() -> None:
+    searched_for = msgspec.structs.replace(large(), version="0.2.0", name="digits")
+    view = ReportsView((small(), searched_for))
+    text = [line.split() for line in view.text.splitlines()]
+    assert ["≠", "trial", "-", "2"] in text
+    assert ["≠", "of", "which", "shipped", "-", "3", "layers", "restored"] in text
+    assert "latency p99" in view.text
+    assert "201 timings of digits 0.2.0 for board: quantized on a board: 1.50 ms to 13.5 ms" in view.text
+    html = view.html
+    assert html.index(">Every model</h2>") < html.index('id="spread-1-title"') < html.index(">Layers</h2>")
+    page = Strict(html)
+    assert len(page.ids) == len(set(page.ids))

@@ -135,7 +135,8 @@ def test_how_timings_are_spread_is_drawn_told_and_written() -> None:
     drawn = svg_texts(report, "spread-0")
     assert f"{said}." in drawn
     assert ">p99 1.65 ms<" in drawn
-    assert "Further right lie 1 of the timings, up to 13.5 ms." in words(report)
+    assert "Further right: 1 of the timings, up to 13.5 ms." in words(report)
+    assert "p99 p99 lower p99 upper" in words(report), "the numbers behind the percentiles"
     without = msgspec.structs.replace(report, models=None)
     assert "timings of" not in without.text
     assert "spread-0" not in render(page_of(without, "0" * 64))
