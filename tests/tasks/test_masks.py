@@ -16,8 +16,8 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.runtime.statistics.groups import GroupsVerdict
 from dlx_deploy.runtime.statistics.resampled import LEVELS
+from dlx_deploy.runtime.tasks.mask_verdicts import MaskVerification
 from dlx_deploy.runtime.tasks.masks import Masks as OnDevice
-from dlx_deploy.runtime.tasks.masks import MaskVerification
 from dlx_deploy.tasks import task_for
 from dlx_deploy.tasks.masks import Masks
 from dlx_deploy.tasks.verification import Accuracy, Row, read_accuracy

@@ -46,7 +46,8 @@ class Asked:
     """A request. ``outputs``: ``None``: all. ``binary``: they come as bytes.
 
     ``report``: samples that cannot be read are told, and the others answered. ``timeout_s``: how long it may wait for
-    the model at most. ``top``: how many of each sample's best answers are wanted, where they are decoded.
+    the model at most. ``top``: how many of each sample's best answers are wanted, where they are decoded; ``drawn``:
+    with what of them is a picture.
     """
 
     id: Optional[str]
@@ -56,6 +57,7 @@ class Asked:
     report: bool = False
     timeout_s: Optional[float] = None
     top: int = 1
+    drawn: bool = False
 
 
 def parse_asked(head: Head, body: memoryview) -> Asked:

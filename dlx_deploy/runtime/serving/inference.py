@@ -68,7 +68,7 @@ def predict(served: Served, asked: Asked, read: Read) -> Tuple[Response, int]:
             here = slice(i, i + 1)
             sample = read.samples[i] if read.samples else rows_of(read.feeds, here)
             decoded = served.predictor.answers(rows_of(outputs, here), sample)
-            row = task.outputs.rows(decoded, [""], PredictOptions(asked.top))[0]
+            row = task.outputs.rows(decoded, [""], PredictOptions(asked.top, drawn=asked.drawn))[0]
             answers[number] = dict(row.data)
         return json_response({**_named(served, asked), "predictions": answers}), len(read.rows)
 

@@ -159,7 +159,7 @@ def _predict(served: Served, request: Request) -> Tuple[Response, int]:
     media = request.head.headers.get("content-type", "").partition(";")[0].strip().lower()
     own = str(getattr(served.predictor.package.task.inputs, "media", ""))
     if own and media.partition("/")[0] == own.partition("/")[0]:
-        asked = Asked(None, (), None, top=_top(request.head.query))
+        asked = Asked(None, (), None, top=_top(request.head.query), drawn=_drawn(request.head.query))
         with holding(served, 1):
             return predict(served, asked, read_samples(served, [bytes(request.body)], report=False, keep=True))
     if media.partition("/")[0] in ("image", "text", "audio", "video", "multipart"):
@@ -168,9 +168,9 @@ def _predict(served: Served, request: Request) -> Tuple[Response, int]:
     asked = parse_asked(request.head, request.body)
     if asked.outputs is not None:
         raise Refused(400, "predict decodes all outputs; leave outputs out, or ask infer for tensors")
-    top = _top(request.head.query, asked.top)
+    top, drawn = _top(request.head.query, asked.top), _drawn(request.head.query)
     with holding_asked(served, asked):
-        return predict(served, replace(asked, top=top), read_asked(served, asked, keep=True))
+        return predict(served, replace(asked, top=top, drawn=drawn), read_asked(served, asked, keep=True))
 
 
 def _top(query: str, default: int = 1) -> int:
@@ -181,3 +181,11 @@ def _top(query: str, default: int = 1) -> int:
     if not text.isdigit() or not text.isascii() or len(text) > MAX_TOP_DIGITS or not int(text):
         raise Refused(400, f"top is {shortened(text)}; must be a whole number, 1 or more")
     return int(text)
+
+
+def _drawn(query: str) -> bool:
+    """Whether ``?drawn=1`` asks for answers that are pictures."""
+    text = dict(parse_qsl(query, keep_blank_values=True)).get("drawn", "0")
+    if text not in ("0", "1"):
+        raise Refused(400, f"drawn is {shortened(text)}; must be 0 or 1")
+    return text == "1"

@@ -15,7 +15,10 @@ from .mask_files import IGNORED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["confusion_counts", "iou_of", "mean_iou", "mean_iou_bounds", "mean_iou_drops"]
+__all__ = ["COUNTS", "TITLE", "confusion_counts", "iou_of", "mean_iou", "mean_iou_bounds", "mean_iou_drops"]
+
+TITLE = "mIoU"
+COUNTS = "counts"  # the column of the reference table that holds them
 
 
 def confusion_counts(classes: NDArray[np.uint8], masks: NDArray[np.uint8], labels: int) -> NDArray[np.int64]:

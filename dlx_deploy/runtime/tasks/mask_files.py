@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import warnings
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, List, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -21,13 +22,24 @@ from .images import DECODING, open_picture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["IGNORED", "OVERLAY", "image_size", "load_mask", "load_pair", "mask_paths", "palette", "write_mask"]
+__all__ = [
+    "IGNORED",
+    "OVERLAY",
+    "draw_mask",
+    "image_size",
+    "load_mask",
+    "load_pair",
+    "mask_paths",
+    "palette",
+    "write_mask",
+]
 
 PathLike = Union[str, "os.PathLike[str]"]
 IGNORED = 255
 """In a mask that was read: the pixel counts for nothing."""
 ORIENTATION = 0x0112  # of EXIF's tags
 _log = logging.getLogger(__name__)
+MOST_DRAWN = 1024  # pixels of a side, of a mask that is sent for a page to show
 OVERLAY = 0.5  # how much of the mask's colour lies over the image
 
 
@@ -107,6 +119,25 @@ def write_mask(mask: NDArray[np.uint8], framing: Framing, source: Foreign, paths
                 result.save(out, "PNG")
     except OSError as e:
         raise InputError(f"{paths[0]}: cannot be written ({reason(e)}); give a folder that is there") from e
+
+
+def draw_mask(mask: NDArray[np.uint8], framing: Framing, size: Optional[Tuple[int, int]]) -> bytes:
+    """``mask`` (uint8[H, W]) as a PNG of its classes' colours for who shows it over its picture.
+
+    ``size``: (height, width) of the picture, of which the PNG has the shape, of ``MOST_DRAWN`` at most; ``None``: that
+    of the frame. What the frame cut off is clear.
+
+    Raises:
+        BackendMissing: Pillow is not here.
+    """
+    height, width = size or mask.shape
+    shrunk = max(1.0, max(height, width) / MOST_DRAWN)
+    fitted = (max(1, round(width / shrunk)), max(1, round(height / shrunk)))
+    drawn = pillow().fromarray(mask) if size is None else unframed(mask, framing, fitted, IGNORED)
+    drawn.putpalette(palette().tobytes())
+    buffer = io.BytesIO()
+    drawn.save(buffer, "PNG", transparency=IGNORED)
+    return buffer.getvalue()
 
 
 def image_size(path: PathLike) -> Tuple[Tuple[int, int], bool]:

@@ -1,144 +1,37 @@
-"""Answers that are a class for each pixel: logits of every class, a map of classes, mean intersection over union."""
+"""Answers that are a class for each pixel, as a network gives them and as they are judged: logits of every class."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ..errors import InputError, PackageError, RuntimeFault, TeacherNeeded, first_fault
+from ..errors import InputError, PackageError, TeacherNeeded
 from ..records import record, replace
-from ..statistics.flips import refuse_counted
-from ..statistics.groups import GroupsVerdict, describe_worst, judge_groups
-from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
-from ..statistics.scored import Scored
-from ..words import SAMPLES
 from .arrays import Agreement, Arrays, Tensor, Tolerance, digests_of, within
 from .classes import LOGITS
 from .features import grid_steps
-from .framing import Framing, place, unframed
-from .grouped import GROUP, drawn_of, group_columns, group_of
+from .framing import Framing
+from .grouped import group_columns, group_of
 from .judging import OWN, Judging
-from .mask_classes import class_iou_bounds, class_ious
-from .mask_counts import confusion_counts, iou_of, mean_iou_bounds, mean_iou_drops
-from .mask_files import IGNORED, mask_paths, write_mask
+from .mask_counts import COUNTS, TITLE, confusion_counts
+from .mask_files import IGNORED, mask_paths, palette, write_mask
+from .segmentations import Segmentations
 from .sketches import hashed
 from .task import Budgets, PredictionRow, PredictOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["COUNTS", "MASK", "TITLE", "MaskVerification", "Masks", "Segmentations"]
+    from .mask_verdicts import MaskVerification
+
+__all__ = ["MASK", "Masks"]
 
 MASK = "mask"  # the target
-TITLE = "mIoU"
 DECIDED = 64
 """Pixels of a mask that a parity table knows the class of."""
 MOST_SHARES = 32  # classes whose shares a drift watch knows
-MASK_DIGEST, COUNTS = "mask_digest", "counts"  # columns of the reference table
-
-
-class Segmentations:
-    """What a model says about N images: ``classes``, uint8[N, H, W], of the frame it reads; the first one of equals.
-
-    ``sizes``: (height, width) of each image as it was given and is seen; ``None``: it was the network's frame already.
-    """
-
-    __slots__ = ("_framing", "_labels", "classes", "sizes")
-
-    def __init__(
-        self,
-        classes: NDArray[np.uint8],
-        labels: Tuple[str, ...],
-        framing: Framing,
-        sizes: Sequence[Optional[Tuple[int, int]]] = (),
-    ) -> None:
-        self.classes, self._labels, self._framing = classes, labels, framing
-        self.sizes = tuple(sizes) or (None,) * len(classes)
-
-    def __len__(self) -> int:
-        return len(self.classes)
-
-    def __repr__(self) -> str:
-        return f"Segmentations({len(self)}: {'x'.join(map(str, self.classes.shape[1:]))} pixels each)"
-
-    @property
-    def masks(self) -> List[NDArray[np.uint8]]:
-        """The classes as large as each image was, uint8[h, w], by nearest neighbour; 255 where the frame cut it off.
-
-        Raises:
-            BackendMissing: an image was of another size, and Pillow is not here.
-        """
-        masks = []
-        for mask, size in zip(self.classes, self.sizes):
-            masks.append(mask if size is None else np.array(unframed(mask, self._framing, size[::-1], IGNORED)))
-        return masks
-
-    def placed(self, sizes: Sequence[Optional[Tuple[int, int]]]) -> Segmentations:
-        """These answers, of images of these ``sizes``."""
-        return Segmentations(self.classes, self._labels, self._framing, sizes)
-
-    def shares(self) -> List[Dict[str, float]]:
-        """Per image the share of each class that is in it, the largest first; padding around an image is none of it."""
-        shares = []
-        for mask, size in zip(self.classes, self.sizes):
-            shown = mask if size is None else mask[_shown(self._framing, *size)]
-            count = np.bincount(shown.reshape(-1), minlength=len(self._labels))
-            order = np.argsort(-count, kind="stable")
-            shares.append({self._labels[k]: float(count[k] / shown.size) for k in order if count[k]})
-        return shares
-
-    def to_dict(self) -> Dict[str, Any]:
-        """The shares of the classes, JSON-ready; the maps themselves are ``classes``."""
-        return {"shares": self.shares()}
-
-
-@record
-class MaskVerification:
-    """The gate's verdict, each class's intersection over union, and how many masks have changed since the build.
-
-    ``classes``: how far each class drops, and ``class_budget`` the verdict on that, if there is a budget.
-    """
-
-    verdict: DropVerdict
-    teacher_iou: Mapping[str, Optional[float]]
-    iou: Mapping[str, Optional[float]]
-    changed: int
-    classes: Tuple[Scored, ...] = ()
-    floor: Optional[FloorVerdict] = None
-    class_budget: Optional[GroupsVerdict] = None
-    reference: str = "teacher"
-
-    def failure(self) -> Optional[RuntimeFault]:
-        """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
-        judged = (self.verdict, self.floor, self.class_budget)
-        return first_fault([verdict.failure() for verdict in judged if verdict])
-
-    def to_dict(self) -> Dict[str, Any]:
-        """The result as JSON-ready values."""
-        held = asdict(replace(self, classes=(), class_budget=None))
-        del held["classes"]  # what is in them is ``teacher_iou`` and ``iou``
-        return {**held, "class_budget": self.class_budget.to_dict() if self.class_budget else None}
-
-    def lines(self, noun: str) -> List[str]:
-        """The result for people."""
-        seen = self.verdict
-        lines = [
-            f"mIoU: {self.reference} {100 * seen.teacher:.2f} %, package {100 * seen.package:.2f} % on {seen.units} "
-            f"{noun if seen.noun == SAMPLES else f'{seen.noun} of {noun}'}"
-        ]
-        there = {label: value for label, value in self.iou.items() if value is not None}
-        worst = sorted(there, key=lambda label: there[label])[:3]
-        lines.append("lowest: " + ", ".join(f"{label} {100 * there[label]:.2f} %" for label in worst))
-        lines.append(seen.explain())
-        if self.floor:
-            lines.append(self.floor.explain())
-        dropped = describe_worst(self.classes, "classes")
-        lines += [self.class_budget.explain()] if self.class_budget else [dropped] if dropped else []
-        if self.changed:
-            lines.append(f"{self.changed} {noun} have another mask than when the package was built")
-        return lines
+MASK_DIGEST = "mask_digest"  # a column of the reference table
 
 
 @record
@@ -196,7 +89,8 @@ class Masks:
         return Segmentations(_classes(outputs[LOGITS]), self.labels, self.framing)
 
     def rows(self, answers: Segmentations, named: Sequence[str], options: PredictOptions) -> List[PredictionRow]:
-        """The ``options.top`` largest classes of each image; with ``options.out`` its mask and overlay as files.
+        """The ``options.top`` largest classes of each image; with ``options.out`` its mask and overlay as files, with
+        ``options.drawn`` its mask as a picture in the row.
 
         Raises:
             InputError: ``top`` is under 1, or the folder cannot be written.
@@ -209,6 +103,8 @@ class Masks:
             top = dict(list(shares.items())[: options.top])
             data: Dict[str, Any] = {"shares": top}
             cells = [f"{label} {share:.4f}" for label, share in top.items()]
+            if options.drawn:
+                data.update(drawn=answers.drawn(i), colours={label: self._colour(label) for label in top})
             if paths:
                 picture = options.given[i] if options.given else named[i]
                 write_mask(answers.classes[i], self.framing, picture, paths[i])
@@ -216,6 +112,10 @@ class Masks:
                 cells.append(paths[i][0])
             rows.append(PredictionRow(data, cells))
         return rows
+
+    def _colour(self, label: str) -> str:
+        """That of a class in a mask, as ``#rrggbb``."""
+        return "#" + bytes(palette()[self.labels.index(label)]).hex()
 
     def compare(self, outputs: Arrays, golden: Arrays, tolerances: Mapping[str, Tolerance]) -> Agreement:
         """Each logit within its tolerance: then a pixel's class is another one only on a near tie."""
@@ -325,22 +225,9 @@ class Masks:
         Raises:
             InputError: a budget out of range, or one of changed answers.
         """
-        refuse_counted(budgets.max_flips, 0.0, TITLE)
-        ours, theirs, groups = teacher[COUNTS], package[COUNTS], package.get(GROUP)
-        verdict = judge_drops(mean_iou_drops(ours, theirs, groups), TITLE, budgets.max_drop, budgets.confidence)
-        classes, most, floor, held = class_ious(ours, theirs, self.labels, groups), budgets.max_class_drop, None, None
-        if budgets.min_accuracy:
-            value, bounds = mean_iou_bounds(theirs, groups)
-            floor = judge_value(value, bounds, drawn_of(package), TITLE, budgets.min_accuracy, budgets.confidence)
-        if most:
-            each = class_iou_bounds(ours, theirs, groups)
-            held = judge_groups(classes, [most] * len(classes), "classes", budgets.confidence, each)
-        by_class = self._by_class(ours), self._by_class(theirs)
-        return MaskVerification(verdict, *by_class, changed, classes, floor, held)
+        from .mask_verdicts import judge_masks  # what predicts judges nothing
 
-    def _by_class(self, counts: NDArray[np.int64]) -> Dict[str, Optional[float]]:
-        iou = iou_of(counts.sum(axis=0).astype(np.float64))
-        return {label: None if np.isnan(iou[k]) else float(iou[k]) for k, label in enumerate(self.labels)}
+        return judge_masks(teacher, package, self.labels, budgets, changed)
 
 
 def _classes(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -348,9 +235,3 @@ def _classes(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
         raise PackageError("the model gives NaN or infinite logits; run its self-test, or another onnxruntime")
     classes: NDArray[np.uint8] = logits.argmax(axis=1).astype(np.uint8)
     return classes
-
-
-def _shown(framing: Framing, height: int, width: int) -> Tuple[slice, slice]:
-    """The rows and columns of the frame in which a picture of this size lies."""
-    at = place(framing, width, height)
-    return slice(max(0, at.top), at.top + at.height), slice(max(0, at.left), at.left + at.width)

@@ -17,8 +17,9 @@ from .images import load_image
 from .labelled import load_npy, load_prepared
 from .mask_files import load_pair
 from .mask_folders import labelled_pairs
-from .masks import MASK, Masks, Segmentations
+from .masks import MASK, Masks
 from .pictures import picture_sizes
+from .segmentations import Segmentations
 from .task import Task
 
 if TYPE_CHECKING:

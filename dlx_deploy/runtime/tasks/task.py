@@ -52,12 +52,14 @@ class Budgets:
 class PredictOptions:
     """What ``predict`` is asked for: the ``top`` best of each answer; ``out``: the folder for a task's files.
 
-    ``given``: the samples themselves, as ``Inputs.read`` took them; none: what they are named is where they are.
+    ``drawn``: what is a picture comes in the answer itself, as a PNG in base64, with the colours in it. ``given``: the
+    samples themselves, as ``Inputs.read`` took them; none: what they are named is where they are.
     """
 
     top: int = 1
     out: Optional[PathLike] = None
     given: Sequence[object] = ()
+    drawn: bool = False
 
 
 @record

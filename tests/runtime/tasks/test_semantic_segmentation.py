@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import struct
 import unicodedata
@@ -29,10 +31,11 @@ from dlx_deploy.runtime.tasks.arrays import Tolerance
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.images import load_image
 from dlx_deploy.runtime.tasks.mask_counts import confusion_counts, mean_iou
-from dlx_deploy.runtime.tasks.mask_files import image_size, load_mask, load_pair
+from dlx_deploy.runtime.tasks.mask_files import draw_mask, image_size, load_mask, load_pair
 from dlx_deploy.runtime.tasks.mask_folders import labelled_pairs
-from dlx_deploy.runtime.tasks.masks import MaskVerification
+from dlx_deploy.runtime.tasks.mask_verdicts import MaskVerification
 from dlx_deploy.runtime.tasks.semantic_segmentation import semantic_segmentation
+from dlx_deploy.runtime.tasks.task import PredictOptions
 
 SHAPE = (4, 6, 3)
 LABELS = ["red", "green", "blue"]
@@ -268,6 +271,29 @@ def test_a_split_may_lie_inside_its_folders(tmp_path: Path) -> None:
         (tmp_path / kind / "test").rename(tmp_path / kind / "train")
     with pytest.raises(InputError, match="has a train folder and no test folder"):
         labelled_pairs(tmp_path)
+
+
+def test_a_mask_is_drawn_in_the_answer_where_that_is_asked_for(helpers: Any) -> None:
+    predictor = opened(contents(helpers))
+    picture = Image.new("RGB", (12, 8), (0, 200, 0))
+    answers: Any = predictor.predict(picture)
+    (row,) = TASK.outputs.rows(answers, [""], PredictOptions(top=2, drawn=True))
+    drawn = Image.open(io.BytesIO(base64.b64decode(str(row.data["drawn"]))))
+    np.testing.assert_array_equal(np.asarray(drawn), answers.masks[0])
+    colour = bytes(drawn.getpalette()[3:6])
+    assert (row.data["colours"], drawn.info["transparency"]) == ({"green": f"#{colour.hex()}"}, 255)
+    assert set(TASK.outputs.rows(answers, [""], PredictOptions())[0].data) == {"shares"}
+
+
+def test_a_drawn_mask_has_the_shape_of_its_picture_and_is_clear_where_the_frame_cuts() -> None:
+    classes = np.ones((4, 4), np.uint8)
+    drawn = Image.open(io.BytesIO(draw_mask(classes, Framing(4, 4, 3, resize="crop"), (2000, 4000))))
+    assert drawn.size == (1024, 512)
+    seen = np.asarray(drawn)
+    assert (seen[:, 260:760] == 1).all()
+    assert (seen[:, :250] == 255).all()
+    own = Image.open(io.BytesIO(draw_mask(classes, Framing(4, 4, 3), None)))
+    np.testing.assert_array_equal(np.asarray(own), classes)
 
 
 def test_a_mask_is_as_large_as_its_image(tmp_path: Path) -> None:
