@@ -10,10 +10,11 @@ from __future__ import annotations
 import ast
 import builtins
 import hashlib
+import json
 import sys
 import types
 from collections.abc import Mapping, Sequence
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,9 +39,12 @@ def found_beside(file: Path) -> list[str]:
     """The modules and packages (``name/__init__.py``) in ``file``'s folder that it imports so and that Python would
     find there or nowhere: not what is installed, elsewhere or in place (``pip install -e .``)."""
     folder = file.parent.resolve()
-    found = [name for name in _neighbours(file) if _place(name) in (None, folder)]
-    installed = packages_distributions() if found else {}
-    return [name for name in found if _module_of(name) not in installed]
+    places = {name: place for name in _neighbours(file) if (place := _place(name)) in (None, folder)}
+    installed = packages_distributions() if places else {}
+    found = [name for name in places if _module_of(name) not in installed]
+    if found and folder in _in_place():  # then Python finds there what it finds, whatever the distribution lists
+        return [name for name in found if places[name] is None]
+    return found
 
 
 def sources_of(file: Path) -> dict[str, bytes]:
@@ -167,5 +171,33 @@ def _place(neighbour: str) -> Path | None:
         return None
     if spec is None or not spec.origin:
         return None
-    path = Path(spec.origin).resolve()
-    return path.parent.parent if path.name == "__init__.py" else path.parent
+    path = Path(spec.origin)  # a link that an installation in place made is where it lies
+    return (path.parent.parent if path.name == "__init__.py" else path.parent).resolve()
+
+
+def _in_place() -> set[Path]:
+    """The folders that distributions which are installed in place put on Python's path, as hatch, flit and poetry do:
+    in a file ``.pth`` of theirs; no list says which modules are in there."""
+    found: set[Path] = set()
+    for one in distributions():
+        if not _is_editable(one.read_text("direct_url.json") or ""):
+            continue
+        for listed in one.files or ():
+            if listed.suffix != ".pth":
+                continue
+            path = Path(str(one.locate_file(listed)))
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+            found |= {(path.parent / line.strip()).resolve() for line in lines if line.strip() and not _runs(line)}
+    return found
+
+
+def _is_editable(direct_url: str) -> bool:
+    try:
+        return bool(json.loads(direct_url)["dir_info"]["editable"])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _runs(line: str) -> bool:
+    """Whether a line of ``.pth`` is a statement, or a comment, and no folder."""
+    return line.startswith(("import ", "import\t", "#"))
