@@ -17,8 +17,9 @@ from dlx_deploy.debugging.reading import look_at_reading
 from dlx_deploy.debugging.sources import Made, find_reference, no_data, open_made, stored_data
 from dlx_deploy.graph.model import load
 from dlx_deploy.progress import Progress, silent
+from dlx_deploy.report.debug_facts import StageScore
 from dlx_deploy.report.debug_files import check_folder, write_files
-from dlx_deploy.report.debugging import DebugView, StageScore
+from dlx_deploy.report.debugging import DebugView
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.tasks import find_task
 

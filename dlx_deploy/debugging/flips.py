@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dlx_deploy.debugging.answers import Labelled
-from dlx_deploy.report.debugging import ConfusionCell, Flip
+from dlx_deploy.report.debug_facts import ConfusionCell, Flip
 from dlx_deploy.runtime.statistics.beta import incomplete_beta
 from dlx_deploy.tasks.told import Told
 

@@ -18,7 +18,7 @@ from dlx_deploy.graph.comparison.restored import restored
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.quantization.kit.judge import Judge
 from dlx_deploy.progress import Progress
-from dlx_deploy.report.debugging import LayerRow, Remedy
+from dlx_deploy.report.debug_facts import LayerRow, Remedy
 
 __all__ = ["NOISE_SAMPLES", "LayerFindings", "look_at_layers"]
 

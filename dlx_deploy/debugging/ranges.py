@@ -11,7 +11,7 @@ from dlx_deploy.debugging.answers import Bench
 from dlx_deploy.debugging.sources import Made
 from dlx_deploy.graph.comparison.coverage import Coverage, range_coverage, widened
 from dlx_deploy.progress import Progress
-from dlx_deploy.report.debugging import ClippedRange, RangeRemedy
+from dlx_deploy.report.debug_facts import ClippedRange, RangeRemedy
 
 __all__ = ["RangeFindings", "look_at_ranges"]
 

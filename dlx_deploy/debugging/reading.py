@@ -21,7 +21,7 @@ from dlx_deploy.graph.comparison.pairing import paired_layers
 from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.model import load
 from dlx_deploy.graph.samples import Arrays, Samples
-from dlx_deploy.report.debugging import ReadingFinding
+from dlx_deploy.report.debug_facts import ReadingFinding
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.package.members import DIGEST
 from dlx_deploy.runtime.tasks.arrays import rows_of

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.report.contact_sheet import html_page, html_text
-from dlx_deploy.report.debugging import ConfusionCell, DebugView, Flip, changed_cells
+from dlx_deploy.report.debug_facts import ConfusionCell, Flip, changed_cells
+from dlx_deploy.report.debugging import DebugView
 from dlx_deploy.report.view import to_json
 from dlx_deploy.runtime.files import write_atomically
 

@@ -24,10 +24,11 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Stage, Step
 from dlx_deploy.runtime.engine.settings import BuildSettings
-from dlx_deploy.stages.quantize import QUANTIZED, TRIED, LayerPrecisions, read_precisions
+from dlx_deploy.stages.quantize import QUANTIZED, TRIED
 from dlx_deploy.stages.support.engine import CompileParams, build_settings, builder_for, compile_engine
 from dlx_deploy.stages.support.fastest import GIVEN, INT8, TIMED, Graphs, read_timed, timed_notes
 from dlx_deploy.stages.support.hazards import hazard_notes, refuse_hazards, write_operators
+from dlx_deploy.stages.support.layer_precisions import LayerPrecisions, read_precisions
 from dlx_deploy.targets import Profile
 from dlx_deploy.targets.kernels import kernel_table
 

@@ -16,9 +16,9 @@ from dlx_deploy.devices.choice import device_for
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Provenance, Source, Stage, Step
 from dlx_deploy.stages.evaluate import answered
-from dlx_deploy.stages.quantize import read_precisions
 from dlx_deploy.stages.support.device_gates import judge_package
 from dlx_deploy.stages.support.drift import drift_file
+from dlx_deploy.stages.support.layer_precisions import read_precisions
 from dlx_deploy.stages.support.parity import Judge, kept_features, make_parity, parity_rows
 from dlx_deploy.stages.support.tolerances import relative, share_of, tolerance_of
 from dlx_deploy.targets import Profile

@@ -19,16 +19,9 @@ from dlx_deploy.graph.quantization.trials import read_trials
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Setup, Stage, Step
 from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.runtime.words import line
-from dlx_deploy.stages.quantize import (
-    PTQ_LAYERS,
-    PTQ_PLAN,
-    PTQ_TRIALS,
-    QAT_MODEL,
-    QAT_PLAN,
-    QAT_RECORD,
-    read_precisions,
-)
+from dlx_deploy.stages.quantize import PTQ_LAYERS, PTQ_PLAN, PTQ_TRIALS, QAT_MODEL, QAT_PLAN, QAT_RECORD
 from dlx_deploy.stages.support.checks import check_training
+from dlx_deploy.stages.support.layer_precisions import read_precisions
 from dlx_deploy.stages.support.missed import TRAINED, Trained, read_trained, trained_bytes, trains_int8
 from dlx_deploy.stages.support.networks import rebuilding
 from dlx_deploy.stages.support.rehearsal import rehearse_learning, rehearse_training

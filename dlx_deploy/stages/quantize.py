@@ -14,12 +14,11 @@ restores layers of that where it misses the budget still.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -32,25 +31,22 @@ from dlx_deploy.runtime.filenames import MODEL
 from dlx_deploy.stages.support.calibrated import one_answer, one_answer_notes
 from dlx_deploy.stages.support.costly import trial_notes
 from dlx_deploy.stages.support.given import check_plan
-from dlx_deploy.stages.support.missed import PTQ, copy_untrained, read_trained, trains_int8
+from dlx_deploy.stages.support.int8 import learned_int8, within_budget, write_graph, write_int8
+from dlx_deploy.stages.support.layer_precisions import LayerPrecisions, read_precisions
+from dlx_deploy.stages.support.missed import PTQ, copy_untrained, trains_int8
 from dlx_deploy.stages.support.precisions import NEEDS, check_below
 from dlx_deploy.stages.support.rehearsal import rehearse_quantize
 from dlx_deploy.stages.support.requested import (
     QUANTIZED_TO,
-    Half,
-    Precision,
+    QuantizeParams,
     asks_for_int8,
-    calibration_samples,
-    dynamic_or_static,
     fewer_bits,
     given_plan,
     half_in_graph,
     precisions_of,
     refuse_dynamic,
-    request_of,
 )
-from dlx_deploy.stages.support.restoring import MOST_SAMPLES, Looked, keep_graphs, keep_within_budget
-from dlx_deploy.stages.support.validating import Validation
+from dlx_deploy.stages.support.restoring import Looked, keep_graphs
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for
 from dlx_deploy.tasks.judging import METRIC, asked_metric, metric_file
@@ -68,9 +64,6 @@ __all__ = [
     "QUANTIZED",
     "STAGE",
     "TRIED",
-    "LayerPrecisions",
-    "QuantizeParams",
-    "read_precisions",
 ]
 
 PTQ_PLAN, PTQ_LAYERS, PTQ_TRIALS = "plan without training", "layers without training", "trials without training"
@@ -87,41 +80,6 @@ TRIED = "tried"
 _OUTPUTS = (
     *("decisions.json", "layers.json", MODEL, "plan.json", "ranges.json", "sensitivity.json", "trials.json", TRIED),
 )
-_SCHEMA = 1
-"""Of ``layers.json``."""
-
-_log = logging.getLogger(__name__)
-
-
-class QuantizeParams(Quantize, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The section's keys, ``max_drop`` as a number or ``off``, and the confidence that its bound is asked for at.
-
-    ``metric``: that of the gate; "": the task's own. ``missed``: what follows where the budget is: layers are restored,
-    or nothing yet, as ``qat`` trains all of them.
-    """
-
-    confidence: float = Gate().confidence
-    metric: str = ""
-    missed: Literal["restore", "train"] = "restore"
-
-
-class LayerPrecisions(msgspec.Struct, frozen=True, kw_only=True):
-    """``layers.json``: what the graph asks for.
-
-    ``precision`` is the lowest, ``elsewhere`` what the rest is in. ``strongly_typed`` is false where the parser's opset
-    has no FP16 Q/DQ: the rest is then FP32 in the graph, and ``elsewhere`` is what the builder may choose.
-    """
-
-    schema: int = _SCHEMA
-    precision: Precision
-    elsewhere: Half
-    strongly_typed: bool = True
-    layers: Mapping[str, str]
-
-
-def read_precisions(path: Path) -> LayerPrecisions:
-    """What ``layers.json`` says."""
-    return msgspec.json.decode(path.read_bytes(), type=LayerPrecisions)
 
 
 def run(job: Job[QuantizeParams]) -> Metrics:
@@ -145,13 +103,13 @@ def run(job: Job[QuantizeParams]) -> Metrics:
     precision, elsewhere = precisions_of(job.params, job.target)
     looked = Looked(None, Trials(note="nothing is in INT8"))
     if precision == "int8":
-        looked = _learned(job, elsewhere) or _within_budget(
-            job, _int8(job, out, elsewhere), elsewhere, asks_for_int8(job)
+        looked = learned_int8(job, elsewhere) or within_budget(
+            job, write_int8(job, out, elsewhere), elsewhere, asks_for_int8(job)
         )
         precision = "int8" if looked.report is not None else elsewhere
     report = looked.report
     if precision in ("fp16", *NEEDS):
-        report = _written(job, out, precision, elsewhere, dynamic=False)
+        report = write_graph(job, out, precision, elsewhere, dynamic=False)
     if report is None:
         report = unquantized(source, given_plan(job))
         shutil.copyfile(source, out)
@@ -197,79 +155,6 @@ def _improvement(report: QuantizationReport) -> Metrics:
         "steps_kept": float(sum(step.kept for step in steps)),
         "effort_cpu_seconds": round(sum(report.seconds.values()), 3),
     }
-
-
-def _int8(job: Job[Quantize], out: Path, elsewhere: Half) -> QuantizationReport | None:
-    """The report of an INT8 graph written to ``out``; ``None`` where none can be INT8 and nobody asked for it."""
-    from dlx_deploy.graph.quantization.quantize import NothingToQuantize
-
-    asked = job.params.precision == "int8" or job.params.exclude
-    for dynamic in dynamic_or_static(job):
-        try:
-            return _written(job, out, "int8", elsewhere, dynamic)
-        except NothingToQuantize as e:
-            if job.params.activations != "auto" or (asked and not dynamic):
-                raise
-            _log.warning("%s activations: %s", "dynamic" if dynamic else "static", e)
-    return None
-
-
-def _written(job: Job[Quantize], out: Path, precision: Precision, elsewhere: Half, dynamic: bool) -> QuantizationReport:
-    """The report of the graph written to ``out``."""
-    from dlx_deploy.graph.quantization.quantize import quantize_model
-
-    samples = calibration_samples(job)
-    job.progress(0, 0, f"{precision}, {elsewhere} elsewhere; {len(samples)} calibration inputs")
-    request = request_of(job, precision, elsewhere, dynamic)
-    return quantize_model(job.inputs["onnx"], out, samples, request, job.progress)
-
-
-def _within_budget(job: Job[QuantizeParams], report: QuantizationReport | None, elsewhere: Half, asked: bool) -> Looked:
-    """The INT8 graph that ``report`` describes, held against ``quantize.max_drop`` where there is one.
-
-    ``asked``: INT8 was asked for by name.
-    """
-    from dlx_deploy.graph.quantization.mixed import Planned
-    from dlx_deploy.graph.quantization.rounding import given_back
-    from dlx_deploy.graph.quantization.scheme import CPU_DYNAMIC
-    from dlx_deploy.nn.data.dataset import open_data
-
-    if report is None:
-        return Looked(None, Trials(note="no layer can be INT8"))
-    if not isinstance(job.params.max_drop, float):
-        return Looked(report, Trials(note="quantize.max_drop is 'off': INT8 was not held against a budget"))
-    if not open_data(job.inputs["data"]).splits.get("validation"):
-        return Looked(report, Trials(note="there are no validation samples to hold INT8 against a budget on"))
-    if job.params.missed == "train":
-        bench = Validation(job, job.params.max_drop, job.params.confidence, MOST_SAMPLES)
-        trial = bench.trial("int8", job.out / MODEL, (), report.layers)
-        return Looked(report, bench.trace((trial,), "" if trial.verdict == "met" else "it is left to qat"))
-    request = request_of(job, "int8", elsewhere, dynamic=report.plan.scheme == CPU_DYNAMIC.name)
-    request = replace(request, rounding=given_back(report.rounded), again=True)
-    planned = Planned(job.inputs["onnx"], request, report.plan, calibration_samples(job))
-    return keep_within_budget(job, planned, report, job.params.confidence, asked)
-
-
-def _learned(job: Job[QuantizeParams], elsewhere: Half) -> Looked | None:
-    """What ``qat`` learned as INT8, with layers restored where it still misses the budget.
-
-    ``None``: nothing was learned, or it misses the budget and does no better than what was not trained.
-    """
-    given = job.inputs
-    if "learned-record" not in given or not read_trained(given["learned-record"]).kept:
-        return None
-    assert isinstance(job.params.max_drop, float)
-    before = read_trials(given[f"{PTQ}trials.json"])
-    inputs = {**given, "onnx": given["learned-model"], "plan": given["learned-plan"], "float": given["onnx"]}
-    params = msgspec.structs.replace(job.params, activations="static", effort="fast")
-    learned = replace(job, inputs=inputs, params=params, checkpoints=job.checkpoints / "learned")
-    report = _written(learned, job.out / MODEL, "int8", elsewhere, dynamic=False)
-    bench = Validation(learned, job.params.max_drop, job.params.confidence, MOST_SAMPLES)
-    first = bench.trial("int8", job.out / MODEL, (), report.layers)
-    if first.verdict == "missed" and first.score <= before.trials[0].score:
-        return None
-    looked = _within_budget(learned, report, elsewhere, asks_for_int8(job))
-    return replace(looked, trials=looked.trials.after(before))
 
 
 def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:

@@ -20,8 +20,9 @@ from dlx_deploy.debugging.flips import chance_note, confusions, flips_between
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import load
 from dlx_deploy.report import debug_files
+from dlx_deploy.report.debug_facts import ConfusionCell, changed_cells
 from dlx_deploy.report.debug_files import confusion_svg, flip_sheet
-from dlx_deploy.report.debugging import ConfusionCell, DebugView, changed_cells
+from dlx_deploy.report.debugging import DebugView
 from dlx_deploy.runtime.tasks.classes import Classes
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.image_inputs import ImageInputs

@@ -17,7 +17,8 @@ from dlx_deploy.debugging.debug import Debugged, debug_package
 from dlx_deploy.graph.comparison.front import compare_fronts
 from dlx_deploy.graph.comparison.pairing import paired_layers
 from dlx_deploy.graph.model import load
-from dlx_deploy.report.debugging import DebugView, ReadingFinding
+from dlx_deploy.report.debug_facts import ReadingFinding
+from dlx_deploy.report.debugging import DebugView
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.image_inputs import ImageInputs
 from dlx_deploy.runtime.tasks.images import fit_image, load_image

@@ -19,8 +19,8 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.stages import compile as compile_stage
 from dlx_deploy.stages.compile import STAGE, notes
-from dlx_deploy.stages.quantize import LayerPrecisions
 from dlx_deploy.stages.support.engine import CompileParams
+from dlx_deploy.stages.support.layer_precisions import LayerPrecisions
 from dlx_deploy.targets import load_target
 from dlx_deploy.targets.roofline import LayerCost
 

@@ -25,7 +25,7 @@ from dlx_deploy.runtime.watching.reference import read_reference
 from dlx_deploy.stages import evaluate
 from dlx_deploy.stages.evaluate import EvaluateParams
 from dlx_deploy.stages.package import STAGE, PackageParams
-from dlx_deploy.stages.quantize import LayerPrecisions
+from dlx_deploy.stages.support.layer_precisions import LayerPrecisions
 from dlx_deploy.stages.support.tolerances import relative, tolerance_of
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks.verification import Accuracy, Row

@@ -30,8 +30,8 @@ from dlx_deploy.stages import quantize
 from dlx_deploy.stages.convert import used_as_it_is
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.qat import STAGE, notes
-from dlx_deploy.stages.quantize import QuantizeParams
 from dlx_deploy.stages.support.missed import read_trained
+from dlx_deploy.stages.support.requested import QuantizeParams
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks import prepare
 from dlx_deploy.tasks.images import image_header

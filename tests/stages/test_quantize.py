@@ -18,7 +18,9 @@ from dlx_deploy.graph.quantization.quantize import NothingToQuantize, Quantizati
 from dlx_deploy.graph.quantization.ranges import Ranges
 from dlx_deploy.pipeline.plan import Build
 from dlx_deploy.pipeline.stage import Job, Step
-from dlx_deploy.stages.quantize import STAGE, LayerPrecisions, QuantizeParams, read_precisions
+from dlx_deploy.stages.quantize import STAGE
+from dlx_deploy.stages.support.layer_precisions import LayerPrecisions, read_precisions
+from dlx_deploy.stages.support.requested import QuantizeParams
 from dlx_deploy.targets import load_target
 
 from ..datasets import held_images, held_texts

@@ -9,8 +9,8 @@ import msgspec
 from dlx_deploy.graph.quantization.kit.decisions import Decisions
 from dlx_deploy.graph.quantization.trials import Sensitivity, Trial, read_sensitivity, read_trials
 from dlx_deploy.report.page.facts import Layers, LayerSeen, Outputs, Quantization, TrialPoint
-from dlx_deploy.stages.quantize import read_precisions
 from dlx_deploy.stages.support.fastest import read_timed
+from dlx_deploy.stages.support.layer_precisions import read_precisions
 from dlx_deploy.stages.support.requested import QUANTIZED_TO
 
 __all__ = ["layers_of", "quantization_of"]

@@ -19,7 +19,7 @@ from ..records import record, replace
 from ..statistics.drops import Decision
 from ..tasks.arrays import Arrays, count_of, rows_of
 from ..timing.cold import JUDGED_STARTS, ColdStart, cold_starts, judge_cold_start
-from ..timing.latency import PERCENTILES, Latency, Percentile, decide, rounds_for, summarise
+from ..timing.latency import CONFIDENCE, PERCENTILES, Latency, Percentile, decide, rounds_for, summarise
 from ..timing.probe import Phases, Probe
 from ..timing.sampling import JUDGED_S, NEAR_S, PACE, Sampling, sample
 from ..timing.state import MachineState, Watch
@@ -136,11 +136,13 @@ class BenchResult:
         return kinds[self.verdict](texts) if self.verdict in kinds else None
 
     def to_dict(self) -> Dict[str, object]:
-        """The result as JSON-ready values; ``max_p90_ms`` is the budget of p90, ``None`` without one."""
+        """The result as JSON-ready values; ``max_p90_ms`` is the budget of p90, ``None`` without one, and
+        ``confidence`` that of each bound."""
         p90 = next((one.limit for one in self.judged if one.metric == metric_of(90)), None)
         resources = self.resources.to_dict() if self.resources else None
         plain = asdict(replace(self, resources=None))
-        return {**plain, "resources": resources, "verdict": self.verdict, "max_p90_ms": p90}
+        own = {"resources": resources, "verdict": self.verdict, "max_p90_ms": p90, "confidence": CONFIDENCE}
+        return {**plain, **own}
 
 
 def bench_package(

@@ -21,7 +21,7 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Metrics
 from dlx_deploy.runtime.engine.settings import BuildSettings
 from dlx_deploy.runtime.filenames import MODEL, PLAN, SIDECAR
-from dlx_deploy.stages.quantize import LayerPrecisions
+from dlx_deploy.stages.support.layer_precisions import LayerPrecisions
 from dlx_deploy.targets import Profile
 
 if TYPE_CHECKING:

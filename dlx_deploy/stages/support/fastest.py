@@ -25,8 +25,9 @@ from dlx_deploy.graph.quantization.trials import (
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.words import line, percent
-from dlx_deploy.stages.quantize import TRIED, LayerPrecisions
+from dlx_deploy.stages.quantize import TRIED
 from dlx_deploy.stages.support.engine import CompileParams
+from dlx_deploy.stages.support.layer_precisions import LayerPrecisions
 from dlx_deploy.stages.support.results import MEASURED
 from dlx_deploy.targets.roofline import NOT_MEASURED, estimate
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from dlx_deploy.config import Quantize
+from dlx_deploy.config import Gate, Quantize
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.stages.support.precisions import refuse
@@ -20,6 +20,7 @@ __all__ = [
     "QUANTIZED_TO",
     "Half",
     "Precision",
+    "QuantizeParams",
     "asks_for_int8",
     "calibration_samples",
     "dynamic_or_static",
@@ -34,6 +35,18 @@ __all__ = [
 Precision = Literal["int8", "int4", "fp8", "fp16", "bf16", "fp32"]
 Half = Literal["fp16", "fp32"]
 QUANTIZED_TO: tuple[Precision, ...] = ("int8", "int4", "fp8")
+
+
+class QuantizeParams(Quantize, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section's keys, ``max_drop`` as a number or ``off``, and the confidence that its bound is asked for at.
+
+    ``metric``: that of the gate; "": the task's own. ``missed``: what follows where the budget is: layers are restored,
+    or nothing yet, as ``qat`` trains all of them.
+    """
+
+    confidence: float = Gate().confidence
+    metric: str = ""
+    missed: Literal["restore", "train"] = "restore"
 
 
 def calibration_samples(job: Job[Quantize]) -> Samples:

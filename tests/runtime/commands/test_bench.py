@@ -130,6 +130,8 @@ def test_every_percentile_has_its_budget(predictor: Predictor, monkeypatch: pyte
     assert "more rounds, for instance 3070" in result.explain()
     data = result.to_dict()
     assert (data["verdict"], data["max_p90_ms"]) == ("fail", 96)
+    assert data["confidence"] == 0.95
+    assert data["latency"]["histogram"]["slowest_ms"] >= data["latency"]["p99_ms"] * 0.99999
 
 
 def noisy(seconds: float = 3.0) -> MachineState:

@@ -19,9 +19,9 @@ from dlx_deploy.pipeline.stage import Job
 from dlx_deploy.runtime.engine.cache import check_shipped
 from dlx_deploy.runtime.engine.sidecar import EngineKey
 from dlx_deploy.runtime.errors import EngineError
-from dlx_deploy.stages.quantize import LayerPrecisions
 from dlx_deploy.stages.support import engine
 from dlx_deploy.stages.support.engine import CompileParams, build_settings, builder_for, compile_engine, missing_builder
+from dlx_deploy.stages.support.layer_precisions import LayerPrecisions
 from dlx_deploy.targets import Profile, load_target
 from dlx_deploy.targets.checks import check
 

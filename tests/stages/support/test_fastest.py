@@ -25,9 +25,9 @@ from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.stage import Job, Offers, Output
 from dlx_deploy.stages import compile as compile_stage
 from dlx_deploy.stages.compile import STAGE, notes
-from dlx_deploy.stages.quantize import LayerPrecisions, read_precisions
 from dlx_deploy.stages.support.engine import CompileParams
 from dlx_deploy.stages.support.fastest import read_timed
+from dlx_deploy.stages.support.layer_precisions import LayerPrecisions, read_precisions
 from dlx_deploy.targets import load_target
 from dlx_deploy.targets.roofline import NOT_MEASURED, LayerCost
 

@@ -11,8 +11,9 @@ import pytest
 
 from dlx_deploy.graph.quantization.trials import read_trials
 from dlx_deploy.pipeline.stage import Job
-from dlx_deploy.stages.quantize import STAGE, QuantizeParams, notes
+from dlx_deploy.stages.quantize import STAGE, notes
 from dlx_deploy.stages.support.missed import Trained, trained_bytes
+from dlx_deploy.stages.support.requested import QuantizeParams
 from dlx_deploy.targets import load_target
 
 from ...datasets import held_images

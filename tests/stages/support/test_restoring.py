@@ -33,7 +33,8 @@ from dlx_deploy.graph.quantization.trials import (
 )
 from dlx_deploy.pipeline.stage import Job, Output
 from dlx_deploy.stages import verify
-from dlx_deploy.stages.quantize import STAGE, QuantizeParams, notes
+from dlx_deploy.stages.quantize import STAGE, notes
+from dlx_deploy.stages.support.requested import QuantizeParams
 from dlx_deploy.stages.support.validating import Validation, is_beyond, judged_by
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks.verification import Drop
