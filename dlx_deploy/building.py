@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dlx_deploy.config import Config, Data, load_config
+from dlx_deploy.config import Config, load_config
 from dlx_deploy.delivery import deliver, package_path, report_path, set_aside
 from dlx_deploy.devices.choice import device_for
-from dlx_deploy.errors import ConfigError, GateStopped
+from dlx_deploy.errors import GateStopped
 from dlx_deploy.pipeline.check import check_build
 from dlx_deploy.pipeline.collect import collect_garbage
 from dlx_deploy.pipeline.execution import BuildResult, Watcher
@@ -30,19 +30,17 @@ from dlx_deploy.report.page.beside import write_beside
 from dlx_deploy.report.screen import Screen, stderr_console
 from dlx_deploy.report.stores import CollectedView
 from dlx_deploy.runtime.machine import available_cores
-from dlx_deploy.scratch import Scratch
 from dlx_deploy.stages.convert import foreseen, used_as_it_is
 from dlx_deploy.stages.order import steps_for
 from dlx_deploy.stages.support.budgets import budget_notes
 from dlx_deploy.stages.support.engine import missing_builder
 from dlx_deploy.stages.support.team import Team, local_processes, team_for
 from dlx_deploy.targets import Profile, load_target, read_host
-from dlx_deploy.tasks import is_built_in, task_for
+from dlx_deploy.tasks import task_for
 from dlx_deploy.tasks.recipes import asked_apart, with_recipe
 
 if TYPE_CHECKING:
     from dlx_deploy.pipeline.pool import Pool
-    from dlx_deploy.runtime.package.trust import Trust
 
 __all__ = [
     "DEFAULT_CONFIG",
@@ -54,7 +52,6 @@ __all__ = [
     "build_packages",
     "collect",
     "find_config",
-    "labelled_data",
     "load_work",
     "recipes_in",
     "usual_jobs",
@@ -276,36 +273,3 @@ def collect(config: Config, store: Path, dry_run: bool) -> CollectedView:
     builds = [build_for(config, load_target(name).profile) for name in config.targets]
     keep = [p.key for build in builds for p in plan_build(build, opened) if p.key is not None]
     return CollectedView(collect_garbage(opened, keep, dry_run), dry_run)
-
-
-@contextlib.contextmanager
-def labelled_data(data: str, package: Path, trust: Trust | None = None) -> Iterator[Path]:
-    """The folder that ``--data`` means; built-in data are made afresh with the seed that the package was built with."""
-    if Path(data).exists() or not is_built_in(data):
-        yield Path(data)
-        return
-    from dlx_deploy.tasks import prepare
-
-    params, seed = _data_of(package, trust)
-    if params.kind != data:
-        raise ConfigError(
-            f"--data {data}: {package} was built from data of kind {params.kind!r}; give their folder or file by --data"
-        )
-    with Scratch("dlx-deploy-work") as folder:
-        prepare(params, folder, seed)
-        yield folder
-
-
-def _data_of(package: Path, trust: Trust | None) -> tuple[Data, int]:
-    """How the data of a package were made: their parameters and the seed."""
-    from dlx_deploy.runtime.package.archive import read_archive
-
-    files = read_archive(package, trust)
-    try:
-        made = msgspec.json.decode(files["manifest.json"])["steps"]["data"]
-        return msgspec.convert(made["params"], Data), msgspec.convert(made["seed"], int)
-    except (KeyError, TypeError, ValueError, RecursionError) as e:
-        raise ConfigError(
-            f"{package}: its manifest.json does not say how the data were made ({type(e).__name__}: {e}); give "
-            "a folder by --data"
-        ) from e

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from dlx_deploy.config import Config
-from dlx_deploy.errors import StoreError
+from dlx_deploy.config import Config, Data
+from dlx_deploy.errors import ConfigError, StoreError
 from dlx_deploy.pipeline.digest import canonical_json
 from dlx_deploy.pipeline.execution import BuildResult
 from dlx_deploy.pipeline.locks import locked
@@ -25,6 +25,8 @@ from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.proofs import proofs_beside
 from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.package.bundle import SUFFIX
+from dlx_deploy.scratch import Scratch
+from dlx_deploy.tasks import is_built_in
 
 if TYPE_CHECKING:
     from dlx_deploy.runtime.package.trust import Trust
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "StoredOutput",
     "deliver",
+    "labelled_data",
     "package_path",
     "report_path",
     "set_aside",
@@ -157,3 +160,36 @@ def _teacher_digest(package: Path, trust: Trust | None) -> str | None:
         return str(manifest["steps"]["verify"]["inputs"]["teacher"])
     except (KeyError, TypeError, ValueError, RecursionError):  # made by other means
         return None
+
+
+@contextmanager
+def labelled_data(data: str, package: Path, trust: Trust | None = None) -> Iterator[Path]:
+    """The folder that ``--data`` means; built-in data are made afresh with the seed that the package was built with."""
+    if Path(data).exists() or not is_built_in(data):
+        yield Path(data)
+        return
+    from dlx_deploy.tasks import prepare
+
+    params, seed = _data_of(package, trust)
+    if params.kind != data:
+        raise ConfigError(
+            f"--data {data}: {package} was built from data of kind {params.kind!r}; give their folder or file by --data"
+        )
+    with Scratch("dlx-deploy-work") as folder:
+        prepare(params, folder, seed)
+        yield folder
+
+
+def _data_of(package: Path, trust: Trust | None) -> tuple[Data, int]:
+    """How the data of a package were made: their parameters and the seed."""
+    from dlx_deploy.runtime.package.archive import read_archive
+
+    files = read_archive(package, trust)
+    try:
+        made = msgspec.json.decode(files["manifest.json"])["steps"]["data"]
+        return msgspec.convert(made["params"], Data), msgspec.convert(made["seed"], int)
+    except (KeyError, TypeError, ValueError, RecursionError) as e:
+        raise ConfigError(
+            f"{package}: its manifest.json does not say how the data were made ({type(e).__name__}: {e}); give "
+            "a folder by --data"
+        ) from e

@@ -113,7 +113,7 @@ def selftest(
     as_json: JsonOption = False,
 ) -> None:
     """Compare the golden inputs' outputs with those of the builder, here or on a board; exit 5 if they differ."""
-    from dlx_deploy.building import labelled_data
+    from dlx_deploy.delivery import labelled_data
 
     session = [*session_flags(threads, backend, no_build, accept_hazards), *trust_flags(trusting, on)]
     trust = trusting.trust()

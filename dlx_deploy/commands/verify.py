@@ -106,7 +106,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Judge the shipped bytes again: package against teacher, image by image; on a board, and its budgets too."""
-    from dlx_deploy.building import labelled_data
+    from dlx_deploy.delivery import labelled_data
 
     if attached is not None:
         from dlx_deploy.report.ci import proof_cases

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from dlx_deploy.building import labelled_data
 from dlx_deploy.debugging.answers import Bench, Labelled, read_labelled
 from dlx_deploy.debugging.flips import chance_note, confusions, flips_between
 from dlx_deploy.debugging.layers import NOISE_SAMPLES, LayerFindings, look_at_layers
 from dlx_deploy.debugging.ranges import look_at_ranges
 from dlx_deploy.debugging.reading import look_at_reading
 from dlx_deploy.debugging.sources import Made, find_reference, no_data, open_made, stored_data
+from dlx_deploy.delivery import labelled_data
 from dlx_deploy.graph.model import load
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.report.debug_facts import StageScore

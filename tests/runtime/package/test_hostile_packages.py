@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlx_deploy.building import labelled_data
+from dlx_deploy.delivery import labelled_data
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.backends.table import BackendOptions
 from dlx_deploy.runtime.commands import actions as commands
