@@ -33,7 +33,7 @@ from dlx_deploy.stages.support.regression import baseline_of, judge_regression, 
 from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read_latencies
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
-from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, metric_file
+from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, metric_file, watched
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, ByClassScore, Comparison, read_accuracy
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
-    comparison = comparison_by(task_of(data), job.params.metric, job.inputs.get(METRIC))
+    comparison = watched(comparison_by(task_of(data), job.params.metric, job.inputs.get(METRIC)), job.progress)
     statistics = {name: read_statistic(job.inputs[evaluated(name)]) for name in models}
     targets, shipped = data.targets("test"), _name_of(job.inputs["shipped"], models)
     released = {name: read_statistic(job.inputs[name]) for name in ("released",) if name in job.inputs}

@@ -14,7 +14,7 @@ from dlx_deploy.pipeline.stage import Job, Metrics, Stage
 from dlx_deploy.stages.support.judging import estimated, read_statistic, row_of, timings_of
 from dlx_deploy.stages.support.results import MEASURED, Latencies
 from dlx_deploy.tasks import task_of
-from dlx_deploy.tasks.judging import METRIC, comparison_by
+from dlx_deploy.tasks.judging import METRIC, comparison_by, watched
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy
 
 __all__ = ["SHIPPED", "STAGE", "WeighParams", "Weighed"]
@@ -41,7 +41,7 @@ def run(job: Job[WeighParams]) -> Metrics:
     from dlx_deploy.nn.data.dataset import open_data
 
     data = open_data(job.inputs["data"])
-    comparison = comparison_by(task_of(data), job.params.metric, job.inputs.get(METRIC))
+    comparison = watched(comparison_by(task_of(data), job.params.metric, job.inputs.get(METRIC)), job.progress)
     targets = data.targets("validation")
     statistics = {
         REFERENCE: read_statistic(job.inputs["teacher-score"]),

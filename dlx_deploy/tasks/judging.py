@@ -11,6 +11,7 @@ from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.nn.user_code import modules_beside
 from dlx_deploy.pipeline.stage import Metrics, Tree
+from dlx_deploy.progress import Progress
 from dlx_deploy.tasks.grouped import grouped_targets
 from dlx_deploy.tasks.task import Task
 from dlx_deploy.tasks.user_file import is_user_metric, split_metric, without_folder
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from dlx_deploy.nn.data.dataset import Dataset
     from dlx_deploy.runtime.tasks.task import Task as DeviceTask
 
-__all__ = ["METRIC", "asked_metric", "comparison_by", "judged_device", "metric_file", "validation_notes"]
+__all__ = ["METRIC", "asked_metric", "comparison_by", "judged_device", "metric_file", "validation_notes", "watched"]
 
 METRIC = "metric"
 """The input of a step that is the file of a user's own metric."""
@@ -32,6 +33,15 @@ class ByFunction(Protocol):
 
     def by_function(self, function: str, file: Path, name: str) -> Comparison:
         """By the ``function`` in ``file``, which is called ``name`` whatever the file lies as."""
+        ...
+
+
+@runtime_checkable
+class Slow(Protocol):
+    """What a comparison has more where its bounds may take minutes."""
+
+    def watched(self, progress: Progress) -> Comparison:
+        """The same, which tells ``progress`` how far it is."""
         ...
 
 
@@ -74,6 +84,11 @@ def comparison_by(task: Task, metric: str, file: Path | None = None) -> Comparis
         own_too = ", or a function of yours, 'FILE.py:FUNCTION'" if isinstance(task.answers, ByFunction) else ""
         raise ConfigError(f"gate.metric is {metric!r}; {task.name} has: {known}{own_too}")
     return others[metric]
+
+
+def watched(comparison: Comparison, progress: Progress) -> Comparison:
+    """``comparison``, which tells ``progress`` how far it is where its bounds may take minutes."""
+    return comparison.watched(progress) if isinstance(comparison, Slow) else comparison
 
 
 def validation_notes(task: Task, budgets: Gate, metrics: Metrics) -> list[str]:

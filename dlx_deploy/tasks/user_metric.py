@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.gate import GateResult
+from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.statistics.resampled import Bounds, Drops
 from dlx_deploy.tasks.gates import CONSTANT
 from dlx_deploy.tasks.resampled import ResampledComparison
@@ -37,6 +38,8 @@ __all__ = ["UserComparison"]
 
 MOST_S = 1800.0
 """CPU seconds that the resamples of one model may take, by what one call took."""
+_EVERY_S = 0.5
+"""Between two remarks of how far the resamples are."""
 _ABOVE = 4
 """Resamples that lie above a bound, at least."""
 
@@ -44,12 +47,17 @@ _ABOVE = 4
 @dataclass(frozen=True)
 class UserComparison(ResampledComparison):
     """The statistic: labels int64[n] and logits float32[n, K] (``runtime.tasks.user_metric``). ``file``: where the
-    function ``title`` is.
+    function ``title`` is. ``progress`` hears how many of the resamples are done.
 
     Evidence has ``constant`` too, of the teacher: how many logits there are is known of answers alone.
     """
 
     file: Path = Path()
+    progress: Progress = silent
+
+    def watched(self, progress: Progress) -> UserComparison:
+        """The same, which tells ``progress`` how far it is."""
+        return replace(self, progress=progress)
 
     def check(self, budgets: Gate) -> None:
         """What others that are resampled are held to, the file, and whether its resamples tell such a bound."""
@@ -73,15 +81,18 @@ class UserComparison(ResampledComparison):
         """Of what the function gives."""
         from dlx_deploy.runtime.statistics.weighted import weighted_bounds
 
-        scores, units = self._read([statistic])
-        return weighted_bounds(scores[0], units, self._resamples(scores[0], units))[1]
+        (score,), units = self._read([statistic])
+        count = self._resamples(score, units)
+        return weighted_bounds(self._told(score, 2 * count), units, count)[1]
 
     def drops(self, teacher: Arrays, model: Arrays) -> Drops:
         """Of what the function gives."""
         from dlx_deploy.runtime.statistics.weighted import weighted_drops
 
         (first, second), units = self._read([teacher, model])
-        return weighted_drops((first, second), units, self._resamples(first, units))
+        count = self._resamples(first, units)
+        told = self._told(first, 2 * count), self._told(second, 2 * count)
+        return weighted_drops(told, units, count)
 
     def evidence(self, teacher: Arrays, model: Arrays) -> Evidence:
         """Bounds of the score and of its drop, and of the teacher beside itself what one answer to everything gets."""
@@ -132,6 +143,25 @@ class UserComparison(ResampledComparison):
         given = [np.concatenate([one, extras]) for one in answers]
         function.check_weights(every, given[0])
         return tuple(_score(function, every, one) for one in given), units
+
+    def _told(self, score: Score, total: int) -> Score:
+        """``score``, telling how many of the ``total`` resamples, of a model and from both sides, are done."""
+        import numpy as np
+
+        done, last = 0, time.monotonic()
+
+        def each(weights: Values) -> Values:
+            nonlocal done, last
+            found = []
+            for row in weights:
+                found.append(score(row[np.newaxis])[0])
+                done += 1
+                if time.monotonic() - last > _EVERY_S:
+                    last = time.monotonic()
+                    self.progress(min(done, total), total, f"resamples of {self.title}")
+            return np.array(found)
+
+        return each
 
     def _function(self) -> UserFunction:
         return UserFunction.loaded(self.file, self.title, self.name)

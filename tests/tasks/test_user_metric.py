@@ -12,10 +12,11 @@ from dlx_deploy.pipeline.plan import Build, plan
 from dlx_deploy.pipeline.run import run_build
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage, Step, Tree
 from dlx_deploy.pipeline.store import Store
+from dlx_deploy.progress import silent
 from dlx_deploy.runtime.statistics.bootstrap import RESAMPLES
 from dlx_deploy.runtime.tasks.class_metrics import METRICS
-from dlx_deploy.tasks import find_task
-from dlx_deploy.tasks.judging import asked_metric, comparison_by, metric_file
+from dlx_deploy.tasks import find_task, user_metric
+from dlx_deploy.tasks.judging import asked_metric, comparison_by, metric_file, watched
 from dlx_deploy.tasks.user_file import MOST
 from dlx_deploy.tasks.verification import Comparison
 
@@ -165,3 +166,18 @@ def test_a_function_that_would_take_hours_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr("dlx_deploy.tasks.user_metric.MOST_S", 0.0)
     with pytest.raises(ConfigError, match=r"its 400 resamples take .* over 0 s; make the function faster"):
         written(tmp_path, BALANCED).evidence(statistic(1), statistic(2))
+
+
+def test_resamples_tell_how_far_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of both models' drop and of the model itself: from either side, so twice the 400 for each of these three."""
+    monkeypatch.setattr(user_metric, "_EVERY_S", 0.0)
+    heard: list[tuple[float, float, str]] = []
+    mine = written(tmp_path, BALANCED)
+    quiet = mine.evidence(statistic(1), statistic(2))
+    told = watched(mine, lambda done, total, text="": heard.append((done, total, text)))
+    assert told.evidence(statistic(1), statistic(2)) == quiet
+    assert {(total, text) for _, total, text in heard} == {(800, "resamples of own")}
+    assert [done for done, _, _ in heard].count(400) == 3
+    assert max(done for done, _, _ in heard) == 800
+    ours = comparison_by(TASK, "macro_f1")
+    assert watched(ours, silent) is ours

@@ -17,7 +17,7 @@ from dlx_deploy.stages.support.parity import parity_rows
 from dlx_deploy.stages.support.statistics import Judged, statistics_of
 from dlx_deploy.tasks import task_of
 from dlx_deploy.tasks.grouped import grouped_targets
-from dlx_deploy.tasks.judging import METRIC, comparison_by, judged_device
+from dlx_deploy.tasks.judging import METRIC, comparison_by, judged_device, watched
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Row
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class Validation:
         self._samples = samples[self._rows]
         self._task = task_of(self._data)
         self._metric: str = getattr(job.params, "metric", "")  # which the stage adds to the section
-        self._comparison = comparison_by(self._task, self._metric, job.inputs.get(METRIC))
+        comparison = comparison_by(self._task, self._metric, job.inputs.get(METRIC))
+        self._comparison = watched(comparison, job.progress)
         self._exact = job.target.judge == "exact-qdq"
 
     def trial(self, name: str, path: Path, restored: tuple[str, ...], layers: Mapping[str, str]) -> Trial:
