@@ -1,6 +1,6 @@
 """How often each bound of the gate covers the truth, by simulation: benchmarks/results/gates-coverage.json.
 
-    python benchmarks/gates/coverage.py [PART ...]     # each part by itself, all by default: 2 CPU minutes
+    python benchmarks/gates/coverage.py [PART ...]     # each part by itself, all by default: 3 CPU minutes
 
 A cell draws test splits from a population whose true drop is known, and counts how often the upper bound at 95 % is
 at or above it. ``verdicts`` draws pairs whose true drop is just over the budget: each pass is a false one.
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from dlx_deploy.runtime.statistics.clustered import grouped_drops, grouped_share
 from dlx_deploy.runtime.statistics.drops import drop_upper_bound
 from dlx_deploy.runtime.statistics.floors import accuracy_lower_bound
 from dlx_deploy.runtime.statistics.means import Mean
@@ -118,6 +119,30 @@ def clusters() -> Iterator[dict[str, Any]]:
             yield cell(how, {"groups": groups, "size": size, "drop": 0.8 * drop}, seen)
 
 
+def grouped() -> Iterator[dict[str, Any]]:
+    """The gate's own bounds of right and wrong answers by groups, of uneven size (1 to some 60 samples): of the drop,
+    beside Tango's that takes each sample for one of its own, and of a share of right ones."""
+    drop, flips, share = 0.01, 0.05, 0.9
+    for groups in (30, 150):
+        rng = np.random.default_rng([8, groups])
+        held: dict[str, list[bool]] = {"drop by groups": [], "Tango, groups ignored": [], "floor by groups": []}
+        for _ in range(300):
+            sizes = np.ceil(rng.lognormal(1.8, 0.8, groups)).astype(np.int64)
+            of = np.repeat(np.arange(groups), sizes)
+            kind = rng.choice(3, groups, p=[(flips + drop) / 2, (flips - drop) / 2, 1 - flips])[of]
+            kind = np.where(rng.random(len(of)) < 0.8, kind, 2)
+            teacher, package = kind != 1, kind != 0
+            upper = grouped_drops(teacher, package, of).bounds.at(CONFIDENCE)[1]
+            held["drop by groups"].append(upper >= 0.8 * drop)
+            lost, gained = int((kind == 0).sum()), int((kind == 1).sum())
+            alone = drop_upper_bound(lost, gained, len(of), CONFIDENCE)
+            held["Tango, groups ignored"].append(alone >= 0.8 * drop)
+            right = rng.random(len(of)) < rng.beta(9, 1, groups)[of]  # groups are easy or hard
+            held["floor by groups"].append(grouped_share(right, of)[1].at(CONFIDENCE)[0] <= share)
+        for how, seen in held.items():
+            yield cell(how, {"groups": groups, "sizes": "uneven"}, seen)
+
+
 def verdicts() -> Iterator[dict[str, Any]]:
     """200 pairs a metric whose true drop is 1 % over the budget, as far as 400,000 tell: what the gate passes."""
     for name in ("top1", "macro_f1", "balanced_accuracy", "auroc"):
@@ -206,6 +231,7 @@ PARTS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "auroc": classes("auroc"),
     "masks": masks,
     "clusters": clusters,
+    "grouped": grouped,
     "verdicts": verdicts,
 }
 
