@@ -34,7 +34,8 @@ from reports import finish
 from dlx_deploy.config import Data, Export, Qat
 from dlx_deploy.graph.execution.evaluation import run_onnx
 from dlx_deploy.graph.model import load, to_bytes
-from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize_model, setting_for
+from dlx_deploy.graph.quantization.integers import setting_for
+from dlx_deploy.graph.quantization.quantize import QuantizationRequest, quantize_model
 from dlx_deploy.nn.data.dataset import Dataset, open_data
 from dlx_deploy.nn.export.network import export_onnx
 from dlx_deploy.nn.models.registry import build_model

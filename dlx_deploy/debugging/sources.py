@@ -16,8 +16,8 @@ from onnx import ModelProto
 from dlx_deploy.delivery import StoredOutput, stored_output
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import load
+from dlx_deploy.graph.quantization.integers import as_divided
 from dlx_deploy.graph.quantization.plan import QuantizationPlan, read_plan
-from dlx_deploy.graph.quantization.quantize import as_divided
 from dlx_deploy.pipeline.record import Record
 from dlx_deploy.pipeline.store import Store
 from dlx_deploy.runtime.errors import PackageError

@@ -151,8 +151,9 @@ def _loss(job: Job[Qat], data: Dataset, learning: Learning, padding: int) -> Los
 def _learning(job: Job[Qat], data: Dataset) -> Learning:
     """Where the plan of the quantized network puts integers, and with which scales they begin."""
     from dlx_deploy.graph.model import load
+    from dlx_deploy.graph.quantization.integers import as_divided, setting_for
     from dlx_deploy.graph.quantization.plan import read_plan
-    from dlx_deploy.graph.quantization.quantize import QuantizationRequest, as_divided, setting_for
+    from dlx_deploy.graph.quantization.quantize import QuantizationRequest
     from dlx_deploy.graph.quantization.ranges import Ranges
     from dlx_deploy.nn.qat.learned import Learning
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from msgspec.structs import replace as with_fields
 
 from dlx_deploy.graph.model import WEIGHTED, Index, load
+from dlx_deploy.graph.quantization.integers import setting_for
 from dlx_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan, TensorPlan
-from dlx_deploy.graph.quantization.quantize import QuantizationRequest, setting_for
+from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.graph.samples import Samples
 
 __all__ = ["Planned", "islands", "layer_groups", "without"]

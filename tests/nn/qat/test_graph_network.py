@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from dlx_deploy.errors import StageFailed
 from dlx_deploy.graph.model import Index
-from dlx_deploy.graph.quantization.quantize import QuantizationRequest, setting_for
+from dlx_deploy.graph.quantization.integers import setting_for
+from dlx_deploy.graph.quantization.quantize import QuantizationRequest
 from dlx_deploy.graph.samples import Samples
 from dlx_deploy.nn.qat.checks import WRITTEN_DB, check_float, check_written
 from dlx_deploy.nn.qat.front import front_of
