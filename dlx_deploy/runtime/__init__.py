@@ -9,6 +9,7 @@ Importing this costs nothing: a name's module is imported when the name is first
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, List
 
@@ -70,7 +71,19 @@ def __dir__() -> List[str]:
     return sorted(__all__)
 
 
-if hasattr(globals().get("__loader__"), "archive"):  # inside a package
-    from .code_cache import keep_compiled
+def _first(name: str) -> Any:
+    """A module of the zip that this is in, compiled once: Python's importer compiles twice what it takes from a zip."""
+    from types import ModuleType
+    from zipimport import zipimporter
 
-    keep_compiled(globals()["__spec__"].name, __path__[0])  # Python 3.8 says no ``__package__`` yet
+    own = globals()["__spec__"].name
+    module = sys.modules[f"{own}.{name}"] = ModuleType(f"{own}.{name}")
+    module.__package__, module.__loader__ = own, globals()["__loader__"]
+    exec(zipimporter(__path__[0]).get_code(module.__name__), module.__dict__)
+    return module
+
+
+if hasattr(globals().get("__loader__"), "archive"):  # inside a package
+    _first("digests")
+    # Python 3.8 says no ``__package__`` yet.
+    _first("code_cache").keep_compiled(globals()["__spec__"].name, __path__[0])

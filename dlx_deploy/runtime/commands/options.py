@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from typing import Callable, List, NoReturn, Optional, Sequence, Tuple
@@ -29,9 +30,10 @@ DEVICE_BUDGETS = {
 
 
 def make_parser(archive_path: Optional[str], argv: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of ``argv``: of the commands, those that ``argv`` holds know their options, as making them takes time.
+    """The parser of ``argv``, as quickly made as can be: where a command comes first, of those alone that it holds.
 
-    ``archive_path``: the package that is run; ``None``: the first argument names it.
+    Of all others those that it holds know their options. ``archive_path``: the package that is run; ``None``: the first
+    argument names it.
     """
     program = f"python {line(os.path.basename(archive_path))}" if archive_path else "python -m dlx_deploy.runtime"
     parser = _Parser(prog=program, description="Runs this inference package.")
@@ -40,8 +42,12 @@ def make_parser(archive_path: Optional[str], argv: Sequence[str]) -> argparse.Ar
     parser.set_defaults(json=False)
     actions = parser.add_subparsers(dest="command", metavar="COMMAND")
 
+    first = argv[0 if archive_path else 1 :][:1]
+    begins = any(name in first for command, _, _ in COMMANDS for name in _names(command))
     for command, text, add_options in COMMANDS:
         for name in _names(command):
+            if begins and name not in argv:
+                continue
             one = _add_command(actions, name, text)
             if name in argv:
                 add_options(one)
@@ -163,8 +169,27 @@ def _build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", metavar="DIR", help="where engines are kept (default: the user's cache folder)")
 
 
+class _Formatter(argparse.HelpFormatter):
+    """As wide as the terminal, which the standard one asks by ``shutil``, slow to import, for each argument."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """What ``shutil.get_terminal_size`` says."""
+    with contextlib.suppress(KeyError, ValueError):
+        return int(os.environ["COLUMNS"]) or 80
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    return 80
+
+
 class _Parser(argparse.ArgumentParser):
     """The standard parser, whose messages repeat what was typed, and the name of the package's file."""
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        return _Formatter(self.prog)
 
     def error(self, message: str) -> NoReturn:
         """Ends with exit code 2, the message on one line."""

@@ -17,7 +17,6 @@ from .image_sources import open_images, refuse_missing
 from .images import open_picture
 from .pictures import read_pictures
 from .source import Source
-from .video import read_camera
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -151,6 +150,8 @@ class ImageInputs:
         Raises:
             InputError, BackendMissing: as ``read_camera``, when the first is asked for.
         """
+        from .video import read_camera
+
         return Source(read_camera(camera, every), live=True)
 
 

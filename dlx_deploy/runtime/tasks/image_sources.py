@@ -9,9 +9,11 @@ from typing import Iterator
 from ..errors import InputError
 from .folders import SUFFIXES, counted, list_images
 from .source import Sample, Source
-from .video import VIDEO_SUFFIXES, read_video
 
-__all__ = ["open_images", "refuse_missing"]
+__all__ = ["VIDEO_SUFFIXES", "open_images", "refuse_missing"]
+
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+"""What is read as a video, in any case."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ def open_images(argument: str, every: int = 1) -> Source:
     if os.path.isdir(argument):
         return Source(_inside(argument))
     if argument.lower().endswith(VIDEO_SUFFIXES):
+        from .video import read_video
+
         return Source(read_video(argument, every), live=True)
     return Source(iter([Sample(argument, argument)]))
 

@@ -30,6 +30,7 @@ DECODERS = {
     b"\xff\xd8\xff": ("PIL.JpegImagePlugin", "jpeg_factory"),
 }
 """What a file begins with → the module of its decoder and what opens it: what Pillow comes to in the end."""
+ORIENTATION = 0x0112  # of EXIF's tags
 DECODING = (
     OSError,
     ValueError,
@@ -167,9 +168,11 @@ def _colours(pixels: Array) -> NDArray[np.uint8]:
 
 def _upright(image: Foreign, channels: int, name: str) -> Foreign:
     """Pillow's ``image`` the way up that it is seen, of 8 bits, grey or RGB; decoded: its file may be closed."""
-    from PIL import ImageOps
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        from PIL import ImageOps
 
-    return _eight_bits(pillow(), ImageOps.exif_transpose(image), name).convert(MODES[channels])
+        image = ImageOps.exif_transpose(image)
+    return _eight_bits(pillow(), image, name).convert(MODES[channels])
 
 
 def _refuse_other_channels(channels: int) -> None:

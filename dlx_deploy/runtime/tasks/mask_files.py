@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..files import open_file, reason
 from ..untyped import Foreign
 from .framing import MAX_PIXELS, Framing, framed, pillow, unframed
-from .images import DECODING, open_picture
+from .images import DECODING, ORIENTATION, open_picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,6 @@ __all__ = [
 PathLike = Union[str, "os.PathLike[str]"]
 IGNORED = 255
 """In a mask that was read: the pixel counts for nothing."""
-ORIENTATION = 0x0112  # of EXIF's tags
 _log = logging.getLogger(__name__)
 MOST_DRAWN = 1024  # pixels of a side, of a mask that is sent for a page to show
 OVERLAY = 0.5  # how much of the mask's colour lies over the image

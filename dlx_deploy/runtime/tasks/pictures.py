@@ -12,8 +12,7 @@ from ..errors import InputError
 from ..untyped import Array, Foreign
 from ..words import said
 from .framing import BGR, RGB, Framing
-from .images import fit_image, load_image
-from .mask_files import image_size
+from .images import ORIENTATION, fit_image, load_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["picture_sizes", "read_pictures"]
 
 CHANNELS = (1, 3, 4)  # of an array that is a picture; the fourth is alpha, and dropped
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that exchange height and width
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 
 
 def read_pictures(given: object, framing: Framing, color_order: Optional[str] = None) -> NDArray[np.uint8]:
@@ -103,6 +102,8 @@ def _size(picture: Foreign, framing: Framing) -> Optional[Tuple[int, int]]:
         height, width = picture.shape[:2]
         return None if picture.shape == framing.shape else (int(height), int(width))
     if _is_file(picture):
+        from .mask_files import image_size
+
         (width, height), _ = image_size(picture)
     else:
         width, height = _upright_size(picture)

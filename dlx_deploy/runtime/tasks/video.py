@@ -16,10 +16,8 @@ from ..untyped import Foreign
 from .framing import pillow
 from .source import Sample
 
-__all__ = ["VIDEO_SUFFIXES", "read_camera", "read_video"]
+__all__ = ["read_camera", "read_video"]
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
-"""What is read as a video, in any case."""
 URL = r"(rtsps?|https?|udp|tcp)://"
 MISSING = "install it with: pip install opencv-python-headless (or, where the system brings it: python3-opencv)"
 PIPELINE = "does this OpenCV have GStreamer (the system's python3-opencv has, PyPI's has not), and the pipeline run?"

@@ -15,6 +15,7 @@ from PIL import Image
 from dlx_deploy import cli
 from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.commands.main import main, view_of
+from dlx_deploy.runtime.commands.options import make_parser
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble
@@ -259,3 +260,25 @@ def test_reader_that_goes_away(dlx: Path) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_command_that_comes_first_has_the_parser_to_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """Making the others takes milliseconds of a start; what is no command is told them all."""
+
+    def choices(*argv: str) -> list[str]:
+        (commands,) = [one.choices for one in make_parser("x.dlx", argv)._actions if one.dest == "command"]
+        return list(commands or ())
+
+    assert choices("predict", "cat.jpg") == ["predict"]
+    assert choices("bench", "predict") == ["predict", "bench"]
+    assert len(choices("--help", "predict")) == len(choices()) == 9
+    with pytest.raises(SystemExit):
+        make_parser("x.dlx", ["wrong", "predict"]).parse_args(["wrong", "predict"])
+    assert "invalid choice: 'wrong'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("columns", "most"), [("40", 40), ("90", 90), ("none", 60)])
+def test_help_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: str, most: int) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("os.get_terminal_size", lambda fd: os.terminal_size((60, 24)))
+    assert make_parser("x.dlx", ["predict"])._get_formatter()._width == most - 2
