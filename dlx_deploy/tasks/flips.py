@@ -10,16 +10,18 @@ import msgspec
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.gate import GateResult
-from dlx_deploy.runtime.statistics.flips import Flips, judge_flips
+from dlx_deploy.runtime.statistics.flips import Flips, MaskFlips, judge_flips
 from dlx_deploy.runtime.statistics.groups import Judged, judge_groups
 from dlx_deploy.tasks.grouped import FLIPS, bounds_in
 from dlx_deploy.tasks.paired_gates import counts
 from dlx_deploy.tasks.verification import Accuracy, Row
 
-__all__ = ["CHANGED", "flips_of", "judge_classes", "judge_flipped", "refuse_counted"]
+__all__ = ["BETTER", "CHANGED", "WORSE", "flips_of", "judge_classes", "judge_flipped", "refuse_counted"]
 
 CHANGED = "changed"
 """The evidence that is the number of answers that are others than the teacher's."""
+WORSE, BETTER = "worse", "better"
+"""Of masks: the numbers of images whose own mask is clearly so (``runtime.statistics.flips.MOVED``)."""
 
 
 def judge_flipped(budgets: Gate, accuracy: Accuracy) -> GateResult:
@@ -65,7 +67,10 @@ def _classes_of(accuracy: Accuracy) -> tuple[Judged, ...]:
 
 
 def flips_of(row: Row, samples: int) -> Flips | None:
-    """How many answers changed; ``None`` where the statistic does not say what was answered."""
+    """How many answers, or masks, changed; ``None`` where the statistic does not say what was answered."""
+    if WORSE in row.evidence:
+        worse, better = int(row.number(WORSE)), int(row.number(BETTER))
+        return MaskFlips(worse, better, worse + better, samples)
     changed = row.evidence.get(CHANGED)
     return Flips(*counts(row), changed, samples) if isinstance(changed, int) else None
 

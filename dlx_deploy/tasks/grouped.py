@@ -12,6 +12,9 @@ from dlx_deploy.tasks.task import Task
 from dlx_deploy.tasks.verification import Evidence, Row
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dlx_deploy.graph.samples import Arrays
     from dlx_deploy.nn.data.dataset import Dataset
 
@@ -22,6 +25,7 @@ __all__ = [
     "counted_groups",
     "drawn_in",
     "draws_groups",
+    "flip_evidence",
     "group_notes",
     "grouped_targets",
     "paired_evidence",
@@ -65,8 +69,15 @@ def paired_evidence(teacher: Arrays, model: Arrays) -> Evidence:
     found = counted_groups(model) | _kept(_DROP, grouped_drops(teacher["right"], model["right"], groups).bounds)
     found |= _kept(_OWN, grouped_share(model["right"], groups)[1])
     if "answer" in model:
-        found |= _kept(FLIPS, grouped_share(teacher["answer"] != model["answer"], groups)[1])
+        found |= flip_evidence(teacher["answer"] != model["answer"], groups)
     return found
+
+
+def flip_evidence(flipped: NDArray[np.bool_], groups: NDArray[np.int64]) -> Evidence:
+    """Bounds of the share of samples that are ``flipped``, bool[n], by their ``groups``, int64[n]."""
+    from dlx_deploy.runtime.statistics.clustered import grouped_share
+
+    return _kept(FLIPS, grouped_share(flipped, groups)[1])
 
 
 def _kept(whose: str, bounds: Bounds) -> Evidence:

@@ -10,9 +10,11 @@ from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.runtime.statistics.resampled import Bounds, Drops, units_that_agree
 from dlx_deploy.runtime.statistics.scored import Scored
+from dlx_deploy.tasks.flips import BETTER, WORSE
 from dlx_deploy.tasks.gates import CONSTANT
-from dlx_deploy.tasks.grouped import GROUP
+from dlx_deploy.tasks.grouped import GROUP, flip_evidence
 from dlx_deploy.tasks.resampled import ResampledComparison
+from dlx_deploy.tasks.verification import Evidence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +38,7 @@ class MeanIouComparison(ResampledComparison):
     title: str = "mIoU"
     target: str = "mask"
     lost: float = _IMAGES_LOST
-    counted: frozenset[str] = frozenset({"max_class_drop"})
+    counted: frozenset[str] = frozenset({"max_class_drop", "max_flips"})
 
     def score(self, statistic: Arrays) -> float:
         """Mean IoU."""
@@ -56,6 +58,14 @@ class MeanIouComparison(ResampledComparison):
         from dlx_deploy.runtime.tasks.mask_counts import mean_iou_drops
 
         return mean_iou_drops(_counts_of(teacher), _counts_of(model), model.get(GROUP))
+
+    def evidence(self, teacher: Arrays, model: Arrays) -> Evidence:
+        """As others, and how many images have a clearly worse or better mask."""
+        from dlx_deploy.runtime.tasks.mask_counts import moved_masks
+
+        worse, better = moved_masks(_counts_of(teacher), _counts_of(model))
+        found = {**super().evidence(teacher, model), WORSE: int(worse.sum()), BETTER: int(better.sum())}
+        return found | (flip_evidence(worse | better, model[GROUP]) if GROUP in model else {})
 
     def class_scores(self, teacher: Arrays, model: Arrays, labels: Sequence[str]) -> tuple[Scored, ...]:
         """The intersection over union of each class."""

@@ -17,7 +17,7 @@ from dlx_deploy.runtime.statistics.resampled import (
     judge_value,
     units_that_agree,
 )
-from dlx_deploy.tasks.flips import judge_classes, refuse_counted
+from dlx_deploy.tasks.flips import judge_classes, judge_flipped, refuse_counted
 from dlx_deploy.tasks.gates import CONSTANT, constant_gate, drop_gate, shipped_notes, split_notes, teacher_notes
 from dlx_deploy.tasks.grouped import counted_groups, drawn_in
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Evidence, Row
@@ -87,6 +87,8 @@ class ResampledComparison:
             results.append(_judge_floor(budgets, accuracy))
         elif not budgets.allow_chance:
             results.append(constant_gate(budgets, accuracy, _lower(accuracy, REFERENCE, budgets)))
+        if budgets.max_flips:
+            results.append(judge_flipped(budgets, accuracy))
         if budgets.max_class_drop:
             results.append(judge_classes(budgets, accuracy))
         return results

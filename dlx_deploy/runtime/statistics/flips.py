@@ -2,7 +2,8 @@
 
 Of n samples some answers of a package are others than its teacher's. Some of these were right and are wrong now, some
 are the reverse, and the rest were wrong and are wrong in another way. The share of all that changed is held against a
-budget by the exact bounds of Clopper and Pearson (``floors``).
+budget by the exact bounds of Clopper and Pearson (``floors``). Of masks an image counts, where its own mask is much
+better or worse.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Optional
 
 from ..errors import BudgetMissed, InputError, RuntimeFault, Undecided
 from ..records import record
-from ..words import percent
+from ..words import percent, points
 from .drops import Decision
 from .floors import accuracy_lower_bound, accuracy_upper_bound, fewest_samples
 from .resampled import Bounds
 from .search import fewest
 
-__all__ = ["FlipVerdict", "Flips", "judge_flips", "refuse_counted"]
+__all__ = ["MOVED", "FlipVerdict", "Flips", "MaskFlips", "judge_flips", "refuse_counted"]
 
 
 @record
@@ -42,6 +43,23 @@ class Flips:
         other = self.changed - self.lost - self.gained
         ways = f"{self.lost} from right to wrong, {self.gained} from wrong to right, {other} from wrong to wrong"
         return f"{self.changed} of {self.samples} answers changed ({percent(self.share)}): {ways}"
+
+
+MOVED = 0.1
+"""By more of its own mean IoU (ten points) an image's mask must be better or worse to count as changed: what people see
+at a glance. Pixels along borders flip in every image, and say nothing."""
+
+
+@record
+class MaskFlips(Flips):
+    """Of images: those whose own mean IoU fell (``lost``) or rose (``gained``) by more than ``MOVED``."""
+
+    def describe(self) -> str:
+        """The counts, for people."""
+        return (
+            f"the masks of {self.changed} of {self.samples} images changed by more than {points(MOVED)} of their own "
+            f"mIoU ({percent(self.share)}): {self.lost} for the worse, {self.gained} for the better"
+        )
 
 
 @record

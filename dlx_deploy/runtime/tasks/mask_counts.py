@@ -8,6 +8,7 @@ import numpy as np
 
 from ..statistics.bootstrap import resample_drops, resample_value
 from ..statistics.clustered import by_groups
+from ..statistics.flips import MOVED
 from ..statistics.resampled import Bounds, Drops
 from ..words import GROUPS
 from .mask_files import IGNORED
@@ -15,7 +16,16 @@ from .mask_files import IGNORED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["COUNTS", "TITLE", "confusion_counts", "iou_of", "mean_iou", "mean_iou_bounds", "mean_iou_drops"]
+__all__ = [
+    "COUNTS",
+    "TITLE",
+    "confusion_counts",
+    "iou_of",
+    "mean_iou",
+    "mean_iou_bounds",
+    "mean_iou_drops",
+    "moved_masks",
+]
 
 TITLE = "mIoU"
 COUNTS = "counts"  # the column of the reference table that holds them
@@ -60,6 +70,12 @@ def mean_iou_bounds(counts: NDArray[np.int64], groups: Optional[NDArray[np.int64
     """Mean IoU of a model, and its bounds, resampled over images, or ``groups`` of them: counts int64[n, K, 3]."""
     units = counts if groups is None else by_groups(counts, groups)
     return resample_value(units, _worst(units), mean_iou)
+
+
+def moved_masks(teacher: NDArray[np.int64], package: NDArray[np.int64]) -> Tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """bool[n] each: the images whose own mean IoU fell, and rose, by more than ``MOVED``; counts int64[n, K, 3]."""
+    ours, theirs = (mean_iou(counts.astype(np.float64)) for counts in (teacher, package))
+    return ours - theirs > MOVED, theirs - ours > MOVED
 
 
 def iou_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:

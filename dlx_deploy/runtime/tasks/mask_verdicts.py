@@ -9,7 +9,8 @@ import numpy as np
 
 from ..errors import RuntimeFault, first_fault
 from ..records import record, replace
-from ..statistics.flips import refuse_counted
+from ..statistics.clustered import grouped_share
+from ..statistics.flips import FlipVerdict, MaskFlips, judge_flips
 from ..statistics.groups import GroupsVerdict, describe_worst, judge_groups
 from ..statistics.resampled import DropVerdict, FloorVerdict, judge_drops, judge_value
 from ..statistics.scored import Scored
@@ -17,7 +18,7 @@ from ..words import SAMPLES
 from .arrays import Arrays
 from .grouped import GROUP, drawn_of
 from .mask_classes import class_iou_bounds, class_ious
-from .mask_counts import COUNTS, TITLE, iou_of, mean_iou_bounds, mean_iou_drops
+from .mask_counts import COUNTS, TITLE, iou_of, mean_iou_bounds, mean_iou_drops, moved_masks
 from .task import Budgets
 
 if TYPE_CHECKING:
@@ -30,21 +31,24 @@ __all__ = ["MaskVerification", "judge_masks"]
 class MaskVerification:
     """The gate's verdict, each class's intersection over union, and how many masks have changed since the build.
 
-    ``classes``: how far each class drops, and ``class_budget`` the verdict on that, if there is a budget.
+    ``classes``: how far each class drops, and ``class_budget`` the verdict on that, if there is a budget; ``flips``:
+    how many images have another mask than the teacher's, and ``flip_budget`` likewise.
     """
 
     verdict: DropVerdict
     teacher_iou: Mapping[str, Optional[float]]
     iou: Mapping[str, Optional[float]]
     changed: int
+    flips: MaskFlips
     classes: Tuple[Scored, ...] = ()
     floor: Optional[FloorVerdict] = None
     class_budget: Optional[GroupsVerdict] = None
+    flip_budget: Optional[FlipVerdict] = None
     reference: str = "teacher"
 
     def failure(self) -> Optional[RuntimeFault]:
         """The error that the verdicts amount to, a miss before an undecided one, or ``None`` if all pass."""
-        judged = (self.verdict, self.floor, self.class_budget)
+        judged = (self.verdict, self.floor, self.flip_budget, self.class_budget)
         return first_fault([verdict.failure() for verdict in judged if verdict])
 
     def to_dict(self) -> Dict[str, Any]:
@@ -66,6 +70,7 @@ class MaskVerification:
         lines.append(seen.explain())
         if self.floor:
             lines.append(self.floor.explain())
+        lines.append(self.flip_budget.explain() if self.flip_budget else self.flips.describe())
         dropped = describe_worst(self.classes, "classes")
         lines += [self.class_budget.explain()] if self.class_budget else [dropped] if dropped else []
         if self.changed:
@@ -79,9 +84,8 @@ def judge_masks(
     """As ``Masks.judge``, of the counts of the teacher and of the package.
 
     Raises:
-        InputError: a budget out of range, or one of changed answers.
+        InputError: a budget out of range.
     """
-    refuse_counted(budgets.max_flips, 0.0, TITLE)
     ours, theirs, groups = teacher[COUNTS], package[COUNTS], package.get(GROUP)
     verdict = judge_drops(mean_iou_drops(ours, theirs, groups), TITLE, budgets.max_drop, budgets.confidence)
     classes, most, floor, held = class_ious(ours, theirs, labels, groups), budgets.max_class_drop, None, None
@@ -91,8 +95,22 @@ def judge_masks(
     if most:
         each = class_iou_bounds(ours, theirs, groups)
         held = judge_groups(classes, [most] * len(classes), "classes", budgets.confidence, each)
+    flips, flipped = _flips(ours, theirs, groups, budgets)
     by_class = _by_class(ours, labels), _by_class(theirs, labels)
-    return MaskVerification(verdict, *by_class, changed, classes, floor, held)
+    return MaskVerification(verdict, *by_class, changed, flips, classes, floor, held, flipped)
+
+
+def _flips(
+    ours: NDArray[np.int64], theirs: NDArray[np.int64], groups: Optional[NDArray[np.int64]], budgets: Budgets
+) -> Tuple[MaskFlips, Optional[FlipVerdict]]:
+    """How many masks changed, and the verdict on that, if there is a budget."""
+    worse, better = moved_masks(ours, theirs)
+    lost, gained = int(worse.sum()), int(better.sum())
+    flips = MaskFlips(lost, gained, lost + gained, len(worse))
+    if not budgets.max_flips:
+        return flips, None
+    bounds = None if groups is None else grouped_share(worse | better, groups)[1]
+    return flips, judge_flips(flips, budgets.max_flips, budgets.confidence, bounds)
 
 
 def _by_class(counts: NDArray[np.int64], labels: Sequence[str]) -> Dict[str, Optional[float]]:
