@@ -12,6 +12,12 @@ from dlx_deploy.nn.user_code import found_beside
 EDITABLE = json.dumps({"url": "file:///repo", "dir_info": {"editable": True}})
 
 
+@pytest.fixture(autouse=True)
+def _no_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is installed here is not looked at, which takes seconds; it lists none of these modules."""
+    monkeypatch.setattr("dlx_deploy.nn.user_code.packages_distributions", dict)
+
+
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
     """A network's file in a repository, and a module beside it."""
