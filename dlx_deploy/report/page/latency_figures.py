@@ -67,16 +67,16 @@ def distribution(number: int, spread: Spread) -> Figure:
         axes = plot.add_subplot()
         axes.bar(starts, bars, width=width, align="edge", color=COLOURS["one"], alpha=0.75)
         for percentile, ms in spread.percentiles.items():
-            label = f"p{percentile} {format_ms(ms)}"
-            axes.axvline(ms, color=COLOURS["fg"], linestyle=_STYLES.get(percentile, "-"), linewidth=1.4, label=label)
+            told = f"p{percentile} {format_ms(ms)}"
+            axes.axvline(ms, color=COLOURS["fg"], linestyle=_STYLES.get(percentile, "-"), linewidth=1.4, label=told)
         far = [f"{seen.slower:,} of the timings, up to {format_ms(seen.slowest_ms)}"] if seen.slower else []
         for marks, word, colour in ((spread.bounds, "bound of", "two"), (spread.budgets, "budget of", "fail")):
             for percentile, ms in marks.items():
-                label = f"{word} p{percentile} {format_ms(ms)}"
+                told = f"{word} p{percentile} {format_ms(ms)}"
                 if ms > _FAR * (starts[-1] + width):
-                    far.append(f"the {label}")
+                    far.append(f"the {told}")
                     continue
-                axes.axvline(ms, color=COLOURS[colour], linestyle="-.", linewidth=1.6, label=label)
+                axes.axvline(ms, color=COLOURS[colour], linestyle="-.", linewidth=1.6, label=told)
                 end = max(end, 1.02 * ms)
         axes.set_xlim(max(0.0, seen.fastest_ms - width), end + width)
         axes.set_xlabel("ms")

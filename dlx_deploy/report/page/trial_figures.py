@@ -30,11 +30,11 @@ _MOST_LABELS = 12
 
 @dataclass(frozen=True)
 class _Dot:
-    """One thing that was tried. ``met``: it keeps to the budgets; ``label``: "" for none."""
+    """One thing that was tried. ``met``: it keeps to the budgets; ``mark``: what stands beside it, "" for none."""
 
     ms: float
     score: float
-    label: str
+    mark: str
     met: bool
     chosen: bool
     side: float = _SIDE
@@ -98,7 +98,7 @@ def pareto(searched: Searched, trials: StudyTrials, table: Table) -> Figure:
         _Dot(
             ms=one.latency_ms or 0.0,
             score=one.score or 0.0,
-            label=str(one.number) if one.number in named | {searched.trial} else "",
+            mark=str(one.number) if one.number in named | {searched.trial} else "",
             met=one.meets,
             chosen=one.number == searched.trial,
             side=_LEAST_SIDE + (_MOST_SIDE - _LEAST_SIDE) * ((one.size_bytes or 0) / largest) ** 0.5,
@@ -152,8 +152,8 @@ def _scatter(axes: Axes, dots: Sequence[_Dot], front: Sequence[_Dot], joined: bo
         axes.plot(*at, "D" if dot.chosen else "o", color=colour, markerfacecolor=face, markersize=dot.side)
         if dot in front and not joined:
             axes.plot(*at, "o", color=COLOURS["soft"], markerfacecolor="none", markersize=dot.side + 6)
-        if dot.label:
-            axes.annotate(dot.label, at, xytext=(dot.side / 2 + 4, 4), textcoords="offset points", color=COLOURS["dim"])
+        if dot.mark:
+            axes.annotate(dot.mark, at, xytext=(dot.side / 2 + 4, 4), textcoords="offset points", color=COLOURS["dim"])
     axes.set_xlabel("latency, ms")
     axes.margins(0.08, 0.12)
     axes.grid(alpha=0.6)
