@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,20 @@ os.environ.setdefault("DLX_DEPLOY_JOBS", "1")
 
 from dlx_deploy import cli
 
+from .warm import keep_operators, run_warm
+
+LONG = (
+    *("test_kill.py", "docs/test_commands.py", "test_build_text.py", "test_build.py", "test_build_segmentation.py"),
+    *("test_bad_input.py", "test_readme.py", "search/test_searching.py", "test_cli.py", "test_oneline.py"),
+    *("examples/test_text.py", "examples/test_segmentation.py", "examples/test_ci.py", "test_damage.py"),
+)
+"""Files whose tests build: they begin first, so that no worker is left with one of them when all others have ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -29,6 +44,13 @@ def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     os.environ.setdefault("MPLCONFIGDIR", os.path.join(usual, "matplotlib"))  # its list of fonts takes seconds to make
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_kept() -> None:
+    """Of each export in this process a quarter would be torch's reading of its table of operators."""
+    if "torch" in sys.modules:
+        keep_operators()
 
 
 TINY = [
@@ -75,10 +97,9 @@ class Run:
     err: str
 
 
-def dlx(*arguments: str | os.PathLike[str], cwd: Path, timeout_s: float = 300) -> Run:
+def dlx(*arguments: str | os.PathLike[str], cwd: Path, timeout_s: float = 900) -> Run:
     """``dlx-deploy`` in a process of its own."""
-    command = [sys.executable, "-m", "dlx_deploy.cli", *map(os.fspath, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = run_warm(arguments, cwd, timeout_s)
     return Run(done.returncode, done.stdout, done.stderr)
 
 
@@ -109,13 +130,31 @@ def ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that ``make`` filled in one of the processes that run tests; all of them read it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, made = root / name, root / f"{name}.made"
+    with open(root / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what one that failed has left
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished tiny build: ``.dlx`` and ``dist/digits-0.1.0-jetson-orin-nano-8gb.dlx``; read only."""
-    folder = tmp_path_factory.mktemp("built")
-    done = dlx("build", *tiny(), cwd=folder)
-    assert done.code == 0, done.err
-    return folder
+
+    def make(folder: Path) -> None:
+        done = dlx("build", *tiny(), cwd=folder)
+        assert done.code == 0, done.err
+
+    return made_once(tmp_path_factory, "built", make)
 
 
 PACKAGE = "dist/digits-0.1.0-jetson-orin-nano-8gb.dlx"

@@ -1,8 +1,6 @@
 """Runs ``dlx-deploy`` and kills its own process at one moment of one step: kill_at.py STEP MOMENT ARGUMENTS…
 
-By SIGKILL, or by the signal that the environment variable KILL_WITH names. Without arguments it takes jobs from stdin,
-a JSON line each: ``[folder, step, moment, arguments]``; every one runs in a process forked from this one, which has
-imported what stages import and computed nothing, and its exit code is a line on stdout.
+By SIGKILL, or by the signal that the environment variable KILL_WITH names.
 
 MOMENT: ``start`` (its work folder is there, nothing in it), ``epoch`` (after the checkpoint of its first epoch in this
 process), ``written`` (outputs and record are there, not yet visible), ``visible`` (renamed, manifest not yet updated).
@@ -10,8 +8,6 @@ process), ``written`` (outputs and record are there, not yet visible), ``visible
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import signal
 import sys
@@ -25,12 +21,6 @@ from dlx_deploy.pipeline.plan import Planned
 from dlx_deploy.report.live import LiveWatcher
 
 STEP = MOMENT = current = ""
-HEAVY = (
-    *("torch", "torchvision", "torch._dynamo", "torch.onnx", "torch.onnx._internal.exporter._core"),
-    *("onnx", "onnxscript", "onnxruntime", "sklearn.datasets", "accelerate"),
-    *(f"dlx_deploy.nn.{name}" for name in ("training.loop", "export.network", "pruning.channels")),
-    *(f"dlx_deploy.graph.{name}" for name in ("quantization", "execution.evaluation")),
-)
 
 
 def die() -> None:
@@ -84,28 +74,6 @@ execution._job = make_job
 execution._entry = make_entry
 
 
-def run(step: str, moment: str, arguments: list[str]) -> int:
-    """The exit code, where the moment does not come."""
-    global STEP, MOMENT
-    STEP, MOMENT = step, moment
-    return cli.run(arguments)
-
-
-def serve() -> None:
-    for name in HEAVY:
-        importlib.import_module(name)
-    for line in sys.stdin:
-        folder, step, moment, arguments = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            os.chdir(folder)
-            silent = os.open(os.devnull, os.O_RDWR)
-            for stream in (0, 1, 2):
-                os.dup2(silent, stream)
-            os._exit(run(step, moment, arguments))
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-
-
-if len(sys.argv) > 1:
-    sys.exit(run(sys.argv[1], sys.argv[2], sys.argv[3:]))
-serve()
+if __name__ == "__main__":
+    STEP, MOMENT, *arguments = sys.argv[1:]
+    sys.exit(cli.run(arguments))

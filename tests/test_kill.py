@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import PACKAGE, tiny
+from .conftest import PACKAGE, dlx, tiny
 from .test_build import STEPS
+from .warm import Warm, run_warm
 
 SCRIPT = Path(__file__).parent / "kill_at.py"
 TRAINING = ["teacher", "distill", "prune"]
@@ -31,34 +28,15 @@ ONCE = in_order([*EPOCHS, *((step, "written") for step in STEPS), ("quantize", "
 ALWAYS = in_order([*EPOCHS, *((step, moment) for step in STEPS for moment in ORDER if moment != "epoch")])
 
 
-class Killer:
-    """Starts builds, each in a process of its own, and gives back how it ended."""
-
-    def __init__(self) -> None:
-        self.server = subprocess.Popen(
-            [sys.executable, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def __call__(self, folder: Path, step: str, moment: str) -> int:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        self.server.stdin.write(json.dumps([str(folder), step, moment, ["build", *tiny()]]) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def killed_at() -> Iterator[Killer]:
-    killer = Killer()
-    yield killer
-    killer.server.communicate(timeout=60)
+def killed_at(folder: Path, step: str, moment: str) -> int:
+    """How a build ended that kills itself then."""
+    return run_warm([SCRIPT, step, moment, "build", *tiny()], folder).returncode
 
 
 def finish(folder: Path, jobs: int = 1) -> dict[str, str]:
     """Build to the end: step → ran or cached."""
-    command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--jobs", str(jobs), *tiny()]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    done = dlx("build", "--jobs", str(jobs), *tiny(), cwd=folder)
+    assert done.code == 0, done.err
     manifest = json.loads((folder / PACKAGE).with_suffix(".manifest.json").read_text())
     return {entry["step"]: entry["status"] for entry in manifest["steps"]}
 
@@ -68,7 +46,7 @@ def digest(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("moments", [ONCE, pytest.param(ALWAYS, marks=pytest.mark.slow)], ids=["once", "always"])
-def test_killed_in_every_stage(built: Path, tmp_path: Path, killed_at: Killer, moments: list[tuple[str, str]]) -> None:
+def test_killed_in_every_stage(built: Path, tmp_path: Path, moments: list[tuple[str, str]]) -> None:
     """One build, killed at moment after moment, each time going on from the last."""
     assert {step for step, _ in moments} == set(STEPS)
     codes = {moment: killed_at(tmp_path, *moment) for moment in moments}
@@ -79,10 +57,9 @@ def test_killed_in_every_stage(built: Path, tmp_path: Path, killed_at: Killer, m
 
 
 @pytest.mark.parametrize("step", ["distill", *(pytest.param(s, marks=pytest.mark.slow) for s in ("teacher", "prune"))])
-def test_training_goes_on_from_its_last_epoch(built: Path, tmp_path: Path, killed_at: Killer, step: str) -> None:
+def test_training_goes_on_from_its_last_epoch(built: Path, tmp_path: Path, step: str) -> None:
     assert killed_at(tmp_path, step, "epoch") == -signal.SIGKILL
-    command = [sys.executable, "-m", "dlx_deploy.cli", "status", "--json"]
-    (status,) = json.loads(subprocess.check_output(command, cwd=tmp_path)).values()
+    (status,) = json.loads(dlx("status", "--json", cwd=tmp_path).out).values()
     assert status["status"] == "killed"
     checkpoints = [f for f in (tmp_path / ".dlx" / "checkpoints").rglob("*") if f.is_file()]
     assert checkpoints
@@ -94,9 +71,7 @@ def test_training_goes_on_from_its_last_epoch(built: Path, tmp_path: Path, kille
 
 
 def test_terminated_loses_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, SCRIPT, "teacher", "epoch", "build", *tiny()]
-    environment = {**os.environ, "KILL_WITH": "SIGTERM"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = run_warm([SCRIPT, "teacher", "epoch", "build", *tiny()], tmp_path, KILL_WITH="SIGTERM")
     assert done.returncode == 143
     assert "interrupted by SIGTERM; finished stages are kept: build again to go on" in done.stderr
     assert "Traceback" not in done.stderr
@@ -108,14 +83,13 @@ def test_terminated_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_killed_with_two_steps_at_work(built: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dlx_deploy.cli", "build", "--jobs", "2", *tiny()]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Warm(["build", "--jobs", "2", *tiny()], tmp_path)
     store = tmp_path / ".dlx" / "store"
     while len(list(store.glob(".work-*"))) < 2:
         assert process.poll() is None, "it ended and never had two steps at work"
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.communicate()
     assert {status for step, status in finish(tmp_path, jobs=2).items() if step in ("data", "teacher")} == {"cached"}
     assert digest(tmp_path) == digest(built)  # which was built one step after another
     assert not list(store.glob(".work-*"))
@@ -124,17 +98,16 @@ def test_killed_with_two_steps_at_work(built: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_by_the_clock(built: Path, tmp_path: Path) -> None:
     """Killed from outside, ever later after its start, until it comes through."""
-    command = [sys.executable, "-m", "dlx_deploy.cli", "build", *tiny()]
     kills = 0
     while True:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = Warm(["build", *tiny()], tmp_path)
         deadline = time.monotonic() + 1.0 + 0.37 * kills
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         if process.poll() is not None:
             break
         process.kill()
-        process.wait()
+        process.communicate()
         kills += 1
     assert process.returncode == 0
     assert kills > 3

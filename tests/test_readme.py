@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from .conftest import tiny
+from .warm import run_warm
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+DLX = [sys.executable, "-m", "dlx_deploy.cli"]
 
 
 def blocks(language: str) -> list[str]:
@@ -31,7 +35,7 @@ def small(command: str) -> list[str]:
     if words[0] == "python":
         words[0] = sys.executable
     else:
-        words = [sys.executable, "-m", "dlx_deploy.cli", *words[1:]]
+        words = [*DLX, *words[1:]]
     if command.startswith(("dlx-deploy build", "dlx-deploy plan", "dlx-deploy why")):
         words += tiny()
     if command.startswith("dlx-deploy verify"):
@@ -48,7 +52,11 @@ def test_every_command_works(tmp_path: Path) -> None:
     commands = [setup, *(c for c in COMMANDS if c not in SETUP)]
     assert len(commands) >= 14
     for command in commands:
-        done = subprocess.run(small(command), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        words = small(command)
+        if words[:3] == DLX:
+            done = run_warm(words[3:], tmp_path)
+        else:
+            done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     code = f"import numpy as np\nimages = np.zeros((2, 8, 8, 1), np.uint8)\n{blocks('python')[0]}"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

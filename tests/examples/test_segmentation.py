@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from PIL import Image
 from dlx_deploy.config import load_config
 from dlx_deploy.nn.data.scenes import load_scenes
 from dlx_deploy.nn.models.names import check_name
+
+from ..conftest import dlx
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "segmentation"
 README = (EXAMPLE / "README.md").read_text(encoding="utf-8")
@@ -29,7 +30,8 @@ def run(words: list[str], folder: Path) -> str:
 
 def test_the_example_builds_and_answers(tmp_path: Path) -> None:
     small = [part for override in (*SMALL, *MORE) for part in ("--set", override)]
-    run(["-m", "dlx_deploy.cli", "build", "-c", os.fspath(EXAMPLE / "deploy.toml"), *small], tmp_path)
+    built = dlx("build", "-c", EXAMPLE / "deploy.toml", *small, cwd=tmp_path)
+    assert built.code == 0, built.err
     commands = [
         line.partition("#")[0].split() for line in README.splitlines() if re.match(r"(python|dlx-deploy) ", line)
     ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+from ..conftest import dlx
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "text"
 SMALL = ["data.limit_train=500", "data.limit_test=150", "teacher.epochs=3", "distill.epochs=2", "prune.epochs=1"]
@@ -14,10 +15,9 @@ MORE = ["gate.max_drop=0.9", "verify.rounds=60", "compile.rounds=60"]
 
 
 def test_the_example_builds_and_answers(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "dlx_deploy.cli", "build", "-c", os.fspath(EXAMPLE / "deploy.toml"), "--json"]
-    words += [part for override in (*SMALL, *MORE) for part in ("--set", override)]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    small = [part for override in (*SMALL, *MORE) for part in ("--set", override)]
+    done = dlx("build", "-c", EXAMPLE / "deploy.toml", "--json", *small, cwd=tmp_path)
+    assert done.code == 0, done.err
     readme = (EXAMPLE / "README.md").read_text(encoding="utf-8")
     command = next(line for line in readme.splitlines() if line.startswith("python dist/"))
     assert 'predict "Fit the estimator to the training data." --top 2' in command

@@ -238,5 +238,5 @@ def test_what_runs_there_ends_when_nobody_waits_for_it(board: FakeBoard) -> None
         child = int(process.stderr.readline())
         assert runs(child)
         process.stdin.close()
-        assert process.wait(5) == -signal.SIGTERM
+        assert process.wait(30) == -signal.SIGTERM
     assert not runs(child)

@@ -28,7 +28,9 @@ def test_a_package_serves_until_it_is_told_to_end(dlx: Path, tmp_path: Path) -> 
         assert process.stdout is not None
         told = ""
         while not told.endswith("}\n") or told.count("{") != told.count("}"):
-            told += process.stdout.readline()
+            line = process.stdout.readline()
+            assert line, f"it ended, and had said: {told}"
+            told += line
         found = json.loads(told)
         assert found["models"] == [{"name": "tiny", "version": "1.2.3"}]
         with urllib.request.urlopen(found["url"] + "/v2/models/tiny/ready", timeout=20) as answer:

@@ -81,7 +81,7 @@ def served(
         yield server
     finally:
         server.drain(5)
-        thread.join(5)
+        thread.join(30)
 
 
 Ask = Callable[..., tuple[int, dict[str, str], bytes]]

@@ -46,7 +46,7 @@ class Held:
         self.entered.set()
         if self.error:
             raise self.error
-        assert self.go.wait(10)
+        assert self.go.wait(30)
         return {"logits": np.zeros((len(feeds["images"]), 3), np.float32)}
 
 
@@ -175,7 +175,7 @@ def test_the_connection_that_waits_longest_gives_way_to_a_new_one(predictor: Pre
         third = http.client(server.address)
         third.send(http.request("POST", INFER, asked(data), close=False))
         assert first.ended()
-        assert queue.entered.wait(5)
+        assert queue.entered.wait(30)
         fourth = http.client(server.address)
         fourth.send(http.request("POST", INFER, asked(data), close=False))
         assert second.ended()
@@ -299,7 +299,7 @@ def test_an_end_answers_what_has_begun(predictor: Predictor, http: Any, data: An
         idle.answer()
         until(server, busy=0)
         busy.send(http.request("POST", INFER, asked(data), close=False))
-        assert queue.entered.wait(5)
+        assert queue.entered.wait(30)
         ends: list[bool] = []
         ending = threading.Thread(target=lambda: ends.append(server.drain(10)))
         ending.start()
@@ -307,7 +307,7 @@ def test_an_end_answers_what_has_begun(predictor: Predictor, http: Any, data: An
         queue.go.set()
         status, headers, _ = busy.answer()
         assert (status, headers["connection"], busy.ended()) == (200, "close", True)
-        ending.join(10)
+        ending.join(30)
         assert ends == [True]
         with pytest.raises(OSError, match="refused"):
             http.client(address)
@@ -318,7 +318,7 @@ def test_an_end_waits_no_longer_than_it_may(predictor: Predictor, http: Any, dat
     with http.served(predictor, queue) as server:
         client = http.client(server.address)
         client.send(http.request("POST", INFER, asked(data), close=False))
-        assert queue.entered.wait(5)
+        assert queue.entered.wait(30)
         assert not server.drain(0)
         queue.go.set()
 

@@ -74,5 +74,5 @@ def test_who_has_the_token_is_answered_over_tls_alone(predictor: Predictor, secr
         idle.close()
     finally:
         server.drain(5)
-        thread.join(5)
+        thread.join(30)
     assert Path(secrets["token_file"]).read_text().strip() not in repr(opened)
