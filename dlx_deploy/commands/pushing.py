@@ -100,7 +100,7 @@ def push(
     from dlx_deploy.report.screen import Screen, stderr_console
     from dlx_deploy.scratch import Scratch
 
-    with Screen(stderr_console()) as screen, Scratch("dlx-wheels") as folder:
+    with Screen(stderr_console()) as screen, Scratch("dlx-wheelhouse") as folder:
         house = Wheelhouse(folder, wheels) if bootstrap else None
         watcher = PushWatcher(screen, len(chosen) > 1)
         results = push_all(given, chosen, options, watcher, at_once, Beside(house, serving))

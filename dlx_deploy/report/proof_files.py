@@ -30,6 +30,8 @@ METRICS = {
     "cold_start_ms": "max_cold_start_ms",
 }
 
+ROUNDED = 1.001  # a histogram has fewer digits than its percentiles
+
 
 class Proof(msgspec.Struct, frozen=True):
     """What a board has shown of a package. ``why``: there are no verdicts on budgets."""
@@ -128,9 +130,17 @@ def _check_latency(latency: ProvenLatency | None, origin: str) -> None:
     if latency is None:
         return
     times = (latency.p50_ms, latency.p90_ms, latency.p99_ms)
-    if not all(math.isfinite(ms) and ms > 0 for ms in times):
-        raise ConfigError(f"{origin} has latencies of {times} ms; rule: finite and over 0; write the proof again")
-    if latency.histogram is not None and not latency.histogram.is_of(latency.n):
+    if not all(math.isfinite(ms) and ms > 0 for ms in times) or list(times) != sorted(times) or latency.n < 1:
+        raise ConfigError(
+            f"{origin} has p50, p90 and p99 of {times} ms of {latency.n} timings; rule: finite, over 0, none above the "
+            "next, of one timing or more; write the proof again"
+        )
+    spread = latency.histogram
+    if spread is not None and not (
+        spread.is_of(latency.n)
+        and spread.fastest_ms <= latency.p50_ms * ROUNDED
+        and latency.p99_ms <= spread.slowest_ms * ROUNDED
+    ):
         raise ConfigError(f"{origin}: its histogram is not one of {latency.n} timings; write the proof again")
 
 

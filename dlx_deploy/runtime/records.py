@@ -31,12 +31,30 @@ class _Shape:
     """The fields of a record: their annotations in order, those of the classes above first, and their defaults."""
 
     def __init__(self, cls: Type[object]) -> None:
-        above = getattr(cls, SHAPE, None)
+        self.hints: Dict[str, object] = {}
+        self.defaults: Dict[str, object] = {}
+        for base in reversed(cls.__mro__[1:]):
+            above = base.__dict__.get(SHAPE)
+            if above is None and "__dataclass_fields__" in base.__dict__:
+                raise TypeError(f"{cls.__name__} is a record below the dataclass {base.__name__}; make it one, too")
+            self.hints.update(above.hints if above else {})
+            self.defaults.update(above.defaults if above else {})
         own = cls.__annotations__ if sys.version_info >= (3, 10) else vars(cls).get("__annotations__", {})
-        self.hints: Dict[str, object] = {**(above.hints if above else {}), **own}
-        self.defaults: Dict[str, object] = dict(above.defaults) if above else {}
+        self.hints.update(own)
         self.defaults.update((name, cls.__dict__[name]) for name in own if name in cls.__dict__)
         self.names = tuple(self.hints)
+        self._refuse(cls.__name__, own)
+
+    def _refuse(self, owner: str, own: Dict[str, object]) -> None:
+        """What a dataclass refuses, or reads otherwise: a class that cannot be a record says so when it is made."""
+        for name in own:
+            if isinstance(self.defaults.get(name), (list, dict, set)):
+                raise TypeError(f"{owner}.{name}: a default that can change would be that of all; use a tuple")
+            if "ClassVar" in str(own[name]):
+                raise TypeError(f"{owner}.{name} is a ClassVar; a record has none: give it a place in the module")
+        given = [name in self.defaults for name in self.names]
+        if given != sorted(given):
+            raise TypeError(f"{owner}: {', '.join(self.names)}: one without a default is behind one that has one")
 
     def bound(self, owner: str, values: Any, named: Dict[str, object]) -> Dict[str, object]:
         """The value of each field, in order.
@@ -92,7 +110,11 @@ def _init(self: Any, *values: object, **named: object) -> None:
 
 
 def _values(one: Any) -> Any:
-    return tuple(map(one.__dict__.__getitem__, one.__record_shape__.names))
+    names = one.__record_shape__.names
+    try:
+        return tuple(map(one.__dict__.__getitem__, names))
+    except KeyError:  # a field that the record reads when it is asked for it
+        return tuple([getattr(one, name) for name in names])
 
 
 def _repr(self: Any) -> str:
@@ -152,4 +174,4 @@ if not TYPE_CHECKING:
             from dataclasses import replace
 
             return replace(one, **changes)
-        return type(one)(**{**{name: one.__dict__[name] for name in shape.names}, **changes})
+        return type(one)(**{name: getattr(one, name) for name in shape.names if name not in changes}, **changes)

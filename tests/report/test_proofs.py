@@ -137,6 +137,23 @@ def test_how_a_boards_timings_are_spread_is_kept(package: Path, attached: Callab
     assert proof.latency.histogram.is_of(40)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n": 0, "histogram": None},
+        {"p50_ms": 2.0, "p90_ms": 1.0},
+        {"p90_ms": 3.0, "p99_ms": 2.0},
+        {"p50_ms": 0.001},
+        {"p99_ms": 1000.0},
+    ],
+)
+def test_timings_that_contradict_themselves_are_refused(
+    package: Path, attached: Callable[[object], Any], changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="write the proof again"):
+        attached(proof_of(package, latency=timed(**changes)))
+
+
 def test_two_boards_live_side_by_side_and_the_same_one_is_replaced(
     package: Path, attached: Callable[[object], Any]
 ) -> None:
@@ -243,7 +260,7 @@ def tampered(proof: dict[str, Any], place: int, **changes: Any) -> dict[str, Any
         ),
         (
             lambda p: p["proof"].update(latency=timed(p99_ms=0.0)) or p,
-            r"has latencies of \(.*0.0\) ms; rule: finite and",
+            r"has p50, p90 and p99 of \(.*0.0\) ms of 40 timings; rule: finite",
         ),
         (lambda p: json.dumps(p)[:200], "is no whole proof"),
         (lambda p: {"schema": 1}, "is no whole proof .*package"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import pickle
+import pkgutil
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
+import dlx_deploy.runtime
 from dlx_deploy.runtime.records import record, replace
 
 
@@ -151,6 +154,73 @@ def test_what_it_writes_itself_is_its_own() -> None:
 def test_copies_and_pickles() -> None:
     one = Point(1, 3, "a")
     assert copy.copy(one) == copy.deepcopy(one) == pickle.loads(pickle.dumps(one)) == one  # noqa: S301 - its own
+
+
+def test_a_field_may_be_read_when_it_is_asked_for() -> None:
+    @record
+    class Late:
+        x: int
+        model: bytes
+
+        def __getattr__(self, name: str) -> bytes:
+            if name != "model":
+                raise AttributeError(name)
+            return b"read"
+
+    one = Late(1, b"")
+    del one.__dict__["model"]
+    assert replace(one, x=2) == Late(2, b"read")
+    assert hash(one) == hash(Late(1, b"read"))
+
+
+def test_of_two_records_above_it_has_the_fields_of_both() -> None:
+    @record
+    class Size:
+        width: int
+        height: int
+
+    @record
+    class Both(Point, Size):
+        more: int = 5
+
+    assert [one.name for one in dataclasses.fields(untyped(Both))] == ["width", "height", "x", "y", "label", "more"]
+    assert Both(1, 2, 3) == Both(width=1, height=2, x=3, more=5)
+
+
+def test_what_no_record_can_be_is_refused_when_it_is_made() -> None:
+    changing, behind, below, of_class = (
+        {"__annotations__": {"x": "list[int]"}, "x": []},
+        {"__annotations__": {"x": "int", "y": "int"}, "x": 1},
+        {"__annotations__": {"z": "int"}},
+        {"__annotations__": {"x": "ClassVar[int]"}, "x": 1},
+    )
+    made: list[tuple[tuple[type, ...], dict[str, Any], str]] = [
+        ((), changing, "x: a default that can change would be that of all"),
+        ((), behind, "x, y: one without a default is behind one that has one"),
+        ((Twin,), below, "a record below the dataclass Twin"),
+        ((), of_class, "x is a ClassVar"),
+    ]
+    for above, body, words in made:
+        with pytest.raises(TypeError, match=words):
+            record(type("Odd", above, body))
+
+
+def test_dataclasses_finds_the_fields_of_every_record_of_the_runtime() -> None:
+    for module in pkgutil.walk_packages(dlx_deploy.runtime.__path__, "dlx_deploy.runtime."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    records = [
+        one for one in below(object) if "__record_shape__" in vars(one) and one.__module__.startswith("dlx_deploy")
+    ]
+    assert len(records) > 100
+    for one in records:
+        assert [field.name for field in dataclasses.fields(untyped(one))] == list(untyped(one).__record_shape__.names)
+
+
+def below(cls: type) -> set[type]:
+    """All classes that inherit from ``cls``."""
+    own = set(type.__subclasses__(cls))
+    return own.union(*(below(one) for one in own if one is not type))
 
 
 def test_nothing_is_generated_at_import() -> None:

@@ -136,10 +136,10 @@ def finish(asked: Table) -> Table:
 
 def rollback(asked: Table) -> Table:
     """Makes the release current that was before this one, as often as there is one whose bytes are still its own, and
-    gives the lock back.
+    gives the lock back. ``digest``: the only one that will do, if one is named.
 
     Raises:
-        Refusal: there is none.
+        Refusal: there is none, or it is another one.
     """
     root = field_root(asked)
     with guarded(root, field_text(asked, "token")):
@@ -148,7 +148,9 @@ def rollback(asked: Table) -> Table:
         at = next((i for i in usable if digest_of(package_of(root, history[i])) == history[i]), None)
         if now is None or at is None:
             raise Refusal("no-earlier", "%s has no release before the current one; push one" % root)
-        target = history[at]
+        target, verified = history[at], asked.get("digest", history[at])
+        if target != verified:
+            raise Refusal("not-verified", "%s would go back to %s, and %s was verified" % (root, target, verified))
         _point(root, target)
         write_table(os.path.join(root, HISTORY), {"schema": SCHEMA, "current": history[: at + 1]})
     unlock(asked)

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from dlx_deploy.devices.agent.layout import package_of
 from dlx_deploy.devices.asking import Agent, BoardFacts, Partial, Releases
 from dlx_deploy.devices.measuring import Manners, who_asks
 from dlx_deploy.devices.pushing.backends import expected_runner, runners_of
@@ -193,16 +194,21 @@ def unreached(board: str, given: Pushable, options: PushOptions, error: DlxError
     return msgspec.structs.replace(pushed, why=why.removeprefix(f"{board}: "), exit_code=error.exit_code)
 
 
-def roll_back(connection: Connection, path: str, manners: Manners, say: Say) -> JsonTable:
+def roll_back(
+    connection: Connection, path: str, manners: Manners, say: Say, how: Verification | None = None
+) -> JsonTable:
     """The records of the release that was current at ``path``, ``from``, and of the one that is so now, ``to``.
 
+    ``how``: its signature is verified there before, as that of a package that is pushed.
+
     Raises:
-        BoardError: there is none before it, or as ``push``.
+        ConfigError: it is not signed by whom ``how`` names. BoardError: there is none before it, or as ``push``.
     """
     agent = Agent(connection, path)
     with locked(agent, "rolls back", manners, say) as held:
+        verified = _verified_before(agent, how, say) if how is not None else {}
         try:
-            told = agent.ask("rollback", token=held.token)
+            told = agent.ask("rollback", token=held.token, **verified)
         except BoardRefused:
             raise
         except BoardError as e:
@@ -210,6 +216,20 @@ def roll_back(connection: Connection, path: str, manners: Manners, say: Say) -> 
             raise BoardLost(f"{e} ({unknown})") from e
         held.released = True
     return told
+
+
+def _verified_before(agent: Agent, how: Verification, say: Say) -> JsonTable:
+    """The digest of the release that was current before, whose signature holds; none, where there is no release."""
+    connection, facts = agent.connection, agent.facts()
+    before = agent.read(agent.ask("releases"), Releases).before
+    if before is None:
+        return {}
+    say(f"{connection.name}: {STEP} …")
+    step = verify_there(connection, facts.executable, package_of(facts.root, before), how)
+    if step.exit_code:
+        release = f"the release {line(before[:12])}"
+        raise ConfigError(f"{connection.name}: does not go back to {release}: {step.said}; push one that is signed")
+    return {"digest": before}
 
 
 class _Release:

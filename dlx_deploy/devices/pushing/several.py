@@ -182,7 +182,8 @@ def roll_back_all(
 
     def work(board: Board, connection: SshConnection) -> RolledBack:
         path = paths[board.address]
-        told, agent = roll_back(connection, path, options.manners, say), Agent(connection, path)
+        told = roll_back(connection, path, options.manners, say, given.verification)
+        agent = Agent(connection, path)
         try:
             Caretaker(agent, given.package, Serving(), options.manners, say).restart()
         except DlxError as e:  # it is back all the same: who goes back again would go back two

@@ -6,9 +6,11 @@ import re
 import time
 from collections.abc import Mapping
 from functools import cache
+from typing import Annotated
 
 import msgspec
 
+from dlx_deploy.devices.answers import read_as
 from dlx_deploy.devices.asking import BoardFacts
 from dlx_deploy.devices.loading import one_source
 from dlx_deploy.devices.pushing.checks import Step
@@ -44,6 +46,18 @@ class Verification(msgspec.Struct, frozen=True):
     by: str
 
 
+class _Fault(msgspec.Struct, frozen=True):
+    said: str
+    exit_code: Annotated[int, msgspec.Meta(ge=1, le=255)]
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """What the verifier on a board answers: one of the two."""
+
+    by: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    fault: _Fault | None = None
+
+
 def verification(trust: Trust, by: str, signature: bytes) -> Verification:
     """How ``signature``, which ``trust`` has found to be ``by`` somebody, is verified elsewhere.
 
@@ -66,18 +80,18 @@ def verify_there(connection: Connection, python: str, package: str, how: Verific
 
     Raises:
         BoardLost: the connection broke off.
-        BoardError: the board does not answer.
+        BoardError: the board does not answer, or nonsense.
     """
     began = time.monotonic()
     asked = {"package": package, "signature": f"{package}{SUFFIX}", "trusted": how.trusted}
     said = connection.python(verifying_source(), asked, timeout_s=PATIENCE_S, interpreter=python)
-    fault, seconds = said.get("fault"), time.monotonic() - began
-    if isinstance(fault, dict):
-        code, words = int(fault["exit_code"]), line(str(fault["said"]))
+    found, seconds = read_as(said, _Found, connection.name, f"who signed {line(package)}"), time.monotonic() - began
+    if found.fault is not None:
+        code, words = found.fault.exit_code, line(found.fault.said)
         return Step(name=STEP, exit_code=code, seconds=seconds, answer={}, said=words)
-    if not isinstance(said.get("by"), str):
+    if found.by is None:
         raise BoardError(f"{connection.name}: answers {shortened(said)} to who signed {line(package)}; push again")
-    return Step(name=STEP, exit_code=0, seconds=seconds, answer={"verdict": "pass", "by": line(said["by"])})
+    return Step(name=STEP, exit_code=0, seconds=seconds, answer={"verdict": "pass", "by": line(found.by)})
 
 
 @cache

@@ -63,7 +63,7 @@ def check_name(origin: str, name: str) -> None:
 def _check_directory(data: bytes, origin: str, most: int) -> None:
     """That the directory is of a size which is safe to parse, before that is done."""
     end = data[-END_SIZE:]
-    if end[:4] != END or end[-2:] != b"\0\0":
+    if len(end) < END_SIZE or end[:4] != END or end[-2:] != b"\0\0":
         raise ValueError("no end of a zip, or a comment after it")
     if data[-END_SIZE - LOCATOR_SIZE :][:4] == LOCATOR:
         raise ValueError("a ZIP64 directory, which no package needs")

@@ -6,11 +6,11 @@ caller runs its call at once, as it would without a queue.
 
 from __future__ import annotations
 
-import os
 from types import TracebackType
 from typing import Callable, Dict, List, Optional, Sequence, Type
 
 from ..errors import InputError, RuntimeFault
+from ..machine import available_cores
 from ..package.rules import MAX_BATCH
 from ..predictor import Predictor
 from ..tasks.arrays import Arrays, joined, rows_of
@@ -169,8 +169,7 @@ def usual_workers(predictor: Predictor) -> int:
     threads = predictor.options.threads
     if threads == 0 or not predictor.backend.record.concurrent:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(1, cores // threads), MAX_WORKERS)
+    return min(max(1, available_cores() // threads), MAX_WORKERS)
 
 
 def _powers(most: int) -> List[int]:

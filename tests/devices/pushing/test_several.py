@@ -158,10 +158,10 @@ def test_wheels_that_a_killed_push_left_are_swept(
     logins: Logins, fetched: list[Any], make_package: Any, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / "dlx-wheels-left").mkdir()
-    os.utime(tmp_path / "dlx-wheels-left", (0, 0))
+    (tmp_path / "dlx-wheelhouse-left").mkdir()
+    os.utime(tmp_path / "dlx-wheelhouse-left", (0, 0))
     assert here("push", make_package().path, "a", "--bootstrap", "--dry-run").code == 0
-    assert not list(tmp_path.glob("dlx-wheels-*"))
+    assert not list(tmp_path.glob("dlx-wheelhouse-*"))
 
 
 def test_what_is_current_runs_on_what_it_ran_on_until_another_one_is_current(

@@ -11,7 +11,11 @@ import pytest
 
 pytest.importorskip("cryptography", reason="cryptography is not installed: pip install '.[signatures]'")
 
-from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, push, read_pushable
+from dlx_deploy.devices.asking import Agent
+from dlx_deploy.devices.pushing.locking import Manners, locked
+from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, read_pushable, roll_back
+from dlx_deploy.devices.pushing.verifying import verify_there
+from dlx_deploy.errors import BoardError, BoardRefused, ConfigError
 from dlx_deploy.report.pushes import PushesView
 from dlx_deploy.runtime.package.trust import Trust
 
@@ -91,6 +95,53 @@ def test_what_was_changed_there_is_refused_unseen(
     assert failure is not None
     assert failure.exit_code == 2
     assert str(failure).endswith(f"; current there stays {first.digest[:12]}")
+
+
+def test_a_rollback_goes_to_what_is_signed_alone(
+    board: HereBoard, given: Pushable, make_package: Any, tmp_path: Path
+) -> None:
+    board.claims["versions"] = VERIFIES
+    push_it(make_package(), board)
+    push_it(given, board)
+    path, before = default_path(given.package), board.current
+    with pytest.raises(ConfigError, match=r"does not go back to the release \w{12}: .*package\.dlx\.sig is not there"):
+        roll_back(board, path, Manners(), lambda text: None, given.verification)
+    assert board.current == before
+    (tmp_path / "third").mkdir()
+    trust = Trust(public_key=tmp_path / "p.pem")
+    push_it(read_pushable(signed(tmp_path / "third", make_package("3.0.0").path), trust), board)
+    told = roll_back(board, path, Manners(), lambda text: None, given.verification)
+    assert (told["to"]["version"], board.current) == ("2.0.0", given.digest)
+
+
+def test_a_rollback_goes_to_what_was_verified_alone(board: HereBoard, make_package: Any) -> None:
+    given = make_package()
+    push_it(given, board)
+    push_it(make_package("2.0.0"), board)
+    agent = Agent(board, default_path(given.package))
+    asked = locked(agent, "rolls back", Manners(), lambda text: None)
+    with asked as held, pytest.raises(BoardRefused, match="would go back to"):
+        agent.ask("rollback", token=held.token, digest="0" * 64)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"fault": {"exit_code": 0, "said": "not signed"}},
+        {"fault": {}},
+        {"fault": {"exit_code": "x", "said": "y"}},
+        {"fault": "bad", "by": "me"},
+        {"by": ""},
+        {},
+    ],
+)
+def test_an_answer_of_a_board_is_no_proof_unless_it_is_one(
+    board: HereBoard, given: Pushable, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr(HereBoard, "python", lambda *given, **named: answer)
+    assert given.verification is not None
+    with pytest.raises(BoardError, match="who signed"):
+        verify_there(board, "python3", "package.dlx", given.verification)
 
 
 @pytest.mark.parametrize(

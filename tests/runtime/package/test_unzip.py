@@ -26,6 +26,12 @@ def test_truncated(share: float) -> None:
         parse_archive(STORED[: int(share * len(STORED))], "x.dlx")
 
 
+@pytest.mark.parametrize("length", range(4, 23))
+def test_nothing_but_the_end_of_a_directory_or_less(length: int) -> None:
+    with pytest.raises(PackageError, match=r"x\.dlx: "):
+        parse_archive(b"PK\5\6".ljust(length, b"\0"), "x.dlx")
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from([STORED, DEFLATED]), st.integers(0, 10**6), st.integers(1, 255))
 def test_a_flipped_byte_is_found_or_harmless(data: bytes, position: int, mask: int) -> None:
