@@ -31,7 +31,7 @@ SOCKET_LENGTH = 80
 """A Unix socket's path has at most 104 bytes, and ssh adds 17 while it makes one."""
 KEPT_WORDS = 10_000
 """Characters of what ssh says: the last ones tell why it ended."""
-KIND = "dlx-login"
+KIND = "dlx-ctl"
 """Of a socket's folder."""
 READY = "dlx-deploy-ready"
 OPTIONS = (

@@ -208,13 +208,13 @@ def test_a_socket_s_folder_that_a_killed_process_left_is_swept(
     board: FakeBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / "dlx-login-left").mkdir()
-    os.utime(tmp_path / "dlx-login-left", (0, 0))
+    (tmp_path / "dlx-ctl-left").mkdir()
+    os.utime(tmp_path / "dlx-ctl-left", (0, 0))
     with board.connection() as there:
         there.run(["true"])
-        (own,) = tmp_path.glob("dlx-login-*")
-        assert own.name != "dlx-login-left"
-    assert not list(tmp_path.glob("dlx-login-*"))
+        (own,) = tmp_path.glob("dlx-ctl-*")
+        assert own.name != "dlx-ctl-left"
+    assert not list(tmp_path.glob("dlx-ctl-*"))
 
 
 def test_what_runs_there_ends_when_nobody_waits_for_it(board: FakeBoard) -> None:
