@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dlx_deploy.devices.sent import sent_source
+from dlx_deploy.devices.sent.unpacking import digest_of, digest_of_file
 from dlx_deploy.devices.ssh.connection import Connection
+from dlx_deploy.errors import BoardError
+from dlx_deploy.runtime.errors import InputError
+from dlx_deploy.runtime.files import reason
 from dlx_deploy.runtime.telling import telling
 from dlx_deploy.scratch import Scratch
 
@@ -37,7 +40,7 @@ class Kept:
         Raises:
             BoardError: they cannot be written there, see ``Connection.send``.
         """
-        digest = _digest_of(path)
+        digest = digest_of_file(path)
         remote = f"{KEPT}/{digest}{path.suffix}"
         if remote not in self._put:
             self._send(path, remote, digest)
@@ -47,20 +50,28 @@ class Kept:
     def put_all(self, files: Mapping[str, Path]) -> str:
         """The folder there that has ``files``, by their names in it; they go over as one archive.
 
+        What lies there is held against their SHA-256 each time, as of single files, and made anew if it differs.
+
         Raises:
-            BoardError: as ``put``.
+            InputError: one cannot be read here. BoardError: as ``put``, or one was changed while they went over.
         """
+        digest = _digest_of_all(files)
+        remote = f"{KEPT}/{digest}.files"
+        if remote in self._put:
+            return remote
         with Scratch("dlx-deploy-work") as folder:
             path = folder / "files.zip"
             _pack(path, files)
-            digest = _digest_of(path)
-            remote = f"{KEPT}/{digest}.files"
-            asked = {"folder": remote, "archive": f"{KEPT}/{digest}.zip"}
-            if remote not in self._put:
+            packed = digest_of_file(path)
+            asked = {"folder": remote, "archive": f"{KEPT}/{packed}.zip", "digest": digest}
+            if not self._unpacked(asked):
+                self._send(path, asked["archive"], packed)
                 if not self._unpacked(asked):
-                    self._send(path, asked["archive"], digest)
-                    self._unpacked(asked)
-                self._keep(remote, path)
+                    raise BoardError(
+                        f"{self._connection.name}: {len(files)} files came there, and are not those of here: one was "
+                        "changed while they went over; do it again"
+                    )
+            self._keep(remote, path)
         return remote
 
     def origin(self, remote: str) -> Path:
@@ -100,9 +111,8 @@ def _pack(path: Path, files: Mapping[str, Path]) -> None:
                 shutil.copyfileobj(source, into)
 
 
-def _digest_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _digest_of_all(files: Mapping[str, Path]) -> str:
+    try:
+        return digest_of(files)
+    except OSError as e:
+        raise InputError(f"{e.filename}: cannot be read ({reason(e)}); all files that go to a board must be") from e

@@ -6,13 +6,20 @@ from typing import Any, Dict
 
 __all__ = ["main"]
 
+GONE = ".gone"
+"""What a folder's name ends in while it is removed."""
+
 
 def main(argument: Dict[str, Any]) -> Dict[str, Any]:
     """Keep ``names`` of the folder, files or folders of some; of others no more than ``limit_bytes``, the last used."""
     folder, kept = argument["folder"], set(argument["names"])
     for name in kept:
         os.utime(os.path.join(folder, name))
-    others = [entry for entry in os.scandir(folder) if not entry.is_symlink() and entry.name not in kept]
+    entries = [entry for entry in os.scandir(folder) if not entry.is_symlink() and entry.name not in kept]
+    for entry in entries:
+        if entry.name.endswith(GONE):  # of a removal that was ended
+            shutil.rmtree(entry.path, ignore_errors=True)
+    others = [entry for entry in entries if not entry.name.endswith(GONE)]
     left, removed = argument["limit_bytes"], []
     for entry in sorted(others, key=lambda one: one.stat().st_mtime, reverse=True):
         left -= size_of(entry)
@@ -31,8 +38,10 @@ def size_of(entry: Any) -> int:
 
 
 def remove(entry: Any) -> None:
-    """Take a file or a folder away."""
+    """Take a file or a folder away; a folder has its name no more before the first of its files goes."""
     if entry.is_dir():
-        shutil.rmtree(entry.path)
+        gone = "%s.%d%s" % (entry.path, os.getpid(), GONE)
+        os.rename(entry.path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
     else:
         os.unlink(entry.path)
