@@ -1,31 +1,45 @@
-"""Inputs of a command that a board does: files and folders go over, and are called there what they are called here."""
+"""Inputs of a command that a board does: files and folders go over, and are called there what they are called here.
+
+There they have numbers for names: any name of here is one that a board can have, and is found in what it says.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from dlx_deploy.runtime.errors import RuntimeFault
+from dlx_deploy.runtime.errors import InputError, RuntimeFault
+from dlx_deploy.runtime.files import reason
+from dlx_deploy.runtime.tasks.source import Sample
 from dlx_deploy.runtime.views import Outcome
+from dlx_deploy.runtime.words import line
+from dlx_deploy.scratch import Scratch
 
 if TYPE_CHECKING:
+    from dlx_deploy.devices.board import RemoteBoard
     from dlx_deploy.devices.device import Device
     from dlx_deploy.runtime.package.contents import Package
+    from dlx_deploy.runtime.tasks.task import Inputs
     from dlx_deploy.runtime.views import CommandView
 
 __all__ = ["Handed", "hand_over"]
 
+SUFFIX = r"\.[A-Za-z0-9]+"
+"""Of a file's name, by which it may be told what it holds; it stays."""
+
 
 @dataclass(frozen=True)
 class Handed:
-    """``words``: the inputs as the device knows them; ``names``: what those that went there are called here."""
+    """``words``: what the command line on the device ends with; ``names``: what is in ``folder`` there, by the names
+    of here."""
 
     words: Sequence[str]
+    folder: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, device: Device, package: str, command: Sequence[str]) -> CommandView:
@@ -35,52 +49,120 @@ class Handed:
             RuntimeFault, DlxError: as ``Device.run``.
         """
         try:
-            view = device.run(package, [*command, *(["--", *self.words] if self.words else [])])
+            view = device.run(package, [*command, *self.words])
         except RuntimeFault as e:
             raise self._fault(e) from e
         if not self.names:
             return view
-        data = msgspec.json.decode(self._said(msgspec.json.encode(view.data).decode(), quoted=True), type=dict)
-        return Outcome(data, self._said(view.text), self._fault(view.failure) if view.failure else None)
+        quoted = {there: json.dumps(here)[1:-1] for there, here in self.names.items()}
+        shown = {there: line(here) for there, here in self.names.items()}
+        data = json.loads(self._said(json.dumps(view.data), quoted))
+        return Outcome(data, self._said(view.text, shown), self._fault(view.failure) if view.failure else None)
 
     def _fault(self, fault: RuntimeFault) -> RuntimeFault:
-        return type(fault)(self._said(str(fault))) if self.names else fault
+        return type(fault)(self._said(str(fault), self.names)) if self.names else fault
 
-    def _said(self, text: str, quoted: bool = False) -> str:
-        for there, here in self.names.items():
-            text = text.replace(there, msgspec.json.encode(here).decode()[1:-1] if quoted else here)
-        return text
+    def _said(self, text: str, names: Mapping[str, str]) -> str:
+        """``text`` with ``names`` for those of there; a point behind a number may be a sentence's end."""
+
+        def called(found: re.Match[str]) -> str:
+            place, suffix = found[1], found[2] or ""
+            return names.get(place + suffix) or names.get(place, found[0]) + suffix * (place in names)
+
+        return re.sub(rf"{re.escape(self.folder)}/(\d+(?:/\d+)?)({SUFFIX})?", called, text)
 
 
-def hand_over(device: Device, package: Package, inputs: Sequence[str]) -> Handed:
+def hand_over(device: Device, package: Package, inputs: Sequence[str], are_lines: bool = False) -> Handed:
     """The ``inputs`` of a command on ``device``; to a board those that are files or folders are brought, all at once.
 
+    ``are_lines``: they are lines of a file or of the standard input, and no words of the command line.
+
     Raises:
-        InputError: one is no sample that the package reads, as where the command is done here.
+        InputError: one is no sample that the package reads, as where the command is done here, or cannot be read.
         BoardError: they cannot be brought there.
     """
     from dlx_deploy.devices.board import RemoteBoard
 
+    if isinstance(device, RemoteBoard):
+        return _brought(device, package.task.inputs, inputs, are_lines)
     for one in inputs:
         package.task.inputs.check_argument(one)
-    files: dict[str, Path] = {}
+    return Handed(_ended(inputs))
+
+
+def _brought(board: RemoteBoard, inputs: Inputs, given: Sequence[str], are_lines: bool) -> Handed:
     places: dict[str, str] = {}
-    for i, one in enumerate(inputs):
-        name = f"{i:06}"  # of one length: none is the beginning of another
-        if inside := _inside(one, name):
-            files.update(inside)
-            places[one] = name if os.path.isdir(one) else next(iter(inside))
-    if not files or not isinstance(device, RemoteBoard):
-        return Handed(inputs)
-    folder = device.put_all(files)
-    there = {one: f"{folder}/{place}" for one, place in places.items()}
-    return Handed([there.get(one, one) for one in inputs], {place: one for one, place in there.items()})
+    samples: dict[str, Sample] = {}
+    for i, one in enumerate(dict.fromkeys(given)):
+        inside = _samples_of(inputs, one, are_lines)
+        if os.path.isdir(one) and inside:
+            places[one] = str(i)
+            samples.update({f"{i}/{j:09}{_suffix(sample)}": sample for j, sample in enumerate(inside)})
+        elif inside:
+            places[one] = f"{i}{_suffix(inside[0])}"
+            samples[places[one]] = inside[0]
+        else:
+            _check_utf8(one)
+    folder = board.put_all({place: Path(str(sample.given)) for place, sample in samples.items()}) if samples else ""
+    words = [f"{folder}/{places[one]}" if one in places else one for one in given]
+    names = {place: sample.name for place, sample in samples.items()}
+    names.update({place: one for one, place in places.items()})
+    return Handed(["--file", _put_lines(board, words)] if are_lines else _ended(words), folder, names)
 
 
-def _inside(word: str, name: str) -> Mapping[str, Path]:
-    """The file, or the files of the folder, by what they are called in an archive; of any other word nothing."""
-    path = Path(word)
-    if os.path.isfile(word):  # and not the path's own, which raises for a text that is too long for a name
-        return {f"{name}{path.suffix}": path}
-    below = [found for found in path.rglob("*") if found.is_file()] if os.path.isdir(word) else []
-    return {f"{name}/{found.relative_to(path).as_posix()}": found for found in below}
+def _samples_of(inputs: Inputs, one: str, is_line: bool) -> Sequence[Sample]:
+    """The files behind ``one``, in their order, as where it is read here; none: it is no file but the sample itself.
+
+    Raises:
+        InputError: as ``Inputs.check_argument`` and ``open_source``, or what it names is nothing that can be sent.
+    """
+    opener = getattr(inputs, "open_source", None)
+    try:
+        inputs.check_argument(one)
+    except InputError:
+        if is_line and opener is None:
+            return ()  # the words of a text, whatever has their name here
+        raise
+    if os.path.isfile(one):  # and not the path's own, which raises for a text that is too long for a name
+        return (Sample(one, one),)
+    if opener is not None and os.path.isdir(one):
+        return tuple(opener(one, 1).samples)
+    if os.path.lexists(one):
+        raise InputError(
+            f"{one}: cannot go to a board ({_seen(one)}); give a file, or a folder if the package takes it"
+        )
+    return ()
+
+
+def _seen(path: str) -> str:
+    try:
+        os.stat(path)
+    except OSError as e:
+        return reason(e)
+    return "a folder, and the package takes none" if os.path.isdir(path) else "no file, but a pipe or device"
+
+
+def _suffix(sample: Sample) -> str:
+    suffix = os.path.splitext(str(sample.given))[1]
+    return suffix if re.fullmatch(SUFFIX, suffix) else ""
+
+
+def _check_utf8(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise InputError(f"{line(text)}: is not UTF-8, as what goes to a board must be; write it so") from e
+
+
+def _ended(words: Sequence[str]) -> Sequence[str]:
+    """``words`` as the end of a command line, whatever they begin with."""
+    return ["--", *words] if words else []
+
+
+def _put_lines(board: RemoteBoard, lines: Sequence[str]) -> str:
+    """Where ``lines`` are on the board, as a file for ``--file``."""
+    with Scratch("dlx-deploy-work") as folder:
+        path = folder / "inputs.txt"
+        text = "".join(f"{one}\n" for one in lines)
+        path.write_bytes(text.encode("utf-8-sig"))  # with a mark of its own: one in the first line is the text's
+        return board.put(path)

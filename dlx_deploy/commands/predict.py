@@ -100,7 +100,7 @@ def _predicted_there(
     Raises:
         ConfigError: what was asked for cannot be had from there.
     """
-    from dlx_deploy.runtime.commands.asked import asked_inputs
+    from dlx_deploy.runtime.commands.asked import STDIN, asked_inputs
     from dlx_deploy.runtime.package.contents import open_package
 
     if request.options.out is not None:
@@ -112,12 +112,13 @@ def _predicted_there(
         raise ConfigError(f"--camera {request.camera} has no end, and with --on answers come at it; give --limit N")
     package = open_package(path, trust)
     inputs, file = request.inputs, request.file
+    are_lines = request.camera is None and (file is not None or list(inputs) == [STDIN])
     if request.camera is None:
         inputs, file = asked_inputs(package, inputs, file, sys.stdin), None
     given = {"file": file, **{name: getattr(request, name) for name in ("camera", "batch", "limit", "every")}}
     flags = [f"--top={request.options.top}", *["--drift"] * request.drift, *given_flags(given)]
     with device_of(on, reaching) as device:
-        handed = hand_over(device, package, inputs)
+        handed = hand_over(device, package, inputs, are_lines)
         return handed.run(device, package_on(device, on, path, trust), ["predict", *flags, *session])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -93,11 +94,11 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_files_go_over_and_are_called_what_they_are_here(
-    package: Path, board: FakeBoard, here: Here, pictures: Path, tmp_path: Path
+    package: Path, board: FakeBoard, here: Here, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = pictures / "1.png"
-    said = here("predict", package, one, pictures, "--on", BOARD).out
-    assert said == here("predict", package, one, pictures).out
+    said = here("predict", package, one, f"{pictures}/", "--on", BOARD).out
+    assert said == here("predict", package, one, f"{pictures}/").out
     assert said.splitlines()[1].startswith(f"{pictures}/0.png\t")
     kept = board.home / ".cache/dlx-deploy/kept"
     assert sorted(path.suffix for path in kept.iterdir()) == [".dlx", ".files"]
@@ -112,6 +113,9 @@ def test_files_go_over_and_are_called_what_they_are_here(
     (tmp_path / "list.txt").write_text(f"{one}\n")
     listed = here("predict", package, "--file", tmp_path / "list.txt", "--on", BOARD)
     assert listed.out.startswith(f"{one}\t")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{one}\n{one}\n"))
+    assert here("predict", package, "-", "--on", BOARD).out == listed.out * 2
+    assert len(list(kept.glob("*.txt"))) == 2, "lines go over as lines"
 
 
 def test_reading_is_a_part_of_what_is_timed_there(package: Path, board: FakeBoard, here: Here, pictures: Path) -> None:

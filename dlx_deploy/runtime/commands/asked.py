@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..files import TooLarge, read_file, reason
 from ..package.contents import Package
 
-__all__ = ["asked_inputs", "listed"]
+__all__ = ["STDIN", "asked_inputs", "listed"]
 
 STDIN = "-"
 MAX_FILE_BYTES = 1024**3
