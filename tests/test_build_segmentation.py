@@ -195,3 +195,40 @@ def test_what_is_refused_before_anything_runs(
     done = here("build", "-t", "cpu-x86_64", *options("data.kind=scenes", *overrides))
     assert done.code == 2
     assert re.search(message, done.err), done.err
+
+
+OWN = """
+import numpy as np
+RESAMPLES = 400
+
+def seen(confusions, weights):
+    share = confusions.diagonal(axis1=1, axis2=2).sum(axis=1) / confusions.sum(axis=(1, 2))
+    return np.average(share, weights=weights)
+"""
+"""The mean over images of the share of pixels that are right."""
+
+
+def test_the_gate_judges_by_a_function_of_the_users(
+    built_masks: Path, masks: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the build alone: the package says who judged it, and ``debug`` asks for the function."""
+    shutil.copytree(built_masks / ".dlx", tmp_path / ".dlx")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    data = ["data.kind=maskfolder", f"data.path='{masks}'", "data.height=16", "quantize.precision=int8"]
+    done = here("build", "-t", "jetson", "--json", *options(*data, "gate.metric=own.py:seen"))
+    assert done.code == 0, done.err
+    drop, chance = json.loads(done.out)[0]["gates"][:2]
+    assert (drop["metric"], drop["verdict"]) == ("own.py:seen_drop", "pass")
+    assert (chance["metric"], chance["verdict"]) == ("teacher_own.py:seen", "pass")
+    made = steps(tmp_path, "jetson")
+    assert {made[name]["status"] for name in ("data", "teacher", "distill", "prune")} == {"cached"}
+    packed = str(package(tmp_path, "jetson-orin-nano-8gb"))
+    verified = here("verify", packed, "--data", str(masks))
+    assert verified.code == 2
+    assert "judged by own.py:seen, a function of who built it, which packages do not carry" in verified.err
+    given = json.loads(here("debug", packed, "--metric", "own.py:seen", "--layers", "0", "--json").out)
+    assert given["score"] == pytest.approx(made["verify"]["metrics"]["shipped_own.py:seen"], abs=1e-6)
+    without = json.loads(here("debug", packed, "--layers", "0", "--json").out)
+    assert without["metric"] == "miou"
+    assert "give the function: --metric FILE.py:FUNCTION" in without["notes"][0]

@@ -62,9 +62,9 @@ class Classes:
 
     def by_function(self, function: str, file: Path, name: str) -> Comparison:
         """By labels and logits."""
-        from dlx_deploy.tasks.user_metric import UserComparison
+        from dlx_deploy.tasks.user_classes import ClassesByFunction
 
-        return UserComparison(name=f"{name}:{function}", title=function, target="label", file=file)
+        return ClassesByFunction(name=f"{name}:{function}", title=function, file=file)
 
     @property
     def metric(self) -> Metric:

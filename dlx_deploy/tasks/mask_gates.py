@@ -31,8 +31,8 @@ intersection is in the union as well."""
 
 @dataclass(frozen=True)
 class MeanIouComparison(ResampledComparison):
-    """The statistic is one array, int64[n, K, 3], of each image and class the right, surplus and missing pixels, and
-    the group of each image where they come in some."""
+    """The statistic: of each image and class the right, surplus and missing pixels, int64[n, K, 3], and the group of
+    each image where they come in some."""
 
     name: str = "miou"
     title: str = "mIoU"
@@ -106,6 +106,7 @@ class MeanIouComparison(ResampledComparison):
 
 
 def _counts_of(statistic: Arrays) -> NDArray[np.int64]:
-    """The counts, by whatever name."""
-    counts: NDArray[np.int64] = next(array for name, array in statistic.items() if name != GROUP)
+    from dlx_deploy.runtime.tasks.mask_counts import COUNTS
+
+    counts: NDArray[np.int64] = statistic[COUNTS]
     return counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlx_deploy.config import HINTON
@@ -56,6 +57,12 @@ class Masks:
     def comparison(self) -> Comparison:
         """Mean intersection over union."""
         return MeanIouComparison()
+
+    def by_function(self, function: str, file: Path, name: str) -> Comparison:
+        """By confusions of each image."""
+        from dlx_deploy.tasks.user_masks import MasksByFunction
+
+        return MasksByFunction(name=f"{name}:{function}", title=function, file=file)
 
     @property
     def metric(self) -> Metric:

@@ -1,6 +1,7 @@
-"""A function of the user's that judges classes, as it is called: everything that it can get wrong is said.
+"""A function of the user's that judges answers, as it is called: everything that it can get wrong is said.
 
-It gets labels int64[m], logits float32[m, K] and weights float64[m], and gives one number, 0..1.
+It gets arrays with a row for each of m samples, by the task which ones, and weights float64[m], and gives one number,
+0..1.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Labels = NDArray[np.int64]
-    Logits = NDArray[np.float32]
+    from dlx_deploy.runtime.untyped import Array
+
+    Rows = tuple[Array, ...]
+    """Arrays of the same samples, a row for each."""
     Values = NDArray[np.float64]
 
 __all__ = ["UserFunction"]
@@ -31,13 +34,14 @@ _SLACK = 1e-6
 
 @dataclass(frozen=True)
 class UserFunction:
-    """``call`` as the user wrote it, called ``name`` in messages."""
+    """``call`` as the user wrote it, called ``name`` in messages. ``takes``: its arguments, in words."""
 
     name: str
     call: Callable[..., object]
+    takes: str
 
     @classmethod
-    def loaded(cls, file: Path, function: str, name: str) -> UserFunction:
+    def loaded(cls, file: Path, function: str, name: str, takes: str) -> UserFunction:
         """From ``file``, which is run; what it imports from its own folder are modules in its key (``nn.user_code``).
 
         Raises:
@@ -61,9 +65,9 @@ class UserFunction:
         call = getattr(module, function, None)
         if not callable(call):
             raise ConfigError(f"gate.metric is {name!r}: {function} is a {type(call).__name__}; must be a function")
-        return cls(name, call)
+        return cls(name, call, takes)
 
-    def value(self, targets: Labels, answers: Logits, weights: Values) -> float:
+    def value(self, rows: Rows, weights: Values) -> float:
         """0..1, or NaN, of the samples that have a weight.
 
         Raises:
@@ -72,15 +76,13 @@ class UserFunction:
         import numpy as np
 
         drawn = weights > 0
-        given = (targets[drawn], answers[drawn], weights[drawn])
+        given = (*(array[drawn] for array in rows), weights[drawn])
         for array in given:
             array.setflags(write=False)
         try:
             value = self.call(*given)
         except (Exception, SystemExit) as e:  # the user's code: whatever it raises
-            raise self._wrong(
-                f"fails with {_told(e)}", "it gets targets int64[m], logits float32[m, K] and weights float64[m]"
-            ) from e
+            raise self._wrong(f"fails with {_told(e)}", f"it gets {self.takes}") from e
         if isinstance(value, np.ndarray) and value.ndim == 0:
             value = value[()]
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
@@ -92,7 +94,7 @@ class UserFunction:
             raise self._wrong(f"gives {found:g}", "must be 0 to 1, higher is better: scale it, or turn it round")
         return min(max(found, 0.0), 1.0)
 
-    def check_weights(self, targets: Labels, answers: Logits) -> None:
+    def check_weights(self, rows: Rows) -> None:
         """That a sample of weight 2 counts as two samples, whatever order they come in.
 
         Raises:
@@ -102,10 +104,10 @@ class UserFunction:
 
         rng = np.random.default_rng(0)
         for _ in range(_CHECKS):
-            weights = rng.integers(1, 4, len(targets))
-            rows = rng.permutation(np.repeat(np.arange(len(targets)), weights))
-            weighed = self.value(targets, answers, weights.astype(np.float64))
-            repeated = self.value(targets[rows], answers[rows], np.ones(len(rows)))
+            weights = rng.integers(1, 4, len(rows[0]))
+            often = rng.permutation(np.repeat(np.arange(len(rows[0])), weights))
+            weighed = self.value(rows, weights.astype(np.float64))
+            repeated = self.value(tuple(array[often] for array in rows), np.ones(len(often)))
             if not np.isclose(weighed, repeated, rtol=0, atol=_SLACK, equal_nan=True):
                 raise self._wrong(
                     f"gives {weighed:.9g} of samples with weights and {repeated:.9g} where the samples come as often "

@@ -1,13 +1,13 @@
-"""Classes by a function of the user's: ``metric(targets, answers, weights) -> number``, bounded by a paired bootstrap.
+"""Answers by a function of the user's: ``metric(…, weights) -> number``, bounded by a paired bootstrap.
 
-It gets labels int64[m], logits float32[m, K] and weights float64[m], whole numbers from 1: how often each sample was
-drawn. What was not drawn it does not get. Higher is better, 0..1; NaN where it has no value.
+It gets arrays with a row for each of m samples, by the task which ones, and weights float64[m], whole numbers from 1:
+how often each sample was drawn. What was not drawn it does not get. Higher is better, 0..1; NaN where it has no value.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
 
     from dlx_deploy.graph.samples import Arrays
     from dlx_deploy.runtime.statistics.weighted import Score, Units
+    from dlx_deploy.tasks.user_function import Rows
 
-    Labels = NDArray[np.int64]
-    Logits = NDArray[np.float32]
     Values = NDArray[np.float64]
 
-__all__ = ["UserComparison"]
+__all__ = ["Given", "UserComparison"]
 
 MOST_S = 1800.0
 """CPU seconds that the resamples of one model may take, by what one call took."""
@@ -45,15 +44,35 @@ _ABOVE = 4
 
 
 @dataclass(frozen=True)
-class UserComparison(ResampledComparison):
-    """The statistic: labels int64[n] and logits float32[n, K] (``runtime.tasks.user_metric``). ``file``: where the
-    function ``title`` is. ``progress`` hears how many of the resamples are done.
+class Given:
+    """What a function is given of each of several models: samples, then the extras of ``statistics.weighted``, first
+    the right ones. ``keys``: the content of each sample; ``shares``: how often an extra sample is like which."""
 
-    Evidence has ``constant`` too, of the teacher: how many logits there are is known of answers alone.
+    models: tuple[Rows, ...]
+    keys: list[bytes]
+    shares: Values
+
+
+@dataclass(frozen=True)
+class UserComparison(ResampledComparison):
+    """What functions for all kinds of answers share; each kind has ``given`` and ``constants`` of its own. ``file``:
+    where the function ``title`` is. ``takes``: its arguments, in words. ``progress`` hears how many of the resamples
+    are done.
+
+    Evidence has ``constant`` too, of the teacher: how many classes there are is known of answers alone.
     """
 
     file: Path = Path()
+    takes: str = ""
     progress: Progress = silent
+
+    def given(self, statistics: Sequence[Arrays]) -> Given:
+        """What the function is given of each model's statistic, on the same samples."""
+        raise NotImplementedError
+
+    def constants(self, statistic: Arrays) -> Iterator[Rows]:
+        """What it is given of answers that are always the same class, for each that samples have."""
+        raise NotImplementedError
 
     def watched(self, progress: Progress) -> UserComparison:
         """The same, which tells ``progress`` how far it is."""
@@ -115,34 +134,21 @@ class UserComparison(ResampledComparison):
         """The best of answers that are always the same class, one that samples have."""
         import numpy as np
 
-        labels, logits = _parts(statistic)
-        function, ones, best = self._function(), np.ones(len(labels)), 0.0
-        for k in np.unique(labels):
-            value = function.value(labels, _sure(np.full(len(labels), k), logits.shape[1], 1.0), ones)
+        function, best = self._function(), 0.0
+        for rows in self.constants(statistic):
+            value = function.value(rows, np.ones(len(rows[0])))
             best = max(best, 0.0 if np.isnan(value) else value)
         return best
 
     def _read(self, statistics: Sequence[Arrays]) -> tuple[tuple[Score, ...], Units]:
         """What the function makes of each model's statistic, once it has shown that it reads its weights."""
-        import numpy as np
-
         from dlx_deploy.runtime.statistics.weighted import Units
         from dlx_deploy.runtime.tasks.grouped import groups_of
 
-        labels, _ = _parts(statistics[0])
-        answers = [_parts(statistic)[1] for statistic in statistics]
-        there, counts = np.unique(labels, return_counts=True)
-        keys = [labels[i].tobytes() + b"".join(one[i].tobytes() for one in answers) for i in range(len(labels))]
-        units = Units.ordered(keys, groups_of(statistics[-1]), counts / max(len(labels), 1))
-        classes = answers[0].shape[1]
-        wrong = np.roll(there, -1) if len(there) > 1 else (there + 1) % classes
-        doubtless = max([1.0, *(float(np.abs(one).max(initial=0.0)) for one in answers)])
-        extras = _sure(np.concatenate([there, wrong]), classes, doubtless)
-        every = np.concatenate([labels, there, there])
-        function = self._function()
-        given = [np.concatenate([one, extras]) for one in answers]
-        function.check_weights(every, given[0])
-        return tuple(_score(function, every, one) for one in given), units
+        given, function = self.given(statistics), self._function()
+        units = Units.ordered(given.keys, groups_of(statistics[-1]), given.shares)
+        function.check_weights(given.models[0])
+        return tuple(_score(function, rows) for rows in given.models), units
 
     def _told(self, score: Score, total: int) -> Score:
         """``score``, telling how many of the ``total`` resamples, of a model and from both sides, are done."""
@@ -164,7 +170,7 @@ class UserComparison(ResampledComparison):
         return each
 
     def _function(self) -> UserFunction:
-        return UserFunction.loaded(self.file, self.title, self.name)
+        return UserFunction.loaded(self.file, self.title, self.name, self.takes)
 
     def _resamples(self, score: Score, units: Units) -> int:
         """As the file says.
@@ -198,27 +204,10 @@ def _with_constant(accuracy: Accuracy) -> Accuracy:
     return msgspec.structs.replace(accuracy, facts={**accuracy.facts, CONSTANT: constant})
 
 
-def _parts(statistic: Arrays) -> tuple[Labels, Logits]:
-    import numpy as np
-
-    from dlx_deploy.runtime.tasks.classes import LABEL, LOGITS
-
-    return np.asarray(statistic[LABEL], np.int64), np.asarray(statistic[LOGITS], np.float32)
-
-
-def _sure(answers: Labels, classes: int, most: float) -> Logits:
-    """Logits float32[n, classes] of who has no doubt of its ``answers``: ``most`` for them and less for others."""
-    import numpy as np
-
-    logits = np.full((len(answers), classes), -most, np.float32)
-    logits[np.arange(len(answers)), answers] = most
-    return logits
-
-
-def _score(function: UserFunction, targets: Labels, answers: Logits) -> Score:
+def _score(function: UserFunction, rows: Rows) -> Score:
     import numpy as np
 
     def score(weights: Values) -> Values:
-        return np.array([function.value(targets, answers, row) for row in weights])
+        return np.array([function.value(rows, row) for row in weights])
 
     return score

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,8 +161,12 @@ def test_a_file_that_fails_or_is_not_there_is_said(tmp_path: Path) -> None:
         comparison_by(TASK, "none.py:own").check(Gate())
     with pytest.raises(ConfigError, match=r"must be 'FILE\.py:FUNCTION'"):
         comparison_by(TASK, "mine.py:1")
+    segmentation = find_task("semantic-segmentation")
+    with pytest.raises(ConfigError, match=r"segmentation has: 'miou', or a function of yours, 'FILE\.py:FUNCTION'$"):
+        comparison_by(segmentation, "auroc")
+    without: Any = SimpleNamespace(comparison=segmentation.answers.comparison)  # as tasks of other packages
     with pytest.raises(ConfigError, match=r"semantic-segmentation has: 'miou'$"):
-        comparison_by(find_task("semantic-segmentation"), "mine.py:own")
+        comparison_by(replace(segmentation, answers=without), "mine.py:own")
 
 
 def test_a_function_that_would_take_hours_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "COUNTS",
     "TITLE",
     "confusion_counts",
+    "confusion_of",
     "iou_of",
     "mean_iou",
     "mean_iou_bounds",
@@ -31,13 +32,18 @@ TITLE = "mIoU"
 COUNTS = "counts"  # the column of the reference table that holds them
 
 
+def confusion_of(classes: NDArray[np.uint8], mask: NDArray[np.uint8], labels: int) -> NDArray[np.int64]:
+    """int64[labels, labels]: how many pixels of one image are of which class and were answered by which."""
+    kept = mask != IGNORED
+    pairs = np.bincount(labels * mask[kept].astype(np.int64) + classes[kept], minlength=labels * labels)
+    return pairs.reshape(labels, labels)
+
+
 def confusion_counts(classes: NDArray[np.uint8], masks: NDArray[np.uint8], labels: int) -> NDArray[np.int64]:
     """int64[N, labels, 3]: pixels that are rightly, wrongly (surplus), and wrongly not (missing) of each class."""
     counts = np.empty((len(masks), labels, 3), np.int64)
     for i, (answer, mask) in enumerate(zip(classes, masks)):
-        kept = mask != IGNORED
-        pairs = np.bincount(labels * mask[kept].astype(np.int64) + answer[kept], minlength=labels * labels)
-        table = pairs.reshape(labels, labels)  # [true, answered]
+        table = confusion_of(answer, mask, labels)
         right = table.diagonal()
         counts[i] = np.stack([right, table.sum(axis=0) - right, table.sum(axis=1) - right], axis=1)
     return counts

@@ -46,14 +46,21 @@ class Masks:
     judging: Judging = OWN
 
     def judged_by(self, judging: Judging) -> Masks:
-        """These, judged by whole groups of images.
+        """These, judged by a function of the user's, or by whole groups of images.
 
         Raises:
             InputError: by another metric.
         """
-        if judging.metric:
-            raise InputError(f"metric is {judging.metric!r}; masks are judged by {TITLE} alone")
-        return replace(self, judging=judging)
+        if not judging.metric:
+            return replace(self, judging=judging)
+        from .metric_names import is_user_metric_name
+        from .user_masks import UserMasks
+
+        if not is_user_metric_name(judging.metric):
+            raise InputError(
+                f"metric is {judging.metric!r}; masks are judged by {TITLE}, or a function, 'FILE.py:FUNCTION'"
+            )
+        return UserMasks(self.labels, self.framing, self.ignore, judging=judging)
 
     @property
     def size(self) -> Tuple[int, int]:
@@ -186,7 +193,8 @@ class Masks:
 
     def record(self, outputs: Arrays, targets: Arrays) -> Arrays:
         """The masks' digests and the teacher's counts."""
-        return {MASK_DIGEST: digests_of(targets[MASK]), **self.statistic(outputs, targets)}
+        counts = self.counted(_classes(outputs[LOGITS]), targets)
+        return {MASK_DIGEST: digests_of(targets[MASK]), **counts}
 
     def changed(self, columns: Arrays, targets: Arrays) -> NDArray[np.bool_]:
         """Which masks are others than when the package was built."""
@@ -215,7 +223,10 @@ class Masks:
         Raises:
             PackageError: a logit is NaN or infinite.
         """
-        classes = _classes(outputs[LOGITS])
+        return self.counted(_classes(outputs[LOGITS]), targets)
+
+    def counted(self, classes: NDArray[np.uint8], targets: Arrays) -> Arrays:
+        """The statistic of answers that are these ``classes``, uint8[n, H, W]."""
         return {COUNTS: confusion_counts(classes, targets[MASK], len(self.labels)), **group_of(targets)}
 
     def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> MaskVerification:

@@ -12,7 +12,20 @@ from .grouped import group_columns
 from .judging import Judging, MetricVerification
 from .task import Budgets
 
-__all__ = ["UserClasses"]
+__all__ = ["UserClasses", "refuse_judging"]
+
+
+def refuse_judging(judging: Judging) -> NoReturn:
+    """Says that a function of the user's is not here.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        f"this package was judged by {judging.metric}, a function of who built it, which packages do not "
+        "carry: verify cannot judge it, and judges by no other metric instead; the build's verdict is in its "
+        "manifest, and selftest compares its answers here with the builder's"
+    )
 
 
 @record
@@ -38,7 +51,7 @@ class UserClasses(Classes):
         Raises:
             InputError: always.
         """
-        self._refuse()
+        refuse_judging(self.judging)
 
     def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> MetricVerification:  # type: ignore[override]  # of another metric
         """Nothing.
@@ -46,11 +59,4 @@ class UserClasses(Classes):
         Raises:
             InputError: always.
         """
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise InputError(
-            f"this package was judged by {self.judging.metric}, a function of who built it, which packages do not "
-            "carry: verify cannot judge it, and judges by no other metric instead; the build's verdict is in its "
-            "manifest, and selftest compares its answers here with the builder's"
-        )
+        refuse_judging(self.judging)
