@@ -112,18 +112,19 @@ def test_samples_that_are_of_no_slice_are_refused(tmp_path: Path, light: str, as
         prepared(tmp_path / "out", given, slices=(asked,))
 
 
-def test_a_test_split_that_is_drawn_has_no_gaps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_test_split_that_is_drawn_has_no_gaps(tmp_path: Path, split: str) -> None:
     rows = [
         {
             "path": picture(tmp_path / f"{i}.png").name,
             "label": "ab"[i % 2],
-            "split": "train",
+            "split": split,
             "camera": "1" * (i % 3 > 0),
         }
         for i in range(24)
     ]
     given = table(tmp_path / "list.csv", rows)
-    message = r"line 2: the column 'camera' is empty, and without rows of the split 'test' that is drawn from 'train'"
+    message = f"line 2: the column 'camera' is empty, and without rows of the split 'test' that is drawn from '{split}'"
     with pytest.raises(DataError, match=message):
         prepared(tmp_path / "out", given, slices=("camera",))
 

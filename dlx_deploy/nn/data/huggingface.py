@@ -6,7 +6,7 @@ import bisect
 import functools
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,9 +47,9 @@ def _opened(shard: str, slices: tuple[str, ...], path: str, size: int, changed: 
     try:
         columns, groups = _parquet(path) if path.lower().endswith(".parquet") else _arrow(path)
         features = _features(columns)
-        image, label = _columns(columns.names, features, path)
+        asked = {_GROUP, *(name.strip().lower() for name in slices)}
+        image, label = _columns(columns.names, features, path, asked)
         classes = tuple(map(str, features.get(label, {}).get("names", ()))) if label else ()
-        asked = {name.strip().lower() for name in slices}
         sliced = [name for name in columns.names if name.lower() in asked and name != image]
         said = list(dict.fromkeys([*(name for name in (label, _GROUP) if name in columns.names), *sliced]))
         rows = [row for group in groups for row in _rows(group, said)]
@@ -58,9 +58,9 @@ def _opened(shard: str, slices: tuple[str, ...], path: str, size: int, changed: 
     try:
         images = [_image(shard, number, row, label, classes) for number, row in enumerate(rows)]
         if slices:
-            names = {name: features.get(name, {}).get("names", ()) for name in columns.names}
+            names = [(name, features.get(name, {}).get("names", ())) for name in columns.names]
             images = [
-                image._replace(slices=slices_of(_named(names, rows[i]), slices, str(i)))
+                image._replace(slices=slices_of(_named(names, rows[i], str(i)), slices, str(i)))
                 for i, image in enumerate(images)
             ]
     except InputError as e:
@@ -70,14 +70,27 @@ def _opened(shard: str, slices: tuple[str, ...], path: str, size: int, changed: 
     return Packed(tuple(images), _Reader(image, groups), classes)
 
 
-def _named(names: Mapping[str, Sequence[str]], row: Mapping[str, object]) -> Mapping[str, object]:
-    """What is said of a ``row``, classes by their ``names``; columns that were not read are there, with nothing."""
+def _named(
+    names: Sequence[tuple[str, Sequence[str]]], row: Mapping[str, object], where: str
+) -> list[tuple[str, object]]:
+    """What is said of a ``row``, classes by their ``names``; columns that were not read are there, with nothing.
 
-    def text(name: str) -> object:
-        value, known = row.get(name), names[name]
-        return known[value] if known and type(value) is int and 0 <= value < len(known) else value
+    Raises:
+        InputError: the number of a class that there is not.
+    """
 
-    return {name: text(name) for name in names}
+    def text(name: str, known: Sequence[str]) -> object:
+        value = row.get(name)
+        if not known or type(value) is not int:
+            return value
+        if not 0 <= value < len(known):
+            raise InputError(
+                f"{where}: the column {name!r} is {value}, and its classes are 0 to {len(known) - 1}; a sample that "
+                "may be judged is of a slice: fill it in"
+            )
+        return known[value]
+
+    return [(name, text(name, known)) for name, known in names]
 
 
 class Group(NamedTuple):
@@ -151,13 +164,17 @@ def _features(schema: Any) -> Mapping[str, Mapping[str, Any]]:
     return {name: value for name, value in said.items() if isinstance(value, dict)} if isinstance(said, dict) else {}
 
 
-def _columns(names: Sequence[str], features: Mapping[str, Mapping[str, Any]], path: str) -> tuple[str, str]:
-    """The columns of images and of classes ("": there is none)."""
+def _columns(
+    names: Sequence[str], features: Mapping[str, Mapping[str, Any]], path: str, asked: Container[str]
+) -> tuple[str, str]:
+    """The columns of images and of classes ("": there is none); one that is ``asked`` for as something else (the group,
+    a slice) has the classes by its usual name only."""
 
     def one(feature: str, usual: Sequence[str], noun: str) -> str:
-        there = [name for name in names if features.get(name, {}).get("_type") == feature]
         called = [name for name in names if name.lower() in usual]
-        there = [name for name in there if name in called] or there or called  # a slice may be a ClassLabel too
+        typed = [name for name in names if features.get(name, {}).get("_type") == feature]
+        there = [name for name in typed if name in called or name.lower() not in asked]
+        there = [name for name in there if name in called] or there or called
         if len(there) > 1:
             raise DataError(f"data.path: {path}: has {len(there)} columns of {noun} ({', '.join(there)}); keep one")
         return there[0] if there else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -57,16 +57,32 @@ def label_text(value: object, where: str) -> str:
     return text
 
 
-def slices_of(said: Mapping[str, object], columns: Sequence[str], where: str) -> tuple[str, ...]:
+def slices_of(said: Sequence[tuple[str, object]], columns: Sequence[str], where: str) -> tuple[str, ...]:
     """What a sample has in ``columns``, by all that is ``said`` of it: a column of a table, a key of a JSON.
 
     Raises:
-        InputError: it has no such column, in any case, or nothing in it.
+        InputError: it has no such column, in any case, or two; nothing in it, or bytes that are no text.
     """
-    folded = {name.strip().lower(): value for name, value in said.items()}
-    cells = {slice_key(name): folded[name.strip().lower()] for name in columns if name.strip().lower() in folded}
-    row = {**cells, "": ", ".join(said)}
+    row: dict[str, object] = {"": ", ".join(name for name, _ in said)}
+    folded = [name.strip().lower() for name, _ in said]
+    for name in columns:
+        there = [i for i, other in enumerate(folded) if other == name.strip().lower()]
+        if len(there) > 1:
+            raise InputError(
+                f"{where}: says {name!r} {len(there)} times ({', '.join(said[i][0] for i in there)}); keep one"
+            )
+        if there:
+            row[slice_key(name)] = _text_of(said[there[0]][1], name, where)
     return tuple(slice_of(row, slice_key(name), name, where) for name in columns)
+
+
+def _text_of(value: object, name: str, where: str) -> object:
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise InputError(f"{where}: the column {name!r} is not UTF-8") from e
 
 
 def stamped(path: Path) -> tuple[str, int, int]:

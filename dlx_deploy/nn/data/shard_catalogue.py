@@ -30,7 +30,7 @@ def catalogue_of_shards(path: Path, kind: str, slices: tuple[str, ...] = ()) -> 
         EnvironmentMissing: a library that reads them is not installed.
     """
     listed = find_shards(path, kind)
-    judged = "test" if "test" in listed else "train" if "train" in listed else ALL
+    judged = next((split for split in ("test", "train", ALL, "validation") if split in listed), "")
     shards = {
         split: [(name, _OPEN[kind](path / name, name, slices if split == judged else ())) for name in of]
         for split, of in listed.items()

@@ -120,16 +120,16 @@ def _table(path: str, parts: Mapping[str, _Member], where: str) -> Mapping[str, 
 
 def _fields(
     path: str, parts: Mapping[str, _Member], table: Mapping[str, object], names: Sequence[str]
-) -> Mapping[str, object]:
+) -> list[tuple[str, object]]:
     """What is said of a sample by the keys of its JSON, and by files that are called as one of ``names``."""
     files = {name: name.strip().lower() for name in names}
-    found = {
-        name: _bytes(path, parts[part], _MOST_SMALL).decode("utf-8", "replace")
+    found = [
+        (name, _bytes(path, parts[part], _MOST_SMALL))
         for name, file in files.items()
         for part in (file, f"{file}.txt")
         if part in parts
-    }
-    return {**found, **table}
+    ]
+    return [*table.items(), *found]
 
 
 def _said(path: str, parts: Mapping[str, _Member], table: Mapping[str, object], where: str) -> tuple[str, str]:

@@ -74,13 +74,15 @@ def read_list(path: PathLike, slices: Sequence[str] = ()) -> List[ListedImage]:
 
 
 def _refuse_gaps(rows: Sequence[ListedImage], slices: Sequence[str], lines: Dict[str, int], list_name: str) -> None:
-    """A test split that is drawn from ``train`` may be any of its rows, so each must say of which slices it is."""
+    """A test split that is drawn from ``train``, or without it from ``validation``, may be any of its rows, so each
+    must say of which slices it is."""
+    drawn = "train" if any(row.split == "train" for row in rows) else "validation"
     for row in rows:
-        if row.split == "train" and "" in row.slices:
+        if row.split == drawn and "" in row.slices:
             column = slices[row.slices.index("")]
             raise InputError(
                 f"{list_name}, line {lines[row.name]}: the column {column!r} is empty, and without rows of the split "
-                "'test' that is drawn from 'train'; fill it in"
+                f"'test' that is drawn from {drawn!r}; fill it in"
             )
 
 

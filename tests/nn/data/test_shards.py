@@ -285,6 +285,7 @@ def test_what_shards_say_of_samples_may_be_slices(tmp_path: Path) -> None:
         ({"camera": None}, r"x/0060: the column 'camera' is empty; a sample that may be judged is of a slice"),
         ({"camera": [1]}, r"x/0060: the column 'camera' is a list; must be a string or a number"),
         ({"camera": "nan"}, r"x/0060: the column 'camera' is 'nan', which stands for a missing one"),
+        ({"camera": 1, "Camera": 2}, r"x/0060: says 'camera' 2 times \(camera, Camera\); keep one"),
     ],
 )
 def test_a_shard_that_does_not_say_a_slice_is_refused(tmp_path: Path, said: dict[str, object], message: str) -> None:
@@ -317,3 +318,84 @@ def test_columns_of_a_table_may_be_slices(tmp_path: Path) -> None:
     shard("test-1.parquet", range(60, 66), site=[0, None, 1, 1, 0, 0])
     with pytest.raises(DataError, match=r"test-1\.parquet, row 1: the column 'site' is empty"):
         prepared(tmp_path / "again", tmp_path / "hf", slices=("site",))
+
+
+def test_a_column_that_is_asked_for_as_a_slice_or_is_the_group_is_not_the_class(tmp_path: Path) -> None:
+    sites = {"_type": "ClassLabel", "names": ["north", "south"]}
+    given = {
+        "image": [{"bytes": encoded(n), "path": None} for n in range(60)],
+        "label": [NAMES[n % 2] for n in range(60)],
+    }
+    for other, slices in (("site", ("Site",)), ("group", ())):
+        column = [n // 2 % 2 for n in range(60)] if slices else [n // 30 for n in range(60)]
+        write(tmp_path / "x.parquet", arrow_table([], {other: sites}, **given, **{other: column}))
+        catalogue = open_catalogue(Data(kind="huggingface", path=str(tmp_path / "x.parquet"), slices=slices))
+        assert catalogue.classes == ("cat", "dog")
+    both = {"label": {"_type": "ClassLabel", "names": NAMES}, "site": sites}
+    numbers = {**given, "label": [n % 2 for n in range(60)], "site": [n // 2 % 2 for n in range(60)]}
+    write(tmp_path / "x.parquet", arrow_table([], both, **numbers))
+    asked = Data(kind="huggingface", path=str(tmp_path / "x.parquet"), slices=("label", "site"))
+    catalogue = open_catalogue(asked)
+    assert catalogue.classes == tuple(NAMES)
+    assert catalogue.samples["train"][1].slices == ("cat", "north")
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        ({"site": [0, -1, 1, 0, 1, 0]}, r"row 1: the column 'site' is -1, and its classes are 0 to 1"),
+        ({"site": [0, 1, 2, 0, 1, 0]}, r"row 2: the column 'site' is 2, and its classes are 0 to 1"),
+        ({"site": [0] * 6, "Site": [1] * 6}, r"row 0: says 'site' 2 times \(site, Site\); keep one"),
+        ({"Site": [b"a", b"\xff", b"b", b"c", b"d", b"e"]}, r"row 1: the column 'site' is not UTF-8"),
+    ],
+)
+def test_a_column_that_is_no_slice_is_refused_by_its_row(
+    tmp_path: Path, site: Mapping[str, Sequence[object]], message: str
+) -> None:
+    own = {"label": FEATURES["species"], "site": {"_type": "ClassLabel", "names": ["north", "south"]}}
+    given = {"image": [{"bytes": encoded(n), "path": None} for n in range(6)], "label": [n % 3 for n in range(6)]}
+    path = write(tmp_path / "x.parquet", arrow_table([], own, **given, **site))
+    with pytest.raises(DataError, match=rf"x\.parquet, {message}"):
+        open_catalogue(Data(kind="huggingface", path=str(path), slices=("site",)))
+
+
+def test_bytes_are_slices_by_their_text(tmp_path: Path) -> None:
+    given = {
+        "image": [{"bytes": encoded(n), "path": None} for n in range(6)],
+        "label": [NAMES[n % 2] for n in range(6)],
+    }
+    path = write(tmp_path / "x.parquet", arrow_table([], {}, **given, site=[b"a", b"b"] * 3))
+    catalogue = open_catalogue(Data(kind="huggingface", path=str(path), slices=("site",)))
+    assert [sample.slices for sample in catalogue.samples["train"]] == [("a",), ("b",)] * 3
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"x/0003.light": b"n\xe4cht"}, r"x/0003: the column 'light' is not UTF-8"),
+        (
+            {"x/0003.light": "day", "x/0003.light.txt": "night"},
+            r"x/0003: says 'light' 2 times \(light, light\); keep one",
+        ),
+        (
+            {"x/0003.light": "day", "x/0003.json": '{"Light": "night"}'},
+            r"x/0003: says 'light' 2 times \(Light, light\)",
+        ),
+    ],
+)
+def test_what_files_beside_an_image_say_of_a_slice_is_text_and_said_once(
+    tmp_path: Path, more: Mapping[str, bytes | str], message: str
+) -> None:
+    files = samples(range(6)) | {f"x/{n:04}.light": "day" for n in range(6) if n != 3}
+    path = tar(tmp_path / "all.tar", {**files, **more})
+    with pytest.raises(DataError, match=message):
+        open_catalogue(Data(kind="webdataset", path=str(path), slices=("light",)))
+
+
+def test_slices_are_of_the_split_that_the_test_is_drawn_from(tmp_path: Path) -> None:
+    """Also where there is only a validation split, and nothing is trained."""
+    files = samples(range(40)) | {f"x/{n:04}.light": "day" if n % 3 else "night" for n in range(40)}
+    tar(tmp_path / "wd/validation-0.tar", files)
+    data, _ = prepared(tmp_path / "out", tmp_path / "wd", slices=("light",), use="evaluation")
+    order = [n for n, _ in seeds_of(data, "test")]
+    assert read_slices(tmp_path / SLICES) == {"light": ["day" if n % 3 else "night" for n in order]}
