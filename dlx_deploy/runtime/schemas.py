@@ -6,8 +6,9 @@ from typing import Optional
 
 __all__ = ["PACKAGE", "RESULT", "SIDECAR", "newer_schema"]
 
-PACKAGE = 3
-"""Of ``package.json`` (docs/package.md); what is judged by its task's own metric is still written as schema 2."""
+PACKAGE = 4
+"""Of ``package.json`` (docs/package.md); what has no budgets of slices is still written as schema 3, and what is judged
+by its task's own metric, sample by sample, as schema 2."""
 SIDECAR = 1
 """Of ``engine.json`` (docs/engines.md)."""
 RESULT = 1

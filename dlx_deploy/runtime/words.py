@@ -5,9 +5,21 @@ from __future__ import annotations
 import re
 from typing import Sequence, Tuple
 
-__all__ = ["GROUPS", "SAMPLES", "escaped", "first_names", "line", "percent", "points", "said", "shortened"]
+__all__ = [
+    "GROUPS",
+    "GROUP_COLUMN",
+    "SAMPLES",
+    "escaped",
+    "first_names",
+    "line",
+    "percent",
+    "points",
+    "said",
+    "shortened",
+]
 
 SAMPLES, GROUPS = "samples", "groups"  # what is drawn: samples that each are one of its own, or groups of them
+GROUP_COLUMN = "group"  # of a list: what samples have in common that are not independent
 MAX_VALUE, MAX_WORDS = 200, 600  # characters in a message
 NAMED = 3  # samples in a message: the first few show which kind they are
 UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")

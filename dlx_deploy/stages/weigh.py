@@ -100,7 +100,7 @@ def _latencies(job: Job[WeighParams]) -> Latencies:
 
 STAGE = Stage(
     name="weigh",
-    version=2,
+    version=3,
     params=WeighParams,
     inputs=("teacher", "shipped", "teacher-score", "shipped-score", "data", METRIC),
     outputs=("accuracy.json", "energy.json", "latency.json"),

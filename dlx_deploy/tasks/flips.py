@@ -16,12 +16,14 @@ from dlx_deploy.tasks.grouped import FLIPS, bounds_in
 from dlx_deploy.tasks.paired_gates import counts
 from dlx_deploy.tasks.verification import Accuracy, Row
 
-__all__ = ["BETTER", "CHANGED", "WORSE", "flips_of", "judge_classes", "judge_flipped", "refuse_counted"]
+__all__ = ["BETTER", "CHANGED", "COUNTED", "WORSE", "flips_of", "judge_classes", "judge_flipped", "refuse_counted"]
 
 CHANGED = "changed"
 """The evidence that is the number of answers that are others than the teacher's."""
 WORSE, BETTER = "worse", "better"
 """Of masks: the numbers of images whose own mask is clearly so (``runtime.statistics.flips.MOVED``)."""
+COUNTED = "counted"
+"""Of masks: the number of images that have a pixel that counts."""
 
 
 def judge_flipped(budgets: Gate, accuracy: Accuracy) -> GateResult:
@@ -70,7 +72,8 @@ def flips_of(row: Row, samples: int) -> Flips | None:
     """How many answers, or masks, changed; ``None`` where the statistic does not say what was answered."""
     if WORSE in row.evidence:
         worse, better = int(row.number(WORSE)), int(row.number(BETTER))
-        return MaskFlips(worse, better, worse + better, samples)
+        counted = int(row.number(COUNTED)) if COUNTED in row.evidence else samples
+        return MaskFlips(worse, better, worse + better, counted)
     changed = row.evidence.get(CHANGED)
     return Flips(*counts(row), changed, samples) if isinstance(changed, int) else None
 

@@ -10,7 +10,7 @@ from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.stage import Metrics
 from dlx_deploy.runtime.statistics.resampled import Bounds, Drops, units_that_agree
 from dlx_deploy.runtime.statistics.scored import Scored
-from dlx_deploy.tasks.flips import BETTER, WORSE
+from dlx_deploy.tasks.flips import BETTER, COUNTED, WORSE
 from dlx_deploy.tasks.gates import CONSTANT
 from dlx_deploy.tasks.grouped import GROUP, flip_evidence
 from dlx_deploy.tasks.resampled import ResampledComparison
@@ -61,11 +61,13 @@ class MeanIouComparison(ResampledComparison):
 
     def evidence(self, teacher: Arrays, model: Arrays) -> Evidence:
         """As others, and how many images have a clearly worse or better mask."""
-        from dlx_deploy.runtime.tasks.mask_counts import moved_masks
+        from dlx_deploy.runtime.tasks.mask_counts import counted_masks, moved_masks
 
         worse, better = moved_masks(_counts_of(teacher), _counts_of(model))
         found = {**super().evidence(teacher, model), WORSE: int(worse.sum()), BETTER: int(better.sum())}
-        return found | (flip_evidence(worse | better, model[GROUP]) if GROUP in model else {})
+        found[COUNTED] = len(worse)
+        there = counted_masks(_counts_of(teacher))
+        return found | (flip_evidence(worse | better, model[GROUP][there]) if GROUP in model else {})
 
     def class_scores(self, teacher: Arrays, model: Arrays, labels: Sequence[str]) -> tuple[Scored, ...]:
         """The intersection over union of each class."""

@@ -19,6 +19,8 @@ from dlx_deploy.runtime.statistics.resampled import LEVELS
 from dlx_deploy.runtime.tasks.mask_verdicts import MaskVerification
 from dlx_deploy.runtime.tasks.masks import Masks as OnDevice
 from dlx_deploy.tasks import task_for
+from dlx_deploy.tasks.flips import flips_of
+from dlx_deploy.tasks.grouped import bounds_in
 from dlx_deploy.tasks.masks import Masks
 from dlx_deploy.tasks.verification import Accuracy, Row, read_accuracy
 
@@ -291,3 +293,28 @@ def test_masks_that_changed_are_held_by_a_build_and_a_device_alike(grouped: bool
         "the masks of 15 of 300 images changed by more than 10.00 points of their own mIoU (5.00 %): 12 for the worse"
     )
     assert said in "\n".join(DEVICE.judge(teacher, model, Budgets(0.02, 0.95), 0).lines("images"))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_masks_that_cannot_change_are_not_counted(grouped: bool) -> None:
+    """Of 120 images 60 are ignored whole; of the others 6 changed, which is one in ten and not one in twenty."""
+    from dlx_deploy.runtime.tasks.task import Budgets
+
+    sums = np.tile(np.array([[400, 100, 100], [400, 100, 100], [0, 0, 0]], np.int64), (120, 1, 1))
+    other = sums.copy()
+    other[:6, :2] = [300, 200, 200]
+    sums[60:], other[60:] = 0, 0
+    groups = {"group": np.arange(120) // 2} if grouped else {}
+    teacher, model = {"counts": sums, **groups}, {"counts": other, **groups}
+    evidence = COMPARISON.evidence(teacher, model)
+    seen = DEVICE.judge(teacher, model, Budgets(0.02, 0.95, max_flips=0.1), 0).flip_budget
+    assert seen is not None
+    assert (seen.flips.changed, seen.flips.samples, seen.verdict) == (6, 60, "undecided")
+    alone = {"counts": sums[:60], **{name: of[:60] for name, of in groups.items()}}
+    own = {"counts": other[:60], **{name: of[:60] for name, of in groups.items()}}
+    same = DEVICE.judge(alone, own, Budgets(0.02, 0.95, max_flips=0.1), 0).flip_budget
+    assert seen == same
+    row = Row(model="quantized", score=0.5, evidence=evidence, size_bytes=1, macs=1, parameters=1)
+    assert flips_of(row, 120) == seen.flips
+    if grouped:
+        assert bounds_in(row, "flip_") == bounds_in(replace(row, evidence=COMPARISON.evidence(alone, own)), "flip_")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Callable, Container, Dict, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..package.trust import Trust
 from ..predictor import Predictor
 from ..records import record, replace
 from ..tasks.arrays import count_of, rows_of
-from ..tasks.grouped import GROUP, numbered
+from ..tasks.grouped import GROUP, numbered_groups
 from ..tasks.labelled_arrays import Labelled, names_of, read_labelled
 from ..tasks.slice_verdicts import judge_slices
 from ..tasks.slices import asked_slices
@@ -77,14 +77,15 @@ class VerifyOptions:
         """The columns that ``slices`` names."""
         return None if self.slices is None else tuple(filter(None, map(str.strip, self.slices.split(","))))
 
-    def check_columns(self, found: Container[str]) -> None:
-        """Refuses columns that were asked for by name and not ``found``.
+    def check_columns(self, found: Iterable[str]) -> None:
+        """Refuses columns that were asked for by name and not ``found``, in any case.
 
         Raises:
             InputError: names the first.
         """
+        there = {name.lower() for name in found}
         for name in self.columns or ():
-            if name not in found:
+            if name.lower() not in there:
                 raise InputError(
                     f"--slices names {name!r}, and the samples that were given do not come with such a column; give "
                     "the list (.csv, .jsonl) that has it, or name another"
@@ -194,4 +195,4 @@ def listed_columns(budgets: Budgets) -> Sequence[str]:
 
 def _groups(labelled: Labelled) -> Dict[str, Array]:
     """The group of each sample, where their list says it."""
-    return {GROUP: numbered(labelled.columns[GROUP])[0]} if GROUP in labelled.columns else {}
+    return {GROUP: numbered_groups(labelled.columns[GROUP])} if GROUP in labelled.columns else {}

@@ -286,7 +286,7 @@ def _metadata(contents: PackageContents) -> Dict[str, object]:
     how = judging_fields(judging_of(task))
     budgets = {"budgets": {**contents.metadata["budgets"], **how}} if how else {}
     # Older runtimes would judge by another metric, or pass over slices, and need not refuse others.
-    schema = PACKAGE if how or "slices" in contents.metadata["budgets"] else PACKAGE - 1
+    schema = PACKAGE if "slices" in contents.metadata["budgets"] else PACKAGE - 1 if how else PACKAGE - 2
     tolerances = {name: tolerance.to_dict() for name, tolerance in contents.tolerances.items()}
     return {
         **contents.metadata,

@@ -36,7 +36,7 @@ class Flips:
     @property
     def share(self) -> float:
         """Of all samples those whose answer changed, 0..1."""
-        return self.changed / self.samples
+        return self.changed / max(self.samples, 1)
 
     def describe(self) -> str:
         """The counts, for people."""
@@ -52,7 +52,8 @@ at a glance. Pixels along borders flip in every image, and say nothing."""
 
 @record
 class MaskFlips(Flips):
-    """Of images: those whose own mean IoU fell (``lost``) or rose (``gained``) by more than ``MOVED``."""
+    """Of images that have a pixel that counts: those whose own mean IoU fell (``lost``) or rose (``gained``) by more
+    than ``MOVED``."""
 
     def describe(self) -> str:
         """The counts, for people."""

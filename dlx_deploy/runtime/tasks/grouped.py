@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from ..words import GROUPS, SAMPLES
+from ..errors import InputError
+from ..words import GROUP_COLUMN, GROUPS, SAMPLES
 from .arrays import Arrays, Tensor
 
 if TYPE_CHECKING:
@@ -18,9 +19,19 @@ if TYPE_CHECKING:
     from ..statistics.resampled import Drawn
     from ..untyped import Array
 
-__all__ = ["GROUP", "drawn_of", "group_columns", "group_of", "groups_of", "numbered", "of_known", "together"]
+__all__ = [
+    "GROUP",
+    "drawn_of",
+    "group_columns",
+    "group_of",
+    "groups_of",
+    "numbered",
+    "numbered_groups",
+    "of_known",
+    "together",
+]
 
-GROUP = "group"
+GROUP = GROUP_COLUMN
 """int64[n]: the number of each sample's group."""
 
 
@@ -60,6 +71,23 @@ def of_known(columns: Arrays, known: NDArray[np.bool_]) -> Dict[str, Array]:
     groups[known] = np.unique(columns[GROUP], return_inverse=True)[1]
     groups[~known] = len(known) + np.arange(int((~known).sum()))
     return {GROUP: groups}
+
+
+def numbered_groups(names: Sequence[str]) -> NDArray[np.int64]:
+    """int64[n], the number of the group that each of ``names`` is of; "": one of its own.
+
+    Raises:
+        InputError: two names differ in their writing only.
+    """
+    from .labels import alike  # what predicts needs none of it
+
+    pair = alike({name for name in names if name})
+    if pair:
+        raise InputError(f"the groups {pair[0]!a} and {pair[1]!a} differ in their writing only; make them one")
+    numbers = numbered(names)[0]
+    alone = np.array([not name for name in names], np.bool_)
+    numbers[alone] = len(names) + np.arange(int(alone.sum()))
+    return numbers
 
 
 def numbered(values: Sequence[str]) -> Tuple[NDArray[np.int64], List[str]]:

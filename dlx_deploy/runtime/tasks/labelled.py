@@ -14,13 +14,13 @@ from ..filenames import DATA_HEADER, LABELLED_TEXTS, SLICES
 from ..files import PathLike, TooLarge, open_file, read_file
 from ..strict_json import from_json
 from ..untyped import Array
-from ..words import said
+from ..words import GROUP_COLUMN, said
 from .arrays import Arrays
 from .classes import LABEL
 from .framing import Framing
 from .images import load_image
 from .labelled_images import few, labelled_images, listed_columns, number_of
-from .tables import columns_there
+from .tables import columns_of, columns_there
 from .text_files import distinct, read_lines, read_texts
 
 if TYPE_CHECKING:
@@ -94,10 +94,11 @@ def columns_of_texts(path: PathLike, names: Sequence[str]) -> Dict[str, List[str
         return _stored_columns(root, names)
     file = _text_file(root)
     there = columns_there(file, names, "labelled texts")
-    first: Dict[str, Tuple[str, ...]] = {}
-    for row in read_lines(file, there) if there else ():
-        first.setdefault(distinct(row.text), row.slices)
-    return {name: [slices[i] for slices in first.values()] for i, name in enumerate(there)}
+    sliced = [name for name in there if name != GROUP_COLUMN]
+    first: Dict[str, Tuple[str, Tuple[str, ...]]] = {}
+    for row in read_lines(file, sliced) if there else ():
+        first.setdefault(distinct(row.text), (row.group if GROUP_COLUMN in there else "", row.slices))
+    return columns_of(list(first.values()), sliced)
 
 
 def _stored_columns(root: Path, names: Sequence[str]) -> Dict[str, List[str]]:

@@ -11,10 +11,11 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 from ..errors import InputError
 from ..filenames import LABELLED_TEXTS
 from ..files import PathLike
+from ..words import GROUP_COLUMN
 from .folders import SUFFIXES, counted, list_classes, refuse_untested, split_entries
 from .image_lists import ListedImage, read_list
 from .labels import class_numbers
-from .tables import columns_there
+from .tables import columns_of, columns_there
 
 __all__ = ["LabelledImage", "few", "labelled_images", "listed_columns", "number_of"]
 
@@ -93,7 +94,7 @@ def _refuse_shards(root: Path, names: Sequence[str]) -> None:
 
 def listed_columns(path: PathLike, names: Sequence[str]) -> Dict[str, List[str]]:
     """What each of ``labelled_images`` has in those of the columns ``names`` that its list has, in their order; nothing
-    of a folder.
+    of a folder. Its group is "" where its row says none.
 
     Raises:
         InputError: as ``read_list``, or a row that is judged has nothing in one of them.
@@ -102,15 +103,16 @@ def listed_columns(path: PathLike, names: Sequence[str]) -> Dict[str, List[str]]
     if root.suffix.lower() not in LABELLED_TEXTS:
         return {}
     there = columns_there(root, names, "lists of images")
-    rows = _judged_rows(root, there) if there else []
-    for i, name in enumerate(there):
+    sliced = [name for name in there if name != GROUP_COLUMN]
+    rows = _judged_rows(root, sliced) if there else []
+    for i, name in enumerate(sliced):
         empty = sum(not row.slices[i] for row in rows)
         if empty:
             raise InputError(
                 f"{root}: {empty} of its {len(rows)} images that are judged have nothing in the column {name!r}; fill "
                 "it in, or leave the column out"
             )
-    return {name: [row.slices[i] for row in rows] for i, name in enumerate(there)}
+    return columns_of([(row.group if GROUP_COLUMN in there else "", row.slices) for row in rows], sliced)
 
 
 def _of_list(path: Path, classes: Sequence[str]) -> List[LabelledImage]:

@@ -21,6 +21,7 @@ __all__ = [
     "TITLE",
     "confusion_counts",
     "confusion_of",
+    "counted_masks",
     "iou_of",
     "mean_iou",
     "mean_iou_bounds",
@@ -78,9 +79,17 @@ def mean_iou_bounds(counts: NDArray[np.int64], groups: Optional[NDArray[np.int64
     return resample_value(units, _worst(units), mean_iou)
 
 
+def counted_masks(teacher: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool[n]: the images that have a pixel that counts, by counts int64[n, K, 3]; no other mask can move."""
+    there: NDArray[np.bool_] = (teacher[..., 0] + teacher[..., 2]).sum(axis=1) > 0
+    return there
+
+
 def moved_masks(teacher: NDArray[np.int64], package: NDArray[np.int64]) -> Tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """bool[n] each: the images whose own mean IoU fell, and rose, by more than ``MOVED``; counts int64[n, K, 3]."""
-    ours, theirs = (mean_iou(counts.astype(np.float64)) for counts in (teacher, package))
+    """bool[m] each: which of the m ``counted_masks`` have a mean IoU of their own that fell, and rose, by more than
+    ``MOVED``; counts int64[n, K, 3]."""
+    there = counted_masks(teacher)
+    ours, theirs = (mean_iou(counts[there].astype(np.float64)) for counts in (teacher, package))
     return ours - theirs > MOVED, theirs - ours > MOVED
 
 

@@ -18,7 +18,7 @@ from ..words import SAMPLES
 from .arrays import Arrays
 from .grouped import GROUP, drawn_of
 from .mask_classes import class_iou_bounds, class_ious
-from .mask_counts import COUNTS, TITLE, iou_of, mean_iou_bounds, mean_iou_drops, moved_masks
+from .mask_counts import COUNTS, TITLE, counted_masks, iou_of, mean_iou_bounds, mean_iou_drops, moved_masks
 from .task import Budgets
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _flips(
     flips = MaskFlips(lost, gained, lost + gained, len(worse))
     if not budgets.max_flips:
         return flips, None
-    bounds = None if groups is None else grouped_share(worse | better, groups)[1]
+    bounds = None if groups is None else grouped_share(worse | better, groups[counted_masks(ours)])[1]
     return flips, judge_flips(flips, budgets.max_flips, budgets.confidence, bounds)
 
 

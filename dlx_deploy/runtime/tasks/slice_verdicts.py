@@ -51,7 +51,7 @@ def judge_slices(
     build with a budget that no sample is of is undecided.
 
     Raises:
-        InputError: answers are not counted by slice.
+        InputError: answers are not counted by slice, or a sample has nothing in a column.
     """
     asked = budgets.slices
     if not asked.columns:
@@ -59,7 +59,13 @@ def judge_slices(
     count = getattr(outputs, "by_slice", None)
     if count is None:
         raise InputError("answers of this task are not counted by slice; leave their budgets out: --max-slice-drop 0")
-    groups, bounds = count(*pair, {name: columns[name] for name in asked.columns if name in columns})
+    given = {name: columns[name] for name in asked.columns if name in columns}
+    for name, values in given.items():
+        if "" in values:
+            raise InputError(
+                f"some samples have nothing in the column {name!r}, and slices are judged by it; fill it in"
+            )
+    groups, bounds = count(*pair, given)
     missing = [name for name in asked.columns if name not in columns and asked.asks(name)]
     there = {group.name for group in groups}
     gone = [name for name, limit in asked.named.items() if limit and column_of(name) in columns and name not in there]

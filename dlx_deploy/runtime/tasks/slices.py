@@ -43,20 +43,30 @@ def column_of(name: str) -> str:
 
 
 def asked_slices(own: SliceBudgets, columns: Optional[Sequence[str]], limit: Optional[float]) -> SliceBudgets:
-    """The package's ``own`` with what was given in their place: the ``columns``, and one ``limit`` for every slice.
+    """The package's ``own`` with what was given in their place: the ``columns``, in any case, and one ``limit`` for
+    every slice. Columns of its own that have budgets are judged all the same: only a ``limit`` of 0 leaves them out.
 
     Raises:
         InputError: a limit out of range, or of no slices.
     """
     if limit is not None and not 0 <= limit < 1:
         raise InputError(f"the budget of each slice is {limit}; must be at least 0 and under 1 (0.05 is five points)")
-    asked = own if columns is None else replace(own, columns=tuple(columns))
+    asked = own if columns is None else replace(own, columns=_joined(own, columns, limit != 0))
     named = {name: budget for name, budget in asked.named.items() if column_of(name) in asked.columns}
     if limit is not None:
         named = dict.fromkeys(named, limit)
     if limit and not asked.columns:
         raise InputError(f"the budget of each slice is {limit:g}, and the package has none; name columns: --slices")
     return SliceBudgets(asked.columns, own.others if limit is None else limit, named)
+
+
+def _joined(own: SliceBudgets, columns: Sequence[str], held: bool) -> Tuple[str, ...]:
+    """The ``columns`` as the package writes those that it knows, and, where its budgets are ``held``, the others that
+    have some."""
+    known = {name.lower(): name for name in own.columns}
+    named = {name.lower(): known.get(name.lower(), name) for name in columns}
+    kept = [name for name in own.columns if held and own.asks(name)]
+    return tuple(dict.fromkeys([*named.values(), *kept]))
 
 
 def slice_fields(budgets: SliceBudgets) -> Dict[str, object]:

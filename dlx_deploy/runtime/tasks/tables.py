@@ -18,11 +18,13 @@ from ..errors import InputError
 from ..filenames import CSV, JSONL
 from ..files import PathLike, open_file, reason
 from ..records import record
+from ..words import GROUP_COLUMN
 from .labels import composed
 
 __all__ = [
     "Cells",
     "Columns",
+    "columns_of",
     "columns_there",
     "label_of",
     "optional_of",
@@ -158,14 +160,23 @@ def with_slices(columns: Columns, slices: Sequence[str]) -> Columns:
 
 
 def columns_there(path: PathLike, names: Sequence[str], noun: str) -> List[str]:
-    """Those of ``names``, in any case, that the first row of the table at ``path`` has; ``noun``: what its rows are.
+    """Those of ``names``, in any case, that a row of the table at ``path`` has; ``noun``: what its rows are.
+
+    Rows of JSON lines have keys of their own, so all are looked at: what the first lacks is not passed over.
 
     Raises:
         InputError: as ``read_rows``.
     """
-    for _, cells in read_rows(path, with_slices(Columns({}, (), noun), names)):
-        return [name for name in names if slice_key(name) in cells]
-    return []
+    there = {key for _, cells in read_rows(path, with_slices(Columns({}, (), noun), names)) for key in cells}
+    return [name for name in names if slice_key(name) in there]
+
+
+def columns_of(rows: Sequence[Tuple[str, Sequence[str]]], slices: Sequence[str]) -> Dict[str, List[str]]:
+    """Column → what each of ``rows``, a group and values in the columns ``slices``, has there; groups where there are
+    some, "" for a row that is of none."""
+    found = {name: [values[i] for _, values in rows] for i, name in enumerate(slices)}
+    groups = [group for group, _ in rows]
+    return {**found, GROUP_COLUMN: groups} if any(groups) else found
 
 
 def slice_key(name: str) -> str:

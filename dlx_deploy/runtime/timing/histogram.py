@@ -11,6 +11,9 @@ __all__ = ["BINS", "Histogram", "histogram_of"]
 BINS = 64  # at most
 PAST_P99 = 1.25  # the equal bins end so many times as far from the fastest as p99: what is slower is counted as one
 
+LONGEST_MS = 1e9  # eleven days: no timing of one inference
+ROUNDED = 1.001  # the last bin may end so many times as far as the slowest: each is written with six digits
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -30,9 +33,10 @@ class Histogram:
         times = (self.fastest_ms, self.width_ms, self.slowest_ms)
         counts = (*self.counts, self.slower)
         return (
-            all(math.isfinite(ms) and ms >= 0 for ms in times)
+            all(0 <= ms <= LONGEST_MS for ms in times)
             and self.fastest_ms <= self.slowest_ms
             and 1 <= len(self.counts) <= BINS
+            and self.fastest_ms + len(self.counts) * self.width_ms <= self.slowest_ms * ROUNDED
             and min(counts) >= 0
             and sum(counts) == n
         )

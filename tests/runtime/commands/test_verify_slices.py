@@ -16,7 +16,7 @@ from dlx_deploy.runtime.commands.main import main
 from dlx_deploy.runtime.errors import PackageError
 from dlx_deploy.runtime.package.archive import INDEX, write_archive
 from dlx_deploy.runtime.package.contents import assemble, parse_package
-from dlx_deploy.runtime.tasks.grouped import together
+from dlx_deploy.runtime.tasks.grouped import numbered_groups, together
 from dlx_deploy.runtime.tasks.judging import Judging
 from dlx_deploy.runtime.tasks.judging import judged as judged_by
 from dlx_deploy.runtime.tasks.labelled import columns_of_images, columns_of_texts
@@ -97,6 +97,17 @@ def test_a_slice_that_sank_is_a_miss_where_the_whole_passes(
     assert {(g.name, g.lost) for g in built} == {("camera=1", 20), ("camera=0", 0)}
     assert main(["verify", f"--data={listed}", "--max-slice-drop=0"], package) == 0
     assert "slices that drop: 'camera=1' 13.33 points (20 lost, 0 gained of 150)" in capsys.readouterr().out
+
+
+def test_columns_that_are_asked_for_leave_out_no_budget_of_the_package(
+    sinking: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    package, listed = sinking
+    for columns in ("Camera", "label"):
+        assert main(["verify", f"--data={listed}", f"--slices={columns}"], package) == 3
+        assert (
+            "error: 1 of 2 slices drop too far at 0.95 confidence (Holm, over 2): 'camera=1'" in capsys.readouterr().err
+        )
 
 
 @pytest.mark.parametrize("listed", [True, False])
@@ -254,6 +265,53 @@ def test_samples_are_together_where_either_says_so(one: list[int], other: list[i
     assert [[i for i, g in enumerate(found) if g == group] for group in dict.fromkeys(found)] == joined
 
 
+@pytest.mark.parametrize(("one", "other"), [("7", "7.0"), ("A", "a")])
+def test_groups_that_differ_in_their_writing_only_are_refused_as_in_a_build(
+    tmp_path: Path, dlx: Path, data: Any, capsys: pytest.CaptureFixture[str], one: str, other: str
+) -> None:
+    listed = table(tmp_path / "list.csv", data, group=[one, other] * 150)
+    assert main(["verify", f"--data={listed}"], str(dlx)) == 2
+    said = f"error: the groups {one!r} and {other!r} differ in their writing only; make them one"
+    assert said in capsys.readouterr().err
+
+
+def lines(path: Path, rows: Sequence[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_what_the_first_row_of_json_lines_lacks_is_not_passed_over(
+    tmp_path: Path, dlx: Path, data: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its group may be none, as in a build; a first row that is not judged hides no column of the others."""
+    table(tmp_path / "list.csv", data)
+    rows: list[dict[str, object]] = [
+        {"path": f"{i:03}.png", "label": LABELS[k], "camera": CAMERAS[i], "group": f"g{i // 2}"}
+        for i, k in enumerate(data[1])
+    ]
+    del rows[0]["group"]
+    (tmp_path / "more.png").write_bytes((tmp_path / "000.png").read_bytes())
+    first: dict[str, object] = {"path": "more.png", "split": "calibration", "camera": ""}
+    judged = [{**row, "split": "test"} for row in rows]
+    listed = lines(tmp_path / "list.jsonl", [first, *judged])
+    found = columns_of_images(listed, ["camera", "light", "group"])
+    assert found == {"camera": CAMERAS, "group": ["", *(f"g{i // 2}" for i in range(1, 300))]}
+    assert main(["verify", f"--data={listed}"], str(dlx)) == 0
+    assert "on 151 groups" in capsys.readouterr().out
+    assert main(["verify", f"--data={listed}", "--slices=group"], str(dlx)) == 2
+    assert "nothing in the column 'group', and slices are judged by it; fill it in" in capsys.readouterr().err
+    del judged[7]["camera"]
+    assert main(["verify", f"--data={lines(listed, [first, *judged])}", "--slices=camera"], str(dlx)) == 2
+    assert "list.jsonl, line 9: has no column 'camera'" in capsys.readouterr().err
+
+
+def test_texts_are_of_the_groups_that_their_own_rows_say(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": "x", **({"group": f"g{i // 2}"} if i else {})} for i in range(4)]
+    file = lines(tmp_path / "test.jsonl", rows)
+    assert columns_of_texts(file, ["source", "group"]) == {"group": ["", "g0", "g1", "g1"]}
+    assert numbered_groups(["", "b", "", "a", "b"]).tolist() == [5, 2, 6, 1, 2]
+
+
 def test_columns_of_texts_and_data_folders(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("text,label,Source,group\na b,x,web,1\nc,y,book,2\na  b,x,mail,3\n")
     assert columns_of_texts(tmp_path / "test.csv", ["source", "colour", "group"]) == {
@@ -285,7 +343,7 @@ def test_budgets_of_slices_that_a_package_cannot_have(
 ) -> None:
     held = budgets({"camera=1": 0.1})
     contents = helpers.tiny_contents(*data, metadata=helpers.metadata(budgets=held))
-    assert parse_package(assemble(contents), "x").meta["schema"] == 3
+    assert parse_package(assemble(contents), "x").meta["schema"] == 4
     slices = held["slices"]
     assert isinstance(slices, dict)
     asked = helpers.metadata(budgets={**held, "slices": {**slices, **wrong}})
@@ -298,6 +356,10 @@ def test_given_budgets_take_the_place_of_the_packages() -> None:
     own = SliceBudgets(("camera", "light"), 0.1, {"camera=1": 0.03, "light=day": 0.0})
     assert asked_slices(own, None, None) == own
     assert asked_slices(own, None, 0.2) == SliceBudgets(own.columns, 0.2, {"camera=1": 0.2, "light=day": 0.2})
-    assert asked_slices(own, ("light",), None) == SliceBudgets(("light",), 0.1, {"light=day": 0.0})
+    everything = SliceBudgets(("light", "camera"), 0.1, own.named)
+    assert asked_slices(own, ("light",), None) == everything  # the package's own budgets are judged all the same
+    assert asked_slices(own, ("LIGHT",), None) == everything
+    assert asked_slices(own, ("light", "site"), 0.0) == SliceBudgets(("light", "site"), 0.0, {"light=day": 0.0})
+    assert asked_slices(replace(own, others=0.0), ("site",), None).columns == ("site", "camera")
     assert (own.of("camera=1"), own.of("camera=2"), own.of("light=day")) == (0.03, 0.1, 0.0)
     assert [SliceBudgets(("a", "b"), 0, {"a=1": 0.1}).asks(name) for name in ("a", "b")] == [True, False]

@@ -131,7 +131,7 @@ def test_malformed_entry() -> None:
 def test_newer_schema_is_refused_by_name() -> None:
     newer = json.dumps({"schema": 7, "files": "in another form"}).encode()
     with pytest.raises(
-        PackageError, match=r"schema is 7; this version reads up to 3; use a newer dlx-deploy, or .* python x\.dlx"
+        PackageError, match=r"schema is 7; this version reads up to 4; use a newer dlx-deploy, or .* python x\.dlx"
     ) as e:
         parse_archive(zipped([("package.json", newer)]), "some/where/x.dlx")
     assert e.value.exit_code == 2
@@ -175,9 +175,9 @@ def test_what_is_no_plain_file_is_refused_and_never_waited_for(
             read_archive(path)
 
 
-@pytest.mark.parametrize("schema", [-1, 1.0, 4])
+@pytest.mark.parametrize("schema", [-1, 1.0, 5])
 def test_only_schemas_that_are_known(schema: Any) -> None:
-    with pytest.raises(PackageError, match="schema is 4; " if schema == 4 else "must be a whole number from 1"):
+    with pytest.raises(PackageError, match="schema is 5; " if schema == 5 else "must be a whole number from 1"):
         archive.read_index("x.dlx", archive.to_json({"schema": schema, "files": {}}))
 
 

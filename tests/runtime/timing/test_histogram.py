@@ -55,6 +55,10 @@ def test_a_latency_has_one_that_stays_small() -> None:
         {"fastest_ms": -1.0},
         {"slowest_ms": float("inf")},
         {"slowest_ms": 0.5},
+        {"width_ms": 1e308},
+        {"width_ms": 1.1},
+        {"width_ms": 1e300, "slowest_ms": 1e308},
+        {"fastest_ms": 2e9, "slowest_ms": 2e9, "width_ms": 0.0},
     ],
 )
 def test_what_is_no_histogram_of_so_many_is_seen(change: dict[str, object]) -> None:
