@@ -22,7 +22,7 @@ START_S = 300
 OPTIONS = (
     *("--host", "--port", "--token-file", "--tls-cert", "--tls-key", "--insecure", "--max-batch", "--max-wait-ms"),
     *("--capacity", "--connections", "--max-body-mib", "--drain-s", "--log-json", "--watchdog-s", "--no-selftest"),
-    *("--drift", "--drift-window", "--drift-every", "--threads", "--backend", "--accept-hazards"),
+    *("--drift", "--drift-window", "--drift-every", "--threads", "--workers", "--backend", "--accept-hazards"),
 )
 """What ``serve`` may be given in a unit, by name."""
 _PLAIN = re.compile(r"[A-Za-z0-9_@/.,:=+-]+")

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -205,16 +206,18 @@ def test_an_interruption_leaves_no_process_and_a_lost_login_is_made_anew(board: 
 
 
 def test_a_socket_s_folder_that_a_killed_process_left_is_swept(
-    board: FakeBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    board: FakeBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / "dlx-ctl-left").mkdir()
-    os.utime(tmp_path / "dlx-ctl-left", (0, 0))
-    with board.connection() as there:
-        there.run(["true"])
-        (own,) = tmp_path.glob("dlx-ctl-*")
-        assert own.name != "dlx-ctl-left"
-    assert not list(tmp_path.glob("dlx-ctl-*"))
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # the path of a socket has a hundred characters at most
+        room = Path(short)
+        monkeypatch.setattr("tempfile.tempdir", short)
+        (room / "dlx-ctl-left").mkdir()
+        os.utime(room / "dlx-ctl-left", (0, 0))
+        with board.connection() as there:
+            there.run(["true"])
+            (own,) = room.glob("dlx-ctl-*")
+            assert own.name != "dlx-ctl-left"
+        assert not list(room.glob("dlx-ctl-*"))
 
 
 def test_what_runs_there_ends_when_nobody_waits_for_it(board: FakeBoard) -> None:
