@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from dlx_deploy.stages import package
+
 from .conftest import PACKAGE, Here, dlx, tiny
 from .warm import Warm
 
@@ -218,13 +220,18 @@ def test_without_student_and_pruning_the_teacher_is_quantized(built: Path, tmp_p
     assert [(r["model"], r["shipped"]) for r in rows] == [("teacher", False), ("quantized", True)]
 
 
-def test_why_plan_and_gc(built: Path, tmp_path: Path, here: Here) -> None:
+def test_why_plan_and_gc(built: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     copy_of(built, tmp_path)
     planned = here("plan", *tiny("distill.epochs=5"), "--json")
     actions = {p["step"]: (p["action"], p["why"]) for p in json.loads(planned.out)}
     assert actions["teacher"] == ("hit", "cached")
     assert actions["distill"] == ("run", "params.epochs: 3 → 5")
     assert actions["prune"] == ("run", "needs distill, not built yet")
+    with monkeypatch.context() as changed:
+        changed.setattr(package, "_runtime_digest", lambda: "of another dlx-deploy")
+        again = {p["step"]: p["why"] for p in json.loads(here("plan", *tiny(), "--json").out) if p["action"] == "run"}
+    assert [*again] == ["package"], "a package of another runtime is never taken for one of this"
+    assert again["package"].startswith("params.runtime: ")
     why = here("why", "distill", *tiny("distill.epochs=5"))
     assert why.out.startswith("distill for jetson-orin-nano-8gb: run: params.epochs: 3 → 5\nkey ")
     assert here("build", *tiny("prune.epochs=1")).code == 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from dlx_deploy.config import Config, Gate, Package
 from dlx_deploy.devices.choice import device_for
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Bound, Job, Metrics, Offers, Output, Provenance, Source, Stage, Step
+from dlx_deploy.runtime.sources import own_sources
 from dlx_deploy.stages.evaluate import answered
 from dlx_deploy.stages.support.device_gates import judge_package
 from dlx_deploy.stages.support.drift import drift_file
@@ -43,11 +45,13 @@ GOLDEN_CHOICE = 8
 
 
 class PackageParams(Package, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The section's keys, the package's name and version, the budgets it was judged by."""
+    """The section's keys, the package's name and version, the budgets it was judged by; ``runtime``: the SHA-256 of the
+    runtime's sources, which travel in it."""
 
     name: str
     version: str
     gate: Gate
+    runtime: str
 
 
 def run(job: Job[PackageParams]) -> Metrics:
@@ -104,6 +108,15 @@ class _Golden:
     inputs: Samples
     outputs: Arrays
     tolerances: Mapping[str, Tolerance]
+
+
+@cache
+def _runtime_digest() -> str:
+    """Of all that is packed of the runtime: with another dlx-deploy a package is made again."""
+    digest = hashlib.sha256()
+    for name, source in own_sources().items():
+        digest.update(f"{name}\0{len(source)}\0".encode() + source)
+    return digest.hexdigest()
 
 
 def _parity(
@@ -251,7 +264,11 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
     # A user's paths; what was found of them is in ``accuracy``.
     gate = msgspec.structs.replace(config.gate, baseline="", metric=without_folder(config.gate.metric))
     params = PackageParams(
-        **msgspec.structs.asdict(config.package), name=config.name, version=config.version, gate=gate
+        **msgspec.structs.asdict(config.package),
+        name=config.name,
+        version=config.version,
+        gate=gate,
+        runtime=_runtime_digest(),
     )
     own = {name: upstream.output(name) for name in ("recipe", "engine", "layers", "accuracy", "data")}
     inputs: dict[str, Source] = {

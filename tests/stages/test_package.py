@@ -22,7 +22,7 @@ from dlx_deploy.runtime.tasks import arrays
 from dlx_deploy.runtime.tasks.arrays import Tolerance, within
 from dlx_deploy.runtime.tasks.features import features_of
 from dlx_deploy.runtime.watching.reference import read_reference
-from dlx_deploy.stages import evaluate
+from dlx_deploy.stages import evaluate, package
 from dlx_deploy.stages.evaluate import EvaluateParams
 from dlx_deploy.stages.package import STAGE, PackageParams
 from dlx_deploy.stages.support.layer_precisions import LayerPrecisions
@@ -86,11 +86,19 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         evaluate.STAGE.run(Job(asked, given, kept, load_target(target).profile))
         if asked.parity_samples:
             inputs["answered-quantized"] = kept / "parity.npz"
-        params = PackageParams(name="sums", version="1", gate=Gate(), **keys)
+        params = PackageParams(name="sums", version="1", gate=Gate(), runtime="", **keys)
         STAGE.run(Job(params, inputs, tmp_path / "out", load_target(target).profile))
         return open_package(tmp_path / "out" / "package.dlx")
 
     return pack
+
+
+def test_the_digest_of_the_runtime_is_of_all_its_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    for sources in ({"a.py": b"1", "b.py": b"2"}, {"a.py": b"1", "b.py": b"3"}, {"a.py": b"12", "b.py": b""}):
+        monkeypatch.setattr(package, "own_sources", lambda sources=sources: sources)
+        seen.add(package._runtime_digest.__wrapped__())
+    assert len(seen) == 3
 
 
 def test_golden_answers_that_depend_on_the_batch_are_not_packed(packed: Any, tmp_path: Path) -> None:
