@@ -65,7 +65,14 @@ class _Shape:
         given = dict(zip(self.names, values))
         wrong = [name for name in named if name in given or name not in self.hints]
         if wrong or len(values) > len(self.names):
-            what = f"got {wrong[0]!r} twice, or it is none of its fields" if wrong else f"got {len(values)} values"
+            what = f"got {len(values)} values"
+            if wrong:
+                twice = wrong[0] in given
+                what = (
+                    f"got multiple values for {wrong[0]!r}"
+                    if twice
+                    else f"got an unexpected keyword argument {wrong[0]!r}"
+                )
             raise TypeError(f"{owner}() {what}; its fields are {', '.join(self.names)}")
         given.update(named)
         missing = [name for name in self.names if name not in given and name not in self.defaults]

@@ -95,8 +95,8 @@ def test_arguments_by_name_in_any_order() -> None:
     [
         ((), {}, r"Point\(\) missing 1 required arguments: x"),
         ((1, 2, "a", 4), {}, r"Point\(\) got 4 values; its fields are x, y, label"),
-        ((1,), {"x": 2}, "got 'x' twice, or it is none of its fields; its fields are x, y, label"),
-        ((1,), {"z": 2}, "got 'z' twice, or it is none of its fields"),
+        ((1,), {"x": 2}, "got multiple values for 'x'; its fields are x, y, label"),
+        ((1,), {"z": 2}, "got an unexpected keyword argument 'z'"),
     ],
 )
 def test_wrong_arguments_are_refused(values: tuple[Any, ...], named: dict[str, Any], rule: str) -> None:

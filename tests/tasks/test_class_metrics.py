@@ -27,7 +27,8 @@ def test_the_task_s_own_metric_has_two_names_and_one_key(metric: str) -> None:
 
 
 def test_masks_have_no_metric_of_classes() -> None:
-    with pytest.raises(ConfigError, match=r"gate\.metric is 'auroc'; semantic-segmentation has: 'miou'$"):
+    words = r"gate\.metric is 'auroc'; semantic-segmentation has: 'miou', or a function of yours, 'FILE\.py:FUNCTION'$"
+    with pytest.raises(ConfigError, match=words):
         comparison_by(find_task("semantic-segmentation"), "auroc")
 
 
