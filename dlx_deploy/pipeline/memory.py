@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from dlx_deploy.runtime.control_groups import limits_of
+
 __all__ = ["PROC", "available_mib", "fitting_jobs", "with_peak"]
 
-PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+PROC = Path("/proc")
+_LIMITS = ("memory.max", "memory.limit_in_bytes")
 """Of a container, by the two versions of control groups; a number of bytes, or "max"."""
 _RESET_PEAK = "5"
 _SLACK_KIB = 32 * 1024
@@ -36,12 +38,11 @@ def with_peak(call: Callable[[A], R], argument: A, proc: Path = PROC) -> tuple[R
     return given, None if peak_kib is None else round(peak_kib / 1024, 1)
 
 
-def available_mib(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
+def available_mib(proc: Path = PROC) -> int | None:
     """What may still be taken of the machine's memory, and at most what its container may have; ``None``: unknown."""
     found = [kib // 1024 for kib in [_kib(proc / "meminfo", "MemAvailable")] if kib is not None]
-    for name in _LIMITS:
-        limit = _text(cgroups / name).strip()
-        found += [int(limit) // 1024**2] if limit.isdigit() else []
+    for words in limits_of("memory", _LIMITS, str(proc)):
+        found += [int(word) // 1024**2 for word in words if word.isdigit()]
     return min(found, default=None)
 
 

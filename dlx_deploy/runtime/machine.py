@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import Dict, Optional
+from typing import Dict, Iterator, Optional
 
+from .control_groups import PROC, limits_of
 from .linux import CPUINFO, DEVICE_TREE_MODEL
 
-__all__ = ["MACHINE_NAME", "available_cores", "machine_info", "power_mode"]
+__all__ = ["MACHINE_NAME", "available_cores", "limited_threads", "machine_info", "power_mode"]
 
 MACHINE_NAME = "label"
 """What ``machine_info`` calls the name of a machine for people."""
+QUOTA = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+"""Microseconds of a period that a container may compute: ``200000 100000``; ``max`` and -1: as many as it likes."""
 
 
-def available_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cores(proc: str = PROC) -> int:
+    """How many cores this process may use: those that it may run on, and no more than its container's quota pays for.
+
+    Of a quota of two and a half they are two: a third would have all of them held up.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, max(1, int(min(_quotas(proc), default=cores))))
+
+
+def limited_threads(proc: str = PROC) -> int:
+    """The threads for a library that would count the machine's cores itself; 0: it may, as it may use them all."""
+    cores = available_cores(proc)
+    return cores if cores < (os.cpu_count() or 1) else 0
 
 
 def machine_info() -> Dict[str, object]:
@@ -48,6 +61,13 @@ def machine_info() -> Dict[str, object]:
 def power_mode() -> Optional[str]:
     """A Jetson's current power mode as nvpmodel keeps it, ``None`` elsewhere."""
     return _text("/var/lib/nvpmodel/status")
+
+
+def _quotas(proc: str) -> Iterator[float]:
+    """In cores; one for each control group that has any."""
+    for words in limits_of("cpu", QUOTA, proc):
+        if len(words) == 2 and all(word.isdigit() and int(word) for word in words):
+            yield int(words[0]) / int(words[1])
 
 
 def _text(path: str) -> Optional[str]:

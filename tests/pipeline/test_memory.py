@@ -58,17 +58,22 @@ def test_of_two_calls_each_has_its_own() -> None:
     ("files", "mib"),
     [
         ({"meminfo": "MemTotal: 9000 kB\nMemAvailable:   8388608 kB\n"}, 8192),
-        ({"meminfo": "MemAvailable:   8388608 kB\n", "memory.max": "max\n"}, 8192),
-        ({"meminfo": "MemAvailable:   8388608 kB\n", "memory.max": "2147483648\n"}, 2048),
-        ({"memory/memory.limit_in_bytes": "1073741824\n"}, 1024),
+        ({"meminfo": "MemAvailable:   8388608 kB\n", "new/memory.max": "max\n"}, 8192),
+        ({"meminfo": "MemAvailable:   8388608 kB\n", "new/memory.max": "2147483648\n"}, 2048),
+        ({"new/box/memory.max": "2147483648\n", "new/memory.max": "4147483648\n"}, 2048),
+        ({"old/memory.limit_in_bytes": "1073741824\n"}, 1024),
+        ({"old/box/memory.limit_in_bytes": "1073741824\n", "old/other/memory.limit_in_bytes": "1000\n"}, 1024),
         ({}, None),
     ],
 )
 def test_the_memory_that_is_left(tmp_path: Path, files: dict[str, str], mib: int | None) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    own = {"self/cgroup": "4:memory:/box\n0::/box\n", "self/mountinfo": ""}
+    for at, kind in (("new", "cgroup2 cgroup2 rw"), ("old", "cgroup cgroup rw,memory")):
+        own["self/mountinfo"] += f"30 23 0:2 / {tmp_path / at} rw - {kind}\n"
+    for name, text in {**own, **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert available_mib(tmp_path, tmp_path) == mib
+    assert available_mib(tmp_path) == mib
 
 
 def test_a_step_s_peak_is_recorded_and_a_record_of_before_is_opened(

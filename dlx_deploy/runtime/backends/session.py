@@ -6,6 +6,7 @@ import importlib
 from typing import List, Mapping, Optional, Protocol, Sequence, Tuple, Type, Union
 
 from ..errors import BackendMissing, InputError, PackageError
+from ..machine import limited_threads
 from ..supported import check_onnxruntime
 from ..untyped import Array, Foreign
 from ..words import said
@@ -172,7 +173,7 @@ def _import() -> Foreign:
 
 def _options(ort: Foreign, exact_qdq: bool, threads: int, fused: bool = False) -> Foreign:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or limited_threads()
     # Nothing but what ends the process: failures are raised, and what is printed holds the model's own names raw.
     options.log_severity_level = 4
     if exact_qdq:
