@@ -6,12 +6,15 @@
 connection for each and one request under way on it: tensors as bytes, both ways. The bare session is run by as many
 threads in a process without a server, and ``of_one_caller`` is against one of them, which a queue is to the session.
 All are timed in turn, some rounds of each, so that what else the machine does meets all; where it does much, threads
-win that are many, and ``cpu_ms``, the CPU milliseconds of an answer, says more than throughput.
+win that are many, and ``cpu_ms``, the CPU milliseconds of an answer, says more than throughput. Where no answer came
+within ``--seconds`` a row says 0 answers, and no times.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import selectors
@@ -42,6 +45,8 @@ __all__ = ["main"]
 
 CLIENTS = (1, 4, 32)
 WARM_S = 0.3
+Figures = dict[str, "float | None"]
+"""``answers`` in a round, what they took and cost; ``None``: there were none to tell by."""
 
 
 def main(argv: list[str]) -> int:
@@ -53,6 +58,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-batch", type=int, nargs="*", default=[1, 16], help="each is served by itself")
+    workers = "batches that run at once, each number served by itself with each --max-batch (default: serve's own)"
+    parser.add_argument("--workers", type=int, nargs="*", default=[None], metavar="N", help=workers)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,32 +74,41 @@ def main(argv: list[str]) -> int:
 
 
 def network(path: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The rounds of one package: bare, and served with each ``--max-batch``."""
+    """The rounds of one package: bare, and served with each ``--max-batch`` and ``--workers``."""
     predictor = load(path, threads=options.threads)
-    servers = {batch: Served(path, options.threads, batch) for batch in options.max_batch}
-    rounds: dict[tuple[str, int], list[dict[str, float]]] = {}
-    try:
+    rounds: dict[tuple[str, int], list[Figures]] = {}
+    with contextlib.ExitStack() as stack:
+        servers: dict[str, Served] = {}
+        for batch, workers in itertools.product(options.max_batch, options.workers):
+            how = f"http, max_batch {batch}" + (f", workers {workers}" if workers else "")
+            servers[how] = stack.enter_context(Served(path, options.threads, batch, workers))
         for _ in range(options.rounds):
             for clients in CLIENTS:
                 rounds.setdefault(("bare", clients), []).append(bare(predictor, clients, options.seconds))
-                for batch, server in servers.items():
-                    seen = server.asked(predictor, clients, options.seconds)
-                    rounds.setdefault((f"http, max_batch {batch}", clients), []).append(seen)
-    finally:
-        for server in servers.values():
-            server.close()
+                for how, server in servers.items():
+                    rounds.setdefault((how, clients), []).append(server.asked(predictor, clients, options.seconds))
     table: dict[str, Any] = {}
     for (how, clients), all_of in rounds.items():
-        row = {key: round(float(statistics.median(one[key] for one in all_of)), 4) for key in all_of[0]}
+        row = {key: middle([one[key] for one in all_of], 4) for key in all_of[0]}
         for name, callers in (("of_bare", clients), ("of_one_caller", 1)):
-            pairs = zip(all_of, rounds["bare", callers], strict=True)
-            row[name] = round(float(statistics.median(one["per_s"] / other["per_s"] for one, other in pairs)), 3)
+            row[name] = middle(list(map(share, all_of, rounds["bare", callers])), 3)
         table.setdefault(f"{clients} clients", {})[how] = row
         print(path.stem, clients, how, row, file=sys.stderr)
     return table
 
 
-def bare(predictor: Predictor, clients: int, seconds: float) -> dict[str, float]:
+def middle(values: list[float | None], digits: int) -> float | None:
+    """The median of those that are known."""
+    known = [value for value in values if value is not None]
+    return round(float(statistics.median(known)), digits) if known else None
+
+
+def share(one: Figures, other: Figures) -> float | None:
+    """The throughput of ``one`` as a part of that of ``other``."""
+    return one["per_s"] / other["per_s"] if one["per_s"] is not None and other["per_s"] else None
+
+
+def bare(predictor: Predictor, clients: int, seconds: float) -> Figures:
     """The session, run by so many threads for so long."""
     session, feeds = predictor.backend.session, sample(predictor)
     names = [one.name for one in predictor.package.task.outputs.tensors]
@@ -124,17 +140,27 @@ def bare(predictor: Predictor, clients: int, seconds: float) -> dict[str, float]
 class Served:
     """The package, served by a process of its own."""
 
-    def __init__(self, path: Path, threads: int, batch: int) -> None:
+    def __init__(self, path: Path, threads: int, batch: int, workers: int | None = None) -> None:
         command = [sys.executable, "-m", "dlx_deploy.runtime", str(path), "serve", "--port", "0", "--json"]
         command += [f"--threads={threads}", f"--max-batch={batch}"]
+        command += [f"--workers={workers}"] if workers else []
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         text = ""
         while not (text.count("{") and text.count("{") == text.count("}")):
-            text += self._process.stdout.readline()
+            if not (said := self._process.stdout.readline()):
+                raise SystemExit(f"{' '.join(command)} ended with exit code {self._process.wait()}")
+            text += said
         self.url = json.loads(text)["url"]
 
-    def asked(self, predictor: Predictor, clients: int, seconds: float) -> dict[str, float]:
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(30)
+
+    def asked(self, predictor: Predictor, clients: int, seconds: float) -> Figures:
         """By so many clients for so long; every answer is held against the session's own."""
         package, feeds = predictor.package, sample(predictor)
         wanted = predictor.run(feeds)
@@ -154,16 +180,14 @@ class Served:
         seen = json.loads(done.stdout)
         return figures(seen["latencies"], seen["took"], seen["used"])
 
-    def close(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(30)
 
-
-def figures(latencies: list[float], took: float, used: float) -> dict[str, float]:
-    """Answers a second, milliseconds by percentile, CPU milliseconds of an answer."""
-    p50, p99 = np.percentile(latencies, [50, 99])
+def figures(latencies: list[float], took: float, used: float) -> Figures:
+    """Answers, those a second, milliseconds by percentile, CPU milliseconds of an answer."""
     count = len(latencies)
-    return {"per_s": count / took, "p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99, "cpu_ms": 1e3 * used / count}
+    if not count:
+        return {"answers": 0, "per_s": 0.0, "p50_ms": None, "p99_ms": None, "cpu_ms": None}
+    p50, p99 = (1e3 * float(one) for one in np.percentile(latencies, [50, 99]))
+    return {"answers": count, "per_s": count / took, "p50_ms": p50, "p99_ms": p99, "cpu_ms": 1e3 * used / count}
 
 
 def cpu_s(pid: int) -> float:
