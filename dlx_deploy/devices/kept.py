@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dlx_deploy.devices.sent import sent_source
-from dlx_deploy.devices.sent.unpacking import digest_of, digest_of_file
+from dlx_deploy.devices.sent.unpacking import CHUNK, digest_of, digest_of_file
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.errors import BoardError
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.files import reason
+from dlx_deploy.runtime.files import open_file, reason
 from dlx_deploy.runtime.telling import telling
 from dlx_deploy.scratch import Scratch
 
@@ -38,9 +37,9 @@ class Kept:
         """Where the bytes of ``path`` are there from now on.
 
         Raises:
-            BoardError: they cannot be written there, see ``Connection.send``.
+            InputError: it cannot be read here. BoardError: they cannot be written there, see ``Connection.send``.
         """
-        digest = digest_of_file(path)
+        digest = _digest_of(path)
         remote = f"{KEPT}/{digest}{path.suffix}"
         if remote not in self._put:
             self._send(path, remote, digest)
@@ -107,12 +106,33 @@ def _pack(path: Path, files: Mapping[str, Path]) -> None:
     """Write ``files`` as an archive at ``path``; of the same files it has the same bytes."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(files):
-            with files[name].open("rb") as source, archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as into:
-                shutil.copyfileobj(source, into)
+            with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as into:
+                for chunk in _chunks(files[name]):
+                    into.write(chunk)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with open_file(path) as stream:
+            yield from iter(lambda: stream.read(CHUNK), b"")
+    except (OSError, ValueError) as e:  # of the file alone: what is done with its bytes is done elsewhere
+        raise _unreadable(path, e) from e
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        open_file(path).close()  # a pipe would never end
+        return digest_of_file(path)
+    except (OSError, ValueError) as e:
+        raise _unreadable(path, e) from e
 
 
 def _digest_of_all(files: Mapping[str, Path]) -> str:
     try:
         return digest_of(files)
     except OSError as e:
-        raise InputError(f"{e.filename}: cannot be read ({reason(e)}); all files that go to a board must be") from e
+        raise _unreadable(e.filename or f"one of {len(files)} files", e) from e
+
+
+def _unreadable(path: object, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be read ({reason(error)}); all files that go to a board must be")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,6 +98,39 @@ def test_what_cannot_be_read_or_changes_meanwhile_is_told(
         put(home, files)
 
 
+@pytest.mark.parametrize("damage", ["vanished", "a folder", "a pipe"])
+def test_a_file_that_goes_while_it_is_packed_is_told(
+    home: Home, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    packed, path = kept._pack, files["1/0.png"]
+
+    def meanwhile(archive: Path, files: Mapping[str, Path]) -> None:
+        path.unlink()
+        if damage == "a folder":
+            path.mkdir()
+        elif damage == "a pipe":
+            os.mkfifo(path)
+        packed(archive, files)
+
+    monkeypatch.setattr(kept, "_pack", meanwhile)
+    with pytest.raises(InputError, match=r"/b: cannot be read \(.*\); all files that go to a board must be"):
+        put(home, files)
+    connection: Any = home
+    with pytest.raises(InputError, match=r"/b: cannot be read \(.*\); all files that go to a board must be"):
+        Kept(connection, lambda text: None).put(path)
+
+
+def test_a_full_disk_here_is_no_fault_of_a_file(
+    home: Home, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any, **named: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(zipfile._ZipWriteFile, "write", full)  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match="No space left on device"):
+        put(home, files)
+
+
 def test_of_two_that_unpack_at_once_the_second_goes_on(
     home: Home, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,3 +163,45 @@ def test_a_removal_that_is_ended_leaves_no_part_under_the_name(home: Home, monke
     assert left.endswith(".gone")
     assert keeping.main({**asked, "limit_bytes": 1 << 30}) == {"removed": []}
     assert os.listdir("kept") == []
+
+
+UNPACKING = """
+import os, signal, sys
+from dlx_deploy.devices.sent import unpacking
+unpacking.zipfile.ZipFile.extractall = lambda opened, folder: os.kill(os.getpid(), signal.SIGKILL)
+unpacking.main({"folder": "kept/x.files", "archive": "kept/x.zip", "digest": ""})
+"""
+
+
+def test_what_a_killed_unpacking_leaves_goes_with_the_next_file(home: Home) -> None:
+    os.mkdir("kept")
+    with zipfile.ZipFile("kept/x.zip", "w") as archive:
+        archive.writestr("0.png", "a")
+    assert subprocess.run([sys.executable, "-c", UNPACKING], check=False).returncode == -9
+    (left,) = Path("kept").glob("x.files.*")
+    asked = {"folder": "kept", "names": ["x.zip"], "limit_bytes": 1 << 30}
+    assert keeping.main(asked) == {"removed": []}
+    assert left.is_dir(), "as it may not be locked yet"
+    os.utime(left, (0, 0))
+    other = os.open(left, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    assert keeping.main(asked) == {"removed": []}
+    assert left.is_dir(), "somebody is at it"
+    os.close(other)
+    assert keeping.main(asked) == {"removed": []}
+    assert os.listdir("kept") == ["x.zip"]
+
+
+def test_a_folder_is_locked_while_it_is_unpacked(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def extract(opened: Any, folder: str) -> None:
+        os.utime(folder, (0, 0))
+        assert keeping.main({"folder": "kept", "names": [], "limit_bytes": 1 << 30}) == {"removed": []}
+        assert os.path.isdir(folder)
+        seen.append(folder)
+
+    seen: list[str] = []
+    os.mkdir("kept")
+    zipfile.ZipFile("kept/x.zip", "w").close()
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", extract)
+    unpacking.main({"folder": "kept/x.files", "archive": "kept/x.zip", "digest": ""})
+    assert seen == [f"kept/x.files.{os.getpid()}"]

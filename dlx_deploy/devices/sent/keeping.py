@@ -1,13 +1,20 @@
 """Files that are kept on a board by their digest: which are there, and the oldest go where they become too many."""
 
+import fcntl
 import os
+import re
 import shutil
+import time
 from typing import Any, Dict
 
 __all__ = ["main"]
 
 GONE = ".gone"
 """What a folder's name ends in while it is removed."""
+ASIDE = r".*\.files\.\d+\Z"
+"""The names of folders while they are unpacked, which are locked meanwhile."""
+GRACE_S = 60.0
+"""A folder is made a moment before it is locked."""
 
 
 def main(argument: Dict[str, Any]) -> Dict[str, Any]:
@@ -16,10 +23,10 @@ def main(argument: Dict[str, Any]) -> Dict[str, Any]:
     for name in kept:
         os.utime(os.path.join(folder, name))
     entries = [entry for entry in os.scandir(folder) if not entry.is_symlink() and entry.name not in kept]
-    for entry in entries:
-        if entry.name.endswith(GONE):  # of a removal that was ended
-            shutil.rmtree(entry.path, ignore_errors=True)
-    others = [entry for entry in entries if not entry.name.endswith(GONE)]
+    ended = [entry for entry in entries if entry.name.endswith(GONE) or is_left(entry)]
+    for entry in ended:
+        shutil.rmtree(entry.path, ignore_errors=True)
+    others = [entry for entry in entries if entry not in ended]
     left, removed = argument["limit_bytes"], []
     for entry in sorted(others, key=lambda one: one.stat().st_mtime, reverse=True):
         left -= size_of(entry)
@@ -27,6 +34,20 @@ def main(argument: Dict[str, Any]) -> Dict[str, Any]:
             remove(entry)
             removed.append(entry.name)
     return {"removed": removed}
+
+
+def is_left(entry: Any) -> bool:
+    """Whether it is a folder of an unpacking that was ended: by the lock, as a number may be of another container."""
+    if not re.match(ASIDE, entry.name) or time.time() - entry.stat().st_mtime < GRACE_S:
+        return False
+    handle = os.open(entry.path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:  # somebody unpacks there, or a file system without locks
+        return False
+    finally:
+        os.close(handle)
 
 
 def size_of(entry: Any) -> int:

@@ -7,8 +7,8 @@ import hashlib
 import os
 import shutil
 import zipfile
-from contextlib import suppress
-from typing import Any, Dict, Mapping, Union
+from contextlib import contextmanager, suppress
+from typing import Any, Dict, Iterator, Mapping, Union
 
 __all__ = ["digest_of", "digest_of_file", "main"]
 
@@ -26,8 +26,9 @@ def main(argument: Dict[str, Any]) -> Dict[str, Any]:
         return {"there": False}
     aside = "%s.%d" % (folder, os.getpid())
     try:
-        unpack(archive, aside)
-        os.rename(aside, folder)
+        with made(aside):
+            unpack(archive, aside)
+            os.rename(aside, folder)
     except OSError:
         if not os.path.isdir(folder):  # it is where another does the same at the same time
             raise
@@ -38,9 +39,24 @@ def main(argument: Dict[str, Any]) -> Dict[str, Any]:
     return {"there": is_there(folder, digest)}
 
 
-def unpack(archive: str, folder: str) -> None:
-    """The files of the archive in the folder, of which nothing was there; they are on the disk when this is done."""
+@contextmanager
+def made(folder: str) -> Iterator[None]:
+    """Inside, the folder is there and locked: one that is not is left of a process that was ended, see ``keeping``."""
+    import fcntl  # where this is asked from there may be none
+
     shutil.rmtree(folder, ignore_errors=True)  # of a process of this number that was ended
+    os.mkdir(folder)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def unpack(archive: str, folder: str) -> None:
+    """The files of the archive in the folder; they are on the disk when this is done."""
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(folder)
     os.sync()  # and not file by file: thousands take minutes on a card
