@@ -194,19 +194,17 @@ def unreached(board: str, given: Pushable, options: PushOptions, error: DlxError
     return msgspec.structs.replace(pushed, why=why.removeprefix(f"{board}: "), exit_code=error.exit_code)
 
 
-def roll_back(
-    connection: Connection, path: str, manners: Manners, say: Say, how: Verification | None = None
-) -> JsonTable:
-    """The records of the release that was current at ``path``, ``from``, and of the one that is so now, ``to``.
+def roll_back(connection: Connection, options: PushOptions, say: Say, how: Verification | None = None) -> JsonTable:
+    """The records of the release that was current at ``options.path``, ``from``, and of the one that is now, ``to``.
 
-    ``how``: its signature is verified there before, as that of a package that is pushed.
+    ``how``: its signature is verified there before, as that of a package that is pushed, by the same Python.
 
     Raises:
         ConfigError: it is not signed by whom ``how`` names. BoardError: there is none before it, or as ``push``.
     """
-    agent = Agent(connection, path)
-    with locked(agent, "rolls back", manners, say) as held:
-        verified = _verified_before(agent, how, say) if how is not None else {}
+    agent = Agent(connection, options.path)
+    with locked(agent, "rolls back", options.manners, say) as held:
+        verified = _verified_before(agent, how, options.python, say) if how is not None else {}
         try:
             told = agent.ask("rollback", token=held.token, **verified)
         except BoardRefused:
@@ -218,9 +216,9 @@ def roll_back(
     return told
 
 
-def _verified_before(agent: Agent, how: Verification, say: Say) -> JsonTable:
+def _verified_before(agent: Agent, how: Verification, python: str | None, say: Say) -> JsonTable:
     """The digest of the release that was current before, whose signature holds; none, where there is no release."""
-    connection, facts = agent.connection, agent.facts()
+    connection, facts = agent.connection, agent.facts(python)
     before = agent.read(agent.ask("releases"), Releases).before
     if before is None:
         return {}

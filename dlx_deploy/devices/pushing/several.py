@@ -178,19 +178,19 @@ def roll_back_all(
     Raises:
         ConfigError: as ``push_all``.
     """
-    paths = {board.address: _options(given, board, options).path for board in boards}
+    own = {board.address: _options(given, board, options) for board in boards}
 
     def work(board: Board, connection: SshConnection) -> RolledBack:
-        path = paths[board.address]
-        told = roll_back(connection, path, options.manners, say, given.verification)
-        agent = Agent(connection, path)
+        there = own[board.address]
+        told = roll_back(connection, there, say, given.verification)
+        agent = Agent(connection, there.path)
         try:
-            Caretaker(agent, given.package, Serving(), options.manners, say).restart()
+            Caretaker(agent, given.package, Serving(), there.manners, say).restart()
         except DlxError as e:  # it is back all the same: who goes back again would go back two
             told = {**told, "service_why": f"{_is_not(e)}: {_words(e, agent)}", "exit_code": _service_code(e)}
-        return board, path, told
+        return board, there.path, told
 
-    return on_each(boards, work, lambda board, error: (board, paths[board.address], error), at_once)
+    return on_each(boards, work, lambda board, error: (board, own[board.address].path, error), at_once)
 
 
 def _options(given: Pushable, board: Board, options: PushOptions) -> PushOptions:

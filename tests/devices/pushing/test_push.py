@@ -155,7 +155,7 @@ def test_rollback_goes_to_the_release_before(board: HereBoard, make_package: Any
     first, second = make_package(), make_package("2.0.0")
     push_it(first, board)
     push_it(second, board)
-    told = roll_back(board, default_path(first.package), Manners(), lambda text: None)
+    told = roll_back(board, PushOptions(path=default_path(first.package)), lambda text: None)
     assert (told["from"]["version"], told["to"]["version"], board.current) == ("2.0.0", "1.0.0", first.digest)
 
 

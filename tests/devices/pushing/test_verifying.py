@@ -103,15 +103,27 @@ def test_a_rollback_goes_to_what_is_signed_alone(
     board.claims["versions"] = VERIFIES
     push_it(make_package(), board)
     push_it(given, board)
-    path, before = default_path(given.package), board.current
+    back, before = PushOptions(path=default_path(given.package)), board.current
     with pytest.raises(ConfigError, match=r"does not go back to the release \w{12}: .*package\.dlx\.sig is not there"):
-        roll_back(board, path, Manners(), lambda text: None, given.verification)
+        roll_back(board, back, lambda text: None, given.verification)
     assert board.current == before
     (tmp_path / "third").mkdir()
     trust = Trust(public_key=tmp_path / "p.pem")
     push_it(read_pushable(signed(tmp_path / "third", make_package("3.0.0").path), trust), board)
-    told = roll_back(board, path, Manners(), lambda text: None, given.verification)
+    told = roll_back(board, back, lambda text: None, given.verification)
     assert (told["to"]["version"], board.current) == ("2.0.0", given.digest)
+
+
+def test_a_rollback_is_verified_by_the_python_that_is_named(
+    board: HereBoard, given: Pushable, make_package: Any
+) -> None:
+    board.claims["versions"] = VERIFIES
+    push_it(given, board)
+    push_it(make_package(), board)
+    board.verifier = ""
+    back = PushOptions(path=default_path(given.package), python="~/env/bin/python")
+    roll_back(board, back, lambda text: None, given.verification)
+    assert (board.verifier, board.current) == (str(board.home / "env/bin/python"), given.digest)
 
 
 def test_a_rollback_goes_to_what_was_verified_alone(board: HereBoard, make_package: Any) -> None:
