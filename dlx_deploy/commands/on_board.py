@@ -153,17 +153,28 @@ def _board(on: str, asked: Reaching) -> Iterator[RemoteBoard]:
         yield RemoteBoard(connection, say, manners)
 
 
-def package_on(device: Device, on: str | None, package: Path, trust: Trust | None) -> str:
-    """Where ``package`` is for a command on ``device``; what goes to a board is opened here first, as ``trust`` asks.
+def package_on(device: Device, package: Path, trust: Trust | None) -> str:
+    """Where ``package`` is for a command on ``device``. What goes to a board is opened here first, as ``trust`` asks,
+    and its signature is verified there again, before anything of it is run.
 
     Raises:
-        PackageError: it is none, or not signed so. BoardError: it cannot be brought there.
+        PackageError: it is none, or not signed so. BoardError: it cannot be brought there. BackendMissing: what
+            verifies is not here, or not there.
     """
-    if on is not None:
-        from dlx_deploy.runtime.package.contents import open_package
+    from dlx_deploy.devices.board import RemoteBoard
 
-        open_package(package, trust)
-    return device.put(package)
+    if not isinstance(device, RemoteBoard):
+        return device.put(package)
+    from dlx_deploy.devices.verifying import verification
+    from dlx_deploy.runtime.package.contents import open_package
+
+    signed = open_package(package, trust).signed
+    there = device.put(package)
+    if signed is not None and trust is not None:
+        path = Path(signed.signature)
+        by = device.check_signature(there, path, verification(trust, signed.by, path.read_bytes()))
+        say(f"{device.connection.name}: {package.name} is signed there by {by}")
+    return there
 
 
 def labelled_on(

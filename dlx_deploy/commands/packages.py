@@ -90,7 +90,7 @@ def bench(
     with reporting(ci, "bench", package.name) as told, device_of(on, reaching) as device:
         trust = trusting.trust()
         handed = hand_over(device, open_package(package, trust), inputs or [])
-        there = package_on(device, on, package, trust)
+        there = package_on(device, package, trust)
         view = handed.run(device, there, [*command, *session])
         finishing(told, "bench", package.name, view, as_json)
 
@@ -118,7 +118,7 @@ def selftest(
     session = [*session_flags(threads, backend, no_build, accept_hazards), *trust_flags(trusting, on)]
     trust = trusting.trust()
     with device_of(on, reaching) as device:
-        there = package_on(device, on, package, trust)
+        there = package_on(device, package, trust)
         if data is None:
             finish(device.run(there, ["selftest", *session]), as_json)
             return

@@ -119,7 +119,7 @@ def _predicted_there(
     flags = [f"--top={request.options.top}", *["--drift"] * request.drift, *given_flags(given)]
     with device_of(on, reaching) as device:
         handed = hand_over(device, package, inputs, are_lines)
-        return handed.run(device, package_on(device, on, path, trust), ["predict", *flags, *session])
+        return handed.run(device, package_on(device, path, trust), ["predict", *flags, *session])
 
 
 def _lines(view: CommandView) -> Generator[str, None, None]:

@@ -17,6 +17,7 @@ from dlx_deploy.commands.on_board import (
     device_of,
     finish_proven,
     labelled_on,
+    package_on,
     taking_board,
 )
 from dlx_deploy.commands.options import (
@@ -107,6 +108,7 @@ def verify(
 ) -> None:
     """Judge the shipped bytes again: package against teacher, image by image; on a board, and its budgets too."""
     from dlx_deploy.delivery import labelled_data
+    from dlx_deploy.runtime.records import replace
 
     if attached is not None:
         from dlx_deploy.report.ci import proof_cases
@@ -143,10 +145,14 @@ def verify(
         labelled_data(data, package, trust) as folder,
         device_of(on, reaching) as device,
     ):
+        there = package_on(device, package, trust)
         labelled = labelled_on(device, on, package, folder, trust, slices)
-        files = {name: device.put(path) for name, path in (("baseline", baseline), ("teacher", teacher)) if path}
+        files = {
+            "baseline": baseline and package_on(device, baseline, trust and replace(trust, signature=None)),
+            "teacher": teacher and device.put(teacher),
+        }
         command = ["verify", f"--data={labelled}", *given_flags({**given, **files}), *session]
-        view = _verified(device, package, command, store, trust)
+        view = _verified(device, package, there, command, store, trust)
 
         def attaching() -> None:
             if on is not None:
@@ -155,11 +161,13 @@ def verify(
         finish_proven(view, attaching, lambda: finishing(told, "verify", package.name, view, as_json))
 
 
-def _verified(device: Device, package: Path, command: Sequence[str], store: Path, trust: Trust | None) -> CommandView:
-    """What ``verify`` gives, by the teacher out of the ``store`` where the package does not know the samples."""
+def _verified(
+    device: Device, package: Path, there: str, command: Sequence[str], store: Path, trust: Trust | None
+) -> CommandView:
+    """What the ``package``, which is ``there`` on the device, says to ``verify``, by the teacher out of the ``store``
+    where it does not know the samples."""
     from dlx_deploy.runtime.errors import InputError, TeacherNeeded
 
-    there = device.put(package)
     try:
         return device.run(there, command)
     except TeacherNeeded as e:

@@ -21,6 +21,7 @@ from dlx_deploy.devices.machine import Machine, ask_machine, check_same
 from dlx_deploy.devices.measuring import ALONE, Manners, measuring, who_asks
 from dlx_deploy.devices.sent import sent_source
 from dlx_deploy.devices.ssh.connection import Connection
+from dlx_deploy.devices.verifying import Verification, signer_there
 from dlx_deploy.errors import BoardError, StageFailed
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.views import Outcome
@@ -115,6 +116,18 @@ class RemoteBoard:
         """
         _ = self._machine
         return self._kept.put_all(files)
+
+    def check_signature(self, package: str, signature: Path, how: Verification) -> str:
+        """Who signed the ``package`` there, as it is found there before anything of it is run: ``signature`` and the
+        verifier go over.
+
+        Raises:
+            RuntimeFault: it is not signed by whom ``how`` trusts. BoardError: as ``put``, or nonsense is answered.
+        """
+        found = signer_there(self.connection, package, self.put(signature), how)
+        if found.fault is not None:
+            raise fault_of(msgspec.to_builtins(found.fault), self.connection.name)
+        return line(str(found.by))
 
     def run(self, package: str, command: Sequence[str]) -> Outcome:
         """What the package's own runtime says there; ours, where that is older than what it is asked for."""

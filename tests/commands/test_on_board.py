@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 
 from dlx_deploy.commands import on_board
 from dlx_deploy.commands.options import finish
+from dlx_deploy.devices.board import RemoteBoard
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.report.proofs import proofs_beside
 from dlx_deploy.report.proven import lines_of_proofs
@@ -24,7 +27,7 @@ from tests.conftest import Here
 from tests.devices.fake_board import FakeBoard
 from tests.report.test_proofs import package
 from tests.runtime.conftest import make_images
-from tests.runtime.package.signatures import make_key, private_pem, write
+from tests.runtime.package.signatures import bundle, make_key, private_pem, public_pem, statement, write
 
 __all__ = ["package"]
 
@@ -116,6 +119,71 @@ def test_files_go_over_and_are_called_what_they_are_here(
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{one}\n{one}\n"))
     assert here("predict", package, "-", "--on", BOARD).out == listed.out * 2
     assert len(list(kept.glob("*.txt"))) == 2, "lines go over as lines"
+
+
+def signed(package: Path, key: Any) -> Path:
+    made = bundle(statement(package.read_bytes()), key)
+    return write(package.with_name(f"{package.name}.sig"), json.dumps(made).encode())
+
+
+ASKED = [("selftest",), ("bench",), ("predict", "x.png"), ("verify", "--data", "test.npz")]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=[words[0] for words in ASKED])
+def test_a_signature_is_verified_there_before_anything_of_the_package_runs(
+    package: Path,
+    labelled: Path,
+    board: FakeBoard,
+    here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: tuple[str, ...],
+) -> None:
+    """What was changed there, or on the way, is refused by the verifier that came along, and by no code of its own."""
+    monkeypatch.chdir(labelled.parent)
+    Image.fromarray(make_images(1)[0][0].squeeze()).save("x.png")
+    key, put, ran = make_key(), RemoteBoard.put, list[object]()
+    signed(package, key)
+    flags = ("--on", BOARD, "--public-key", write(package.with_name("p.pem"), public_pem(key)))
+
+    def meddling(self: RemoteBoard, path: Path) -> str:
+        there = put(self, path)
+        if path == package:
+            (board.home / there).write_bytes(path.read_bytes() + b"more")
+        return there
+
+    monkeypatch.setattr(RemoteBoard, "put", meddling)
+    monkeypatch.setattr(RemoteBoard, "run", lambda *given: ran.append(given))
+    done = here(asked[0], package, *asked[1:], *flags)
+    assert (done.code, ran) == (2, []), done.err
+    assert f"error: on {BOARD}: .cache/dlx-deploy/kept/" in done.err
+    assert "changed after it was signed" in done.err
+
+
+def test_who_signed_it_is_said_there_too_and_so_of_a_baseline(
+    package: Path, labelled: Path, board: FakeBoard, here: Here, tmp_path: Path
+) -> None:
+    key = make_key()
+    signed(package, key)
+    flags = ("--on", BOARD, "--public-key", write(tmp_path / "p.pem", public_pem(key)))
+    done = here("selftest", package, *flags)
+    assert done.code == 0, done.err
+    assert f"{BOARD}: {package.name} is signed there by key " in done.err
+    kept = sorted(path.suffix for path in (board.home / ".cache/dlx-deploy/kept").iterdir())
+    assert kept == [".dlx", ".sig"]
+    old = Path(shutil.copy(package, tmp_path / "old.dlx"))
+    done = here("verify", package, "--data", labelled, "--baseline", old, *flags)
+    assert (done.code, f"{old}: a signature is required, and {old}.sig is not there" in done.err) == (2, True)
+
+
+def test_a_board_that_cannot_verify_is_told_what_it_lacks(
+    package: Path, board: FakeBoard, here: Here, tmp_path: Path
+) -> None:
+    key = make_key()
+    signed(package, key)
+    (board.folder / "claims/cryptography.py").write_text("raise ImportError('none here')")
+    done = here("selftest", package, "--on", BOARD, "--public-key", write(tmp_path / "p.pem", public_pem(key)))
+    assert done.code == 4
+    assert f"error: on {BOARD}: a signature is required, and verifying it needs cryptography" in done.err
 
 
 def test_reading_is_a_part_of_what_is_timed_there(package: Path, board: FakeBoard, here: Here, pictures: Path) -> None:

@@ -15,8 +15,8 @@ import msgspec
 
 from dlx_deploy.devices.agent.main import answer
 from dlx_deploy.devices.agent.sending import agent_source
-from dlx_deploy.devices.pushing.verifying import verifying_source
 from dlx_deploy.devices.ssh.connection import Answered
+from dlx_deploy.devices.verifying import verifying_source
 from dlx_deploy.errors import BoardLost
 from dlx_deploy.progress import Progress, silent
 

@@ -11,14 +11,18 @@ import msgspec
 
 from dlx_deploy.devices.measuring import Manners, measuring
 from dlx_deploy.devices.ssh.connection import Connection
+from dlx_deploy.devices.verifying import Verification, signer_there
 from dlx_deploy.errors import BoardError, BoardLost
 from dlx_deploy.progress import Progress, silent
+from dlx_deploy.runtime.package.bundle import SUFFIX
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.untyped import JsonTable
 from dlx_deploy.runtime.words import line
 
-__all__ = ["Step", "Talk", "There", "commands_of", "run_steps"]
+__all__ = ["SIGNATURE", "Step", "Talk", "There", "commands_of", "run_steps", "verify_there"]
 
+SIGNATURE = "signature"
+"""The step before all others, where one is asked for."""
 NOTED = 'echo $$ > "$1" && shift && exec "$@"'
 """The process that works says its number to the lock, and then becomes the package's."""
 TIMED = ("bench",)
@@ -54,6 +58,22 @@ def commands_of(package: Package, engine: bool, bench: bool) -> tuple[str, ...]:
     """What is asked of a release: an ``engine`` is built first; ``bench``: budgets of the board are judged."""
     budgets = bool(package.latency_budgets) or package.device_budgets.is_set
     return (*["engine"] * engine, "selftest", *["bench"] * (bench and budgets))
+
+
+def verify_there(connection: Connection, python: str, package: str, how: Verification) -> Step:
+    """What ``python`` on the board finds of the signature beside ``package`` there.
+
+    Raises:
+        BoardError: as ``signer_there``.
+    """
+    began = time.monotonic()
+    found = signer_there(connection, package, f"{package}{SUFFIX}", how, python)
+    seconds = time.monotonic() - began
+    if found.fault is not None:
+        code, words = found.fault.exit_code, line(found.fault.said)
+        return Step(name=SIGNATURE, exit_code=code, seconds=seconds, answer={}, said=words)
+    answer: JsonTable = {"verdict": "pass", "by": line(str(found.by))}
+    return Step(name=SIGNATURE, exit_code=0, seconds=seconds, answer=answer)
 
 
 def run_steps(

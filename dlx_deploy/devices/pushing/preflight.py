@@ -9,7 +9,7 @@ import msgspec
 
 from dlx_deploy.devices.asking import BoardFacts
 from dlx_deploy.devices.pushing.backends import Runner, expected_runner, lacking_runtimes, runners_of
-from dlx_deploy.devices.pushing.verifying import Verification, lacking_verifiers
+from dlx_deploy.devices.verifying import Verification, lacking_verifiers
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.runtime.package.contents import Package
 from dlx_deploy.runtime.supported import PYTHON

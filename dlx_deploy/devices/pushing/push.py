@@ -17,11 +17,11 @@ from dlx_deploy.devices.agent.layout import package_of
 from dlx_deploy.devices.asking import Agent, BoardFacts, Partial, Releases
 from dlx_deploy.devices.measuring import Manners, who_asks
 from dlx_deploy.devices.pushing.backends import expected_runner, runners_of
-from dlx_deploy.devices.pushing.checks import Step, Talk, There, commands_of, run_steps
+from dlx_deploy.devices.pushing.checks import SIGNATURE, Step, Talk, There, commands_of, run_steps, verify_there
 from dlx_deploy.devices.pushing.locking import Held, locked
 from dlx_deploy.devices.pushing.preflight import Finding, Wish, examine
-from dlx_deploy.devices.pushing.verifying import STEP, Verification, verification, verify_there
 from dlx_deploy.devices.ssh.connection import Connection
+from dlx_deploy.devices.verifying import Verification, verification
 from dlx_deploy.errors import BoardError, BoardLost, BoardRefused, BoardUnfit, ConfigError, DlxError
 from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.files import TooLarge, read_file
@@ -222,7 +222,7 @@ def _verified_before(agent: Agent, how: Verification, python: str | None, say: S
     before = agent.read(agent.ask("releases"), Releases).before
     if before is None:
         return {}
-    say(f"{connection.name}: {STEP} …")
+    say(f"{connection.name}: {SIGNATURE} …")
     step = verify_there(connection, facts.executable, package_of(facts.root, before), how)
     if step.exit_code:
         release = f"the release {line(before[:12])}"
@@ -264,7 +264,7 @@ class _Release:
         how, connection = self.given.verification, self.agent.connection
         if how is None:
             return ()
-        self.talk.say(f"{connection.name}: {STEP} …")
+        self.talk.say(f"{connection.name}: {SIGNATURE} …")
         return (verify_there(connection, there.python, there.package, how),)
 
     def _finish(self, steps: tuple[Step, ...], why: str) -> Releases:

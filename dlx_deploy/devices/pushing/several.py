@@ -17,10 +17,10 @@ from dlx_deploy.devices.pushing.bootstrap import Brought, Wheelhouse, bring, nee
 from dlx_deploy.devices.pushing.locking import locked
 from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, roll_back, unreached
 from dlx_deploy.devices.pushing.serving import Caretaker, Serving
-from dlx_deploy.devices.pushing.verifying import lacking_verifiers
 from dlx_deploy.devices.ssh.address import parse_address
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.devices.ssh.openssh import SshConnection
+from dlx_deploy.devices.verifying import lacking_verifiers
 from dlx_deploy.errors import BoardRefused, BoardUnfit, DlxError
 from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.untyped import JsonTable

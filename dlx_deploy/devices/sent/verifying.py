@@ -23,7 +23,7 @@ def main(argument: Dict[str, Any]) -> Dict[str, Any]:
             asked = trust.Trust(signature=argument["signature"], **named)
             return {"by": asked.verify(data, argument["package"]).by}
         except errors.RuntimeFault as e:
-            return {"fault": {"said": str(e), "exit_code": e.exit_code}}
+            return {"fault": {"kind": type(e).__name__, "said": str(e), "exit_code": e.exit_code}}
 
 
 def written(path: str, text: str) -> str:

@@ -15,8 +15,8 @@ from dlx_deploy.devices.agent import units
 from dlx_deploy.devices.asking import Agent
 from dlx_deploy.devices.pushing import bootstrap, serving, several
 from dlx_deploy.devices.pushing.bootstrap import bring
-from dlx_deploy.devices.pushing.verifying import NEEDS
 from dlx_deploy.devices.pushing.wheels import Wheel
+from dlx_deploy.devices.verifying import NEEDS
 from dlx_deploy.errors import BoardUnreachable
 
 from ...conftest import Here

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("cryptography", reason="cryptography is not installed: pip install '.[signatures]'")
 
 from dlx_deploy.devices.asking import Agent
+from dlx_deploy.devices.pushing.checks import verify_there
 from dlx_deploy.devices.pushing.locking import Manners, locked
 from dlx_deploy.devices.pushing.push import Pushable, Pushed, PushOptions, default_path, push, read_pushable, roll_back
-from dlx_deploy.devices.pushing.verifying import verify_there
 from dlx_deploy.errors import BoardError, BoardRefused, ConfigError
 from dlx_deploy.report.pushes import PushesView
 from dlx_deploy.runtime.package.trust import Trust
@@ -139,9 +139,10 @@ def test_a_rollback_goes_to_what_was_verified_alone(board: HereBoard, make_packa
 @pytest.mark.parametrize(
     "answer",
     [
-        {"fault": {"exit_code": 0, "said": "not signed"}},
+        {"fault": {"kind": "PackageError", "exit_code": 0, "said": "not signed"}},
+        {"fault": {"exit_code": 2, "said": "not signed"}},
         {"fault": {}},
-        {"fault": {"exit_code": "x", "said": "y"}},
+        {"fault": {"kind": "PackageError", "exit_code": "x", "said": "y"}},
         {"fault": "bad", "by": "me"},
         {"by": ""},
         {},

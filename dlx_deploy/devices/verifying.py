@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated
@@ -13,19 +12,17 @@ import msgspec
 from dlx_deploy.devices.answers import read_as
 from dlx_deploy.devices.asking import BoardFacts
 from dlx_deploy.devices.loading import one_source
-from dlx_deploy.devices.pushing.checks import Step
 from dlx_deploy.devices.sent import sent_source
 from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.errors import BoardError
-from dlx_deploy.runtime.package.bundle import SUFFIX, parse_bundle
+from dlx_deploy.runtime.package.bundle import parse_bundle
 from dlx_deploy.runtime.package.keys import read_pem
 from dlx_deploy.runtime.package.trust import Trust
 from dlx_deploy.runtime.sources import own_sources
 from dlx_deploy.runtime.words import line, shortened
 
-__all__ = ["STEP", "Verification", "lacking_verifiers", "verification", "verify_there"]
+__all__ = ["Fault", "Found", "Verification", "lacking_verifiers", "signer_there", "verification"]
 
-STEP = "signature"
 MODULES = (
     *("words", "errors", "files", "untyped", "strict_json", "records", "digests"),
     *("package.bundle", "package.keys", "package.trust"),
@@ -46,16 +43,19 @@ class Verification(msgspec.Struct, frozen=True):
     by: str
 
 
-class _Fault(msgspec.Struct, frozen=True):
+class Fault(msgspec.Struct, frozen=True):
+    """Why a signature does not hold: an error of the runtime, by its ``kind``."""
+
+    kind: str
     said: str
     exit_code: Annotated[int, msgspec.Meta(ge=1, le=255)]
 
 
-class _Found(msgspec.Struct, frozen=True):
-    """What the verifier on a board answers: one of the two."""
+class Found(msgspec.Struct, frozen=True):
+    """What a verifier on a board finds: who signed, ``by``, or the ``fault``."""
 
     by: Annotated[str, msgspec.Meta(min_length=1)] | None = None
-    fault: _Fault | None = None
+    fault: Fault | None = None
 
 
 def verification(trust: Trust, by: str, signature: bytes) -> Verification:
@@ -75,23 +75,20 @@ def lacking_verifiers(how: Verification | None, facts: BoardFacts) -> tuple[str,
     return tuple(name for name in (how.needs if how else ()) if not _serves(facts.versions.get(name, ""), name))
 
 
-def verify_there(connection: Connection, python: str, package: str, how: Verification) -> Step:
-    """What ``python`` on the board finds of the signature beside ``package`` there; no code of the package is run.
+def signer_there(connection: Connection, package: str, signature: str, how: Verification, python: str = "") -> Found:
+    """What is found of ``signature`` and ``package`` there, of which no code is run. ``python``: another one there than
+    the connection's.
 
     Raises:
         BoardLost: the connection broke off.
         BoardError: the board does not answer, or nonsense.
     """
-    began = time.monotonic()
-    asked = {"package": package, "signature": f"{package}{SUFFIX}", "trusted": how.trusted}
+    asked = {"package": package, "signature": signature, "trusted": how.trusted}
     said = connection.python(verifying_source(), asked, timeout_s=PATIENCE_S, interpreter=python)
-    found, seconds = read_as(said, _Found, connection.name, f"who signed {line(package)}"), time.monotonic() - began
-    if found.fault is not None:
-        code, words = found.fault.exit_code, line(found.fault.said)
-        return Step(name=STEP, exit_code=code, seconds=seconds, answer={}, said=words)
-    if found.by is None:
-        raise BoardError(f"{connection.name}: answers {shortened(said)} to who signed {line(package)}; push again")
-    return Step(name=STEP, exit_code=0, seconds=seconds, answer={"verdict": "pass", "by": line(found.by)})
+    found = read_as(said, Found, connection.name, f"who signed {line(package)}")
+    if found.fault is None and found.by is None:
+        raise BoardError(f"{connection.name}: answers {shortened(said)} to who signed {line(package)}; try again")
+    return found
 
 
 @cache
