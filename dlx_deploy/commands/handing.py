@@ -72,10 +72,13 @@ class Handed:
         return re.sub(rf"{re.escape(self.folder)}/(\d+(?:/\d+)?)({SUFFIX})?", called, text)
 
 
-def hand_over(device: Device, package: Package, inputs: Sequence[str], are_lines: bool = False) -> Handed:
+def hand_over(
+    device: Device, package: Package, inputs: Sequence[str], are_lines: bool = False, limit: int | None = None
+) -> Handed:
     """The ``inputs`` of a command on ``device``; to a board those that are files or folders are brought, all at once.
 
-    ``are_lines``: they are lines of a file or of the standard input, and no words of the command line.
+    ``are_lines``: they are lines of a file or of the standard input, and no words of the command line. ``limit``: the
+    command ends after so many samples, and what it would not come to does not go there.
 
     Raises:
         InputError: one is no sample that the package reads, as where the command is done here, or cannot be read.
@@ -84,17 +87,34 @@ def hand_over(device: Device, package: Package, inputs: Sequence[str], are_lines
     from dlx_deploy.devices.board import RemoteBoard
 
     if isinstance(device, RemoteBoard):
-        return _brought(device, package.task.inputs, inputs, are_lines)
+        found = {one: _samples_of(package.task.inputs, one, are_lines) for one in dict.fromkeys(inputs)}
+        return _brought(device, *_within(found, inputs, limit), are_lines)
     for one in inputs:
         package.task.inputs.check_argument(one)
     return Handed(_ended(inputs))
 
 
-def _brought(board: RemoteBoard, inputs: Inputs, given: Sequence[str], are_lines: bool) -> Handed:
+def _within(
+    found: Mapping[str, Sequence[Sample]], given: Sequence[str], limit: int | None
+) -> tuple[Mapping[str, Sequence[Sample]], Sequence[str]]:
+    """Of ``found`` and ``given`` what is read before there are ``limit`` samples; of any file comes one at least."""
+    if limit is None or limit < 1:  # the device refuses that
+        return found, given
+    left, kept, asked = limit, dict[str, Sequence[Sample]](), list[str]()
+    for one in given:
+        if left > 0:
+            asked.append(one)
+            kept.setdefault(one, found[one][:left])  # at its first place it has most of what is left
+            left -= max(len(found[one]), 1)
+    return kept, asked
+
+
+def _brought(
+    board: RemoteBoard, found: Mapping[str, Sequence[Sample]], given: Sequence[str], are_lines: bool
+) -> Handed:
     places: dict[str, str] = {}
     samples: dict[str, Sample] = {}
-    for i, one in enumerate(dict.fromkeys(given)):
-        inside = _samples_of(inputs, one, are_lines)
+    for i, (one, inside) in enumerate(found.items()):
         if os.path.isdir(one) and inside:
             places[one] = str(i)
             samples.update({f"{i}/{j:09}{_suffix(sample)}": sample for j, sample in enumerate(inside)})

@@ -118,7 +118,8 @@ def _predicted_there(
     given = {"file": file, **{name: getattr(request, name) for name in ("camera", "batch", "limit", "every")}}
     flags = [f"--top={request.options.top}", *["--drift"] * request.drift, *given_flags(given)]
     with device_of(on, reaching) as device:
-        handed = hand_over(device, package, inputs, are_lines)
+        limit = request.limit if request.every == 1 else None  # else a video that is not come to counts
+        handed = hand_over(device, package, inputs, are_lines, limit)
         return handed.run(device, package_on(device, path, trust), ["predict", *flags, *session])
 
 

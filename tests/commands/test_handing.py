@@ -106,6 +106,37 @@ def test_nothing_is_looked_for_on_the_board_that_is_not_here(package: Package, p
     assert (board.files, board.lines) == ({}, b"")
 
 
+@pytest.mark.parametrize(
+    ("given", "limit", "words", "sent"),
+    [
+        (["pictures"], 1, ["0"], ["pictures/a.JPG"]),
+        (["pictures/b.png", "pictures", "clip.mp4"], 2, ["0.png", "1"], ["pictures/b.png", "pictures/a.JPG"]),
+        (["clip.mp4", "pictures"], 2, ["0.mp4", "1"], ["clip.mp4", "pictures/a.JPG"]),
+        (["pictures/b.png"] * 3 + ["pictures"], 3, ["0.png"] * 3, ["pictures/b.png"]),
+        (["pictures", "pictures"], 3, ["0", "0"], ["pictures/a.JPG", "pictures/b.png"]),
+        (["pictures"], 9, ["0"], ["pictures/a.JPG", "pictures/b.png"]),
+        (["pictures"], 0, ["0"], ["pictures/a.JPG", "pictures/b.png"]),
+    ],
+)
+def test_what_is_not_come_to_does_not_go_there(
+    package: Package, pictures: Path, given: list[str], limit: int, words: list[str], sent: list[str]
+) -> None:
+    Path("clip.mp4").touch()
+    board = Board()
+    handed = hand_over(board, package, given, limit=limit)
+    assert list(handed.words) == ["--", *(f"{FOLDER}/{word}" for word in words)]
+    assert [str(path) for path in board.files.values()] == sent
+    with pytest.raises(InputError, match=r"there\.png: no such image file"):
+        hand_over(board, package, [*given, "there.png"], limit=limit)
+
+
+def test_texts_that_are_not_come_to_do_not_go_there(texts: Package) -> None:
+    board = Board()
+    assert hand_over(board, texts, ["a b", "c d", "e f"], limit=2).words == ["--", "a b", "c d"]
+    hand_over(board, texts, ["a b", "c d", "e f"], are_lines=True, limit=1)
+    assert board.lines.decode("utf-8-sig") == "a b\n"
+
+
 def test_lines_are_no_words_of_the_command_line(texts: Package, package: Package, pictures: Path) -> None:
     board = Board()
     lines = ["\ufeffwords", "pictures", "-", "--json", "a.png", ""]

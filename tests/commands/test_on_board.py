@@ -106,9 +106,11 @@ def test_files_go_over_and_are_called_what_they_are_here(
     kept = board.home / ".cache/dlx-deploy/kept"
     assert sorted(path.suffix for path in kept.iterdir()) == [".dlx", ".files"]
     before = {path: path.stat().st_ino for path in kept.iterdir()}
+    assert here("predict", package, one, pictures, "--on", BOARD).out.startswith(f"{one}\t")
+    assert {path: path.stat().st_ino for path in kept.iterdir()} == before, "sent once"
     asked = ("predict", package, one, pictures, "--jsonl", "--limit", "2")
     assert here(*asked).out == here(*asked, "--on", BOARD).out != ""
-    assert {path: path.stat().st_ino for path in kept.iterdir()} == before, "sent once"
+    assert len(list(kept.glob("*.files/*/*"))) == 3 + 1, "and not what is not asked"
     (pictures / "no.png").write_bytes(b"no picture")
     wrong = here("predict", package, pictures / "no.png", "--on", BOARD)
     assert wrong.code == 2
