@@ -47,7 +47,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     """What a verification says of each model. ``metric``: what scores are, ``metric_title``: for people.
 
     ``classes``: what each class of the candidate lost and gained, where that is counted, ``class_scores``: the metric
-    of each, where it is not, and ``slices``: each of ``data.slices``.
+    of each, where it is not; ``slices`` and ``slice_scores``: likewise of each slice of ``data.slices``.
     ``distillation``: what it gave, as a sentence; empty without a control.
     """
 
@@ -63,6 +63,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[Group, ...] = ()
     class_scores: tuple[Scored, ...] = ()
     slices: tuple[Group, ...] = ()
+    slice_scores: tuple[Scored, ...] = ()
     distillation: str = ""
 
     @property
@@ -90,6 +91,7 @@ def read_results(target: str, outputs: Mapping[str, Path], config: Config, packa
         classes=() if isinstance(accuracy.classes, msgspec.UnsetType) else accuracy.classes,
         class_scores=() if isinstance(accuracy.class_scores, msgspec.UnsetType) else accuracy.class_scores,
         slices=() if isinstance(accuracy.slices, msgspec.UnsetType) else accuracy.slices,
+        slice_scores=() if isinstance(accuracy.slice_scores, msgspec.UnsetType) else accuracy.slice_scores,
         target=target,
         metric=accuracy.metric,
         metric_title=accuracy.title,
@@ -134,7 +136,7 @@ def _draw(results: Results) -> str:
             "dlx-deploy verify X.dlx --data DIR --on ssh://user@board"
         )
     drawn = [format_table(header, rows, right=(1, 2, 3, 4, 5, 6)), *notes]
-    return "\n".join([*drawn, *draw_slices(results.slices)])
+    return "\n".join([*drawn, *draw_slices(results.slices or results.slice_scores)])
 
 
 def _row(row: Row, drop: Drop, flips: Flips | None, timing: Timing, candidate: bool, packaged: bool) -> ResultRow:

@@ -114,9 +114,11 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
     """Each budget that the test split is too small for, whatever is built from it."""
     task = task_for(config.data)
     count = int(metrics.get(f"test_{task.inputs.noun}", 0))
-    said = comparison_by(task, config.gate.metric).split_notes(config.gate, count, metrics)
+    comparison = comparison_by(task, config.gate.metric)
+    said = comparison.split_notes(config.gate, count, metrics)
     groups = int(metrics.get("test_groups", count))
-    said = [*said, *(slice_notes(config.gate, slice_sizes(read_slices(outputs[SLICES]))) if SLICES in outputs else [])]
+    if SLICES in outputs:
+        said = [*said, *slice_notes(comparison, config.gate, slice_sizes(read_slices(outputs[SLICES])))]
     return [*said, *(group_notes(task, config.gate, count, groups) if groups < count else [])]
 
 

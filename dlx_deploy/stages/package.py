@@ -177,11 +177,12 @@ def _measured(accuracy: Accuracy, gates: Sequence[GateResult]) -> dict[str, Any]
     """What was measured, and the first gate: the drop. A control says nothing of the package, and of classes a device
     finds out itself."""
     counted = dict.fromkeys(
-        ("control", "classes", "class_scores", "slices", "class_bounds", "slice_bounds"), msgspec.UNSET
+        ("control", "classes", "class_scores", "slices", "slice_scores", "class_bounds", "slice_bounds"), msgspec.UNSET
     )
     base = accuracy.baseline
     if not isinstance(base, msgspec.UnsetType):
-        base = msgspec.structs.replace(base, slices=msgspec.UNSET, slice_bounds=msgspec.UNSET)
+        of_slices = dict.fromkeys(("slices", "slice_scores", "slice_bounds"), msgspec.UNSET)
+        base = msgspec.structs.replace(base, **of_slices)
     kept = msgspec.structs.replace(accuracy, **counted, baseline=base)
     return {**msgspec.to_builtins(kept), "gate": msgspec.to_builtins(gates[0])}
 
@@ -190,7 +191,7 @@ def _slices(budgets: Gate, accuracy: Accuracy) -> dict[str, Any]:
     """The budget of each slice that the build has seen, and of others, by the columns that they are of."""
     from dlx_deploy.runtime.tasks.slices import SliceBudgets, column_of, slice_fields
 
-    names = () if isinstance(accuracy.slices, msgspec.UnsetType) else [group.name for group in accuracy.slices]
+    names = [group.name for group in accuracy.each_slice]
     named = {name: budgets.slices.get(name, budgets.max_slice_drop) for name in names}
     columns = tuple(dict.fromkeys(map(column_of, names)))
     return slice_fields(SliceBudgets(columns, budgets.max_slice_drop, named))
@@ -287,7 +288,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
 
 STAGE = Stage(
     name="package",
-    version=10,
+    version=11,
     params=PackageParams,
     inputs=("model", "recipe", "layers", "engine", "accuracy", "teacher", "data", "provenance"),
     outputs=("package.dlx",),

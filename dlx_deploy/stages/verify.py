@@ -34,7 +34,16 @@ from dlx_deploy.stages.support.results import MEASURED, Latencies, Pairing, read
 from dlx_deploy.targets import Profile
 from dlx_deploy.tasks import task_for, task_of
 from dlx_deploy.tasks.judging import METRIC, asked_metric, comparison_by, metric_file, watched
-from dlx_deploy.tasks.verification import REFERENCE, Accuracy, ByClass, ByClassScore, Comparison, read_accuracy
+from dlx_deploy.tasks.slices import asked_slices
+from dlx_deploy.tasks.verification import (
+    REFERENCE,
+    Accuracy,
+    ByClass,
+    ByClassScore,
+    BySliceScore,
+    Comparison,
+    read_accuracy,
+)
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.device import Device
@@ -53,7 +62,7 @@ _OPTIONAL = ("sensitivity", "baseline", "released", "slices")
 
 class VerifyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How is timed; ``candidates``: which inputs are compared, in the order of the table. ``metric``: ""
-    is the task's own.
+    is the task's own. ``bounds_slices``: slices have budgets and a score each, so their drops are resampled.
     """
 
     rounds: int = Verify().rounds
@@ -62,6 +71,7 @@ class VerifyParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     threads: int = Verify().threads
     candidates: tuple[str, ...]
     metric: str = ""
+    bounds_slices: bool = False
 
 
 def run(job: Job[VerifyParams]) -> Metrics:
@@ -95,7 +105,8 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
     elif isinstance(comparison, ByClassScore):
         class_scores = comparison.class_scores(statistics[REFERENCE], statistics[shipped], data.classes)
         class_bounds = comparison.class_bounds(statistics[REFERENCE], statistics[shipped], len(class_scores))
-    slices = sliced(comparison, job.inputs, statistics[REFERENCE], statistics[shipped])
+    judged = job.params.bounds_slices
+    slices = sliced(comparison, job.inputs, (statistics[REFERENCE], statistics[shipped]), judged)
     return Accuracy(
         metric=comparison.name,
         title=comparison.title,
@@ -108,9 +119,10 @@ def _accuracy(job: Job[VerifyParams], models: Mapping[str, Path]) -> Accuracy:
         classes=classes or msgspec.UNSET,
         class_scores=class_scores or msgspec.UNSET,
         slices=slices.groups or msgspec.UNSET,
+        slice_scores=slices.scores or msgspec.UNSET,
         class_bounds=class_bounds or msgspec.UNSET,
         slice_bounds=slices.bounds or msgspec.UNSET,
-        baseline=baseline_of(comparison, job.inputs, released, statistics[shipped]),
+        baseline=baseline_of(comparison, job.inputs, released, statistics[shipped], judged),
     )
 
 
@@ -179,6 +191,7 @@ def bind(config: Config, profile: Profile, upstream: Offers) -> Sequence[Bound]:
             threads=config.verify.threads,
             candidates=tuple(upstream.candidates),
             metric=asked_metric(task_for(config.data), config.gate),
+            bounds_slices=asked_slices(config.gate) and isinstance(_comparison(config), BySliceScore),
         ),
         inputs={**upstream.candidates, **own},
         seed=config.seed,
@@ -240,7 +253,7 @@ def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> l
 
 STAGE = Stage(
     name="verify",
-    version=11,
+    version=12,
     params=VerifyParams,
     inputs=("shipped", "data", "sensitivity"),
     outputs=("accuracy.json", "latency.json", SENSITIVITY),

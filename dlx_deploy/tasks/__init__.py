@@ -186,7 +186,8 @@ def survey(config: Data, seed: int, progress: Progress = silent, budgets: Gate |
         return surveyed
     comparison = comparison_by(task, budgets.metric)
     notes = comparison.split_notes(budgets, tested, {"classes": float(len(seen.classes))})
-    findings = [Finding("gate", "warning", note) for note in [*notes, *slice_notes(budgets, seen.slices)]]
+    small = slice_notes(comparison, budgets, seen.slices)
+    findings = [Finding("gate", "warning", note) for note in [*notes, *small]]
     try:
         if seen.slices:
             refuse_unknown(budgets, list(seen.slices))

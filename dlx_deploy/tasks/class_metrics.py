@@ -19,6 +19,7 @@ from dlx_deploy.tasks.verification import Comparison
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Arrays
     from dlx_deploy.runtime.tasks.class_metrics import ClassMetric
+    from dlx_deploy.runtime.tasks.slice_scores import SliceMetric
 
 __all__ = ["CLASS_METRICS", "ClassComparison"]
 
@@ -48,6 +49,11 @@ class ClassComparison(ResampledComparison):
         """Of the metric."""
         with self._valued():
             return self._metric.drops(teacher, model)
+
+    @property
+    def in_slices(self) -> SliceMetric:
+        """The metric, whose errors name no data: a slice is undecided by them."""
+        return self._metric
 
     def facts(self, targets: Arrays) -> dict[str, float]:
         """What the best constant answer reaches."""

@@ -16,7 +16,17 @@ from dlx_deploy.tasks.grouped import FLIPS, bounds_in
 from dlx_deploy.tasks.paired_gates import counts
 from dlx_deploy.tasks.verification import Accuracy, Row
 
-__all__ = ["BETTER", "CHANGED", "COUNTED", "WORSE", "flips_of", "judge_classes", "judge_flipped", "refuse_counted"]
+__all__ = [
+    "BETTER",
+    "CHANGED",
+    "COUNTED",
+    "SLICES",
+    "WORSE",
+    "flips_of",
+    "judge_classes",
+    "judge_flipped",
+    "refuse_counted",
+]
 
 CHANGED = "changed"
 """The evidence that is the number of answers that are others than the teacher's."""
@@ -24,6 +34,8 @@ WORSE, BETTER = "worse", "better"
 """Of masks: the numbers of images whose own mask is clearly so (``runtime.statistics.flips.MOVED``)."""
 COUNTED = "counted"
 """Of masks: the number of images that have a pixel that counts."""
+SLICES = "max_slice_drop"
+"""The key of the budget of every slice."""
 
 
 def judge_flipped(budgets: Gate, accuracy: Accuracy) -> GateResult:
@@ -80,18 +92,18 @@ def flips_of(row: Row, samples: int) -> Flips | None:
 
 def refuse_counted(budgets: Gate, title: str, but: Collection[str] = ()) -> None:
     """Nothing, unless there is a budget of changed answers, of classes or of slices, which those judged by
-    ``title`` cannot have, ``but`` for those of these keys.
+    ``title`` cannot have, ``but`` for those of these keys (``SLICES``: of ``gate.slices`` too).
 
     Raises:
         ConfigError: there is.
     """
-    for key in ("max_flips", "max_class_drop", "max_slice_drop"):
+    for key in ("max_flips", "max_class_drop", SLICES):
         if key not in but and (budget := getattr(budgets, key)):
             raise ConfigError(
                 f"gate.{key} is {budget:g}; rule: with answers that are one class each, and here they are judged by "
                 f"{title}; set it to 0"
             )
-    if any(budgets.slices.values()):
+    if SLICES not in but and any(budgets.slices.values()):
         raise ConfigError(
             f"gate.slices has {next(iter(budgets.slices))!r}; rule: with answers that are one class each, and here "
             f"they are judged by {title}; leave it out"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlx_deploy.graph.samples import Arrays
+    from dlx_deploy.runtime.tasks.slice_scores import SliceMetric
 
 __all__ = ["MeanIouComparison"]
 
@@ -68,6 +69,13 @@ class MeanIouComparison(ResampledComparison):
         found[COUNTED] = len(worse)
         there = counted_masks(_counts_of(teacher))
         return found | (flip_evidence(worse | better, model[GROUP][there]) if GROUP in model else {})
+
+    @property
+    def in_slices(self) -> SliceMetric:
+        """Mean IoU."""
+        from dlx_deploy.runtime.tasks.mask_slices import MEAN_IOU
+
+        return MEAN_IOU
 
     def class_scores(self, teacher: Arrays, model: Arrays, labels: Sequence[str]) -> tuple[Scored, ...]:
         """The intersection over union of each class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,16 @@ from dlx_deploy.runtime.statistics.resampled import (
     judge_value,
     units_that_agree,
 )
-from dlx_deploy.tasks.flips import judge_classes, judge_flipped, refuse_counted
+from dlx_deploy.tasks.flips import SLICES, judge_classes, judge_flipped, refuse_counted
 from dlx_deploy.tasks.gates import CONSTANT, constant_gate, drop_gate, shipped_notes, split_notes, teacher_notes
 from dlx_deploy.tasks.grouped import counted_groups, drawn_in
+from dlx_deploy.tasks.slices import asked_slices, judge_slices
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Drop, Evidence, Row
 
 if TYPE_CHECKING:
     from dlx_deploy.graph.samples import Arrays
+    from dlx_deploy.runtime.statistics.scored import Scored
+    from dlx_deploy.runtime.tasks.slice_scores import SliceMetric
 
 __all__ = ["ResampledComparison"]
 
@@ -32,12 +36,13 @@ _LOWERS, _UPPERS, _DROP_LOWERS, _DROP_UPPERS = "lowers", "uppers", "drop_lowers"
 
 @dataclass(frozen=True)
 class ResampledComparison:
-    """What all such comparisons share; a metric has ``score``, ``bounds``, ``drops`` and ``facts`` of its own.
+    """What all such comparisons share; a metric has its own ``score``, ``bounds``, ``drops``, ``facts`` and
+    ``in_slices``.
 
     Evidence: bounds of a model's score and of its drop, at the confidences of ``resampled.LEVELS``. Facts:
     ``constant``, the score (0..1) of the best answer that is always the same. ``lost``: so much of a unit a unit costs
-    on which one model alone is right. ``counted``: of the budgets of single answers, classes and slices those that it
-    judges, by their keys.
+    on which one model alone is right. ``counted``: of the budgets of single answers and classes those that it judges,
+    by their keys.
     """
 
     name: str
@@ -62,6 +67,20 @@ class ResampledComparison:
         """The score of the best constant answer."""
         raise NotImplementedError
 
+    @property
+    def in_slices(self) -> SliceMetric:
+        """The score as it is told of some of the samples."""
+        raise NotImplementedError
+
+    def slice_scores(
+        self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]], judged: bool
+    ) -> tuple[tuple[Scored, ...], tuple[Bounds, ...]]:
+        """The score of each slice of both models, and bounds of its drop if slices are ``judged``."""
+        from dlx_deploy.runtime.tasks.slice_scores import score_slices
+
+        scores, bounds = score_slices(self.in_slices, (teacher, model), columns, lambda name: judged)
+        return scores, bounds if judged else ()
+
     def check(self, budgets: Gate) -> None:
         """Resampling tells no more than the highest of ``LEVELS``; of what counts, those ``counted``."""
         if budgets.confidence > LEVELS[-1]:
@@ -69,7 +88,7 @@ class ResampledComparison:
                 f"gate.confidence is {budgets.confidence:g}; {self.title} is judged by resampling samples, which tells "
                 f"no bound above {LEVELS[-1]:g}: set that or less"
             )
-        refuse_counted(budgets, self.title, self.counted)
+        refuse_counted(budgets, self.title, self.counted | {SLICES})
 
     def evidence(self, teacher: Arrays, model: Arrays) -> Evidence:
         """Bounds of the score and of its drop."""
@@ -91,6 +110,8 @@ class ResampledComparison:
             results.append(judge_flipped(budgets, accuracy))
         if budgets.max_class_drop:
             results.append(judge_classes(budgets, accuracy))
+        if asked_slices(budgets):
+            results.append(judge_slices(budgets, accuracy))
         return results
 
     def drop(self, row: Row, accuracy: Accuracy, confidence: float) -> Drop:

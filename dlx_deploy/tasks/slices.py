@@ -13,8 +13,9 @@ from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.runtime.statistics.floors import fewest_samples
 from dlx_deploy.runtime.statistics.groups import judge_groups
+from dlx_deploy.runtime.statistics.resampled import units_that_agree
 from dlx_deploy.runtime.words import line
-from dlx_deploy.tasks.verification import Accuracy
+from dlx_deploy.tasks.verification import Accuracy, BySliceScore, Comparison
 
 __all__ = ["asked_slices", "check_slices", "judge_slices", "refuse_unknown", "slice_notes"]
 
@@ -61,9 +62,11 @@ def refuse_unknown(budgets: Gate, names: Sequence[str]) -> None:
             )
 
 
-def slice_notes(budgets: Gate, sizes: Mapping[str, int]) -> list[str]:
+def slice_notes(comparison: Comparison, budgets: Gate, sizes: Mapping[str, int]) -> list[str]:
     """Which slices have too few test samples for their budget, whatever is built; ``sizes``: slice → its samples."""
-    least = {name: _least(budgets.slices.get(name, budgets.max_slice_drop), budgets.confidence) for name in sizes}
+    lost = comparison.lost if isinstance(comparison, BySliceScore) else None
+    limits = {name: budgets.slices.get(name, budgets.max_slice_drop) for name in sizes}
+    least = {name: _least(limit, budgets.confidence, lost) for name, limit in limits.items()}
     small = sorted((name for name, size in sizes.items() if size < least[name]), key=lambda name: sizes[name])
     if not small:
         return []
@@ -76,20 +79,23 @@ def slice_notes(budgets: Gate, sizes: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _least(budget: float, confidence: float) -> int:
-    return fewest_samples(1 - budget, confidence) if budget else 0
+def _least(budget: float, confidence: float, lost: float | None) -> int:
+    """Samples that show a ``budget`` if none is lost; where slices are scored one costs ``lost`` samples."""
+    if not budget:
+        return 0
+    return fewest_samples(1 - budget, confidence) if lost is None else units_that_agree(budget, confidence, lost) or 0
 
 
 def judge_slices(budgets: Gate, accuracy: Accuracy) -> GateResult:
     """Whether each slice of the shipped model keeps to its budget (``runtime.statistics.groups``)."""
     result = partial(GateResult, gate="slice_drop", metric=f"slice_{accuracy.metric}_drop")
-    slices = () if isinstance(accuracy.slices, msgspec.UnsetType) else accuracy.slices
+    slices = accuracy.each_slice
     budget = {group.name: budgets.slices.get(group.name, budgets.max_slice_drop) for group in slices}
     judged = [group for group in slices if budget[group.name]]
     given = () if isinstance(accuracy.slice_bounds, msgspec.UnsetType) else accuracy.slice_bounds
     bounds = [of for group, of in zip(slices, given, strict=False) if budget[group.name]]
     if not judged:
-        text = "answers are not counted by slice, so their drops are not known; set gate.max_slice_drop = 0"
+        text = "answers are not judged by slice, so their drops are not known; set gate.max_slice_drop = 0"
         limit = budgets.max_slice_drop or max(budgets.slices.values())
         return result(value=None, bound=None, limit=limit, verdict="undecided", text=text)
     seen = judge_groups(judged, [budget[group.name] for group in judged], "slices", budgets.confidence, bounds)

@@ -7,7 +7,8 @@ how often each sample was drawn. What was not drawn it does not get. Higher is b
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlx_deploy.graph.samples import Arrays
+    from dlx_deploy.runtime.statistics.scored import Scored
     from dlx_deploy.runtime.statistics.weighted import Score, Units
+    from dlx_deploy.runtime.tasks.slice_scores import SliceMetric
     from dlx_deploy.tasks.user_function import Rows
 
     Values = NDArray[np.float64]
@@ -118,6 +121,19 @@ class UserComparison(ResampledComparison):
         found = super().evidence(teacher, model)
         return {**found, CONSTANT: self._constant(teacher)} if teacher is model else found
 
+    @property
+    def in_slices(self) -> SliceMetric:
+        """What the function gives of some of the samples."""
+        return _InSlices(self.title, self.lost, self)
+
+    def slice_scores(
+        self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]], judged: bool
+    ) -> tuple[tuple[Scored, ...], tuple[Bounds, ...]]:
+        """As others, where the resamples of all slices take no more than those of one model may."""
+        if judged:
+            self._refuse_slow_slices(teacher, columns)
+        return super().slice_scores(teacher, model, columns, judged)
+
     def facts(self, targets: Arrays) -> dict[str, float]:
         """Nothing that targets alone tell."""
         return {}
@@ -188,6 +204,30 @@ class UserComparison(ResampledComparison):
             )
         return count
 
+    def _refuse_slow_slices(self, statistic: Arrays, columns: Mapping[str, Sequence[str]]) -> None:
+        from dlx_deploy.runtime.tasks.arrays import rows_of
+        from dlx_deploy.runtime.tasks.slice_scores import slices_of
+
+        slices = [rows_of(statistic, rows) for _, rows in slices_of(columns)]
+        seconds = (
+            4 * check_file(self.file, self.title) * sum(map(self._call_seconds, slices))
+        )  # drops, from either side
+        if seconds > MOST_S:
+            raise ConfigError(
+                f"gate.metric is {self.name!r}: by one call of each its resamples of {len(slices)} slices take "
+                f"{seconds:.0f} s, over {MOST_S:.0f} s; make the function faster, write RESAMPLES = {FEWEST} (or more) "
+                "in its file, or leave out a column of data.slices"
+            )
+
+    def _call_seconds(self, statistic: Arrays) -> float:
+        """CPU seconds of a call; 0 of one that fails."""
+        with suppress(ConfigError):
+            (score,), units = self._read([statistic])
+            started = time.process_time()
+            score(units.whole)
+            return time.process_time() - started
+        return 0.0
+
     def _refuse_none(self, score: Score, units: Units) -> None:
         import numpy as np
 
@@ -195,6 +235,43 @@ class UserComparison(ResampledComparison):
             raise ConfigError(
                 f"gate.metric is {self.name!r}: the function gives NaN on these samples; must be a number"
             )
+
+
+@dataclass(frozen=True)
+class _InSlices:
+    """A function as it judges slices: one that fails on few samples leaves a slice undecided, and no build undone."""
+
+    title: str
+    cost: float
+    function: UserComparison
+
+    def value(self, statistic: Arrays) -> float:
+        """Of a model's statistic.
+
+        Raises:
+            InputError: it has none.
+        """
+        with _without_value():
+            return self.function.score(statistic)
+
+    def drops(self, teacher: Arrays, package: Arrays) -> Drops:
+        """From the teacher to the package.
+
+        Raises:
+            InputError: the function fails on some resamples, or has no value in many.
+        """
+        with _without_value():
+            return self.function.drops(teacher, package)
+
+
+@contextmanager
+def _without_value() -> Iterator[None]:
+    from dlx_deploy.runtime.errors import InputError
+
+    try:
+        yield
+    except ConfigError as e:
+        raise InputError(str(e)) from e
 
 
 def _with_constant(accuracy: Accuracy) -> Accuracy:

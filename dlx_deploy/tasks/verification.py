@@ -16,7 +16,7 @@ import msgspec
 from dlx_deploy.config import Gate
 from dlx_deploy.pipeline.gate import GateResult
 from dlx_deploy.pipeline.stage import Metrics
-from dlx_deploy.runtime.statistics.groups import Group
+from dlx_deploy.runtime.statistics.groups import Group, Judged
 from dlx_deploy.runtime.statistics.resampled import Bounds
 from dlx_deploy.runtime.statistics.scored import Scored
 
@@ -33,6 +33,7 @@ __all__ = [
     "ByClass",
     "ByClassScore",
     "BySlice",
+    "BySliceScore",
     "Comparison",
     "Control",
     "Drop",
@@ -90,6 +91,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     evidence: Evidence
     slices: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
+    slice_scores: tuple[Scored, ...] | msgspec.UnsetType = msgspec.UNSET
     slice_bounds: tuple[Bounds, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -98,9 +100,9 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
     ``metric``: what scores are, as metrics are called (``top1``), and ``title``: for people. ``judge``: how the graphs
     were run. ``facts``: what the task knows of the targets, by name. ``classes``: what each class of the shipped model
-    has lost and gained, where answers are counted by class, ``class_scores``: the metric of each, where they are not,
-    and ``slices``: each slice that is asked for. ``class_bounds``, ``slice_bounds``: of their drops, where these are
-    resampled. ``baseline``: the package that was released before.
+    has lost and gained, where answers are counted by class, ``class_scores``: the metric of each, where they are not;
+    ``slices`` and ``slice_scores``: likewise of each slice that is asked for. ``class_bounds``, ``slice_bounds``: of
+    their drops, where these are resampled. ``baseline``: the package that was released before.
     """
 
     metric: str
@@ -114,6 +116,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
     class_scores: tuple[Scored, ...] | msgspec.UnsetType = msgspec.UNSET
     slices: tuple[Group, ...] | msgspec.UnsetType = msgspec.UNSET
+    slice_scores: tuple[Scored, ...] | msgspec.UnsetType = msgspec.UNSET
     class_bounds: tuple[Bounds, ...] | msgspec.UnsetType = msgspec.UNSET
     slice_bounds: tuple[Bounds, ...] | msgspec.UnsetType = msgspec.UNSET
     baseline: Baseline | msgspec.UnsetType = msgspec.UNSET
@@ -122,6 +125,14 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     def row(self, model: str) -> Row:
         """The row of ``model``."""
         return next(r for r in self.rows if r.model == model)
+
+    @property
+    def each_slice(self) -> tuple[Judged, ...]:
+        """What each slice has lost and gained, or its metric; nothing where none is asked for."""
+        for kept in (self.slices, self.slice_scores):
+            if not isinstance(kept, msgspec.UnsetType):
+                return kept
+        return ()
 
 
 def read_accuracy(outputs: Mapping[str, Path]) -> Accuracy:
@@ -236,4 +247,21 @@ class BySlice(Protocol):
 
     def slice_bounds(self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]]) -> tuple[Bounds, ...]:
         """Of the drop of each, where samples come in groups."""
+        ...
+
+
+@runtime_checkable
+class BySliceScore(Protocol):
+    """What a ``Comparison`` has more where any samples have a score of their own and nothing is counted."""
+
+    @property
+    def lost(self) -> float:
+        """So much of a unit a unit costs on which one model alone is right."""
+        ...
+
+    def slice_scores(
+        self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]], judged: bool
+    ) -> tuple[tuple[Scored, ...], tuple[Bounds, ...]]:
+        """The score of each slice, ``COLUMN=VALUE``, of both models, and bounds of its drop if slices are ``judged``;
+        ``columns``: what each sample has in each."""
         ...

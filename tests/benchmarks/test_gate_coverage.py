@@ -30,6 +30,7 @@ def test_figures_that_are_kept_cover_what_they_say() -> None:
     assert not short
     assert len(cells) > 15
     assert all(cell["coverage"] + 2 * cell["error"] < 0.95 for cell in ignoring), "a wrong bound is seen"
+    assert all(c["splits_with_a_false_miss"] <= 0.05 for c in KEPT["slices"]["cells"])
     assert all(c["false_passes"] - 2 * c["error"] <= 0.05 for c in KEPT["verdicts"]["cells"])
 
 

@@ -29,6 +29,7 @@ from dlx_deploy.stages.data import STAGE, bind, notes, refuse_data
 from dlx_deploy.stages.support.regression import baseline_of, judge_regression
 from dlx_deploy.targets import load_target
 from dlx_deploy.tasks import prepare, survey
+from dlx_deploy.tasks.means import MeanScores
 from dlx_deploy.tasks.paired import Paired
 from dlx_deploy.tasks.verification import Accuracy, Row
 
@@ -184,7 +185,7 @@ def test_slices_have_budgets_of_their_own(tmp_path: Path, budgets: Gate, verdict
 def test_slices_that_nobody_counted_are_undecided(tmp_path: Path) -> None:
     _, result = judge(Gate(max_slice_drop=0.5), tmp_path)
     assert (result.verdict, result.value) == ("undecided", None)
-    assert "answers are not counted by slice" in result.text
+    assert "answers are not judged by slice" in result.text
 
 
 @pytest.mark.parametrize(
@@ -218,13 +219,34 @@ def test_a_budget_of_a_slice_that_is_not_there_is_refused_before_anything_is_tra
         refuse_data(config, {SLICES: tmp_path / SLICES}, {})
 
 
-def test_a_metric_without_single_answers_has_no_slices(tmp_path: Path) -> None:
+def test_bounds_of_a_metric_are_made_where_slices_have_budgets(tmp_path: Path) -> None:
+    """Another budget makes none of them again; the first one does, and of right and wrong answers there are none."""
     given = ["data.kind=imagelist", f"data.path={listed(tmp_path, light=['x'] * 24)}", "data.height=4"]
-    given += ["data.slices=['light']", "gate.metric=macro_f1"]
-    with pytest.raises(ConfigError, match=r"gate\.slices has 'light=x'; rule: with answers that are one class each"):
-        planned(tmp_path, *given, 'gate.slices={"light=x" = 0.1}')
-    with pytest.raises(ConfigError, match=r"gate\.max_slice_drop is 0\.1; rule: with answers that are one class"):
-        planned(tmp_path, *given, "gate.max_slice_drop=0.1")
+    given += ["data.slices=['light']"]
+    budgets: list[list[str]] = [
+        [],
+        ["gate.max_slice_drop=0.1"],
+        ["gate.max_slice_drop=0.2", 'gate.slices={"light=x" = 0.3}'],
+    ]
+
+    def made(*asked: str) -> list[object]:
+        steps = [planned(tmp_path, *given, *asked, *budget) for budget in budgets]
+        return [next(step.params for step in plan.steps if step.name == "verify") for plan in steps]
+
+    first, second, third = made("gate.metric=macro_f1")
+    assert (getattr(first, "bounds_slices"), getattr(second, "bounds_slices")) == (False, True)  # noqa: B009
+    assert second == third
+    assert len(set(map(repr, made()))) == 1
+
+
+def test_answers_with_a_score_each_have_no_slices() -> None:
+    scores = MeanScores("iou", "IoU", "boxes", lambda targets: 0.0)
+    for budgets, said in (
+        (Gate(slices={"light=x": 0.1}), r"gate\.slices has 'light=x'; rule: with answers that are one class each"),
+        (Gate(max_slice_drop=0.1), r"gate\.max_slice_drop is 0\.1; rule: with answers that are one class each"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            scores.check(budgets)
 
 
 def test_slices_are_a_table_without_a_budget(tmp_path: Path) -> None:
@@ -236,7 +258,7 @@ def test_slices_are_a_table_without_a_budget(tmp_path: Path) -> None:
     start = next(i for i, line in enumerate(lines) if line.startswith("slice "))
     assert lines[start + 2].split()[:3] == ["light=night", "400", "97.50"]
     assert lines[-1] == "11 more slices, none of which drops further, are in --json."
-    assert models_of(Config(), files).slices[0][0] == "light=night"
+    assert models_of(Config(), files).slices[1][0] == "light=night"
     assert "slice " not in read_results("jetson", outputs(tmp_path), Config()).text
 
 
@@ -248,7 +270,7 @@ def regression(budgets: Gate, columns: dict[str, list[str]], tmp_path: Path) -> 
         (tmp_path / name).write_text(text)
     paired, released = Paired("top1", "top-1", "label"), {"released": {"right": right}}
     inputs = {"slices": tmp_path / SLICES, "baseline": tmp_path / "baseline.json"}
-    base = baseline_of(paired, inputs, released, {"right": night})
+    base = baseline_of(paired, inputs, released, {"right": night}, judged=True)
     seen = Accuracy(
         metric="top1",
         title="top-1",

@@ -87,7 +87,7 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
     latency_where: str
     candidates: tuple[Candidate, ...]
     slices: tuple[tuple[str, ...], ...] = ()
-    """Rows under ``report.slices.HEADER``."""
+    """As ``report.slices.slice_table`` has it, the header first; nothing without slices."""
     distillation: str = ""
     """What it gave, as a sentence; empty without a control."""
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from msgspec import UnsetType
-
 from dlx_deploy.config import Config
 from dlx_deploy.report.page.facts import Candidate, Models
-from dlx_deploy.report.slices import slice_rows
+from dlx_deploy.report.slices import slice_table
 from dlx_deploy.stages.support.control import gain_of
 from dlx_deploy.stages.support.results import Timing, read_latencies
 from dlx_deploy.tasks import task_for
@@ -34,7 +32,7 @@ def models_of(config: Config, verify: Mapping[str, Path]) -> Models:
         latency_kind=latencies.kind,
         latency_where=latencies.where,
         candidates=candidates_of(accuracy, comparison, confidence, timings),
-        slices=() if isinstance(accuracy.slices, UnsetType) else tuple(slice_rows(accuracy.slices)),
+        slices=slice_table(accuracy.each_slice),
         distillation=gain.text if gain else "",
     )
 

@@ -14,7 +14,6 @@ from dlx_deploy.report.page.layer_section import layer_section
 from dlx_deploy.report.page.parts import Page, Section, Table
 from dlx_deploy.report.page.report import WORDS, BuildReport, candidate_rows, figure_of, number_of
 from dlx_deploy.report.page.trial_sections import quantization_section, search_section
-from dlx_deploy.report.slices import HEADER
 from dlx_deploy.report.table import format_bytes, format_mib, format_seconds
 
 __all__ = ["page_of"]
@@ -90,8 +89,9 @@ def _stages(report: BuildReport) -> Section | None:
 def _slices(models: Models) -> list[Table]:
     if not models.slices:
         return []
+    header, *rows = models.slices
     caption = "What each slice of the test split has lost and gained, of the model that compile chose"
-    return [Table(HEADER, models.slices, right=range(1, len(HEADER)), caption=caption)]
+    return [Table(header, rows, right=range(1, len(header)), caption=caption)]
 
 
 def _gains(models: Models) -> Iterator[list[str]]:

@@ -79,7 +79,9 @@ class GroupVerdict:
     samples_needed: Optional[int] = None
 
     def missing(self) -> str:
-        """The group, and how many more samples of it would decide."""
+        """The group, and how many more samples of it would decide, or why nothing can be said of it."""
+        if isinstance(self.group, Scored) and self.group.why:
+            return f"{line(repr(self.group.name))}: {self.group.why}"
         seen = f"{self.group.describe()}, at most {points(self.upper)}"
         if self.samples_needed is None:
             return f"{seen}: too near its budget for more samples to help"
@@ -235,6 +237,8 @@ def _exact_lower(lost: int, gained: int, samples: int, confidence: float) -> flo
 
 def _needed(group: Judged, limit: float, upper: float, bounds: Optional[Bounds], confidence: float) -> Optional[int]:
     """The samples of this group with which it is likely to pass, more than there are."""
+    if isinstance(group, Scored) and group.why:
+        return None
     least = max(group.least(limit, confidence), group.samples + 1)
     if bounds and group.drop < limit:  # a bound comes closer with the root of the samples
         return max(math.ceil(group.samples * ((upper - group.drop) / (limit - group.drop)) ** 2), least)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -18,23 +18,28 @@ from .classes import ANSWER, LABEL, LOGITS, TEACHER, Classes
 from .grouped import drawn_of, group_columns, groups_of
 from .judging import Judging, MetricVerification
 from .metric_names import TITLES
+from .slice_scores import score_slices
 from .task import Budgets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..statistics.groups import Judged
     from ..statistics.weighted import Score
+    from .slices import SliceBudgets
 
 __all__ = ["METRICS", "ClassMetric", "MetricClasses"]
 
 
 @record
 class ClassMetric:
-    """``by_scores``: of all logits; else of classes alone. ``score``: of labels and of classes or log odds."""
+    """``by_scores``: of all logits; else of classes alone. ``score``: of labels and of classes or log odds. ``cost``:
+    as a ``SliceMetric`` has it."""
 
     name: str
     score: Callable[..., Score]
     by_scores: bool = False
+    cost: float = 1.0
 
     @property
     def title(self) -> str:
@@ -168,6 +173,12 @@ class MetricClasses(Classes):
             value, bounds = metric.bounds(package)
             floor = judge_value(value, bounds, drawn_of(package), metric.title, budgets.min_accuracy, confidence)
         return MetricVerification(metric.title, verdict, changed, floor)
+
+    def by_slice(
+        self, teacher: Arrays, package: Arrays, columns: Mapping[str, Sequence[str]], asked: SliceBudgets
+    ) -> Tuple[Tuple[Judged, ...], Tuple[Bounds, ...]]:
+        """The metric of each slice, and bounds of its drop where it has a budget."""
+        return score_slices(self.metric, (teacher, package), columns, asked.of)
 
 
 def _sure(answers: NDArray[np.int64], classes: int) -> NDArray[np.float64]:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..package.fields import Fields
-    from ..statistics.groups import Group
+    from ..statistics.groups import Judged
     from ..statistics.resampled import Bounds
     from .class_verdicts import Verification
+    from .slices import SliceBudgets
 
 __all__ = ["ANSWER", "LABEL", "LOGITS", "RIGHT", "TEACHER", "Classes", "read_labels"]
 
@@ -187,20 +188,15 @@ class Classes:
         return judge_classes(teacher, package, self.labels, budgets, changed)
 
     def by_slice(
-        self, teacher: Arrays, package: Arrays, columns: Mapping[str, Sequence[str]]
-    ) -> Tuple[Tuple[Group, ...], Tuple[Bounds, ...]]:
-        """What each slice has lost and gained, and bounds of its drop where samples come in groups.
-
-        Raises:
-            InputError: the answers are judged by another metric than by how many are right.
-        """
+        self, teacher: Arrays, package: Arrays, columns: Mapping[str, Sequence[str]], asked: SliceBudgets
+    ) -> Tuple[Tuple[Judged, ...], Tuple[Bounds, ...]]:
+        """What each slice has lost and gained, and bounds of its drop where samples come in groups and one has a
+        budget."""
         from .class_verdicts import bounds_by_slice, by_slice
 
-        if self.judging.metric:
-            raise InputError(
-                f"answers that are judged by {self.judging.title} are not counted by slice; leave their budgets out"
-            )
-        return by_slice(teacher, package, columns), bounds_by_slice(teacher, package, columns)
+        groups = by_slice(teacher, package, columns)
+        judged = any(asked.of(group.name) for group in groups)
+        return groups, bounds_by_slice(teacher, package, columns) if judged else ()
 
 
 def _statistic(answers: NDArray[np.int64], targets: Arrays) -> Arrays:

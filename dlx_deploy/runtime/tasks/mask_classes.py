@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -32,11 +32,15 @@ def class_ious(
     these, int64[n], where they come in some. A class that no mask has is shown by no image."""
     units = package if groups is None else by_groups(package, groups)
     shown = _support(units).astype(bool).sum(axis=0).tolist()
-    ours, theirs = (np.nan_to_num(iou_of(of.sum(axis=0).astype(np.float64))).tolist() for of in (teacher, package))
+    ours, theirs = (_values(iou_of(of.sum(axis=0).astype(np.float64))) for of in (teacher, package))
     noun = SAMPLES if groups is None else GROUPS
     return tuple(
         Scored(label, shown[k], ours[k], theirs[k], "IoU", IMAGES_LOST, noun) for k, label in enumerate(labels)
     )
+
+
+def _values(ious: NDArray[np.float64]) -> List[Optional[float]]:
+    return [None if np.isnan(value) else float(value) for value in ious]
 
 
 def class_iou_bounds(

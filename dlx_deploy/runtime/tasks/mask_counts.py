@@ -100,7 +100,9 @@ def iou_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _worst(counts: NDArray[np.int64]) -> Tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A usual image that one model has all right, and the other all wrong."""
-    support = np.ceil((counts[..., 0] + counts[..., 2]).mean(axis=0)).astype(np.int64)
+    """A usual image that one model has all right, and the other all wrong: as large as those with a pixel that
+    counts."""
+    there = int(counted_masks(counts).sum())
+    support = np.ceil((counts[..., 0] + counts[..., 2]).sum(axis=0) / max(there, 1)).astype(np.int64)
     none = np.zeros_like(support)
     return np.stack([support, none, none], axis=1), np.stack([none, support, support], axis=1)

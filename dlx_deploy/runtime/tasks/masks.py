@@ -23,7 +23,10 @@ from .task import Budgets, PredictionRow, PredictOptions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..statistics.groups import Judged
+    from ..statistics.resampled import Bounds
     from .mask_verdicts import MaskVerification
+    from .slices import SliceBudgets
 
 __all__ = ["MASK", "Masks"]
 
@@ -239,6 +242,15 @@ class Masks:
         from .mask_verdicts import judge_masks  # what predicts judges nothing
 
         return judge_masks(teacher, package, self.labels, budgets, changed)
+
+    def by_slice(
+        self, teacher: Arrays, package: Arrays, columns: Mapping[str, Sequence[str]], asked: SliceBudgets
+    ) -> Tuple[Tuple[Judged, ...], Tuple[Bounds, ...]]:
+        """The mean intersection over union of each slice, and bounds of its drop where it has a budget."""
+        from .mask_slices import MEAN_IOU
+        from .slice_scores import score_slices
+
+        return score_slices(MEAN_IOU, (teacher, package), columns, asked.of)
 
 
 def _classes(logits: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -159,7 +159,7 @@ class Outputs(Protocol):
     """What a network's answers mean, and how well two of them agree.
 
     Where there is such a thing it has methods more: ``decisions`` and ``features``, for parity and a drift watch;
-    ``by_slice``, as ``Classes`` have it, where answers are counted by any groups of samples.
+    ``by_slice``, as ``Classes`` have it, where answers are judged by any groups of samples.
     """
 
     @property

@@ -6,11 +6,9 @@ import numpy as np
 
 from ..records import record
 from .arrays import Arrays
-from .judging import MetricVerification
 from .mask_counts import confusion_of
 from .masks import MASK, Masks
-from .task import Budgets
-from .user_metric import refuse_judging
+from .user_metric import Unjudged
 
 __all__ = ["CONFUSIONS", "UserMasks"]
 
@@ -18,8 +16,8 @@ CONFUSIONS = "confusions"
 
 
 @record
-class UserMasks(Masks):
-    """As ``Masks``; a build judges their confusions, and nobody judges them here."""
+class UserMasks(Unjudged, Masks):
+    """As ``Masks``; a build judges their confusions."""
 
     def statistic(self, outputs: Arrays, targets: Arrays) -> Arrays:
         """Of each image how many pixels of which class were answered by which, int32[n, K, K] as [true, answered], with
@@ -33,19 +31,3 @@ class UserMasks(Masks):
         for i, (answer, mask) in enumerate(zip(classes, masks)):
             confusions[i] = confusion_of(answer, mask, labels)
         return {**self.counted(classes, targets), CONFUSIONS: confusions}
-
-    def recall(self, columns: Arrays, targets: Arrays) -> Arrays:
-        """Nothing: it is refused before the package answers to any sample.
-
-        Raises:
-            InputError: always.
-        """
-        refuse_judging(self.judging)
-
-    def judge(self, teacher: Arrays, package: Arrays, budgets: Budgets, changed: int) -> MetricVerification:  # type: ignore[override]  # of another metric
-        """Nothing.
-
-        Raises:
-            InputError: always.
-        """
-        refuse_judging(self.judging)

@@ -99,6 +99,35 @@ def test_a_slice_that_sank_is_a_miss_where_the_whole_passes(
     assert "slices that drop: 'camera=1' 13.33 points (20 lost, 0 gained of 150)" in capsys.readouterr().out
 
 
+def test_a_slice_that_sank_by_another_metric_is_a_miss_too(
+    sinking: tuple[str, Path],
+    tmp_path: Path,
+    helpers: Any,
+    data: Any,
+    wrong_at_night: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = helpers.metadata(budgets=budgets({"camera=0": 0.05, "camera=1": 0.05}))
+    how = {"task": judged_by(helpers.tiny_task(), Judging("macro_f1")), "reference": wrong_at_night["reference"]}
+    package, listed = packed(tmp_path / "x.dlx", helpers, data, metadata=asked, **how), sinking[1]
+    assert main(["verify", f"--data={listed}", "--json"], package) == 3
+    seen = capsys.readouterr()
+    assert "error: 1 of 2 slices drop too far at 0.95 confidence (Holm, over 2): 'camera=1' 13." in seen.err
+    assert "(macro-F1 100.00 % to 86." in seen.err
+    found = json.loads(seen.out)
+    assert found["verdict"]["verdict"] == "pass"
+    assert [(one["name"], one["samples"], one["teacher"]) for one in found["slices"]["groups"]] == [
+        ("camera=1", 150, 1.0),
+        ("camera=0", 150, 1.0),
+    ]
+    assert ("max_slice_drop", "fail") in [(one["metric"], one["verdict"]) for one in found["judged"]]
+    old = packed(tmp_path / "old.dlx", helpers, data, **how)
+    beside = ["verify", f"--data={listed}", f"--baseline={old}", "--json"]
+    assert main(beside, package) == 3  # beside the old one, which answers the same, no slice drops
+    base = json.loads(capsys.readouterr().out)["baseline"]["slices"]
+    assert (base["budget"]["verdict"], base["groups"][0]["metric"]) == ("pass", "macro-F1")
+
+
 def test_columns_that_are_asked_for_leave_out_no_budget_of_the_package(
     sinking: tuple[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
