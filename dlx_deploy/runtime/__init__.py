@@ -71,19 +71,24 @@ def __dir__() -> List[str]:
     return sorted(__all__)
 
 
-def _first(name: str) -> Any:
-    """A module of the zip that this is in, compiled once: Python's importer compiles twice what it takes from a zip."""
+def _begin() -> None:
+    """Inside a package: imports take code that is kept. Python would compile each module, and most of them twice."""
     from types import ModuleType
     from zipimport import zipimporter
 
-    own = globals()["__spec__"].name
-    module = sys.modules[f"{own}.{name}"] = ModuleType(f"{own}.{name}")
-    module.__package__, module.__loader__ = own, globals()["__loader__"]
-    exec(zipimporter(__path__[0]).get_code(module.__name__), module.__dict__)
-    return module
+    own, zipped = globals()["__spec__"].name, zipimporter(__path__[0])  # Python 3.8 says no ``__package__`` yet
+
+    def run(name: str, code: Any) -> Any:
+        module = sys.modules[f"{own}.{name}"] = ModuleType(f"{own}.{name}")
+        module.__package__, module.__loader__ = own, globals()["__loader__"]
+        exec(code, module.__dict__)
+        return module
+
+    for name in ("digests", "kept_code"):
+        module = run(name, zipped.get_code(f"{own}.{name}"))
+    kept = module.Kept(zipped)
+    run("code_cache", kept.code(zipped, f"{zipped.prefix}code_cache.py")).keep_compiled(own, kept)
 
 
-if hasattr(globals().get("__loader__"), "archive"):  # inside a package
-    _first("digests")
-    # Python 3.8 says no ``__package__`` yet.
-    _first("code_cache").keep_compiled(globals()["__spec__"].name, __path__[0])
+if hasattr(globals().get("__loader__"), "archive"):
+    _begin()

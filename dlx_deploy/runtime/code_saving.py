@@ -1,4 +1,4 @@
-"""Writes what ``code_cache`` keeps; apart from it, as that is compiled at every start."""
+"""Writes what ``kept_code`` reads; apart from it, as that is compiled at every start."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import zlib
 from types import CodeType
 from typing import List, Mapping
 
-from .code_cache import CHECK_SIZE, SUFFIX, is_own
 from .files import write_atomically
+from .kept_code import CHECK_SIZE, SUFFIX, Mark, is_own
 
 __all__ = ["save_code"]
 
@@ -18,7 +18,7 @@ MOST_FILES = 16
 """Packages whose code is kept; the one that was written longest ago goes first."""
 
 
-def save_code(folder: str, name: str, old: Mapping[bytes, bytes], new: Mapping[bytes, CodeType]) -> None:
+def save_code(folder: str, name: str, old: Mapping[Mark, bytes], new: Mapping[Mark, CodeType]) -> None:
     """Writes the file ``name`` with all of this code, if ``folder`` is this user's own or can be made so.
 
     A disk that is full or read-only is no error: it is compiled again the next time.
@@ -26,7 +26,7 @@ def save_code(folder: str, name: str, old: Mapping[bytes, bytes], new: Mapping[b
     with contextlib.suppress(OSError):
         if not _made(folder):
             return
-        data = marshal.dumps({**old, **{digest: marshal.dumps(code) for digest, code in new.items()}})
+        data = marshal.dumps({**old, **{mark: marshal.dumps(code) for mark, code in new.items()}})
         write_atomically(os.path.join(folder, name), zlib.crc32(data).to_bytes(CHECK_SIZE, "little") + data, 0o600)
         _prune(folder)
 

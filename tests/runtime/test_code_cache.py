@@ -11,13 +11,18 @@ import traceback
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from zipimport import zipimporter
 
 import pytest
 
-from dlx_deploy.runtime import code_cache, code_saving
+from dlx_deploy.runtime import code_cache, code_saving, kept_code
+from dlx_deploy.runtime.sources import own_sources
+
+from ..interpreters import Absent, find_python
 
 NAME = "kept_example"
 SUMS = "def total():\n    return 1\n\n\ndef fail():\n    raise ValueError  # the line that is shown\n"
@@ -32,12 +37,13 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path / "x.dlx"))
 
-    def call(**changed: str) -> tuple[ModuleType, list[str]]:
+    def call(harm: Callable[[Path], None] = Path.stat, **changed: str) -> tuple[ModuleType, list[str]]:
         path, compiled, at_exit = tmp_path / "x.dlx", [], []
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("package.json", "{}")
             for name, source in {**SOURCES, **changed}.items():
                 archive.writestr(f"{NAME}/{name}", source)
+        harm(path)
 
         def spied(source: bytes, name: str, *rest: Any, **more: Any) -> Any:
             compiled.append(name)
@@ -45,13 +51,13 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "meta_path", list(sys.meta_path))
-            patch.setattr(code_cache, "compile", spied, raising=False)
-            patch.setattr(code_cache, "atexit", SimpleNamespace(register=at_exit.append))
+            patch.setattr(kept_code, "compile", spied, raising=False)
+            patch.setattr(code_cache, "atexit", SimpleNamespace(register=lambda *call: at_exit.append(partial(*call))))
             for name in [name for name in sys.modules if name.partition(".")[0] == NAME]:
                 patch.delitem(sys.modules, name)
             importlib.invalidate_caches()
             package = importlib.import_module(NAME)
-            code_cache.keep_compiled(NAME, package.__path__[0])
+            code_cache.keep_compiled(NAME, kept_code.Kept(zipimporter(package.__path__[0])))
             importlib.import_module(f"{NAME}.more")
             module = importlib.import_module(f"{NAME}.sums")
             for save in at_exit:
@@ -79,6 +85,23 @@ def test_a_changed_source_is_compiled_and_runs(start: Start) -> None:
     start()
     module, compiled = start(**{"sums.py": "def total():\n    return 7\n"})
     assert (compiled, module.total()) == ([f"{NAME}/sums.py"], 7)
+
+
+def test_a_source_whose_bytes_are_not_those_of_the_directory_is_not_remembered(start: Start, tmp_path: Path) -> None:
+    def damage(archive: Path) -> None:
+        archive.write_bytes(archive.read_bytes().replace(b"return 1", b"return 2"))  # the directory's CRC-32 is the old
+
+    module, _ = start(harm=damage)
+    assert module.total() == 2  # as Python imports it; who opens the package is told that it is damaged
+    module, compiled = start()
+    assert (compiled, module.total()) == ([f"{NAME}/sums.py"], 1)
+
+
+def test_nothing_is_kept_where_pythons_importer_does_not_say_which_source_it_has(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_code, "DIRECTORIES", {})
+    assert len(start()[1]) == len(start()[1]) == 2
 
 
 def test_modules_are_as_python_imports_them(start: Start, tmp_path: Path) -> None:
@@ -186,18 +209,18 @@ def test_a_package_that_was_removed_or_replaced_meanwhile_ends_well(
 
 def test_code_of_another_bytecode_is_not_taken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     start()
-    monkeypatch.setattr(code_cache, "MAGIC_NUMBER", b"\x01\x02\r\n")
+    monkeypatch.setattr(kept_code, "MAGIC_NUMBER", b"\x01\x02\r\n")
     assert len(start()[1]) == 2
     assert start()[1] == []
 
 
 def test_there_is_no_folder_in_isolated_mode_or_at_a_relative_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    assert code_cache.kept_folder() is None
+    assert kept_code.kept_folder() is None
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert code_cache.kept_folder() == "/cache/dlx-deploy/code"
-    monkeypatch.setattr(code_cache, "sys", SimpleNamespace(flags=SimpleNamespace(isolated=1)))
-    assert code_cache.kept_folder() is None
+    assert kept_code.kept_folder() == "/cache/dlx-deploy/code"
+    monkeypatch.setattr(kept_code, "sys", SimpleNamespace(flags=SimpleNamespace(isolated=1)))
+    assert kept_code.kept_folder() is None
 
 
 def test_the_newest_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,4 +260,35 @@ def test_a_package_compiles_its_first_modules_alone_when_started_again(dlx: Path
         assert done.stdout.startswith("dog.png\tdog")
         seen.append([name.partition("dlx_runtime/")[2] for name in done.stderr.split()])
     assert len(seen[0]) > 30
-    assert sorted(name for name in seen[1] if name != "__init__.py") == ["code_cache.py", "digests.py"]  # each once
+    assert sorted(name for name in seen[1] if name != "__init__.py") == ["digests.py", "kept_code.py"]  # each once
+
+
+OTHER = """
+import sys
+sys.path.insert(0, "x.dlx")
+compiled = []
+sys.addaudithook(lambda event, args: compiled.append(str(args[1])) if event == "compile" else None)
+import dlx_runtime.errors, dlx_runtime.words
+print(*(name for name in compiled if name.startswith("dlx_runtime/")))
+"""
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_every_python_keeps_code(version: str, tmp_path: Path) -> None:
+    try:
+        python = find_python(version)
+    except Absent as e:
+        pytest.skip(f"not run on Python {version}: {e}")
+    with zipfile.ZipFile(tmp_path / "x.dlx", "w") as archive:
+        archive.writestr("package.json", "{}")
+        for name, source in own_sources().items():
+            archive.writestr(f"dlx_runtime/{name}", source)
+    env = {**{k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}, "XDG_CACHE_HOME": str(tmp_path)}
+    starts = [
+        subprocess.run([python, "-c", OTHER], cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert [text.split() for text in starts] == [
+        ["dlx_runtime/code_cache.py", "dlx_runtime/errors.py", "dlx_runtime/words.py"],
+        [],
+    ]
