@@ -22,7 +22,7 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the images or texts come from and how they are split.
 
     ``kind = "digits"``: scikit-learn's 1,797 scanned digits, 8 x 8, one channel.
-    ``kind = "imagefolder"``: ``path/train/CLASS/**/*.jpg`` (or another format of ``runtime.tasks.folders.SUFFIXES``,
+    ``kind = "imagefolder"``: ``path/train/CLASS/**/*.jpg`` (or another format of ``runtime.filenames.IMAGE_SUFFIXES``,
     any size) with optional ``path/test`` and ``path/validation``; a split that has no folder is drawn from ``train``,
     stratified by class.
     ``kind = "imagelist"``: ``path`` is a CSV or JSONL file with columns path and label, maybe split and group.

@@ -4,71 +4,14 @@
     predictor = load("digits-0.1.0-jetson.dlx")
     predictor.predict(images).labels        # images: uint8[N, H, W, C], NHWC, 0..255, or paths of image files
 
-Importing this costs nothing: a name's module is imported when the name is first used.
+Importing this costs nothing: a name's module is imported when the name is first used (``exports``). Inside a package
+Python compiles this module twice at every start, so it holds what must be here.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, List
-
-if TYPE_CHECKING:
-    from .errors import (
-        BackendMissing,
-        BudgetMissed,
-        Busy,
-        EngineError,
-        InputError,
-        PackageError,
-        RuntimeFault,
-        SelfTestFailed,
-        Undecided,
-    )
-    from .package.trust import Trust
-    from .predictor import Predictor, load
-    from .serving.queue import MicroBatcher
-    from .tasks.predictions import Predictions
-    from .watching.watch import Watch
-
-__all__ = [
-    "BackendMissing",
-    "BudgetMissed",
-    "Busy",
-    "EngineError",
-    "InputError",
-    "MicroBatcher",
-    "PackageError",
-    "Predictions",
-    "Predictor",
-    "RuntimeFault",
-    "SelfTestFailed",
-    "Trust",
-    "Undecided",
-    "Watch",
-    "load",
-]
-
-HOMES = {
-    "MicroBatcher": "serving.queue",
-    "Predictions": "tasks.predictions",
-    "Predictor": "predictor",
-    "Trust": "package.trust",
-    "Watch": "watching.watch",
-    "load": "predictor",
-}
-"""Name → module; the others are errors."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = HOMES.get(name, "errors")
-    return getattr(import_module(f"{__name__}.{module}"), name)
-
-
-def __dir__() -> List[str]:
-    return sorted(__all__)
+from typing import TYPE_CHECKING, Any
 
 
 def _begin() -> None:
@@ -76,7 +19,8 @@ def _begin() -> None:
     from types import ModuleType
     from zipimport import zipimporter
 
-    own, zipped = globals()["__spec__"].name, zipimporter(__path__[0])  # Python 3.8 says no ``__package__`` yet
+    own = globals()["__spec__"].name  # Python 3.8 says no ``__package__`` yet
+    zipped = zipimporter(globals()["__path__"][0])
 
     def run(name: str, code: Any) -> Any:
         module = sys.modules[f"{own}.{name}"] = ModuleType(f"{own}.{name}")
@@ -84,11 +28,14 @@ def _begin() -> None:
         exec(code, module.__dict__)
         return module
 
-    for name in ("digests", "kept_code"):
-        module = run(name, zipped.get_code(f"{own}.{name}"))
-    kept = module.Kept(zipped)
+    kept = run("kept_code", zipped.get_code(f"{own}.kept_code")).Kept(zipped)
     run("code_cache", kept.code(zipped, f"{zipped.prefix}code_cache.py")).keep_compiled(own, kept)
 
 
 if hasattr(globals().get("__loader__"), "archive"):
     _begin()
+
+from .exports import __all__, __dir__, __getattr__  # noqa: E402, F401  # after what makes imports quick
+
+if TYPE_CHECKING:
+    from .exports import *  # noqa: F403

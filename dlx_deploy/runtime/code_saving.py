@@ -15,7 +15,7 @@ from .kept_code import CHECK_SIZE, SUFFIX, Mark, is_own
 __all__ = ["save_code"]
 
 MOST_FILES = 16
-"""Packages whose code is kept; the one that was written longest ago goes first."""
+"""Runtimes whose code is kept; the one that was written longest ago goes first."""
 
 
 def save_code(folder: str, name: str, old: Mapping[Mark, bytes], new: Mapping[Mark, CodeType]) -> None:

@@ -7,6 +7,7 @@ __all__ = [
     "CSV",
     "DATA_HEADER",
     "DRIFT",
+    "IMAGE_SUFFIXES",
     "JSONL",
     "LABELLED_TEXTS",
     "MANIFEST",
@@ -26,6 +27,8 @@ DATA_HEADER = "dataset.json"
 """Of a data folder, as a build keeps it."""
 SLICES = "slices.json"
 """Beside a data folder: what each test sample has in the columns of ``data.slices``."""
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""The suffixes of image formats that are read, in any case."""
 CSV, JSONL = ".csv", ".jsonl"
 LABELLED_TEXTS = (CSV, JSONL)
 """The suffixes of labelled texts."""

@@ -1,10 +1,10 @@
 """Compiled code of the runtime inside a package, kept between starts: from a zip Python compiles every source again.
 
-That is most of what a start takes. What is kept lies in the user's cache folder, a file for each package and Python. Of
-which source a code is say its name in the package and what the zip's directory has of it: its CRC-32 and its length. So
-a source is read when it is compiled alone, and one that has changed is compiled. Kept code is trusted as
-``__pycache__`` is, therefore only where this user alone can write it. This module is compiled at every start: what can
-be elsewhere is.
+That is most of what a start takes. What is kept lies in the user's cache folder, a file for each Python and runtime:
+packages of one runtime share it. Of which source a code is say its name in the package and what the zip's directory has
+of it, its CRC-32 and its length. So a source is read when it is compiled alone, and one that has changed is compiled.
+Kept code is trusted as ``__pycache__`` is, therefore only where this user alone can write it. This module is compiled
+at every start: what can be elsewhere is.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from _frozen_importlib_external import MAGIC_NUMBER
 from types import CodeType
 from typing import Any, Dict, Optional, Tuple
 
-from .digests import sha256_hex
-
 __all__ = ["CHECK_SIZE", "SUFFIX", "Kept", "Mark", "is_own", "kept_folder", "read_code"]
 
-INDEX, SUFFIX = "package.json", ".code"
+SUFFIX = ".code"
 MAX_BYTES = 64 * 1024**2
 CHECK_SIZE = 4  # bytes of a CRC-32, which finds damage
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -34,13 +32,15 @@ Mark = Tuple[str, int, int]  # name, CRC-32, bytes
 
 
 class Kept:
-    """The code that is kept for the package of ``zipped`` and what was compiled meanwhile."""
+    """The code that is kept for the runtime in ``zipped``, and what was compiled meanwhile."""
 
     def __init__(self, zipped: zipimport.zipimporter) -> None:
         self.folder = kept_folder()
         self.new: Dict[Mark, CodeType] = {}
         python = f"{sys.implementation.cache_tag}-{sys.hexversion:x}-{MAGIC_NUMBER.hex()}-{sys.flags.optimize}"
-        self.name = f"{sha256_hex(zipped.get_data(zipped.archive + os.sep + INDEX))}-{python}{SUFFIX}"
+        listed = DIRECTORIES.get(zipped.archive, {})
+        marks = [(name, listed[name][7]) for name in listed if name.startswith(zipped.prefix)]
+        self.name = f"{zlib.crc32(repr(marks).encode()):08x}-{python}{SUFFIX}"
         self._old = read_code(self.folder, self.name) if self.folder and is_own(self.folder) else {}
 
     def code(self, zipped: zipimport.zipimporter, member: str) -> CodeType:

@@ -40,7 +40,6 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     def call(harm: Callable[[Path], None] = Path.stat, **changed: str) -> tuple[ModuleType, list[str]]:
         path, compiled, at_exit = tmp_path / "x.dlx", [], []
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("package.json", "{}")
             for name, source in {**SOURCES, **changed}.items():
                 archive.writestr(f"{NAME}/{name}", source)
         harm(path)
@@ -84,7 +83,7 @@ def test_the_second_start_compiles_nothing(start: Start, tmp_path: Path) -> None
 def test_a_changed_source_is_compiled_and_runs(start: Start) -> None:
     start()
     module, compiled = start(**{"sums.py": "def total():\n    return 7\n"})
-    assert (compiled, module.total()) == ([f"{NAME}/sums.py"], 7)
+    assert (compiled[-1], module.total()) == (f"{NAME}/sums.py", 7)
 
 
 def test_a_source_whose_bytes_are_not_those_of_the_directory_is_not_remembered(start: Start, tmp_path: Path) -> None:
@@ -102,6 +101,20 @@ def test_nothing_is_kept_where_pythons_importer_does_not_say_which_source_it_has
 ) -> None:
     monkeypatch.setattr(kept_code, "DIRECTORIES", {})
     assert len(start()[1]) == len(start()[1]) == 2
+
+
+def test_packages_of_one_runtime_share_its_code(tmp_path: Path) -> None:
+    env = {**{k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}, "XDG_CACHE_HOME": str(tmp_path)}
+    compiled = []
+    for weights in ("one", "another"):
+        with zipfile.ZipFile(tmp_path / "x.dlx", "w") as archive:
+            archive.writestr("package.json", weights)
+            for name, source in own_sources().items():
+                archive.writestr(f"dlx_runtime/{name}", source)
+        done = subprocess.run([sys.executable, "-c", OTHER], cwd=tmp_path, env=env, capture_output=True, check=True)
+        compiled.append(len(done.stdout.split()))
+    assert (compiled[0] > 2, compiled[1]) == (True, 0)
+    assert len(list((tmp_path / "dlx-deploy" / "code").iterdir())) == 1
 
 
 def test_modules_are_as_python_imports_them(start: Start, tmp_path: Path) -> None:
@@ -260,7 +273,7 @@ def test_a_package_compiles_its_first_modules_alone_when_started_again(dlx: Path
         assert done.stdout.startswith("dog.png\tdog")
         seen.append([name.partition("dlx_runtime/")[2] for name in done.stderr.split()])
     assert len(seen[0]) > 30
-    assert sorted(name for name in seen[1] if name != "__init__.py") == ["digests.py", "kept_code.py"]  # each once
+    assert sorted(name for name in seen[1] if name != "__init__.py") == ["kept_code.py"]  # each once
 
 
 OTHER = """
@@ -289,6 +302,6 @@ def test_every_python_keeps_code(version: str, tmp_path: Path) -> None:
         for _ in range(2)
     ]
     assert [text.split() for text in starts] == [
-        ["dlx_runtime/code_cache.py", "dlx_runtime/errors.py", "dlx_runtime/words.py"],
+        [f"dlx_runtime/{name}.py" for name in ("code_cache", "exports", "errors", "words")],
         [],
     ]

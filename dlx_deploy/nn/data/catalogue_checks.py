@@ -12,7 +12,7 @@ from dlx_deploy.nn.data.catalogue import FOLDERS, LIST, Catalogue, open_catalogu
 from dlx_deploy.nn.data.group_names import refuse_alike_groups
 from dlx_deploy.nn.data.listing import CALIBRATION, require_classes, text_names, warn_once
 from dlx_deploy.nn.data.shards import SHARDS, find_shards
-from dlx_deploy.runtime.tasks.folders import SUFFIXES
+from dlx_deploy.runtime.filenames import IMAGE_SUFFIXES
 from dlx_deploy.runtime.tasks.labels import same_but_for_writing
 
 __all__ = ["check_catalogue", "check_layout", "check_source"]
@@ -67,8 +67,8 @@ def check_catalogue(catalogue: Catalogue, config: Data) -> None:
     for split, samples in catalogue.samples.items():
         if not samples:
             raise DataError(
-                f"{catalogue.where[split]}: no image ({', '.join(SUFFIXES)}){_IN[split == CALIBRATION]}; add images, "
-                "or remove the folder to have the split drawn from train"
+                f"{catalogue.where[split]}: no image ({', '.join(IMAGE_SUFFIXES)}){_IN[split == CALIBRATION]}; "
+                "add images, or remove the folder to have the split drawn from train"
             )
         if split != CALIBRATION and (split != "train" or not trains):
             _check_split(catalogue, split, config)
@@ -101,7 +101,7 @@ def _check_training(catalogue: Catalogue) -> None:
         )
     if empty:
         raise DataError(
-            f"{where}/{empty[0]}: no image ({', '.join(SUFFIXES)}) in this class ({len(empty)} such); "
+            f"{where}/{empty[0]}: no image ({', '.join(IMAGE_SUFFIXES)}) in this class ({len(empty)} such); "
             "add images or remove the folder"
         )
 

@@ -10,8 +10,8 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.catalogue import open_catalogue
 from dlx_deploy.nn.data.shards import SHARDS
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.filenames import LABELLED_TEXTS
-from dlx_deploy.runtime.tasks.folders import SPLITS, SUFFIXES
+from dlx_deploy.runtime.filenames import IMAGE_SUFFIXES, LABELLED_TEXTS
+from dlx_deploy.runtime.tasks.folders import SPLITS
 from dlx_deploy.runtime.tasks.image_lists import names_images
 from dlx_deploy.runtime.tasks.mask_folders import IMAGES, MASKS
 
@@ -92,4 +92,4 @@ def _kind_of_table(path: Path) -> str:
 def _has_classes(split: Path) -> bool:
     """Whether folders in ``split`` hold images."""
     folders = (entry for entry in islice(split.iterdir(), _LOOKED_AT) if entry.is_dir())
-    return any(f.suffix.lower() in SUFFIXES for folder in folders for f in islice(folder.rglob("*"), _LOOKED_AT))
+    return any(f.suffix.lower() in IMAGE_SUFFIXES for folder in folders for f in islice(folder.rglob("*"), _LOOKED_AT))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from dlx_deploy.errors import DataError
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.filenames import LABELLED_TEXTS
-from dlx_deploy.runtime.tasks.folders import SPLITS, SUFFIXES, Folder, counted, list_classes, split_entries
+from dlx_deploy.runtime.filenames import IMAGE_SUFFIXES, LABELLED_TEXTS
+from dlx_deploy.runtime.tasks.folders import SPLITS, Folder, counted, list_classes, split_entries
 from dlx_deploy.runtime.tasks.folders import list_images as list_below
 from dlx_deploy.runtime.tasks.image_lists import CALIBRATION
 from dlx_deploy.runtime.tasks.labels import class_order
@@ -88,7 +88,7 @@ def list_folder(folder: Path) -> ImageFolder:
     if not folder.is_dir():
         raise DataError(
             f"data.path: {folder} is not a folder; an imagefolder has {folder.name}/train/CLASS/*.jpg (or "
-            f"{', '.join(SUFFIXES)})"
+            f"{', '.join(IMAGE_SUFFIXES)})"
         )
     try:
         entries = sorted(os.listdir(folder))
@@ -115,7 +115,7 @@ def list_folder(folder: Path) -> ImageFolder:
         kinds = counted([name.partition("/")[2] or name for name in left_out])
         warn_once(
             f"{folder}: {len(left_out)} files are left out: {kinds} (the first: {left_out[0]}); images are "
-            f"SPLIT/CLASS/NAME with one of {', '.join(SUFFIXES)}"
+            f"SPLIT/CLASS/NAME with one of {', '.join(IMAGE_SUFFIXES)}"
         )
     return replace(listed, left_out=left_out)
 
@@ -139,7 +139,7 @@ def _holds_images(folder: Path) -> bool:
     if folder.name.startswith("."):
         return False
     try:
-        return any(p.suffix.lower() in SUFFIXES for p in itertools.islice(folder.iterdir(), _LOOKED_AT))
+        return any(p.suffix.lower() in IMAGE_SUFFIXES for p in itertools.islice(folder.iterdir(), _LOOKED_AT))
     except OSError:
         return False
 
@@ -157,7 +157,7 @@ def _refuse_splits_below(folder: Path, folders: Sequence[str]) -> None:
 
 def _is_meant(name: str) -> bool:
     """Whether a file beside the split folders may be meant as data: an image, or a split in an archive or a table."""
-    image = name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    image = name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
     return image or (name.partition(".")[0].lower() in SPLITS and not name.lower().endswith(_PROGRAMS))
 
 
@@ -168,7 +168,7 @@ def _shows_images(folder: Path) -> bool:
     try:
         here = list(itertools.islice(folder.iterdir(), _LOOKED_AT))
         below = (p for d in here if d.is_dir() for p in itertools.islice(d.iterdir(), _LOOKED_AT))
-        return any(p.suffix.lower() in SUFFIXES for p in itertools.chain(here, below))
+        return any(p.suffix.lower() in IMAGE_SUFFIXES for p in itertools.chain(here, below))
     except OSError:
         return False
 

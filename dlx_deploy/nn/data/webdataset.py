@@ -16,7 +16,7 @@ from typing import NamedTuple
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.packed import MOST_BYTES, Packed, PackedImage, label_text, slices_of, stamped
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.tasks.folders import SUFFIXES
+from dlx_deploy.runtime.filenames import IMAGE_SUFFIXES
 
 __all__ = ["open_tar"]
 
@@ -51,7 +51,7 @@ def _indexed(shard: str, slices: tuple[str, ...], path: str, size: int, changed:
     members: list[_Member] = []
     for key in sorted(samples):
         parts = samples[key]
-        pictures = [part for part in parts if f".{part}".endswith(SUFFIXES)]
+        pictures = [part for part in parts if f".{part}".endswith(IMAGE_SUFFIXES)]
         if len(pictures) > 1:
             raise DataError(
                 f"data.path: {path}: {key!r} has {len(pictures)} images ({', '.join(sorted(pictures))}); keep one"
@@ -68,8 +68,8 @@ def _indexed(shard: str, slices: tuple[str, ...], path: str, size: int, changed:
             members.append(parts[pictures[0]])
     if not images:
         raise DataError(
-            f"data.path: {path}: holds no images; a sample is NAME.jpg (or another of {', '.join(SUFFIXES)}) and "
-            "NAME.cls"
+            f"data.path: {path}: holds no images; a sample is NAME.jpg (or another of {', '.join(IMAGE_SUFFIXES)}) "
+            "and NAME.cls"
         )
     return Packed(tuple(images), lambda number: _bytes(path, members[number], MOST_BYTES))
 

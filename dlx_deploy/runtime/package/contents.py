@@ -20,7 +20,7 @@ from ..tasks.slices import read_slices
 from ..tasks.table import open_task
 from ..tasks.task import Budgets, Task
 from ..untyped import Array, JsonTable
-from . import archive, schema1
+from . import archive
 from .fields import Fields
 from .members import DIGEST, LAYOUT, array_members, read_golden, read_reference
 from .model_bytes import check_model_bytes
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Package", "PackageContents", "assemble", "make_reference", "open_package", "parse_package"]
 
 ENGINE, ENGINE_SIDECAR = f"engine/{PLAN}", f"engine/{SIDECAR}"
+OLDEST = 1  # of schemas that are read
 RUNTIME = "dlx_runtime"  # the folder of this code inside a package
 
 MAIN = b"""\
@@ -179,9 +180,11 @@ def parse_package(files: Mapping[str, bytes], origin: str) -> Package:
         PackageError: a field of ``package.json`` is missing or of the wrong kind, or an array does not fit it.
     """
     meta = archive.read_index(origin, files[archive.INDEX])
-    old = meta["schema"] == schema1.SCHEMA
-    field = schema1.upgraded(meta, origin, files) if old else Fields(meta, origin, files)
-    layout = schema1.LAYOUT if old else LAYOUT
+    field, layout = Fields(meta, origin, files), LAYOUT
+    if meta["schema"] == OLDEST:
+        from . import schema1
+
+        field, layout = schema1.upgraded(meta, origin, files), schema1.LAYOUT
     check_model_bytes(field.member(MODEL), origin)
     if (ENGINE in files) != (ENGINE_SIDECAR in files):
         raise PackageError(

@@ -19,9 +19,8 @@ from ..untyped import Array, JsonTable
 from .fields import Fields
 from .members import DIGEST, ArrayLayout
 
-__all__ = ["LAYOUT", "SCHEMA", "upgraded"]
+__all__ = ["LAYOUT", "upgraded"]
 
-SCHEMA = 1
 OUTPUT = "logits"
 REFERENCE = "reference.npy"
 COUNTS = ("images", "texts")  # how it calls the number of golden samples

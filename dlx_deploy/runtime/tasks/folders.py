@@ -11,18 +11,17 @@ from collections import Counter
 from typing import TYPE_CHECKING, Container, Dict, FrozenSet, Iterator, List, Sequence, Tuple
 
 from ..errors import InputError
+from ..filenames import IMAGE_SUFFIXES
 from ..files import PathLike
 from ..records import record
 from .labels import alike, composed
 
-__all__ = ["SPLITS", "SUFFIXES", "Folder", "counted", "list_classes", "list_images", "refuse_untested", "split_entries"]
+__all__ = ["SPLITS", "Folder", "counted", "list_classes", "list_images", "refuse_untested", "split_entries"]
 
 if TYPE_CHECKING:
     _Entry = os.DirEntry[str]
 
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""The image formats that are read, in any case."""
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 """Name of a folder, or of a file of texts without its suffix, in any case → split."""
 _LITTER = {
@@ -121,7 +120,7 @@ def counted(left_out: Sequence[str]) -> str:
 
 def _kind(name: str) -> str:
     suffix = os.path.splitext(name)[1].lower()
-    if "/" not in name and suffix in SUFFIXES:
+    if "/" not in name and suffix in IMAGE_SUFFIXES:
         return f"{suffix} in no class folder"
     return suffix or "without suffix"
 
@@ -131,7 +130,7 @@ def _walked(folder: str, prefix: str, above: FrozenSet[Tuple[int, int]]) -> Tupl
     images: List[str] = []
     others: List[str] = []
     for name, file in _walk(folder, prefix, above):
-        if name.lower().endswith(SUFFIXES):
+        if name.lower().endswith(IMAGE_SUFFIXES):
             _refuse_irregular(file)
             images.append(name)
         else:

@@ -10,8 +10,9 @@ import posixpath
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from ..errors import InputError
+from ..filenames import IMAGE_SUFFIXES
 from ..files import PathLike
-from .folders import SPLITS, SUFFIXES
+from .folders import SPLITS
 from .tables import Cells, Columns, label_of, optional_of, read_rows, slice_key, slice_of, string_of, with_slices
 
 __all__ = ["CALIBRATION", "ListedImage", "names_images", "read_list"]
@@ -124,9 +125,10 @@ def _name(cells: Cells, where: str) -> str:
             f"{where}: {given!r} leads out of the folder that paths are relative to; write them relative to it, or "
             "name another as data.root"
         )
-    if not name.lower().endswith(SUFFIXES):
+    if not name.lower().endswith(IMAGE_SUFFIXES):
         hint = "; separate folders by /" if "\\" in name else ""
-        raise InputError(f"{where}: {given!r} is no image by its suffix; must be one of {', '.join(SUFFIXES)}{hint}")
+        formats = ", ".join(IMAGE_SUFFIXES)
+        raise InputError(f"{where}: {given!r} is no image by its suffix; must be one of {formats}{hint}")
     return name
 
 

@@ -7,7 +7,7 @@ import os
 from typing import Iterator
 
 from ..errors import InputError
-from .folders import SUFFIXES, counted, list_images
+from ..filenames import IMAGE_SUFFIXES
 from .source import Sample, Source
 
 __all__ = ["VIDEO_SUFFIXES", "open_images", "refuse_missing"]
@@ -47,14 +47,16 @@ def refuse_missing(argument: str, verb: str) -> None:
     if argument.lower().endswith(VIDEO_SUFFIXES):
         raise InputError(f"{argument}: no such video file")
     hint = f"; the package {verb} images: give their paths"
-    raise InputError(f"{argument}: no such image file{'' if argument.lower().endswith(SUFFIXES) else hint}")
+    raise InputError(f"{argument}: no such image file{'' if argument.lower().endswith(IMAGE_SUFFIXES) else hint}")
 
 
 def _inside(folder: str) -> Iterator[Sample]:
+    from .folders import counted, list_images  # a picture needs none of it
+
     names, others = list_images(folder)
     if not names:
         seen = f" ({counted(others)})" if others else ""
-        raise InputError(f"{folder}: holds no images{seen}; an image's name ends in {', '.join(SUFFIXES)}")
+        raise InputError(f"{folder}: holds no images{seen}; an image's name ends in {', '.join(IMAGE_SUFFIXES)}")
     if others:
         _log.warning("%s: passed over what is no image: %s", folder, counted(others))
     return iter([Sample(path, path) for path in (os.path.join(folder, name) for name in names)])

@@ -13,13 +13,12 @@ import numpy as np
 from ..errors import InputError
 from ..files import PathLike, open_file, reason
 from ..untyped import Array, Foreign
-from .folders import SUFFIXES
 from .framing import BGR, COLOR_ORDERS, MAX_PIXELS, RGB, Framing, Placement, framed, pillow, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SUFFIXES", "fit_image", "load_image", "open_picture"]
+__all__ = ["fit_image", "load_image", "open_picture"]
 
 MODES = {1: "L", 3: "RGB"}
 _PICTURE = "must be Pillow's, or uint8[h, w], [h, w, 1], [h, w, 3] or [h, w, 4] with h and w at least 1"

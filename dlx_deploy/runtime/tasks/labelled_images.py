@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from ..errors import InputError
-from ..filenames import LABELLED_TEXTS
+from ..filenames import IMAGE_SUFFIXES, LABELLED_TEXTS
 from ..files import PathLike
 from ..words import GROUP_COLUMN
-from .folders import SUFFIXES, counted, list_classes, refuse_untested, split_entries
+from .folders import counted, list_classes, refuse_untested, split_entries
 from .image_lists import ListedImage, read_list
 from .labels import class_numbers
 from .tables import columns_of, columns_there
@@ -57,7 +57,7 @@ def labelled_images(path: PathLike, classes: Sequence[str]) -> List[LabelledImag
     empty = sorted(set(folder.classes) - {group for _, group in folder.images})
     if empty:
         raise InputError(
-            f"{root / empty[0]}: the class has no images ({', '.join(SUFFIXES)}); add some or remove the folder"
+            f"{root / empty[0]}: the class has no images ({', '.join(IMAGE_SUFFIXES)}); add some or remove the folder"
         )
     if folder.left_out:
         _log.warning("%s: %d files are left out: %s", root, len(folder.left_out), counted(folder.left_out))

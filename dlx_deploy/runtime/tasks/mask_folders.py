@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Dict, List, Tuple, Union
 
 from ..errors import InputError
-from .folders import SUFFIXES, counted, list_images, refuse_untested, split_entries
+from ..filenames import IMAGE_SUFFIXES
+from .folders import counted, list_images, refuse_untested, split_entries
 from .labels import composed
 
 __all__ = ["IMAGES", "MASKS", "Pairs", "labelled_pairs", "list_pairs", "split_folders"]
@@ -67,7 +68,7 @@ def list_pairs(images: Path, masks: Path) -> Tuple[Pairs, List[str]]:
             "remove it"
         )
     if not pictures:
-        raise InputError(f"{images}: holds no images ({', '.join(SUFFIXES)})")
+        raise InputError(f"{images}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
     return [(pictures[stem], maps[stem]) for stem in sorted(pictures)], [*others, *more]
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import InputError
+from ..filenames import IMAGE_SUFFIXES
 from ..package.archive import to_json
 from ..records import record
 from ..strict_json import from_json
 from ..untyped import Array
 from ..words import shortened
 from .arrays import Arrays, Tensor, digests_of, only_array
-from .folders import SUFFIXES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -180,7 +180,7 @@ class TextInputs:
             raise InputError(
                 f"{shortened(argument)} is a {kind} here, and the package {self.verb} texts, not names; {remedy}"
             )
-        if not any(c.isspace() for c in argument) and argument.lower().endswith((*TEXT_SUFFIXES, *SUFFIXES)):
+        if not any(c.isspace() for c in argument) and argument.lower().endswith((*TEXT_SUFFIXES, *IMAGE_SUFFIXES)):
             raise InputError(f"{shortened(argument)} looks like a file, and there is none of this name; {remedy}")
 
     def _unknown(self) -> Optional[int]:

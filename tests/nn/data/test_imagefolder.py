@@ -17,7 +17,7 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.dataset import open_data
 from dlx_deploy.nn.data.listing import image_names, list_folder, warn_once
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.tasks.folders import SUFFIXES
+from dlx_deploy.runtime.filenames import IMAGE_SUFFIXES
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.labelled import load_labelled_images
 from dlx_deploy.tasks import prepare
@@ -57,7 +57,7 @@ def build(root: Path, out: Path, **more: Any) -> dict[str, float]:
 
 
 def every_format(root: Path) -> None:
-    for i, suffix in enumerate(SUFFIXES):
+    for i, suffix in enumerate(IMAGE_SUFFIXES):
         picture(root / f"test/a/x{i}{suffix}")
         picture(root / f"train/b/x{i}{suffix.upper()}")
 

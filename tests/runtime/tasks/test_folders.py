@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dlx_deploy.runtime.errors import InputError
-from dlx_deploy.runtime.tasks.folders import SUFFIXES, counted, list_classes, list_images, split_entries
-from dlx_deploy.runtime.tasks.images import SUFFIXES as READ_SUFFIXES
+from dlx_deploy.runtime.filenames import IMAGE_SUFFIXES
+from dlx_deploy.runtime.tasks.folders import counted, list_classes, list_images, split_entries
 
 
 def touch(root: Path, *names: str) -> None:
@@ -21,11 +21,11 @@ def touch(root: Path, *names: str) -> None:
 def test_there_is_one_list_of_formats() -> None:
     from dlx_deploy.nn.data import listing
 
-    assert listing.SUFFIXES is SUFFIXES is READ_SUFFIXES
+    assert listing.IMAGE_SUFFIXES is IMAGE_SUFFIXES
 
 
 def test_what_counts_and_what_is_left_out(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"cat/{i}{suffix.upper()}" for i, suffix in enumerate(SUFFIXES)))
+    touch(tmp_path, *(f"cat/{i}{suffix.upper()}" for i, suffix in enumerate(IMAGE_SUFFIXES)))
     touch(
         tmp_path, "dog/session 1/deep/x.png", "cat/animated.gif", "cat/notes.txt", "cat/raw", "loose.jpg", "README.md"
     )
