@@ -111,6 +111,8 @@ def run(arguments: list[str]) -> int:
     except MemoryError:
         talk("error: this machine has not enough memory for that; give fewer or smaller inputs, or a smaller batch")
         return EnvironmentMissing.exit_code
+    except OSError as e:
+        return _report(_of_this_machine(e))
     except Exception as e:
         return _report(e)
 
@@ -131,6 +133,13 @@ def _interrupted(signals: Sequence[Terminated], arguments: Sequence[str]) -> int
     words = GOES_BACK if "--rollback" in arguments else AFTERWARDS.get(next(iter(arguments), ""), BUILDS)
     talk(f"interrupted{by}{'; ' if words else ''}{words}")
     return signals[0].exit_code if signals else INTERRUPTED
+
+
+def _of_this_machine(error: OSError) -> Exception:
+    from dlx_deploy.runtime.files import machine_fault
+
+    fault = machine_fault(error)
+    return EnvironmentMissing(fault) if fault else error
 
 
 def _report(error: Exception) -> int:

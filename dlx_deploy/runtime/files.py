@@ -11,7 +11,7 @@ import stat
 import threading
 from typing import BinaryIO, Optional, Union
 
-__all__ = ["PathLike", "TooLarge", "open_file", "read_file", "reason", "write_atomically"]
+__all__ = ["PathLike", "TooLarge", "machine_fault", "open_file", "read_file", "reason", "write_atomically"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 """The name of a file or folder."""
@@ -21,6 +21,15 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+FAULTS = {
+    "ENOSPC": "make room there; where temporary files are, TMPDIR says",
+    "EDQUOT": "make room there; where temporary files are, TMPDIR says",
+    "EROFS": "name a folder that can be written; where temporary files are, TMPDIR says",
+    "EIO": "look at the disk: the system's log says more",
+    "EMFILE": "raise the limit: ulimit -n",
+    "ENFILE": "end what has so many files open",
+}
+"""What is the machine's fault and nobody's bug, by the system's name for it, and what helps."""
 
 
 class TooLarge(Exception):
@@ -87,6 +96,13 @@ def write_atomically(path: PathLike, data: bytes, mode: Optional[int] = None) ->
         if os.path.exists(aside):
             os.unlink(aside)
         raise
+
+
+def machine_fault(error: OSError) -> str:
+    """What went wrong in words, if this machine has no more room, cannot write there, …; empty: it is something else."""
+    remedy = FAULTS.get(errno.errorcode.get(error.errno or 0, ""))
+    where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, (str, os.PathLike)) else ""
+    return f"{where}{reason(error)}; {remedy}" if remedy else ""
 
 
 def reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -183,6 +184,27 @@ def test_too_little_memory_is_exit_4(dlx: Path, capsys: pytest.CaptureFixture[st
     for run in (by_tool, by_package):
         assert run(dlx, "info") == 4
         assert "error: this machine has not enough memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/a"), "/tmp/a: No space left on device; make room there"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room there; where temporary"),
+        (OSError(errno.EROFS, "Read-only file system", "/b"), "/b: Read-only file system; name a folder that can be"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files; raise the limit: ulimit -n"),
+    ],
+)
+def test_a_machine_that_is_full_is_no_bug(
+    dlx: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("dlx_deploy.runtime.commands.actions.inspect", full)
+    for run in (by_tool, by_package):
+        assert run(dlx, "info") == 4
+        assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 def test_cells_of_a_table_stay_cells() -> None:

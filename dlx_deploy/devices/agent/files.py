@@ -118,8 +118,11 @@ def write_table(path: str, values: Table) -> None:
 
 
 def write(path: str, data: bytes) -> None:
-    """Replaces the file by ``data``, wholly or not at all; it is on the disk afterwards."""
-    aside = "%s.%d" % (path, os.getpid())
+    """Replaces the file by ``data``, wholly or not at all; it is on the disk afterwards.
+
+    One at a time, by the guard of the folder: what a killed one leaves beside the file is what the next one writes.
+    """
+    aside = path + ".new"
     try:
         with open(aside, "wb") as f:
             f.write(data)

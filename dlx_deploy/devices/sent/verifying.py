@@ -1,9 +1,9 @@
 """A package on a board and its signature, judged by the sender's own code and keys: none of the package is run."""
 
-import os
 import tempfile
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from typing import Any, Dict
+from typing import Any, Dict, Iterator
 
 __all__ = ["main"]
 
@@ -15,8 +15,8 @@ def main(argument: Dict[str, Any]) -> Dict[str, Any]:
     The verifier came along, as the package ``dlx_trusted``.
     """
     errors, trust = import_module("dlx_trusted.errors"), import_module("dlx_trusted.package.trust")
-    with tempfile.TemporaryDirectory() as folder:
-        named = {name: written(os.path.join(folder, name), pem) for name, pem in argument["trusted"].items()}
+    with ExitStack() as stack:
+        named = {name: stack.enter_context(written(pem)) for name, pem in argument["trusted"].items()}
         try:
             with open(argument["package"], "rb") as stream:
                 data = stream.read()
@@ -26,8 +26,10 @@ def main(argument: Dict[str, Any]) -> Dict[str, Any]:
             return {"fault": {"kind": type(e).__name__, "said": str(e), "exit_code": e.exit_code}}
 
 
-def written(path: str, text: str) -> str:
-    """The file that holds ``text`` now."""
-    with open(path, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    return path
+@contextmanager
+def written(text: str) -> Iterator[str]:
+    """Inside, the path of a file that holds ``text``; it has no name, so nothing is left of it whatever ends this."""
+    with tempfile.TemporaryFile() as stream:
+        stream.write(text.encode("utf-8"))
+        stream.flush()
+        yield "/dev/fd/%d" % stream.fileno()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Optional, Sequence, Tuple
 from ..backends.table import BackendOptions
 from ..device_budgets import LIMITS, PERCENTILES
 from ..errors import BackendMissing, InputError, RuntimeFault
+from ..files import machine_fault
 from ..package.archive import to_json
 from ..package.contents import Package, open_package
 from ..package.trust import Trust
@@ -58,9 +59,11 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
         return e.exit_code
     except MemoryError:
         return _fail(BackendMissing("this machine has not enough memory for that; give fewer or smaller inputs"))
-    except Exception:
+    except Exception as e:
         import traceback
 
+        if isinstance(e, OSError) and (fault := machine_fault(e)):
+            return _fail(BackendMissing(fault))
         talk(traceback.format_exc().rstrip())
         talk("error: this is a bug in dlx-deploy; please report it with the lines above")
         return 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dlx_deploy.devices.agent import releases as module
-from dlx_deploy.devices.agent.files import Refusal
+from dlx_deploy.devices.agent.files import Refusal, write
 from dlx_deploy.devices.agent.lock import lock
 from dlx_deploy.devices.agent.main import COMMANDS, answer
 
@@ -214,3 +214,17 @@ def test_an_unknown_command_names_the_known_ones() -> None:
         "kind": "question",
         "text": f"command is 'rm'; must be one of {', '.join(COMMANDS)}",
     }
+
+
+def test_what_a_killed_one_leaves_beside_a_file_is_gone_after_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "history.json"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", lambda *given: os._exit(9))
+        if (child := os.fork()) == 0:
+            write(str(path), b"never")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(os.listdir(tmp_path)) == 1
+    write(str(path), b"now")
+    assert (os.listdir(tmp_path), path.read_bytes()) == (["history.json"], b"now")
