@@ -3,5 +3,6 @@
 import sys
 
 from .commands.main import main
+from .leaving import leave
 
-sys.exit(main(sys.argv[1:]))
+leave(main(sys.argv[1:]))

@@ -99,7 +99,7 @@ def write_atomically(path: PathLike, data: bytes, mode: Optional[int] = None) ->
 
 
 def machine_fault(error: OSError) -> str:
-    """What went wrong in words, if this machine has no more room, cannot write there, …; empty: it is something else."""
+    """What went wrong in words, if this machine has no more room, cannot write there, …; empty: another fault."""
     remedy = FAULTS.get(errno.errorcode.get(error.errno or 0, ""))
     where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, (str, os.PathLike)) else ""
     return f"{where}{reason(error)}; {remedy}" if remedy else ""

@@ -67,6 +67,27 @@ def test_predict_without_dlx_deploy_and_torch(bare_python: Path, elsewhere: Path
     assert json.loads(done.stdout)["predictions"][0]["top"][0]["label"] == "dog"
 
 
+def test_nothing_is_taken_down_at_the_end(bare_python: Path, elsewhere: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n\nclass Held:\n    def __del__(self, write=sys.stderr.write):\n        write('taken down')\n\n"
+        "held = Held()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    told = []
+    for argv in (["tiny.dlx"], ["-Xdev", "tiny.dlx"]):
+        done = subprocess.run(
+            [bare_python, *argv, "predict", "dog.png"],
+            cwd=elsewhere,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith("dog.png\tdog")
+        told.append("taken down" in done.stderr)
+    assert told == [False, True]
+
+
 OTHERS = {"actions", "baseline", "bench", "bench_view", "parity", "proof", "resources", "selftest", "verify", "views"}
 """Modules of commands that are not ``predict``."""
 AND_MODULES = """

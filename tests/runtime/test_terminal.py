@@ -189,7 +189,10 @@ def test_too_little_memory_is_exit_4(dlx: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "/tmp/a"), "/tmp/a: No space left on device; make room there"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/tmp/a"),
+            "/tmp/a: No space left on device; make room there",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room there; where temporary"),
         (OSError(errno.EROFS, "Read-only file system", "/b"), "/b: Read-only file system; name a folder that can be"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files; raise the limit: ulimit -n"),

@@ -43,6 +43,7 @@ if sys.version_info < (3, 8):
     sys.exit("error: this package needs Python 3.8 or newer; this is " + sys.version.split()[0])
 try:
     from dlx_runtime.commands.main import main
+    from dlx_runtime.leaving import leave
 except KeyboardInterrupt:
     sys.exit(130)
 except ImportError as e:
@@ -50,7 +51,7 @@ except ImportError as e:
         raise
     sys.stderr.write("error: numpy is not installed; install it with: pip install numpy onnxruntime\\n")
     sys.exit(4)
-sys.exit(main(sys.argv[1:], sys.path[0]))
+leave(main(sys.argv[1:], sys.path[0]))
 """
 
 
