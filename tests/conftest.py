@@ -70,6 +70,10 @@ TINY = [
 ]
 
 
+TEACHER_ALONE = ["distill.enabled=false", "prune.enabled=false"]
+"""Settings of a build of one network: a third of the training and of the exports."""
+
+
 def tiny(*more: str) -> list[str]:
     """``--set`` options of a build that takes seconds; later ones win."""
     return [part for override in (*TINY, *more) for part in ("--set", override)]
@@ -131,10 +135,16 @@ def ctrl_c() -> Iterator[None]:
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that ``make`` filled in one of the processes that run tests; all of them read it."""
+    """A folder that ``make`` filled in one of the processes that run tests; all of them read it.
+
+    It lies where ``DLX_TEST_BUILDS`` says, so that several runs of pytest share it, else among this run's own files.
+    """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
+    if given := os.environ.get("DLX_TEST_BUILDS"):
+        root = Path(given)
+        root.mkdir(parents=True, exist_ok=True)
     folder, made = root / name, root / f"{name}.made"
     with open(root / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -14,7 +14,7 @@ import pytest
 
 from dlx_deploy.stages import package
 
-from .conftest import PACKAGE, Here, dlx, tiny
+from .conftest import PACKAGE, TEACHER_ALONE, Here, dlx, tiny
 from .warm import Warm
 
 STEPS = [
@@ -87,7 +87,7 @@ def test_a_warm_build_for_this_machine_imports_nothing_heavy_either(tmp_path: Pa
         "build",
         "-t",
         target,
-        *tiny("distill.enabled=false", "prune.enabled=false", "gate.allow_chance=true", *fast),
+        *tiny(*TEACHER_ALONE, "gate.allow_chance=true", *fast),
     ]
     assert dlx(*given, cwd=tmp_path).code == 0
     code = (
@@ -102,11 +102,21 @@ def test_a_warm_build_for_this_machine_imports_nothing_heavy_either(tmp_path: Pa
 
 
 def test_the_same_inputs_give_the_same_package(built: Path, tmp_path: Path) -> None:
-    """In a process that begins with nothing, where ``built`` was made by a fork of one that had exported before."""
-    command = [sys.executable, "-m", "dlx_deploy.cli", "build", *tiny()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    """In a process that begins with nothing, beside a fork of one that had exported before.
+
+    Of the teacher alone; that a student and what is pruned of it are the same again is shown by the tests that kill.
+    """
+    cold, warm = tmp_path / "cold", tmp_path / "warm"
+    cold.mkdir()
+    shutil.copytree(built / ".dlx", warm / ".dlx")
+    given = ["build", *tiny(*TEACHER_ALONE)]
+    done = subprocess.run(
+        [sys.executable, "-m", "dlx_deploy.cli", *given], cwd=cold, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert sha256(tmp_path / PACKAGE) == sha256(built / PACKAGE)
+    assert dlx(*given, cwd=warm).code == 0
+    assert {"teacher", "export-teacher"} < {*ran(cold)} - {*ran(warm)}
+    assert sha256(cold / PACKAGE) == sha256(warm / PACKAGE)
 
 
 def test_two_builds_at_once_share_the_work(built: Path, tmp_path: Path) -> None:
@@ -120,9 +130,19 @@ def test_two_builds_at_once_share_the_work(built: Path, tmp_path: Path) -> None:
     assert "another build is running this step" in "".join(talk)
 
 
-def test_one_parameter_reruns_only_what_depends_on_it(built: Path, tmp_path: Path, here: Here) -> None:
-    copy_of(built, tmp_path)
-    assert here("build", *tiny("prune.epochs=1")).code == 0
+@pytest.fixture(scope="module")
+def built_again(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That folder after a build with another parameter of pruning; read only."""
+    folder = tmp_path_factory.mktemp("again")
+    copy_of(built, folder)
+    assert dlx("build", *tiny("prune.epochs=1"), cwd=folder).code == 0
+    return folder
+
+
+def test_one_parameter_reruns_only_what_depends_on_it(
+    built: Path, built_again: Path, tmp_path: Path, here: Here
+) -> None:
+    copy_of(built_again, tmp_path)
     assert ran(tmp_path) == RESTS_ON_PRUNING
     before = sha256(tmp_path / PACKAGE)
     assert here("build", *tiny()).code == 0
@@ -150,7 +170,13 @@ def test_targets_share_what_does_not_look_at_them(built: Path, tmp_path: Path, h
     ]
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if step not in EVALUATED[1:]])
+SAME_AGAIN = [*EVALUATED[1:], "teacher", "export-teacher", "export-student", "prune"]
+"""Steps of which another one of the same stage, or of the same kind, is damaged in the default run."""
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[pytest.mark.slow] if step in SAME_AGAIN else []) for step in STEPS]
+)
 def test_a_flipped_byte_redoes_that_stage_alone(built: Path, tmp_path: Path, here: Here, step: str) -> None:
     copy_of(built, tmp_path)
     manifest = json.loads(max((tmp_path / ".dlx" / "builds").glob("*.json")).read_text())
@@ -202,9 +228,7 @@ def test_a_gate_stops_its_own_target_only(built: Path, tmp_path: Path, here: Her
 
 def test_a_small_test_split_is_undecided(built: Path, tmp_path: Path, here: Here) -> None:
     shutil.copytree(built / ".dlx", tmp_path / ".dlx")
-    done = here(
-        "build", *tiny("distill.enabled=false", "prune.enabled=false", "data.limit_test=40", "gate.max_drop=0.06")
-    )
+    done = here("build", *tiny(*TEACHER_ALONE, "data.limit_test=40", "gate.max_drop=0.06"))
     assert done.code == 6, done.err
     assert "samples would decide" in done.err
     before_training = done.err[: done.err.index("export-teacher")]
@@ -214,13 +238,13 @@ def test_a_small_test_split_is_undecided(built: Path, tmp_path: Path, here: Here
 
 def test_without_student_and_pruning_the_teacher_is_quantized(built: Path, tmp_path: Path, here: Here) -> None:
     shutil.copytree(built / ".dlx", tmp_path / ".dlx")
-    done = here("build", "--json", *tiny("distill.enabled=false", "prune.enabled=false"))
+    done = here("build", "--json", *tiny(*TEACHER_ALONE))
     assert done.code == 0, done.err
     rows = json.loads(done.out)[0]["results"]["rows"]
     assert [(r["model"], r["shipped"]) for r in rows] == [("teacher", False), ("quantized", True)]
 
 
-def test_why_plan_and_gc(built: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_and_plan(built: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     copy_of(built, tmp_path)
     planned = here("plan", *tiny("distill.epochs=5"), "--json")
     actions = {p["step"]: (p["action"], p["why"]) for p in json.loads(planned.out)}
@@ -234,7 +258,10 @@ def test_why_plan_and_gc(built: Path, tmp_path: Path, here: Here, monkeypatch: p
     assert again["package"].startswith("params.runtime: ")
     why = here("why", "distill", *tiny("distill.epochs=5"))
     assert why.out.startswith("distill for jetson-orin-nano-8gb: run: params.epochs: 3 → 5\nkey ")
-    assert here("build", *tiny("prune.epochs=1")).code == 0
+
+
+def test_what_no_build_needs_is_collected(built_again: Path, tmp_path: Path, here: Here) -> None:
+    copy_of(built_again, tmp_path)
     collected = here("gc", "--json")
     assert len(json.loads(collected.out)["removed"]) == len(RESTS_ON_PRUNING)  # of the build before, and no more
     assert here("build", *tiny("prune.epochs=1")).code == 0

@@ -18,7 +18,7 @@ from PIL import Image
 from dlx_deploy.runtime import load
 from dlx_deploy.runtime.watching.reference import read_reference
 
-from .conftest import Here, dlx
+from .conftest import TEACHER_ALONE, Here, dlx
 from .masks import SHADES, mask_folder
 
 TRAINED = ("teacher", "distill", "prune")
@@ -165,7 +165,7 @@ def test_a_new_budget_is_judged_without_numpy(built_masks: Path, masks: Path, tm
 def test_scenes_build_as_they_are(tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fast = [f"{section}.epochs=1" for section in TRAINED]
-    small = ["data.kind=scenes", "data.limit_train=200", "data.limit_test=80", "gate.max_drop=0.9"]
+    small = ["data.kind=scenes", "data.limit_train=200", "data.limit_test=80", "gate.max_drop=0.9", *TEACHER_ALONE]
     done = here("build", "-t", "cpu-x86_64", *options(*small, *fast, "gate.allow_chance=true"), "--json")
     assert done.code == 0, done.err
     results = json.loads(done.out)["builds"][0]["results"] if "builds" in json.loads(done.out) else json.loads(done.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from dlx_deploy.runtime.package.contents import open_package
 from dlx_deploy.runtime.watching.reference import read_reference
 
-from .conftest import Here, dlx
+from .conftest import TEACHER_ALONE, Here, dlx, made_once
 
 WORDS = {"animal": ["cat", "dog", "owl", "fox", "hen", "cow"], "plant": ["oak", "fir", "ash", "elm", "fig", "yew"]}
 TINY_TEXT = [
@@ -48,22 +49,26 @@ def options(folder: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("texts")
-    rng = np.random.default_rng(0)
-    lines = ["text,label"]
-    for i in range(240):
-        name = list(WORDS)[int(rng.integers(0, 2))]
-        lines.append(f"{' '.join(rng.choice(WORDS[name], rng.integers(2, 8)))} {i},{name}")
-    (folder / "train.csv").write_text("\n".join(lines) + "\n")
-    return folder
+    def make(folder: Path) -> None:
+        rng = np.random.default_rng(0)
+        lines = ["text,label"]
+        for i in range(240):
+            name = list(WORDS)[int(rng.integers(0, 2))]
+            lines.append(f"{' '.join(rng.choice(WORDS[name], rng.integers(2, 8)))} {i},{name}")
+        (folder / "train.csv").write_text("\n".join(lines) + "\n")
+
+    return made_once(tmp_path_factory, "texts", make)
 
 
 @pytest.fixture(scope="session")
 def built_text(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("built-text")
-    done = dlx("build", "-t", "cpu-x86_64", "-t", "jetson", *options(texts), cwd=folder)
-    assert done.code == 0, done.err
-    return folder
+    """A folder with packages for two targets; read only."""
+
+    def make(folder: Path) -> None:
+        done = dlx("build", "-t", "cpu-x86_64", "-t", "jetson", *options(texts), cwd=folder)
+        assert done.code == 0, done.err
+
+    return made_once(tmp_path_factory, "built-text", make)
 
 
 def manifest(folder: Path, target: str, which: Any = max) -> dict[str, dict]:
@@ -124,12 +129,13 @@ def test_texts_are_verified_again(built_text: Path, texts: Path, tmp_path: Path,
     assert re.search(rf"teacher: {store}/store/\w+/model\.onnx, of the step 'export-teacher'", judged.err)
 
 
-def test_warm_builds_find_everything(built_text: Path, texts: Path) -> None:
-    done = dlx("build", "-t", "jetson", *options(texts), "--json", cwd=built_text)
-    assert {entry["status"] for entry in manifest(built_text, "jetson").values()} == {"cached"}, done.err
+def test_warm_builds_find_everything(built_text: Path, texts: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(built_text, tmp_path / "copied")
+    done = dlx("build", "-t", "jetson", *options(texts), "--json", cwd=copied)
+    assert {entry["status"] for entry in manifest(copied, "jetson").values()} == {"cached"}, done.err
 
 
-ALONE = ["distill.enabled=false", "prune.enabled=false", "compile.engine=off"]
+ALONE = [*TEACHER_ALONE, "compile.engine=off"]
 
 
 def test_two_processes_build_what_one_does(built_text: Path, texts: Path, tmp_path: Path) -> None:

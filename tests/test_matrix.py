@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -88,13 +89,15 @@ def text_cases(built_text: Path) -> list[Case]:  # noqa: F811
 
 
 @pytest.fixture(scope="session")
-def int4_cases(built_text: Path, texts: Path) -> list[Case]:  # noqa: F811
+def int4_cases(built_text: Path, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:  # noqa: F811
     """As MatMulNBits, which the oldest ONNX Runtime has, and as INT4 DequantizeLinear, which it has not."""
     asked = options(texts, "quantize.precision='int4'", "compile.engine='off'")  # layers so small are unpacked
-    done = dlx("build", "-t", "cpu-x86_64", "-t", "jetson", "-o", "int4", *asked, cwd=built_text)
+    folder = tmp_path_factory.mktemp("int4")
+    shutil.copytree(built_text / ".dlx", folder / ".dlx")
+    done = dlx("build", "-t", "cpu-x86_64", "-t", "jetson", *asked, cwd=folder)
     assert done.code == 0, done.err
-    packages = sorted((built_text / "int4").glob("*.dlx"))
-    return [Case(package, data_of(built_text, "test.texts.json"), ()) for package in packages]
+    packages = sorted((folder / "dist").glob("*.dlx"))
+    return [Case(package, data_of(folder, "test.texts.json"), ()) for package in packages]
 
 
 def data_of(folder: Path, name: str) -> Path:

@@ -199,12 +199,14 @@ def warm_up() -> None:
 
 
 def keep_operators() -> None:
-    """Let torch's exporter read its table of operators once a process, not anew for each export: half a second each."""
+    """Let torch's exporter read its tables of operators once a process, not anew for each export: most of a second."""
+    from torch._export import utils
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     read = ONNXRegistry.from_torchlib
     if not hasattr(read, "cache_info"):
         ONNXRegistry.from_torchlib = staticmethod(functools.cache(read))  # type: ignore[method-assign, assignment]
+        utils._materialize_cpp_cia_ops = functools.cache(utils._materialize_cpp_cia_ops)
 
 
 if __name__ == "__main__":

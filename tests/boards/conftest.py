@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,10 @@ def board() -> Iterator[Board]:
 
 
 @pytest.fixture(scope="session")
-def built(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def packages(board: Board, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Digits, trained for seconds."""
     folder = tmp_path_factory.mktemp("built-for-board")
+    shutil.copytree(built / ".dlx", folder / ".dlx")
     for target, more in (("cpu-aarch64", "quantize.precision='int8'"), ("jetson", "quantize.precision='fp16'")):
         done = dlx("build", "--target", target, *tiny(more), cwd=folder)
         assert done.code == 0, done.err

@@ -48,17 +48,17 @@ def compared(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     }
 
 
-def test_predictions_agree_with_those_of_this_machine(board: Board, built: Built, tmp_path: Path) -> None:
-    copied(board, built.int8, built.half, built.images, THERE)
+def test_predictions_agree_with_those_of_this_machine(board: Board, packages: Built, tmp_path: Path) -> None:
+    copied(board, packages.int8, packages.half, packages.images, THERE)
     report = {}
     for name, package, native in (
-        ("int8", built.int8, ""),
-        ("float16_exact", built.half, ""),
-        ("float16_native", built.half, "native"),
+        ("int8", packages.int8, ""),
+        ("float16_exact", packages.half, ""),
+        ("float16_native", packages.half, "native"),
     ):
         words = [native] if native else []
-        there = board.run(f"python3 there.py {package.name} {built.images.name} {native}")
-        report[name] = compared(here(package, built.images, *words), np.array(json.loads(there)))
+        there = board.run(f"python3 there.py {package.name} {packages.images.name} {native}")
+        report[name] = compared(here(package, packages.images, *words), np.array(json.loads(there)))
     text = json.dumps(report, indent=1, sort_keys=True)
     Path(os.environ.get("DLX_DEPLOY_BOARD_REPORT", tmp_path / "agreement.json")).write_text(text + "\n")
     print(f"\naarch64 (emulated Neoverse N1) beside x86: {text}")

@@ -21,14 +21,14 @@ pytestmark = pytest.mark.board
 
 
 @pytest.fixture(scope="module")
-def there(board: Board, built: Built) -> Built:
+def there(board: Board, packages: Built) -> Built:
     """The packages and the pictures, on the board."""
-    copied(board, built.int8, built.half)
-    tar = ["tar", "-C", built.pictures.parent, "-cf", "-", "pictures"]
+    copied(board, packages.int8, packages.half)
+    tar = ["tar", "-C", packages.pictures.parent, "-cf", "-", "pictures"]
     packed = subprocess.run(tar, capture_output=True, check=True)
     asked = [*board.ssh.split(), "emulated", "tar -xf -"]
     subprocess.run(asked, input=packed.stdout, check=True, capture_output=True)
-    return built
+    return packages
 
 
 def test_it_is_tested_and_judged_there(board: Board, there: Built) -> None:

@@ -111,19 +111,19 @@ def release(package: Path, out: Path, version: str, more: int = 0) -> Path:
     return path
 
 
-def test_releases_come_whole_or_not_at_all(board: Board, built: Built, tmp_path: Path) -> None:
+def test_releases_come_whole_or_not_at_all(board: Board, packages: Built, tmp_path: Path) -> None:
     print()
     operator = Operator(board)
-    first = release(built.int8, tmp_path, "1.0.0")
-    second, third = (release(built.int8, tmp_path, version, MORE_BYTES) for version in ("2.0.0", "3.0.0"))
+    first = release(packages.int8, tmp_path, "1.0.0")
+    second, third = (release(packages.int8, tmp_path, version, MORE_BYTES) for version in ("2.0.0", "3.0.0"))
 
     told = operator.pushes(first)
     assert (told["outcome"], [step["name"] for step in told["steps"]]) == ("current", ["selftest"])
     assert told["facts"]["arch"] == "aarch64"
     assert operator.current() == sha256(first)
 
-    told = operator.types("verify", built.int8, "--on", board.address, "--data", built.pictures)
-    (proof,) = proofs_beside(built.int8).values()
+    told = operator.types("verify", packages.int8, "--on", board.address, "--data", packages.pictures)
+    (proof,) = proofs_beside(packages.int8).values()
     assert (proof.accuracy, told["verdict"]["images"]) == ("pass", JUDGED)
     assert proof.machine
 

@@ -66,7 +66,7 @@ def words_of(command: str) -> list[str]:
         return [sys.executable, *words[1:]]
     assert words[0] == "dlx-deploy", f"{command}: no command of ours; list it in this test, with the reason"
     if command.startswith(TRAINS):
-        words += tiny("gate.allow_chance=true")
+        words += tiny("distill.model=resnet8", "gate.allow_chance=true")
     elif command.startswith("dlx-deploy quantize"):
         words += [part for setting in (*SOME, "gate.allow_chance=true") for part in ("--set", setting)]
     return [*DLX, *words[1:]]
@@ -118,7 +118,8 @@ def test_what_is_typed_for_a_board_works(board: Path, monkeypatch: pytest.Monkey
     run_all("boards.md", board, skip=ELSEWHERE)
 
 
-def test_what_ci_types_works(tmp_path: Path) -> None:
+def test_what_ci_types_works(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built / ".dlx", tmp_path / ".dlx")
     run("dlx-deploy init deploy.toml", tmp_path)
     run_all("ci.md", tmp_path)
 
