@@ -25,7 +25,7 @@ from dlx_deploy.pipeline.store import Store
 from dlx_deploy.report.proofs import proofs_beside
 from dlx_deploy.runtime.files import write_atomically
 from dlx_deploy.runtime.package.bundle import SUFFIX
-from dlx_deploy.scratch import Scratch
+from dlx_deploy.runtime.scratch import Scratch
 from dlx_deploy.tasks import is_built_in
 
 if TYPE_CHECKING:

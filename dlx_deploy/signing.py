@@ -13,9 +13,9 @@ from dlx_deploy.errors import ConfigError, EnvironmentMissing
 from dlx_deploy.extras import install_command
 from dlx_deploy.runtime.files import read_file, reason, write_atomically
 from dlx_deploy.runtime.package.bundle import MAX_SIGNATURE, SUFFIX, parse_bundle
+from dlx_deploy.runtime.scratch import Scratch
 from dlx_deploy.runtime.views import lines_of
 from dlx_deploy.runtime.words import said
-from dlx_deploy.scratch import Scratch
 
 if TYPE_CHECKING:
     from dlx_deploy.runtime.package.trust import Signed

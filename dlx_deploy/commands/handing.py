@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from dlx_deploy.runtime.errors import InputError, RuntimeFault
 from dlx_deploy.runtime.files import reason
+from dlx_deploy.runtime.scratch import Scratch
 from dlx_deploy.runtime.tasks.source import Sample
 from dlx_deploy.runtime.views import Outcome
 from dlx_deploy.runtime.words import line
-from dlx_deploy.scratch import Scratch
 
 if TYPE_CHECKING:
     from dlx_deploy.devices.board import RemoteBoard

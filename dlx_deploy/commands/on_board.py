@@ -16,7 +16,7 @@ from dlx_deploy.commands.options import BoardsOption, say, write_page
 from dlx_deploy.devices.device import Device
 from dlx_deploy.errors import BoardLost, ConfigError, DlxError, EnvironmentMissing
 from dlx_deploy.runtime.errors import RuntimeFault
-from dlx_deploy.scratch import Scratch
+from dlx_deploy.runtime.scratch import Scratch
 
 if TYPE_CHECKING:
     from dlx_deploy.building import Work

@@ -98,7 +98,7 @@ def push(
     from dlx_deploy.devices.pushing.several import Beside, push_all
     from dlx_deploy.report.pushing import PushWatcher
     from dlx_deploy.report.screen import Screen, stderr_console
-    from dlx_deploy.scratch import Scratch
+    from dlx_deploy.runtime.scratch import Scratch
 
     with Screen(stderr_console()) as screen, Scratch("dlx-wheelhouse") as folder:
         house = Wheelhouse(folder, wheels) if bootstrap else None

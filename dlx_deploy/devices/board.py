@@ -24,9 +24,9 @@ from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.devices.verifying import Verification, signer_there
 from dlx_deploy.errors import BoardError, StageFailed
 from dlx_deploy.progress import Progress, silent
+from dlx_deploy.runtime.scratch import Scratch
 from dlx_deploy.runtime.views import Outcome
 from dlx_deploy.runtime.words import line
-from dlx_deploy.scratch import Scratch
 from dlx_deploy.targets import Host, read_host
 
 if TYPE_CHECKING:

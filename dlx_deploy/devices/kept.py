@@ -12,8 +12,8 @@ from dlx_deploy.devices.ssh.connection import Connection
 from dlx_deploy.errors import BoardError
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.files import open_file, reason
+from dlx_deploy.runtime.scratch import Scratch
 from dlx_deploy.runtime.telling import telling
-from dlx_deploy.scratch import Scratch
 
 __all__ = ["KEPT", "RUNTIME", "Kept"]
 

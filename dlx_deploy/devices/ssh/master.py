@@ -17,7 +17,7 @@ from dlx_deploy.devices.ssh.address import Address
 from dlx_deploy.devices.ssh.failures import unreachable
 from dlx_deploy.devices.ssh.process import ended, start_process
 from dlx_deploy.errors import BoardUnreachable, EnvironmentMissing
-from dlx_deploy.scratch import Scratch
+from dlx_deploy.runtime.scratch import Scratch
 
 __all__ = ["SSH", "Master", "client"]
 

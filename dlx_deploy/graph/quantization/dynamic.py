@@ -11,7 +11,7 @@ from onnx import ModelProto
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.graph.model import Index, batch_size, load, to_bytes
 from dlx_deploy.graph.quantization.layers import quantizable
-from dlx_deploy.scratch import Scratch
+from dlx_deploy.runtime.scratch import Scratch
 
 __all__ = ["dynamic_layers", "quantize_dynamically"]
 

@@ -42,7 +42,7 @@ from dlx_deploy.nn.weights.state import (
     set_packed,
 )
 from dlx_deploy.runtime.schemas import newer_schema
-from dlx_deploy.scratch import Scratch
+from dlx_deploy.runtime.scratch import Scratch
 
 __all__ = [
     "SCHEMA",

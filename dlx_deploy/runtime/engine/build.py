@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Callable, Dict, Mapping, Optional, Tuple
 
@@ -15,6 +14,7 @@ from ..errors import EngineError
 from ..filenames import MODEL, PLAN
 from ..files import write_atomically
 from ..records import record
+from ..scratch import Scratch
 from ..untyped import JsonTable
 from .child import FAULTS, REPORT, REQUEST, TIMINGS
 from .inspector import read_inspection
@@ -67,8 +67,7 @@ def build_engine(
             than asked.
     """
     workspace_mib = _workspace_mib(settings.workspace_mib)
-    with tempfile.TemporaryDirectory(prefix="dlx-engine-") as name:
-        folder = Path(name)
+    with Scratch("dlx-engine") as folder:
         (folder / MODEL).write_bytes(model)
         request = {"settings": settings.to_dict(), "workspace_mib": workspace_mib}
         (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")

@@ -12,7 +12,7 @@ from dlx_deploy.devices.choice import device_for
 from dlx_deploy.errors import ConfigError
 from dlx_deploy.pipeline.stage import Job, Setup, Stage
 from dlx_deploy.runtime.filenames import MODEL
-from dlx_deploy.scratch import Scratch
+from dlx_deploy.runtime.scratch import Scratch
 from dlx_deploy.targets import Profile
 from dlx_deploy.targets.roofline import NOT_MEASURED, SPREAD, estimate
 from dlx_deploy.tasks import task_for, task_of

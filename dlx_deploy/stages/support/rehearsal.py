@@ -18,7 +18,7 @@ from dlx_deploy.errors import ConfigError, StageFailed
 from dlx_deploy.nn.models.families import is_user
 from dlx_deploy.pipeline.stage import Setup
 from dlx_deploy.runtime.filenames import MODEL
-from dlx_deploy.scratch import Scratch
+from dlx_deploy.runtime.scratch import Scratch
 from dlx_deploy.tasks import task_for
 
 if TYPE_CHECKING:

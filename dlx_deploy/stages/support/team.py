@@ -21,9 +21,9 @@ import msgspec
 
 from dlx_deploy.errors import ConfigError, DlxError, StageFailed
 from dlx_deploy.pipeline.stage import Job, Metrics, Stage
+from dlx_deploy.runtime.scratch import Scratch
 from dlx_deploy.runtime.terminal import talk
 from dlx_deploy.runtime.words import line
-from dlx_deploy.scratch import Scratch
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -213,6 +213,20 @@ def test_a_builder_that_dies(child: Any, code: str, message: str) -> None:
         build_engine(b"", RTX)
 
 
+def test_what_a_killed_build_left_goes_with_the_next(
+    child: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / "dlx-engine-left"
+    left.mkdir()
+    (left / "model.onnx").write_bytes(b"large")
+    os.utime(left, (0, 0))
+    child("sys.exit(3)")
+    with pytest.raises(EngineError):
+        build_engine(layer(), RTX)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupt_stops_the_builder(child: Any) -> None:
     child(
         "(here / 'pid').write_text(str(os.getpid())); print(json.dumps(['Building', 0, 9]), flush=True); time.sleep(60)"

@@ -13,6 +13,7 @@ import tempfile
 import time
 import weakref
 from pathlib import Path
+from typing import Optional
 
 try:
     import fcntl
@@ -28,7 +29,7 @@ GRACE_S = 60.0
 class Scratch:
     """A folder named ``KIND-…``, in ``room`` or among the system's temporary ones, until ``close``."""
 
-    def __init__(self, kind: str, room: str | None = None) -> None:
+    def __init__(self, kind: str, room: Optional[str] = None) -> None:
         room = room or tempfile.gettempdir()
         _sweep(room, kind)
         self.path = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=room))
@@ -45,7 +46,7 @@ class Scratch:
         self._ending()
 
 
-def _end(folder: Path, lock: int | None) -> None:
+def _end(folder: Path, lock: Optional[int]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
         os.close(lock)
@@ -64,7 +65,7 @@ def _sweep(room: str, kind: str) -> None:
                 _end(old, lock)
 
 
-def _locked(folder: Path) -> int | None:
+def _locked(folder: Path) -> Optional[int]:
     """The handle that holds the folder's lock; ``None``: another process has it, or there are no locks here."""
     if fcntl is None:  # pragma: no cover (Windows)
         return None

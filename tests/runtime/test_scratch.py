@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import dlx_deploy
-from dlx_deploy.scratch import Scratch
+from dlx_deploy.runtime.scratch import Scratch
 
 ROOT = Path(dlx_deploy.__file__).parent
 HOLDS = """
 import sys, time
-from dlx_deploy.scratch import Scratch
+from dlx_deploy.runtime.scratch import Scratch
 held = Scratch("kind", sys.argv[1])
 (held.path / "file").write_text("x")
 print(held.path, flush=True)
@@ -68,8 +68,6 @@ def test_a_folder_that_nobody_holds_any_more_goes(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_all_temporary_folders_of_the_builder_are_such() -> None:
-    """But for those of a board and in packages, where this is not."""
+def test_all_temporary_folders_are_such() -> None:
     files = {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
-    elsewhere = [path for path, text in files.items() if "TemporaryDirectory(" in text and path.parts[0] != "runtime"]
-    assert elsewhere == [Path("devices/sent/verifying.py")]
+    assert not [path for path, text in files.items() if "TemporaryDirectory(" in text]
