@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import marshal
 import os
 import sys
+import zlib
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Dict, Optional, Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 else:
     Loader = object  # the abstract one is slow to import
 
-__all__ = ["keep_compiled"]
+__all__ = ["keep_compiled", "kept_digest"]
 
 
 def keep_compiled(package: str, kept: Kept) -> None:
@@ -30,8 +32,25 @@ def keep_compiled(package: str, kept: Kept) -> None:
     atexit.register(_save, kept)
 
 
+def kept_digest(member: str, data: bytes) -> str:
+    """The SHA-256 of ``data``, a member of the package that this runtime is in.
+
+    Of the runtime's own sources it is kept and found as their code is: they take most of what a start would digest.
+    """
+    from .digests import sha256_hex
+
+    found = next((one for one in sys.meta_path if isinstance(one, _Finder) and one.holds(member)), None)
+    if found is None:
+        return sha256_hex(data)
+    mark = (f"sha256 {member}", zlib.crc32(data), len(data))
+    if mark in found.kept.old:
+        return str(marshal.loads(found.kept.old[mark]))
+    digest = found.kept.new[mark] = sha256_hex(data)
+    return digest
+
+
 def _save(kept: Kept) -> None:
-    """Writes what was compiled, unless Python is told to write none (``-B``).
+    """Writes what was compiled and digested, unless Python is told to write none (``-B``).
 
     A package that was removed or replaced meanwhile has nothing more to import: then it is not written.
     """
@@ -46,8 +65,12 @@ class _Finder:
     """Finds the modules below ``package`` in its zip."""
 
     def __init__(self, package: str, kept: Kept) -> None:
-        self._prefix, self._kept = f"{package}.", kept
+        self._prefix, self.kept = f"{package}.", kept
         self._folders: Dict[str, zipimporter] = {}
+
+    def holds(self, member: str) -> bool:
+        """Whether the member of that name is a file of the modules that are found here."""
+        return member.startswith(self._prefix.replace(".", "/"))
 
     def find_spec(
         self, name: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None
@@ -62,7 +85,7 @@ class _Finder:
             return None
         below = f"{zipped.prefix}{name.rpartition('.')[2]}"
         member = f"{below}{os.sep}__init__.py" if is_package else f"{below}.py"
-        spec = ModuleSpec(name, _Loader(zipped, member, self._kept), is_package=is_package)
+        spec = ModuleSpec(name, _Loader(zipped, member, self.kept), is_package=is_package)
         spec.origin, spec.has_location = f"{zipped.archive}{os.sep}{member}", True
         if is_package:
             spec.submodule_search_locations = [f"{zipped.archive}{os.sep}{below}"]

@@ -7,7 +7,7 @@ import marshal
 import os
 import zlib
 from types import CodeType
-from typing import List, Mapping
+from typing import List, Mapping, Union
 
 from .files import write_atomically
 from .kept_code import CHECK_SIZE, SUFFIX, Mark, is_own
@@ -18,15 +18,15 @@ MOST_FILES = 16
 """Runtimes whose code is kept; the one that was written longest ago goes first."""
 
 
-def save_code(folder: str, name: str, old: Mapping[Mark, bytes], new: Mapping[Mark, CodeType]) -> None:
-    """Writes the file ``name`` with all of this code, if ``folder`` is this user's own or can be made so.
+def save_code(folder: str, name: str, old: Mapping[Mark, bytes], new: Mapping[Mark, Union[CodeType, str]]) -> None:
+    """Writes the file ``name`` with all of this code and these digests, if ``folder`` is this user's own or becomes so.
 
     A disk that is full or read-only is no error: it is compiled again the next time.
     """
     with contextlib.suppress(OSError):
         if not _made(folder):
             return
-        data = marshal.dumps({**old, **{mark: marshal.dumps(code) for mark, code in new.items()}})
+        data = marshal.dumps({**old, **{mark: marshal.dumps(value) for mark, value in new.items()}})
         write_atomically(os.path.join(folder, name), zlib.crc32(data).to_bytes(CHECK_SIZE, "little") + data, 0o600)
         _prune(folder)
 

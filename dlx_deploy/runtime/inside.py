@@ -9,13 +9,19 @@ from typing import List, Optional
 from zipimport import ZipImportError, zipimporter
 
 from .errors import InputError
+from .files import PathLike
 
-__all__ = ["own_package"]
+__all__ = ["is_own_package", "own_package"]
 
 FOLDER = "dlx_runtime"
 _archive: Optional[str] = getattr(globals().get("__loader__"), "archive", None)
 ARCHIVE = os.path.abspath(_archive) if _archive else None
 """The zip that this module was imported from, if it was."""
+
+
+def is_own_package(path: PathLike) -> bool:
+    """Whether this runtime was imported from the package at ``path``."""
+    return os.path.abspath(os.fspath(path)) == ARCHIVE
 
 
 def own_package() -> str:

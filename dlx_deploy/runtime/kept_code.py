@@ -18,7 +18,7 @@ import zipimport
 import zlib
 from _frozen_importlib_external import MAGIC_NUMBER
 from types import CodeType
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Union
 
 __all__ = ["CHECK_SIZE", "SUFFIX", "Kept", "Mark", "is_own", "kept_folder", "read_code"]
 
@@ -32,22 +32,22 @@ Mark = Tuple[str, int, int]  # name, CRC-32, bytes
 
 
 class Kept:
-    """The code that is kept for the runtime in ``zipped``, and what was compiled meanwhile."""
+    """What is kept for the runtime in ``zipped``: ``old``, and ``new``, which was compiled or digested meanwhile."""
 
     def __init__(self, zipped: zipimport.zipimporter) -> None:
         self.folder = kept_folder()
-        self.new: Dict[Mark, CodeType] = {}
+        self.new: Dict[Mark, Union[CodeType, str]] = {}
         python = f"{sys.implementation.cache_tag}-{sys.hexversion:x}-{MAGIC_NUMBER.hex()}-{sys.flags.optimize}"
         listed = DIRECTORIES.get(zipped.archive, {})
         marks = [(name, listed[name][7]) for name in listed if name.startswith(zipped.prefix)]
         self.name = f"{zlib.crc32(repr(marks).encode()):08x}-{python}{SUFFIX}"
-        self._old = read_code(self.folder, self.name) if self.folder and is_own(self.folder) else {}
+        self.old = read_code(self.folder, self.name) if self.folder and is_own(self.folder) else {}
 
     def code(self, zipped: zipimport.zipimporter, member: str) -> CodeType:
         """The code of ``member`` of the zip, called so in tracebacks: a package that is moved has the same code."""
         listed = DIRECTORIES.get(zipped.archive, {}).get(member)
         mark = (member, listed[7], listed[3]) if listed else ("", 0, 0)
-        old = self._old.pop(mark, None)  # imported once, and memory for as long as the process runs
+        old = self.old.pop(mark, None)  # imported once, and memory for as long as the process runs
         if old is not None:
             code: CodeType = marshal.loads(old)
             return code

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import marshal
 import os
+import re
 import subprocess
 import sys
 import time
@@ -274,6 +277,70 @@ def test_a_package_compiles_its_first_modules_alone_when_started_again(dlx: Path
         seen.append([name.partition("dlx_runtime/")[2] for name in done.stderr.split()])
     assert len(seen[0]) > 30
     assert sorted(name for name in seen[1] if name != "__init__.py") == ["kept_code.py"]  # each once
+
+
+DIGESTED = """
+import sys
+sys.path.insert(0, "x.dlx")
+from dlx_runtime import digests, errors
+from dlx_runtime.package import archive
+counted = digests._digest
+seen = []
+digests._digest = lambda data: seen.append(len(data)) or counted(data)
+class Trust:
+    def verify(self, data, package):
+        return None
+try:
+    archive.read_signed(sys.argv[1], Trust() if sys.argv[2:] else None)
+    print(sum(seen))
+except errors.PackageError as e:
+    print(e)
+"""
+
+
+def rewritten(package: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """The package as somebody has it who changed one member, its CRC-32 too."""
+    with zipfile.ZipFile(package) as archive:
+        files = {member: archive.read(member) for member in archive.namelist()}
+    with zipfile.ZipFile(package, "w") as archive:
+        for member, data in files.items():
+            archive.writestr(member, change(data) if member == name else data)
+
+
+def test_sources_are_digested_once_and_held_against_the_package_each_time(dlx: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.dlx").write_bytes(dlx.read_bytes())
+    (tmp_path / "y.dlx").write_bytes(dlx.read_bytes())
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COV"))}
+    env["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+
+    def opened(*argv: str) -> str:
+        command = [sys.executable, "-c", DIGESTED, *argv]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+
+    with zipfile.ZipFile(dlx) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist() if info.filename != "package.json"}
+    everything, others = sum(sizes.values()), sum(n for name, n in sizes.items() if not name.startswith("dlx_runtime/"))
+    assert int(opened("x.dlx")) == everything
+    assert int(opened("x.dlx")) == others
+    assert int(opened("x.dlx", "trusted")) == int(opened("y.dlx")) == everything  # another's code runs nowhere here
+    package, source = tmp_path / "x.dlx", "dlx_runtime/pace.py"
+    rewritten(package, source, lambda data: data.replace(b"a", b"e", 1))
+    assert f"{source!r} has SHA-256" in opened("x.dlx")
+    package.write_bytes(dlx.read_bytes())
+    assert int(opened("x.dlx")) == others
+    mixed_up = rf'("{source}": {{\s*"sha256": ")....'.encode()
+    rewritten(package, "package.json", lambda data: re.sub(mixed_up, rb"\g<1>0000", data))
+    assert f"{source!r} has SHA-256" in opened("x.dlx")
+
+
+def test_a_kept_digest_is_that_of_the_same_name_crc_and_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: Any = SimpleNamespace(old={}, new={})
+    monkeypatch.setattr(sys, "meta_path", [code_cache._Finder("example", kept)])
+    assert code_cache.kept_digest("example/a.py", b"one") == hashlib.sha256(b"one").hexdigest()
+    kept.old = {mark: marshal.dumps("kept") for mark in kept.new}
+    assert code_cache.kept_digest("example/a.py", b"one") == "kept"
+    for member, data in (("example/a.py", b"two"), ("example/b.py", b"one"), ("model.onnx", b"one")):
+        assert code_cache.kept_digest(member, data) == hashlib.sha256(data).hexdigest()
 
 
 OTHER = """

@@ -116,7 +116,7 @@ def test_predict_imports_nothing_of_the_other_commands(bare_python: Path, elsewh
         "tasks.labelled",
         "tasks.text_classification",
     )
-    assert loaded.isdisjoint({"csv", *(f"dlx_runtime.{name}" for name in needless)})
+    assert loaded.isdisjoint({"argparse", "csv", *(f"dlx_runtime.{name}" for name in needless)})
 
 
 def test_selftest_bench_and_info_without_dlx_deploy_and_torch(bare_python: Path, elsewhere: Path) -> None:

@@ -17,13 +17,14 @@ from ..signals import INTERRUPTED, Terminated, interruptible
 from ..terminal import ready, show, show_each, talk
 from ..views import CommandView, Outcome
 from ..words import line
-from .options import ALIASES, make_parser
+from .plain import plain_arguments
 from .trusting import asked_trust
 
 if TYPE_CHECKING:
-    import argparse
+    from argparse import Namespace
 
     from .bench import BenchOptions
+    from .plain import Arguments
 
 __all__ = ["main", "view_of"]
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
     """
     ready()
     try:
-        arguments = make_parser(archive_path, argv).parse_args(argv)
+        arguments = plain_arguments(archive_path, argv) or _parsed(archive_path, argv)
         with interruptible():
             trust = asked_trust(arguments, archive_path is not None)
             if arguments.command == "serve":
@@ -49,7 +50,7 @@ def main(argv: Sequence[str], archive_path: Optional[str] = None) -> int:
             if arguments.command == "predict" and _is_shown_as_it_comes(view, arguments):
                 return 0
         if arguments.command is None:
-            view = Outcome(view.data, f"{view.text}\n\n{make_parser(archive_path, argv).format_help().rstrip()}")
+            view = Outcome(view.data, f"{view.text}\n\n{_help(archive_path)}")
         failure = view.failure
         show(to_json(view.data).decode("utf-8").rstrip("\n") if arguments.json else view.text)
     except RuntimeFault as e:
@@ -80,7 +81,7 @@ def view_of(command: Sequence[str], package: str) -> CommandView:
         RuntimeFault: it cannot be done, or is no command.
     """
     try:
-        arguments = make_parser(package, command).parse_args(command)
+        arguments = _parsed(package, command)
     except SystemExit as e:  # argparse has said why
         raise InputError(f"{line(' '.join(command))!r} is no command that a package has; see: {package} --help") from e
     if arguments.command == "serve":
@@ -88,10 +89,24 @@ def view_of(command: Sequence[str], package: str) -> CommandView:
     return _run(arguments, package, asked_trust(arguments, inside=False))
 
 
-def _run(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> CommandView:
+def _parsed(archive_path: Optional[str], argv: Sequence[str]) -> Namespace:
+    """What the parser makes of ``argv``; an alias of a command is that command."""
+    from .options import ALIASES, make_parser
+
+    arguments = make_parser(archive_path, argv).parse_args(argv)
+    arguments.command = ALIASES.get(arguments.command, arguments.command)
+    return arguments
+
+
+def _help(archive_path: Optional[str]) -> str:
+    from .options import make_parser
+
+    return make_parser(archive_path, ()).format_help().rstrip()
+
+
+def _run(arguments: Arguments, path: str, trust: Optional[Trust]) -> CommandView:
     package = open_package(path, trust)
     arguments.trust = trust
-    arguments.command = ALIASES.get(arguments.command, arguments.command)
     if arguments.command in (None, "inspect", "engine"):
         from . import actions
 
@@ -107,13 +122,13 @@ def _run(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> Co
     return _tested(arguments, predictor)
 
 
-def _options(arguments: argparse.Namespace) -> BackendOptions:
+def _options(arguments: Arguments) -> BackendOptions:
     return BackendOptions(
         arguments.backend, arguments.threads, not arguments.no_build, arguments.cache, arguments.accept_hazards
     )
 
 
-def _serve(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> int:
+def _serve(arguments: Arguments, path: str, trust: Optional[Trust]) -> int:
     """Serves until it is told to end."""
     from .serve_options import request_of
     from .serving import serve  # what it needs of the standard library takes longer than all else here
@@ -122,7 +137,7 @@ def _serve(arguments: argparse.Namespace, path: str, trust: Optional[Trust]) -> 
     return serve([predictor], request_of(arguments), show, _say, arguments.json)
 
 
-def _predicted(arguments: argparse.Namespace, predictor: Predictor) -> CommandView:
+def _predicted(arguments: Arguments, predictor: Predictor) -> CommandView:
     """The answers; nothing of the other commands is imported for them, which is most of what a start would take."""
     from ..tasks.task import PredictOptions
     from .predicting import PredictRequest, predict_asked
@@ -141,7 +156,7 @@ def _predicted(arguments: argparse.Namespace, predictor: Predictor) -> CommandVi
     return predict_asked(predictor, request, sys.stdin)
 
 
-def _is_shown_as_it_comes(view: CommandView, arguments: argparse.Namespace) -> bool:
+def _is_shown_as_it_comes(view: CommandView, arguments: Arguments) -> bool:
     """Whether these are answers that come over time, and were printed so."""
     from .prediction_views import StreamView
 
@@ -151,7 +166,7 @@ def _is_shown_as_it_comes(view: CommandView, arguments: argparse.Namespace) -> b
     return True
 
 
-def _tested(arguments: argparse.Namespace, predictor: Predictor) -> CommandView:
+def _tested(arguments: Arguments, predictor: Predictor) -> CommandView:
     from dataclasses import fields
 
     from . import actions
@@ -163,7 +178,7 @@ def _tested(arguments: argparse.Namespace, predictor: Predictor) -> CommandView:
     return actions.verify(predictor, arguments.data, asked)
 
 
-def _benched(arguments: argparse.Namespace, predictor: Predictor) -> CommandView:
+def _benched(arguments: Arguments, predictor: Predictor) -> CommandView:
     """The latency of the package, with as many streams and cold starts as were asked for."""
     from . import actions
 
@@ -188,7 +203,7 @@ def _batches(text: str) -> Tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _bench(arguments: argparse.Namespace, package: Package) -> BenchOptions:
+def _bench(arguments: Arguments, package: Package) -> BenchOptions:
     """How the latency is measured; budgets that were given take the place of the package's own."""
     from .bench import BenchOptions
 

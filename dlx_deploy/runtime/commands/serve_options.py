@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ..records import record
+
+if TYPE_CHECKING:
+    from .plain import Arguments
 
 __all__ = ["ServeRequest", "add_serve_options", "request_of"]
 
@@ -78,6 +81,6 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-selftest", action="store_true", help="serve without the self-test before")
 
 
-def request_of(arguments: argparse.Namespace) -> ServeRequest:
+def request_of(arguments: Arguments) -> ServeRequest:
     """What a parsed command line asks for."""
     return ServeRequest(**{name: getattr(arguments, name) for name in (one.name for one in fields(ServeRequest))})

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from typing import Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Optional, Sequence, Tuple
 
 from ..errors import InputError
 from ..files import PathLike
 from ..package.contents import Package
 from ..package.trust import KEY_VARIABLE, Trust, required_trust
+
+if TYPE_CHECKING:
+    import argparse
+
+    from .plain import Arguments
 
 __all__ = ["add_trust_options", "asked_trust", "signature_rows"]
 
@@ -26,7 +30,7 @@ def add_trust_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--signature", metavar="FILE", help="where the signature is (default: PACKAGE.sig)")
 
 
-def asked_trust(arguments: argparse.Namespace, inside: bool) -> Optional[Trust]:
+def asked_trust(arguments: Arguments, inside: bool) -> Optional[Trust]:
     """What the command line trusts; ``inside``: it is the package's own, whose code runs already.
 
     Raises:

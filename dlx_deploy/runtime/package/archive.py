@@ -10,11 +10,13 @@ import io
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, Dict, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Tuple
 
+from ..code_cache import kept_digest
 from ..digests import sha256_hex
 from ..errors import PackageError
 from ..files import PathLike, TooLarge, read_file, reason, write_atomically
+from ..inside import is_own_package
 from ..schemas import PACKAGE as SCHEMA
 from ..schemas import newer_schema
 from ..strict_json import from_json
@@ -42,6 +44,11 @@ MAX_INDEX = 16 * 1024**2
 MAX_MEMBERS = 10_000
 MODE = 0o644  # of every member, and of the file
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+Digest = Callable[[str, bytes], str]
+
+
+def _digest(member: str, data: bytes) -> str:
+    return sha256_hex(data)
 
 
 def to_json(value: object) -> bytes:
@@ -93,7 +100,7 @@ def read_signed(path: PathLike, trust: Optional[Trust] = None) -> Tuple[Dict[str
     name, data = os.fspath(path), read_bytes(path)
     trust = trust or trust_of_machine()
     signed = trust.verify(data, name) if trust else None
-    return parse_archive(data, name), signed
+    return parse_archive(data, name, kept_digest if not trust and is_own_package(path) else _digest), signed
 
 
 def read_bytes(path: PathLike) -> bytes:
@@ -113,8 +120,8 @@ def read_bytes(path: PathLike) -> bytes:
         raise PackageError(f"{name}: cannot be read ({reason(e)})") from e
 
 
-def parse_archive(data: bytes, origin: str) -> Dict[str, bytes]:
-    """As ``read_archive``, for bytes in memory; ``origin`` names them in messages.
+def parse_archive(data: bytes, origin: str, digest: Digest = _digest) -> Dict[str, bytes]:
+    """As ``read_archive``, for bytes in memory; ``origin`` names them in messages, ``digest`` gives a member's SHA-256.
 
     Raises:
         PackageError: not a zip or cut short; no ``package.json``; a newer schema; an unsafe, doubled, encrypted or
@@ -123,7 +130,7 @@ def parse_archive(data: bytes, origin: str) -> Dict[str, bytes]:
     files = read_members(data, origin, MAX_MEMBERS)
     if INDEX not in files:
         raise PackageError(f"{origin}: a zip without {INDEX}, so no dlx package; build one with: dlx-deploy build")
-    _check_digests(origin, read_index(origin, files[INDEX])["files"], files)
+    _check_digests(origin, read_index(origin, files[INDEX])["files"], files, digest)
     return files
 
 
@@ -165,7 +172,7 @@ def read_index(origin: str, index: bytes) -> JsonTable:
     return table
 
 
-def _check_digests(origin: str, listed: JsonTable, files: Mapping[str, bytes]) -> None:
+def _check_digests(origin: str, listed: JsonTable, files: Mapping[str, bytes], digest_of: Digest) -> None:
     present = set(files) - {INDEX}
     for name in sorted(set(listed) - present):
         raise PackageError(f"{origin}: {name!r} is listed in {INDEX} but missing; the package is incomplete")
@@ -173,7 +180,7 @@ def _check_digests(origin: str, listed: JsonTable, files: Mapping[str, bytes]) -
         raise PackageError(f"{origin}: {name!r} is not listed in {INDEX}; the package was changed after it was built")
     for name in sorted(present):
         entry = listed[name] if isinstance(listed[name], dict) else {}
-        size, digest = len(files[name]), sha256_hex(files[name])
+        size, digest = len(files[name]), digest_of(name, files[name])
         if entry.get("size") != size:
             raise PackageError(
                 f"{origin}: {name!r} has {size} bytes, {INDEX} says {shortened(entry.get('size'))}; tampered with?"

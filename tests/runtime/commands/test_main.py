@@ -16,6 +16,7 @@ from dlx_deploy import cli
 from dlx_deploy.runtime.commands import actions as commands
 from dlx_deploy.runtime.commands.main import main, view_of
 from dlx_deploy.runtime.commands.options import make_parser
+from dlx_deploy.runtime.commands.plain import plain_arguments
 from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.package.archive import write_archive
 from dlx_deploy.runtime.package.contents import assemble
@@ -282,3 +283,18 @@ def test_help_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch, column
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr("os.get_terminal_size", lambda fd: os.terminal_size((60, 24)))
     assert make_parser("x.dlx", ["predict"])._get_formatter()._width == most - 2
+
+
+@pytest.mark.parametrize("argv", [["predict"], ["predict", "a.png"], ["predict", "predict", "", "Is this it?", "run"]])
+def test_a_plain_command_line_is_what_the_parser_makes_of_it(argv: list[str]) -> None:
+    plain = plain_arguments("x.dlx", argv)
+    assert plain is not None
+    assert vars(plain) == vars(make_parser("x.dlx", argv).parse_args(argv))
+    assert plain_arguments(None, argv) is None
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["a.png"], ["run", "a.png"], ["predict", "--json"], ["predict", "-"], ["predict", "a", "-h"]]
+)
+def test_all_other_command_lines_are_the_parsers(argv: list[str]) -> None:
+    assert plain_arguments("x.dlx", argv) is None
