@@ -9,17 +9,15 @@ import typer
 from dlx_deploy.commands.ci_output import CiOutput, finishing, reporting, taking_ci
 from dlx_deploy.commands.handing import hand_over
 from dlx_deploy.commands.on_board import OnOption, Reaching, device_of, labelled_on, package_on, taking_board
+from dlx_deploy.commands.opening import Opening, taking_opening
 from dlx_deploy.commands.options import (
-    AcceptHazardsOption,
-    BackendOption,
     CacheOption,
     JsonOption,
     NoBuildOption,
     PackageArgument,
-    ThreadsOption,
     finish,
 )
-from dlx_deploy.commands.passing import given_flags, session_flags, trust_flags
+from dlx_deploy.commands.passing import given_flags, trust_flags
 from dlx_deploy.commands.trusting import Trusting, taking_trust
 
 __all__ = ["bench", "engine", "selftest"]
@@ -28,9 +26,11 @@ __all__ = ["bench", "engine", "selftest"]
 @taking_ci
 @taking_trust
 @taking_board
+@taking_opening
 def bench(
     trusting: Trusting,
     reaching: Reaching,
+    opening: Opening,
     ci: CiOutput,
     package: PackageArgument,
     inputs: Annotated[list[str] | None, typer.Argument(help="Files or texts to read in turn; default: arrays.")] = None,
@@ -65,10 +65,6 @@ def bench(
         typer.Option(help="Budget of a fresh process's time to its first answer; the package's own by default."),
     ] = None,
     on: OnOption = None,
-    threads: ThreadsOption = 0,
-    backend: BackendOption = None,
-    no_build: NoBuildOption = False,
-    accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a package's latency on this machine, or on a board; exit 3 if it misses its budget."""
@@ -86,7 +82,7 @@ def bench(
         "max-cold-start-ms": max_cold_start_ms,
     }
     command = ["bench", *given_flags({**counts, **limits, **length, **resources})]
-    session = [*session_flags(threads, backend, no_build, accept_hazards), *trust_flags(trusting, on)]
+    session = [*opening.flags(), *trust_flags(trusting, on)]
     with reporting(ci, "bench", package.name) as told, device_of(on, reaching) as device:
         trust = trusting.trust()
         handed = hand_over(device, open_package(package, trust), inputs or [])
@@ -97,25 +93,23 @@ def bench(
 
 @taking_trust
 @taking_board
+@taking_opening
 def selftest(
     trusting: Trusting,
     reaching: Reaching,
+    opening: Opening,
     package: PackageArgument,
     data: Annotated[
         str | None,
         typer.Option("--data", help="The build's test split: hundreds of answers are compared with its builder's too."),
     ] = None,
     on: OnOption = None,
-    threads: ThreadsOption = 0,
-    backend: BackendOption = None,
-    no_build: NoBuildOption = False,
-    accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the golden inputs' outputs with those of the builder, here or on a board; exit 5 if they differ."""
     from dlx_deploy.delivery import labelled_data
 
-    session = [*session_flags(threads, backend, no_build, accept_hazards), *trust_flags(trusting, on)]
+    session = [*opening.flags(), *trust_flags(trusting, on)]
     trust = trusting.trust()
     with device_of(on, reaching) as device:
         there = package_on(device, package, trust)

@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dlx_deploy.commands.trusting import Trusting
 
-__all__ = ["given_flags", "session_flags", "trust_flags"]
+__all__ = ["given_flags", "trust_flags"]
 
 
 def trust_flags(trusting: Trusting, on: str | None) -> list[str]:
     """Whose signature the package must have, for where it is run: what goes to a board is checked here."""
     return trusting.flags() if on is None else []
-
-
-def session_flags(threads: int, backend: str | None, no_build: bool, accept_hazards: bool) -> list[str]:
-    """How a package's session is opened."""
-    flags = [*["--no-build"] * no_build, *["--accept-hazards"] * accept_hazards]
-    return [f"--threads={threads}", *given_flags({"backend": backend}), *flags]
 
 
 def given_flags(options: Mapping[str, object]) -> list[str]:

@@ -12,17 +12,14 @@ import typer
 
 from dlx_deploy.commands.handing import hand_over
 from dlx_deploy.commands.on_board import OnOption, Reaching, device_of, package_on, taking_board
+from dlx_deploy.commands.opening import Opening, taking_opening
 from dlx_deploy.commands.options import (
-    AcceptHazardsOption,
-    BackendOption,
     JsonOption,
-    NoBuildOption,
     PackageArgument,
-    ThreadsOption,
     finish,
     say,
 )
-from dlx_deploy.commands.passing import given_flags, session_flags
+from dlx_deploy.commands.passing import given_flags
 from dlx_deploy.commands.trusting import Trusting, taking_trust
 from dlx_deploy.errors import ConfigError
 
@@ -36,9 +33,11 @@ __all__ = ["predict"]
 
 @taking_trust
 @taking_board
+@taking_opening
 def predict(
     trusting: Trusting,
     reaching: Reaching,
+    opening: Opening,
     package: PackageArgument,
     inputs: Annotated[
         list[str] | None,
@@ -58,14 +57,9 @@ def predict(
     top: Annotated[int, typer.Option(help="Answers per input.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="Where files are written, if the answers are files.")] = None,
     on: OnOption = None,
-    threads: ThreadsOption = 0,
-    backend: BackendOption = None,
-    no_build: NoBuildOption = False,
-    accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a package's model makes of images, videos or texts, here or on a board."""
-    from dlx_deploy.runtime.backends.table import BackendOptions
     from dlx_deploy.runtime.commands.predicting import PredictRequest, predict_asked
     from dlx_deploy.runtime.commands.prediction_views import StreamView
     from dlx_deploy.runtime.package.contents import open_package
@@ -76,15 +70,13 @@ def predict(
     options = PredictOptions(top, out)
     request = PredictRequest(inputs or [], file, camera, every, batch, limit, as_lines, options, drift)
     if on is not None:
-        session = session_flags(threads, backend, no_build, accept_hazards)
-        there = _predicted_there(on, reaching, package, trusting.trust(), request, session)
+        there = _predicted_there(on, reaching, package, trusting.trust(), request, opening.flags())
         if as_lines:
             show_each(_lines(there))
         else:
             finish(there, as_json)
         return
-    opened = BackendOptions(backend, threads, not no_build, accept_hazards=accept_hazards)
-    predictor = Predictor(open_package(package, trusting.trust()), opened, say)
+    predictor = Predictor(open_package(package, trusting.trust()), opening.options(), say)
     view = predict_asked(predictor, request, sys.stdin)
     if isinstance(view, StreamView) and (as_lines or not as_json):
         show_each(view.lines())

@@ -10,13 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from dlx_deploy.commands.given import taking
+from dlx_deploy.commands.opening import Opening, taking_opening
 from dlx_deploy.commands.options import (
-    AcceptHazardsOption,
-    BackendOption,
     CacheOption,
     JsonOption,
-    NoBuildOption,
-    ThreadsOption,
     say,
 )
 from dlx_deploy.commands.trusting import Trusting, taking_trust
@@ -86,19 +83,16 @@ def taking_address(command: Callable[..., None]) -> Callable[..., None]:
 
 @taking_trust
 @taking_address
+@taking_opening
 def serve(
     trusting: Trusting,
     listening: Listening,
+    opening: Opening,
     packages: Annotated[list[Path], typer.Argument(help="The .dlx files.", metavar="PACKAGE...")],
-    threads: ThreadsOption = 0,
-    backend: BackendOption = None,
-    no_build: NoBuildOption = False,
     cache: CacheOption = None,
-    accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Let packages answer requests over HTTP, by the KServe v2 inference protocol."""
-    from dlx_deploy.runtime.backends.table import BackendOptions
     from dlx_deploy.runtime.commands.serving import serve as serve_packages
     from dlx_deploy.runtime.package.contents import open_package
     from dlx_deploy.runtime.predictor import Predictor
@@ -106,7 +100,7 @@ def serve(
 
     if trusting.signature is not None and len(packages) > 1:
         raise ConfigError("--signature names one file, and there are several packages; leave it out: PACKAGE.sig each")
-    options = BackendOptions(backend, threads, not no_build, None if cache is None else str(cache), accept_hazards)
+    options = opening.options(cache)
     trust = trusting.trust()
     predictors = [Predictor(open_package(path, trust), options, say) for path in packages]
     code = serve_packages(predictors, listening.request(), show, say, as_json)

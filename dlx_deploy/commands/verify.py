@@ -20,19 +20,16 @@ from dlx_deploy.commands.on_board import (
     package_on,
     taking_board,
 )
+from dlx_deploy.commands.opening import Opening, taking_opening
 from dlx_deploy.commands.options import (
     DEFAULT_STORE,
-    AcceptHazardsOption,
-    BackendOption,
     JsonOption,
-    NoBuildOption,
     PackageArgument,
     StoreOption,
-    ThreadsOption,
     print_view,
     say,
 )
-from dlx_deploy.commands.passing import given_flags, session_flags, trust_flags
+from dlx_deploy.commands.passing import given_flags, trust_flags
 from dlx_deploy.commands.trusting import Trusting, taking_trust
 from dlx_deploy.errors import ConfigError
 
@@ -47,9 +44,11 @@ __all__ = ["verify"]
 @taking_ci
 @taking_trust
 @taking_board
+@taking_opening
 def verify(
     trusting: Trusting,
     reaching: Reaching,
+    opening: Opening,
     ci: CiOutput,
     package: PackageArgument,
     data: Annotated[
@@ -100,10 +99,6 @@ def verify(
         Path | None,
         typer.Option(SIGN_KEY, help="With --on: sign the manifest, the proof in it (PEM).", metavar="PEM"),
     ] = None,
-    threads: ThreadsOption = 0,
-    backend: BackendOption = None,
-    no_build: NoBuildOption = False,
-    accept_hazards: AcceptHazardsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Judge the shipped bytes again: package against teacher, image by image; on a board, and its budgets too."""
@@ -138,7 +133,7 @@ def verify(
         "max-regression": max_regression,
         "confidence": confidence,
     }
-    session = [*session_flags(threads, backend, no_build, accept_hazards), *trust_flags(trusting, on)]
+    session = [*opening.flags(), *trust_flags(trusting, on)]
     trust = trusting.trust()
     with (
         reporting(ci, "verify", package.name) as told,
