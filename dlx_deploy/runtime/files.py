@@ -67,7 +67,9 @@ def read_file(path: PathLike, most: int) -> bytes:
         size = os.fstat(f.fileno()).st_size
         if size > most:
             raise TooLarge(str(size))
-        data = f.read(most + 1)  # a file may grow while it is read
+        data = f.read(size + 1)  # Python asks the system for as much memory as is asked for here
+        if len(data) > size:  # it grows, or has a size that the system does not say
+            data += f.read(most + 1 - len(data))
     if len(data) > most:
         raise TooLarge(str(len(data)))
     return data

@@ -74,7 +74,7 @@ def read_code(folder: str, name: str) -> Dict[Mark, bytes]:
             seen = os.fstat(f.fileno())
             if not stat.S_ISREG(seen.st_mode) or not _is_mine(seen) or seen.st_size > MAX_BYTES:
                 return {}
-            stored = f.read(MAX_BYTES)
+            stored = f.read(seen.st_size)
         check, data = stored[:CHECK_SIZE], stored[CHECK_SIZE:]
         if zlib.crc32(data).to_bytes(CHECK_SIZE, "little") == check:  # marshal crashes on what is damaged
             kept: Dict[Mark, bytes] = marshal.loads(data)
