@@ -31,7 +31,8 @@ class Data(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``kind = "docstrings"``: first paragraphs of docstrings of numpy, scikit-learn and torch; which package is it?
     ``kind = "text"``: ``path/train.csv`` (columns text and label) or ``train.jsonl``, and likewise ``validation`` and
     ``test``; or one such file.
-    ``slices``: columns of an image list, of texts or of shards; test samples of each value are judged by themselves.
+    ``slices``: columns of an image list, of texts, of shards or of the list beside masks; test samples of each value
+    are judged by themselves.
     ``kind = "scenes"``: the digits on textured ground, with masks. ``kind = "maskfolder"``: ``path/train/images`` and
     ``path/train/masks`` (index PNGs), and likewise ``validation`` and ``test``.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,9 @@ def _files(data: Data) -> dict[str, Source]:
             "train/masks/*.png"
         )
     from dlx_deploy.nn.data.mask_listing import mask_names
+    from dlx_deploy.nn.data.mask_rows import used_list
 
-    return {"images": Tree(Path(data.path), mask_names)}
+    return {"images": Tree(Path(data.path), partial(mask_names, listed=used_list(data)))}
 
 
 def _source(data: Data, progress: Progress) -> DataSource:

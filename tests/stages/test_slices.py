@@ -104,7 +104,7 @@ def pixels_of(path: Path) -> bytes:
         ("", "light", r"line 18: the column 'light' is empty; a sample that may be judged is of a slice"),
         ("nan", "light", r"line 18: the column 'light' is 'nan', which stands for a missing one"),
         ("a\x07", "light", r"line 18: the column 'light' is 'a\\x07', which holds a control character"),
-        ("day", "ligth", r"line 2: has no column 'ligth'; nearest: 'light'"),
+        ("day", "ligth", r"line 18: has no column 'ligth'; nearest: 'light'"),
     ],
 )
 def test_samples_that_are_of_no_slice_are_refused(tmp_path: Path, light: str, asked: str, message: str) -> None:
@@ -125,9 +125,34 @@ def test_a_test_split_that_is_drawn_has_no_gaps(tmp_path: Path, split: str) -> N
         for i in range(24)
     ]
     given = table(tmp_path / "list.csv", rows)
-    message = f"line 2: the column 'camera' is empty, and without rows of the split 'test' that is drawn from '{split}'"
+    message = f"line 2: there is nothing in the column 'camera', and without rows of the split 'test' that .* '{split}'"
     with pytest.raises(DataError, match=message):
         prepared(tmp_path / "out", given, slices=("camera",))
+
+
+def test_rows_of_json_that_are_not_judged_need_no_key_of_a_slice(tmp_path: Path) -> None:
+    """Each has keys of its own; a slice that none has is refused all the same, and a number is no gap."""
+    rows: list[dict[str, object]] = [
+        {"path": picture(tmp_path / f"{i}.png").name, "label": "ab"[i % 2], "split": "train" if i < 16 else "test"}
+        for i in range(24)
+    ]
+    given = tmp_path / "list.jsonl"
+
+    def write(rows: Sequence[dict[str, object]]) -> None:
+        given.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    write([*rows[:16], *({**row, "camera": 0} for row in rows[16:])])
+    prepared(tmp_path / "one" / "out", given, slices=("camera",))
+    assert read_slices(tmp_path / "one" / SLICES)["camera"] == ["0"] * 8
+    write([{**row, "split": "train", "camera": 0} for row in rows])
+    prepared(tmp_path / "two" / "out", given, slices=("camera",))
+    assert set(read_slices(tmp_path / "two" / SLICES)["camera"]) == {"0"}
+    write([{**row, "split": "train", "Camera": 1} for row in rows])
+    with pytest.raises(DataError, match=r"list\.jsonl: has no column 'kamera'; nearest: 'camera'"):
+        prepared(tmp_path / "three" / "out", given, slices=("kamera",))
+    write([*({**row, "camera": 0} for row in rows[:23]), rows[23]])
+    with pytest.raises(DataError, match=r"line 24: has no column 'camera'"):
+        prepared(tmp_path / "four" / "out", given, slices=("camera",))
 
 
 def test_keys_and_data_stay_what_they_are_where_no_slices_are_asked_for(tmp_path: Path) -> None:

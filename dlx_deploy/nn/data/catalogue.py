@@ -24,7 +24,17 @@ from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.image_lists import ListedImage, read_list
 from dlx_deploy.runtime.tasks.labels import alike, class_numbers, class_order, composed
 
-__all__ = ["FOLDERS", "LIST", "NEEDED", "Catalogue", "Sample", "list_root", "listed_names", "open_catalogue"]
+__all__ = [
+    "FOLDERS",
+    "LIST",
+    "NEEDED",
+    "Catalogue",
+    "Sample",
+    "list_root",
+    "listed_names",
+    "open_catalogue",
+    "regrouped",
+]
 
 T = TypeVar("T")
 FOLDERS, LIST = "imagefolder", "imagelist"
@@ -101,7 +111,7 @@ def open_catalogue(config: Data) -> Catalogue:
         catalogue = _of_list(config) if config.kind == LIST else _of_folders(Path(config.path))
     catalogue = as_used(catalogue, config)
     if config.group_by:
-        catalogue = replace(catalogue, samples=_regrouped(catalogue.samples, config.group_by))
+        catalogue = replace(catalogue, samples=regrouped(catalogue.samples, config.group_by))
     return with_classes(catalogue, config)
 
 
@@ -236,10 +246,13 @@ def _read(path: str, size: int, changed: int, slices: tuple[str, ...]) -> Sequen
         raise DataError(f"data.path: {e}") from e
 
 
-def _regrouped(samples: Mapping[str, tuple[Sample, ...]], pattern: str) -> dict[str, tuple[Sample, ...]]:
+def regrouped(samples: Mapping[str, tuple[Sample, ...]], pattern: str) -> dict[str, tuple[Sample, ...]]:
     """``samples`` in the groups that the regular expression ``pattern`` finds in their names.
 
     A group is what its first parentheses match, or all of it.
+
+    Raises:
+        DataError: a name has no group.
     """
     compiled = re.compile(pattern)
 

@@ -11,6 +11,8 @@ from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.nn.data.catalogue import FOLDERS, LIST, Catalogue, open_catalogue
 from dlx_deploy.nn.data.group_names import refuse_alike_groups
 from dlx_deploy.nn.data.listing import CALIBRATION, require_classes, text_names, warn_once
+from dlx_deploy.nn.data.mask_listing import MASK_FOLDERS, list_masks
+from dlx_deploy.nn.data.mask_rows import mask_samples, used_list
 from dlx_deploy.nn.data.shards import SHARDS, find_shards
 from dlx_deploy.runtime.filenames import IMAGE_SUFFIXES
 from dlx_deploy.runtime.tasks.labels import same_but_for_writing
@@ -22,7 +24,7 @@ def check_source(config: Data) -> None:
     """Refuse the user's data as the data stage would, before anything is read.
 
     Raises:
-        DataError: see ``open_catalogue``, ``check_catalogue`` and ``text_names``.
+        DataError: see ``open_catalogue``, ``check_catalogue``, ``text_names`` and ``mask_samples``.
     """
     if config.kind in (FOLDERS, LIST) and config.path:
         check_catalogue(open_catalogue(config), config)
@@ -30,6 +32,8 @@ def check_source(config: Data) -> None:
         find_shards(Path(config.path), config.kind)  # to look into them takes seconds: the stage does
     elif config.kind == "text" and config.path and not Path(config.path).is_file():
         text_names(Path(config.path))
+    elif config.kind == MASK_FOLDERS and config.path and (config.group_by or used_list(config)):
+        mask_samples(config, list_masks(Path(config.path))[0])
 
 
 def check_layout(data: Data) -> None:
@@ -38,8 +42,9 @@ def check_layout(data: Data) -> None:
     Raises:
         ConfigError: names the key.
     """
-    layouts = dict.fromkeys(("classes", "group_by", "max_bad_fraction", "use"), LAYOUTS)
-    own = {"root": (LIST,), "slices": (LIST, "text", *SHARDS), **layouts}
+    layouts = dict.fromkeys(("classes", "max_bad_fraction", "use"), LAYOUTS)
+    sliced = (LIST, "text", *SHARDS, MASK_FOLDERS)
+    own = {"root": (LIST,), "slices": sliced, "group_by": (*LAYOUTS, MASK_FOLDERS), **layouts}
     for key, kinds in own.items():
         value = getattr(data, key)
         if value != getattr(Data(), key) and data.kind not in kinds:

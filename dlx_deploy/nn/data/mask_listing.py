@@ -11,8 +11,10 @@ from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.folders import counted
 from dlx_deploy.runtime.tasks.mask_folders import IMAGES, MASKS, Pairs, list_pairs, split_folders
 
-__all__ = ["CLASSES", "list_masks", "mask_names", "named_classes"]
+__all__ = ["CLASSES", "MASK_FOLDERS", "list_masks", "mask_names", "named_classes"]
 
+MASK_FOLDERS = "maskfolder"
+"""The kind of data."""
 CLASSES = "classes.txt"
 """The names of the classes, a line each, in the order of their values."""
 
@@ -40,14 +42,16 @@ def list_masks(root: Path) -> tuple[dict[str, Pairs], int]:
     return {split: pairs for split, (pairs, _) in listed.items()}, len(left_out)
 
 
-def mask_names(root: Path) -> list[str]:
-    """The sorted names, relative to ``root`` and with ``/``, of all files that are read.
+def mask_names(root: Path, listed: Path | None = None) -> list[str]:
+    """The sorted names, relative to ``root`` and with ``/``, of all files that are read; of the list that is ``listed``
+    too.
 
     Raises:
         DataError: as ``list_masks``.
     """
     paths = [path for pairs in list_masks(root)[0].values() for pair in pairs for path in pair]
     paths += [root / CLASSES] if (root / CLASSES).is_file() else []
+    paths += [root / listed.name] if listed else []
     return sorted(path.relative_to(root).as_posix() for path in paths)
 
 

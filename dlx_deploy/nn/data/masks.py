@@ -17,11 +17,13 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data import scenes
 from dlx_deploy.nn.data.dataset import Images, Labels
 from dlx_deploy.nn.data.frames import framing_of
+from dlx_deploy.nn.data.groups import numbered_groups
 from dlx_deploy.nn.data.imagefolder import decode_all, decode_images
 from dlx_deploy.nn.data.images import ImageSource
 from dlx_deploy.nn.data.listing import require_classes
 from dlx_deploy.nn.data.mask_header import MaskHeader
 from dlx_deploy.nn.data.mask_listing import list_masks, named_classes
+from dlx_deploy.nn.data.mask_rows import mask_samples
 from dlx_deploy.nn.data.splits import Indices, Part
 from dlx_deploy.progress import Progress
 from dlx_deploy.runtime.errors import InputError
@@ -130,6 +132,7 @@ def _folder(config: Data, progress: Progress) -> ImageSource:
     root = Path(config.path)
     framing = framing_of(config)
     pairs, left_out = list_masks(root)
+    samples = mask_samples(config, pairs)
     named = named_classes(root)
 
     def load(split: str, position: int, classes: int = _VALUES) -> NDArray[np.uint8]:
@@ -167,6 +170,8 @@ def _folder(config: Data, progress: Progress) -> ImageSource:
         config=config,
         framing=framing,
         counts={"files_left_out": float(left_out)},
+        groups=numbered_groups({split: [sample.group for sample in of] for split, of in samples.items()}),
+        slices={split: [sample.slices for sample in of] for split, of in samples.items()},
         make_header=partial(MaskHeader, ignore_index=config.ignore_index),
     )
 

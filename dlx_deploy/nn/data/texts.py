@@ -19,8 +19,8 @@ from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.copies import ORDER, Row, digests, find_copies
 from dlx_deploy.nn.data.dataset import Dataset, Labels
 from dlx_deploy.nn.data.docstrings import load_docstrings
-from dlx_deploy.nn.data.group_names import refuse_alike_groups
-from dlx_deploy.nn.data.groups import numbered_groups, refuse_shared_groups
+from dlx_deploy.nn.data.group_names import refuse_alike_groups, refuse_shared_groups
+from dlx_deploy.nn.data.groups import numbered_groups
 from dlx_deploy.nn.data.headers import TextHeader
 from dlx_deploy.nn.data.listing import left_out_tables, require_classes, split_of, text_names
 from dlx_deploy.nn.data.splits import Indices, Part, without

@@ -35,6 +35,7 @@ __all__ = [
     "load_prepared",
     "name_labelled_images",
     "name_labelled_texts",
+    "stored_columns",
 ]
 
 _log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def columns_of_images(path: PathLike, names: Sequence[str]) -> Dict[str, List[st
         InputError: as ``listed_columns``, or a data folder's table of them is damaged.
     """
     root = Path(path)
-    return _stored_columns(root, names) if (root / DATA_HEADER).is_file() else listed_columns(root, names)
+    return stored_columns(root, names) if (root / DATA_HEADER).is_file() else listed_columns(root, names)
 
 
 def columns_of_texts(path: PathLike, names: Sequence[str]) -> Dict[str, List[str]]:
@@ -91,7 +92,7 @@ def columns_of_texts(path: PathLike, names: Sequence[str]) -> Dict[str, List[str
     """
     root = Path(path)
     if (root / DATA_HEADER).is_file():
-        return _stored_columns(root, names)
+        return stored_columns(root, names)
     file = _text_file(root)
     there = columns_there(file, names, "labelled texts")
     sliced = [name for name in there if name != GROUP_COLUMN]
@@ -101,8 +102,12 @@ def columns_of_texts(path: PathLike, names: Sequence[str]) -> Dict[str, List[str
     return columns_of(list(first.values()), sliced)
 
 
-def _stored_columns(root: Path, names: Sequence[str]) -> Dict[str, List[str]]:
-    """Those of ``names`` in the table beside the data folder ``root``, if there is one."""
+def stored_columns(root: Path, names: Sequence[str]) -> Dict[str, List[str]]:
+    """Those of ``names`` in the table beside the data folder ``root``, if there is one.
+
+    Raises:
+        InputError: it is damaged.
+    """
     file = Path(os.path.dirname(os.path.abspath(root))) / SLICES
     if not file.is_file():
         return {}

@@ -15,7 +15,7 @@ from ..filenames import IMAGE_SUFFIXES
 from .folders import counted, list_images, refuse_untested, split_entries
 from .labels import composed
 
-__all__ = ["IMAGES", "MASKS", "Pairs", "labelled_pairs", "list_pairs", "split_folders"]
+__all__ = ["IMAGES", "MASKS", "Pairs", "judged_pairs", "labelled_pairs", "list_pairs", "split_folders"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 Pairs = List[Tuple[Path, Path]]
@@ -73,7 +73,19 @@ def list_pairs(images: Path, masks: Path) -> Tuple[Pairs, List[str]]:
 
 
 def labelled_pairs(path: PathLike) -> Pairs:
-    """The pairs of the test split in ``path``, or of ``path`` itself.
+    """The pairs of the test split in ``path``, or of ``path`` itself; what is left out is said.
+
+    Raises:
+        InputError: as ``judged_pairs``.
+    """
+    pairs, left_out = judged_pairs(path)
+    if left_out:
+        _log.warning("%s: %d files are left out: %s", os.fspath(path), len(left_out), counted(left_out))
+    return pairs
+
+
+def judged_pairs(path: PathLike) -> Tuple[Pairs, List[str]]:
+    """Those of ``labelled_pairs``, and the files that are left out.
 
     Raises:
         InputError: as ``list_pairs``, or there are training images only.
@@ -83,10 +95,7 @@ def labelled_pairs(path: PathLike) -> Pairs:
         raise InputError(f"{root}: no such folder; give one that holds {IMAGES} and {MASKS}")
     splits = split_folders(root)
     refuse_untested(splits, root)
-    pairs, left_out = list_pairs(*splits.get("test", (root / IMAGES, root / MASKS)))
-    if left_out:
-        _log.warning("%s: %d files are left out: %s", root, len(left_out), counted(left_out))
-    return pairs
+    return list_pairs(*splits.get("test", (root / IMAGES, root / MASKS)))
 
 
 def _folders(root: Path) -> List[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Sequence, Tuple
+from typing import TYPE_CHECKING, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from .classes import read_labels
 from .framing import Framing
 from .image_inputs import IMAGES, ImageInputs, read_framing
 from .images import load_image
-from .labelled import load_npy, load_prepared
+from .labelled import load_npy, load_prepared, stored_columns
 from .mask_files import load_pair
 from .mask_folders import labelled_pairs
 from .masks import MASK, Masks
@@ -38,7 +38,8 @@ def semantic_segmentation(framing: Framing, labels: Sequence[str], ignore: int =
     """The task of a package that reads images uint8[N, H, W, C], made by ``framing``, and tells ``labels`` apart."""
     masks = Masks(tuple(labels), framing, ignore)
     load = partial(load_masks, framing=framing, labels=masks.labels, ignore=ignore)
-    return Task(NAME, ImageInputs(framing, "segments"), masks, load, partial(_placed, framing=framing), _names)
+    placed = partial(_placed, framing=framing)
+    return Task(NAME, ImageInputs(framing, "segments"), masks, load, placed, _names, _columns_of)
 
 
 def open_task(field: Fields) -> Task:
@@ -76,6 +77,12 @@ def load_masks(
 def _names(path: PathLike) -> List[str]:
     root = Path(path)
     return [] if (root / DATA_HEADER).is_file() else [str(image) for image, _ in labelled_pairs(root)]
+
+
+def _columns_of(path: PathLike, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    from .mask_lists import listed_columns  # what predicts reads no list
+
+    return stored_columns(Path(path), names) if (Path(path) / DATA_HEADER).is_file() else listed_columns(path, names)
 
 
 def _placed(answers: Segmentations, given: object, framing: Framing) -> Segmentations:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
-from dlx_deploy.nn.data.catalogue import Catalogue, open_catalogue
+from dlx_deploy.nn.data.catalogue import Catalogue, Sample, open_catalogue
 from dlx_deploy.nn.data.catalogue_checks import check_catalogue
 from dlx_deploy.nn.data.dataset import SPLITS
 from dlx_deploy.nn.data.frames import framing_of
@@ -24,7 +24,7 @@ from dlx_deploy.nn.data.survey.pictures import Look, Opener, in_files, look_at_a
 from dlx_deploy.nn.data.targets import ClassTargets
 from dlx_deploy.progress import Progress
 
-__all__ = ["Looked", "look_into", "spreads_of", "survey_images", "tallies_of"]
+__all__ = ["Looked", "groups_in", "look_into", "spreads_of", "survey_images", "tallies_of"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def survey_images(config: Data, seed: int, progress: Progress) -> Surveyed:
         classes=catalogue.classes,
         splits=drawn.splits,
         spreads=spreads_of(looked.looks),
-        tallies=tallies_of(looked.looks) | _groups(catalogue, drawn),
+        tallies=tallies_of(looked.looks) | groups_in(catalogue.samples, drawn),
         findings=in_order(findings),
         copies=copies,
         near=near,
@@ -103,13 +103,13 @@ def tallies_of(looks: Mapping[int, Look]) -> dict[str, dict[str, int]]:
     }
 
 
-def _groups(catalogue: Catalogue, drawn: Drawn) -> dict[str, dict[str, int]]:
-    """How many groups each split has, where images are of groups."""
-    if not catalogue.grouped:
+def groups_in(samples: Mapping[str, Sequence[Sample]], drawn: Drawn) -> dict[str, dict[str, int]]:
+    """How many groups each split has, where images are of groups; ``samples``: by the split that they come in."""
+    if not any(sample.group for of in samples.values() for sample in of):
         return {}
     return {
         "groups": {
-            split.name: len({catalogue.samples[part.origin][int(i)].group for i in part.positions})
+            split.name: len({samples[part.origin][int(i)].group for i in part.positions})
             for split in drawn.splits
             if (part := drawn.parts.get(split.name))
         }

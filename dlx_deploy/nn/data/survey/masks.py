@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from dlx_deploy.config import Data
 from dlx_deploy.errors import DataError
 from dlx_deploy.nn.data.dataset import SPLITS
+from dlx_deploy.nn.data.groups import numbered_groups
 from dlx_deploy.nn.data.imagefolder import decode_all
 from dlx_deploy.nn.data.mask_listing import list_masks, named_classes
+from dlx_deploy.nn.data.mask_rows import mask_samples
 from dlx_deploy.nn.data.masks import MaskTargets
 from dlx_deploy.nn.data.survey.alike import Place, compare
-from dlx_deploy.nn.data.survey.drawn import Drawn, Samples, draw, examples
+from dlx_deploy.nn.data.survey.drawn import Drawn, Samples, draw, examples, tested_slices
 from dlx_deploy.nn.data.survey.findings import Finding, Survey, Surveyed, found, in_order
-from dlx_deploy.nn.data.survey.images import look_into, spreads_of, tallies_of
+from dlx_deploy.nn.data.survey.images import groups_in, look_into, spreads_of, tallies_of
 from dlx_deploy.nn.data.survey.oddities import odd_files, unreadable
 from dlx_deploy.nn.data.survey.pictures import SIDE
 from dlx_deploy.progress import Progress
@@ -39,10 +41,11 @@ def survey_masks(config: Data, seed: int, progress: Progress) -> Surveyed:
     """What there is to know of the images and masks that ``config`` names; masks are read at their own size.
 
     Raises:
-        DataError: they cannot be listed. EnvironmentMissing: there is no Pillow.
+        DataError: they cannot be listed, or their list cannot be used. EnvironmentMissing: there is no Pillow.
     """
     root = Path(config.path)
     pairs, _ = list_masks(root)
+    samples = mask_samples(config, pairs)
     counts, broken = _count(pairs, config.ignore_index, progress)
     classes = named_classes(root) or tuple(map(str, range(_largest(counts) + 1)))
     shown = {split: [frozenset(np.flatnonzero(row).tolist()) for row in of] for split, of in counts.items()}
@@ -51,9 +54,10 @@ def survey_masks(config: Data, seed: int, progress: Progress) -> Surveyed:
         return _mask(pairs[split][position], config.ignore_index)
 
     targets = MaskTargets(classes, (0, 0), shown, load, config.allow_missing_classes, config.ignore_index)
-    source = Samples("images", "folder", classes, targets)
+    groups = numbered_groups({split: [sample.group for sample in of] for split, of in samples.items()})
+    source = Samples("images", "folder", classes, targets, groups)
     drawn = draw(config, source, seed)
-    names = {split: [image.relative_to(root).as_posix() for image, _ in of] for split, of in pairs.items()}
+    names = {split: [sample.name for sample in of] for split, of in samples.items()}
     places = [
         Place(names[part.origin][int(i)], "", split, part.origin)
         for split, part in drawn.parts.items()
@@ -78,12 +82,13 @@ def survey_masks(config: Data, seed: int, progress: Progress) -> Surveyed:
         classes=classes,
         splits=drawn.splits,
         spreads=spreads_of(looked.looks),
-        tallies=tallies_of(looked.looks),
+        tallies=tallies_of(looked.looks) | groups_in(samples, drawn),
         shares=shares,
         findings=in_order(findings),
         copies=copies,
         near=near,
         examples=examples(drawn, source, names),
+        slices=tested_slices(config, drawn, {split: [s.slices for s in of] for split, of in samples.items()}),
     )
     by_name = {name: pair for split, of in names.items() for name, pair in zip(of, pairs[split], strict=True)}
     return Surveyed(survey, lambda name: _thumbnail(by_name[name], config.ignore_index) if name in by_name else None)
