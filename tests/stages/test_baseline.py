@@ -153,6 +153,7 @@ def test_a_regression_is_a_gate(tmp_path: Path, lost: int, gained: int, limit: A
         {"baseline": tmp_path / "baseline.json"},
         statistics,
         {"right": new, "answer": answer},
+        judged=False,
     )
     files = outputs(tmp_path, 0, 0, baseline=base)
     drop, result = verify.judge(Config(gate=Gate(max_regression=limit)), files, {})
