@@ -253,7 +253,7 @@ def _choice_notes(config: Config, accuracy: Accuracy, latencies: Latencies) -> l
 
 STAGE = Stage(
     name="verify",
-    version=12,
+    version=13,
     params=VerifyParams,
     inputs=("shipped", "data", "sensitivity"),
     outputs=("accuracy.json", "latency.json", SENSITIVITY),

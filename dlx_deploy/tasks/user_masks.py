@@ -63,11 +63,12 @@ def _confusions(statistic: Arrays) -> Confusions:
 
 
 def _extremes(confusions: Confusions) -> Confusions:
-    """int64[2, K, K]: an image of as many pixels of each class as images have in the mean, all of them right; and the
-    same where each class is taken for the next one that there is."""
+    """int64[2, K, K]: an image of as many pixels of each class as those images have in the mean that have a pixel that
+    counts, all of them right; and the same where each class is taken for the next one that there is."""
     import numpy as np
 
-    support = np.ceil(confusions.sum(axis=(0, 2)) / max(len(confusions), 1)).astype(np.int64)
+    counted = np.count_nonzero(confusions.any(axis=(1, 2)))
+    support = np.ceil(confusions.sum(axis=(0, 2)) / max(counted, 1)).astype(np.int64)
     there = np.flatnonzero(support)
     others = np.roll(there, -1) if len(there) > 1 else (there + 1) % len(support)
     right, wrong = np.diag(support), np.zeros_like(confusions, shape=(len(support), len(support)))

@@ -275,10 +275,13 @@ def _without_value() -> Iterator[None]:
 
 
 def _with_constant(accuracy: Accuracy) -> Accuracy:
+    """With what is evidence of the teacher; a release in its place has none, and is asked for none."""
     import msgspec
 
-    constant = accuracy.row(REFERENCE).number(CONSTANT)
-    return msgspec.structs.replace(accuracy, facts={**accuracy.facts, CONSTANT: constant})
+    reference = accuracy.row(REFERENCE)
+    if CONSTANT not in reference.evidence:
+        return accuracy
+    return msgspec.structs.replace(accuracy, facts={**accuracy.facts, CONSTANT: reference.number(CONSTANT)})
 
 
 def _score(function: UserFunction, rows: Rows) -> Score:

@@ -31,6 +31,17 @@ from .support.verifications import brightness, outputs
 
 PIXELS = np.array([0, 1, 1, 2, 1, 6], np.uint8)
 LABELS = np.array([0, 1, 1, 1, 1, 1], np.int64)
+METADATA: dict[str, Any] = {
+    "name": "pixels",
+    "version": "1.0.0",
+    "target": {"name": "jetson", "kind": "tensorrt", "title": "Jetson"},
+    "preprocessing": {"height": 1, "width": 1, "channels": 1, "resize": "bilinear", "mean": [0.4], "std": [0.2]},
+    "precision": {"plan": "fp32", "style": "cpu", "layers": {}},
+    "execution": {"exact_qdq": True},
+    "recipe": {},
+    "budgets": {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0},
+    "accuracy": {},
+}
 DATA = held_images(PIXELS.reshape(-1, 1, 1, 1), LABELS, "test")
 
 
@@ -43,17 +54,7 @@ def released(path: Path, labels: tuple[str, ...] = (), exact: bool = True, kind:
     """A package of a network that takes a pixel of 1 for black where it computes in half precision."""
     task = image_classification(Framing(1, 1, 1), labels or DATA.classes)
     images = PIXELS.reshape(-1, 1, 1, 1)
-    metadata = {
-        "name": "pixels",
-        "version": "1.0.0",
-        "target": {"name": "jetson", "kind": "tensorrt", "title": "Jetson"},
-        "preprocessing": {"height": 1, "width": 1, "channels": 1, "resize": "bilinear", "mean": [0.4], "std": [0.2]},
-        "precision": {"plan": "fp32", "style": "cpu", "layers": {}},
-        "execution": {"exact_qdq": exact},
-        "recipe": {},
-        "budgets": {"max_drop": 0.02, "confidence": 0.95, "max_latency_p90_ms": 0},
-        "accuracy": {},
-    }
+    metadata = {**METADATA, "execution": {"exact_qdq": exact}}
     contents = PackageContents(
         task=task,
         metadata=metadata,

@@ -82,6 +82,18 @@ def test_models_that_agree_have_a_bound_and_the_order_of_images_has_no_part(tmp_
     assert mine.evidence(*turned) == mine.evidence(teacher, model)
 
 
+def test_images_that_are_wholly_ignored_make_no_bound_narrower(tmp_path: Path) -> None:
+    """None of their pixels counts, so the extra image is as large as the others are."""
+    mine: Any = written(tmp_path, MIOU)
+    own = statistic(0.1)
+    ignored: Arrays = {name: np.concatenate([of, np.zeros_like(of)]) for name, of in own.items()}
+    alone, beside = mine.given([own]), mine.given([ignored])
+    assert beside.models[0][0][-2:].tolist() == alone.models[0][0][-2:].tolist()
+    assert mine.score(ignored) == pytest.approx(mine.score(own), abs=1e-12)
+    found, theirs = (mine.evidence(of, of)["drop_uppers"][45] for of in (ignored, own))
+    assert found > theirs - 0.01
+
+
 def test_whole_groups_are_drawn(tmp_path: Path) -> None:
     mine, groups = written(tmp_path, MIOU), {"group": np.arange(40) // 5}
     found = mine.evidence({**statistic(0.1), **groups}, {**statistic(0.2, 1), **groups})
