@@ -124,7 +124,7 @@ def notes(config: Config, outputs: Mapping[str, Path], metrics: Metrics) -> Sequ
 
 STAGE = Stage(
     name="data",
-    version=5,
+    version=6,
     params=Data,
     inputs=("images", "list", "root", "classes", "texts", "tokenizer"),
     outputs=("data",),

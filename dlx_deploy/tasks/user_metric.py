@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from dlx_deploy.tasks.gates import CONSTANT
 from dlx_deploy.tasks.resampled import ResampledComparison
 from dlx_deploy.tasks.user_file import FEWEST, check_file
 from dlx_deploy.tasks.user_function import UserFunction
+from dlx_deploy.tasks.user_slices import InSlices, refuse_slow_slices
 from dlx_deploy.tasks.verification import REFERENCE, Accuracy, Evidence
 
 if TYPE_CHECKING:
@@ -124,15 +125,24 @@ class UserComparison(ResampledComparison):
     @property
     def in_slices(self) -> SliceMetric:
         """What the function gives of some of the samples."""
-        return _InSlices(self.title, self.lost, self)
+        return InSlices(self.title, self.lost, self)
 
     def slice_scores(
         self, teacher: Arrays, model: Arrays, columns: Mapping[str, Sequence[str]], judged: bool
     ) -> tuple[tuple[Scored, ...], tuple[Bounds, ...]]:
         """As others, where the resamples of all slices take no more than those of one model may."""
         if judged:
-            self._refuse_slow_slices(teacher, columns)
+            refuse_slow_slices(self, teacher, columns, MOST_S)
         return super().slice_scores(teacher, model, columns, judged)
+
+    def call_seconds(self, statistic: Arrays) -> float:
+        """CPU seconds of a call; 0 of one that fails."""
+        with suppress(ConfigError):
+            (score,), units = self._read([statistic])
+            started = time.process_time()
+            score(units.whole)
+            return time.process_time() - started
+        return 0.0
 
     def facts(self, targets: Arrays) -> dict[str, float]:
         """Nothing that targets alone tell."""
@@ -204,30 +214,6 @@ class UserComparison(ResampledComparison):
             )
         return count
 
-    def _refuse_slow_slices(self, statistic: Arrays, columns: Mapping[str, Sequence[str]]) -> None:
-        from dlx_deploy.runtime.tasks.arrays import rows_of
-        from dlx_deploy.runtime.tasks.slice_scores import slices_of
-
-        slices = [rows_of(statistic, rows) for _, rows in slices_of(columns)]
-        seconds = (
-            4 * check_file(self.file, self.title) * sum(map(self._call_seconds, slices))
-        )  # drops, from either side
-        if seconds > MOST_S:
-            raise ConfigError(
-                f"gate.metric is {self.name!r}: by one call of each its resamples of {len(slices)} slices take "
-                f"{seconds:.0f} s, over {MOST_S:.0f} s; make the function faster, write RESAMPLES = {FEWEST} (or more) "
-                "in its file, or leave out a column of data.slices"
-            )
-
-    def _call_seconds(self, statistic: Arrays) -> float:
-        """CPU seconds of a call; 0 of one that fails."""
-        with suppress(ConfigError):
-            (score,), units = self._read([statistic])
-            started = time.process_time()
-            score(units.whole)
-            return time.process_time() - started
-        return 0.0
-
     def _refuse_none(self, score: Score, units: Units) -> None:
         import numpy as np
 
@@ -235,43 +221,6 @@ class UserComparison(ResampledComparison):
             raise ConfigError(
                 f"gate.metric is {self.name!r}: the function gives NaN on these samples; must be a number"
             )
-
-
-@dataclass(frozen=True)
-class _InSlices:
-    """A function as it judges slices: one that fails on few samples leaves a slice undecided, and no build undone."""
-
-    title: str
-    cost: float
-    function: UserComparison
-
-    def value(self, statistic: Arrays) -> float:
-        """Of a model's statistic.
-
-        Raises:
-            InputError: it has none.
-        """
-        with _without_value():
-            return self.function.score(statistic)
-
-    def drops(self, teacher: Arrays, package: Arrays) -> Drops:
-        """From the teacher to the package.
-
-        Raises:
-            InputError: the function fails on some resamples, or has no value in many.
-        """
-        with _without_value():
-            return self.function.drops(teacher, package)
-
-
-@contextmanager
-def _without_value() -> Iterator[None]:
-    from dlx_deploy.runtime.errors import InputError
-
-    try:
-        yield
-    except ConfigError as e:
-        raise InputError(str(e)) from e
 
 
 def _with_constant(accuracy: Accuracy) -> Accuracy:

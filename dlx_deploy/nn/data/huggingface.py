@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from dlx_deploy.errors import DataError, EnvironmentMissing
 from dlx_deploy.extras import install_command
+from dlx_deploy.nn.data.listing import warn_once
 from dlx_deploy.nn.data.packed import MOST_BYTES, Packed, PackedImage, label_text, slices_of, stamped
 from dlx_deploy.runtime.errors import InputError
 
@@ -167,14 +168,21 @@ def _features(schema: Any) -> Mapping[str, Mapping[str, Any]]:
 def _columns(
     names: Sequence[str], features: Mapping[str, Mapping[str, Any]], path: str, asked: Container[str]
 ) -> tuple[str, str]:
-    """The columns of images and of classes ("": there is none); one that is ``asked`` for as something else (the group,
-    a slice) has the classes by its usual name only."""
+    """The columns of images and of classes ("": there is none): of those called so one of the type; else images are one
+    of the type before one called so, and classes one called so before one of the type. One that is ``asked`` for as
+    something else (the group, a slice) is neither but by its name."""
 
     def one(feature: str, usual: Sequence[str], noun: str) -> str:
         called = [name for name in names if name.lower() in usual]
         typed = [name for name in names if features.get(name, {}).get("_type") == feature]
-        there = [name for name in typed if name in called or name.lower() not in asked]
-        there = [name for name in there if name in called] or there or called
+        others = [name for name in typed if name not in called and name.lower() not in asked]
+        both = [name for name in typed if name in called]
+        there = both or (others or called if feature == "Image" else called or others)
+        if others and there == called and not both:
+            warn_once(
+                f"{path}: {noun} are those of the column {there[0]!r}, by its name, and not of {others[0]!r}, a "
+                f"{feature}; to have those, rename {there[0]!r}"
+            )
         if len(there) > 1:
             raise DataError(f"data.path: {path}: has {len(there)} columns of {noun} ({', '.join(there)}); keep one")
         return there[0] if there else ""

@@ -320,6 +320,23 @@ def test_columns_of_a_table_may_be_slices(tmp_path: Path) -> None:
         prepared(tmp_path / "again", tmp_path / "hf", slices=("site",))
 
 
+def test_classes_are_the_column_that_is_called_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A ``ClassLabel`` of another name is something else of the images, and that it is not read is said; images are
+    those of the type, as a column called so may hold their paths."""
+    sites = {"site": {"_type": "ClassLabel", "names": ["north", "south"]}, "photo": FEATURES["photo"]}
+    given = {
+        "photo": [{"bytes": encoded(n), "path": None} for n in range(12)],
+        "image": [f"{n}.png" for n in range(12)],
+        "site": [n // 6 for n in range(12)],
+    }
+    plain = write(tmp_path / "x.parquet", arrow_table([], sites, **given, label=[NAMES[n % 2] for n in range(12)]))
+    catalogue = open_catalogue(Data(kind="huggingface", path=str(plain)))
+    assert catalogue.classes == ("cat", "dog")
+    assert "classes are those of the column 'label', by its name, and not of 'site', a ClassLabel" in caplog.text
+    alone = write(tmp_path / "y.parquet", arrow_table([], sites, **given))
+    assert open_catalogue(Data(kind="huggingface", path=str(alone))).classes == ("north", "south")
+
+
 def test_a_column_that_is_asked_for_as_a_slice_or_is_the_group_is_not_the_class(tmp_path: Path) -> None:
     sites = {"_type": "ClassLabel", "names": ["north", "south"]}
     given = {
