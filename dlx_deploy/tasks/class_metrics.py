@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import DataError
 from dlx_deploy.pipeline.stage import Metrics
+from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.statistics.resampled import Bounds, Drops
 from dlx_deploy.runtime.tasks.metric_names import TITLES
 from dlx_deploy.tasks.gates import CONSTANT
 from dlx_deploy.tasks.resampled import ResampledComparison
+from dlx_deploy.tasks.told_resamples import told
 from dlx_deploy.tasks.verification import Comparison
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dlx_deploy.graph.samples import Arrays
+    from dlx_deploy.runtime.statistics.weighted import Score
     from dlx_deploy.runtime.tasks.class_metrics import ClassMetric
     from dlx_deploy.runtime.tasks.slice_scores import SliceMetric
+    from dlx_deploy.runtime.untyped import Array
 
 __all__ = ["CLASS_METRICS", "ClassComparison"]
 
@@ -31,9 +38,15 @@ _LONG_MINUTES = 2.0
 
 @dataclass(frozen=True)
 class ClassComparison(ResampledComparison):
-    """The statistic is that of ``runtime.tasks.class_metrics.MetricClasses``: labels, and classes or logits."""
+    """The statistic is that of ``runtime.tasks.class_metrics.MetricClasses``: labels, and classes or logits.
+    ``progress`` hears how many of the resamples are done."""
 
     target: str = "label"
+    progress: Progress = silent
+
+    def watched(self, progress: Progress) -> ClassComparison:
+        """The same, which tells ``progress`` how far it is."""
+        return replace(self, progress=progress)
 
     def score(self, statistic: Arrays) -> float:
         """The metric."""
@@ -84,9 +97,16 @@ class ClassComparison(ResampledComparison):
 
     @property
     def _metric(self) -> ClassMetric:
+        from dlx_deploy.runtime.records import replace as changed
+        from dlx_deploy.runtime.statistics.bootstrap import BLOCK, RESAMPLES
         from dlx_deploy.runtime.tasks.class_metrics import METRICS
 
-        return METRICS[self.name]
+        metric = METRICS[self.name]
+
+        def score(labels: NDArray[np.int64], answers: Array) -> Score:
+            return told(metric.score(labels, answers), 2 * RESAMPLES, self.progress, self.title, BLOCK)
+
+        return changed(metric, score=score)
 
 
 CLASS_METRICS: Mapping[str, Comparison] = {name: ClassComparison(name, title) for name, title in TITLES.items()}

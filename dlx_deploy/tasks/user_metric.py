@@ -20,6 +20,7 @@ from dlx_deploy.progress import Progress, silent
 from dlx_deploy.runtime.statistics.resampled import Bounds, Drops
 from dlx_deploy.tasks.gates import CONSTANT
 from dlx_deploy.tasks.resampled import ResampledComparison
+from dlx_deploy.tasks.told_resamples import told
 from dlx_deploy.tasks.user_file import FEWEST, check_file
 from dlx_deploy.tasks.user_function import UserFunction
 from dlx_deploy.tasks.user_slices import InSlices, refuse_slow_slices
@@ -41,8 +42,6 @@ __all__ = ["Given", "UserComparison"]
 
 MOST_S = 1800.0
 """CPU seconds that the resamples of one model may take, by what one call took."""
-_EVERY_S = 0.5
-"""Between two remarks of how far the resamples are."""
 _ABOVE = 4
 """Resamples that lie above a bound, at least."""
 
@@ -178,22 +177,7 @@ class UserComparison(ResampledComparison):
 
     def _told(self, score: Score, total: int) -> Score:
         """``score``, telling how many of the ``total`` resamples, of a model and from both sides, are done."""
-        import numpy as np
-
-        done, last = 0, time.monotonic()
-
-        def each(weights: Values) -> Values:
-            nonlocal done, last
-            found = []
-            for row in weights:
-                found.append(score(row[np.newaxis])[0])
-                done += 1
-                if time.monotonic() - last > _EVERY_S:
-                    last = time.monotonic()
-                    self.progress(min(done, total), total, f"resamples of {self.title}")
-            return np.array(found)
-
-        return each
+        return told(score, total, self.progress, self.title, step=1)
 
     def _function(self) -> UserFunction:
         return UserFunction.loaded(self.file, self.title, self.name, self.takes)

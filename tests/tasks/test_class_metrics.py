@@ -6,9 +6,9 @@ import pytest
 from dlx_deploy.config import Gate
 from dlx_deploy.errors import ConfigError, DataError
 from dlx_deploy.runtime.tasks.class_metrics import METRICS
-from dlx_deploy.tasks import find_task
+from dlx_deploy.tasks import find_task, told_resamples
 from dlx_deploy.tasks.class_metrics import CLASS_METRICS
-from dlx_deploy.tasks.judging import asked_metric, comparison_by, validation_notes
+from dlx_deploy.tasks.judging import asked_metric, comparison_by, validation_notes, watched
 
 TASK = find_task("image-classification")
 
@@ -53,3 +53,17 @@ def test_auroc_of_many_classes_is_said_to_take_long() -> None:
     assert "to resample 50000 samples of 1000 classes takes about 50 minutes of CPU for each model" in note
     assert not CLASS_METRICS["macro_f1"].split_notes(Gate(), 50_000, metrics)
     assert not CLASS_METRICS["auroc"].split_notes(Gate(), 5_000, {"classes": 10.0})
+
+
+def test_resamples_tell_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the score, of its bounds and of both models' drops; what they come to is the same."""
+    monkeypatch.setattr(told_resamples, "_EVERY_S", 0.0)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 40, 2)).astype(np.float32)
+    teacher, model = ({"label": np.arange(40) % 2, "logits": one} for one in logits)
+    heard: list[tuple[float, float, str]] = []
+    silent = comparison_by(TASK, "auroc")
+    told = watched(silent, lambda done, total, text="": heard.append((done, total, text)))
+    assert told.evidence(teacher, model) == silent.evidence(teacher, model)
+    assert {(total, text) for _, total, text in heard} == {(8000, "resamples of AUROC")}
+    assert max(done for done, _, _ in heard) == 8000

@@ -13,7 +13,7 @@ from dlx_deploy.runtime.errors import InputError
 from dlx_deploy.runtime.tasks.framing import Framing
 from dlx_deploy.runtime.tasks.judging import Judging, judged
 from dlx_deploy.runtime.tasks.semantic_segmentation import semantic_segmentation
-from dlx_deploy.tasks import find_task, user_metric
+from dlx_deploy.tasks import find_task, told_resamples
 from dlx_deploy.tasks.judging import comparison_by, watched
 from dlx_deploy.tasks.verification import Accuracy, Comparison, Row
 
@@ -154,7 +154,7 @@ def test_a_function_for_classes_is_told_what_masks_give(tmp_path: Path) -> None:
 
 
 def test_resamples_tell_how_far_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_metric, "_EVERY_S", 0.0)
+    monkeypatch.setattr(told_resamples, "_EVERY_S", 0.0)
     heard: list[tuple[float, str]] = []
     told = watched(written(tmp_path, MIOU), lambda done, total, text="": heard.append((total, text)))
     told.evidence(statistic(0.1), statistic(0.2, 1))

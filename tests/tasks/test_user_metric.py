@@ -18,7 +18,7 @@ from dlx_deploy.pipeline.store import Store
 from dlx_deploy.progress import silent
 from dlx_deploy.runtime.statistics.bootstrap import RESAMPLES
 from dlx_deploy.runtime.tasks.class_metrics import METRICS
-from dlx_deploy.tasks import find_task, user_metric
+from dlx_deploy.tasks import find_task, told_resamples
 from dlx_deploy.tasks.judging import asked_metric, comparison_by, metric_file, watched
 from dlx_deploy.tasks.user_file import MOST
 from dlx_deploy.tasks.verification import Comparison
@@ -177,7 +177,7 @@ def test_a_function_that_would_take_hours_is_refused(tmp_path: Path, monkeypatch
 
 def test_resamples_tell_how_far_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of both models' drop and of the model itself: from either side, so twice the 400 for each of these three."""
-    monkeypatch.setattr(user_metric, "_EVERY_S", 0.0)
+    monkeypatch.setattr(told_resamples, "_EVERY_S", 0.0)
     heard: list[tuple[float, float, str]] = []
     mine = written(tmp_path, BALANCED)
     quiet = mine.evidence(statistic(1), statistic(2))
@@ -186,5 +186,5 @@ def test_resamples_tell_how_far_they_are(tmp_path: Path, monkeypatch: pytest.Mon
     assert {(total, text) for _, total, text in heard} == {(800, "resamples of own")}
     assert [done for done, _, _ in heard].count(400) == 3
     assert max(done for done, _, _ in heard) == 800
-    ours = comparison_by(TASK, "macro_f1")
+    ours = comparison_by(TASK, "top1")
     assert watched(ours, silent) is ours
