@@ -3,7 +3,8 @@
     python benchmarks/boards/cold_start.py digits-0.1.0-cpu-x86_64.dlx [--before OLD.dlx] [--json cold.json]
 
 A round starts each way once, in turn, as a process of its own; files are in the system's cache. ``first``: the package
-where no compiled code of its runtime is kept yet. ``import``: its runtime alone. ``before``: a package with another
+where no compiled code of its runtime is kept yet. ``ended``: the bare script ended by ``os._exit``, as a package ends;
+``predict_of_ended``: the package beside that. ``import``: its runtime alone. ``before``: a package with another
 runtime. Seconds of CPU count what other work on the machine does not take; the wall clock is told beside them. Ratios
 are medians of the rounds' own, with a bootstrap interval. ``resident``: of a process that has answered and still runs.
 """
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,7 @@ def compare(package: Package, folder: Path, rounds: int, before: bool) -> dict[s
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / "picture.png")
     ways = {
         "bare": ["-c", BARE],
+        "ended": ["-c", BARE + "import os; os._exit(0)"],
         "predict": ["x.dlx", "predict", "picture.png"],
         "load": ["-c", LOAD],
         "first": ["x.dlx", "predict", "picture.png"],
@@ -82,8 +85,8 @@ def compare(package: Package, folder: Path, rounds: int, before: bool) -> dict[s
     return {
         "cpu_s": {name: float(np.median(values)) for name, values in cpu.items()},
         "wall_s": {name: float(np.median(values)) for name, values in wall.items()},
-        "cpu_ratio": {name: _ratio(values, cpu["bare"]) for name, values in cpu.items()},
-        "wall_ratio": {name: _ratio(values, wall["bare"]) for name, values in wall.items()},
+        "cpu_ratio": _ratios(cpu),
+        "wall_ratio": _ratios(wall),
         "resident_mib": resident,
         "resident_ratio": resident["load"] / resident["bare"],
     }
@@ -113,6 +116,11 @@ def _resident(code: str, folder: Path) -> float:
     environment = _environment(folder, "kept")
     told = [subprocess.run(argv, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True) for _ in range(5)]
     return float(np.median([int(one.stdout.split()[-1]) / 1024 for one in told]))
+
+
+def _ratios(seconds: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    beside = {name: _ratio(values, seconds["bare"]) for name, values in seconds.items()}
+    return {**beside, "predict_of_ended": _ratio(seconds["predict"], seconds["ended"])}
 
 
 def _ratio(values: np.ndarray, base: np.ndarray) -> dict[str, float]:
