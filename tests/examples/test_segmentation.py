@@ -18,7 +18,7 @@ from ..conftest import dlx
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "segmentation"
 README = (EXAMPLE / "README.md").read_text(encoding="utf-8")
-SMALL = ["data.limit_train=240", "data.limit_test=80", "teacher.epochs=2", "distill.epochs=2", "prune.epochs=1"]
+SMALL = ["data.limit_train=240", "data.limit_test=80", "teacher.epochs=2", "distill.epochs=2", "prune.enabled=false"]
 MORE = ["gate.max_drop=0.9", "gate.allow_chance=true", "verify.rounds=60", "compile.rounds=60"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..conftest import dlx
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "text"
-SMALL = ["data.limit_train=240", "data.limit_test=90", "teacher.epochs=1", "distill.epochs=1", "prune.epochs=1"]
+SMALL = ["data.limit_train=240", "data.limit_test=90", "teacher.epochs=1", "distill.epochs=1", "prune.enabled=false"]
 MORE = ["gate.max_drop=0.9", "gate.allow_chance=true", "verify.rounds=60", "compile.rounds=60"]
 
 

@@ -97,7 +97,8 @@ def _read(path: Path, slices: tuple[str, ...], grouped: bool, stamp: tuple[int, 
             return read_described(path, slices)
         return {}
     except InputError as e:
-        raise DataError(f"data.path: {e}") from e
+        other = "" if slices else "; or call the file otherwise, if it says nothing of these images"
+        raise DataError(f"data.path: {e}{other}") from e
 
 
 def _say_unused(path: Path, rows: Rows, samples: Mapping[str, tuple[Sample, ...]]) -> None:

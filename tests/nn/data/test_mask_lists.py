@@ -191,6 +191,12 @@ def test_groups_of_the_list_that_cannot_be_used(folder: Path) -> None:
         check_source(data_of(folder))
 
 
+def test_a_list_of_something_else_that_has_groups_is_to_be_called_otherwise(folder: Path) -> None:
+    (folder / "list.csv").write_text("photographer,group\nme,3\n")
+    with pytest.raises(DataError, match=r"has no 'path'; has photographer, group; or call the file otherwise, if"):
+        check_source(data_of(folder))
+
+
 def test_rows_of_no_image_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(folder, {**rows_of(folder, "test"), "test/masks/001.png": {"Time": "day"}}, "Time")
     check_source(data_of(folder, "time"))
